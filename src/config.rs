@@ -1,0 +1,168 @@
+//! The operator's file, checked and ready for use: every limit, every default, every complaint about it.
+//! It must never accept what is not built, and never show a secret.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::Limits;
+
+/// A configuration in which everything was found valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// The file's folder, absolute: commands run in it and paths are relative to it.
+    pub folder: PathBuf,
+    /// Where state, lock, events and incidents live, absolute.
+    pub state_dir: PathBuf,
+    /// The log.
+    pub log: Log,
+    /// Given to every command that is run.
+    pub env: Vec<(String, Hidden)>,
+    /// In the order of the file; at least one.
+    pub targets: Vec<Target>,
+}
+
+/// Where the log goes and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Absolute.
+    pub file: PathBuf,
+    /// The least important level that is written.
+    pub level: log::LevelFilter,
+    /// Bytes of one file.
+    pub max_size: u64,
+    /// Rotated files kept beside the one written to.
+    pub keep: u32,
+}
+
+/// One thing that is watched.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Unique among the targets.
+    pub name: String,
+    /// How it is looked at.
+    pub probe: Probe,
+    /// Every number that decides.
+    pub limits: Limits,
+    /// Restart commands, smallest first; empty for a watch-only target. `limits.rungs` is its length.
+    pub ladder: Vec<Rung>,
+    /// Asked before an attempt; `limits.gates` names it where it is present.
+    pub only_if: Option<CommandLine>,
+}
+
+/// One restart command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// What is run.
+    pub command: CommandLine,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// A command as the operator wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandLine {
+    /// A string: run by `sh -c`.
+    Shell(String),
+    /// A list: run as it is. Never empty.
+    Exec(Vec<String>),
+}
+
+impl CommandLine {
+    /// The program and its arguments.
+    pub fn argv(&self) -> Vec<String> {
+        match self {
+            CommandLine::Shell(text) => vec!["sh".into(), "-c".into(), text.clone()],
+            CommandLine::Exec(words) => words.clone(),
+        }
+    }
+}
+
+impl fmt::Display for CommandLine {
+    /// As people read it, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandLine::Shell(text) => f.write_str(text),
+            CommandLine::Exec(words) => f.write_str(&words.join(" ")),
+        }
+    }
+}
+
+/// How a target is looked at.
+#[derive(Clone, Debug)]
+pub enum Probe {
+    /// A request, and what the answer must be.
+    Http(Box<Http>),
+    /// A connection that must come about: host and port.
+    Tcp {
+        /// A name or an address, without brackets.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// A command that must exit with 0.
+    Command(CommandLine),
+    /// A file that must have been written to lately.
+    File {
+        /// Absolute.
+        path: PathBuf,
+        /// How old it may be.
+        max_age: Duration,
+    },
+}
+
+/// A request, and what the answer must be.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where to: http or https, without user and password (they became a header).
+    pub url: Hidden,
+    /// The url as it may be shown: as written, `${NAME}` not replaced, without user and password.
+    pub shown: String,
+    /// Speak to this socket instead of the url's host; absolute.
+    pub unix_socket: Option<PathBuf>,
+    /// GET or HEAD.
+    pub method: Method,
+    /// Sent along, `Authorization` from the url's user and password included.
+    pub headers: Vec<(String, Hidden)>,
+    /// Statuses that are wanted.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// Text that the body must have.
+    pub contains: Option<String>,
+    /// JSON pointer and the value that must be there.
+    pub json: Vec<(String, serde_json::Value)>,
+    /// What is asked of the certificate.
+    pub tls: Tls,
+}
+
+/// The request's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+}
+
+/// What is asked of the certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// It must hold against the system's trust store.
+    Verify,
+    /// Anything will do.
+    Insecure,
+    /// It must hold against the certificates in this PEM file; absolute.
+    Ca(PathBuf),
+}
+
+/// A text that must never be shown: it may hold a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}

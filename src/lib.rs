@@ -1,0 +1,13 @@
+//! `watchdog` notices when a backend is dead, frozen or wrong, repairs it with the operator's own commands,
+//! and never makes it worse.
+//!
+//! Decisions are made in one place, [`policy`], which reads no clock and does no I/O.
+//! Everything else observes, acts, stores or shows. The modules stand in the order in which to read them.
+
+pub mod time;
+
+pub mod outcome;
+
+pub mod policy;
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! The `watchdog` program.
+
+fn main() {}

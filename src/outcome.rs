@@ -1,0 +1,178 @@
+//! What a look and a command can come to: the words that every other room shares.
+//! Only values live here, no judgement and no I/O.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a look found the target unhealthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Connection refused, unreachable, or no such socket.
+    Refused,
+    /// The deadline passed before the answer was complete.
+    Timeout,
+    /// Connection reset.
+    Reset,
+    /// The name does not resolve, or the resolver hangs.
+    Dns,
+    /// Certificate or handshake.
+    Tls,
+    /// Not HTTP, closed without an answer, or cut short.
+    Protocol,
+    /// Another status than wanted.
+    Status,
+    /// Wrong text or JSON, not JSON, or too long.
+    Body,
+    /// A command probe ended otherwise than with 0.
+    Exit,
+    /// A file is missing or too old.
+    Stale,
+    /// PM2's daemon or process is not alive.
+    Gone,
+}
+
+impl Class {
+    /// Every class, in the order of the contract's table.
+    pub const ALL: [Class; 11] = [
+        Class::Refused,
+        Class::Timeout,
+        Class::Reset,
+        Class::Dns,
+        Class::Tls,
+        Class::Protocol,
+        Class::Status,
+        Class::Body,
+        Class::Exit,
+        Class::Stale,
+        Class::Gone,
+    ];
+
+    /// The contract's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Refused => "refused",
+            Class::Timeout => "timeout",
+            Class::Reset => "reset",
+            Class::Dns => "dns",
+            Class::Tls => "tls",
+            Class::Protocol => "protocol",
+            Class::Status => "status",
+            Class::Body => "body",
+            Class::Exit => "exit",
+            Class::Stale => "stale",
+            Class::Gone => "gone",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Class {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Class::ALL
+            .into_iter()
+            .find(|class| class.as_str() == word)
+            .ok_or_else(|| format!("unknown failure class `{word}`"))
+    }
+}
+
+/// What one look says of its target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "lowercase")]
+pub enum Verdict {
+    /// It answered as it should; `detail` says how, such as `200`.
+    Healthy {
+        /// What was seen, in a few words.
+        detail: String,
+    },
+    /// It did not.
+    Unhealthy {
+        /// The kind of failure.
+        class: Class,
+        /// What was seen, in a few words, without control characters and without secrets.
+        detail: String,
+    },
+    /// Our own trouble: nothing can be said of the target, and nothing is done.
+    Unknown {
+        /// What kept us from looking.
+        detail: String,
+    },
+}
+
+impl Verdict {
+    /// Whether the target was found in order.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self, Verdict::Healthy { .. })
+    }
+
+    /// The contract's word for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Verdict::Healthy { .. } => "healthy",
+            Verdict::Unhealthy { .. } => "unhealthy",
+            Verdict::Unknown { .. } => "unknown",
+        }
+    }
+
+    /// The words that belong to it.
+    pub fn detail(&self) -> &str {
+        match self {
+            Verdict::Healthy { detail } | Verdict::Unhealthy { detail, .. } | Verdict::Unknown { detail } => detail,
+        }
+    }
+
+    /// The kind of failure, where it is one.
+    pub fn class(&self) -> Option<Class> {
+        match self {
+            Verdict::Unhealthy { class, .. } => Some(*class),
+            Verdict::Healthy { .. } | Verdict::Unknown { .. } => None,
+        }
+    }
+}
+
+/// A verdict and how long it took to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What was found.
+    pub verdict: Verdict,
+    /// From the start of the look to its verdict.
+    pub latency: Duration,
+}
+
+/// Every way in which a command can end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It left by itself with this code.
+    Exited(i32),
+    /// A signal of this number, not ours, ended it.
+    Killed(i32),
+    /// Its time was up; we ended it.
+    TimedOut,
+    /// It could not be started, for this reason. The shell's 126 and 127 are of this kind too.
+    NotStarted(String),
+    /// The watchdog that started it ended before it did, and nobody knows how it went.
+    Lost,
+}
+
+impl Ending {
+    /// The contract's word for it (`outcome` of `restart_done`).
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Ending::Exited(_) => "exited",
+            Ending::Killed(_) => "killed",
+            Ending::TimedOut => "timed_out",
+            Ending::NotStarted(_) => "not_started",
+            Ending::Lost => "lost",
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the operator allows for one target: the numbers that every decision is made from.
+
+use std::time::Duration;
+
+use crate::outcome::Class;
+
+/// The limits of one target. All spans are validated by `config`; zero is legal where the contract says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From one look to the next.
+    pub interval: Duration,
+    /// The same while the last look failed; at most `interval`.
+    pub retry_interval: Duration,
+    /// Whether `retry_interval` was written down: a tick then goes on looking at that pace.
+    pub retry_in_tick: bool,
+    /// The whole look.
+    pub timeout: Duration,
+    /// Consecutive failures that make the target down.
+    pub failure_threshold: u32,
+    /// Time to come up, in which failures do not count.
+    pub start_period: Duration,
+    /// How many rungs the ladder has; 0 for a watch-only target.
+    pub rungs: usize,
+    /// From an attempt's end to the next attempt, at the least.
+    pub cooldown: Duration,
+    /// What the growing cooldown ends at.
+    pub max_cooldown: Duration,
+    /// Healthy for this long ends an episode.
+    pub stable_after: Duration,
+    /// Attempts in any `restart_window`.
+    pub max_restarts: u32,
+    /// The span that `max_restarts` is counted over.
+    pub restart_window: Duration,
+    /// The classes that a restart may cure.
+    pub restart_on: Vec<Class>,
+    /// Targets that must be in order before this one is restarted.
+    pub depends_on: Vec<String>,
+    /// What is asked before an attempt, in this order.
+    pub gates: Vec<Gate>,
+    /// Decide and record, run nothing.
+    pub dry_run: bool,
+    /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
+    pub probe_id: u64,
+}
+
+/// A question that must be answered with yes before an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// The operator's own command, `only_if`.
+    OnlyIf,
+}
+
+impl Default for Limits {
+    /// The defaults of the configuration, for a target with one restart command.
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Limits {
+            interval: s(30),
+            retry_interval: s(30),
+            retry_in_tick: false,
+            timeout: s(10),
+            failure_threshold: 3,
+            start_period: s(30),
+            rungs: 1,
+            cooldown: s(60),
+            max_cooldown: s(600),
+            stable_after: s(600),
+            max_restarts: 10,
+            restart_window: s(3_600),
+            restart_on: Class::ALL.into_iter().filter(|class| !matches!(class, Class::Dns | Class::Tls)).collect(),
+            depends_on: Vec::new(),
+            gates: Vec::new(),
+            dry_run: false,
+            probe_id: 0,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Points in time and spans as the rest of the house uses them: arithmetic, parsing, printing.
+//! Nothing here reads a clock; `clock` does.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, FixedOffset, TimeZone};
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds on the boot clock, which counts through suspend and never jumps. Negative: before this boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment this machine booted.
+    pub const BOOT: Timestamp = Timestamp(0);
+
+    /// The point `ms` milliseconds after boot.
+    pub fn from_ms(ms: i64) -> Self {
+        Timestamp(ms)
+    }
+
+    /// Milliseconds since boot.
+    pub fn as_ms(self) -> i64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The same point moved by `ms`, which may be negative.
+    pub fn shifted(self, ms: i64) -> Self {
+        Timestamp(self.0.saturating_add(ms))
+    }
+}
+
+/// `span` in whole milliseconds, at most what an `i64` holds.
+pub fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn add(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(millis(span)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(millis(span)))
+    }
+}
+
+/// Milliseconds since 1970 on the wall clock: for people, and for what must outlive a boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Wall(i64);
+
+impl Wall {
+    /// The point `ms` milliseconds after 1970-01-01T00:00Z.
+    pub fn from_ms(ms: i64) -> Self {
+        Wall(ms)
+    }
+
+    /// Milliseconds since 1970-01-01T00:00Z.
+    pub fn as_ms(self) -> i64 {
+        self.0
+    }
+
+    /// The same point moved by `ms`, which may be negative.
+    pub fn shifted(self, ms: i64) -> Self {
+        Wall(self.0.saturating_add(ms))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Wall) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// RFC 3339 in UTC with milliseconds, as machines read it. A point before 1970 prints as 1970.
+    pub fn rfc3339(self) -> String {
+        let ms = u64::try_from(self.0).unwrap_or(0).min(253_402_300_799_999); // the last one of the year 9999
+        humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    }
+
+    /// Reads what [`Wall::rfc3339`] wrote.
+    pub fn parse_rfc3339(text: &str) -> Option<Wall> {
+        let at = humantime::parse_rfc3339(text).ok()?;
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(Wall(millis(since)))
+    }
+}
+
+/// The local time zone, as the offset from UTC in seconds that holds at a given point.
+#[derive(Clone, Copy)]
+pub struct Zone(pub fn(Wall) -> i32);
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Zone")
+    }
+}
+
+impl Zone {
+    /// Universal time.
+    pub const UTC: Zone = Zone(|_| 0);
+
+    fn at(self, wall: Wall) -> DateTime<FixedOffset> {
+        let utc = FixedOffset::east_opt(0).expect("zero is an offset");
+        let zone = FixedOffset::east_opt((self.0)(wall)).unwrap_or(utc);
+        let out_of_range = || zone.timestamp_millis_opt(0).single().expect("1970 is a date");
+        zone.timestamp_millis_opt(wall.as_ms()).single().unwrap_or_else(out_of_range)
+    }
+
+    /// `2026-11-22 03:12:10+01:00`
+    pub fn date_time(self, wall: Wall) -> String {
+        self.at(wall).format("%Y-%m-%d %H:%M:%S%:z").to_string()
+    }
+
+    /// `03:12:10`
+    pub fn time_of_day(self, wall: Wall) -> String {
+        self.at(wall).format("%H:%M:%S").to_string()
+    }
+
+    /// `03:12`
+    pub fn hour_minute(self, wall: Wall) -> String {
+        self.at(wall).format("%H:%M").to_string()
+    }
+
+    /// `22 Nov`
+    pub fn day(self, wall: Wall) -> String {
+        self.at(wall).format("%-d %b").to_string()
+    }
+
+    /// `20261122-031310`, for names of files that people sort.
+    pub fn stamp(self, wall: Wall) -> String {
+        self.at(wall).format("%Y%m%d-%H%M%S").to_string()
+    }
+}
+
+/// A span as people say it, at most two units: `350 ms`, `2.1 s`, `41 s`, `1 min 4 s`, `2 h 5 min`, `6 days`.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let seconds = self.0.as_secs();
+        let pair = |f: &mut fmt::Formatter<'_>, big: u64, unit: &str, small: u64, rest: &str| match small {
+            0 => write!(f, "{big} {unit}"),
+            _ => write!(f, "{big} {unit} {small} {rest}"),
+        };
+        match seconds {
+            _ if ms < 1000 => write!(f, "{ms} ms"),
+            0..10 if ms % 1000 >= 50 && ms < 9_950 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            0..60 => write!(f, "{seconds} s"),
+            60..3_600 => pair(f, seconds / 60, "min", seconds % 60, "s"),
+            3_600..172_800 => pair(f, seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+            _ => write!(f, "{} days", seconds / 86_400),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(ms: u64, expected: &str) {
+        assert_eq!(Span(Duration::from_millis(ms)).to_string(), expected);
+    }
+
+    #[test]
+    fn spans_read_as_people_say_them() {
+        check(0, "0 ms");
+        check(350, "350 ms");
+        check(1_000, "1 s");
+        check(2_100, "2.1 s");
+        check(9_960, "9 s");
+        check(41_900, "41 s");
+        check(64_000, "1 min 4 s");
+        check(600_000, "10 min");
+        check(7_500_000, "2 h 5 min");
+        check(6 * 86_400_000, "6 days");
+    }
+
+    #[test]
+    fn wall_time_survives_its_text() {
+        let at = Wall::from_ms(1_795_313_530_123);
+        assert_eq!(at.rfc3339(), "2026-11-22T02:12:10.123Z");
+        assert_eq!(Wall::parse_rfc3339(&at.rfc3339()), Some(at));
+        assert_eq!(Zone(|_| 3_600).date_time(at), "2026-11-22 03:12:10+01:00");
+        assert_eq!(Wall::parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn stamps_saturate_instead_of_wrapping() {
+        assert_eq!(Timestamp::BOOT.since(Timestamp::from_ms(5)), Duration::ZERO);
+        assert_eq!((Timestamp::from_ms(i64::MAX) + Duration::MAX).as_ms(), i64::MAX);
+        assert_eq!((Timestamp::from_ms(1_000) - Duration::from_millis(1_500)).as_ms(), -500);
+    }
+}
