@@ -1,0 +1,372 @@
+//! Everything the policy remembers between two events, in a form that outlives the process.
+//! Limits are never stored here: they are the configuration's, and may change at any reload.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Verdict;
+use crate::time::Timestamp;
+
+/// Ids of incidents that are remembered so that no new one takes the same: as many as are kept on disk.
+const IDS_KEPT: usize = 50;
+
+/// What is remembered of all targets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// By name. Targets that left the configuration stay for a day.
+    pub targets: BTreeMap<String, TargetState>,
+    /// The ids of the latest incidents, oldest first.
+    pub incident_ids: VecDeque<String>,
+}
+
+impl State {
+    /// Moves every point in time by `ms`: the boot clock that they were written on began at another moment.
+    pub fn shift(&mut self, ms: i64) {
+        for target in self.targets.values_mut() {
+            target.shift(ms);
+        }
+    }
+
+    /// Another boot than the one this was written in: cooldowns, episodes and streaks are over, windows still count.
+    pub fn reboot(&mut self) {
+        for target in self.targets.values_mut() {
+            target.streak = None;
+            target.start_period = None;
+            target.stand_down = None;
+            for ledger in [&mut target.real, &mut target.dry] {
+                ledger.cooldown_until = None;
+                ledger.episode = None;
+            }
+        }
+    }
+
+    /// An id for an incident that begins at `stamp` (`1122-0313`), which no remembered one has.
+    pub(super) fn name_incident(&mut self, stamp: &str) -> String {
+        let taken = |id: &String| self.incident_ids.contains(id);
+        let numbered = (2..).map(|n: u64| format!("{stamp}-{n}"));
+        let id = std::iter::once(stamp.to_string()).chain(numbered).find(|id| !taken(id));
+        let id = id.unwrap_or_else(|| stamp.to_string());
+        self.remember_incident(id.clone());
+        id
+    }
+
+    /// Keeps `id` from being given to another incident.
+    pub fn remember_incident(&mut self, id: String) {
+        if self.incident_ids.contains(&id) {
+            return;
+        }
+        self.incident_ids.push_back(id);
+        if self.incident_ids.len() > IDS_KEPT {
+            self.incident_ids.pop_front();
+        }
+    }
+}
+
+/// What is remembered of one target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetState {
+    /// The word for it, and since when it holds.
+    pub condition: Condition,
+    /// When `condition` began.
+    pub since: Option<Timestamp>,
+    /// The consecutive failures counted so far; `None` is a streak of 0.
+    pub streak: Option<Streak>,
+    /// The latest look.
+    pub last_look: Option<LastLook>,
+    /// When it was last found healthy.
+    pub last_healthy: Option<Timestamp>,
+    /// The open incident.
+    pub incident: Option<Incident>,
+    /// Attempts that ran commands.
+    pub real: Ledger,
+    /// Attempts of dry runs, which never weigh on real ones.
+    pub dry: Ledger,
+    /// The attempt that is being made.
+    pub attempt: Option<Attempt>,
+    /// Failures do not count until then, or until the first success.
+    pub start_period: Option<StartPeriod>,
+    /// Restarts nothing until then.
+    pub paused_until: Option<Timestamp>,
+    /// A gate said no.
+    pub stand_down: Option<StandDown>,
+    /// The `probe_id` under which it was healthy once.
+    pub proven: Option<u64>,
+    /// Since when every verdict is `unknown`.
+    pub unknown_since: Option<Timestamp>,
+    /// What the operator was warned of and still holds.
+    pub warned: BTreeSet<About>,
+    /// When it went down, as far back as flapping is judged.
+    pub downs: VecDeque<Timestamp>,
+    /// When a restart cured it, as far back as recurrence is judged.
+    pub cures: VecDeque<Timestamp>,
+    /// Whether the state was last written by a dry run.
+    pub dry_run: bool,
+    /// When it left the configuration.
+    pub removed_at: Option<Timestamp>,
+}
+
+impl TargetState {
+    fn shift(&mut self, ms: i64) {
+        let TargetState { since, last_healthy, paused_until, unknown_since, removed_at, .. } = self;
+        let mut points: Vec<&mut Timestamp> = Vec::new();
+        points.extend([since, last_healthy, paused_until, unknown_since, removed_at].into_iter().flatten());
+        points.extend(self.downs.iter_mut().chain(&mut self.cures));
+        points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
+        points.extend(self.last_look.iter_mut().map(|look| &mut look.at));
+        points.extend(self.incident.iter_mut().flat_map(|incident| [&mut incident.began, &mut incident.down_at]));
+        points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
+        points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
+        for Ledger { starts, cooldown_until, episode, unproven: _ } in [&mut self.real, &mut self.dry] {
+            points.extend(starts.iter_mut().chain(cooldown_until));
+            points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
+        }
+        if let Some(Attempt { started, phase, .. }) = &mut self.attempt {
+            points.push(started);
+            match phase {
+                Phase::Running { since, .. } => points.push(since),
+                Phase::Verifying { until } => points.push(until),
+                Phase::Intended => {}
+            }
+        }
+        for point in points {
+            *point = point.shifted(ms);
+        }
+    }
+}
+
+/// The word that `status` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// No verdict that counts yet.
+    #[default]
+    Starting,
+    /// The last verdict was good.
+    Healthy,
+    /// Failures are being counted.
+    Failing,
+    /// The threshold was reached and it has not been healthy since.
+    Down,
+    /// After an attempt, until healthy or the threshold is reached again.
+    Recovering,
+    /// The operator said to keep hands off.
+    Paused,
+}
+
+impl Condition {
+    /// The contract's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Starting => "starting",
+            Condition::Healthy => "healthy",
+            Condition::Failing => "failing",
+            Condition::Down => "down",
+            Condition::Recovering => "recovering",
+            Condition::Paused => "paused",
+        }
+    }
+
+    /// Whether somebody may have to look after it.
+    pub fn is_trouble(self) -> bool {
+        match self {
+            Condition::Failing | Condition::Down | Condition::Recovering => true,
+            Condition::Starting | Condition::Healthy | Condition::Paused => false,
+        }
+    }
+}
+
+/// Consecutive failures since the last success, attempt, gap or pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streak {
+    /// How many; never 0.
+    pub count: u32,
+    /// When the first was seen.
+    pub first: Timestamp,
+    /// When the last was seen.
+    pub last: Timestamp,
+}
+
+/// The latest look at a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastLook {
+    /// When its verdict came.
+    pub at: Timestamp,
+    /// What it said.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub latency_ms: u64,
+}
+
+/// From the first failure of a streak that reached the threshold until the target is healthy again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The name of its folder.
+    pub id: String,
+    /// The first failure.
+    pub began: Timestamp,
+    /// When the threshold was reached.
+    pub down_at: Timestamp,
+    /// Attempts made in it.
+    pub attempts: u32,
+    /// Why the latest due attempt was not made, as last recorded.
+    pub held: Option<Why>,
+}
+
+/// Attempts made, and what follows from them for the next one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ledger {
+    /// When the attempts of the window began, oldest first.
+    pub starts: VecDeque<Timestamp>,
+    /// No attempt before then.
+    pub cooldown_until: Option<Timestamp>,
+    /// The running episode.
+    pub episode: Option<Episode>,
+    /// Attempts made while the target had never been healthy under its present probe.
+    pub unproven: u32,
+}
+
+/// From the first attempt until the target has been healthy for `stable_after` without going down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Attempts made in it.
+    pub attempts: u32,
+    /// Since when it has been healthy without going down.
+    pub healthy_since: Option<Timestamp>,
+}
+
+/// One try at repairing a target, while it is made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number in the episode: 1, 2, 3 …
+    pub number: u32,
+    /// The rung it stands on, counted from 0.
+    pub rung: usize,
+    /// When it began.
+    pub started: Timestamp,
+    /// The incident it belongs to.
+    pub incident: String,
+    /// Whether any command of it could be started.
+    pub ran: bool,
+    /// What it is at.
+    pub phase: Phase,
+}
+
+/// What an attempt is at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "lowercase")]
+pub enum Phase {
+    /// It waits for its intent to be on disk.
+    Intended,
+    /// The rung's command runs, or ran when the watchdog ended.
+    Running {
+        /// Since when.
+        since: Timestamp,
+        /// The command's process id and its start time in clock ticks after boot, as soon as there is one.
+        process: Option<(u32, u64)>,
+    },
+    /// The command failed; a healthy look until then would still end the attempt well.
+    Verifying {
+        /// Then the next rung is due.
+        until: Timestamp,
+    },
+}
+
+/// Time to come up, in which failures do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartPeriod {
+    /// Its end.
+    pub until: Timestamp,
+    /// What began it.
+    pub after: Beginning,
+}
+
+/// What begins a start period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Beginning {
+    /// The machine's boot.
+    Boot,
+    /// An attempt.
+    Attempt,
+    /// The end of a pause.
+    Pause,
+}
+
+/// A gate said no and is asked again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandDown {
+    /// Which.
+    pub why: Why,
+    /// When it is asked again.
+    pub until: Timestamp,
+    /// How often in a row it said no.
+    pub times: u32,
+}
+
+/// Why a due attempt waits, in order of precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The operator paused the target.
+    Paused,
+    /// It has never been healthy under its present probe: the address may be wrong.
+    NeverHealthy,
+    /// A restart does not cure this class.
+    RestartOn,
+    /// The window is full.
+    Limit,
+    /// The last attempt is too recent.
+    Cooldown,
+    /// A target it depends on is in trouble.
+    DependsOn,
+    /// Another target's attempt runs.
+    Busy,
+    /// The operator's command says no.
+    OnlyIf,
+}
+
+impl Why {
+    /// The contract's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Paused => "paused",
+            Why::NeverHealthy => "never_healthy",
+            Why::RestartOn => "restart_on",
+            Why::Limit => "limit",
+            Why::Cooldown => "cooldown",
+            Why::DependsOn => "depends_on",
+            Why::Busy => "busy",
+            Why::OnlyIf => "only_if",
+        }
+    }
+}
+
+/// What a warning is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// Healed by restarts again and again: the cause is still there.
+    Recurrent,
+    /// Nothing can be said of the target for a while.
+    Blind,
+    /// A restart command is gone.
+    CannotRepair,
+    /// It goes down again and again.
+    Flapping,
+}
+
+impl About {
+    /// The contract's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            About::Recurrent => "recurrent",
+            About::Blind => "blind",
+            About::CannotRepair => "cannot_repair",
+            About::Flapping => "flapping",
+        }
+    }
+}
