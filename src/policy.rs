@@ -1,11 +1,411 @@
 //! Decides. A pure state machine that is given events and the time and answers with actions.
-//! It must never read a clock and never do I/O.
+//! It must never read a clock, never do I/O, and never panic on an event that comes late, twice or for nobody.
+//!
+//! The driver's part: call [`Policy::step`] with each event, and with [`Event::Wake`] at [`Policy::next_wake`];
+//! a wake-up too many is a no-op. Carry out the actions in their order, but save [`Policy::state`] first where one
+//! of them is a [`Action::Record`] or a [`Action::Save`]: nothing is done that is not on disk.
 
+mod attempt;
+mod backoff;
+mod budget;
+mod case;
+mod change;
+mod holds;
 mod limits;
+mod plan;
 mod state;
+mod verdicts;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use budget::spent;
 pub use limits::{Gate, Limits};
 pub use state::{
-    About, Attempt, Beginning, Condition, Episode, Incident, LastLook, Ledger, Phase, StandDown, StartPeriod, State,
-    Streak, TargetState, Why,
+    About, Attempt, Beginning, Condition, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, StandDown,
+    StartPeriod, State, Streak, TargetState, Waiting, Why,
 };
+
+use crate::outcome::{Class, Ending, Look};
+use crate::time::Timestamp;
+use case::{Around, Case, Setting};
+use plan::Plan;
+
+/// A wake-up that is late by no more than this is no gap, however short the interval.
+const GAP_AT_LEAST: Duration = Duration::from_secs(3);
+
+/// How the watchdog works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Until it is told to stop.
+    Daemon,
+    /// One look at each target, repair what is due, end.
+    Tick,
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Time has passed.
+    Wake,
+    /// A look has ended.
+    Looked {
+        /// The target looked at.
+        target: String,
+        /// The number its [`Action::Look`] had.
+        number: u64,
+        /// What was found.
+        look: Look,
+        /// The name an incident that begins now would have, such as `1122-0313`.
+        stamp: String,
+    },
+    /// A gate was asked and has answered.
+    Answered {
+        /// The target it was asked for.
+        target: String,
+        /// Which gate.
+        gate: Gate,
+        /// Whether the attempt may be made.
+        yes: bool,
+    },
+    /// The state was saved, or could not be. Always the answer to [`Action::Save`], and told when it changes.
+    Saved {
+        /// Whether it is on disk.
+        ok: bool,
+    },
+    /// A restart command runs.
+    Spawned {
+        /// The target it is for.
+        target: String,
+        /// Its process id and start time.
+        process: (u32, u64),
+    },
+    /// A restart command has ended. Always the answer to [`Action::Run`] and [`Action::Adopt`].
+    Ended {
+        /// The target it was for.
+        target: String,
+        /// How it ended.
+        ending: Ending,
+        /// How long it ran.
+        took: Duration,
+    },
+    /// The operator wants hands off.
+    Paused {
+        /// From these.
+        targets: Vec<String>,
+        /// Until then.
+        until: Timestamp,
+    },
+    /// The operator ends a pause.
+    Resumed {
+        /// Of these.
+        targets: Vec<String>,
+        /// And lets their waits be over too: window, cooldown, stand-down.
+        clear_waits: bool,
+    },
+    /// A look at whether the rungs' executables are there.
+    Executables {
+        /// The target whose ladder was looked at.
+        target: String,
+        /// What is missing, in words.
+        missing: Option<String>,
+    },
+    /// The configuration was read again.
+    Reloaded {
+        /// The limits of every target in it.
+        limits: BTreeMap<String, Limits>,
+    },
+    /// The watchdog is to end: no command is started any more.
+    Stopping,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Look at a target.
+    Look {
+        /// Which.
+        target: String,
+        /// Tells this look from others.
+        number: u64,
+    },
+    /// Ask a gate.
+    Ask {
+        /// For this target.
+        target: String,
+        /// This one.
+        gate: Gate,
+    },
+    /// Save the state and answer with [`Event::Saved`].
+    Save,
+    /// Run a restart command.
+    Run {
+        /// For this target.
+        target: String,
+        /// Its number in the episode.
+        attempt: u32,
+        /// The rung, counted from 0.
+        rung: usize,
+        /// The incident it belongs to.
+        incident: String,
+        /// How many failures led to it.
+        failures: u32,
+    },
+    /// Wait for a restart command that an earlier watchdog left running.
+    Adopt {
+        /// For this target.
+        target: String,
+        /// Its process id and start time.
+        process: (u32, u64),
+        /// Its rung, counted from 0.
+        rung: usize,
+        /// When it was started.
+        since: Timestamp,
+    },
+    /// Tell what has changed.
+    Record {
+        /// The target it is about; `None`: the watchdog itself.
+        target: Option<String>,
+        /// What.
+        record: Record,
+    },
+}
+
+/// A change worth remembering; the contract's event of the same name says what its fields mean.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the contract's")]
+pub enum Record {
+    /// First failure of a streak outside an incident.
+    Failing { class: Class, detail: String, threshold: u32 },
+    /// The threshold was reached.
+    Down { failures: u32, class: Class, detail: String, incident: String, last_healthy: Option<Timestamp> },
+    /// An attempt's command is about to run. `rung` counts from 0.
+    Restart { attempt: u32, rung: usize, incident: String, spent: usize, max: u32, window: Duration },
+    /// It has ended.
+    RestartDone { attempt: u32, rung: usize, ending: Ending, took: Duration, incident: String, start_period: Duration },
+    /// A dry run would have run it.
+    WouldRestart { attempt: u32, rung: usize, incident: String },
+    /// An attempt is due and waits.
+    HeldBack { why: Why, until: Option<Timestamp>, incident: String },
+    /// Healthy again. `cured`: while an attempt or its start period lasted.
+    Up { incident: String, down: Duration, attempts: u32, cured: bool, detail: String, latency: Duration },
+    /// Something that needs a person some day.
+    Warn { about: About, detail: String },
+    /// Hands off until then.
+    Paused { until: Timestamp },
+    /// Hands on again.
+    Resumed,
+    /// The watchdog itself was not there for a while.
+    Stalled { gap: Duration },
+}
+
+/// All targets, and what is decided about them.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    mode: Mode,
+    watched: BTreeMap<String, Watched>,
+    /// Targets that left the configuration lately.
+    gone: BTreeMap<String, TargetState>,
+    incident_ids: IncidentIds,
+    looks: u64,
+    stopping: bool,
+    unsaved: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    limits: Limits,
+    plan: Plan,
+    state: TargetState,
+}
+
+impl Policy {
+    /// Takes up what an earlier watchdog left, and says what its unfinished business asks for.
+    /// `lost`: its state could not be read, so that nothing is known of the attempts it made.
+    pub fn new(
+        mode: Mode,
+        limits: BTreeMap<String, Limits>,
+        state: State,
+        lost: bool,
+        now: Timestamp,
+    ) -> (Policy, Vec<Action>) {
+        let mut policy = Policy {
+            mode,
+            watched: BTreeMap::new(),
+            gone: state.targets,
+            incident_ids: state.incident_ids,
+            looks: 0,
+            stopping: false,
+            unsaved: false,
+        };
+        let mut actions = Vec::new();
+        policy.keep_unfinished();
+        policy.enter(limits, lost, now);
+        policy.on_all(now, &mut actions, |case| case.take_up());
+        policy.advance(now, &mut actions);
+        (policy, actions)
+    }
+
+    /// What is remembered, to be saved.
+    pub fn state(&self) -> State {
+        let watched = self.watched.iter().map(|(name, watched)| (name, &watched.state));
+        let targets = watched.chain(&self.gone).map(|(name, state)| (name.clone(), state.clone()));
+        State { targets: targets.collect(), incident_ids: self.incident_ids.clone() }
+    }
+
+    /// What is remembered of one target.
+    pub fn target(&self, name: &str) -> Option<&TargetState> {
+        self.watched.get(name).map(|watched| &watched.state)
+    }
+
+    /// Keeps the id of an incident that is on disk from being given again.
+    pub fn remember_incident(&mut self, id: String) {
+        self.incident_ids.remember(id);
+    }
+
+    /// Takes in what has happened and says what is to be done.
+    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let out = &mut actions;
+        self.notice_gap(now, out);
+        match event {
+            Event::Wake => {}
+            Event::Looked { target, number, look, stamp } => {
+                self.on_case(&target, now, out, |case| case.looked(number, look, &stamp));
+            }
+            Event::Answered { target, gate, yes } => self.on_case(&target, now, out, |case| case.answered(gate, yes)),
+            Event::Saved { ok } => {
+                self.unsaved = !ok;
+                self.on_all(now, out, |case| case.saved(ok));
+            }
+            Event::Spawned { target, process } => self.on_case(&target, now, out, |case| case.spawned(process)),
+            Event::Ended { target, ending, took } => {
+                self.on_case(&target, now, out, |case| case.ended(ending, took));
+            }
+            Event::Paused { targets, until } => {
+                targets.iter().for_each(|name| self.on_case(name, now, out, |case| case.pause(until)));
+            }
+            Event::Resumed { targets, clear_waits } => {
+                targets.iter().for_each(|name| self.on_case(name, now, out, |case| case.resume(clear_waits)));
+            }
+            Event::Executables { target, missing } => {
+                self.on_case(&target, now, out, |case| case.executables(missing));
+            }
+            Event::Reloaded { limits } => self.enter(limits, false, now),
+            Event::Stopping => {
+                self.stopping = true;
+                self.on_all(now, out, |case| case.stop());
+            }
+        }
+        self.advance(now, out);
+        actions
+    }
+
+    /// When something is to be decided though nothing happens.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.watched.values().filter_map(Watched::next_wake).min()
+    }
+
+    /// Whether nothing is under way and nothing is planned that a tick would stay for.
+    pub fn is_idle(&self) -> bool {
+        self.watched
+            .values()
+            .all(|Watched { plan, state, .. }| plan.next.is_none() && !plan.is_busy() && state.attempt.is_none())
+    }
+
+    /// Whether a restart command runs.
+    pub fn is_repairing(&self) -> bool {
+        self.watched.values().any(|watched| matches!(watched.state.phase(), Some(Phase::Running { .. })))
+    }
+
+    /// Lets time pass, makes the attempts that are due and plans the looks.
+    fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.on_all(now, actions, |case| case.pass_time());
+        self.consider(now, actions);
+        let mut looks = self.looks;
+        self.on_all(now, actions, |case| case.launch(&mut looks));
+        self.looks = looks;
+        self.let_go(now);
+    }
+
+    /// Makes due attempts, first come, first served.
+    fn consider(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let due_since = |(name, watched): (&String, &Watched)| Some((watched.plan.due_since?, name.clone()));
+        let mut due: Vec<(Timestamp, String)> = self.watched.iter().filter_map(due_since).collect();
+        due.sort();
+        for (_, name) in due {
+            let around = self.around(&name);
+            self.on_case(&name, now, actions, |case| case.consider(around));
+        }
+    }
+
+    /// What a target's due attempt must heed of the others.
+    fn around(&self, name: &str) -> Around {
+        let others = self.watched.iter().filter(|(other, _)| *other != name);
+        let busy = others.into_iter().any(|(_, other)| other.state.attempt.is_some());
+        let depends_on = self.watched.get(name).map_or(&[][..], |watched| &watched.limits.depends_on);
+        let dependencies = || depends_on.iter().filter_map(|dependency| self.watched.get(dependency));
+        Around {
+            busy,
+            dependency_in_trouble: dependencies().any(|dependency| dependency.state.is_in_trouble()),
+            dependency_looked_at: dependencies().any(|dependency| dependency.plan.asked.is_some()),
+        }
+    }
+
+    /// A daemon that was not there for a while trusts no streak that began before.
+    fn notice_gap(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.mode == Mode::Tick {
+            return;
+        }
+        let Some(gap) = self.watched.values().filter_map(|watched| watched.gap(now)).max() else { return };
+        actions.push(Action::Record { target: None, record: Record::Stalled { gap } });
+        self.on_all(now, actions, |case| case.forget_streak());
+    }
+
+    fn on_all(&mut self, now: Timestamp, actions: &mut Vec<Action>, mut act: impl FnMut(&mut Case<'_>)) {
+        let setting = self.setting(now);
+        for (name, Watched { limits, plan, state }) in &mut self.watched {
+            let ids = &mut self.incident_ids;
+            act(&mut Case { name, setting, limits, plan, state, ids, actions });
+        }
+    }
+
+    /// Does nothing where there is no such target: an event may come late.
+    fn on_case(&mut self, name: &str, now: Timestamp, actions: &mut Vec<Action>, act: impl FnOnce(&mut Case<'_>)) {
+        let setting = self.setting(now);
+        let Some(Watched { limits, plan, state }) = self.watched.get_mut(name) else { return };
+        act(&mut Case { name, setting, limits, plan, state, ids: &mut self.incident_ids, actions });
+    }
+
+    fn setting(&self, now: Timestamp) -> Setting {
+        Setting { mode: self.mode, stopping: self.stopping, unsaved: self.unsaved, now }
+    }
+}
+
+impl Watched {
+    fn next_wake(&self) -> Option<Timestamp> {
+        let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
+        let verifying = match self.state.phase() {
+            Some(Phase::Verifying { until }) => Some(*until),
+            Some(Phase::Intended | Phase::Running { .. }) | None => None,
+        };
+        let waiting = self.state.waiting.and_then(|waiting| waiting.until);
+        let start_period = self.state.start_period.map(|period| period.until);
+        [next_look, verifying, waiting, start_period, self.state.paused_until].into_iter().flatten().min()
+    }
+
+    /// How late the look that is due, or the verdict of the one that is made, has become, if that is too late to be
+    /// anything but a gap in our own running.
+    fn gap(&self, now: Timestamp) -> Option<Duration> {
+        let Limits { interval, timeout, .. } = self.limits;
+        let due = match &self.plan.asked {
+            Some(asked) => asked.at + timeout,
+            None => self.plan.next?,
+        };
+        let late = now.since(due);
+        (late > GAP_AT_LEAST.max(interval * 2 + timeout)).then_some(late)
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Verdict;
+use crate::outcome::{Class, Verdict};
 use crate::time::Timestamp;
 
 /// Ids of incidents that are remembered so that no new one takes the same: as many as are kept on disk.
@@ -17,8 +17,8 @@ const IDS_KEPT: usize = 50;
 pub struct State {
     /// By name. Targets that left the configuration stay for a day.
     pub targets: BTreeMap<String, TargetState>,
-    /// The ids of the latest incidents, oldest first.
-    pub incident_ids: VecDeque<String>,
+    /// The ids of the latest incidents.
+    pub incident_ids: IncidentIds,
 }
 
 impl State {
@@ -35,31 +35,41 @@ impl State {
             target.streak = None;
             target.start_period = None;
             target.stand_down = None;
+            target.waiting = None;
             for ledger in [&mut target.real, &mut target.dry] {
                 ledger.cooldown_until = None;
                 ledger.episode = None;
             }
         }
     }
+}
 
+/// The ids of the latest incidents, oldest first: bounded, and none is given twice.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IncidentIds(VecDeque<String>);
+
+impl IncidentIds {
     /// An id for an incident that begins at `stamp` (`1122-0313`), which no remembered one has.
-    pub(super) fn name_incident(&mut self, stamp: &str) -> String {
-        let taken = |id: &String| self.incident_ids.contains(id);
-        let numbered = (2..).map(|n: u64| format!("{stamp}-{n}"));
-        let id = std::iter::once(stamp.to_string()).chain(numbered).find(|id| !taken(id));
-        let id = id.unwrap_or_else(|| stamp.to_string());
-        self.remember_incident(id.clone());
+    pub(super) fn name(&mut self, stamp: &str) -> String {
+        let mut id = stamp.to_string();
+        let mut number = 1;
+        while self.0.contains(&id) {
+            number += 1;
+            id = format!("{stamp}-{number}");
+        }
+        self.remember(id.clone());
         id
     }
 
     /// Keeps `id` from being given to another incident.
-    pub fn remember_incident(&mut self, id: String) {
-        if self.incident_ids.contains(&id) {
+    pub fn remember(&mut self, id: String) {
+        if self.0.contains(&id) {
             return;
         }
-        self.incident_ids.push_back(id);
-        if self.incident_ids.len() > IDS_KEPT {
-            self.incident_ids.pop_front();
+        self.0.push_back(id);
+        if self.0.len() > IDS_KEPT {
+            self.0.pop_front();
         }
     }
 }
@@ -76,6 +86,8 @@ pub struct TargetState {
     pub streak: Option<Streak>,
     /// The latest look.
     pub last_look: Option<LastLook>,
+    /// The class of the last verdict that was one; `None` where it was healthy. `unknown` leaves it as it is.
+    pub last_class: Option<Class>,
     /// When it was last found healthy.
     pub last_healthy: Option<Timestamp>,
     /// The open incident.
@@ -92,8 +104,12 @@ pub struct TargetState {
     pub paused_until: Option<Timestamp>,
     /// A gate said no.
     pub stand_down: Option<StandDown>,
-    /// The `probe_id` under which it was healthy once.
-    pub proven: Option<u64>,
+    /// A due attempt waits, for this reason.
+    pub waiting: Option<Waiting>,
+    /// The present probe's `probe_id`.
+    pub probe_id: u64,
+    /// Whether it was ever healthy under that probe.
+    pub proven: bool,
     /// Since when every verdict is `unknown`.
     pub unknown_since: Option<Timestamp>,
     /// What the operator was warned of and still holds.
@@ -109,6 +125,21 @@ pub struct TargetState {
 }
 
 impl TargetState {
+    /// What the attempt under way is at.
+    pub fn phase(&self) -> Option<&Phase> {
+        self.attempt.as_ref().map(|attempt| &attempt.phase)
+    }
+
+    /// The last verdict is bad, or the incident is not over: others that depend on it must wait.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.incident.is_some() || self.last_class.is_some()
+    }
+
+    /// The failures counted so far.
+    pub fn failures(&self) -> u32 {
+        self.streak.map_or(0, |streak| streak.count)
+    }
+
     fn shift(&mut self, ms: i64) {
         let TargetState { since, last_healthy, paused_until, unknown_since, removed_at, .. } = self;
         let mut points: Vec<&mut Timestamp> = Vec::new();
@@ -119,8 +150,9 @@ impl TargetState {
         points.extend(self.incident.iter_mut().flat_map(|incident| [&mut incident.began, &mut incident.down_at]));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
-        for Ledger { starts, cooldown_until, episode, unproven: _ } in [&mut self.real, &mut self.dry] {
-            points.extend(starts.iter_mut().chain(cooldown_until));
+        points.extend(self.waiting.iter_mut().flat_map(|waiting| &mut waiting.until));
+        for Ledger { starts, cooldown_until, last_end, episode, unproven: _ } in [&mut self.real, &mut self.dry] {
+            points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
         if let Some(Attempt { started, phase, .. }) = &mut self.attempt {
@@ -223,6 +255,8 @@ pub struct Ledger {
     pub starts: VecDeque<Timestamp>,
     /// No attempt before then.
     pub cooldown_until: Option<Timestamp>,
+    /// When the last attempt ended.
+    pub last_end: Option<Timestamp>,
     /// The running episode.
     pub episode: Option<Episode>,
     /// Attempts made while the target had never been healthy under its present probe.
@@ -249,8 +283,12 @@ pub struct Attempt {
     pub started: Timestamp,
     /// The incident it belongs to.
     pub incident: String,
+    /// The failures that led to it.
+    pub failures: u32,
     /// Whether any command of it could be started.
     pub ran: bool,
+    /// No further rung: it was seen healthy, or paused, or the watchdog is told to stop.
+    pub over: bool,
     /// What it is at.
     pub phase: Phase,
 }
@@ -305,6 +343,15 @@ pub struct StandDown {
     pub until: Timestamp,
     /// How often in a row it said no.
     pub times: u32,
+}
+
+/// A due attempt that is not made yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The first rule that forbids it.
+    pub why: Why,
+    /// When that rule will allow it, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 /// Why a due attempt waits, in order of precedence.

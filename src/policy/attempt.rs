@@ -1,0 +1,273 @@
+//! How an attempt is made: its intent is saved, its rungs are run one after another, its end is noted.
+
+use std::time::Duration;
+
+use crate::outcome::Ending;
+use crate::policy::backoff::pause_after;
+use crate::policy::budget;
+use crate::policy::case::{Around, Case};
+use crate::policy::plan::Asking;
+use crate::policy::state::{About, Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Why};
+use crate::policy::{Action, Gate, Limits, Mode, Record};
+
+/// After a command that failed, a healthy look within this time ends the attempt well.
+const VERIFY: Duration = Duration::from_secs(5);
+
+impl Case<'_> {
+    /// Makes the due attempt unless a rule forbids it or something must be known first.
+    pub(super) fn consider(&mut self, around: Around) {
+        if let Some(waiting) = self.hold(around) {
+            self.hold_back(waiting);
+            return;
+        }
+        self.state.waiting = None;
+        if self.plan.asked.is_some() || around.dependency_looked_at {
+            return;
+        }
+        if !self.verdict_is_fresh() {
+            return;
+        }
+        match self.plan.asking {
+            Asking::Gate(_) => {}
+            Asking::Nothing if !self.limits.gates.is_empty() => self.ask(0),
+            Asking::Nothing | Asking::Passed if self.limits.dry_run => self.would_restart(),
+            Asking::Nothing | Asking::Passed => self.begin(),
+        }
+    }
+
+    /// Whether the last verdict is a failure no older than `timeout`. Looks once more where it is older.
+    fn verdict_is_fresh(&mut self) -> bool {
+        let now = self.setting.now;
+        let Some(look) = &self.state.last_look else { return false };
+        if now.since(look.at) > self.limits.timeout {
+            self.plan.next = Some(now);
+            return false;
+        }
+        look.verdict.class().is_some()
+    }
+
+    fn ask(&mut self, index: usize) {
+        let Some(gate) = self.limits.gates.get(index) else { return };
+        self.plan.asking = Asking::Gate(index);
+        self.actions.push(Action::Ask { target: self.name.to_string(), gate: *gate });
+    }
+
+    /// A gate has answered. Where the attempt is not due any more, its answer is of no use.
+    pub(super) fn answered(&mut self, gate: Gate, yes: bool) {
+        let Asking::Gate(index) = self.plan.asking else { return };
+        self.plan.asking = Asking::Nothing;
+        if self.limits.gates.get(index) != Some(&gate) || self.plan.due_since.is_none() {
+            return;
+        }
+        if yes {
+            self.plan.asking = Asking::Passed;
+            if index + 1 < self.limits.gates.len() {
+                self.ask(index + 1);
+            }
+            return;
+        }
+        let Limits { cooldown, max_cooldown, retry_interval, .. } = *self.limits;
+        let times = self.state.stand_down.map_or(0, |stand_down| stand_down.times).saturating_add(1);
+        let pause = pause_after(times, 1, cooldown, max_cooldown).max(retry_interval);
+        let why = match gate {
+            Gate::OnlyIf => Why::OnlyIf,
+        };
+        self.state.stand_down = Some(StandDown { why, until: self.setting.now + pause, times });
+    }
+
+    fn ledger(&mut self) -> &mut Ledger {
+        if self.limits.dry_run { &mut self.state.dry } else { &mut self.state.real }
+    }
+
+    /// Writes a new attempt into the ledger; its number in the episode.
+    fn enter_attempt(&mut self) -> u32 {
+        let (now, proven) = (self.setting.now, self.state.proven);
+        let ledger = self.ledger();
+        budget::spend(&mut ledger.starts, now);
+        ledger.unproven += u32::from(!proven);
+        let episode = ledger.episode.get_or_insert(Episode { attempts: 0, healthy_since: None });
+        episode.attempts = episode.attempts.saturating_add(1);
+        episode.attempts
+    }
+
+    fn rung_of(&self, attempt: u32) -> usize {
+        usize::try_from(attempt.saturating_sub(1)).unwrap_or(0) % self.limits.rungs.max(1)
+    }
+
+    fn incident_id(&self) -> String {
+        self.state.incident.as_ref().map_or_else(String::new, |incident| incident.id.clone())
+    }
+
+    fn begin(&mut self) {
+        let number = self.enter_attempt();
+        self.plan.attempted = true;
+        if let Some(Incident { attempts, .. }) = &mut self.state.incident {
+            *attempts += 1;
+        }
+        self.state.attempt = Some(Attempt {
+            number,
+            rung: self.rung_of(number),
+            started: self.setting.now,
+            incident: self.incident_id(),
+            failures: self.state.failures(),
+            ran: false,
+            over: false,
+            phase: Phase::Intended,
+        });
+        self.actions.push(Action::Save);
+    }
+
+    fn would_restart(&mut self) {
+        let attempt = self.enter_attempt();
+        self.plan.attempted = true;
+        let (rung, incident) = (self.rung_of(attempt), self.incident_id());
+        self.record(Record::WouldRestart { attempt, rung, incident });
+        self.settle(attempt, true);
+    }
+
+    /// The intent is on disk, or cannot be brought there.
+    pub(super) fn saved(&mut self, ok: bool) {
+        let now = self.setting.now;
+        let may_act_unsaved =
+            self.setting.mode == Mode::Daemon && self.unsaved_until().is_none_or(|until| until <= now);
+        let Some(attempt) = &mut self.state.attempt else { return };
+        if attempt.phase != Phase::Intended {
+            return;
+        }
+        if !ok && !attempt.ran && !may_act_unsaved {
+            self.take_back();
+            return;
+        }
+        attempt.phase = Phase::Running { since: now, process: None };
+        let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
+        let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
+        let spent = budget::spent(self.state.real.starts.iter().copied(), now, window);
+        self.record(Record::Restart { attempt, rung, incident: incident.clone(), spent, max, window });
+        self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
+    }
+
+    /// The attempt is not made after all: nothing of it was run.
+    fn take_back(&mut self) {
+        self.state.attempt = None;
+        self.plan.attempted = false;
+        if let Some(Incident { attempts, .. }) = &mut self.state.incident {
+            *attempts = attempts.saturating_sub(1);
+        }
+        let ledger = &mut self.state.real;
+        ledger.starts.pop_back();
+        ledger.unproven = ledger.unproven.saturating_sub(1);
+        ledger.episode = match ledger.episode {
+            Some(Episode { attempts: 2.., healthy_since }) => {
+                ledger.episode.map(|episode| Episode { attempts: episode.attempts - 1, healthy_since })
+            }
+            _ => None,
+        };
+    }
+
+    pub(super) fn spawned(&mut self, of_command: (u32, u64)) {
+        if let Some(Attempt { phase: Phase::Running { process, .. }, ran, .. }) = &mut self.state.attempt {
+            *process = Some(of_command);
+            *ran = true;
+            self.actions.push(Action::Save);
+        }
+    }
+
+    /// The rung's command has ended.
+    pub(super) fn ended(&mut self, ending: Ending, took: Duration) {
+        let Some(attempt) = &mut self.state.attempt else { return };
+        if !matches!(attempt.phase, Phase::Running { .. }) {
+            return;
+        }
+        attempt.ran |= !matches!(ending, Ending::NotStarted(_));
+        let Attempt { number, rung, incident, over, ran, .. } = attempt.clone();
+        let start_period = self.limits.start_period;
+        self.record(Record::RestartDone {
+            attempt: number,
+            rung,
+            ending: ending.clone(),
+            took,
+            incident,
+            start_period,
+        });
+        let is_last = rung + 1 >= self.limits.rungs;
+        match ending {
+            Ending::NotStarted(reason) if is_last && !ran => {
+                self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
+                self.end_attempt();
+            }
+            Ending::Exited(0) | Ending::Lost => self.end_attempt(),
+            _ if is_last || over || self.plan.retired => self.end_attempt(),
+            Ending::NotStarted(_) => self.climb(),
+            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => self.verify(),
+        }
+    }
+
+    fn verify(&mut self) {
+        let now = self.setting.now;
+        if let Some(attempt) = &mut self.state.attempt {
+            attempt.phase = Phase::Verifying { until: now + VERIFY };
+            self.plan.next = Some(now);
+        }
+    }
+
+    /// The next rung of the same attempt.
+    pub(super) fn climb(&mut self) {
+        match &mut self.state.attempt {
+            Some(attempt) if attempt.rung + 1 < self.limits.rungs => {
+                attempt.rung += 1;
+                attempt.phase = Phase::Intended;
+                self.actions.push(Action::Save);
+            }
+            _ => self.end_attempt(),
+        }
+    }
+
+    /// No further rung: a healthy verdict, a pause or a stop order. A command that runs is let finish.
+    pub(super) fn break_off(&mut self) {
+        match &mut self.state.attempt {
+            None => {}
+            Some(attempt) => match attempt.phase {
+                Phase::Running { .. } => attempt.over = true,
+                Phase::Intended if !attempt.ran => self.take_back(),
+                Phase::Intended | Phase::Verifying { .. } => self.end_attempt(),
+            },
+        }
+    }
+
+    pub(super) fn end_attempt(&mut self) {
+        let Some(attempt) = self.state.attempt.take() else { return };
+        if !attempt.ran {
+            self.state.real.starts.pop_back();
+        }
+        self.settle(attempt.number, false);
+    }
+
+    /// What holds after an attempt: its cooldown, and a start period.
+    fn settle(&mut self, number: u32, dry: bool) {
+        let now = self.setting.now;
+        let Limits { rungs, cooldown, max_cooldown, .. } = *self.limits;
+        let ledger = if dry { &mut self.state.dry } else { &mut self.state.real };
+        ledger.last_end = Some(now);
+        ledger.cooldown_until = Some(now + pause_after(number, rungs, cooldown, max_cooldown));
+        self.end_streak();
+        self.state.stand_down = None;
+        self.plan.due_since = None;
+        self.plan.pass_expires();
+        self.begin_start_period(Beginning::Attempt);
+    }
+
+    /// What an earlier watchdog left unfinished: a command that may still run is waited for, the rest is closed.
+    pub(super) fn take_up(&mut self) {
+        let Some(attempt) = &mut self.state.attempt else { return };
+        attempt.over = true;
+        attempt.ran = true;
+        match attempt.phase {
+            Phase::Running { since, process: Some(process) } => {
+                let (target, rung) = (self.name.to_string(), attempt.rung);
+                self.actions.push(Action::Adopt { target, process, rung, since });
+            }
+            Phase::Running { process: None, .. } => self.ended(Ending::Lost, Duration::ZERO),
+            Phase::Intended | Phase::Verifying { .. } => self.end_attempt(),
+        }
+    }
+}

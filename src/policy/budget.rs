@@ -1,0 +1,72 @@
+//! How many attempts a window of time has room for.
+//! It must forget no attempt that a window of a day, the longest there is, could still hold.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// As many as the largest `max_restarts`: older ones cannot matter to any window.
+const STARTS_KEPT: usize = 100;
+
+/// Notes that an attempt begins at `now`.
+pub(super) fn spend(starts: &mut VecDeque<Timestamp>, now: Timestamp) {
+    starts.push_back(now);
+    if starts.len() > STARTS_KEPT {
+        starts.pop_front();
+    }
+}
+
+/// How many of `starts` lie in the `window` that ends at `now`.
+pub fn spent(starts: impl IntoIterator<Item = Timestamp>, now: Timestamp, window: Duration) -> usize {
+    starts.into_iter().filter(|start| now.since(*start) < window).count()
+}
+
+/// When the window has room for one more attempt; `None`: it has now.
+pub(super) fn room_at(
+    starts: impl IntoIterator<Item = Timestamp>,
+    now: Timestamp,
+    window: Duration,
+    max: u32,
+) -> Option<Timestamp> {
+    let mut inside: Vec<Timestamp> = starts.into_iter().filter(|start| now.since(*start) < window).collect();
+    inside.sort_unstable();
+    let over = inside.len().checked_sub(usize::try_from(max).unwrap_or(usize::MAX))?;
+    inside.get(over).map(|oldest_to_leave| *oldest_to_leave + window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `starts` and `now` in seconds, a window of 100 s, `max` attempts in it.
+    #[track_caller]
+    fn check(starts: &[i64], now: i64, max: u32, expected: Option<i64>) {
+        let at = |s: &i64| Timestamp::from_ms(s * 1000);
+        let room = room_at(starts.iter().map(at), at(&now), Duration::from_secs(100), max);
+        assert_eq!(room.map(|at| at.as_ms() / 1000), expected);
+    }
+
+    #[test]
+    fn a_window_has_room_when_its_oldest_attempts_have_left() {
+        check(&[], 0, 1, None);
+        check(&[10], 50, 1, Some(110));
+        check(&[10], 109, 1, Some(110));
+        check(&[10], 110, 1, None);
+        check(&[10, 20, 30], 50, 3, Some(110));
+        check(&[10, 20, 30], 50, 4, None);
+        check(&[10, 20, 30], 50, 1, Some(130));
+        check(&[30, 10, 20], 50, 2, Some(120));
+        check(&[60], 50, 1, Some(160)); // a clock that went back: an attempt of the future still counts
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut starts = VecDeque::new();
+        for second in 0..1_000 {
+            spend(&mut starts, Timestamp::from_ms(second));
+        }
+        assert_eq!(starts.len(), STARTS_KEPT);
+        assert_eq!(spent(starts, Timestamp::from_ms(999), Duration::from_secs(1)), STARTS_KEPT);
+    }
+}

@@ -1,0 +1,199 @@
+//! One target with everything that a decision about it needs: what it may, what is known, what is planned.
+//! How time passes for it; what it is called on the screen.
+
+use crate::policy::plan::{Plan, coming_up};
+use crate::policy::state::{Beginning, Condition, IncidentIds, Phase, StartPeriod, TargetState};
+use crate::policy::{Action, Limits, Mode, Record};
+use crate::time::Timestamp;
+
+/// What holds for all targets alike.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    pub(super) mode: Mode,
+    pub(super) stopping: bool,
+    /// The state could not be saved lately.
+    pub(super) unsaved: bool,
+    pub(super) now: Timestamp,
+}
+
+/// What a due attempt must heed of the other targets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around {
+    /// Another target's attempt runs.
+    pub(super) busy: bool,
+    pub(super) dependency_in_trouble: bool,
+    /// The verdict on a dependency is awaited.
+    pub(super) dependency_looked_at: bool,
+}
+
+/// One target, for as long as one event takes.
+pub(super) struct Case<'a> {
+    pub(super) name: &'a str,
+    pub(super) setting: Setting,
+    pub(super) limits: &'a Limits,
+    pub(super) plan: &'a mut Plan,
+    pub(super) state: &'a mut TargetState,
+    pub(super) ids: &'a mut IncidentIds,
+    pub(super) actions: &'a mut Vec<Action>,
+}
+
+impl Case<'_> {
+    pub(super) fn record(&mut self, record: Record) {
+        self.actions.push(Action::Record { target: Some(self.name.to_string()), record });
+    }
+
+    /// What happens by itself: pauses, start periods and verifications end, attempts become due.
+    pub(super) fn pass_time(&mut self) {
+        let now = self.setting.now;
+        if self.state.paused_until.is_some_and(|until| until <= now) {
+            self.end_pause();
+        }
+        if self.state.start_period.is_some_and(|period| period.until <= now) {
+            self.state.start_period = None;
+            if self.setting.mode == Mode::Tick && self.plan.attempted {
+                self.plan.next = None;
+            }
+        }
+        if let Some(Phase::Verifying { until }) = self.state.phase()
+            && *until <= now
+        {
+            self.climb();
+        }
+        if self.is_due() {
+            self.plan.due_since.get_or_insert(now);
+        } else {
+            self.plan.due_since = None;
+            self.state.waiting = None;
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let tick_is_over = self.setting.mode == Mode::Tick && self.plan.attempted;
+        self.state.incident.is_some()
+            && self.state.failures() >= self.limits.failure_threshold
+            && self.state.attempt.is_none()
+            && self.limits.rungs > 0
+            && !self.setting.stopping
+            && !self.plan.retired
+            && !tick_is_over
+    }
+
+    /// Makes the look that its time has come for, and says what the target is now called.
+    pub(super) fn launch(&mut self, looks: &mut u64) {
+        let now = self.setting.now;
+        if self.setting.stopping || self.plan.retired {
+            self.plan.next = None;
+        }
+        if let Some(slot) = self.plan.next
+            && slot <= now
+            && self.plan.asked.is_none()
+        {
+            *looks += 1;
+            self.plan.begin_look(slot, *looks, now);
+            self.actions.push(Action::Look { target: self.name.to_string(), number: *looks });
+        }
+        let condition = self.condition();
+        if condition != self.state.condition || self.state.since.is_none() {
+            self.state.condition = condition;
+            self.state.since = Some(now);
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        let state = &self.state;
+        let repaired = |attempts: u32| attempts > 0 && state.failures() < self.limits.failure_threshold;
+        match (&state.incident, &state.last_look) {
+            _ if state.paused_until.is_some() => Condition::Paused,
+            (Some(incident), _) if repaired(incident.attempts) => Condition::Recovering,
+            (Some(_), _) => Condition::Down,
+            (None, _) if state.streak.is_some() => Condition::Failing,
+            (None, None) => Condition::Starting,
+            (None, Some(look)) if look.verdict.is_healthy() => Condition::Healthy,
+            (None, Some(look)) if look.verdict.class().is_some() && state.start_period.is_none() => Condition::Failing,
+            (None, Some(_)) if state.condition == Condition::Healthy => Condition::Healthy,
+            (None, Some(_)) => Condition::Starting,
+        }
+    }
+
+    /// Nothing counts against it any more. Saved at once: a crash must not bring old failures back.
+    pub(super) fn end_streak(&mut self) {
+        if self.state.streak.take().is_some() {
+            self.actions.push(Action::Save);
+        }
+    }
+
+    /// The watchdog was not there for a while: what it counted before says nothing now.
+    pub(super) fn forget_streak(&mut self) {
+        self.end_streak();
+        for ledger in [&mut self.state.real, &mut self.state.dry] {
+            if let Some(episode) = &mut ledger.episode {
+                episode.healthy_since = None;
+            }
+        }
+        self.plan.spoil(self.setting.now);
+    }
+
+    /// Failures do not count for `start_period` from now, and the target is looked at at once and then every second.
+    pub(super) fn begin_start_period(&mut self, after: Beginning) {
+        let until = self.setting.now + self.limits.start_period;
+        self.state.start_period = Some(StartPeriod { until, after });
+        self.plan.next = Some(self.setting.now);
+    }
+
+    pub(super) fn pause(&mut self, until: Timestamp) {
+        self.state.paused_until = Some(until);
+        self.record(Record::Paused { until });
+        self.break_off();
+    }
+
+    pub(super) fn resume(&mut self, clear_waits: bool) {
+        if clear_waits {
+            for ledger in [&mut self.state.real, &mut self.state.dry] {
+                ledger.starts.clear();
+                ledger.cooldown_until = None;
+                ledger.unproven = 0;
+            }
+            self.state.stand_down = None;
+        }
+        if self.state.paused_until.is_some() {
+            self.end_pause();
+        }
+    }
+
+    fn end_pause(&mut self) {
+        self.state.paused_until = None;
+        self.end_streak();
+        self.plan.pass_expires();
+        self.record(Record::Resumed);
+        self.begin_start_period(Beginning::Pause);
+    }
+
+    /// The watchdog is told to stop.
+    pub(super) fn stop(&mut self) {
+        self.plan.next = None;
+        self.break_off();
+    }
+
+    /// Plans the look after the one whose verdict has just come.
+    pub(super) fn plan_next_look(&mut self) {
+        let Limits { interval, retry_interval, .. } = *self.limits;
+        let now = self.setting.now;
+        let coming_up_pace = self.plan.paced_after(now, coming_up(interval));
+        let verifying = matches!(self.state.phase(), Some(Phase::Verifying { .. }));
+        let is_starting = self.state.start_period.is_some() || verifying;
+        let failed = self.state.last_class.is_some();
+        self.plan.next = match self.setting.mode {
+            _ if is_starting => Some(coming_up_pace),
+            Mode::Daemon if failed && retry_interval < interval => Some(self.plan.paced_after(now, retry_interval)),
+            Mode::Daemon => Some(self.plan.regular_after(now, interval)),
+            Mode::Tick if failed && self.tick_goes_on() => Some(self.plan.paced_after(now, retry_interval)),
+            Mode::Tick => None,
+        };
+    }
+
+    /// A tick whose look failed goes on until the threshold, if the operator said at which pace.
+    fn tick_goes_on(&self) -> bool {
+        let undecided = self.state.failures() < self.limits.failure_threshold;
+        self.limits.retry_in_tick && undecided && !self.plan.attempted && self.state.attempt.is_none()
+    }
+}

@@ -1,0 +1,125 @@
+//! How targets come and go: with the start of the watchdog and with every reload.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::policy::plan::Plan;
+use crate::policy::state::{Beginning, StartPeriod, TargetState};
+use crate::policy::{Limits, Mode, Policy, Watched};
+use crate::time::Timestamp;
+
+/// A removed target is remembered for this long, in case it comes back.
+const REMEMBERED: Duration = Duration::from_secs(86_400);
+/// A streak whose last failure is older than this says nothing to a new watchdog.
+const STREAK_HOLDS: Duration = Duration::from_secs(30 * 60);
+/// More targets than this are spread over their interval.
+const SPREAD_ABOVE: usize = 10;
+
+impl Policy {
+    /// An earlier watchdog's attempt at a target that is not in the configuration any more is still brought to its end.
+    pub(super) fn keep_unfinished(&mut self) {
+        let unfinished = self.gone.extract_if(.., |_, state| state.attempt.is_some());
+        for (name, state) in unfinished {
+            let plan = Plan { retired: true, ..Plan::default() };
+            self.watched.insert(name, Watched { limits: Limits::default(), plan, state });
+        }
+    }
+
+    /// Takes `all` as the configuration's targets. `lost`: nothing is known of the attempts made at them.
+    pub(super) fn enter(&mut self, all: BTreeMap<String, Limits>, lost: bool, now: Timestamp) {
+        for (name, watched) in &mut self.watched {
+            watched.plan.retired = !all.contains_key(name);
+        }
+        self.let_go(now);
+        let count = all.len();
+        for (index, (name, limits)) in all.into_iter().enumerate() {
+            let anchor = self.anchor(index, count, &limits, now);
+            let is_new = !self.watched.contains_key(&name);
+            let watched = self.watched.entry(name).or_insert_with_key(|name| {
+                let state = self.gone.remove(name).unwrap_or_else(|| unknown(&limits, lost, now));
+                Watched { limits: limits.clone(), plan: Plan::default(), state }
+            });
+            if is_new || watched.limits.interval != limits.interval {
+                watched.plan.anchor = anchor;
+                watched.plan.next = Some(anchor);
+            }
+            watched.limits = limits;
+            if is_new {
+                watched.arrive(now);
+            }
+            watched.fit(now);
+        }
+    }
+
+    /// The first regular look: at once, or spread over the interval where there are many.
+    fn anchor(&self, index: usize, count: usize, limits: &Limits, now: Timestamp) -> Timestamp {
+        if self.mode == Mode::Tick || count <= SPREAD_ABOVE {
+            return now;
+        }
+        let share = |part: usize| u32::try_from(part).unwrap_or(u32::MAX);
+        now + limits.interval / share(count) * share(index)
+    }
+
+    /// Moves removed targets whose attempt is over to those that are remembered for a day.
+    pub(super) fn let_go(&mut self, now: Timestamp) {
+        let leaves = |watched: &Watched| watched.plan.retired && watched.state.attempt.is_none();
+        if self.watched.values().any(leaves) {
+            let leaving = self.watched.extract_if(.., |_, watched| leaves(watched));
+            self.gone.extend(leaving.map(|(name, watched)| (name, watched.state)));
+        }
+        if !self.gone.is_empty() {
+            for state in self.gone.values_mut() {
+                state.removed_at.get_or_insert(now);
+            }
+            self.gone.retain(|_, state| state.removed_at.is_some_and(|at| now.since(at) < REMEMBERED));
+        }
+    }
+}
+
+/// A target of which nothing is remembered.
+fn unknown(limits: &Limits, lost: bool, now: Timestamp) -> TargetState {
+    let mut state = TargetState { probe_id: limits.probe_id, dry_run: limits.dry_run, ..TargetState::default() };
+    if lost {
+        state.proven = true;
+        state.real.cooldown_until = Some(now + limits.max_cooldown);
+    }
+    state
+}
+
+impl Watched {
+    /// What holds for a target that this watchdog did not watch until now.
+    fn arrive(&mut self, now: Timestamp) {
+        let state = &mut self.state;
+        state.removed_at = None;
+        state.waiting = None;
+        if state.streak.is_some_and(|streak| now.since(streak.last) > STREAK_HOLDS) {
+            state.streak = None;
+        }
+        let booted = Timestamp::BOOT + self.limits.start_period;
+        let seen_up = state.last_healthy.is_some_and(|at| at >= Timestamp::BOOT);
+        if now < booted && !seen_up && state.start_period.is_none() {
+            state.start_period = Some(StartPeriod { until: booted, after: Beginning::Boot });
+        }
+    }
+
+    /// What a changed configuration makes of what is remembered.
+    fn fit(&mut self, now: Timestamp) {
+        let Watched { limits, plan, state } = self;
+        if state.probe_id != limits.probe_id {
+            state.probe_id = limits.probe_id;
+            state.proven = false;
+            state.real.unproven = 0;
+            state.dry.unproven = 0;
+            state.streak = None;
+            plan.asked = None;
+            plan.next = Some(now);
+        }
+        if state.dry_run != limits.dry_run {
+            state.dry_run = limits.dry_run;
+            state.streak = None;
+        }
+        if limits.gates.is_empty() {
+            plan.pass_expires();
+        }
+    }
+}

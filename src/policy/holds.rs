@@ -1,0 +1,94 @@
+//! Which rule forbids a due attempt, and until when: the contract's rule 3, in its order.
+
+use std::time::Duration;
+
+use crate::outcome::Class;
+use crate::policy::case::{Around, Case};
+use crate::policy::state::{Waiting, Why};
+use crate::policy::{Limits, Mode, Record, budget};
+use crate::time::Timestamp;
+
+/// A target that was never seen healthy is restarted no more often than this, once its ladder was climbed.
+const NEVER_HEALTHY: Duration = Duration::from_secs(3_600);
+
+impl Case<'_> {
+    /// The first rule that forbids the attempt now.
+    pub(super) fn hold(&self, around: Around) -> Option<Waiting> {
+        let now = self.setting.now;
+        let wait = |why, until| Some(Waiting { why, until });
+        if let Some(until) = self.state.paused_until {
+            return wait(Why::Paused, Some(until));
+        }
+        if let Some(until) = self.held_as_never_healthy() {
+            return wait(Why::NeverHealthy, until);
+        }
+        if let Some(class) = self.state.last_class
+            && !self.limits.restart_on.contains(&class)
+        {
+            return wait(Why::RestartOn, None);
+        }
+        let Limits { restart_window, max_restarts, .. } = *self.limits;
+        if let Some(until) = budget::room_at(self.starts(), now, restart_window, max_restarts) {
+            return wait(Why::Limit, Some(until));
+        }
+        if let Some(until) = self.cooldown_until().filter(|until| *until > now) {
+            return wait(Why::Cooldown, Some(until));
+        }
+        if self.setting.unsaved && self.setting.mode == Mode::Tick {
+            return wait(Why::Cooldown, None);
+        }
+        if around.dependency_in_trouble {
+            return wait(Why::DependsOn, None);
+        }
+        if around.busy {
+            return wait(Why::Busy, None);
+        }
+        let stand_down = self.state.stand_down.filter(|stand_down| stand_down.until > now)?;
+        wait(stand_down.why, Some(stand_down.until))
+    }
+
+    /// Attempts made: real ones weigh on dry runs too, never the other way round.
+    fn starts(&self) -> impl Iterator<Item = Timestamp> {
+        let dry = self.limits.dry_run.then_some(&self.state.dry.starts);
+        self.state.real.starts.iter().chain(dry.into_iter().flatten()).copied()
+    }
+
+    fn cooldown_until(&self) -> Option<Timestamp> {
+        let dry = self.state.dry.cooldown_until.filter(|_| self.limits.dry_run);
+        let unsaved = self.unsaved_until().filter(|_| self.setting.unsaved);
+        [self.state.real.cooldown_until, dry, unsaved].into_iter().flatten().max()
+    }
+
+    /// While the state cannot be saved, a crash would forget attempts: one per `max_cooldown` is all that is made.
+    pub(super) fn unsaved_until(&self) -> Option<Timestamp> {
+        self.state.real.last_end.map(|end| end + self.limits.max_cooldown)
+    }
+
+    /// Rule 8: its address may be wrong, and then no restart helps.
+    fn held_as_never_healthy(&self) -> Option<Option<Timestamp>> {
+        if self.state.proven {
+            return None;
+        }
+        if let Some(Class::Status | Class::Body | Class::Protocol) = self.state.last_class {
+            return Some(None);
+        }
+        let dry = if self.limits.dry_run { self.state.dry.unproven } else { 0 };
+        let made = usize::try_from(self.state.real.unproven.saturating_add(dry)).unwrap_or(usize::MAX);
+        let until = self.starts().max()? + NEVER_HEALTHY;
+        (made >= self.limits.rungs && until > self.setting.now).then_some(Some(until))
+    }
+
+    /// Notes why the attempt waits; tells it where that is news.
+    pub(super) fn hold_back(&mut self, waiting: Waiting) {
+        self.state.waiting = Some(waiting);
+        self.plan.pass_expires();
+        let Waiting { why, until } = waiting;
+        let Some(incident) = &mut self.state.incident else { return };
+        if incident.held == Some(why) {
+            return;
+        }
+        incident.held = Some(why);
+        let incident = incident.id.clone();
+        self.record(Record::HeldBack { why, until, incident });
+    }
+}

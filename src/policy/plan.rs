@@ -1,0 +1,126 @@
+//! When to look at a target next. What stands here is of this process only and is never stored.
+
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// The pace while a target comes up: every second, as the contract has it.
+const COMING_UP: Duration = Duration::from_secs(1);
+
+/// What is planned for one target.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    /// The regular looks are at this point and every interval after it, so that they never drift.
+    pub(super) anchor: Timestamp,
+    /// The next look.
+    pub(super) next: Option<Timestamp>,
+    /// The slot that the latest look was planned for.
+    pub(super) slot: Timestamp,
+    /// The look that is being made.
+    pub(super) asked: Option<Asked>,
+    /// Where the questions before an attempt stand.
+    pub(super) asking: Asking,
+    /// When the attempt became due: first come, first served.
+    pub(super) due_since: Option<Timestamp>,
+    /// In a tick: the attempt was made, and there is one at most.
+    pub(super) attempted: bool,
+    /// It left the configuration while its attempt was running.
+    pub(super) retired: bool,
+}
+
+/// A look that is being made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    pub(super) at: Timestamp,
+    /// A gap lies within it, so it says nothing.
+    pub(super) spoiled: bool,
+}
+
+/// Where the questions before an attempt stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// Nothing was asked.
+    #[default]
+    Nothing,
+    /// The gate of this index is being asked.
+    Gate(usize),
+    /// All said yes.
+    Passed,
+}
+
+impl Plan {
+    /// Whether an answer is awaited.
+    pub(super) fn is_busy(&self) -> bool {
+        self.asked.is_some() || matches!(self.asking, Asking::Gate(_))
+    }
+
+    /// The look of `slot` begins.
+    pub(super) fn begin_look(&mut self, slot: Timestamp, number: u64, now: Timestamp) {
+        self.slot = slot;
+        self.next = None;
+        self.asked = Some(Asked { number, at: now, spoiled: false });
+    }
+
+    /// A gap ends now: whatever the look under way finds says nothing.
+    pub(super) fn spoil(&mut self, now: Timestamp) {
+        if let Some(asked) = &mut self.asked {
+            asked.at = now;
+            asked.spoiled = true;
+        }
+        if self.next.is_some_and(|next| next < now) {
+            self.next = Some(now);
+        }
+    }
+
+    /// What was answered with yes must be asked anew.
+    pub(super) fn pass_expires(&mut self) {
+        if self.asking == Asking::Passed {
+            self.asking = Asking::Nothing;
+        }
+    }
+
+    /// The next regular slot after `now`, `interval` apart.
+    pub(super) fn regular_after(&self, now: Timestamp, interval: Duration) -> Timestamp {
+        next_slot(self.anchor, interval, now)
+    }
+
+    /// The next slot after `now` at another pace than the regular one, counted from the latest look's slot.
+    pub(super) fn paced_after(&self, now: Timestamp, pace: Duration) -> Timestamp {
+        next_slot(self.slot, pace, now)
+    }
+}
+
+/// The pace of a start period.
+pub(super) fn coming_up(interval: Duration) -> Duration {
+    COMING_UP.min(interval)
+}
+
+/// The first point after `now` that is a whole number of `step`s after `from`. Missed ones are skipped.
+fn next_slot(from: Timestamp, step: Duration, now: Timestamp) -> Timestamp {
+    let step_ms = step.as_millis().max(1);
+    let steps = now.since(from).as_millis() / step_ms + 1;
+    let ms = u64::try_from(steps.saturating_mul(step_ms)).unwrap_or(u64::MAX);
+    from + Duration::from_millis(ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(from: i64, step: u64, now: i64, expected: i64) {
+        let slot = next_slot(Timestamp::from_ms(from), Duration::from_millis(step), Timestamp::from_ms(now));
+        assert_eq!(slot.as_ms(), expected);
+    }
+
+    #[test]
+    fn slots_keep_to_the_grid_and_missed_ones_are_skipped() {
+        check(0, 30, 0, 30);
+        check(0, 30, 29, 30);
+        check(0, 30, 30, 60);
+        check(0, 30, 95, 120);
+        check(1_000, 30, 10, 1_030); // an anchor that lies ahead: spread over the interval
+        check(-50, 30, 0, 10);
+    }
+}

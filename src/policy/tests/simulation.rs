@@ -1,0 +1,123 @@
+//! Seeds 1..N over random limits and a rough world, judged by the oracle. `SEED=n` replays one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::world::{Backend, Roughness, World};
+use crate::outcome::Class;
+use crate::policy::{Gate, Limits};
+
+/// A span between the two, each order of magnitude as likely as the next.
+fn span(rng: &mut Rng, least_ms: f64, most_ms: f64) -> Duration {
+    let ms = least_ms * (most_ms / least_ms).powf(rng.f64());
+    Duration::from_millis(ms as u64)
+}
+
+fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64) -> Limits {
+    const DAY: f64 = 86_400_000.0;
+    let interval = span(rng, (slowest_ms / 20.0).max(100.0), slowest_ms);
+    let rungs = rng.usize(0..4);
+    let cooldown = if rng.u8(0..8) == 0 { Duration::ZERO } else { span(rng, 1_000.0, 600_000.0) };
+    let depends_on = names[..index].iter().filter(|_| rng.u8(0..5) == 0).cloned().collect();
+    let classes = Class::ALL.into_iter().filter(|_| rng.u8(0..10) > 0).collect();
+    Limits {
+        interval,
+        retry_interval: if rng.bool() { interval } else { interval.div_f64(1.0 + rng.f64() * 5.0) },
+        retry_in_tick: rng.bool(),
+        timeout: interval.mul_f64(0.01 + rng.f64()).max(Duration::from_millis(100)),
+        failure_threshold: rng.u32(1..6),
+        start_period: if rng.u8(0..6) == 0 { Duration::ZERO } else { span(rng, 1_000.0, 120_000.0) },
+        rungs,
+        cooldown,
+        max_cooldown: cooldown + span(rng, 1.0, 3_600_000.0),
+        stable_after: span(rng, 1_000.0, 3_600_000.0),
+        max_restarts: rng.u32(1..12),
+        restart_window: span(rng, 60_000.0, DAY),
+        restart_on: classes,
+        depends_on,
+        gates: if rng.u8(0..4) == 0 { vec![Gate::OnlyIf] } else { Vec::new() },
+        dry_run: rng.u8(0..12) == 0,
+        probe_id: 1,
+    }
+}
+
+fn random_world(seed: u64) -> World {
+    let mut rng = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let names: Vec<String> = (0..rng.usize(1..5)).map(|index| format!("t{index}")).collect();
+    let slowest_ms = span(&mut rng, 1_000.0, 86_400_000.0).as_millis() as f64;
+    let limits = |(index, name): (usize, &String)| (name.clone(), random_limits(&mut rng, &names, index, slowest_ms));
+    let limits: BTreeMap<String, Limits> = names.iter().enumerate().map(limits).collect();
+    let rough = Roughness {
+        disturbed: seed % 4 != 0,
+        disk_fails: seed % 4 == 1 && seed % 3 == 0,
+        rungs_missing: seed % 5 == 0,
+        ticks: seed % 4 == 2,
+    };
+    World::new(seed, rough, limits)
+}
+
+const MS_AN_HOUR: i64 = 3_600_000;
+
+/// Virtual milliseconds lived through, commands run, cures.
+fn live(seed: u64, steps: u64) -> (i64, u64, u64) {
+    let mut world = random_world(seed);
+    world.oracle.timely = seed % 4 == 0;
+    let began = world.now;
+    while world.steps < steps {
+        world.go_on();
+    }
+    (world.now - began, world.oracle.attempts, world.oracle.cures)
+}
+
+#[test]
+fn promises_hold_through_a_million_rough_hours() {
+    if let Ok(seed) = std::env::var("SEED") {
+        live(seed.parse().expect("SEED is a number"), 50_000);
+        return;
+    }
+    let (mut hours, mut attempts, mut cures, mut seed) = (0, 0, 0, 0);
+    while hours < 1_000_000 || seed < 600 {
+        seed += 1;
+        let (ms, run, cured) = live(seed, 3_000);
+        hours += ms / MS_AN_HOUR;
+        attempts += run;
+        cures += cured;
+    }
+    assert!(attempts > 10_000 && cures > 1_000, "the world was too kind: {attempts} commands, {cures} cures");
+}
+
+/// Promise 6, its other half: it never gives up. Whatever came before, a backend that a rung can cure is cured.
+#[test]
+fn what_can_be_cured_is_cured_in_the_end() {
+    for seed in 1..200 {
+        let mut world = random_world(seed * 4);
+        for limits in world.limits.values_mut() {
+            limits.depends_on.clear();
+        }
+        while world.steps < 500 {
+            world.go_on();
+        }
+        let names: Vec<String> = world.limits.keys().cloned().collect();
+        for name in names {
+            cured_in_the_end(&mut world, &name);
+        }
+    }
+}
+
+fn cured_in_the_end(world: &mut World, name: &str) {
+    let limits = world.limits[name].clone();
+    let (class, curable) = (Class::Timeout, limits.rungs > 0 && !limits.dry_run);
+    if !curable || !limits.restart_on.contains(&class) {
+        return;
+    }
+    let last = limits.rungs - 1;
+    let up_again = |world: &World| world.backends[name].up_at.is_some();
+    world.backends.insert(name.to_string(), Backend { up_at: None, class, cured_by: Some(last), boot: 0, flaky: 0 });
+    let deadline = world.now + 400 * 86_400_000;
+    while !up_again(world) {
+        world.go_on();
+        assert!(world.now < deadline, "{name} is never cured: {}", world.oracle.story());
+    }
+}

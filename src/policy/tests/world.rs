@@ -1,0 +1,394 @@
+//! A model of everything around the policy: backends that break and come back, commands that cure them or not,
+//! a watchdog process that is killed, suspended, rebooted and reloaded at any moment, a disk that fills up.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::oracle::Oracle;
+use crate::outcome::{Class, Ending, Look, Verdict};
+use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State};
+use crate::time::Timestamp;
+
+/// What one target's backend does.
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    /// It answers from then on; `None`: never by itself.
+    pub(super) up_at: Option<i64>,
+    /// What its looks find meanwhile.
+    pub(super) class: Class,
+    /// The rung whose command brings it back, if any does.
+    pub(super) cured_by: Option<usize>,
+    /// How long it takes to come up.
+    pub(super) boot: i64,
+    /// Of a hundred looks at it while it is up, this many fail.
+    pub(super) flaky: u32,
+}
+
+/// What the world will do by itself, at a point of absolute time in ms.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Coming {
+    Looked { target: String, number: u64, took: i64 },
+    Ended { target: String, pid: u32, rung: usize, ending: u8, took: i64 },
+    Answered { target: String, yes: bool },
+    Trouble,
+}
+
+/// How rough the world is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Roughness {
+    /// The watchdog is killed, the machine suspended or rebooted, the file reloaded, the operator pauses.
+    pub(super) disturbed: bool,
+    /// Saving fails at times.
+    pub(super) disk_fails: bool,
+    /// Some rungs cannot be started.
+    pub(super) rungs_missing: bool,
+    /// Ticks of cron instead of a daemon, or both in turn.
+    pub(super) ticks: bool,
+}
+
+pub(super) struct World {
+    pub(super) rng: Rng,
+    rough: Roughness,
+    pub(super) limits: BTreeMap<String, Limits>,
+    pub(super) backends: BTreeMap<String, Backend>,
+    pub(super) oracle: Oracle,
+    /// Absolute time in ms; the boot clock is `now - booted`.
+    pub(super) now: i64,
+    booted: i64,
+    /// The running watchdog.
+    pub(super) policy: Option<Policy>,
+    mode: Mode,
+    /// The saved state, when it was saved, and the boot it was saved in.
+    disk: Option<(State, i64, i64)>,
+    /// What was saved along with it and may not have been told yet: the store tells it exactly once.
+    pending: Vec<(i64, Option<String>, Record)>,
+    coming: BinaryHeap<Reverse<(i64, u64, Coming)>>,
+    serial: u64,
+    /// The commands that run; they outlive the watchdog.
+    running: BTreeSet<u32>,
+    /// Those that the present watchdog waits for.
+    awaited: BTreeSet<u32>,
+    pub(super) steps: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, rough: Roughness, limits: BTreeMap<String, Limits>) -> World {
+        let backend = |class| Backend { up_at: Some(0), class, cured_by: None, boot: 0, flaky: 0 };
+        let backends = limits.keys().map(|name| (name.clone(), backend(Class::Timeout))).collect();
+        let mut world = World {
+            rng: Rng::with_seed(seed),
+            rough,
+            backends,
+            oracle: Oracle::new(seed, limits.clone()),
+            limits,
+            now: 200_000_000,
+            booted: 0,
+            policy: None,
+            mode: Mode::Daemon,
+            disk: None,
+            pending: Vec::new(),
+            coming: BinaryHeap::new(),
+            serial: 0,
+            running: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            steps: 0,
+        };
+        world.plan_trouble();
+        world.start();
+        world
+    }
+
+    fn clock(&self) -> Timestamp {
+        Timestamp::from_ms(self.now - self.booted)
+    }
+
+    fn expect_at(&mut self, at: i64, coming: Coming) {
+        self.serial += 1;
+        self.coming.push(Reverse((at, self.serial, coming)));
+    }
+
+    fn plan_trouble(&mut self) {
+        let scale = self.limits.values().map(|limits| limits.interval.as_millis()).max().unwrap_or(1000);
+        let scale = i64::try_from(scale).expect("a day at most");
+        let after = self.rng.i64(1..scale * 60);
+        self.expect_at(self.now + after, Coming::Trouble);
+    }
+
+    /// A watchdog starts and finds what is on the disk.
+    fn start(&mut self) {
+        self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Tick } else { Mode::Daemon };
+        let (mut state, written, previous_boot) = self.disk.clone().unwrap_or_default();
+        if previous_boot != self.booted {
+            // The store's rule for another boot; the wall clock may have been set back meanwhile, never forward.
+            let set_back = if self.rng.bool() { self.rng.i64(0..7_200_000) } else { 0 };
+            let elapsed = (self.now - written - set_back).max(0);
+            state.shift(self.now - self.booted - elapsed - (written - previous_boot));
+            state.reboot();
+        }
+        let now = self.clock();
+        for (at, target, record) in std::mem::take(&mut self.pending) {
+            self.oracle.recorded(target.as_deref(), &record, at);
+        }
+        self.oracle.started(self.now);
+        let (policy, actions) = Policy::new(self.mode, self.limits.clone(), state, false, now);
+        self.policy = Some(policy);
+        self.carry_out(actions);
+    }
+
+    /// The watchdog is gone; what it had asked for by threads of its own is lost, commands go on.
+    fn kill(&mut self) {
+        self.policy = None;
+        self.awaited.clear();
+        self.oracle.killed();
+        self.coming.retain(|Reverse((_, _, coming))| match coming {
+            Coming::Looked { .. } | Coming::Answered { .. } => false,
+            Coming::Ended { .. } | Coming::Trouble => true,
+        });
+    }
+
+    /// Lets the world go on to its next event, or the policy to its next wake-up.
+    pub(super) fn go_on(&mut self) {
+        self.steps += 1;
+        let Some(policy) = &self.policy else {
+            self.now += self.rng.i64(0..400_000);
+            self.start();
+            return;
+        };
+        if self.mode == Mode::Tick && policy.is_idle() {
+            self.end_tick();
+            return;
+        }
+        let wake = policy.next_wake().map(|at| at.as_ms() + self.booted);
+        let next = self.coming.peek().map(|Reverse((at, ..))| *at);
+        match (wake, next) {
+            (Some(wake), Some(next)) if wake <= next => self.wake(wake),
+            (Some(wake), None) => self.wake(wake),
+            (_, Some(_)) => self.happen(),
+            (None, None) => panic!("nothing will ever happen again: {}", self.oracle.story()),
+        }
+    }
+
+    fn end_tick(&mut self) {
+        self.save();
+        self.kill();
+        let gap = if self.rng.bool() { 60_000 } else { 300_000 };
+        self.now += gap;
+        self.start();
+    }
+
+    fn wake(&mut self, at: i64) {
+        self.now = self.now.max(at);
+        self.deliver(Event::Wake);
+        if self.steps.is_multiple_of(16) {
+            let again =
+                self.policy.as_mut().map(|policy| policy.step(Event::Wake, Timestamp::from_ms(self.now - self.booted)));
+            assert!(again.is_none_or(|actions| actions.is_empty()), "a second wake-up acts: {}", self.oracle.story());
+        }
+    }
+
+    fn happen(&mut self) {
+        let Some(Reverse((at, _, coming))) = self.coming.pop() else { return };
+        self.now = self.now.max(at);
+        match coming {
+            Coming::Looked { target, number, took } => {
+                let verdict = self.verdict(&target);
+                let latency = Duration::from_millis(u64::try_from(took).unwrap_or(0));
+                let look = Look { verdict, latency };
+                self.oracle.looked(&target, number, &look.verdict, self.now);
+                self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
+            }
+            Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
+            Coming::Answered { target, yes } => {
+                self.deliver(Event::Answered { target, gate: Gate::OnlyIf, yes });
+            }
+            Coming::Trouble => {
+                self.plan_trouble();
+                self.trouble();
+            }
+        }
+    }
+
+    fn verdict(&mut self, target: &str) -> Verdict {
+        let flip = self.rng.u32(0..100);
+        let backend = &self.backends[target];
+        if backend.up_at.is_some_and(|at| at <= self.now) && flip >= backend.flaky {
+            return Verdict::Healthy { detail: "200".into() };
+        }
+        match flip {
+            97.. if self.rough.disturbed => Verdict::Unknown { detail: "no descriptors".into() },
+            _ => Verdict::Unhealthy { class: backend.class, detail: "bad".into() },
+        }
+    }
+
+    fn command_ends(&mut self, target: String, pid: u32, rung: usize, ending: u8, took: i64) {
+        let ran = self.running.remove(&pid);
+        let ending = match ending {
+            _ if !ran => Ending::NotStarted("no such file".into()),
+            0..6 => Ending::Exited(0),
+            6 => Ending::Exited(3),
+            7 => Ending::Killed(9),
+            _ => Ending::TimedOut,
+        };
+        if let Some(backend) = self.backends.get_mut(&target)
+            && backend.cured_by == Some(rung)
+            && ran
+        {
+            backend.up_at = Some(self.now + backend.boot);
+        }
+        if self.awaited.remove(&pid) {
+            let took = Duration::from_millis(u64::try_from(took).unwrap_or(0));
+            self.deliver(Event::Ended { target, ending, took });
+        }
+    }
+
+    fn trouble(&mut self) {
+        let names: Vec<String> = self.limits.keys().cloned().collect();
+        let name = names[self.rng.usize(0..names.len())].clone();
+        match self.rng.u8(0..if self.rough.disturbed { 20 } else { 8 }) {
+            0..7 => self.break_backend(&name),
+            7 => {
+                let flaky = self.rng.u32(0..60);
+                self.backends.entry(name).and_modify(|backend| backend.flaky = flaky);
+            }
+            8..12 => self.kill(),
+            12 => self.now += self.rng.i64(0..50_000_000), // suspended
+            13 => self.reboot(),
+            14 => {
+                let until = self.clock() + Duration::from_millis(self.rng.u64(1..5_000_000));
+                self.oracle.paused(&name, self.now, until.as_ms() + self.booted);
+                self.deliver(Event::Paused { targets: vec![name], until });
+            }
+            15 => {
+                let clear_waits = self.rng.bool();
+                self.oracle.resumed(&name, self.now, clear_waits);
+                self.deliver(Event::Resumed { targets: vec![name], clear_waits });
+            }
+            16 => self.deliver(Event::Reloaded { limits: self.limits.clone() }),
+            17 => {
+                self.deliver(Event::Stopping);
+                self.save();
+                self.kill();
+            }
+            _ => {
+                let missing = self.rng.bool().then(|| "gone".into());
+                self.deliver(Event::Executables { target: name, missing });
+            }
+        }
+    }
+
+    fn break_backend(&mut self, name: &str) {
+        let rungs = self.limits[name].rungs;
+        let class = self.rng.choice(Class::ALL).expect("there are classes");
+        let by_itself = self.rng.bool().then(|| self.now + self.rng.i64(0..3_000_000));
+        let cured_by = (rungs > 0 && self.rng.u8(0..4) > 0).then(|| self.rng.usize(0..rungs));
+        let boot = self.rng.i64(0..40_000);
+        self.backends.insert(name.to_string(), Backend { up_at: by_itself, class, cured_by, boot, flaky: 0 });
+        self.oracle.broken(name, self.now);
+    }
+
+    fn reboot(&mut self) {
+        self.kill();
+        self.oracle.rebooted();
+        self.coming.retain(|Reverse((_, _, coming))| matches!(coming, Coming::Trouble));
+        self.running.clear();
+        self.now += self.rng.i64(1_000..600_000);
+        self.booted = self.now - self.rng.i64(500..60_000);
+    }
+
+    fn deliver(&mut self, event: Event) {
+        let now = self.clock();
+        if let Some(policy) = &mut self.policy {
+            let actions = policy.step(event, now);
+            self.carry_out(actions);
+        }
+    }
+
+    fn save(&mut self) -> bool {
+        let ok = !(self.rough.disk_fails && self.rng.u8(0..8) == 0);
+        if ok && let Some(policy) = &self.policy {
+            self.disk = Some((policy.state(), self.now, self.booted));
+        }
+        ok
+    }
+
+    /// What the driver owes the policy: save first, then act in order. It may be killed between any two actions.
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let must_save = actions.iter().any(|action| matches!(action, Action::Save | Action::Record { .. }));
+        let wants_answer = actions.iter().any(|action| matches!(action, Action::Save));
+        let ok = if must_save { self.save() } else { self.oracle.saved };
+        let answer = wants_answer || ok != self.oracle.saved;
+        self.oracle.saved = ok;
+        let records = actions.iter().filter_map(|action| match action {
+            Action::Record { target, record } => Some((self.now, target.clone(), record.clone())),
+            _ => None,
+        });
+        self.pending = if ok { records.collect() } else { Vec::new() };
+        for action in actions {
+            if self.rough.disturbed && self.rng.u16(0..500) == 0 {
+                self.kill();
+                return;
+            }
+            self.act(action);
+            if self.policy.is_none() {
+                return;
+            }
+        }
+        if answer {
+            self.deliver(Event::Saved { ok });
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Save => {}
+            Action::Record { target, record } => {
+                self.oracle.recorded(target.as_deref(), &record, self.now);
+                self.pending.drain(..self.pending.len().min(1));
+            }
+            Action::Look { target, number } => {
+                let timeout = i64::try_from(self.limits[&target].timeout.as_millis()).expect("a day at most");
+                let up = self.backends[&target].up_at.is_some_and(|at| at <= self.now);
+                let took = if up { self.rng.i64(0..=timeout / 2) } else { timeout };
+                self.oracle.look_begins(&target, number, self.now);
+                self.expect_at(self.now + took, Coming::Looked { target, number, took });
+            }
+            Action::Ask { target, .. } => {
+                let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
+                self.expect_at(at, Coming::Answered { target, yes });
+            }
+            Action::Run { target, attempt, rung, .. } => self.run(target, attempt, rung),
+            Action::Adopt { target, process: (pid, _), .. } => self.adopt(target, pid),
+        }
+    }
+
+    /// Its end is among the things to come, or the command is gone already.
+    fn adopt(&mut self, target: String, pid: u32) {
+        if self.running.contains(&pid) {
+            self.awaited.insert(pid);
+        } else {
+            self.deliver(Event::Ended { target, ending: Ending::Lost, took: Duration::ZERO });
+        }
+    }
+
+    fn run(&mut self, target: String, attempt: u32, rung: usize) {
+        let missing = self.rough.rungs_missing && self.rng.u8(0..3) == 0;
+        self.oracle.command_begins(&target, attempt, rung, missing, self.now);
+        let took = if missing { 0 } else { self.rng.i64(0..60_000) };
+        let pid = u32::try_from(self.serial).expect("in range");
+        let ending = self.rng.u8(0..9);
+        self.awaited.insert(pid);
+        self.expect_at(self.now + took, Coming::Ended { target: target.clone(), pid, rung, ending, took });
+        if missing {
+            return;
+        }
+        self.running.insert(pid);
+        if self.rough.disturbed && self.rng.u8(0..50) == 0 {
+            self.kill(); // before its pid could be noted
+        } else {
+            self.deliver(Event::Spawned { target, process: (pid, 7) });
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a verdict changes: streaks, incidents, episodes, warnings.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::outcome::{Class, Look, Verdict};
+use crate::policy::Record;
+use crate::policy::case::Case;
+use crate::policy::state::{About, Beginning, Incident, LastLook, Streak};
+use crate::time::{Span, Timestamp, millis};
+
+/// `unknown` for this long is worth a word.
+const BLIND_AFTER: Duration = Duration::from_secs(600);
+/// More incidents than this within an hour, or …
+const FLAPS_AN_HOUR: usize = 3;
+/// … than this within a day is flapping.
+const FLAPS_A_DAY: usize = 8;
+/// This many cures by restarts within …
+const CURES: usize = 3;
+/// … this time mean that a cause stays.
+const CURES_WITHIN: Duration = Duration::from_secs(7 * 86_400);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Case<'_> {
+    /// Takes in what look `number` found. A look that nobody asked for any more says nothing.
+    pub(super) fn looked(&mut self, number: u64, look: Look, stamp: &str) {
+        let Some(asked) = self.plan.asked.filter(|asked| asked.number == number) else { return };
+        let now = self.setting.now;
+        let took = now.since(asked.at);
+        let verdict = match look.verdict {
+            _ if asked.spoiled => Verdict::Unknown { detail: "the watchdog itself was held up meanwhile".into() },
+            _ if took > self.limits.timeout * 2 => Verdict::Unknown {
+                detail: format!(
+                    "the look took {} of at most {}: this machine is starved",
+                    Span(took),
+                    Span(self.limits.timeout)
+                ),
+            },
+            verdict => verdict,
+        };
+        self.plan.asked = None;
+        let latency_ms = u64::try_from(millis(look.latency)).unwrap_or(0);
+        self.state.last_look = Some(LastLook { at: now, verdict: verdict.clone(), latency_ms });
+        match verdict {
+            Verdict::Healthy { detail } => self.found_healthy(detail, look.latency),
+            Verdict::Unhealthy { class, detail } => self.found_unhealthy(class, detail, stamp),
+            Verdict::Unknown { detail } => self.found_nothing(&detail),
+        }
+        self.plan_next_look();
+    }
+
+    fn found_healthy(&mut self, detail: String, latency: Duration) {
+        let now = self.setting.now;
+        self.end_streak();
+        self.state.stand_down = None;
+        self.state.unknown_since = None;
+        self.state.warned.remove(&About::Blind);
+        self.state.last_class = None;
+        self.state.last_healthy = Some(now);
+        self.state.proven = true;
+        self.plan.pass_expires();
+        let repaired = self.state.attempt.is_some()
+            || self.state.start_period.is_some_and(|period| period.after == Beginning::Attempt);
+        self.state.start_period = None;
+        self.grow_stable();
+        if let Some(incident) = self.state.incident.take() {
+            let cured = repaired && incident.attempts > 0;
+            let down = now.since(incident.began);
+            let Incident { id: incident, attempts, .. } = incident;
+            self.record(Record::Up { incident, down, attempts, cured, detail, latency });
+            if cured {
+                self.note_cure();
+            }
+        }
+        self.break_off();
+    }
+
+    /// A target that stays healthy long enough ends its episode.
+    fn grow_stable(&mut self) {
+        let now = self.setting.now;
+        for ledger in [&mut self.state.real, &mut self.state.dry] {
+            ledger.unproven = 0;
+            if let Some(episode) = &mut ledger.episode {
+                let since = *episode.healthy_since.get_or_insert(now);
+                if now.since(since) >= self.limits.stable_after && self.state.attempt.is_none() {
+                    ledger.episode = None;
+                }
+            }
+        }
+    }
+
+    fn found_unhealthy(&mut self, class: Class, detail: String, stamp: &str) {
+        let now = self.setting.now;
+        self.state.last_class = Some(class);
+        self.state.unknown_since = None;
+        self.state.warned.remove(&About::Blind);
+        if self.state.attempt.is_some() || self.state.start_period.is_some() {
+            return;
+        }
+        let streak = match self.state.streak {
+            Some(Streak { count, first, .. }) => Streak { count: count.saturating_add(1), first, last: now },
+            None => Streak { count: 1, first: now, last: now },
+        };
+        self.state.streak = Some(streak);
+        if self.state.incident.is_some() {
+            return;
+        }
+        if streak.count == 1 {
+            let threshold = self.limits.failure_threshold;
+            self.record(Record::Failing { class, detail: detail.clone(), threshold });
+        }
+        if streak.count >= self.limits.failure_threshold {
+            self.go_down(streak, class, detail, stamp);
+        }
+    }
+
+    fn go_down(&mut self, streak: Streak, class: Class, detail: String, stamp: &str) {
+        let now = self.setting.now;
+        let id = self.ids.name(stamp);
+        self.state.incident =
+            Some(Incident { id: id.clone(), began: streak.first, down_at: now, attempts: 0, held: None });
+        for ledger in [&mut self.state.real, &mut self.state.dry] {
+            if let Some(episode) = &mut ledger.episode {
+                episode.healthy_since = None;
+            }
+        }
+        let last_healthy = self.state.last_healthy;
+        self.record(Record::Down { failures: streak.count, class, detail, incident: id, last_healthy });
+        self.note_down();
+    }
+
+    fn note_down(&mut self) {
+        let now = self.setting.now;
+        push_bounded(&mut self.state.downs, now, FLAPS_A_DAY + 1);
+        let within = |span| self.state.downs.iter().filter(|at| now.since(**at) < span).count();
+        let (hour, day) = (within(HOUR), within(DAY));
+        if hour > FLAPS_AN_HOUR || day > FLAPS_A_DAY {
+            let (count, span) = if hour > FLAPS_AN_HOUR { (hour, "hour") } else { (day, "day") };
+            self.warn(About::Flapping, format!("went down {count} times within the last {span}"));
+        } else {
+            self.state.warned.remove(&About::Flapping);
+        }
+    }
+
+    fn note_cure(&mut self) {
+        let now = self.setting.now;
+        push_bounded(&mut self.state.cures, now, CURES);
+        let lately = self.state.cures.iter().filter(|at| now.since(**at) < CURES_WITHIN).count();
+        if lately >= CURES {
+            self.warn(
+                About::Recurrent,
+                format!("healed by a restart {lately} times within 7 days: the cause is still there"),
+            );
+        } else {
+            self.state.warned.remove(&About::Recurrent);
+        }
+    }
+
+    fn found_nothing(&mut self, detail: &str) {
+        let now = self.setting.now;
+        let since = *self.state.unknown_since.get_or_insert(now);
+        if now.since(since) >= BLIND_AFTER {
+            self.warn(About::Blind, format!("nothing could be said of it for {}: {detail}", Span(now.since(since))));
+        }
+    }
+
+    /// A rung's executable is gone, or all are there.
+    pub(super) fn executables(&mut self, missing: Option<String>) {
+        match missing {
+            Some(detail) => self.warn(About::CannotRepair, detail),
+            None => {
+                self.state.warned.remove(&About::CannotRepair);
+            }
+        }
+    }
+
+    /// Once per change: what the operator was told of and still holds is not told again.
+    pub(super) fn warn(&mut self, about: About, detail: String) {
+        if self.state.warned.insert(about) {
+            self.record(Record::Warn { about, detail });
+        }
+    }
+}
+
+fn push_bounded(points: &mut VecDeque<Timestamp>, now: Timestamp, most: usize) {
+    points.push_back(now);
+    while points.len() > most {
+        points.pop_front();
+    }
+}
