@@ -7,7 +7,9 @@ mod files;
 mod folder;
 mod process;
 
+pub mod history;
 pub mod lock;
+pub mod state;
 
 #[cfg(test)]
 mod child;
