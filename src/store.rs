@@ -7,6 +7,7 @@ mod files;
 mod folder;
 mod process;
 
+pub mod events;
 pub mod history;
 pub mod lock;
 pub mod state;
