@@ -9,6 +9,7 @@ mod process;
 
 pub mod events;
 pub mod history;
+pub mod incidents;
 pub mod lock;
 pub mod state;
 
