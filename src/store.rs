@@ -11,6 +11,7 @@ pub mod events;
 pub mod history;
 pub mod incidents;
 pub mod lock;
+pub mod orders;
 pub mod state;
 
 #[cfg(test)]
