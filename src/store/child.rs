@@ -1,0 +1,51 @@
+//! For tests: runs one test of this binary as a process of its own, for what only another process can show.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const FOLDER: &str = "WATCHDOG_STORE_TEST_FOLDER";
+
+/// The folder that the parent gave, in a child; `None` in an ordinary test run.
+pub(super) fn folder() -> Option<PathBuf> {
+    std::env::var_os(FOLDER).map(PathBuf::from)
+}
+
+/// The command that runs the ignored test `name` with `folder`.
+pub(super) fn command(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
+    command.args(["--ignored", "--exact", name, "--nocapture"]).env(FOLDER, folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// Runs the ignored test `name` with a file system of its own mounted at `folder`, which goes when the child does.
+/// `false`: this machine does not let us mount. Fails if the test did.
+pub(super) fn run_on_mount(name: &str, folder: &Path, options: &str) -> bool {
+    let run = |program: &Path, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c"]);
+        command.arg(r#"mount -t tmpfs -o "$2" tmpfs "$1" && shift 2 && exec "$@""#).arg("sh");
+        command.arg(folder).arg(format!("mode=0700,{options}")).arg(program).args(args);
+        command.env(FOLDER, folder).stdin(Stdio::null()).stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !run(Path::new("true"), &[]) {
+        return false;
+    }
+    let exe = std::env::current_exe().expect("the test binary has a path");
+    assert!(run(&exe, &["--ignored", "--exact", name, "--nocapture"]), "{name} failed");
+    true
+}
+
+/// Waits for `condition`, 30 s at the most.
+#[track_caller]
+pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("waited too long for {what}");
+}

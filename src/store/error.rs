@@ -1,0 +1,64 @@
+//! What went wrong with a file, in words that a sentence about the consequence can follow.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Something that could not be done with a file: `cannot save /…/state.json: no space left on device`.
+#[derive(Debug)]
+pub struct Error {
+    doing: &'static str,
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl Error {
+    pub(super) fn new(doing: &'static str, path: &Path, cause: io::Error) -> Self {
+        Error { doing, path: path.to_path_buf(), cause }
+    }
+
+    /// The kind of the cause: `InvalidData` is what lies there but is not what it should be.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.cause.kind()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), words(&self.cause))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// The cause as people say it: lower case, without the number.
+pub fn words(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    let text = text.split_once(" (os error ").map_or(text.as_str(), |(words, _)| words);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(cause: io::Error, expected: &str) {
+        let error = Error::new("save", Path::new("/x/state.json"), cause);
+        assert_eq!(error.to_string(), format!("cannot save /x/state.json: {expected}"));
+    }
+
+    #[test]
+    fn errors_say_path_and_reason() {
+        check(Errno::NOSPC.into(), "no space left on device");
+        check(Errno::ROFS.into(), "read-only file system");
+        check(io::Error::other("it belongs to uid 7"), "it belongs to uid 7");
+    }
+}

@@ -1,0 +1,240 @@
+//! One line of `events.jsonl`: what it can say, and its form to the letter of the contract.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::outcome::{Class, Ending};
+use crate::policy::{About, Why};
+use crate::time::Wall;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    #[serde(with = "time")]
+    pub at: Wall,
+    /// The target that it concerns, where it concerns one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target: Option<String>,
+    /// What.
+    #[serde(flatten)]
+    pub kind: Kind,
+}
+
+impl Entry {
+    /// Its line, without a newline at the end.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers have a JSON form")
+    }
+
+    /// Reads a line; `None` for one that is damaged or speaks of what only a later version knows.
+    pub fn parse(line: &str) -> Option<Entry> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are those of the contract's table, explained there")]
+pub enum Kind {
+    /// A daemon began its work.
+    Started { version: String, pid: u32 },
+    /// A daemon ended.
+    Stopped { reason: String },
+    /// The first failure of a streak outside an incident.
+    Failing { class: Class, detail: String },
+    /// The threshold was reached.
+    Down { failures: u32, class: Class, detail: String, incident: String },
+    /// An attempt's command is about to run; rungs count from 1.
+    Restart { attempt: u32, rung: u32, run: String, incident: String },
+    /// It ended, or nobody knows.
+    RestartDone {
+        attempt: u32,
+        rung: u32,
+        #[serde(flatten)]
+        outcome: Outcome,
+        took_ms: u64,
+        incident: String,
+    },
+    /// In place of both in a dry run.
+    WouldRestart { attempt: u32, rung: u32, run: String, incident: String },
+    /// An attempt is due and waits.
+    HeldBack {
+        why: Why,
+        #[serde(with = "time_if_known", skip_serializing_if = "Option::is_none", default)]
+        until: Option<Wall>,
+    },
+    /// Healthy again.
+    Up { incident: String, down_ms: u64, attempts: u32 },
+    /// Something that the operator should know.
+    Warn { about: About, detail: String },
+    /// The operator said to keep hands off.
+    Paused {
+        #[serde(with = "time")]
+        until: Wall,
+    },
+    /// A pause ended; `until` is the end that was set for it.
+    Resumed {
+        #[serde(with = "time_if_known", skip_serializing_if = "Option::is_none", default)]
+        until: Option<Wall>,
+    },
+    /// The watchdog woke up late.
+    Stalled { gap_ms: u64 },
+    /// The configuration was read again.
+    Reloaded { detail: String },
+    /// The configuration is not valid; the old one stays.
+    ReloadFailed { detail: String },
+}
+
+/// How a restart command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are those of the contract's table, explained there")]
+pub enum Outcome {
+    /// By itself.
+    Exited { code: i32 },
+    /// By a signal that was not ours.
+    Killed { signal: i32 },
+    /// Its time was up.
+    TimedOut,
+    /// It never began.
+    NotStarted,
+    /// Its watchdog ended before it did.
+    Lost,
+}
+
+impl From<&Ending> for Outcome {
+    fn from(ending: &Ending) -> Self {
+        match ending {
+            Ending::Exited(code) => Outcome::Exited { code: *code },
+            Ending::Killed(signal) => Outcome::Killed { signal: *signal },
+            Ending::TimedOut => Outcome::TimedOut,
+            Ending::NotStarted(_) => Outcome::NotStarted,
+            Ending::Lost => Outcome::Lost,
+        }
+    }
+}
+
+/// A time as RFC 3339.
+mod time {
+    use super::{Deserialize, Deserializer, Serializer, Wall, de};
+
+    pub(super) fn serialize<S: Serializer>(at: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&at.rfc3339())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
+    }
+}
+
+/// The same for a field that is left out where the time is not known.
+mod time_if_known {
+    use super::{Deserializer, Serialize, Serializer, Wall, time};
+
+    pub(super) fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
+        at.map(Wall::rfc3339).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
+        time::deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> Wall {
+        Wall::from_ms(1_795_313_530_123)
+    }
+
+    #[track_caller]
+    fn check(kind: Kind, rest: &str) {
+        let entry = Entry { at: at(), target: Some("sav-backend".into()), kind };
+        let expected = format!(r#"{{"at":"2026-11-22T02:12:10.123Z","target":"sav-backend",{rest}}}"#);
+        assert_eq!(entry.line(), expected);
+        assert_eq!(Entry::parse(&expected), Some(entry));
+    }
+
+    #[test]
+    fn lines_are_what_the_contract_says() {
+        let text = |text: &str| text.to_string();
+        let (class, detail, incident, run) =
+            (Class::Timeout, text("no byte"), text("1122-0313"), text("pm2 restart x"));
+        check(Kind::Stopped { reason: text("SIGTERM") }, r#""event":"stopped","reason":"SIGTERM""#);
+        check(
+            Kind::Failing { class, detail: detail.clone() },
+            r#""event":"failing","class":"timeout","detail":"no byte""#,
+        );
+        check(
+            Kind::Down { failures: 3, class, detail: detail.clone(), incident: incident.clone() },
+            r#""event":"down","failures":3,"class":"timeout","detail":"no byte","incident":"1122-0313""#,
+        );
+        check(
+            Kind::Restart { attempt: 1, rung: 1, run: run.clone(), incident: incident.clone() },
+            r#""event":"restart","attempt":1,"rung":1,"run":"pm2 restart x","incident":"1122-0313""#,
+        );
+        check(
+            Kind::WouldRestart { attempt: 1, rung: 1, run, incident: incident.clone() },
+            r#""event":"would_restart","attempt":1,"rung":1,"run":"pm2 restart x","incident":"1122-0313""#,
+        );
+        let until = Some(at());
+        let known = r#""until":"2026-11-22T02:12:10.123Z""#;
+        check(Kind::HeldBack { why: Why::Limit, until }, &format!(r#""event":"held_back","why":"limit",{known}"#));
+        check(Kind::HeldBack { why: Why::Busy, until: None }, r#""event":"held_back","why":"busy""#);
+        check(
+            Kind::Up { incident, down_ms: 64_000, attempts: 1 },
+            r#""event":"up","incident":"1122-0313","down_ms":64000,"attempts":1"#,
+        );
+        check(
+            Kind::Warn { about: About::CannotRepair, detail: text("pm2 is gone") },
+            r#""event":"warn","about":"cannot_repair","detail":"pm2 is gone""#,
+        );
+        check(Kind::Paused { until: at() }, &format!(r#""event":"paused",{known}"#));
+        check(Kind::Resumed { until }, &format!(r#""event":"resumed",{known}"#));
+        check(Kind::Resumed { until: None }, r#""event":"resumed""#);
+    }
+
+    #[test]
+    fn code_and_signal_stand_only_where_they_apply() {
+        #[track_caller]
+        fn check_done(ending: Ending, outcome: &str) {
+            let incident = "1122-0313".to_string();
+            let done = Kind::RestartDone { attempt: 2, rung: 1, outcome: (&ending).into(), took_ms: 2_100, incident };
+            let rest = format!(
+                r#""event":"restart_done","attempt":2,"rung":1,{outcome},"took_ms":2100,"incident":"1122-0313""#
+            );
+            check(done, &rest);
+            assert!(outcome.contains(ending.as_str()));
+        }
+        check_done(Ending::Exited(3), r#""outcome":"exited","code":3"#);
+        check_done(Ending::Killed(9), r#""outcome":"killed","signal":9"#);
+        check_done(Ending::TimedOut, r#""outcome":"timed_out""#);
+        check_done(Ending::NotStarted("gone".into()), r#""outcome":"not_started""#);
+        check_done(Ending::Lost, r#""outcome":"lost""#);
+    }
+
+    #[test]
+    fn what_concerns_no_target_names_none() {
+        let check = |kind: Kind, rest: &str| {
+            let entry = Entry { at: at(), target: None, kind };
+            assert_eq!(entry.line(), format!(r#"{{"at":"2026-11-22T02:12:10.123Z",{rest}}}"#));
+            assert_eq!(Entry::parse(&entry.line()), Some(entry));
+        };
+        check(Kind::Started { version: "0.1.0".into(), pid: 7 }, r#""event":"started","version":"0.1.0","pid":7"#);
+        check(Kind::Stalled { gap_ms: 5 }, r#""event":"stalled","gap_ms":5"#);
+        check(Kind::Reloaded { detail: "a\n\u{1b}[2J".into() }, r#""event":"reloaded","detail":"a\n\u001b[2J""#);
+        check(Kind::ReloadFailed { detail: "x".into() }, r#""event":"reload_failed","detail":"x""#);
+    }
+
+    #[test]
+    fn what_is_not_known_is_passed_over() {
+        assert_eq!(Entry::parse(r#"{"at":"2026-11-22T02:12:10.123Z","event":"notify_failed","detail":"x"}"#), None);
+        assert_eq!(Entry::parse(r#"{"at":"yesterday","event":"stalled","gap_ms":5}"#), None);
+        assert_eq!(Entry::parse("{"), None);
+        let more = r#"{"at":"2026-11-22T02:12:10.123Z","event":"stalled","gap_ms":5,"new":1}"#;
+        assert!(Entry::parse(more).is_some());
+    }
+}

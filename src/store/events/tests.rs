@@ -1,0 +1,151 @@
+#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::child;
+
+fn scene() -> (TempDir, Folder) {
+    let scene = tempfile::tempdir().unwrap();
+    let folder = Folder::open(&scene.path().join("state")).unwrap();
+    (scene, folder)
+}
+
+fn entry(n: i64) -> Entry {
+    Entry { at: Wall::from_ms(n), target: None, kind: Kind::Stalled { gap_ms: n.unsigned_abs() } }
+}
+
+fn lines(numbers: &[i64]) -> Vec<String> {
+    numbers.iter().map(|&n| entry(n).line()).collect()
+}
+
+/// The events in the files, by their times.
+fn times(folder: &Folder) -> Vec<i64> {
+    read(folder, None).unwrap().iter().map(|entry| entry.at.as_ms()).collect()
+}
+
+#[test]
+fn what_is_appended_is_read_again() {
+    let (_scene, folder) = scene();
+    assert_eq!(times(&folder), [0_i64; 0]);
+    append(&folder, &[]).unwrap();
+    assert!(!folder.file(EVENTS).exists());
+    append(&folder, &lines(&[1, 2])).unwrap();
+    fs::remove_dir_all(folder.path()).unwrap();
+    append(&folder, &lines(&[3, 4])).unwrap();
+    append(&folder, &lines(&[5])).unwrap();
+    assert_eq!(read(&folder, Some(Wall::from_ms(4))).unwrap(), [entry(4), entry(5)]);
+    let file = fs::read_to_string(folder.file(EVENTS)).unwrap();
+    assert_eq!(file, lines(&[3, 4, 5]).join("\n") + "\n");
+    assert_eq!(fs::metadata(folder.file(EVENTS)).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_line_cut_short_is_ended_before_the_next() {
+    let (_scene, folder) = scene();
+    append(&folder, &lines(&[1])).unwrap();
+    let whole = fs::read(folder.file(EVENTS)).unwrap();
+    for len in 0..=whole.len() {
+        fs::write(folder.file(EVENTS), &whole[..len]).unwrap();
+        append(&folder, &lines(&[2])).unwrap();
+        let expected: &[i64] = if len + 1 >= whole.len() { &[1, 2] } else { &[2] };
+        assert_eq!(times(&folder), expected, "cut after {len} bytes");
+    }
+}
+
+#[test]
+fn damage_is_passed_over() {
+    let (_scene, folder) = scene();
+    append(&folder, &lines(&[1])).unwrap();
+    let mut bytes = fs::read(folder.file(EVENTS)).unwrap();
+    bytes.extend(b"\n\n\xff\xfe\n{\"at\":1}\nnull\n");
+    bytes.extend([0; 100]);
+    fs::write(folder.file(EVENTS), bytes).unwrap();
+    append(&folder, &lines(&[2])).unwrap();
+    assert_eq!(times(&folder), [1, 2]);
+}
+
+#[test]
+fn two_files_of_4_mib_are_all_there_ever_is() {
+    let (_scene, folder) = scene();
+    let many: Vec<i64> = (0..5_000).collect();
+    let bulk = lines(&many).join("\n").len() as u64 + 1;
+    let rounds = 3 * MAX_SIZE / bulk;
+    for round in 0..rounds {
+        append(&folder, &lines(&many)).unwrap();
+        append(&folder, &lines(&[-1 - round.cast_signed()])).unwrap();
+        let size = |name| fs::metadata(folder.file(name)).map_or(0, |metadata| metadata.len());
+        assert!(size(EVENTS) <= MAX_SIZE && size(ROTATED) <= MAX_SIZE);
+    }
+    assert!(fs::read_dir(folder.path()).unwrap().count() == 2);
+    let found = read(&folder, None).unwrap();
+    assert!(found.len() as u64 * bulk / 5_001 > MAX_SIZE, "the older file was not read");
+    // One that somebody made huge is read from its end, and from the beginning of a line on.
+    let mut huge = vec![b'x'; 20 << 20];
+    huge.extend(b"\n");
+    huge.extend(lines(&[7]).join("").as_bytes());
+    fs::write(folder.file(EVENTS), huge).unwrap();
+    assert_eq!(times(&folder).last(), Some(&7));
+}
+
+#[test]
+fn pending_lines_are_there_exactly_once() {
+    #[track_caller]
+    fn check(rotated: &str, newer: &str, pending: &[i64], expected: &[i64]) {
+        let (_scene, folder) = scene();
+        fs::write(folder.file(ROTATED), rotated).unwrap();
+        fs::write(folder.file(EVENTS), newer).unwrap();
+        append_missing(&folder, &lines(pending)).unwrap();
+        assert_eq!(times(&folder), expected);
+        append_missing(&folder, &lines(pending)).unwrap();
+        assert_eq!(times(&folder), expected, "the second time");
+    }
+    let text = |numbers: &[i64]| lines(numbers).iter().map(|line| format!("{line}\n")).collect::<String>();
+    check("", "", &[], &[]);
+    check("", "", &[1, 2], &[1, 2]);
+    check("", &text(&[1]), &[1, 2], &[1, 2]);
+    check("", &text(&[1, 2]), &[1, 2], &[1, 2]);
+    check(&text(&[1]), &text(&[2]), &[1, 2], &[1, 2]);
+    check(&text(&[1]), "", &[1, 2], &[1, 2]);
+    check("", &text(&[3]), &[3, 3], &[3, 3]);
+    // Cut short in the middle of the second, and just before its newline.
+    check("", &text(&[1, 2])[..text(&[1, 2]).len() - 5], &[1, 2], &[1, 2]);
+    check("", text(&[1, 2]).trim_end(), &[1, 2], &[1, 2]);
+}
+
+#[test]
+fn a_full_disk_takes_all_lines_or_none() {
+    let (_scene, folder) = scene();
+    // Where no disk can be mounted, only the code path for errors stays untested.
+    child::run_on_mount("store::events::tests::on_a_small_disk", folder.path(), "size=64k");
+}
+
+#[test]
+#[ignore = "a child of a_full_disk_takes_all_lines_or_none"]
+fn on_a_small_disk() {
+    let Some(path) = child::folder() else { return };
+    let folder = Folder::open(&path).unwrap();
+    append(&folder, &lines(&[1])).unwrap();
+    let before = fs::read(folder.file(EVENTS)).unwrap();
+    let many: Vec<i64> = (0..2_000).collect();
+    let error = append(&folder, &lines(&many)).unwrap_err().to_string();
+    assert!(error.ends_with("events.jsonl: no space left on device"), "{error}");
+    assert!(fs::read(folder.file(EVENTS)).unwrap() == before);
+    append_missing(&folder, &lines(&[1, 2])).unwrap();
+    assert_eq!(times(&folder), [1, 2]);
+}
+
+#[test]
+fn links_and_folders_in_its_place_are_errors() {
+    let (_scene, folder) = scene();
+    symlink("/etc/hostname", folder.file(EVENTS)).unwrap();
+    for error in [append(&folder, &lines(&[1])).unwrap_err(), read(&folder, None).unwrap_err()] {
+        assert!(error.to_string().ends_with("events.jsonl: a symbolic link stands in its place"), "{error}");
+    }
+    fs::remove_file(folder.file(EVENTS)).unwrap();
+    fs::create_dir(folder.file(EVENTS)).unwrap();
+    assert!(append(&folder, &lines(&[1])).is_err());
+    assert!(read(&folder, None).is_err());
+}

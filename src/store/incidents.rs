@@ -1,0 +1,247 @@
+//! `incidents/`: a folder per incident with the output of its commands, bounded in number and size.
+//! What a process still writes to is never deleted: its bytes would stay on the disk, out of everybody's sight.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::files::{self, Inode};
+use super::folder::make_plain;
+use super::{Error, Folder, process};
+
+const INCIDENTS: &str = "incidents";
+const MAX_COUNT: usize = 50;
+const MAX_SIZE: u64 = 10 << 20;
+
+/// The folder of the incident, made if need be.
+///
+/// # Errors
+/// It cannot be made, or `id` is no name for a folder.
+pub fn create(folder: &Folder, id: &str) -> Result<PathBuf, Error> {
+    let incidents = folder.subfolder(INCIDENTS)?;
+    if !is_id(id) {
+        return Err(Error::new("use", &incidents, io::Error::other(format!("`{id:.80}` is not an incident's id"))));
+    }
+    let path = incidents.join(id);
+    make_plain(&path).map_err(|cause| Error::new("use", &path, cause))?;
+    Ok(path)
+}
+
+/// Where an attempt's command leaves its output, in the incident's folder; `rung` counts from 1, as in the events.
+pub fn output(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
+    incident.join(format!("restart-{attempt}-{rung}.out"))
+}
+
+/// All outputs of commands, for whoever trims them.
+///
+/// # Errors
+/// The folders cannot be read.
+pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
+    let all = incidents(folder)?;
+    Ok(all.into_iter().flat_map(|incident| incident.outputs).map(|(path, _)| path).collect())
+}
+
+/// Removes the oldest incidents until at most 50 of 10 MiB in all are left, but none whose id is in `open` and none
+/// with an output that a process holds open. Says how many it removed.
+///
+/// # Errors
+/// The folders cannot be read, or one not be removed; the rest were tried.
+pub fn prune(folder: &Folder, open: &[&str]) -> Result<usize, Error> {
+    let all = incidents(folder)?;
+    let (mut count, mut size) = (all.len(), all.iter().map(|incident| incident.size).sum::<u64>());
+    if count <= MAX_COUNT && size <= MAX_SIZE {
+        return Ok(0);
+    }
+    let held = held_outputs().map_err(|cause| Error::new("read", Path::new("/proc"), cause))?;
+    let (mut removed, mut failure) = (0, None);
+    for incident in all {
+        if count <= MAX_COUNT && size <= MAX_SIZE {
+            break;
+        }
+        if open.contains(&incident.id.as_str()) || incident.outputs.iter().any(|(_, inode)| held.contains(inode)) {
+            continue;
+        }
+        match fs::remove_dir_all(&incident.path) {
+            Ok(()) => {
+                removed += 1;
+                count -= 1;
+                size = size.saturating_sub(incident.size);
+            }
+            Err(cause) => failure = Some(Error::new("remove", &incident.path, cause)),
+        }
+    }
+    failure.map_or(Ok(removed), Err)
+}
+
+/// An id is a name for a folder here, and nowhere else.
+fn is_id(id: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=64).contains(&id.len()) && !id.starts_with('.') && id.chars().all(plain)
+}
+
+struct Incident {
+    id: String,
+    path: PathBuf,
+    /// Seconds and nanoseconds at which something was last added to it.
+    changed: (i64, i64),
+    size: u64,
+    outputs: Vec<(PathBuf, Inode)>,
+}
+
+/// The incidents, oldest first. What else lies in the folder is not ours and left alone.
+fn incidents(folder: &Folder) -> Result<Vec<Incident>, Error> {
+    let entries = |path: &Path| files::entries(path).map_err(|cause| Error::new("read", path, cause));
+    let path = folder.file(INCIDENTS);
+    let mut found = Vec::new();
+    for (entry, metadata) in entries(&path)? {
+        let Some(id) = entry.file_name().to_str().filter(|id| is_id(id)).map(str::to_string) else { continue };
+        if !metadata.is_dir() {
+            continue;
+        }
+        let path = entry.path();
+        let files = entries(&path)?;
+        let is_output = |path: &Path| path.extension().is_some_and(|extension| extension == "out");
+        let outputs = files.iter().filter(|(file, metadata)| metadata.is_file() && is_output(&file.path()));
+        let outputs = outputs.map(|(file, metadata)| (file.path(), Inode::of(metadata))).collect();
+        let size = files.iter().map(|(_, metadata)| metadata.len()).sum();
+        found.push(Incident { id, path, changed: (metadata.mtime(), metadata.mtime_nsec()), size, outputs });
+    }
+    found.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
+    Ok(found)
+}
+
+/// The outputs that some process which we may look into holds open; what we started is among these.
+fn held_outputs() -> io::Result<HashSet<Inode>> {
+    let mut held = HashSet::new();
+    for pid in process::all()? {
+        match process::open_files(pid, |name| name.ends_with(".out")) {
+            // Somebody else's, so no command of ours.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {}
+            found => held.extend(found?),
+        }
+    }
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+    use std::fs::File;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn scene() -> (TempDir, Folder) {
+        let scene = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&scene.path().join("state")).unwrap();
+        (scene, folder)
+    }
+
+    /// An incident with one output of `size` bytes, last changed `age` minutes after 1970.
+    fn make(folder: &Folder, id: &str, size: usize, age: u64) -> PathBuf {
+        let path = create(folder, id).unwrap();
+        fs::write(output(&path, 1, 1), vec![b'x'; size]).unwrap();
+        File::open(&path).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(60 * age)).unwrap();
+        path
+    }
+
+    fn ids(folder: &Folder) -> Vec<String> {
+        incidents(folder).unwrap().into_iter().map(|incident| incident.id).collect()
+    }
+
+    #[test]
+    fn folders_and_outputs_have_their_names() {
+        let (_scene, folder) = scene();
+        assert!(outputs(&folder).unwrap().is_empty());
+        let path = create(&folder, "1122-0313").unwrap();
+        assert_eq!(create(&folder, "1122-0313").unwrap(), path);
+        assert!(path.ends_with("incidents/1122-0313"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let output = output(&path, 2, 1);
+        assert!(output.ends_with("restart-2-1.out"));
+        fs::write(&output, "").unwrap();
+        fs::write(path.join("incident.json"), "").unwrap();
+        symlink("/etc/passwd", path.join("planted.out")).unwrap();
+        assert_eq!(outputs(&folder).unwrap(), [output]);
+    }
+
+    #[test]
+    fn only_names_are_ids() {
+        #[track_caller]
+        fn check(id: &str, good: bool) {
+            let (_scene, folder) = scene();
+            assert_eq!(create(&folder, id).is_ok(), good, "{id}");
+            assert_eq!(folder.file(INCIDENTS).read_dir().unwrap().count(), usize::from(good));
+        }
+        check("1122-0313", true);
+        check("1122-0313-2", true);
+        check("a.b_C-9", true);
+        for id in ["", ".", "..", "../x", "a/b", "/tmp", "a b", "ä", "a\0b", ".hidden", &"x".repeat(65)] {
+            check(id, false);
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_open_ones_stay() {
+        let (_scene, folder) = scene();
+        for n in 0..50 {
+            make(&folder, &format!("i{n:02}"), 10, 100 - n);
+        }
+        assert_eq!(prune(&folder, &[]).unwrap(), 0);
+        for n in 50..53 {
+            make(&folder, &format!("i{n:02}"), 10, 100 - n);
+        }
+        assert_eq!(prune(&folder, &["i51"]).unwrap(), 3);
+        let left = ids(&folder);
+        assert_eq!(left.len(), 50);
+        assert_eq!(left[..2], ["i51", "i48"]);
+    }
+
+    #[test]
+    fn ten_mib_are_the_most() {
+        let (_scene, folder) = scene();
+        for n in 0..5 {
+            make(&folder, &format!("i{n}"), 3 << 20, n);
+        }
+        assert_eq!(prune(&folder, &["i1"]).unwrap(), 2);
+        assert_eq!(ids(&folder), ["i1", "i3", "i4"]);
+    }
+
+    #[test]
+    fn an_output_that_a_process_holds_open_stays() {
+        let (_scene, folder) = scene();
+        for n in 0..4 {
+            make(&folder, &format!("i{n}"), 6 << 20, n);
+        }
+        let held = File::options().append(true).open(output(&folder.file("incidents/i0"), 1, 1)).unwrap();
+        let mut sleeper = Command::new("sleep").arg("600").stdout(Stdio::from(held)).spawn().unwrap();
+        let removed = prune(&folder, &[]);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert_eq!(removed.unwrap(), 3);
+        assert_eq!(ids(&folder), ["i0"]);
+    }
+
+    #[test]
+    fn what_is_not_an_incident_is_left_alone() {
+        let (scene, folder) = scene();
+        let precious = scene.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("x.out"), vec![b'x'; 11 << 20]).unwrap();
+        make(&folder, "i0", 11 << 20, 0);
+        symlink(&precious, folder.file("incidents/link")).unwrap();
+        assert_eq!(prune(&folder, &[]).unwrap(), 1);
+        assert!(precious.join("x.out").exists());
+        fs::remove_dir_all(folder.file(INCIDENTS)).unwrap();
+        symlink(&precious, folder.file(INCIDENTS)).unwrap();
+        assert!(prune(&folder, &[]).is_err());
+        assert!(create(&folder, "i1").is_err());
+    }
+}

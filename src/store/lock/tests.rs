@@ -1,0 +1,230 @@
+#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+use std::os::unix::fs::symlink;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::child::{self, eventually};
+
+const CONFIG: &str = "/etc/watchdog.yaml";
+
+fn scene() -> (TempDir, Folder) {
+    let scene = tempfile::tempdir().unwrap();
+    let folder = Folder::open(&scene.path().join("state")).unwrap();
+    (scene, folder)
+}
+
+fn acquire(folder: &Folder) -> Result<Lock, LockError> {
+    Lock::try_acquire(folder, Mode::Daemon, Path::new(CONFIG))
+}
+
+/// Tests run in one process, and a process that another test is just starting has our descriptors for an instant.
+fn acquire_soon(folder: &Folder) -> Lock {
+    let mut lock = None;
+    eventually("the lock", || {
+        lock = acquire(folder).ok();
+        lock.is_some()
+    });
+    lock.unwrap()
+}
+
+/// A child process that must not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn holder_in_a_child(folder: &Folder) -> Killed {
+    let child = child::command("store::lock::tests::holds_until_killed", folder.path()).spawn().unwrap();
+    let killed = Killed(child);
+    eventually("the child to hold the lock", || read_holder(folder).is_some_and(|holder| holder.pid == killed.0.id()));
+    killed
+}
+
+#[test]
+#[ignore = "a child of other tests"]
+fn holds_until_killed() {
+    let Some(path) = child::folder() else { return };
+    let _lock = acquire_soon(&Folder::open(&path).unwrap());
+    loop {
+        thread::park();
+    }
+}
+
+#[test]
+fn one_holds_it_and_the_other_learns_who() {
+    let (_scene, folder) = scene();
+    assert_eq!(read_holder(&folder), None);
+    let lock = acquire(&folder).unwrap();
+    let Err(LockError::Held(Some(holder))) = acquire(&folder) else { panic!("it was taken twice") };
+    assert_eq!(
+        (holder.pid, holder.mode, holder.config.as_path()),
+        (std::process::id(), Mode::Daemon, Path::new(CONFIG))
+    );
+    assert_eq!(read_holder(&folder), Some(holder.clone()));
+    assert!(prove(&folder, &holder));
+    drop(lock);
+    assert_eq!(read_holder(&folder), None);
+    assert!(!prove(&folder, &holder));
+    acquire_soon(&folder);
+}
+
+#[test]
+fn a_shorter_note_leaves_nothing_of_a_longer_one() {
+    let (_scene, folder) = scene();
+    drop(Lock::try_acquire(&folder, Mode::Daemon, Path::new(&format!("/{}", "x".repeat(3_000)))).unwrap());
+    let _lock = acquire_soon(&folder);
+    let text = fs::read_to_string(folder.file(LOCK)).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(read_holder(&folder).unwrap().config, Path::new(CONFIG));
+}
+
+#[test]
+fn kill_9_frees_it() {
+    let (_scene, folder) = scene();
+    let child = holder_in_a_child(&folder);
+    let holder = read_holder(&folder).unwrap();
+    assert!(prove(&folder, &holder));
+    assert!(matches!(acquire(&folder), Err(LockError::Held(Some(found))) if found.pid == holder.pid));
+    drop(child);
+    assert_eq!(read_holder(&folder), None);
+    assert!(!prove(&folder, &holder));
+    acquire(&folder).unwrap();
+}
+
+#[test]
+fn what_we_start_does_not_inherit_it() {
+    let (_scene, folder) = scene();
+    let lock = acquire(&folder).unwrap();
+    let inode = Inode::of(&lock.file.metadata().unwrap());
+    let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+    assert!(!has_open(sleeper.0.id(), inode).unwrap());
+    drop(lock);
+    acquire_soon(&folder);
+}
+
+#[test]
+fn a_reused_pid_is_not_taken_for_the_holder() {
+    let (_scene, folder) = scene();
+    let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+    let pid = sleeper.0.id();
+    let started = process::start_time(pid).unwrap();
+    // Even the right start time is not enough: the process must have the lock file open.
+    let note = Note { pid, started, mode: Mode::Daemon, config: CONFIG.into() };
+    fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
+    assert_eq!(read_holder(&folder), None);
+    // This process has it open, but began at another time.
+    let lock = acquire(&folder).unwrap();
+    let mine = read_holder(&folder).unwrap();
+    let reused = Holder { started: mine.started + 1, ..mine };
+    assert!(!prove(&folder, &reused));
+    let note = Note { pid: reused.pid, started: reused.started, mode: Mode::Once, config: String::new() };
+    fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
+    assert_eq!(read_holder(&folder), None);
+    drop(lock);
+}
+
+#[test]
+fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
+    let (_scene, folder) = scene();
+    let file = files::open_or_create(&folder.file(LOCK)).unwrap();
+    file.lock().unwrap();
+    assert!(matches!(acquire(&folder), Err(LockError::Held(None))));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| acquire(&folder));
+        thread::sleep(PAUSE * 4); // long enough for a first look that finds nothing; the outcome does not hang on it
+        let pid = std::process::id();
+        let note = Note { pid, started: process::start_time(pid).unwrap(), mode: Mode::Once, config: CONFIG.into() };
+        let mut lock = Lock { folder: folder.clone(), file, note, announced: false };
+        lock.announce().unwrap();
+        let answer = waiting.join().unwrap();
+        assert!(matches!(answer, Err(LockError::Held(Some(holder))) if holder.mode == Mode::Once));
+    });
+}
+
+#[test]
+fn a_touch_is_seen_as_a_sign_of_life() {
+    let (_scene, folder) = scene();
+    let mut lock = acquire(&folder).unwrap();
+    let old = fs::File::open(folder.file(LOCK)).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(read_holder(&folder).unwrap().touched, Wall::from_ms(0));
+    assert!(matches!(lock.touch(), Ok(Touched::Ours)));
+    assert!(read_holder(&folder).unwrap().touched > Wall::from_ms(1_700_000_000_000));
+}
+
+#[test]
+fn deleted_with_its_folder_it_is_made_again_and_locked() {
+    let (_scene, folder) = scene();
+    let mut lock = acquire(&folder).unwrap();
+    fs::remove_dir_all(folder.path()).unwrap();
+    assert!(matches!(lock.touch(), Ok(Touched::Remade)));
+    assert!(matches!(lock.touch(), Ok(Touched::Ours)));
+    assert!(matches!(acquire(&folder), Err(LockError::Held(Some(_)))));
+}
+
+#[test]
+fn deleted_and_taken_by_another_it_is_lost() {
+    let (_scene, folder) = scene();
+    let mut lock = acquire(&folder).unwrap();
+    fs::remove_file(folder.file(LOCK)).unwrap();
+    let other = holder_in_a_child(&folder);
+    assert!(matches!(lock.touch(), Ok(Touched::Lost(Some(holder))) if holder.pid == other.0.id()));
+}
+
+#[test]
+fn what_stands_in_its_place_is_an_error() {
+    #[track_caller]
+    fn check(plant: impl FnOnce(&Path), reason: &str) {
+        let (_scene, folder) = scene();
+        plant(&folder.file(LOCK));
+        assert_eq!(read_holder(&folder), None);
+        let Err(LockError::Io(error)) = acquire(&folder) else { panic!("it was locked") };
+        let expected = format!("cannot lock {}: {reason}", folder.file(LOCK).display());
+        assert_eq!(error.to_string(), expected);
+    }
+    check(|path| symlink("/etc/hostname", path).unwrap(), "a symbolic link stands in its place");
+    check(|path| fs::create_dir(path).unwrap(), "is a directory");
+    check(|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()), "it is not a regular file");
+}
+
+#[test]
+fn two_processes_racing_never_both_have_it() {
+    let (_scene, folder) = scene();
+    let race = || child::command("store::lock::tests::races", folder.path()).spawn().unwrap();
+    let mut children = [race(), race()];
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+#[ignore = "a child of two_processes_racing_never_both_have_it"]
+fn races() {
+    let Some(path) = child::folder() else { return };
+    let folder = Folder::open(&path).unwrap();
+    for _ in 0..100 {
+        let lock = acquire_soon(&folder);
+        let alone = folder.file("alone");
+        File::create_new(&alone).expect("nobody else has the lock");
+        fs::remove_file(&alone).unwrap();
+        drop(lock);
+    }
+}
+
+#[test]
+fn stopping_by_hand_leaves_a_mark_until_the_next_start() {
+    let (_scene, folder) = scene();
+    assert_eq!(stopped_by_hand(&folder), None);
+    clear_stopped(&folder).unwrap();
+    mark_stopped(&folder).unwrap();
+    assert!(stopped_by_hand(&folder).unwrap() > Wall::from_ms(1_700_000_000_000));
+    clear_stopped(&folder).unwrap();
+    assert_eq!(stopped_by_hand(&folder), None);
+}

@@ -1,0 +1,247 @@
+//! `orders/`: how `pause` and `resume` reach whoever holds the lock, one small file per order. Whoever gives one
+//! writes it whole; whoever holds the lock carries it out, saves the state with it, and removes it.
+//! Carried out twice after a crash in between, an order comes to the same.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Folder, files, process};
+use crate::time::Wall;
+
+const ORDERS: &str = "orders";
+const MAX_WAITING: usize = 100;
+/// More than the names of a thousand targets.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// What an operator asks of the watchdog at work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "lowercase")]
+pub enum Order {
+    /// Restart nothing for a while.
+    Pause {
+        /// `None`: all.
+        targets: Option<Vec<String>>,
+        /// The end of it.
+        until: Wall,
+    },
+    /// End a pause.
+    Resume {
+        /// `None`: all.
+        targets: Option<Vec<String>>,
+        /// Whether waits (cooldown, window, gates) end with it.
+        clear_waits: bool,
+    },
+}
+
+/// An order that waits to be carried out.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The order.
+    pub order: Order,
+    path: PathBuf,
+}
+
+impl Waiting {
+    /// Whether it was carried out, for whoever gave it.
+    pub fn is_done(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Removes it: once the state with it was saved, or when whoever gave it takes it back.
+    ///
+    /// # Errors
+    /// It cannot be removed and would be listed again; whoever carries orders out must remember it.
+    pub fn done(&self) -> Result<(), Error> {
+        files::remove(&self.path).map_err(|cause| Error::new("remove", &self.path, cause))
+    }
+}
+
+/// The orders that wait.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// In the order in which they were given.
+    pub waiting: Vec<Waiting>,
+    /// What could not be read. A damaged one was set aside, and is told this once.
+    pub refused: Vec<Error>,
+}
+
+/// Leaves an order for whoever holds the lock. `wall`: now.
+///
+/// # Errors
+/// It cannot be written, or 100 wait already.
+pub fn put(folder: &Folder, order: Order, wall: Wall) -> Result<Waiting, Error> {
+    let orders = folder.subfolder(ORDERS)?;
+    if names(folder, "json")?.len() >= MAX_WAITING {
+        let why = format!("{MAX_WAITING} orders wait there already; is a watchdog at work?");
+        return Err(Error::new("give an order in", &orders, io::Error::other(why)));
+    }
+    // Sorts by time, then by process; the number is for one process that gives two within a millisecond.
+    let (ms, pid) = (wall.as_ms().max(0), std::process::id());
+    let mut names = (0..).map(|n: u32| orders.join(format!("{ms:015}-{pid:010}-{n:03}.json")));
+    let path = names.find(|path| !path.exists()).expect("there is always another number");
+    let bytes = serde_json::to_vec(&order).map_err(io::Error::from);
+    let written = bytes.and_then(|bytes| files::replace(&path, &bytes, true));
+    match written {
+        Ok(()) => Ok(Waiting { order, path }),
+        Err(cause) => Err(Error::new("write", &path, cause)),
+    }
+}
+
+/// The orders that wait. Sets damaged ones aside and clears away what a killed verb left half-written.
+/// Only whoever holds the lock may call this.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(folder: &Folder) -> Result<Orders, Error> {
+    let mut orders = Orders::default();
+    let given = names(folder, "json")?;
+    if given.is_empty() && names(folder, "tmp")?.is_empty() {
+        return Ok(orders);
+    }
+    for path in given.into_iter().take(MAX_WAITING) {
+        let broken = |error: serde_json::Error| files::damaged(error.to_string());
+        let read = files::read(&path, MAX_SIZE).and_then(|bytes| serde_json::from_slice(&bytes).map_err(broken));
+        match read {
+            Ok(order) => orders.waiting.push(Waiting { order, path }),
+            // Taken back just now.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => {
+                let is_damaged = cause.kind() == io::ErrorKind::InvalidData;
+                orders.refused.push(Error::new("read order", &path, cause));
+                // One that the machine keeps us from reading may be in order, and is tried again.
+                if is_damaged && let Err(cause) = fs::rename(&path, path.with_extension("damaged")) {
+                    orders.refused.push(Error::new("set aside", &path, cause));
+                }
+            }
+        }
+    }
+    clear_away(folder)?;
+    Ok(orders)
+}
+
+/// One damaged order is kept, the latest, and no half-written one whose writer is gone.
+fn clear_away(folder: &Folder) -> Result<(), Error> {
+    let writer = |path: &PathBuf| path.file_name()?.to_str()?.split('-').nth(1)?.parse().ok();
+    let abandoned = |path: &PathBuf| writer(path).and_then(process::start_time).is_none();
+    let mut litter = names(folder, "damaged")?;
+    litter.pop();
+    litter.extend(names(folder, "tmp")?.into_iter().filter(abandoned));
+    for path in litter {
+        files::remove(&path).map_err(|cause| Error::new("remove", &path, cause))?;
+    }
+    Ok(())
+}
+
+/// The files of this extension, sorted.
+fn names(folder: &Folder, extension: &str) -> Result<Vec<PathBuf>, Error> {
+    let path = folder.file(ORDERS);
+    let entries = files::entries(&path).map_err(|cause| Error::new("read", &path, cause))?;
+    let mut found: Vec<PathBuf> = entries.iter().map(|(entry, _)| entry.path()).collect();
+    found.retain(|path| path.extension().is_some_and(|found| found == extension));
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn scene() -> (TempDir, Folder) {
+        let scene = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&scene.path().join("state")).unwrap();
+        (scene, folder)
+    }
+
+    fn pause(until: i64) -> Order {
+        Order::Pause { targets: Some(vec!["a".into()]), until: Wall::from_ms(until) }
+    }
+
+    fn given(folder: &Folder) -> Vec<Order> {
+        list(folder).unwrap().waiting.into_iter().map(|waiting| waiting.order).collect()
+    }
+
+    #[test]
+    fn orders_arrive_in_the_order_in_which_they_were_given() {
+        let (_scene, folder) = scene();
+        assert_eq!(given(&folder), []);
+        let resume = Order::Resume { targets: None, clear_waits: true };
+        let last = put(&folder, resume.clone(), Wall::from_ms(10_000)).unwrap();
+        put(&folder, pause(1), Wall::from_ms(9_999)).unwrap();
+        put(&folder, pause(2), Wall::from_ms(9_999)).unwrap();
+        assert_eq!(given(&folder), [pause(1), pause(2), resume.clone()]);
+        assert_eq!(fs::metadata(&last.path).unwrap().mode() & 0o777, 0o600);
+        list(&folder).unwrap().waiting[0].done().unwrap();
+        assert_eq!(given(&folder), [pause(2), resume]);
+        assert!(!last.is_done());
+        for waiting in list(&folder).unwrap().waiting {
+            waiting.done().unwrap();
+        }
+        assert!(last.is_done());
+        last.done().unwrap();
+        assert_eq!(folder.file(ORDERS).read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_hundred_may_wait() {
+        let (_scene, folder) = scene();
+        for n in 0..100 {
+            put(&folder, pause(n), Wall::from_ms(n)).unwrap();
+        }
+        let error = put(&folder, pause(0), Wall::from_ms(0)).unwrap_err().to_string();
+        assert!(error.ends_with("100 orders wait there already; is a watchdog at work?"), "{error}");
+        assert_eq!(given(&folder).len(), 100);
+    }
+
+    #[test]
+    fn damaged_ones_are_told_once() {
+        let (_scene, folder) = scene();
+        let good = put(&folder, pause(1), Wall::from_ms(2_000)).unwrap();
+        let file = |name: &str| folder.file(ORDERS).join(name);
+        fs::write(file("1.json"), "{").unwrap();
+        fs::write(file("2.json"), "").unwrap();
+        fs::write(file("3.json"), r#"{"order":"explode"}"#).unwrap();
+        fs::write(file("4.json"), vec![b' '; 2 << 20]).unwrap();
+        symlink("/etc/passwd", file("5.json")).unwrap();
+        fs::create_dir(file("6.json")).unwrap();
+        let first = list(&folder).unwrap();
+        assert_eq!(first.waiting.len(), 1);
+        assert_eq!(first.refused.len(), 6, "{:?}", first.refused);
+        let second = list(&folder).unwrap();
+        assert_eq!((second.waiting.len(), second.refused.len()), (1, 0));
+        good.done().unwrap();
+        // The latest damaged one, whatever it is, is all that is left.
+        assert_eq!(folder.file(ORDERS).read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_folder_is_refused() {
+        let (scene, folder) = scene();
+        let elsewhere = Folder::open(&scene.path().join("elsewhere")).unwrap();
+        put(&elsewhere, pause(1), Wall::from_ms(1)).unwrap();
+        symlink(elsewhere.file(ORDERS), folder.file(ORDERS)).unwrap();
+        assert!(list(&folder).is_err());
+        assert!(put(&folder, pause(2), Wall::from_ms(2)).is_err());
+        assert_eq!(given(&elsewhere), [pause(1)]);
+    }
+
+    #[test]
+    fn half_written_orders_go_with_their_writer() {
+        let (_scene, folder) = scene();
+        put(&folder, pause(1), Wall::from_ms(1)).unwrap();
+        let me = folder.file(ORDERS).join(format!("1-{}-000.tmp", std::process::id()));
+        let gone = folder.file(ORDERS).join("1-4294967295-000.tmp");
+        fs::write(&me, "{").unwrap();
+        fs::write(&gone, "{").unwrap();
+        assert_eq!(given(&folder), [pause(1)]);
+        assert!(me.exists() && !gone.exists());
+    }
+}

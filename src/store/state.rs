@@ -1,0 +1,252 @@
+//! `state.json`: everything that must outlive the process, written whole. Points in time lie there on the boot clock
+//! they were written on; reading moves them to the present one.
+//! It must never guess at a damaged file, and never overwrite one before it was set aside.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::history::Uptime;
+use super::lock::Mode;
+use super::{Error, Folder, Moment, files};
+use crate::policy::State;
+use crate::time::{Timestamp, Wall, Zone};
+
+const STATE: &str = "state.json";
+const CORRUPT: &str = "state.json.corrupt-";
+const CORRUPT_KEPT: usize = 3;
+/// The format that this code writes, and the newest that it reads.
+const VERSION: u64 = 1;
+/// A thousand targets with full histories and windows take about 6 MiB.
+const MAX_SIZE: u64 = 32 << 20;
+/// Five distances between ticks.
+const TICKS_KEPT: usize = 6;
+
+/// What one watchdog leaves to the next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    /// What the policy remembers.
+    pub policy: State,
+    /// Uptime by target.
+    pub history: BTreeMap<String, Uptime>,
+    /// Lines of events that may not have reached `events.jsonl` yet; see [`super::events::append_missing`].
+    pub pending: Vec<String>,
+    /// How the watchdog that wrote this works.
+    pub mode: Option<Mode>,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// When it was started.
+    pub started: Option<Wall>,
+    /// When it last ended a round of work.
+    pub last_seen: Option<Wall>,
+    /// Whether it ended by its `stop`.
+    pub stopped: bool,
+    /// The latest ticks, oldest first.
+    pub ticks: VecDeque<Wall>,
+}
+
+impl Saved {
+    /// Remembers that a tick was made at `at`.
+    pub fn note_tick(&mut self, at: Wall) {
+        if self.ticks.back().is_some_and(|last| *last > at) {
+            // The wall clock was set back: distances to what it said before mean nothing.
+            self.ticks.clear();
+        }
+        self.ticks.push_back(at);
+        while self.ticks.len() > TICKS_KEPT {
+            self.ticks.pop_front();
+        }
+    }
+
+    /// The usual distance of ticks: the median of the last five, so that neither a tick by hand nor a night without
+    /// any moves it. `None` before there were two.
+    pub fn tick_gap(&self) -> Option<Duration> {
+        let pairs = self.ticks.iter().zip(self.ticks.iter().skip(1));
+        let mut gaps: Vec<Duration> = pairs.map(|(earlier, later)| later.since(*earlier)).collect();
+        gaps.sort_unstable();
+        gaps.get(gaps.len() / 2).copied()
+    }
+
+    /// Whether the watchdog that wrote this has been at work lately: within 120 s for a daemon that was not stopped;
+    /// for ticks three times their usual distance, at least 5 min and at most 1 h.
+    pub fn lately(&self, now: Wall) -> bool {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let (Some(mode), Some(seen)) = (self.mode, self.last_seen) else { return false };
+        // A sign of life from the future is as old as it is far off: the wall clock was set back since.
+        let age = now.since(seen).max(seen.since(now));
+        match mode {
+            Mode::Daemon => !self.stopped && age <= minutes(2),
+            Mode::Once => age <= self.tick_gap().unwrap_or_default().saturating_mul(3).clamp(minutes(5), minutes(60)),
+        }
+    }
+}
+
+/// What [`load`] found.
+#[derive(Debug)]
+pub enum Loaded {
+    /// No state: the first start here.
+    Fresh,
+    /// The state, its times moved to the present boot clock.
+    Read(Box<Saved>),
+    /// A state that cannot be read, kept under another name. What it knew of cooldowns and windows is lost.
+    SetAside {
+        /// Where it is now.
+        to: PathBuf,
+        /// Why.
+        why: Error,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u64,
+    written: Stamp,
+    state: &'a Saved,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    written: Stamp,
+    state: Saved,
+}
+
+/// The moment of writing, on both clocks.
+#[derive(Serialize, Deserialize)]
+struct Stamp {
+    wall: Wall,
+    boot: Timestamp,
+    boot_id: Option<String>,
+}
+
+/// Writes the state whole. `durable`: synced, so that a loss of power does not undo it; without, the file is whole
+/// after a crash of the watchdog all the same. Only whoever holds the lock may call this.
+///
+/// # Errors
+/// It could not be written, and the old state is intact; or the new one is in place, but could not be synced.
+pub fn save(folder: &Folder, saved: &Saved, moment: &Moment, durable: bool) -> Result<(), Error> {
+    folder.ensure()?;
+    let path = folder.file(STATE);
+    let written = Stamp { wall: moment.wall, boot: moment.now, boot_id: moment.boot_id.map(str::to_string) };
+    let document = Written { version: VERSION, written, state: saved };
+    serde_json::to_vec(&document)
+        .map_err(io::Error::from)
+        .and_then(|bytes| files::replace(&path, &bytes, durable))
+        .map_err(|cause| Error::new("save", &path, cause))
+}
+
+/// Reads the state, and sets a damaged one aside. Only whoever holds the lock may call this.
+///
+/// # Errors
+/// The machine failed us: the file may be in order, but cannot be read, or a damaged one not be set aside.
+/// Nothing was changed.
+pub fn load(folder: &Folder, moment: &Moment) -> Result<Loaded, Error> {
+    match peek(folder, moment) {
+        Ok(Some(saved)) => Ok(Loaded::Read(saved)),
+        Ok(None) => {
+            // Set aside by a watchdog that ended before it could save anew: what was lost then is lost still.
+            let why = "it was set aside as damaged, and none was saved since";
+            let latest = set_aside_before(folder)?.pop();
+            let why = Error::new("read", &folder.file(STATE), files::damaged(why));
+            Ok(latest.map_or(Loaded::Fresh, |to| Loaded::SetAside { to, why }))
+        }
+        Err(why) if why.kind() == io::ErrorKind::InvalidData => {
+            let to = set_aside(folder, moment.wall)?;
+            Ok(Loaded::SetAside { to, why })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the state as [`load`] does, but touches nothing: for those who only look. `None`: there is no state.
+///
+/// # Errors
+/// It cannot be read; when it is damaged or of a newer version, the kind is `InvalidData`.
+pub fn peek(folder: &Folder, moment: &Moment) -> Result<Option<Box<Saved>>, Error> {
+    let path = folder.file(STATE);
+    let read = files::read(&path, MAX_SIZE).and_then(|bytes| parse(&bytes));
+    match read {
+        Ok(found) => Ok(Some(Box::new(found.at(moment)))),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::new("read", &path, cause)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> io::Result<Found> {
+    #[derive(Deserialize)]
+    struct Header {
+        version: u64,
+    }
+    // The version first: what else a newer one holds need not make sense to us.
+    let broken = |error: serde_json::Error| files::damaged(error.to_string());
+    match serde_json::from_slice(bytes).map_err(broken)? {
+        Header { version: VERSION } => serde_json::from_slice(bytes).map_err(broken),
+        Header { version } => {
+            Err(files::damaged(format!("it is of version {version}, and this watchdog reads version {VERSION}")))
+        }
+    }
+}
+
+impl Found {
+    /// The state with its times on the boot clock of `moment`.
+    ///
+    /// Within one boot they hold as they are, whatever the wall clock did. Across boots only the wall clock knows how
+    /// long it was, and one that was set back counts as no time at all: cooldowns and windows then last longer, never
+    /// shorter. Where a boot id is missing, nothing says whether it is the same boot. The wall clock is used, too, and
+    /// it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the boot
+    /// clock went back, which only a reboot does.
+    fn at(self, moment: &Moment) -> Saved {
+        let Found { written, state: mut saved } = self;
+        let by_wall = moment.wall.as_ms().saturating_sub(written.wall.as_ms());
+        let by_boot = moment.now.as_ms().saturating_sub(written.boot.as_ms());
+        let (elapsed, rebooted) = match (&written.boot_id, moment.boot_id) {
+            (Some(then), Some(now)) if then == now => (by_boot, false),
+            (Some(_), Some(_)) => (by_wall, true),
+            _ => (by_wall, by_boot < 0),
+        };
+        saved.policy.shift(by_boot.saturating_sub(elapsed.max(0)));
+        if rebooted {
+            saved.policy.reboot();
+        }
+        saved
+    }
+}
+
+/// Renames the damaged state and removes the oldest of its kind.
+fn set_aside(folder: &Folder, wall: Wall) -> Result<PathBuf, Error> {
+    let path = folder.file(STATE);
+    let stamp = Zone::UTC.stamp(wall);
+    let names = (1..).map(|n: u32| match n {
+        1 => format!("{CORRUPT}{stamp}"),
+        _ => format!("{CORRUPT}{stamp}-{n}"),
+    });
+    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let to = names.map(|name| folder.file(&name)).find(free).expect("there is always another number");
+    fs::rename(&path, &to).map_err(|cause| Error::new("set aside", &path, cause))?;
+    let mut others = set_aside_before(folder)?;
+    others.retain(|path| *path != to);
+    for old in others.iter().rev().skip(CORRUPT_KEPT - 1) {
+        // One too many does no harm, and is tried again at the next one.
+        let _ = fs::remove_file(old);
+    }
+    Ok(to)
+}
+
+/// States that were set aside, the latest last.
+fn set_aside_before(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(folder.path()) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|cause| Error::new("read", folder.path(), cause))?,
+    };
+    let ours = |entry: fs::DirEntry| entry.file_name().to_str()?.starts_with(CORRUPT).then(|| entry.path());
+    let mut found: Vec<PathBuf> = entries.flatten().filter_map(ours).collect();
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
