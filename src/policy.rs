@@ -196,8 +196,8 @@ pub enum Record {
     Warn { about: About, detail: String },
     /// Hands off until then.
     Paused { until: Timestamp },
-    /// Hands on again.
-    Resumed,
+    /// Hands on again; `until` is the end that was set.
+    Resumed { until: Timestamp },
     /// The watchdog itself was not there for a while.
     Stalled { gap: Duration },
 }

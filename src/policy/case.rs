@@ -155,16 +155,14 @@ impl Case<'_> {
             }
             self.state.stand_down = None;
         }
-        if self.state.paused_until.is_some() {
-            self.end_pause();
-        }
+        self.end_pause();
     }
 
     fn end_pause(&mut self) {
-        self.state.paused_until = None;
+        let Some(until) = self.state.paused_until.take() else { return };
         self.end_streak();
         self.plan.pass_expires();
-        self.record(Record::Resumed);
+        self.record(Record::Resumed { until });
         self.begin_start_period(Beginning::Pause);
     }
 

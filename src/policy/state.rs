@@ -36,6 +36,9 @@ impl State {
             target.start_period = None;
             target.stand_down = None;
             target.waiting = None;
+            if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
+                *process = None;
+            }
             for ledger in [&mut target.real, &mut target.dry] {
                 ledger.cooldown_until = None;
                 ledger.episode = None;

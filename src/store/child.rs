@@ -11,15 +11,15 @@ pub(super) fn folder() -> Option<PathBuf> {
     std::env::var_os(FOLDER).map(PathBuf::from)
 }
 
-/// The command that runs the ignored test `name` with `folder`.
+/// The command that runs the test `name` with `folder`.
 pub(super) fn command(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
-    command.args(["--ignored", "--exact", name, "--nocapture"]).env(FOLDER, folder);
+    command.args(["--exact", name, "--nocapture"]).env(FOLDER, folder);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
-/// Runs the ignored test `name` with a file system of its own mounted at `folder`, which goes when the child does.
+/// Runs the test `name` with a file system of its own mounted at `folder`, which goes when the child does.
 /// `false`: this machine does not let us mount. Fails if the test did.
 pub(super) fn run_on_mount(name: &str, folder: &Path, options: &str) -> bool {
     let run = |program: &Path, args: &[&str]| {
@@ -34,7 +34,7 @@ pub(super) fn run_on_mount(name: &str, folder: &Path, options: &str) -> bool {
         return false;
     }
     let exe = std::env::current_exe().expect("the test binary has a path");
-    assert!(run(&exe, &["--ignored", "--exact", name, "--nocapture"]), "{name} failed");
+    assert!(run(&exe, &["--exact", name, "--nocapture"]), "{name} failed");
     true
 }
 

@@ -187,8 +187,8 @@ mod tests {
         child::run_on_mount("store::folder::tests::refuses_a_read_only_mount", scene.path(), "ro");
     }
 
+    /// The other half of one_that_cannot_be_written_to_is_refused; run by itself it has nothing to do.
     #[test]
-    #[ignore = "the other half of one_that_cannot_be_written_to_is_refused"]
     fn refuses_a_read_only_mount() {
         let Some(path) = child::folder() else { return };
         check_refused(&path, "read-only file system");

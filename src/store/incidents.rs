@@ -34,6 +34,11 @@ pub fn output(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
     incident.join(format!("restart-{attempt}-{rung}.out"))
 }
 
+/// The ids of all incidents on the disk, oldest first; none where they cannot be read.
+pub fn ids(folder: &Folder) -> Vec<String> {
+    incidents(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
+}
+
 /// All outputs of commands, for whoever trims them.
 ///
 /// # Errors

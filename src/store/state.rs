@@ -48,6 +48,32 @@ pub struct Saved {
     pub stopped: bool,
     /// The latest ticks, oldest first.
     pub ticks: VecDeque<Wall>,
+    /// The configuration, and the log that it asks for.
+    pub config: Option<PathBuf>,
+    /// Where the log goes.
+    pub log: Option<PathBuf>,
+    /// When the executables of the restart commands were last looked up.
+    pub checked: Option<Wall>,
+    /// What the configuration says of the targets, as far as `status` tells it.
+    pub shown: BTreeMap<String, Shown>,
+}
+
+/// What `status` tells of a target beside what the policy remembers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shown {
+    /// Its place in the configuration.
+    pub order: usize,
+    /// Failures in a row that make it down.
+    pub threshold: u32,
+    /// The span in which restarts are limited.
+    pub window_ms: u64,
+    /// Whether there is a command to restart it with.
+    pub repairs: bool,
+    /// Only decided, never done.
+    pub dry_run: bool,
+    /// What it depends on.
+    pub depends_on: Vec<String>,
 }
 
 impl Saved {

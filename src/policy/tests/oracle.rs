@@ -258,7 +258,7 @@ impl Oracle {
                 let open = self.known[target].down.clone();
                 self.demand(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
             }
-            Record::Resumed => {
+            Record::Resumed { .. } => {
                 let start_period = millis(self.limits[target].start_period);
                 let known = self.known(target);
                 known.failures = 0;

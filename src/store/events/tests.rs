@@ -122,8 +122,8 @@ fn a_full_disk_takes_all_lines_or_none() {
     child::run_on_mount("store::events::tests::on_a_small_disk", folder.path(), "size=64k");
 }
 
+/// A child of a_full_disk_takes_all_lines_or_none; run by itself it has nothing to do.
 #[test]
-#[ignore = "a child of a_full_disk_takes_all_lines_or_none"]
 fn on_a_small_disk() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();

@@ -47,8 +47,8 @@ fn holder_in_a_child(folder: &Folder) -> Killed {
     killed
 }
 
+/// A child of other tests; run by itself it has nothing to do.
 #[test]
-#[ignore = "a child of other tests"]
 fn holds_until_killed() {
     let Some(path) = child::folder() else { return };
     let _lock = acquire_soon(&Folder::open(&path).unwrap());
@@ -204,8 +204,8 @@ fn two_processes_racing_never_both_have_it() {
     }
 }
 
+/// A child of two_processes_racing_never_both_have_it; run by itself it has nothing to do.
 #[test]
-#[ignore = "a child of two_processes_racing_never_both_have_it"]
 fn races() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();

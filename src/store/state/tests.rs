@@ -210,8 +210,8 @@ fn a_full_disk_leaves_the_old_state_intact() {
     assert!(limited.stdout(std::process::Stdio::null()).status().unwrap().success());
 }
 
+/// A child of a_full_disk_leaves_the_old_state_intact; run by itself it has nothing to do.
 #[test]
-#[ignore = "a child of a_full_disk_leaves_the_old_state_intact"]
 fn on_a_small_disk() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();
@@ -248,8 +248,8 @@ fn kill_9_at_any_moment_leaves_a_whole_state() {
     }
 }
 
+/// A child of kill_9_at_any_moment_leaves_a_whole_state; run by itself it has nothing to do.
 #[test]
-#[ignore = "a child of kill_9_at_any_moment_leaves_a_whole_state"]
 fn saves_until_killed() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();

@@ -1,0 +1,261 @@
+//! The loop: takes in what signals, looks and commands report, in one order; lets the policy decide; carries out.
+//! It must never wait for anything but its inbox: what may take time is a job on a thread of its own.
+
+mod carry;
+mod jobs;
+mod keep;
+mod reload;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use crate::clock;
+use crate::config::{Config, Hidden, Probe, Target};
+use crate::logging::Logging;
+use crate::policy::{self, Event, Limits, Policy, TargetState};
+use crate::probe::Prober;
+use crate::signals::{self, Signal};
+use crate::store::lock::Lock;
+use crate::store::state::{Loaded, Saved};
+use crate::store::{self, Folder, Moment};
+use crate::time::{Timestamp, Zone};
+
+pub use jobs::Message;
+
+/// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
+const ROUND: Duration = Duration::from_secs(29);
+
+/// How the watchdog is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Works until it is told to stop.
+    Daemon,
+    /// Makes one tick.
+    Tick,
+}
+
+/// What is told to whoever watches the watchdog at work: a line for each change that is news.
+pub type News = Box<dyn FnMut(&str)>;
+
+/// How the work came to its end.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Another watchdog took the state folder over while it was deleted.
+    pub displaced: bool,
+    /// The state could not be saved at the end.
+    pub unsaved: bool,
+    /// The targets in the order of the configuration, as they were left.
+    pub targets: Vec<(String, TargetState)>,
+}
+
+/// What one agent is made of.
+pub struct Agent {
+    mode: Mode,
+    config: Arc<Config>,
+    /// The command line's `--dry-run`, which a reload must not undo.
+    dry_run: bool,
+    probers: Probers,
+    policy: Policy,
+    folder: Folder,
+    lock: Lock,
+    saved: Saved,
+    disk: keep::Disk,
+    boot_id: Option<String>,
+    zone: Zone,
+    logging: Option<Logging>,
+    news: News,
+    inbox: Receiver<Message>,
+    post: Sender<Message>,
+    upkeep: upkeep::Upkeep,
+    stopping: bool,
+    displaced: bool,
+}
+
+type Probers = BTreeMap<String, Looking>;
+
+/// A prober and what it was made from.
+#[derive(Clone)]
+struct Looking {
+    prober: Arc<Prober>,
+    probe: Probe,
+    timeout: Duration,
+    env: Vec<(String, Hidden)>,
+    folder: PathBuf,
+}
+
+/// What an agent needs from its surroundings.
+pub struct Surroundings {
+    /// The state folder, locked.
+    pub folder: Folder,
+    /// The lock on it.
+    pub lock: Lock,
+    /// The log, to follow reloads.
+    pub logging: Option<Logging>,
+    /// Takes the news.
+    pub news: News,
+}
+
+impl Agent {
+    /// Makes ready for work: takes up the state and listens to signals.
+    ///
+    /// # Errors
+    /// A probe cannot be made, the state cannot be read, or signals cannot be listened to; in words.
+    pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
+        let Surroundings { folder, lock, logging, news } = around;
+        let probers = probers(&config, &Probers::new())?;
+        let boot_id = clock::boot_id();
+        let (now, wall) = (clock::now(), clock::wall());
+        let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
+        let (saved, lost) = take_up(&folder, &moment)?;
+        let policy_mode = match mode {
+            Mode::Daemon => policy::Mode::Daemon,
+            Mode::Tick => policy::Mode::Tick,
+        };
+        let (post, inbox) = channel();
+        let signals = post.clone();
+        signals::listen(move |signal| {
+            // The loop is gone: so is whoever would have heeded the signal.
+            let _ = signals.send(Message::Signal(signal));
+        })
+        .map_err(|error| format!("cannot listen to signals: {error}"))?;
+        let (mut policy, first) = Policy::new(policy_mode, limits(&config), saved.policy.clone(), lost, now);
+        for id in store::incidents::ids(&folder) {
+            policy.remember_incident(id);
+        }
+        let mut agent = Agent {
+            mode,
+            config: Arc::new(config),
+            dry_run,
+            probers,
+            policy,
+            folder,
+            lock,
+            saved,
+            disk: keep::Disk::default(),
+            boot_id,
+            zone: clock::zone(),
+            logging,
+            news,
+            inbox,
+            post,
+            upkeep: upkeep::Upkeep::default(),
+            stopping: false,
+            displaced: false,
+        };
+        agent.begin(first);
+        Ok(agent)
+    }
+
+    /// Works until it is told to stop, or the tick is over.
+    pub fn run(mut self) -> Ended {
+        while !self.is_over() {
+            self.keep_up();
+            match self.inbox.recv_timeout(self.pause()) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => self.step(Event::Wake),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the agent itself holds a sender"),
+            }
+        }
+        self.end()
+    }
+
+    fn is_over(&self) -> bool {
+        let tick_is_over = self.mode == Mode::Tick && self.policy.is_idle();
+        self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
+    }
+
+    /// How long nothing needs to be done unless something happens.
+    fn pause(&self) -> Duration {
+        let now = clock::now();
+        let until = self.policy.next_wake().map_or(ROUND, |wake| wake.since(now));
+        until.min(self.upkeep.pause(now))
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Signal(Signal::Stop) => self.stop(),
+            Message::Signal(Signal::Reload) => self.reload(),
+            Message::Signal(Signal::Save) => {
+                self.carry_out_orders();
+                self.save(false);
+            }
+            Message::Looked { target, number, look } => {
+                self.note_span(&target);
+                let stamp = self.zone.incident(clock::wall());
+                log::debug!("{target} {}: {} in {} ms", look.verdict.as_str(), look.verdict.detail(), look.latency.as_millis());
+                self.step(Event::Looked { target, number, look, stamp });
+            }
+            Message::Event(event) => self.step(event),
+        }
+    }
+
+    /// The first order to stop lets a restart command finish, the second does not wait for it.
+    fn stop(&mut self) {
+        if self.stopping {
+            log::warn!("told to stop again: not waiting for the restart command that runs");
+            self.save(true);
+            std::process::exit(0);
+        }
+        self.stopping = true;
+        self.step(Event::Stopping);
+        if self.policy.is_repairing() {
+            log::info!("told to stop: waiting for the restart command that runs, then ending");
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let actions = self.policy.step(event, clock::now());
+        self.carry_out(actions);
+    }
+
+    /// The configuration of a target that is in it.
+    fn target(&self, name: &str) -> Option<&Target> {
+        self.config.targets.iter().find(|target| target.name == name)
+    }
+}
+
+fn limits(config: &Config) -> BTreeMap<String, Limits> {
+    config.targets.iter().map(|target| (target.name.clone(), target.limits.clone())).collect()
+}
+
+/// A prober for each target, taken from `old` where nothing about the probe has changed: what hangs in it still does.
+fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
+    let mut probers = Probers::new();
+    for target in &config.targets {
+        let timeout = target.limits.timeout;
+        let same = old.get(&target.name).filter(|old| old.probe == target.probe && old.timeout == timeout);
+        let looking = match same.filter(|old| old.env == config.env && old.folder == config.folder) {
+            Some(old) => old.clone(),
+            None => {
+                let prober = Prober::new(&target.probe, timeout, &config.folder, &config.env);
+                let prober = prober.map_err(|error| format!("{}: {error}", target.name))?;
+                let (probe, env, folder) = (target.probe.clone(), config.env.clone(), config.folder.clone());
+                Looking { prober: Arc::new(prober), probe, timeout, env, folder }
+            }
+        };
+        probers.insert(target.name.clone(), looking);
+    }
+    Ok(probers)
+}
+
+/// What the watchdog before this one left, and whether what it knew of its attempts is lost.
+fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool), String> {
+    match store::state::load(folder, moment).map_err(|error| error.to_string())? {
+        Loaded::Fresh => Ok((Saved::default(), false)),
+        Loaded::Read(saved) => {
+            if let Err(error) = store::events::append_missing(folder, &saved.pending) {
+                log::warn!("{error} (the latest events are missing in it)");
+            }
+            Ok((*saved, false))
+        }
+        Loaded::SetAside { to, why } => {
+            let kept = format!("it is kept as {}", to.display());
+            log::error!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
+            Ok((Saved::default(), true))
+        }
+    }
+}

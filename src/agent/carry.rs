@@ -1,0 +1,134 @@
+//! Carries out what the policy has decided: first on disk, then told, then done.
+
+use log::Level;
+
+use crate::clock;
+use crate::policy::{Action, Event, Record};
+use crate::store::events::{Entry, Kind, Outcome};
+use crate::time::{Timestamp, Wall, millis};
+use crate::view::story::Telling;
+
+use super::jobs::Order;
+use super::{Agent, Mode};
+
+impl Agent {
+    /// Nothing is done that is not on disk, as far as the disk lets us.
+    pub(super) fn carry_out(&mut self, actions: Vec<Action>) {
+        let mut records = Vec::new();
+        let mut rest = Vec::new();
+        let mut wants_answer = false;
+        for action in actions {
+            match action {
+                Action::Record { target, record } => records.push((target.unwrap_or_default(), record)),
+                Action::Save => wants_answer = true,
+                action => rest.push(action),
+            }
+        }
+        let was_ok = self.disk.is_ok();
+        if wants_answer || !records.is_empty() {
+            let now = (clock::now(), clock::wall());
+            let entries: Vec<Entry> = records.iter().map(|(target, record)| self.entry(target, record, now)).collect();
+            self.keep_entries(&entries);
+            self.save(true);
+            for (target, record) in &records {
+                self.tell(target, record, now);
+            }
+        }
+        for action in rest {
+            self.act(action);
+        }
+        if wants_answer || was_ok != self.disk.is_ok() {
+            self.step(Event::Saved { ok: self.disk.is_ok() });
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Look { target, number } => self.look(target, number),
+            Action::Ask { target, gate } => self.ask(target, gate),
+            Action::Run { target, attempt, rung, incident, failures } => {
+                self.run_command(Order { target, attempt, rung, incident, failures });
+            }
+            Action::Adopt { target, process, rung, since } => self.adopt(target, process, rung, since),
+            Action::Record { .. } | Action::Save => unreachable!("carried out before"),
+        }
+    }
+
+    fn command_of(&self, target: &str, record: &Record) -> String {
+        let rung = match record {
+            Record::Restart { rung, .. } | Record::RestartDone { rung, .. } | Record::WouldRestart { rung, .. } => *rung,
+            _ => return String::new(),
+        };
+        let rung = self.target(target).and_then(|target| target.ladder.get(rung));
+        rung.map_or_else(String::new, |rung| rung.command.to_string())
+    }
+
+    fn tell(&mut self, target: &str, record: &Record, now: (Timestamp, Wall)) {
+        let configured = self.target(target);
+        let said = match record {
+            Record::RestartDone { incident, attempt, rung, .. } => self.last_words(incident, *attempt, *rung),
+            _ => None,
+        };
+        let telling = Telling {
+            target,
+            command: &self.command_of(target, record),
+            said: said.as_deref(),
+            depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
+            interval: configured.map_or(std::time::Duration::ZERO, |target| target.limits.interval),
+            now,
+            zone: self.zone,
+        };
+        let (level, line) = telling.line(record);
+        log::log!(level, "{line}");
+        if is_news(record, level) {
+            (self.news)(&line);
+        }
+    }
+
+    fn entry(&self, target: &str, record: &Record, (now, wall): (Timestamp, Wall)) -> Entry {
+        let on_wall = |at: Timestamp| wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
+        let run = self.command_of(target, record);
+        let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
+        let ms = |span| u64::try_from(millis(span)).unwrap_or(0);
+        let kind = match record.clone() {
+            Record::Failing { class, detail, .. } => Kind::Failing { class, detail },
+            Record::Down { failures, class, detail, incident, .. } => Kind::Down { failures, class, detail, incident },
+            Record::Restart { attempt, rung, incident, .. } => {
+                Kind::Restart { attempt, rung: from_one(rung), run, incident }
+            }
+            Record::RestartDone { attempt, rung, ending, took, incident, .. } => {
+                let (rung, outcome) = (from_one(rung), Outcome::from(&ending));
+                Kind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident }
+            }
+            Record::WouldRestart { attempt, rung, incident } => {
+                Kind::WouldRestart { attempt, rung: from_one(rung), run, incident }
+            }
+            Record::HeldBack { why, until, .. } => Kind::HeldBack { why, until: until.map(on_wall) },
+            Record::Up { incident, down, attempts, .. } => Kind::Up { incident, down_ms: ms(down), attempts },
+            Record::Warn { about, detail } => Kind::Warn { about, detail },
+            Record::Paused { until } => Kind::Paused { until: on_wall(until) },
+            Record::Resumed { until } => Kind::Resumed { until: Some(on_wall(until)) },
+            Record::Stalled { gap } => Kind::Stalled { gap_ms: ms(gap) },
+        };
+        Entry { at: wall, target: (!target.is_empty()).then(|| target.to_string()), kind }
+    }
+
+    /// An event of the watchdog itself.
+    pub(super) fn record_own(&mut self, kind: Kind) {
+        if self.mode == Mode::Tick && matches!(kind, Kind::Started { .. } | Kind::Stopped { .. }) {
+            return;
+        }
+        self.keep_entries(&[Entry { at: clock::wall(), target: None, kind }]);
+        self.save(true);
+    }
+}
+
+/// What cron's mail is for: a target goes down, is restarted, comes back, or waits for a new reason; and warnings.
+fn is_news(record: &Record, level: Level) -> bool {
+    match record {
+        Record::Failing { .. } | Record::Paused { .. } | Record::Resumed { .. } | Record::Stalled { .. } => false,
+        Record::Down { .. } | Record::Up { .. } | Record::HeldBack { .. } | Record::Warn { .. } => true,
+        Record::Restart { .. } | Record::WouldRestart { .. } => true,
+        Record::RestartDone { .. } => level < Level::Info,
+    }
+}

@@ -1,0 +1,237 @@
+//! What takes time: looks, gates and restart commands, each on a short-lived thread that reports exactly once,
+//! whatever way it ends.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use crate::clock;
+use crate::command::{self, Process, Spec};
+use crate::config::CommandLine;
+use crate::outcome::{Ending, Look, Verdict};
+use crate::policy::{Event, Gate};
+use crate::signals::Signal;
+use crate::store;
+use crate::time::Timestamp;
+
+use super::Agent;
+
+/// Enough for a TLS handshake in a build without optimisation; only what is touched takes memory.
+const STACK: usize = 512 << 10;
+
+/// How long `only_if` may take.
+const GATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What reaches the loop.
+pub enum Message {
+    /// From outside.
+    Signal(Signal),
+    /// A look has ended.
+    Looked {
+        /// The target looked at.
+        target: String,
+        /// The number of the look.
+        number: u64,
+        /// What was found.
+        look: Look,
+    },
+    /// Anything else that the policy is to know as it is.
+    Event(Event),
+}
+
+/// Sends one message when it is dropped: what was kept, else what was said beforehand.
+struct Promise {
+    post: Sender<Message>,
+    message: Option<Message>,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take() {
+            // The loop is gone: nobody waits for the report.
+            let _ = self.post.send(message);
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own and posts what it returns, or `otherwise` when there is no thread to be had or
+/// `work` panics.
+fn spawn(
+    post: &Sender<Message>,
+    name: &str,
+    otherwise: Message,
+    work: impl FnOnce(&Sender<Message>) -> Message + Send + 'static,
+) {
+    let mut promise = Promise { post: post.clone(), message: Some(otherwise) };
+    let keep = move || {
+        let message = work(&promise.post);
+        promise.message = Some(message);
+    };
+    // Where it fails, the promise is dropped with the closure and so reports what was said beforehand.
+    if let Err(error) = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(keep) {
+        log::warn!("no thread for a {name}: {error}");
+    }
+}
+
+/// A restart command to run, as the policy asked for it.
+pub(super) struct Order {
+    pub(super) target: String,
+    pub(super) attempt: u32,
+    /// From 0.
+    pub(super) rung: usize,
+    pub(super) incident: String,
+    pub(super) failures: u32,
+}
+
+impl Agent {
+    pub(super) fn look(&self, target: String, number: u64) {
+        let Some(looking) = self.probers.get(&target) else { return };
+        let prober = Arc::clone(&looking.prober);
+        let latency = Duration::ZERO;
+        let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
+        let otherwise = Message::Looked { target: target.clone(), number, look: Look { verdict, latency } };
+        spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look() });
+    }
+
+    pub(super) fn ask(&self, target: String, gate: Gate) {
+        let answer = |target, yes| Message::Event(Event::Answered { target, gate, yes });
+        let configured = self.target(&target).and_then(|target| target.only_if.clone());
+        let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
+        let Some((command, incident)) = configured.zip(incident) else {
+            // The configuration has changed meanwhile: nobody has to be asked any more.
+            let _ = self.post.send(answer(target, true)); // the loop itself holds the other end
+            return;
+        };
+        let order = Order {
+            target: target.clone(),
+            attempt: 0,
+            rung: 0,
+            incident: incident.id.clone(),
+            failures: self.policy.target(&target).map_or(0, |state| state.failures()),
+        };
+        let folder = self.incident_folder(&order.incident);
+        let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
+        let spec = self.spec(&command, GATE_TIMEOUT, &order, folder.as_deref(), path.as_deref());
+        let otherwise = answer(target.clone(), false);
+        spawn(&self.post, "question", otherwise, move |_| {
+            let ending = spec.map(|spec| command::run(spec, |_| ()).ending);
+            let yes = matches!(ending, Ok(Ending::Exited(0)));
+            match ending {
+                Ok(Ending::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
+                Ok(ending) => log::info!("{target} may not be restarted: only_if {}", in_words(&ending)),
+                Err(error) => log::warn!("{target} may not be restarted: only_if could not be asked: {error}"),
+            }
+            answer(target, yes)
+        });
+    }
+
+    pub(super) fn run_command(&self, order: Order) {
+        let target = order.target.clone();
+        let ended = |target, ending, took| Message::Event(Event::Ended { target, ending, took });
+        let Some(rung) = self.target(&target).and_then(|target| target.ladder.get(order.rung)).cloned() else {
+            let gone = Ending::NotStarted("it is not in the configuration any more".into());
+            let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
+            return;
+        };
+        let folder = self.incident_folder(&order.incident);
+        let path = folder.as_ref().map(|folder| output_path(folder, &order));
+        let spec = self.spec(&rung.command, rung.timeout, &order, folder.as_deref(), path.as_deref());
+        let otherwise = ended(target.clone(), Ending::Lost, Duration::ZERO);
+        spawn(&self.post, "restart", otherwise, move |post| match spec {
+            Ok(spec) => {
+                let of = target.clone();
+                let on_start = |Process { pid, started }| {
+                    let spawned = Event::Spawned { target: of, process: (pid, started) };
+                    let _ = post.send(Message::Event(spawned)); // without a loop nobody needs to know
+                };
+                let done = command::run(spec, on_start);
+                ended(target, done.ending, done.took)
+            }
+            Err(error) => ended(target, Ending::NotStarted(format!("no place for its output: {error}")), Duration::ZERO),
+        });
+    }
+
+    /// Waits for a command that an earlier watchdog has started, until what is left of its time is over.
+    pub(super) fn adopt(&self, target: String, process: (u32, u64), rung: usize, since: Timestamp) {
+        let configured = self.target(&target).and_then(|target| target.ladder.get(rung));
+        let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
+        let elapsed = clock::now().since(since);
+        let ended = |target| Message::Event(Event::Ended { target, ending: Ending::Lost, took: elapsed });
+        log::info!("{target}: waiting for the restart command (pid {}) of a watchdog that ended", process.0);
+        let otherwise = ended(target.clone());
+        spawn(&self.post, "restart", otherwise, move |_| {
+            let (pid, started) = process;
+            let done = command::adopt(Process { pid, started }, timeout.saturating_sub(elapsed));
+            Message::Event(Event::Ended { target, ending: done.ending, took: elapsed + done.took })
+        });
+    }
+
+    /// The last line that a restart command has printed, cut to what a line of the log can bear.
+    pub(super) fn last_words(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
+        let order = Order { target: String::new(), attempt, rung, incident: incident.into(), failures: 0 };
+        let path = output_path(&self.incident_folder(incident)?, &order);
+        let output = std::fs::read(path).ok()?;
+        let output = String::from_utf8_lossy(&output);
+        let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+        Some(line.chars().take(200).collect())
+    }
+
+    fn incident_folder(&self, id: &str) -> Option<PathBuf> {
+        match store::incidents::create(&self.folder, id) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                log::warn!("{error} (the output of commands is not kept)");
+                None
+            }
+        }
+    }
+
+    /// A command with the surroundings that the contract promises it.
+    fn spec(
+        &self,
+        command: &CommandLine,
+        timeout: Duration,
+        order: &Order,
+        incident: Option<&Path>,
+        output: Option<&Path>,
+    ) -> io::Result<Spec> {
+        let state = self.policy.target(&order.target);
+        let last = state.and_then(|state| state.last_look.as_ref());
+        let mut env: Vec<(String, String)> =
+            self.config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+        let mut give = |name: &str, value: String| env.push((format!("WATCHDOG_{name}"), value));
+        give("TARGET", order.target.clone());
+        give("CLASS", state.and_then(|state| state.last_class).map_or_else(String::new, |class| class.to_string()));
+        give("DETAIL", last.map_or_else(String::new, |look| look.verdict.detail().to_string()));
+        give("FAILURES", order.failures.to_string());
+        give("ATTEMPT", order.attempt.to_string());
+        give("RUNG", (order.rung + 1).to_string());
+        give("INCIDENT", incident.map_or_else(String::new, |path| path.display().to_string()));
+        let opened = output.map(command::open_output);
+        let output = match opened {
+            Some(Ok(file)) => file,
+            Some(Err(_)) | None => File::options().append(true).open("/dev/null")?,
+        };
+        Ok(Spec { argv: command.argv(), folder: self.config.folder.clone(), env, timeout, output })
+    }
+}
+
+fn output_path(folder: &Path, order: &Order) -> PathBuf {
+    let rung = u32::try_from(order.rung + 1).unwrap_or(u32::MAX);
+    store::incidents::output(folder, order.attempt, rung)
+}
+
+/// How a command ended, as the end of a sentence.
+fn in_words(ending: &Ending) -> String {
+    match ending {
+        Ending::Exited(code) => format!("exited {code}"),
+        Ending::Killed(signal) => format!("was killed by signal {signal}"),
+        Ending::TimedOut => "did not end in time".into(),
+        Ending::NotStarted(reason) => format!("could not be started: {reason}"),
+        Ending::Lost => "was lost".into(),
+    }
+}

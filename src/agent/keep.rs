@@ -1,0 +1,142 @@
+//! What is kept on disk while the agent works: the state, the events, and how well that goes.
+
+use std::time::Duration;
+
+use crate::clock;
+use crate::policy::Action;
+use crate::store::events::{self, Entry, Kind};
+use crate::store::{self, Moment, lock};
+use crate::time::Timestamp;
+
+use super::{Agent, Ended, Mode};
+
+/// Without a change that matters the state is saved this often.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// Lines of events that wait for a disk with room; older ones are dropped.
+const UNWRITTEN_KEPT: usize = 1_000;
+/// Between two ticks no more than this counts as watched.
+const TICK_SPAN: Duration = Duration::from_secs(3_600);
+
+/// How the disk does.
+#[derive(Default)]
+pub(super) struct Disk {
+    unwritten: Vec<String>,
+    saved_at: Option<Timestamp>,
+    state_failed: bool,
+    events_failed: bool,
+    /// Something was saved that must not be lost, so that the last save is of that kind too.
+    mattered: bool,
+}
+
+impl Disk {
+    /// Whether the latest save went well.
+    pub(super) fn is_ok(&self) -> bool {
+        !self.state_failed
+    }
+}
+
+impl Agent {
+    /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
+    pub(super) fn begin(&mut self, first: Vec<Action>) {
+        let wall = clock::wall();
+        self.saved.mode = Some(match self.mode {
+            Mode::Daemon => lock::Mode::Daemon,
+            Mode::Tick => lock::Mode::Once,
+        });
+        self.saved.pid = Some(std::process::id());
+        self.saved.started = Some(wall);
+        self.saved.stopped = false;
+        if self.mode == Mode::Tick {
+            self.saved.note_tick(wall);
+        } else {
+            let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
+            self.record_own(Kind::Started { version, pid });
+        }
+        self.carry_out(first);
+        self.carry_out_orders();
+    }
+
+    /// The last save, and what the verb needs to know for its exit code.
+    pub(super) fn end(mut self) -> Ended {
+        if self.mode == Mode::Daemon && !self.displaced {
+            self.saved.stopped = true;
+            self.record_own(Kind::Stopped { reason: "told to stop".into() });
+            log::info!("watchdog stopped (pid {})", std::process::id());
+        }
+        if !self.displaced {
+            self.save(self.disk.mattered);
+        }
+        let left = |target: &crate::config::Target| {
+            Some((target.name.clone(), self.policy.target(&target.name)?.clone()))
+        };
+        let targets = self.config.targets.iter().filter_map(left).collect();
+        Ended { displaced: self.displaced, unsaved: !self.disk.is_ok(), targets }
+    }
+
+    pub(super) fn keep_entries(&mut self, entries: &[Entry]) {
+        self.disk.unwritten.extend(entries.iter().map(Entry::line));
+        let too_many = self.disk.unwritten.len().saturating_sub(UNWRITTEN_KEPT);
+        self.disk.unwritten.drain(..too_many);
+    }
+
+    /// Saves the state, then writes the events that are not written yet.
+    pub(super) fn save(&mut self, durable: bool) {
+        self.disk.mattered |= durable;
+        let (now, wall) = (clock::now(), clock::wall());
+        self.saved.policy = self.policy.state();
+        self.saved.last_seen = Some(wall);
+        self.saved.pending.clone_from(&self.disk.unwritten);
+        self.disk.saved_at = Some(now);
+        let moment = Moment { now, wall, boot_id: self.boot_id.as_deref() };
+        let saved = store::state::save(&self.folder, &self.saved, &moment, durable);
+        match (&saved, self.disk.state_failed) {
+            (Err(error), false) => log::error!("{error} (restarts are still limited, in memory: one per max_cooldown)"),
+            (Ok(()), true) => log::info!("the state can be saved again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        self.disk.state_failed = saved.is_err();
+        self.write_events();
+    }
+
+    fn write_events(&mut self) {
+        let written = events::append(&self.folder, &self.disk.unwritten);
+        match (&written, self.disk.events_failed) {
+            (Err(error), false) => log::error!("{error} (events wait in memory, the latest {UNWRITTEN_KEPT})"),
+            (Ok(()), true) => log::info!("events can be written again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        self.disk.events_failed = written.is_err();
+        if written.is_ok() {
+            self.disk.unwritten.clear();
+        }
+    }
+
+    pub(super) fn save_if_old(&mut self, now: Timestamp) {
+        if self.disk.saved_at.is_none_or(|at| now.since(at) >= SAVE_EVERY) {
+            let was_ok = self.disk.is_ok();
+            self.save(false);
+            if was_ok != self.disk.is_ok() {
+                self.step(crate::policy::Event::Saved { ok: self.disk.is_ok() });
+            }
+        }
+    }
+
+    /// The span since the verdict before the one that has just come belongs to that earlier one.
+    pub(super) fn note_span(&mut self, name: &str) {
+        let (now, wall) = (clock::now(), clock::wall());
+        let Some(target) = self.target(name) else { return };
+        let longest = match self.mode {
+            Mode::Daemon => target.limits.gap(),
+            Mode::Tick => TICK_SPAN,
+        };
+        let last = self.policy.target(name).and_then(|state| state.last_look.as_ref());
+        let Some(last) = last.filter(|last| last.verdict.is_healthy() || last.verdict.class().is_some()) else { return };
+        let span = now.since(last.at);
+        if span > longest {
+            return;
+        }
+        let healthy = last.verdict.is_healthy();
+        let from = wall.shifted(last.at.as_ms().saturating_sub(now.as_ms()));
+        self.saved.history.entry(name.to_string()).or_default().record(healthy, from, wall);
+    }
+}

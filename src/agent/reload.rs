@@ -1,0 +1,56 @@
+//! Reads the configuration again. One that is not valid changes nothing.
+
+use std::sync::Arc;
+
+use sd_notify::NotifyState;
+
+use crate::config::Config;
+use crate::policy::Event;
+use crate::store::events::Kind;
+
+use super::{Agent, limits, probers};
+
+impl Agent {
+    pub(super) fn reload(&mut self) {
+        if let Ok(reloading) = NotifyState::monotonic_usec_now() {
+            // Nobody to tell, or one who does not listen: neither is ours to mend.
+            let _ = sd_notify::notify(&[NotifyState::Reloading, reloading]);
+        }
+        match self.read_again() {
+            Ok(detail) => {
+                log::info!("read {} again: {detail}", self.config.path.display());
+                self.record_own(Kind::Reloaded { detail });
+            }
+            Err(detail) => {
+                log::error!("{detail}\nnothing changed; this watchdog (pid {}) keeps its old configuration", std::process::id());
+                self.record_own(Kind::ReloadFailed { detail });
+            }
+        }
+        let _ = sd_notify::notify(&[NotifyState::Ready]); // as above
+    }
+
+    fn read_again(&mut self) -> Result<String, String> {
+        let lookup = |name: &str| std::env::var(name).ok();
+        let mut config = Config::load(&self.config.path, &lookup).map_err(|errors| errors.to_string())?;
+        if self.dry_run {
+            config.set_dry_run();
+        }
+        if config.state_dir != self.config.state_dir {
+            return Err(format!(
+                "state_dir cannot change from {} to {} while a watchdog is at work: stop it and start it again",
+                self.config.state_dir.display(),
+                config.state_dir.display()
+            ));
+        }
+        self.probers = probers(&config, &self.probers)?;
+        if let Some(logging) = &self.logging {
+            logging.reload(&config.log);
+        }
+        let all = limits(&config);
+        let detail = format!("{} targets", all.len());
+        self.config = Arc::new(config);
+        self.step(Event::Reloaded { limits: all });
+        self.look_up_executables();
+        Ok(detail)
+    }
+}

@@ -1,0 +1,213 @@
+//! What the agent does beside its targets: the sign of life, old output, missing executables, what the operator asks.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::clock;
+use crate::command::{self, find_program, first_word};
+use crate::config::{CommandLine, Config, Target};
+use crate::policy::Event;
+use crate::store::lock::Touched;
+use crate::store::orders::Order;
+use crate::store::{incidents, orders};
+use crate::time::{Timestamp, Wall};
+
+use super::{Agent, Mode, ROUND};
+
+/// A sign of life is not given more often than this.
+const TOUCH_AFTER: Duration = Duration::from_secs(10);
+/// Output that goes on after its command ended is cut this often.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// Executables are looked up this often.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(3_600);
+
+/// When what was done last.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    touched: Option<Timestamp>,
+    trimmed: Option<Timestamp>,
+    looked_up: Option<Timestamp>,
+    status: String,
+    trouble: Option<String>,
+}
+
+impl Upkeep {
+    /// How long until the next sign of life.
+    pub(super) fn pause(&self, now: Timestamp) -> Duration {
+        let pause = self.touched.map_or(Duration::ZERO, |at| (at + ROUND).since(now));
+        sd_notify::watchdog_enabled().map_or(pause, |every| pause.min(every / 3))
+    }
+}
+
+fn is_due(last: &mut Option<Timestamp>, now: Timestamp, every: Duration) -> bool {
+    let due = last.is_none_or(|at| now.since(at) >= every);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+impl Agent {
+    /// A round of work beside the targets; whatever is not due costs nothing.
+    pub(super) fn keep_up(&mut self) {
+        let now = clock::now();
+        if is_due(&mut self.upkeep.touched, now, TOUCH_AFTER) {
+            self.touch();
+            self.carry_out_orders();
+        }
+        if is_due(&mut self.upkeep.looked_up, now, LOOK_UP_EVERY) {
+            self.look_up_executables();
+        }
+        if is_due(&mut self.upkeep.trimmed, now, TRIM_EVERY) {
+            self.trim_outputs();
+        }
+        if self.mode == Mode::Daemon {
+            self.save_if_old(now);
+            self.tell_systemd();
+        }
+    }
+
+    fn touch(&mut self) {
+        let trouble = match self.lock.touch() {
+            Ok(Touched::Ours) => None,
+            Ok(Touched::Remade) => {
+                log::warn!("{} was deleted; made again", self.folder.path().display());
+                self.save(true);
+                None
+            }
+            Ok(Touched::Lost(holder)) => {
+                let who = holder.map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
+                log::error!("another watchdog{who} has taken over {}: ending", self.folder.path().display());
+                self.displaced = true;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if trouble != self.upkeep.trouble {
+            match &trouble {
+                Some(error) => log::error!("{error} (others may take this watchdog for dead)"),
+                None => log::info!("the sign of life can be given again"),
+            }
+            self.upkeep.trouble = trouble;
+        }
+    }
+
+    /// The service manager learns that the loop does its job, and how the targets do.
+    fn tell_systemd(&mut self) {
+        let trouble = |target: &&Target| {
+            self.policy.target(&target.name).is_some_and(|state| state.condition.is_trouble())
+        };
+        let (all, bad) = (self.config.targets.len(), self.config.targets.iter().filter(trouble).count());
+        let status = match bad {
+            0 => format!("{all} of {all} in order"),
+            _ => format!("{bad} of {all} in trouble"),
+        };
+        let mut states = vec![NotifyState::Watchdog];
+        if status != self.upkeep.status {
+            if self.upkeep.status.is_empty() {
+                states.push(NotifyState::Ready);
+            }
+            states.push(NotifyState::Status(&status));
+        }
+        // Nobody to tell, or one who does not listen: neither is ours to mend.
+        let _ = sd_notify::notify(&states);
+        self.upkeep.status = status;
+    }
+
+    pub(super) fn look_up_executables(&mut self) {
+        self.saved.checked = Some(clock::wall());
+        for target in self.config.clone().targets.iter().filter(|target| !target.ladder.is_empty()) {
+            let missing = missing_executable(&self.config, target);
+            self.step(Event::Executables { target: target.name.clone(), missing });
+        }
+    }
+
+    /// What commands that ended left running may go on printing; it must not fill the disk.
+    fn trim_outputs(&mut self) {
+        let outputs = incidents::outputs(&self.folder).unwrap_or_else(|error| {
+            log::warn!("{error} (output of commands is not cut)");
+            Vec::new()
+        });
+        for path in outputs {
+            if let Err(error) = command::trim_output(&path) {
+                log::warn!("cannot cut {}: {error}", path.display());
+            }
+        }
+        let state = self.policy.state();
+        let open = state.targets.values().filter_map(|target| Some(target.incident.as_ref()?.id.as_str()));
+        if let Err(error) = incidents::prune(&self.folder, &open.collect::<Vec<_>>()) {
+            log::warn!("{error} (old incidents stay on the disk)");
+        }
+    }
+
+    /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved.
+    pub(super) fn carry_out_orders(&mut self) {
+        let waiting = match orders::list(&self.folder) {
+            Ok(found) => {
+                found.damaged.iter().for_each(|error| log::warn!("{error} (set aside)"));
+                found.waiting
+            }
+            Err(error) => {
+                log::warn!("{error} (pause and resume have no effect)");
+                return;
+            }
+        };
+        if waiting.is_empty() {
+            return;
+        }
+        for order in &waiting {
+            self.heed(&order.order);
+        }
+        self.save(true);
+        if self.disk.is_ok() {
+            for order in waiting {
+                if let Err(error) = order.done() {
+                    log::warn!("{error} (it will be carried out again)");
+                }
+            }
+        }
+    }
+
+    fn heed(&mut self, order: &Order) {
+        let (now, wall) = (clock::now(), clock::wall());
+        let all = || self.config.targets.iter().map(|target| target.name.clone()).collect();
+        match order {
+            Order::Pause { targets, until } if *until > wall => {
+                let targets = targets.clone().unwrap_or_else(all);
+                self.step(Event::Paused { targets, until: on_boot_clock(*until, now, wall) });
+            }
+            Order::Pause { .. } => {}
+            Order::Resume { targets, clear_waits } => {
+                let targets = targets.clone().unwrap_or_else(all);
+                if *clear_waits {
+                    log::info!("{}: what had to be waited for is over, as the operator says", targets.join(", "));
+                }
+                self.step(Event::Resumed { targets, clear_waits: *clear_waits });
+            }
+        }
+    }
+}
+
+fn on_boot_clock(at: Wall, now: Timestamp, wall: Wall) -> Timestamp {
+    now.shifted(at.as_ms().saturating_sub(wall.as_ms()))
+}
+
+/// The first rung whose program is not to be found, in words.
+pub fn missing_executable(config: &Config, target: &Target) -> Option<String> {
+    target.ladder.iter().enumerate().find_map(|(index, rung)| {
+        let program = match &rung.command {
+            CommandLine::Shell(text) => first_word(text)?.to_string(),
+            CommandLine::Exec(words) => words.first()?.clone(),
+        };
+        let error = find_program(&program, &config.folder, path_of(config).as_deref()).err()?;
+        Some(format!("restart command {} would not start: {error}", index + 1))
+    })
+}
+
+/// The PATH that commands get.
+pub fn path_of(config: &Config) -> Option<OsString> {
+    let configured = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
+    configured.or_else(|| std::env::var_os("PATH"))
+}

@@ -1,0 +1,3 @@
+//! What people and machines read: data in, text out. Nothing here does I/O or reads a clock.
+
+pub mod story;

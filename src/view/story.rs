@@ -1,0 +1,135 @@
+//! What happened to a target, told in a line: for the log, for cron's mail, for the demo.
+//! It must tell every refusal with its reason and its end, and nothing that only code calls by its name.
+
+use log::Level;
+
+use crate::outcome::Ending;
+use crate::policy::{About, Record, Why};
+use crate::time::{Span, Timestamp, Wall, Zone};
+
+/// What a line needs to know beside the record.
+#[derive(Clone, Copy, Debug)]
+pub struct Telling<'a> {
+    /// The target; empty: the watchdog itself.
+    pub target: &'a str,
+    /// The command of the record's rung.
+    pub command: &'a str,
+    /// The last line that the command printed.
+    pub said: Option<&'a str>,
+    /// What it depends on.
+    pub depends_on: &'a [String],
+    /// How often it is looked at.
+    pub interval: std::time::Duration,
+    /// Makes wall time of a point on the boot clock.
+    pub now: (Timestamp, Wall),
+    /// The local time zone.
+    pub zone: Zone,
+}
+
+impl Telling<'_> {
+    fn time_of_day(&self, at: Timestamp) -> String {
+        let (now, wall) = self.now;
+        let moved = wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
+        match self.zone.day(moved) == self.zone.day(wall) {
+            true => self.zone.time_of_day(moved),
+            false => format!("{} {}", self.zone.day(moved), self.zone.time_of_day(moved)),
+        }
+    }
+
+    /// The line and how important it is.
+    pub fn line(&self, record: &Record) -> (Level, String) {
+        let (level, text) = self.text(record);
+        match self.target {
+            "" => (level, text),
+            target => (level, format!("{target} {text}")),
+        }
+    }
+
+    fn text(&self, record: &Record) -> (Level, String) {
+        match record {
+            Record::Failing { class, detail, threshold } => {
+                (Level::Warn, format!("failing, 1 of {threshold}: {class}; {detail}"))
+            }
+            Record::Down { failures, class, detail, incident, last_healthy } => {
+                let last = match last_healthy {
+                    Some(at) => format!("Last healthy look {}", self.time_of_day(*at)),
+                    None => "Never seen healthy".into(),
+                };
+                let bad = format!("{failures} of {failures}, the last: {class}; {detail}");
+                (Level::Error, format!("down: {bad}. {last}. Incident {incident}"))
+            }
+            Record::Restart { attempt, spent, max, window, rung, .. } => {
+                let step = if *rung > 0 { format!(", command {}", rung + 1) } else { String::new() };
+                let budget = format!("{spent} of at most {max} in {}", Span(*window));
+                (Level::Warn, format!("restart {attempt}{step} ({budget}): {}", self.command))
+            }
+            Record::RestartDone { ending, took, start_period, .. } => {
+                self.restart_done(ending, Span(*took), Span(*start_period))
+            }
+            Record::WouldRestart { attempt, .. } => {
+                (Level::Warn, format!("would now be restarted (dry run), restart {attempt}: {}", self.command))
+            }
+            Record::HeldBack { why, until, .. } => (Level::Warn, self.held_back(*why, *until)),
+            Record::Up { down, attempts, cured, detail, latency, .. } => {
+                let healthy = format!("healthy: {detail} in {}. Down {}", Span(*latency), Span(*down));
+                (Level::Info, format!("{healthy}. {}", cure(*attempts, *cured)))
+            }
+            Record::Warn { about: About::CannotRepair, detail } => (Level::Error, format!("cannot be repaired: {detail}")),
+            Record::Warn { about, detail } => (Level::Warn, format!("{}: {detail}", about.as_str())),
+            Record::Paused { until } => (Level::Info, format!("paused until {}", self.time_of_day(*until))),
+            Record::Resumed { .. } => (Level::Info, "no longer paused".into()),
+            Record::Stalled { gap } => {
+                let text = format!("the watchdog itself was held up for {}", Span(*gap));
+                (Level::Warn, format!("{text} (sleep, or no CPU): failures counted before do not count any more"))
+            }
+        }
+    }
+
+    fn restart_done(&self, ending: &Ending, took: Span, start_period: Span) -> (Level, String) {
+        let said = self.said.map_or_else(String::new, |said| format!(", saying: {said}"));
+        match ending {
+            Ending::Exited(0) => {
+                let then = format!("looking every second, up to {start_period}, whether it helped");
+                (Level::Info, format!("that exited 0 after {took}; {then}"))
+            }
+            Ending::Exited(code) => (Level::Warn, format!("that exited {code} after {took}{said}")),
+            Ending::Killed(signal) => (Level::Warn, format!("that was killed by signal {signal} after {took}{said}")),
+            Ending::TimedOut => (Level::Warn, format!("that did not end in {took} and was killed{said}")),
+            Ending::NotStarted(reason) => (Level::Error, format!("that could not be started: {reason}{said}")),
+            Ending::Lost => (
+                Level::Warn,
+                "a restart command was left by a watchdog that ended; how it went is not known".into(),
+            ),
+        }
+    }
+
+    fn held_back(&self, why: Why, until: Option<Timestamp>) -> String {
+        let still = format!("Still looking every {}", Span(self.interval));
+        let until = until.map_or_else(String::new, |at| format!(" until {}", self.time_of_day(at)));
+        format!("not restarted{until}: {}. {still}", reason(why, self.depends_on))
+    }
+}
+
+/// Why a due restart is not made, in words.
+pub fn reason(why: Why, depends_on: &[String]) -> String {
+    match why {
+        Why::Paused => "paused by the operator".into(),
+        Why::NeverHealthy => "never seen healthy: is the address right?".into(),
+        Why::RestartOn => "a restart does not cure this (restart_on)".into(),
+        Why::Limit => "the limit of restarts (max_restarts) is reached".into(),
+        Why::Cooldown => "the last restart is too recent (cooldown)".into(),
+        Why::DependsOn => format!("what it depends on is in trouble ({})", depends_on.join(", ")),
+        Why::Busy => "another target is being restarted".into(),
+        Why::OnlyIf => "only_if says no".into(),
+    }
+}
+
+/// What made it well again, as far as that can be said.
+pub fn cure(attempts: u32, cured: bool) -> String {
+    match (attempts, cured) {
+        (0, _) => "It came back by itself".into(),
+        (_, true) => format!("Cured by restart {attempts}"),
+        (1, false) => "It came back long after restart 1, so that was probably not it".into(),
+        (_, false) => format!("It came back long after the last of {attempts} restarts, so that was probably not it"),
+    }
+}
