@@ -11,3 +11,5 @@ pub mod outcome;
 pub mod policy;
 
 pub mod config;
+
+pub mod clock;
