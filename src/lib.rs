@@ -12,4 +12,9 @@ pub mod policy;
 
 pub mod config;
 
+pub mod command;
+
 pub mod clock;
+
+#[cfg(test)]
+mod testing;
