@@ -12,4 +12,23 @@ pub mod policy;
 
 pub mod config;
 
+pub mod probe;
+
+pub mod command;
+
 pub mod store;
+
+pub mod clock;
+
+pub mod signals;
+
+pub mod logging;
+
+pub mod terminal;
+
+pub mod view;
+
+pub mod agent;
+
+#[cfg(test)]
+mod testing;

@@ -2,6 +2,7 @@
 //! Only values live here, no judgement and no I/O.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -174,5 +175,36 @@ impl Ending {
             Ending::NotStarted(_) => "not_started",
             Ending::Lost => "lost",
         }
+    }
+}
+
+/// What the system said to a call, as the end of a sentence: lower case, without the number.
+pub fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match letters.next() {
+        // "I/O error" keeps its capital.
+        Some(first) if letters.as_str().starts_with(char::is_lowercase) => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_end_a_sentence() {
+        #[track_caller]
+        fn check(error: io::Error, expected: &str) {
+            assert_eq!(in_words(&error), expected);
+        }
+        check(io::Error::from_raw_os_error(2), "no such file or directory");
+        check(io::Error::from_raw_os_error(28), "no space left on device");
+        check(io::Error::other("I/O error"), "I/O error");
+        check(io::Error::other(""), "");
     }
 }

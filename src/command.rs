@@ -1,0 +1,256 @@
+//! Runs one command: in a process group of its own, with a deadline, its output in a file, every way to end told apart.
+//! It must never signal what a command leaves running after it ended by itself, never wait for the end of its output,
+//! and never take longer than the deadline and the ten seconds that ending a stubborn group may need.
+
+mod find;
+mod output;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::clock;
+use crate::outcome::{Ending, in_words};
+
+pub use find::{NotFound, find_program, first_word};
+pub use output::{KEPT, open_output, trim_output};
+pub use process::{Process, is_alive};
+
+/// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Between two looks at a command: short for the quick ones, long enough to cost nothing for the others.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// Output is cut back to [`KEPT`] bytes while a command runs as soon as it is longer than this. Cutting costs a write
+/// of [`KEPT`] bytes, so it is worth waiting for a multiple of them.
+const CUT_ABOVE: u64 = 1 << 20;
+
+/// What systemd gave to us and means for us alone.
+const OURS_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// A command to run.
+#[derive(Debug)]
+pub struct Spec {
+    /// The program and its arguments. A program with a slash in it is relative to `folder`, one without is looked up
+    /// in `PATH`, the one in `env` where it is there.
+    pub argv: Vec<String>,
+    /// The folder it runs in.
+    pub folder: PathBuf,
+    /// Set over our own environment.
+    pub env: Vec<(String, String)>,
+    /// How long it may take before its group is ended.
+    pub timeout: Duration,
+    /// Takes standard output and standard error. It must have been opened for appending, as [`open_output`] does, or
+    /// be `/dev/null`.
+    pub output: File,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// In which way.
+    pub ending: Ending,
+    /// From before its start until it was over.
+    pub took: Duration,
+    /// It was not started for want of processes, memory or descriptors: our own trouble, no mistake in the command.
+    pub our_trouble: bool,
+}
+
+/// Runs a command to its end. `on_start` is told of the process as soon as there is one.
+///
+/// Only the command's own process is waited for, and when it ends by itself its group is left alone: what it restarted
+/// may live there. At the timeout the whole group gets SIGTERM, and SIGKILL if any of it is alive 5 s later.
+///
+/// A process whose parent ignored SIGCHLD never learns how its children ended; every command is `Lost` then.
+/// `signals::listen` undoes that, so it has to come first.
+pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
+    let began = clock::monotonic();
+    let timeout = spec.timeout;
+    let (child, output) = match start(spec) {
+        Ok(started) => started,
+        Err(NotStarted { reason, our_trouble }) => {
+            return Ended { ending: Ending::NotStarted(reason), took: since(began), our_trouble };
+        }
+    };
+    let pid = Pid::from_child(&child);
+    on_start(process::identify(child.id()));
+
+    // A cut that fails is tried again at the next look, and what is kept of the output decides nothing.
+    let cut = |limit| output::trim(&output, limit).unwrap_or(0) > 0;
+    let look = || match (has_ended(pid), cut(CUT_ABOVE)) {
+        (true, _) => Seen::Over,
+        (false, true) => Seen::Busy,
+        (false, false) => Seen::Quiet,
+    };
+    let ending = if wait(began, timeout, look) {
+        reap(child)
+    } else {
+        end_group(pid, || match look() {
+            Seen::Over if !process::group_is_empty(child.id()) => Seen::Quiet,
+            seen => seen,
+        });
+        reap(child);
+        Ending::TimedOut
+    };
+    cut(KEPT);
+    Ended { ending, took: since(began), our_trouble: false }
+}
+
+/// Waits for a command that an earlier watchdog started, and ends its group if it is still alive after `timeout`.
+/// Not being its parent we cannot know how it went: the ending is `Lost` in every case.
+pub fn adopt(process: Process, timeout: Duration) -> Ended {
+    let began = clock::monotonic();
+    let look = || if is_alive(process) { Seen::Quiet } else { Seen::Over };
+    if !wait(began, timeout, look)
+        && let Some(pid) = process::leader(process)
+    {
+        end_group(pid, || if process::group_is_over(process) { Seen::Over } else { Seen::Quiet });
+    }
+    Ended { ending: Ending::Lost, took: since(began), our_trouble: false }
+}
+
+struct NotStarted {
+    reason: String,
+    our_trouble: bool,
+}
+
+/// Starts the command; the file is its output, opened once more for cutting.
+fn start(spec: Spec) -> Result<(Child, File), NotStarted> {
+    let cannot_share = |error: io::Error| {
+        let reason = format!("its output file cannot be opened again: {}", in_words(&error));
+        NotStarted { reason, our_trouble: true }
+    };
+    let Some((program, arguments)) = spec.argv.split_first() else {
+        return Err(NotStarted { reason: "the command is empty".into(), our_trouble: false });
+    };
+    let output = output::reopen(&spec.output).map_err(cannot_share)?;
+    let stdout = spec.output.try_clone().map_err(cannot_share)?;
+
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(&spec.folder).process_group(0);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(spec.output);
+    for name in OURS_ALONE {
+        command.env_remove(name);
+    }
+    command.envs(spec.env.iter().map(|(name, value)| (name, value)));
+    match command.spawn() {
+        Ok(child) => Ok((child, output)),
+        Err(error) => Err(why_not_started(&error, program, &spec.folder, path_variable(&spec.env))),
+    }
+}
+
+/// The `PATH` that the command is looked up in.
+fn path_variable(env: &[(String, String)]) -> Option<OsString> {
+    let given = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.into());
+    given.or_else(|| std::env::var_os("PATH"))
+}
+
+/// The kernel says "no such file" of a missing folder and of a missing interpreter too, so a second look tells what is
+/// really missing.
+fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> NotStarted {
+    let wanting = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    if Errno::from_io_error(error).is_some_and(|errno| wanting.contains(&errno)) {
+        return NotStarted { reason: format!("cannot start a process: {}", in_words(error)), our_trouble: true };
+    }
+    let found = find_program(program, folder, path.as_deref());
+    let reason = match (error.kind(), found) {
+        (io::ErrorKind::NotFound, _) if !folder.is_dir() => format!("no such folder: {}", folder.display()),
+        (io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied, Err(not_found)) => not_found.to_string(),
+        (io::ErrorKind::NotFound, Ok(path)) => format!("no such interpreter: the first line of {}", path.display()),
+        _ => format!("{program}: {}", in_words(error)),
+    };
+    NotStarted { reason, our_trouble: false }
+}
+
+/// What a look at a command found.
+enum Seen {
+    Over,
+    /// It runs and prints so much that the next look should come soon.
+    Busy,
+    Quiet,
+}
+
+/// Looks until it is over or `limit` after `began`; answers whether it is over.
+///
+/// Sleeping between looks is crude, but the other ways are worse: a blocking wait has no deadline, a process
+/// descriptor needs Linux 5.3, and a SIGCHLD handler that counts children belongs to the whole process.
+fn wait(began: Instant, limit: Duration, mut look: impl FnMut() -> Seen) -> bool {
+    let (shortest, longest) = PAUSES;
+    let mut pause = shortest;
+    loop {
+        match look() {
+            Seen::Over => return true,
+            Seen::Busy => pause = shortest,
+            Seen::Quiet => {}
+        }
+        let left = limit.saturating_sub(since(began));
+        if left.is_zero() {
+            return false;
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Ends a process group. SIGCONT lets those that are stopped act on SIGTERM. That a signal finds nobody is no error:
+/// the last of them may just have left.
+fn end_group(group: Pid, mut look: impl FnMut() -> Seen) {
+    let _ = kill_process_group(group, Signal::TERM);
+    let _ = kill_process_group(group, Signal::CONT);
+    if wait(clock::monotonic(), GRACE, &mut look) {
+        return;
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    wait(clock::monotonic(), GRACE, look);
+}
+
+/// Whether our child has ended. It is not reaped by this: as long as it is not, its number, which is its group's too,
+/// cannot be given to another process, and signals to the group cannot hit a stranger.
+fn has_ended(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::Pid(pid), options) {
+        Ok(status) => status.is_some(),
+        Err(Errno::INTR) => false,
+        Err(_) => true, // no such child: the kernel reaped it itself, because SIGCHLD is ignored
+    }
+}
+
+/// Takes the exit status of a child that has ended.
+fn reap(mut child: Child) -> Ending {
+    match child.try_wait() {
+        Ok(Some(status)) => ending(status),
+        Ok(None) => {
+            // Not even SIGKILL ended it: it hangs in the kernel. Somebody has to wait for it, or it would stay behind
+            // as a zombie; without a thread for that it does, until we end. Nobody asks for what comes of it.
+            let _ = thread::Builder::new().stack_size(64 << 10).spawn(move || child.wait());
+            Ending::Lost
+        }
+        Err(_) => Ending::Lost,
+    }
+}
+
+fn ending(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
+        (Some(126), _) => Ending::NotStarted("exit code 126, a shell's word for not executable".into()),
+        (Some(127), _) => Ending::NotStarted("exit code 127, a shell's word for command not found".into()),
+        (Some(code), _) => Ending::Exited(code),
+        (None, Some(signal)) => Ending::Killed(signal),
+        (None, None) => Ending::Lost,
+    }
+}
+
+fn since(began: Instant) -> Duration {
+    clock::monotonic().duration_since(began)
+}

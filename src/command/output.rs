@@ -1,0 +1,160 @@
+//! The file that takes a command's output, and cutting it down to its first and last bytes while others write to it.
+//! It must never lose what is kept, and never write through a link.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Bytes that are kept of an output: the first 16 KiB, which tell what was tried, and the last 48, which tell how it
+/// went. The line between them that tells what was cut comes on top.
+pub const KEPT: u64 = HEAD + TAIL;
+
+const HEAD: u64 = 16 << 10;
+const TAIL: u64 = 48 << 10;
+
+/// Room for the line between: its words and the largest number there is.
+const NOTE_MAX: u64 = 64;
+const NOTE: (&str, &str) = ("\n[at least ", " bytes cut out here]\n");
+
+/// Makes a new file for a command's output, open for reading and appending, for us alone (0600). What was at `path` is
+/// replaced, not written over: whoever still has it open goes on writing to a file without a name.
+///
+/// Errors: what the system says to removing and creating it.
+pub fn open_output(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Cuts an output down to [`KEPT`] bytes if it is longer. Those who append to it may go on meanwhile; what they write
+/// in that very moment may be cut too, uncounted. Answers how many bytes went.
+///
+/// Errors: what the system says to opening, reading and writing it; not a regular file.
+pub fn trim_output(path: &Path) -> io::Result<u64> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    trim(&file, KEPT)
+}
+
+/// Opens the file behind `file` once more, for writing at any place: Linux ignores the place where the file was opened
+/// for appending, and a duplicate shares that with the command.
+pub(super) fn reopen(file: &File) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Cuts the file down to [`KEPT`] bytes if it is longer than `limit`. The head stays where it is and only what follows
+/// is moved, so at no time does a reader, or a crash, find less than what is kept.
+pub(super) fn trim(file: &File, limit: u64) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    if length <= limit.max(KEPT) + NOTE_MAX {
+        return Ok(0);
+    }
+    let (cut_before, note_length) = earlier_note(file)?;
+    let cut = length - TAIL - HEAD - note_length;
+    let mut rest = format!("{}{}{}", NOTE.0, cut_before + cut, NOTE.1).into_bytes();
+    let note_length = rest.len();
+    rest.resize(note_length + TAIL as usize, 0);
+    file.read_exact_at(&mut rest[note_length..], length - TAIL)?;
+    file.write_all_at(&rest, HEAD)?;
+    file.set_len(HEAD + rest.len() as u64)?;
+    Ok(cut)
+}
+
+/// The count in the line that an earlier cut left behind the head, and that line's length; zeros where there is none.
+fn earlier_note(file: &File) -> io::Result<(u64, u64)> {
+    let mut bytes = [0; NOTE_MAX as usize];
+    file.read_exact_at(&mut bytes, HEAD)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let count = text.strip_prefix(NOTE.0).and_then(|text| text.split_once(NOTE.1)).map(|(count, _)| count);
+    match count.and_then(|digits| Some((digits.len(), digits.parse().ok()?))) {
+        Some((digits, count)) => Ok((count, (NOTE.0.len() + digits + NOTE.1.len()) as u64)),
+        None => Ok((0, 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary folder")
+    }
+
+    /// Writes pieces of the given lengths (the first of `a`, the next of `b` …), cutting after each; then compares the
+    /// count in the line between with what is really gone.
+    #[track_caller]
+    fn check(pieces: &[usize], cut_in_all: u64) {
+        let folder = folder();
+        let path = folder.path().join("output");
+        let mut output = open_output(&path).expect("a new file");
+        let mut written = Vec::new();
+        for (piece, letter) in pieces.iter().zip(b'a'..) {
+            let bytes = vec![letter; *piece];
+            output.write_all(&bytes).expect("room on the disk");
+            written.extend(bytes);
+            trim_output(&path).expect("a regular file");
+        }
+        let kept = std::fs::read(&path).expect("the output");
+        if cut_in_all == 0 {
+            assert_eq!(kept, written);
+            return;
+        }
+        let note = format!("\n[at least {cut_in_all} bytes cut out here]\n");
+        let (head, tail) = (HEAD as usize, TAIL as usize);
+        assert_eq!(kept.len(), head + note.len() + tail);
+        assert!(kept[..head] == written[..head]);
+        assert_eq!(String::from_utf8_lossy(&kept[head..head + note.len()]), note);
+        assert!(kept[head + note.len()..] == written[written.len() - tail..]);
+    }
+
+    #[test]
+    fn the_first_and_the_last_bytes_are_kept_and_the_rest_is_counted() {
+        let kept = KEPT as usize;
+        check(&[], 0);
+        check(&[10], 0);
+        check(&[kept], 0);
+        check(&[kept + NOTE_MAX as usize], 0);
+        check(&[kept + 100], 100);
+        check(&[5_000_000], 5_000_000 - KEPT);
+        check(&[kept + 100, 200], 300);
+        check(&[200_000, 1, 200_000, 200_000], 600_001 - KEPT);
+    }
+
+    #[test]
+    fn a_new_output_is_ours_alone_and_leaves_the_old_one_to_its_writer() {
+        let folder = folder();
+        let path = folder.path().join("output");
+        let mut old = open_output(&path).expect("a new file");
+        let new = open_output(&path).expect("another new file");
+        old.write_all(b"from a daemon of the run before").expect("room on the disk");
+        let found = new.metadata().expect("an open file");
+        assert_eq!(found.len(), 0);
+        assert_eq!(found.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn links_are_neither_written_through_nor_cut() {
+        let folder = folder();
+        let (victim, link) = (folder.path().join("victim"), folder.path().join("link"));
+        std::fs::write(&victim, vec![b'v'; 200_000]).expect("room on the disk");
+        symlink(&victim, &link).expect("a link");
+        assert!(trim_output(&link).is_err());
+        drop(open_output(&link).expect("the link is replaced"));
+        assert_eq!(std::fs::metadata(&victim).expect("the victim").len(), 200_000);
+        assert!(trim_output(folder.path()).is_err());
+        assert!(trim_output(&folder.path().join("missing")).is_err());
+    }
+}
