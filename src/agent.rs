@@ -17,12 +17,12 @@ use crate::clock;
 use crate::config::{Config, Hidden, Probe, Target};
 use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
-use crate::probe::Prober;
+use crate::probe::{Prober, Trust};
 use crate::signals::{self, Signal};
 use crate::store::lock::Lock;
 use crate::store::state::{Loaded, Saved};
 use crate::store::{self, Folder, Moment};
-use crate::time::{Timestamp, Zone};
+use crate::time::Zone;
 
 pub use jobs::Message;
 
@@ -75,12 +75,12 @@ pub struct Agent {
     displaced: bool,
 }
 
-type Probers = BTreeMap<String, Looking>;
+/// A prober for each target, and what it was made from.
+type Probers = BTreeMap<String, (Arc<Prober>, Asked)>;
 
-/// A prober and what it was made from.
-#[derive(Clone)]
-struct Looking {
-    prober: Arc<Prober>,
+/// Everything that a prober depends on.
+#[derive(Clone, PartialEq)]
+struct Asked {
     probe: Probe,
     timeout: Duration,
     env: Vec<(String, Hidden)>,
@@ -222,22 +222,28 @@ fn limits(config: &Config) -> BTreeMap<String, Limits> {
     config.targets.iter().map(|target| (target.name.clone(), target.limits.clone())).collect()
 }
 
-/// A prober for each target, taken from `old` where nothing about the probe has changed: what hangs in it still does.
+/// A prober for each target, taken from `old` where nothing about the look has changed: what hangs in it hangs still.
+/// Certificates are read anew, so an https prober is always a new one.
 fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
+    let trust = Trust::default();
     let mut probers = Probers::new();
     for target in &config.targets {
-        let timeout = target.limits.timeout;
-        let same = old.get(&target.name).filter(|old| old.probe == target.probe && old.timeout == timeout);
-        let looking = match same.filter(|old| old.env == config.env && old.folder == config.folder) {
-            Some(old) => old.clone(),
+        let asked = Asked {
+            probe: target.probe.clone(),
+            timeout: target.limits.timeout,
+            env: config.env.clone(),
+            folder: config.folder.clone(),
+        };
+        let same = old.get(&target.name).filter(|(_, before)| *before == asked && !asked.probe.is_https());
+        let prober = match same {
+            Some((prober, _)) => Arc::clone(prober),
             None => {
-                let prober = Prober::new(&target.probe, timeout, &config.folder, &config.env);
-                let prober = prober.map_err(|error| format!("{}: {error}", target.name))?;
-                let (probe, env, folder) = (target.probe.clone(), config.env.clone(), config.folder.clone());
-                Looking { prober: Arc::new(prober), probe, timeout, env, folder }
+                let Asked { probe, timeout, env, folder } = &asked;
+                let prober = Prober::new(probe, *timeout, folder, env, &trust);
+                Arc::new(prober.map_err(|error| format!("{}: {error}", target.name))?)
             }
         };
-        probers.insert(target.name.clone(), looking);
+        probers.insert(target.name.clone(), (prober, asked));
     }
     Ok(probers)
 }

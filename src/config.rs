@@ -92,7 +92,7 @@ impl fmt::Display for CommandLine {
 }
 
 /// How a target is looked at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     /// A request, and what the answer must be.
     Http(Box<Http>),
@@ -114,8 +114,15 @@ pub enum Probe {
     },
 }
 
+impl Probe {
+    /// Whether certificates play a part.
+    pub fn is_https(&self) -> bool {
+        matches!(self, Probe::Http(http) if http.url.0.starts_with("https:"))
+    }
+}
+
 /// A request, and what the answer must be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     /// Where to: http or https, without user and password (they became a header).
     pub url: Hidden,
@@ -166,3 +173,5 @@ impl fmt::Debug for Hidden {
         f.write_str("…")
     }
 }
+/// What a restart command may take unless the configuration says otherwise.
+pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,3 +1,7 @@
 //! The `watchdog` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    watchdog::verb::main()
+}

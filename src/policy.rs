@@ -34,9 +34,6 @@ use crate::time::Timestamp;
 use case::{Around, Case, Setting};
 use plan::Plan;
 
-/// A wake-up that is late by no more than this is no gap, however short the interval.
-const GAP_AT_LEAST: Duration = Duration::from_secs(3);
-
 /// How the watchdog works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -400,12 +397,11 @@ impl Watched {
     /// How late the look that is due, or the verdict of the one that is made, has become, if that is too late to be
     /// anything but a gap in our own running.
     fn gap(&self, now: Timestamp) -> Option<Duration> {
-        let Limits { interval, timeout, .. } = self.limits;
         let due = match &self.plan.asked {
-            Some(asked) => asked.at + timeout,
+            Some(asked) => asked.at + self.limits.timeout,
             None => self.plan.next?,
         };
         let late = now.since(due);
-        (late > GAP_AT_LEAST.max(interval * 2 + timeout)).then_some(late)
+        (late > self.limits.gap()).then_some(late)
     }
 }

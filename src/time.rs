@@ -140,6 +140,11 @@ impl Zone {
         self.at(wall).format("%-d %b").to_string()
     }
 
+    /// `1122-0313`, which names an incident.
+    pub fn incident(self, wall: Wall) -> String {
+        self.at(wall).format("%m%d-%H%M").to_string()
+    }
+
     /// `20261122-031310`, for names of files that people sort.
     pub fn stamp(self, wall: Wall) -> String {
         self.at(wall).format("%Y%m%d-%H%M%S").to_string()

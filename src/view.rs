@@ -1,3 +1,4 @@
 //! What people and machines read: data in, text out. Nothing here does I/O or reads a clock.
 
+pub mod status;
 pub mod story;

@@ -49,6 +49,12 @@ struct Promise {
     message: Option<Message>,
 }
 
+impl Promise {
+    fn keep(mut self, message: Message) {
+        self.message = Some(message);
+    }
+}
+
 impl Drop for Promise {
     fn drop(&mut self) {
         if let Some(message) = self.message.take() {
@@ -66,13 +72,13 @@ fn spawn(
     otherwise: Message,
     work: impl FnOnce(&Sender<Message>) -> Message + Send + 'static,
 ) {
-    let mut promise = Promise { post: post.clone(), message: Some(otherwise) };
-    let keep = move || {
+    let promise = Promise { post: post.clone(), message: Some(otherwise) };
+    let job = move || {
         let message = work(&promise.post);
-        promise.message = Some(message);
+        promise.keep(message);
     };
     // Where it fails, the promise is dropped with the closure and so reports what was said beforehand.
-    if let Err(error) = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(keep) {
+    if let Err(error) = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(job) {
         log::warn!("no thread for a {name}: {error}");
     }
 }
@@ -89,8 +95,8 @@ pub(super) struct Order {
 
 impl Agent {
     pub(super) fn look(&self, target: String, number: u64) {
-        let Some(looking) = self.probers.get(&target) else { return };
-        let prober = Arc::clone(&looking.prober);
+        let Some((prober, _)) = self.probers.get(&target) else { return };
+        let prober = Arc::clone(prober);
         let latency = Duration::ZERO;
         let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
         let otherwise = Message::Looked { target: target.clone(), number, look: Look { verdict, latency } };
@@ -98,7 +104,7 @@ impl Agent {
     }
 
     pub(super) fn ask(&self, target: String, gate: Gate) {
-        let answer = |target, yes| Message::Event(Event::Answered { target, gate, yes });
+        let answer = move |target, yes| Message::Event(Event::Answered { target, gate, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {

@@ -146,7 +146,7 @@ impl Agent {
     pub(super) fn carry_out_orders(&mut self) {
         let waiting = match orders::list(&self.folder) {
             Ok(found) => {
-                found.damaged.iter().for_each(|error| log::warn!("{error} (set aside)"));
+                found.refused.iter().for_each(|error| log::warn!("{error} (set aside)"));
                 found.waiting
             }
             Err(error) => {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::outcome::Class;
 
+/// A wake-up that is late by no more than this is no gap, however short the interval.
+const GAP_AT_LEAST: Duration = Duration::from_secs(3);
+
 /// The limits of one target. All spans are validated by `config`; zero is legal where the contract says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -41,6 +44,13 @@ pub struct Limits {
     pub dry_run: bool,
     /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
     pub probe_id: u64,
+}
+
+impl Limits {
+    /// A wake-up that is later than this is a gap: nobody watched.
+    pub fn gap(&self) -> Duration {
+        GAP_AT_LEAST.max(self.interval * 2 + self.timeout)
+    }
 }
 
 /// A question that must be answered with yes before an attempt is made.

@@ -138,6 +138,11 @@ impl TargetState {
         self.incident.is_some() || self.last_class.is_some()
     }
 
+    /// Whether a restart command was found missing.
+    pub fn cannot_be_repaired(&self) -> bool {
+        self.warned.contains(&About::CannotRepair)
+    }
+
     /// The failures counted so far.
     pub fn failures(&self) -> u32 {
         self.streak.map_or(0, |streak| streak.count)

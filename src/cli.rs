@@ -1,0 +1,114 @@
+//! The command line: what can be said, and which verb it is said to.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Notices when a backend is dead, frozen or wrong, repairs it with your own commands, and never makes it worse.
+#[derive(Debug, Parser)]
+#[command(name = "watchdog-agent", bin_name = "watchdog", version, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done or all well, 1 trouble, 2 wrong use or configuration, 3 no watchdog at work, \
+                        4 the machine failed us, 5 another watchdog holds the state folder.")]
+pub struct Line {
+    /// Make one tick: look at each target, repair what is due, exit (for cron)
+    #[arg(long)]
+    pub once: bool,
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What can be said before or after the verb.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The configuration [default: $WATCHDOG_CONFIG, ./watchdog.yaml, ~/watchdog.yaml,
+    /// ~/.config/watchdog/watchdog.yaml]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Say more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Say less
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Decide and record, but run no restart command (with run, --once and start)
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run in the foreground until SIGTERM or SIGINT (the default)
+    Run {
+        /// Detach from whoever has started us, and say so when at work
+        #[arg(long, hide = true)]
+        detached: bool,
+    },
+    /// Detach a watchdog unless one is at work already
+    Start {
+        /// For a line in crontab: say nothing unless one had to be started; leave one that was stopped by hand stopped
+        #[arg(long)]
+        cron: bool,
+    },
+    /// Stop the watchdog that was started
+    Stop,
+    /// Read the configuration and the surroundings, say what would happen, touch nothing
+    Check {
+        /// Look at no target
+        #[arg(long)]
+        offline: bool,
+    },
+    /// How the targets are
+    Status {
+        /// For machines
+        #[arg(long, conflicts_with = "watch")]
+        json: bool,
+        /// Again every two seconds
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Restart nothing for a while
+    Pause {
+        /// The targets [default: all]
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+        /// For how long, 24 h at most
+        #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = pause_length)]
+        length: Duration,
+        /// Run this meanwhile, and end the pause with it
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// End a pause; of a named target also its waits
+    Resume {
+        /// The targets [default: all]
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Watch a real backend freeze and come back, in about 15 seconds
+    Demo {
+        /// Be the backend of the demo, on this file's behalf
+        #[arg(long, hide = true, value_name = "FOLDER")]
+        backend: Option<PathBuf>,
+    },
+    /// Completions for a shell, to be sourced by it
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// A day at most, as the contract has it.
+fn pause_length(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30m or 1h 30m"))?;
+    match length {
+        Duration::ZERO => Err("a pause of no length does nothing".into()),
+        _ if length > Duration::from_secs(86_400) => Err("a pause lasts 24 h at most".into()),
+        _ => Ok(length),
+    }
+}

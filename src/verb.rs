@@ -1,0 +1,144 @@
+//! The subcommands, one module each: they bring the rooms together for one purpose and turn the end into an exit code.
+
+mod check;
+mod completions;
+mod demo;
+mod hung;
+mod pause;
+mod run;
+mod start;
+mod status;
+mod stop;
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::agent::Mode;
+use crate::cli::{Line, Options, Verb};
+use crate::config::{self, Config};
+use crate::logging::Verbosity;
+use crate::store::Folder;
+use crate::terminal::write_line;
+
+/// The contract's exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// Done; nothing is in trouble.
+    Done = 0,
+    /// Some target is in trouble, or something would not work as configured.
+    Trouble = 1,
+    /// Wrong use, or a configuration that is not valid; nothing was done.
+    Usage = 2,
+    /// No watchdog at work.
+    NotRunning = 3,
+    /// The machine failed us.
+    Machine = 4,
+    /// Another watchdog holds the state folder.
+    Held = 5,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> ExitCode {
+        ExitCode::from(code as u8)
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let Line { once, options, verb } = Line::parse();
+    let takes_dry_run = matches!(verb, None | Some(Verb::Run { .. } | Verb::Start { .. }));
+    if options.dry_run && !takes_dry_run {
+        return complain("--dry-run goes with run, --once and start", Code::Usage).into();
+    }
+    if once && !matches!(verb, None | Some(Verb::Run { detached: false })) {
+        return complain("--once is a verb of its own: it goes with no other", Code::Usage).into();
+    }
+    match verb {
+        None | Some(Verb::Run { detached: false }) if once => run::once(&options).into(),
+        None => run::foreground(&options).into(),
+        Some(Verb::Run { detached: false }) => run::foreground(&options).into(),
+        Some(Verb::Run { detached: true }) => run::detached(&options).into(),
+        Some(Verb::Start { cron }) => start::start(&options, cron).into(),
+        Some(Verb::Stop) => stop::stop(&options).into(),
+        Some(Verb::Check { offline }) => check::check(&options, offline).into(),
+        Some(Verb::Status { json, watch }) => status::status(&options, json, watch).into(),
+        Some(Verb::Pause { targets, length, command }) => pause::pause(&options, targets, length, command),
+        Some(Verb::Resume { targets }) => pause::resume(&options, targets).into(),
+        Some(Verb::Demo { backend: None }) => demo::demo().into(),
+        Some(Verb::Demo { backend: Some(folder) }) => demo::backend(&folder).into(),
+        Some(Verb::Completions { shell }) => completions::completions(shell).into(),
+    }
+}
+
+/// Says on standard error why it is not done.
+fn complain(text: &str, code: Code) -> Code {
+    write_line(io::stderr(), &format!("watchdog: {text}"));
+    code
+}
+
+/// Says something on standard output.
+fn say(text: &str) {
+    write_line(io::stdout(), text);
+}
+
+/// A variable of the environment, where it is text.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The configuration that the command line means. `consequence`: what follows where it is not valid.
+fn load(options: &Options, consequence: &str) -> Result<Config, Code> {
+    let found = config::find(options.config.as_deref(), &environment);
+    let loaded = found.and_then(|path| Config::load(&path, &environment));
+    let mut config = loaded.map_err(|errors| {
+        write_line(io::stderr(), &format!("{errors}\n{consequence}"));
+        Code::Usage
+    })?;
+    if options.dry_run {
+        config.set_dry_run();
+    }
+    Ok(config)
+}
+
+/// The state folder that the command line means, with the configuration where there is a valid one. Those who ask a
+/// watchdog that is at work must get their answer also while its configuration is being written.
+fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
+    let found = config::find(options.config.as_deref(), &environment);
+    let named = options.config.is_some() || environment("WATCHDOG_CONFIG").is_some();
+    let config = match found {
+        Err(errors) if named => return Err(complain(&errors.to_string(), Code::Usage)),
+        Err(_) => None,
+        Ok(path) => match Config::load(&path, &environment) {
+            Ok(config) => Some(config),
+            Err(errors) => {
+                let default = "going by the default state folder";
+                write_line(io::stderr(), &format!("{errors}\nthe configuration is not valid; {default}"));
+                None
+            }
+        },
+    };
+    let path: PathBuf = match &config {
+        Some(config) => config.state_dir.clone(),
+        None => config::default_state_dir(&environment).map_err(|errors| complain(&errors.to_string(), Code::Usage))?,
+    };
+    Ok((Folder::at(&path), config))
+}
+
+fn verbosity(options: &Options) -> Verbosity {
+    match (options.verbose, options.quiet) {
+        (true, _) => Verbosity::Verbose,
+        (false, true) => Verbosity::Quiet,
+        (false, false) => Verbosity::Configured,
+    }
+}
+
+/// Whether a person reads along: without a terminal the log goes to its file only.
+fn is_on_terminal(mode: Mode) -> bool {
+    match mode {
+        Mode::Daemon => io::stderr().is_terminal(),
+        Mode::Tick => io::stdout().is_terminal(),
+    }
+}

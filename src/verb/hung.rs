@@ -1,0 +1,70 @@
+//! What to do about a watchdog that holds the lock but gives no sign of life.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock;
+use crate::store::Folder;
+use crate::store::lock::{Holder, prove, read_holder};
+use crate::time::{Span, Wall};
+
+/// A sign of life older than this is doubtful …
+const DOUBTFUL: Duration = Duration::from_secs(120);
+/// … and without another one within this it is a hung watchdog: a live one gives it every 30 s.
+const PATIENCE: Duration = Duration::from_secs(35);
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the holder is hung. Takes up to 35 s to tell where there is doubt: it may be slow, or the wall clock was set.
+pub(super) fn is_hung(folder: &Folder, holder: &Holder) -> bool {
+    let age = |touched: Wall| clock::wall().since(touched).max(touched.since(clock::wall()));
+    if age(holder.touched) <= DOUBTFUL {
+        return false;
+    }
+    let is_same = |now: &Holder| now.pid == holder.pid && now.touched == holder.touched;
+    !wait(PATIENCE, || !read_holder(folder).as_ref().is_some_and(is_same))
+}
+
+/// Ends a hung watchdog: SIGTERM, 5 s, SIGKILL, each only after proof that the pid is the holder's.
+///
+/// # Errors
+/// It still lives, in words.
+pub(super) fn end(folder: &Folder, holder: &Holder) -> Result<(), String> {
+    let silent = Span(clock::wall().since(holder.touched));
+    log::warn!("the watchdog with pid {} has given no sign of life for {silent}: ending it", holder.pid);
+    for (signal, patience) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
+        send(folder, holder, signal);
+        if wait(patience, || !prove(folder, holder)) {
+            return Ok(());
+        }
+    }
+    Err(format!("the watchdog with pid {} is hung and cannot be ended", holder.pid))
+}
+
+/// Sends a signal to the holder, if the pid is still its.
+pub(super) fn send(folder: &Folder, holder: &Holder, signal: Signal) {
+    let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid
+        && prove(folder, holder)
+    {
+        // It has just ended, or is not ours to signal: whoever waits for the effect will see.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Waits until `condition` holds, `patience` at the most; says whether it does.
+pub(super) fn wait(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let began = clock::monotonic();
+    loop {
+        if condition() {
+            return true;
+        }
+        if began.elapsed() >= patience {
+            return false;
+        }
+        thread::sleep(PAUSE);
+    }
+}

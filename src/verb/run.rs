@@ -1,0 +1,206 @@
+//! `run`, `--once` and the detached half of `start`: one agent, three ways to begin and to end.
+
+use std::io::{self, IsTerminal};
+use std::panic;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::setsid;
+
+use crate::agent::{Agent, Ended, Mode, Surroundings};
+use crate::cli::Options;
+use crate::clock;
+use crate::config::Config;
+use crate::logging::{self, Logging};
+use crate::outcome::Verdict;
+use crate::policy::TargetState;
+use crate::store::lock::{self, Holder, Lock, LockError};
+use crate::store::state::peek;
+use crate::store::{Folder, Moment};
+use crate::terminal::write_line;
+
+use super::{Code, complain, hung, is_on_terminal, load, say, verbosity};
+
+const NOTHING_STARTED: &str = "nothing was started";
+/// Between two tries for a lock that a tick holds.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a detached watchdog tells the one who started it.
+pub(super) const READY: &str = "ready";
+/// Another one was faster.
+pub(super) const TAKEN: &str = "taken";
+
+pub(super) fn foreground(options: &Options) -> Code {
+    let (config, folder) = match prepare(options) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
+    };
+    let lock = match acquire_as_daemon(&folder, &config.path) {
+        Ok(lock) => lock,
+        Err(LockError::Held(holder)) => return held(&folder, holder.as_ref()),
+        Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
+    };
+    let logging = start_log(&config, options, Mode::Daemon);
+    work(config, options, Surroundings { folder, lock, logging, news: Box::new(|_| ()) }, || ())
+}
+
+/// The half of `start` that stays: leaves the terminal, and says on standard output when it is at work.
+pub(super) fn detached(options: &Options) -> Code {
+    // A session leader already: then there is nothing to leave.
+    let _ = setsid();
+    let (config, folder) = match prepare(options) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
+    };
+    let lock = match acquire_as_daemon(&folder, &config.path) {
+        Ok(lock) => lock,
+        Err(LockError::Held(_)) => {
+            say(TAKEN);
+            return Code::Done;
+        }
+        Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
+    };
+    let logging = start_log(&config, options, Mode::Daemon);
+    // The folder that we were started in may be one that somebody wants to unmount.
+    let _ = std::env::set_current_dir("/");
+    let around = Surroundings { folder, lock, logging, news: Box::new(|_| ()) };
+    work(config, options, around, || {
+        say(READY);
+        let_go_of_streams();
+    })
+}
+
+/// Standard output and error belong to whoever started us, who waits for their end.
+fn let_go_of_streams() {
+    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
+    // Where this fails they stay open, and writing to them fails later: neither matters to us.
+    let _ = rustix::stdio::dup2_stdin(&null);
+    let _ = rustix::stdio::dup2_stdout(&null);
+    let _ = rustix::stdio::dup2_stderr(&null);
+}
+
+pub(super) fn once(options: &Options) -> Code {
+    let (config, folder) = match prepare(options) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
+    };
+    let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
+        Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Daemon => {
+            if !hung::is_hung(&folder, &holder) {
+                return leave_to_daemon(&folder, &holder);
+            }
+            start_log(&config, options, Mode::Tick);
+            if let Err(error) = hung::end(&folder, &holder) {
+                return complain(&error, Code::Held);
+            }
+            say(&format!("The watchdog (pid {}) was hung. I have ended it and do its work now.", holder.pid));
+            Lock::try_acquire(&folder, lock::Mode::Once, &config.path)
+        }
+        other => other,
+    };
+    let lock = match lock {
+        Ok(lock) => lock,
+        Err(LockError::Held(_)) => return Code::Done,
+        Err(LockError::Io(error)) => return complain(&format!("{error} (nothing was done)"), Code::Machine),
+    };
+    tick(config, options, folder, lock)
+}
+
+fn tick(config: Config, options: &Options, folder: Folder, lock: Lock) -> Code {
+    let logging = start_log(&config, options, Mode::Tick);
+    let on_terminal = is_on_terminal(Mode::Tick);
+    let silent = options.quiet || (on_terminal && logging.is_some());
+    let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(say) };
+    let around = Surroundings { folder, lock, logging, news };
+    let ended = match Agent::new(Mode::Tick, config, options.dry_run, around) {
+        Ok(agent) => agent.run(),
+        Err(error) => return complain(&format!("{error} (nothing was done)"), Code::Machine),
+    };
+    if on_terminal && !options.quiet {
+        ended.targets.iter().filter(|(_, state)| state.condition.is_trouble()).for_each(|(name, state)| {
+            let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
+            say(&format!("{name} is {}: {detail}", state.condition.as_str()));
+        });
+    }
+    tick_code(&ended)
+}
+
+fn tick_code(ended: &Ended) -> Code {
+    let is_unknown = |state: &TargetState| {
+        state.last_look.as_ref().is_none_or(|look| matches!(look.verdict, Verdict::Unknown { .. }))
+    };
+    if ended.unsaved || ended.targets.iter().all(|(_, state)| is_unknown(state)) {
+        return Code::Machine;
+    }
+    trouble(ended.targets.iter().map(|(_, state)| state))
+}
+
+fn trouble<'a>(mut states: impl Iterator<Item = &'a TargetState>) -> Code {
+    if states.any(|state| state.condition.is_trouble()) { Code::Trouble } else { Code::Done }
+}
+
+/// A daemon is at work: its state is the answer.
+fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Code {
+    let boot_id = clock::boot_id();
+    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+    if io::stdout().is_terminal() {
+        say(&format!("a watchdog is at work already (pid {}): this tick is left to it", holder.pid));
+    }
+    match peek(folder, &moment) {
+        Ok(saved) => trouble(saved.iter().flat_map(|saved| saved.policy.targets.values())),
+        Err(error) => complain(&error.to_string(), Code::Machine),
+    }
+}
+
+fn prepare(options: &Options) -> Result<(Config, Folder), Code> {
+    let config = load(options, NOTHING_STARTED)?;
+    let folder = Folder::open(&config.state_dir);
+    let folder = folder.map_err(|error| complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine))?;
+    Ok((config, folder))
+}
+
+/// The lock, once a tick that holds it is over and a hung watchdog that holds it is ended.
+fn acquire_as_daemon(folder: &Folder, config: &Path) -> Result<Lock, LockError> {
+    loop {
+        match Lock::try_acquire(folder, lock::Mode::Daemon, config) {
+            Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Once => thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+}
+
+fn held(folder: &Folder, holder: Option<&Holder>) -> Code {
+    let who = match holder {
+        Some(Holder { pid, config, .. }) => format!("a watchdog with pid {pid} and configuration {}", config.display()),
+        None => "a watchdog that does not say who it is (in another container?)".into(),
+    };
+    complain(&format!("{who} holds {} ({NOTHING_STARTED})", folder.path().display()), Code::Held)
+}
+
+fn start_log(config: &Config, options: &Options, mode: Mode) -> Option<Logging> {
+    let started = logging::start(&config.log, is_on_terminal(mode), verbosity(options), clock::zone());
+    panic::set_hook(Box::new(|bug| log::error!("a bug in the watchdog: {bug}")));
+    started.ok()
+}
+
+fn work(config: Config, options: &Options, around: Surroundings, at_work: impl FnOnce()) -> Code {
+    if let Err(error) = lock::clear_stopped(&around.folder) {
+        log::warn!("{error} (start --cron will not start it again)");
+    }
+    let (count, path) = (config.targets.len(), config.path.clone());
+    let dry = if options.dry_run { ", in a dry run" } else { "" };
+    let agent = match Agent::new(Mode::Daemon, config, options.dry_run, around) {
+        Ok(agent) => agent,
+        Err(error) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
+    };
+    let targets = if count == 1 { "1 target".into() } else { format!("{count} targets") };
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    log::info!("watchdog {version} at work (pid {pid}): {targets} of {}{dry}", path.display());
+    at_work();
+    match agent.run() {
+        Ended { displaced: true, .. } => Code::Held,
+        Ended { .. } => Code::Done,
+    }
+}
+

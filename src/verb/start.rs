@@ -1,0 +1,148 @@
+//! `start`: one watchdog detached, however often it is called. One line in crontab so covers the reboot, the crash and
+//! the hang of the watchdog itself.
+
+use std::io::{self, BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::cli::Options;
+use crate::clock;
+use crate::config::Config;
+use crate::store::lock::{Holder, Mode, read_holder, stopped_by_hand};
+use crate::store::state::peek;
+use crate::store::{Folder, Moment};
+use crate::time::{Span, Wall};
+
+use super::run::{READY, TAKEN};
+use super::{Code, check, complain, hung, load, say};
+
+pub(super) fn start(options: &Options, cron: bool) -> Code {
+    let config = match load(options, "nothing was started") {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let folder = Folder::at(&config.state_dir);
+    if cron && stopped_by_hand(&folder).is_some() {
+        return Code::Done;
+    }
+    let before = last_sign(&folder);
+    let mut hung_pid = None;
+    if let Some(holder) = read_holder(&folder).filter(|holder| holder.mode == Mode::Daemon) {
+        if !hung::is_hung(&folder, &holder) {
+            return already(&holder, &config, cron);
+        }
+        if let Err(error) = hung::end(&folder, &holder) {
+            return complain(&error, Code::Machine);
+        }
+        hung_pid = Some(holder.pid);
+    }
+    match detach(options) {
+        Ok(Started::AtWork(pid)) => {
+            say(&if cron { mail(&config, pid, hung_pid, before) } else { started(&config, pid, hung_pid) });
+            Code::Done
+        }
+        Ok(Started::Taken) => match read_holder(&folder) {
+            Some(holder) => already(&holder, &config, cron),
+            None => Code::Done,
+        },
+        Ok(Started::Failed(code)) => code,
+        Err(error) => complain(&format!("cannot start a watchdog: {error}"), Code::Machine),
+    }
+}
+
+fn already(holder: &Holder, config: &Config, cron: bool) -> Code {
+    if cron {
+        return Code::Done;
+    }
+    let other = if holder.config == config.path { String::new() } else { format!(" with {}", holder.config.display()) };
+    say(&format!("a watchdog is at work already (pid {}){other}; status shows how the targets are", holder.pid));
+    Code::Done
+}
+
+fn started(config: &Config, pid: u32, hung: Option<u32>) -> String {
+    let instead = hung.map_or_else(String::new, |hung| format!(" in the place of {hung}, which was hung"));
+    format!("watchdog started (pid {pid}){instead}; its log: {}", config.log.file.display())
+}
+
+enum Started {
+    AtWork(u32),
+    /// Another start was faster.
+    Taken,
+    /// It has said why itself.
+    Failed(Code),
+}
+
+/// Starts this program once more, detached, and waits until it says that it is at work.
+fn detach(options: &Options) -> io::Result<Started> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["run", "--detached"]);
+    if let Some(config) = &options.config {
+        command.arg("--config").arg(config);
+    }
+    let flags = [(options.verbose, "--verbose"), (options.quiet, "--quiet"), (options.dry_run, "--dry-run")];
+    command.args(flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let pid = child.id();
+    match first_line(&mut child).as_deref() {
+        Some(READY) => Ok(Started::AtWork(pid)),
+        Some(TAKEN) => {
+            child.wait()?;
+            Ok(Started::Taken)
+        }
+        _ => {
+            let code = child.wait()?.code();
+            Ok(Started::Failed(if code == Some(2) { Code::Usage } else { Code::Machine }))
+        }
+    }
+}
+
+fn first_line(child: &mut Child) -> Option<String> {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take()?).read_line(&mut line).ok()?;
+    Some(line.trim_end().to_string())
+}
+
+/// When somebody last watched, before this start.
+fn last_sign(folder: &Folder) -> Option<Wall> {
+    let boot_id = clock::boot_id();
+    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+    peek(folder, &moment).ok().flatten().and_then(|saved| saved.last_seen)
+}
+
+/// What cron mails: what had to be done, what it means, and what to do if it comes again.
+fn mail(config: &Config, pid: u32, hung: Option<u32>, before: Option<Wall>) -> String {
+    let (wall, zone) = (clock::wall(), clock::zone());
+    let booted = wall.shifted(-clock::now().as_ms());
+    let what = match (hung, before) {
+        (Some(hung), _) => format!("The watchdog was hung (pid {hung}). I ended it and started another (pid {pid})."),
+        (None, Some(_)) => format!("The watchdog was not running. It is again (pid {pid})."),
+        (None, None) => return format!("The watchdog was not running yet. It is now (pid {pid}).{}", answers(config)),
+    };
+    let last = before.map_or_else(String::new, |at| {
+        let ago = Span(wall.since(at));
+        let rebooted = match at < booted {
+            true => format!("the machine was rebooted at {}", zone.time_of_day(booted)),
+            false => "the machine was not rebooted".into(),
+        };
+        format!(" Last sign of life {}, {ago} ago; {rebooted}.", zone.time_of_day(at))
+    });
+    let mut text = format!("{what}{last}\nNobody watched in between.{}", answers(config));
+    text += " You get this mail only when I had to start.\n";
+    text += "If it comes daily, your host kills background programs. Use this line instead, nothing stays running then:\n";
+    text + &format!("  {}", check::crontab_line(config, "*/5 * * * *", "--once"))
+}
+
+/// How the targets are now; the troubled ones by name where there are many.
+fn answers(config: &Config) -> String {
+    let looks = check::look_at_all(config);
+    let (good, bad): (Vec<_>, Vec<_>) = looks.iter().partition(|(_, look)| look.verdict.is_healthy());
+    let mut text = String::new();
+    match good.as_slice() {
+        [] => {}
+        [(name, look)] => text += &format!(" {name} answers now ({}).", check::in_words(look)),
+        many => text += &format!(" {} of {} targets are in order now.", many.len(), looks.len()),
+    }
+    for (name, look) in bad.iter().take(5) {
+        text += &format!(" {name} is in trouble now ({}).", check::in_words(look));
+    }
+    text
+}

@@ -1,0 +1,95 @@
+//! `status`: how the targets are, from the state that the watchdog keeps; from a live one as of now.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::cli::Options;
+use crate::clock;
+use crate::store::lock::{Holder, Mode, read_holder};
+use crate::store::state::{Saved, peek};
+use crate::store::{Error, Folder, Moment, orders};
+use crate::terminal::write_line;
+use crate::view::status::Status;
+
+use super::{Code, complain, environment, hung, say, state_folder};
+
+/// A live watchdog writes its state within this when asked to; longer, and what it wrote last must do.
+const PATIENCE: Duration = Duration::from_secs(1);
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Clears a terminal and moves to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+pub(super) fn status(options: &Options, json: bool, watch: bool) -> Code {
+    let folder = match state_folder(options) {
+        Ok((folder, _)) => folder,
+        Err(code) => return code,
+    };
+    loop {
+        let status = match read(&folder) {
+            Ok(status) => status,
+            Err(error) => return complain(&error.to_string(), Code::Machine),
+        };
+        let text = if json { status.json().to_string() } else { status.text() };
+        if !watch {
+            say(&text);
+            return code(&status);
+        }
+        if !write_line(io::stdout(), &format!("{CLEAR}{text}")) {
+            return code(&status);
+        }
+        thread::sleep(WATCH_EVERY);
+    }
+}
+
+fn code(status: &Status) -> Code {
+    match (status.is_current(), status.is_trouble()) {
+        (false, _) => Code::NotRunning,
+        (true, true) => Code::Trouble,
+        (true, false) => Code::Done,
+    }
+}
+
+/// What is known now, by the watchdog at work where there is one.
+pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
+    let holder = read_holder(folder);
+    let saved = match &holder {
+        Some(holder) if holder.mode == Mode::Daemon => ask(folder, holder)?,
+        Some(_) | None => look(folder)?,
+    };
+    let mut status = Status {
+        saved: saved.unwrap_or_default(),
+        holder,
+        now: clock::now(),
+        wall: clock::wall(),
+        zone: clock::zone(),
+        home: environment("HOME").map(Into::into),
+    };
+    status.heed(&orders::peek(folder));
+    Ok(status)
+}
+
+/// Has a live watchdog write its state, and reads it.
+fn ask(folder: &Folder, holder: &Holder) -> Result<Option<Saved>, Error> {
+    let asked = clock::wall();
+    hung::send(folder, holder, Signal::USR1);
+    let mut saved = look(folder)?;
+    let is_new = |saved: &Option<Saved>| saved.as_ref().and_then(|saved| saved.last_seen) >= Some(asked);
+    hung::wait(PATIENCE, || {
+        if !is_new(&saved)
+            && let Ok(found) = look(folder)
+        {
+            saved = found;
+        }
+        is_new(&saved)
+    });
+    Ok(saved)
+}
+
+fn look(folder: &Folder) -> Result<Option<Saved>, Error> {
+    let boot_id = clock::boot_id();
+    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+    Ok(peek(folder, &moment)?.map(|saved| *saved))
+}

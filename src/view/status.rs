@@ -1,0 +1,298 @@
+//! How the targets are: a table for people, JSON for machines.
+//! It must never let an old answer look like a new one, nor round a percentage up.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::outcome::{Class, Verdict};
+use crate::policy::{Condition, LastLook, TargetState, spent};
+use crate::store::lock::{Holder, Mode};
+use crate::store::orders::Order;
+use crate::store::state::{Saved, Shown};
+use crate::terminal::escaped;
+use crate::time::{Span, Timestamp, Wall, Zone};
+use crate::view::story::reason;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What is known at the moment of asking.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The state as it was last saved, its times on the present boot clock.
+    pub saved: Saved,
+    /// Who holds the lock.
+    pub holder: Option<Holder>,
+    /// Now.
+    pub now: Timestamp,
+    /// Now, for people.
+    pub wall: Wall,
+    /// The local time zone.
+    pub zone: Zone,
+    /// Shown as `~`.
+    pub home: Option<PathBuf>,
+}
+
+impl Status {
+    /// Lets orders that nobody has carried out yet show already.
+    pub fn heed(&mut self, orders: &[Order]) {
+        for order in orders {
+            let (targets, paused_until) = match order {
+                Order::Pause { targets, until } => (targets, Some(*until)),
+                Order::Resume { targets, .. } => (targets, None),
+            };
+            let until = paused_until.map(|until| self.now.shifted(until.as_ms() - self.wall.as_ms()));
+            let meant = |name: &String| targets.as_ref().is_none_or(|targets| targets.contains(name));
+            for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
+                state.paused_until = until.filter(|until| *until > self.now);
+                state.condition = match state.condition {
+                    _ if state.paused_until.is_some() => Condition::Paused,
+                    Condition::Paused => Condition::Starting,
+                    condition => condition,
+                };
+            }
+        }
+    }
+
+    /// The last sign of life.
+    fn last_seen(&self) -> Option<Wall> {
+        let touched = self.holder.as_ref().map(|holder| holder.touched);
+        touched.max(self.saved.last_seen)
+    }
+
+    /// Whether somebody watches: what stands here is of now, and not of some time ago.
+    pub fn is_current(&self) -> bool {
+        let daemon = self.holder.as_ref().is_some_and(|holder| holder.mode == Mode::Daemon);
+        let saved = Saved { last_seen: self.last_seen(), stopped: self.saved.stopped && !daemon, ..self.saved.clone() };
+        saved.lately(self.wall)
+    }
+
+    /// Whether a target is in trouble.
+    pub fn is_trouble(&self) -> bool {
+        self.targets().iter().any(|target| target.state.condition.is_trouble())
+    }
+
+    /// The targets of the configuration, in its order.
+    fn targets(&self) -> Vec<Target<'_>> {
+        let known = &self.saved.policy.targets;
+        let target = |(name, shown)| Some(Target { name, shown, state: known.get(name)?, status: self });
+        let mut targets: Vec<Target<'_>> = self.saved.shown.iter().filter_map(target).collect();
+        targets.sort_by_key(|target| target.shown.order);
+        targets
+    }
+
+    fn on_wall(&self, at: Timestamp) -> Wall {
+        self.wall.shifted(at.as_ms().saturating_sub(self.now.as_ms()))
+    }
+
+    /// `03:22`, with the day where it is another.
+    fn clock_time(&self, at: Timestamp) -> String {
+        let at = self.on_wall(at);
+        match self.zone.day(at) == self.zone.day(self.wall) {
+            true => self.zone.hour_minute(at),
+            false => format!("{} {}", self.zone.day(at), self.zone.hour_minute(at)),
+        }
+    }
+
+    /// For machines.
+    pub fn json(&self) -> Value {
+        let daemon = self.holder.as_ref().filter(|holder| holder.mode == Mode::Daemon);
+        let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "at": self.wall.rfc3339(),
+            "watchdog": {
+                "running": self.is_current(),
+                "pid": daemon.or(self.holder.as_ref()).map(|holder| holder.pid),
+                "mode": mode.map(Mode::as_str),
+                "last_seen": self.last_seen().map(Wall::rfc3339),
+            },
+            "targets": self.targets().iter().map(Target::json).collect::<Vec<Value>>(),
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let targets = self.targets();
+        let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST LOOK", "24 H", "30 D"].map(String::from)];
+        rows.extend(targets.iter().map(Target::row));
+        let widths: Vec<usize> = (0..6).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
+        let mut lines = Vec::new();
+        for (index, row) in rows.iter().enumerate() {
+            let cells = row.iter().zip(&widths).map(|(cell, width_of)| {
+                format!("{cell}{}", " ".repeat(width_of.saturating_sub(width(cell))))
+            });
+            lines.push(cells.collect::<Vec<String>>().join("  ").trim_end().to_string());
+            let note = index.checked_sub(1).and_then(|index| targets[index].note());
+            lines.extend(note.map(|note| format!("  {note}")));
+        }
+        if targets.is_empty() {
+            lines = vec!["No watchdog has looked at anything here yet.".into()];
+        }
+        lines.push(self.about_us());
+        lines.extend(self.places());
+        lines.join("\n")
+    }
+
+    fn about_us(&self) -> String {
+        let seen = self.last_seen().map(|at| Span(self.wall.since(at)));
+        let us = format!("watchdog {}", env!("CARGO_PKG_VERSION"));
+        let repairs = self.could_repair();
+        match (&self.holder, seen) {
+            (Some(holder), Some(seen)) if holder.mode == Mode::Daemon && self.is_current() => {
+                format!("{us} runs (pid {}, alive {seen} ago){repairs}", holder.pid)
+            }
+            (Some(holder), Some(seen)) if holder.mode == Mode::Daemon => {
+                format!("{us} is HUNG (pid {}, no sign of life for {seen}): watchdog start replaces it", holder.pid)
+            }
+            (_, Some(seen)) if self.is_current() && self.saved.mode == Some(Mode::Once) => {
+                format!("{us} comes by cron, last {seen} ago{repairs}")
+            }
+            (_, Some(seen)) => format!("NOBODY IS WATCHING: the last sign of life is {seen} old; what stands above too"),
+            (_, None) => "NOBODY IS WATCHING: start one with watchdog start".into(),
+        }
+    }
+
+    fn could_repair(&self) -> String {
+        let Some(checked) = self.saved.checked else { return String::new() };
+        let cannot = self.targets().iter().any(|target| target.state.cannot_be_repaired());
+        let answer = if cannot { "NO" } else { "yes" };
+        format!(" · could repair: {answer}, checked {} ago", Span(self.wall.since(checked)))
+    }
+
+    fn places(&self) -> Option<String> {
+        let (config, log) = (self.saved.config.as_ref()?, self.saved.log.as_ref()?);
+        Some(format!("config {} · log {}", self.at_home(config), self.at_home(log)))
+    }
+
+    fn at_home(&self, path: &Path) -> String {
+        let below = self.home.as_ref().and_then(|home| path.strip_prefix(home).ok());
+        below.map_or_else(|| path.display().to_string(), |below| format!("~/{}", below.display()))
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+struct Target<'a> {
+    name: &'a String,
+    shown: &'a Shown,
+    state: &'a TargetState,
+    status: &'a Status,
+}
+
+impl Target<'_> {
+    fn uptime(&self, last: Duration) -> Option<f64> {
+        self.status.saved.history.get(self.name)?.uptime(last, self.status.wall)
+    }
+
+    fn json(&self) -> Value {
+        let (state, status) = (self.state, self.status);
+        let time = |at: Timestamp| status.on_wall(at).rfc3339();
+        let window = Duration::from_millis(self.shown.window_ms);
+        let starts = state.real.starts.iter().copied();
+        let look = |look: &LastLook| {
+            let detail = Some(look.verdict.detail()).filter(|_| !look.verdict.is_healthy());
+            json!({
+                "at": time(look.at),
+                "verdict": look.verdict.as_str(),
+                "latency_ms": look.latency_ms,
+                "class": look.verdict.class().map(Class::as_str),
+                "detail": detail,
+            })
+        };
+        json!({
+            "name": self.name,
+            "state": state.condition.as_str(),
+            "since": state.since.map(time),
+            "streak": state.failures(),
+            "dry_run": self.shown.dry_run,
+            "last_probe": state.last_look.as_ref().map(look),
+            "attempt": state.real.episode.map_or(0, |episode| episode.attempts),
+            "attempts_in_window": spent(starts, status.now, window),
+            "waiting": {
+                "why": state.waiting.map(|waiting| waiting.why.as_str()),
+                "until": state.waiting.and_then(|waiting| waiting.until).map(time),
+            },
+            "paused_until": state.paused_until.map(time),
+            "incident": state.incident.as_ref().map(|incident| incident.id.as_str()),
+            "uptime_24h": self.uptime(DAY),
+            "uptime_30d": self.uptime(DAY * 30),
+        })
+    }
+
+    fn row(&self) -> [String; 6] {
+        let (state, status) = (self.state, self.status);
+        let since = state.since.map_or_else(String::new, |since| {
+            let at = status.on_wall(since);
+            let when = match status.zone.day(at) == status.zone.day(status.wall) {
+                true => status.zone.hour_minute(at),
+                false => status.zone.day(at),
+            };
+            format!("{when} ({})", rough(status.now.since(since)))
+        });
+        let look = state.last_look.as_ref().map_or_else(
+            || "none yet".into(),
+            |look| format!("{}, {} ago", seen(look), rough(status.now.since(look.at))),
+        );
+        let state_word = state.condition.as_str().to_string();
+        [self.name.clone(), state_word, since, look, percent(self.uptime(DAY)), percent(self.uptime(DAY * 30))]
+    }
+
+    /// What else there is to say of it, where it is not simply in order.
+    fn note(&self) -> Option<String> {
+        let state = self.state;
+        let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
+        let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {
+            0 => String::new(),
+            1 => "restarted once without success; ".into(),
+            times => format!("restarted {times} times without success; "),
+        };
+        let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
+        match state.condition {
+            Condition::Paused => Some(format!("paused until {}", self.status.clock_time(state.paused_until?))),
+            Condition::Failing if state.failures() > 0 => {
+                Some(format!("{} of {} bad in a row", state.failures(), self.shown.threshold))
+            }
+            Condition::Recovering => Some(format!("{tried}counting anew{dry}")),
+            Condition::Down if !self.shown.repairs => Some("no restart command: it is only watched".into()),
+            Condition::Down => Some(match state.waiting {
+                Some(waiting) => {
+                    let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
+                    format!("{tried}not restarted: {}{until}{dry}", reason(waiting.why, &self.shown.depends_on))
+                }
+                None => format!("{tried}a restart is due or under way{dry}"),
+            }),
+            Condition::Starting | Condition::Healthy | Condition::Failing => None,
+        }
+    }
+}
+
+/// A span without what nobody wants to know of a long one.
+fn rough(span: Duration) -> Span {
+    Span(match span.as_secs() {
+        0..60 => Duration::from_secs(span.as_secs()).max(Duration::from_secs(1)),
+        60..3_600 => Duration::from_secs(span.as_secs() / 60 * 60),
+        seconds => Duration::from_secs(seconds),
+    })
+}
+
+fn seen(look: &LastLook) -> String {
+    let cut = |text: &str| escaped(text).chars().take(40).collect::<String>();
+    match &look.verdict {
+        Verdict::Healthy { detail } => format!("{} in {} ms", cut(detail), look.latency_ms),
+        Verdict::Unhealthy { class: Class::Status | Class::Body | Class::Exit, detail } => cut(detail),
+        Verdict::Unhealthy { class, .. } => class.to_string(),
+        Verdict::Unknown { .. } => "unknown".into(),
+    }
+}
+
+/// Never rounded up: `uptime` is cut to four decimals already.
+fn percent(uptime: Option<f64>) -> String {
+    let Some(uptime) = uptime else { return "–".into() };
+    let digits = format!("{:.2}", uptime * 100.0);
+    let short = digits.trim_end_matches('0').trim_end_matches('.');
+    format!("{short} %")
+}
