@@ -3,10 +3,42 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::policy::Limits;
+
+mod tree;
+
+mod way;
+
+mod error;
+
+mod units;
+
+mod whereabouts;
+
+mod access;
+
+mod variables;
+
+mod reading;
+
+mod url;
+
+mod probes;
+
+mod targets;
+
+mod together;
+
+mod file;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::Errors;
+pub use whereabouts::{default_state_dir, find};
 
 /// A configuration in which everything was found valid.
 #[derive(Clone, Debug)]
@@ -23,6 +55,26 @@ pub struct Config {
     pub env: Vec<(String, Hidden)>,
     /// In the order of the file; at least one.
     pub targets: Vec<Target>,
+}
+
+impl Config {
+    /// Reads the file at `path`, which is shown in errors as it is given here. `environment` is what `${NAME}` and
+    /// `$HOME` are looked up in.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, others could have written it, or something in it is not valid. Everything that can be told
+    /// at once is told. Nothing was changed then, and the caller says what follows from that.
+    pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
+        file::load(path, environment)
+    }
+
+    /// Decide and record, but run no restart command: `--dry-run`, for all targets.
+    pub fn set_dry_run(&mut self) {
+        for target in &mut self.targets {
+            target.limits.dry_run = true;
+        }
+    }
 }
 
 /// Where the log goes and how much of it is kept.
@@ -63,7 +115,7 @@ pub struct Rung {
 }
 
 /// A command as the operator wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CommandLine {
     /// A string: run by `sh -c`.
     Shell(String),

@@ -1,0 +1,205 @@
+//! Who else could have written the files that we are about to obey.
+//! Only a file that nobody but its reader and root can change may say what is run.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// Bytes of a configuration and of a file of variables.
+const MOST: u64 = 1 << 20;
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// It is a configuration: whoever its permissions let.
+    Anyone,
+    /// It holds secrets: its owner only.
+    Owner,
+}
+
+/// Reads a text of at most 1 MiB that nobody else could have written. The errors name the path and what mends it.
+pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>> {
+    let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), plain(&error))];
+    let file = open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(vec![format!("cannot read {}: it is not a regular file", path.display())]);
+    }
+    let complaints = complaints(path, &metadata, readers).map_err(failed)?;
+    if !complaints.is_empty() {
+        return Err(complaints);
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST {
+        return Err(vec![format!("cannot read {}: it is larger than 1 MiB", path.display())]);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        vec![format!("{}:{line}: not UTF-8 text", path.display())]
+    })
+}
+
+/// Without waiting for a writer, should it be a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// The reason without the number that std puts after it.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// What is wrong with the file and with every folder through which it is reached by name: of a link, both.
+fn complaints(path: &Path, file: &Metadata, readers: Readers) -> io::Result<Vec<String>> {
+    let me = rustix::process::geteuid().as_raw();
+    let mut complaints = Facts::of(file).complaints(path, me, readers);
+    let mut folders = vec![folder_of(&std::path::absolute(path)?), folder_of(&path.canonicalize()?)];
+    folders.dedup();
+    for folder in folders {
+        complaints.extend(Facts::of(&folder.metadata()?).complaints(&folder, me, Readers::Anyone));
+    }
+    Ok(complaints)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(path).to_path_buf()
+}
+
+/// What matters of a file's or a folder's metadata.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    mode: u32,
+    owner: u32,
+    is_folder: bool,
+}
+
+impl Facts {
+    fn of(metadata: &Metadata) -> Self {
+        Facts { mode: metadata.mode(), owner: metadata.uid(), is_folder: metadata.is_dir() }
+    }
+
+    /// For the user `me`. In a sticky folder such as /tmp a file can be replaced by its owner, the folder's owner
+    /// and root only, so it does not matter who else can write to it.
+    fn complaints(self, path: &Path, me: u32, readers: Readers) -> Vec<String> {
+        let shown = path.display();
+        let mut complaints = Vec::new();
+        let sticky = self.is_folder && self.mode & 0o1000 != 0;
+        if self.mode & 0o002 != 0 && !sticky {
+            complaints.push(format!("anyone can write to {shown}; mend it with: chmod o-w {shown}"));
+        }
+        if me == 0 && self.mode & 0o020 != 0 && !sticky {
+            let mend = format!("mend it with: chmod g-w {shown}");
+            complaints.push(format!("its group can write to {shown}, which root is to obey; {mend}"));
+        }
+        if self.owner != me && self.owner != 0 {
+            let mend = format!("mend it with: chown {me} {shown}");
+            complaints.push(format!("{shown} belongs to user {}, neither to you nor to root; {mend}", self.owner));
+        }
+        if readers == Readers::Owner && self.mode & 0o177 != 0 {
+            complaints.push(format!("{shown} is for secrets, and others may use it; mend it with: chmod 600 {shown}"));
+        }
+        complaints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::config::tests::private_folder;
+
+    #[track_caller]
+    fn check(mode: u32, owner: u32, is_folder: bool, me: u32, expected: &[&str]) {
+        let found = Facts { mode, owner, is_folder }.complaints(Path::new("/x"), me, Readers::Anyone);
+        let mends: Vec<&str> = found.iter().filter_map(|complaint| complaint.rsplit(": ").next()).collect();
+        assert_eq!(mends, expected, "mode {mode:o}, owner {owner}, user {me}");
+    }
+
+    #[test]
+    fn only_its_reader_and_root_may_write_to_it() {
+        check(0o644, 7, false, 7, &[]);
+        check(0o664, 7, false, 7, &[]);
+        check(0o644, 0, false, 7, &[]);
+        check(0o646, 7, false, 7, &["chmod o-w /x"]);
+        check(0o1646, 7, false, 7, &["chmod o-w /x"]);
+        check(0o664, 0, false, 0, &["chmod g-w /x"]);
+        check(0o644, 8, false, 7, &["chown 7 /x"]);
+        check(0o644, 7, false, 0, &["chown 0 /x"]);
+        check(0o777, 7, true, 0, &["chmod o-w /x", "chmod g-w /x", "chown 0 /x"]);
+        check(0o1777, 0, true, 7, &[]);
+        check(0o1777, 0, true, 0, &[]);
+        check(0o1777, 8, true, 7, &["chown 7 /x"]);
+    }
+
+    /// Reads `name` in a folder that `prepare` has filled.
+    #[track_caller]
+    fn reads(name: &str, readers: Readers, prepare: impl FnOnce(&Path), expected: Result<&str, &str>) {
+        let folder = private_folder();
+        prepare(folder.path());
+        let found = read(&folder.path().join(name), readers).map_err(|complaints| complaints.join("; "));
+        match (found, expected) {
+            (Ok(text), Ok(expected)) => assert_eq!(text, expected),
+            (Err(told), Err(expected)) => {
+                assert!(told.contains(expected) && told.contains(name), "{told}");
+            }
+            (found, _) => panic!("{found:?}, not {expected:?}"),
+        }
+    }
+
+    fn write(path: &Path, bytes: &[u8], mode: u32) {
+        fs::write(path, bytes).expect("written");
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("permissions set");
+    }
+
+    #[test]
+    fn files_are_read_where_they_are_safe() {
+        let w = "w.yaml";
+        reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a", 0o644), Ok("a"));
+        reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a", 0o646), Err("anyone can write to"));
+        reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o600), Ok("a"));
+        reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o400), Ok("a"));
+        reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o640), Err("chmod 600"));
+        reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o604), Err("chmod 600"));
+        reads(w, Readers::Anyone, |_| (), Err("no such file"));
+        reads(w, Readers::Anyone, |folder| fs::create_dir(folder.join(w)).expect("made"), Err("not a regular file"));
+        reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a\n\xff", 0o644), Err(":2: not UTF-8"));
+        let large = vec![b'a'; (1 << 20) + 1];
+        reads(w, Readers::Anyone, |folder| write(&folder.join(w), &large, 0o644), Err("larger than 1 MiB"));
+        reads(
+            w,
+            Readers::Anyone,
+            |folder| write(&folder.join(w), &large[1..], 0o644),
+            Ok(str::from_utf8(&large[1..]).expect("text")),
+        );
+    }
+
+    #[test]
+    fn a_pipe_does_not_hold_us_up() {
+        let make = |folder: &Path| {
+            let pipe = std::process::Command::new("mkfifo").arg(folder.join("w.yaml")).status().expect("mkfifo");
+            assert!(pipe.success());
+        };
+        reads("w.yaml", Readers::Anyone, make, Err("not a regular file"));
+    }
+
+    #[test]
+    fn a_link_does_not_hide_an_open_folder() {
+        let make = |folder: &Path| {
+            let open = folder.join("w.yaml-is-here");
+            fs::create_dir(&open).expect("made");
+            write(&open.join("real"), b"a", 0o644);
+            fs::set_permissions(&open, Permissions::from_mode(0o777)).expect("permissions set");
+            symlink(open.join("real"), folder.join("w.yaml")).expect("linked");
+        };
+        reads("w.yaml", Readers::Anyone, make, Err("anyone can write to"));
+    }
+}

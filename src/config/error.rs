@@ -1,0 +1,378 @@
+//! What is wrong with a configuration, told so that it can be mended: place, line, caret, advice.
+//! It must never show a secret: errors go to the log and into mails too. Values from the environment never get here;
+//! of the file's own text only what the complaint is about is shown, and what is plainly no secret.
+
+use std::fmt;
+
+use super::tree::{At, Node, Place, SyntaxError, Value, locate};
+use super::units;
+use super::way::Found;
+
+/// Complaints that are shown at once; a mistake in `defaults` must not fill the screen a thousand times.
+const SHOWN: usize = 20;
+
+/// Everything that was found wrong with a configuration; at least one complaint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors {
+    complaints: Vec<String>,
+    more: usize,
+}
+
+impl Errors {
+    /// One complaint that has no place in a file.
+    pub(super) fn one(complaint: impl Into<String>) -> Self {
+        Errors { complaints: vec![complaint.into()], more: 0 }
+    }
+
+    /// Several that have none; at least one.
+    pub(super) fn several(complaints: Vec<String>) -> Self {
+        Errors { complaints, more: 0 }
+    }
+
+    /// The same after `others`, which may be the cause.
+    pub(super) fn after(self, others: Vec<String>) -> Self {
+        Errors { complaints: [others, self.complaints].concat(), more: self.more }
+    }
+
+    /// For one line of a log: the first complaint without its picture, and how many more there are.
+    pub fn summary(&self) -> String {
+        let first = self.complaints.first().and_then(|complaint| complaint.lines().next()).unwrap_or_default();
+        match self.complaints.len() + self.more {
+            0 | 1 => first.to_owned(),
+            count => format!("{first} (and {} more)", count - 1),
+        }
+    }
+}
+
+impl fmt::Display for Errors {
+    /// One complaint after the other, without a line break at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.complaints.join("\n"))?;
+        match self.more {
+            0 => Ok(()),
+            1 => f.write_str("\nand 1 more error"),
+            more => write!(f, "\nand {more} more errors"),
+        }
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Something wrong at one place.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Problem {
+    pub(super) at: At,
+    /// Of a value what it does wrong (`has no unit`), the value's key comes before it; of a key all there is to say.
+    pub(super) message: String,
+    /// What to do, or what is allowed.
+    pub(super) advice: String,
+}
+
+/// A file that was read, to show lines of.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// The file as the operator named it.
+    pub(super) file: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    /// Tells of all problems in the order of the file, of each once.
+    pub(super) fn errors(self, root: &Node, mut problems: Vec<Problem>) -> Errors {
+        problems.sort();
+        problems.dedup();
+        let more = problems.len().saturating_sub(SHOWN);
+        problems.truncate(SHOWN);
+        Errors { complaints: problems.iter().map(|problem| self.problem(root, problem)).collect(), more }
+    }
+
+    /// Tells why the text is no YAML.
+    pub(super) fn syntax(self, error: &SyntaxError) -> Errors {
+        let line = self.line(error.place);
+        let indented_by_tab = line.trim_start_matches([' ', '-']).starts_with('\t');
+        let advice = if indented_by_tab { "indent with spaces, not with tabs" } else { "" };
+        let excerpt = Excerpt::of(&line, error.place.column, |_| 1);
+        let message = format!("not valid YAML: {}", error.message);
+        Errors::one(self.picture(error.place, &message, &excerpt, advice))
+    }
+
+    fn problem(self, root: &Node, problem: &Problem) -> String {
+        let way = root.way(problem.at);
+        let place = locate(self.text, problem.at).unwrap_or(Place { line: 1, column: 1 });
+        let mut message = problem.message.clone();
+        let mut excerpt = Excerpt::of(&self.line(place), place.column, |rest| match way.found {
+            Found::Key(key) => key_length(key, rest),
+            Found::Value(node) => value_length(node, rest),
+        });
+        if let Found::Value(_) = way.found {
+            let subject = if way.subject.is_empty() { "the file" } else { &format!("`{}`", way.subject) };
+            message = format!("{subject} {message}");
+        }
+        if way.keys.iter().any(|key| matches!(*key, "headers" | "env")) {
+            excerpt.hide(matches!(way.found, Found::Value(_)));
+        }
+        let mut context = String::new();
+        if !way.path.is_empty() {
+            let name = way.target.and_then(|name| units::name(name).ok()).map(|name| format!(", {name}"));
+            context = format!("   ({}{})", way.path, name.unwrap_or_default());
+        }
+        self.picture(place, &message, &excerpt, &format!("{}{context}", problem.advice))
+    }
+
+    /// The line at `place`, where lines end as YAML 1.1 has it: another line than the parser's might hold a secret.
+    fn line(&self, place: Place) -> String {
+        let text = self.text.replace("\r\n", "\n");
+        let mut lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+        lines.nth(place.line - 1).unwrap_or_default().to_owned()
+    }
+
+    /// ```text
+    /// watchdog.yaml:6:5: unknown key `intervall`
+    ///   6 |     intervall: 15s
+    ///     |     ^^^^^^^^^ did you mean `interval`?   (targets[0], sav-backend)
+    /// ```
+    fn picture(&self, place: Place, message: &str, excerpt: &Excerpt, advice: &str) -> String {
+        let Place { line, column } = place;
+        let margin = " ".repeat(line.to_string().len());
+        let blank = " ".repeat(excerpt.before.chars().count());
+        let carets = "^".repeat(excerpt.token.chars().count().max(1));
+        let lines = [
+            format!("{}:{line}:{column}: {}", self.file, printable(message)),
+            format!("  {line} | {}{}{}", excerpt.before, excerpt.token, excerpt.after),
+            format!("  {margin} | {blank}{carets} {}", printable(advice)),
+        ];
+        lines.map(|line| line.trim_end().to_owned()).join("\n")
+    }
+}
+
+/// A line of the file in three parts, each fit to be shown.
+#[derive(Debug)]
+struct Excerpt {
+    before: String,
+    token: String,
+    after: String,
+}
+
+impl Excerpt {
+    /// Cuts `line` at `column` (from 1); `length` says how many characters the token has, given what begins there.
+    fn of(line: &str, column: usize, length: impl FnOnce(&str) -> usize) -> Self {
+        let start = line.char_indices().nth(column - 1).map_or(line.len(), |(start, _)| start);
+        let (before, rest) = line.split_at(start);
+        let end = rest.char_indices().nth(length(rest)).map_or(rest.len(), |(end, _)| end);
+        let (token, after) = rest.split_at(end);
+        let plain = if before.len() < 100 { plain_start(before) } else { "" };
+        let before = match before[plain.len()..].trim_matches([' ', '[', '{', '"', '\'']) {
+            "" => before.to_owned(),
+            _ => format!("{plain}… "),
+        };
+        let after = if is_harmless(after) { after.to_owned() } else { " …".to_owned() };
+        let token = printable(&without_userinfo(token));
+        Excerpt { before: printable(&before), token, after: printable(&after) }
+    }
+
+    /// Leaves out whatever may be a value, though it looks like a harmless figure.
+    fn hide(&mut self, token_too: bool) {
+        if token_too {
+            self.token = "…".into();
+        }
+        if !self.after.trim().is_empty() {
+            self.after = " …".into();
+        }
+    }
+}
+
+/// Indentation, dashes and one key with its colon: the part of a line that holds no value.
+fn plain_start(line: &str) -> &str {
+    let word = line.trim_start_matches([' ', '\t', '-']);
+    let indentation = &line[..line.len() - word.len()];
+    let is_key = |key: &str| key.chars().all(|letter| letter.is_alphanumeric() || "_-./".contains(letter));
+    match word.split_once(':') {
+        Some((key, rest)) if is_key(key) && (rest.is_empty() || rest.starts_with(' ')) => {
+            let spaces = rest.len() - rest.trim_start_matches(' ').len();
+            &line[..indentation.len() + key.len() + 1 + spaces]
+        }
+        _ => indentation,
+    }
+}
+
+/// Whether what follows on the line is plainly no secret: nothing, a figure, a yes or no.
+fn is_harmless(text: &str) -> bool {
+    let value = text[plain_start(text).len()..].trim_matches([' ', ',', ']', '}', '[', '{', '"', '\'']);
+    let figure = || value.parse::<f64>().is_ok() || units::duration(value).is_ok() || units::size(value).is_ok();
+    matches!(value, "" | "true" | "false" | "null") || figure()
+}
+
+/// The token with user and password of whatever address is in it left out. Rather too much is left out than too
+/// little: an address that is not valid may have lost its `://`.
+fn without_userinfo(token: &str) -> String {
+    let Some(at) = token.rfind('@') else { return token.to_owned() };
+    let start = token[..at].find("://").map_or(0, |scheme| scheme + 3);
+    format!("{}…{}", &token[..start], &token[at..])
+}
+
+fn key_length(key: &str, rest: &str) -> usize {
+    quoted_length(rest).unwrap_or_else(|| key.chars().count()).max(1)
+}
+
+fn value_length(node: &Node, rest: &str) -> usize {
+    let to = |end: Option<usize>| rest[..end.unwrap_or(rest.len())].trim_end().chars().count().max(1);
+    match &node.value {
+        Value::List(_) | Value::Map(_) | Value::Null => 1,
+        Value::Bool(_) | Value::Number(_) => to(rest.find([' ', ',', ']', '}'])),
+        Value::Text(text) if !text.is_empty() && rest.starts_with(text.as_str()) => text.chars().count(),
+        Value::Text(_) => quoted_length(rest).unwrap_or_else(|| to(rest.find(" #"))),
+    }
+}
+
+/// The length of a quoted word at the start of `rest`, quotes included.
+fn quoted_length(rest: &str) -> Option<usize> {
+    let quote = rest.chars().next().filter(|first| matches!(first, '"' | '\''))?;
+    let mut escaped = false;
+    let end = rest.chars().skip(1).position(|character| {
+        let closes = character == quote && !escaped;
+        escaped = character == '\\' && quote == '"' && !escaped;
+        closes
+    });
+    Some(end.map_or_else(|| rest.trim_end().chars().count(), |end| end + 2))
+}
+
+/// No control character, and not without end: the text goes to terminals and logs.
+fn printable(text: &str) -> String {
+    let clean = |character: char| if character.is_control() { ' ' } else { character };
+    match text.char_indices().nth(400) {
+        Some((end, _)) => text[..end].chars().map(clean).chain(['…']).collect(),
+        None => text.chars().map(clean).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tree::parse;
+
+    /// What is told of the value at `path` (keys and indices), or of the last key where it ends in `!`.
+    #[track_caller]
+    fn check(text: &str, path: &str, expected: &[&str]) {
+        let root = parse(text).expect("valid");
+        let mut node = &root;
+        let mut at = root.at;
+        for step in path.split('.').filter(|step| !step.is_empty()) {
+            match (&node.value, step.strip_suffix('!')) {
+                (Value::List(items), _) => node = &items[step.parse::<usize>().expect("an index")],
+                (Value::Map(entries), key) => {
+                    let entry = entries.iter().find(|entry| entry.key == key.unwrap_or(step)).expect("a key");
+                    at = entry.at;
+                    node = &entry.value;
+                }
+                _ => panic!("no way to {step}"),
+            }
+            if !step.ends_with('!') {
+                at = node.at;
+            }
+        }
+        let source = Source { file: "w.yaml", text };
+        let problem = Problem { at, message: "is wrong".into(), advice: "mend it".into() };
+        assert_eq!(source.errors(&root, vec![problem]).to_string(), expected.join("\n"));
+    }
+
+    #[test]
+    fn the_token_is_underlined_and_its_path_told() {
+        check(
+            "targets:\n  - name: a\n    intervall: 15s\n",
+            "targets.0.intervall!",
+            &["w.yaml:3:5: is wrong", "  3 |     intervall: 15s", "    |     ^^^^^^^^^ mend it   (targets[0], a)"],
+        );
+        check(
+            "targets:\n  - name: a\n    depends_on: [x, yy]\n",
+            "targets.0.depends_on.1",
+            &[
+                "w.yaml:3:21: `depends_on[1]` is wrong",
+                "  3 |     depends_on: … yy]",
+                "    |                   ^^ mend it   (targets[0].depends_on[1], a)",
+            ],
+        );
+        check(
+            "a: 'x y'  # z\n",
+            "a",
+            &["w.yaml:1:4: `a` is wrong", "  1 | a: 'x y' …", "    |    ^^^^^ mend it   (a)"],
+        );
+        let above = "a: 'u\u{2028}v\u{85}w\rx'\r\nb: 1\n";
+        check(above, "b", &["w.yaml:5:4: `b` is wrong", "  5 | b: 1", "    |    ^ mend it   (b)"]);
+        check("- 1\n", "", &["w.yaml:1:1: the file is wrong", "  1 | - 1", "    | ^ mend it"]);
+        check("", "", &["w.yaml:1:1: the file is wrong", "  1 |", "    | ^ mend it"]);
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        check(
+            "hedaers: {A: s3cret}",
+            "hedaers!",
+            &["w.yaml:1:1: is wrong", "  1 | hedaers …", "    | ^^^^^^^ mend it"],
+        );
+        check(
+            "http: {headers: {A: s3cret}, timeuot: 3s}",
+            "http.timeuot!",
+            &["w.yaml:1:30: is wrong", "  1 | http: … timeuot: 3s}", "    |         ^^^^^^^ mend it   (http)"],
+        );
+        check(
+            "env: {A: s3cret}",
+            "env.A",
+            &["w.yaml:1:10: `A` is wrong", "  1 | env: … … …", "    |        ^ mend it   (env.A)"],
+        );
+        check(
+            "url: http://me:s3cret@host/x",
+            "url",
+            &["w.yaml:1:6: `url` is wrong", "  1 | url: http://…@host/x", "    |      ^^^^^^^^^^^^^^^ mend it   (url)"],
+        );
+        check(
+            "env: {A: 1, A: 2}",
+            "env.A!",
+            &["w.yaml:1:7: is wrong", "  1 | env: {A …", "    |       ^ mend it   (env)"],
+        );
+        check(
+            "http: me:s3cret@h",
+            "http",
+            &["w.yaml:1:7: `http` is wrong", "  1 | http: …@h", "    |       ^^^ mend it   (http)"],
+        );
+        check(
+            "a: \"x\\e[2J\\\" y\" \n",
+            "a",
+            &["w.yaml:1:4: `a` is wrong", "  1 | a: \"x\\e[2J\\\" y\"", "    |    ^^^^^^^^^^^^ mend it   (a)"],
+        );
+    }
+
+    #[track_caller]
+    fn syntax(text: &str, expected: &[&str]) {
+        let error = parse(text).expect_err("not valid");
+        assert_eq!(Source { file: "w.yaml", text }.syntax(&error).to_string(), expected.join("\n"));
+    }
+
+    #[test]
+    fn syntax_errors_show_where_but_no_values() {
+        syntax(
+            "a: 1\n\tb: 2\n",
+            &[
+                "w.yaml:2:1: not valid YAML: found a tab character that violates indentation at line 2 column 1, \
+                 while scanning a plain scalar at line 1 column 4",
+                "  2 |  b: 2",
+                "    | ^ indent with spaces, not with tabs",
+            ],
+        );
+        let error = parse("env:\n  A: [s3cret\nb: }\n").expect_err("not valid");
+        let told = Source { file: "w.yaml", text: "env:\n  A: [s3cret\nb: }\n" }.syntax(&error).to_string();
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+
+    #[test]
+    fn all_are_told_once_in_order_and_not_without_end() {
+        let text = format!("[{}]", "1,".repeat(30));
+        let root = parse(&text).expect("valid");
+        let Value::List(items) = &root.value else { panic!("a list") };
+        let problem = |item: &Node| Problem { at: item.at, message: "is wrong".into(), advice: String::new() };
+        let twice = items.iter().rev().chain(items).map(problem).collect();
+        let errors = Source { file: "w.yaml", text: &text }.errors(&root, twice);
+        assert!(errors.to_string().starts_with("w.yaml:1:2: `[0]` is wrong"), "{errors}");
+        assert!(errors.to_string().ends_with("and 10 more errors"), "{errors}");
+        assert_eq!(errors.summary(), "w.yaml:1:2: `[0]` is wrong (and 29 more)");
+    }
+}

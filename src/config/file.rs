@@ -1,0 +1,117 @@
+//! The whole file: from its bytes to a [`Config`], with the keys of the top level.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use log::LevelFilter;
+
+use super::access::{Readers, read};
+use super::error::{Errors, Source};
+use super::reading::{Keys, Reading};
+use super::targets::targets;
+use super::tree::{self, Node};
+use super::variables::Variables;
+use super::{Config, Hidden, Log, default_state_dir, units, whereabouts};
+
+const LATER: &str = "leave it out for now";
+pub(super) const TOP: Keys = Keys {
+    known: &["state_dir", "log", "env_file", "env", "dry_run", "defaults", "targets"],
+    later: &[("notify", LATER), ("heartbeat", LATER), ("page", LATER), ("metrics", LATER)],
+    elsewhere: &[],
+};
+pub(super) const LOG: Keys = Keys { known: &["file", "level", "max_size", "keep"], later: &[], elsewhere: &[] };
+const LEVELS: [(&str, LevelFilter); 4] = [
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+];
+/// Less would rotate at every other line, more is no limit.
+const LOG_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
+
+pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
+    let shown = path.display().to_string();
+    let text = read(path, Readers::Anyone).map_err(Errors::several)?;
+    let path = std::path::absolute(path).map_err(|error| Errors::one(format!("cannot find {shown}: {error}")))?;
+    let folder = path.parent().unwrap_or(&path).to_path_buf();
+    // A byte order mark is no part of the first line, which columns are counted in.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let source = Source { file: &shown, text };
+    let root = tree::parse(text).map_err(|error| source.syntax(&error))?;
+    let mut reading = Reading {
+        folder: &folder,
+        home: whereabouts::home(environment),
+        variables: Variables::new(environment),
+        problems: Vec::new(),
+        beside: Vec::new(),
+    };
+    let config = top(&mut reading, &root, environment, &path);
+    match config {
+        Some(config) if reading.problems.is_empty() && reading.beside.is_empty() => Ok(config),
+        _ => Err(source.errors(&root, reading.problems).after(reading.beside)),
+    }
+}
+
+/// The top level. Nothing comes back only together with a complaint.
+fn top(
+    reading: &mut Reading<'_>,
+    root: &Node,
+    environment: &dyn Fn(&str) -> Option<String>,
+    path: &Path,
+) -> Option<Config> {
+    if !reading.has_only(root, &TOP) {
+        return None;
+    }
+    if let Some(node) = root.get("env_file") {
+        env_file(reading, node);
+    }
+    let state_dir = match root.get("state_dir") {
+        Some(node) => reading.path(node),
+        None => default_state_dir(environment).map_err(|error| reading.beside.push(error.to_string())).ok(),
+    };
+    let dry_run = root.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false);
+    let env = root.get("env").map(|node| env(reading, node)).unwrap_or_default();
+    let log = log(reading, root.get("log"), state_dir.as_deref());
+    let targets = targets(reading, root, dry_run);
+    let (path, folder) = (path.to_path_buf(), reading.folder.to_path_buf());
+    Some(Config { path, folder, state_dir: state_dir?, log: log?, env, targets })
+}
+
+fn env_file(reading: &mut Reading<'_>, node: &Node) {
+    let Some(path) = reading.path(node) else { return };
+    if let Err(complaints) = reading.variables.add_file(&path, node.as_text().unwrap_or_default()) {
+        reading.beside.extend(complaints);
+    }
+}
+
+fn env(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, Hidden)> {
+    let mut env = Vec::new();
+    for entry in reading.map(node, "such as {PATH: /usr/local/bin:/usr/bin:/bin}").unwrap_or_default() {
+        if !units::is_variable(&entry.key) {
+            let advice = "letters, digits and _, not beginning with a digit";
+            reading.complain_of_key(entry, format!("`{}` is no name of a variable", entry.key), advice);
+        }
+        // Unlike elsewhere, an empty text says something: set, but to nothing.
+        let text = match entry.value.as_text() {
+            Some("") => Some(""),
+            _ => reading.text(&entry.value),
+        };
+        let value = text.and_then(|text| reading.expand(&entry.value, text));
+        env.extend(value.map(|value| (entry.key.clone(), Hidden(value))));
+    }
+    env
+}
+
+fn log(reading: &mut Reading<'_>, node: Option<&Node>, state_dir: Option<&Path>) -> Option<Log> {
+    let node = node.filter(|node| reading.has_only(node, &LOG));
+    let get = |key: &str| node.and_then(|node| node.get(key));
+    let file: Option<PathBuf> = match get("file") {
+        Some(node) => reading.path(node),
+        None => state_dir.map(|folder| folder.join("watchdog.log")),
+    };
+    let level = get("level").and_then(|node| reading.word(node, &LEVELS)).unwrap_or(LevelFilter::Info);
+    let max_size =
+        get("max_size").and_then(|node| reading.size(node, LOG_SIZE, "from 4KiB to 1GiB")).unwrap_or(1 << 20);
+    let keep = get("keep").and_then(|node| reading.whole(node, 0..=100)).unwrap_or(4);
+    Some(Log { file: file?, level, max_size, keep })
+}

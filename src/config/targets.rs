@@ -1,0 +1,277 @@
+//! Each target: its own keys, and what `defaults` says for all.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::probes::{PROBES, probe, probe_id};
+use super::reading::{Keys, Reading};
+use super::tree::{Node, Value};
+use super::{CommandLine, Rung, Target, together};
+use crate::outcome::Class;
+use crate::policy::{Gate, Limits};
+use crate::time::Span;
+
+const MOST_TARGETS: usize = 1_000;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Intervals, and how long looks and commands may take.
+const LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
+/// Cooldowns, periods and windows.
+const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
+/// How long a restart command may take unless it says so.
+const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) const TARGET: Keys = Keys {
+    known: &[
+        "name",
+        PROBES[0],
+        PROBES[1],
+        PROBES[2],
+        PROBES[3],
+        "interval",
+        "retry_interval",
+        "timeout",
+        "failure_threshold",
+        "start_period",
+        "restart",
+        "cooldown",
+        "max_cooldown",
+        "stable_after",
+        "max_restarts",
+        "restart_window",
+        "restart_on",
+        "only_if",
+        "depends_on",
+        "dry_run",
+    ],
+    later: &[("pm2", "write what it would do: restart: pm2 restart NAME"), ("diagnose", "leave it out for now")],
+    elsewhere: &[],
+};
+
+pub(super) const DEFAULTS: Keys = Keys {
+    known: &[
+        "interval",
+        "retry_interval",
+        "timeout",
+        "failure_threshold",
+        "start_period",
+        "cooldown",
+        "max_cooldown",
+        "stable_after",
+        "max_restarts",
+        "restart_window",
+        "restart_on",
+        "only_if",
+        "depends_on",
+        "dry_run",
+    ],
+    later: &[("diagnose", "leave it out for now")],
+    elsewhere: &[
+        ("name", OWN),
+        (PROBES[0], OWN),
+        (PROBES[1], OWN),
+        (PROBES[2], OWN),
+        (PROBES[3], OWN),
+        ("pm2", OWN),
+        ("restart", OWN),
+    ],
+};
+const OWN: &str = "each target has its own";
+
+pub(super) const RUNG: Keys =
+    Keys { known: &["run", "timeout"], later: &[("pm2", "write the command: pm2 restart NAME")], elsewhere: &[] };
+
+/// Where a target's keys are looked up: in the target, else in `defaults`.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'n> {
+    own: &'n Node,
+    defaults: Option<&'n Node>,
+}
+
+impl<'n> Said<'n> {
+    pub(super) fn get(self, key: &str) -> Option<&'n Node> {
+        self.own.get(key).or_else(|| self.defaults?.get(key))
+    }
+
+    /// The most particular of the keys: where a contradiction between them is to be mended.
+    fn any_of(self, keys: [&str; 2]) -> Option<&'n Node> {
+        let own = keys.iter().find_map(|key| self.own.get(key));
+        own.or_else(|| keys.iter().find_map(|key| self.defaults?.get(key)))
+    }
+}
+
+/// A target and the place of what it was read from.
+pub(super) struct Parsed<'n> {
+    pub(super) node: &'n Node,
+    pub(super) said: Said<'n>,
+    pub(super) target: Target,
+}
+
+/// All targets of the file; of those that are not valid only complaints.
+pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> Vec<Target> {
+    let defaults = root.get("defaults").filter(|node| reading.has_only(node, &DEFAULTS));
+    if let Some(own) = defaults {
+        // What is wrong here is told even if each target has a key of its own in its place.
+        let said = Said { own, defaults: None };
+        limits(reading, said);
+        only_if(reading, said);
+    }
+    let Some(list) = root.get("targets") else {
+        reading.complain_of_missing(
+            root,
+            "has no `targets`",
+            "there must be something to watch: targets: [{name: …, http: …}]",
+        );
+        return Vec::new();
+    };
+    let Some(nodes) = reading.list(list, "there must be something to watch") else { return Vec::new() };
+    if nodes.len() > MOST_TARGETS {
+        reading.complain(list, format!("has {} targets", nodes.len()), format!("at most {MOST_TARGETS}"));
+        return Vec::new();
+    }
+    let read: Vec<Parsed<'_>> = nodes
+        .iter()
+        .filter_map(|node| {
+            let said = Said { own: node, defaults };
+            let mut target = target(reading, said)?;
+            target.limits.dry_run |= dry_run;
+            Some(Parsed { node, said, target })
+        })
+        .collect();
+    together::check(reading, nodes, &read);
+    read.into_iter().map(|read| read.target).collect()
+}
+
+fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
+    let node = said.own;
+    if !reading.has_only(node, &TARGET) {
+        return None;
+    }
+    let name = node.get("name");
+    if name.is_none() {
+        reading.complain_of_missing(node, "has no `name`", "letters, digits, . _ and -");
+    }
+    let name = name.and_then(|node| reading.name(node));
+    let probe = probe(reading, node);
+    let ladder = node.get("restart").map(|node| ladder(reading, node)).unwrap_or_default();
+    let only_if = only_if(reading, said);
+    let before = reading.problems.len();
+    let mut limits = limits(reading, said);
+    if reading.problems.len() == before {
+        contradictions(reading, said, &limits);
+    }
+    limits.rungs = ladder.len();
+    limits.gates = only_if.iter().map(|_| Gate::OnlyIf).collect();
+    limits.probe_id = probe_id(probe.as_ref()?);
+    Some(Target { name: name?, probe: probe?, limits, ladder, only_if })
+}
+
+fn only_if(reading: &mut Reading<'_>, said: Said<'_>) -> Option<CommandLine> {
+    said.get("only_if").and_then(|node| reading.command(node))
+}
+
+/// The numbers. What is wrong is told and taken for its default, to tell of the rest too.
+fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
+    let default = Limits::default();
+    let mut span = |key: &str, range: RangeInclusive<Duration>, default: Duration| {
+        said.get(key).and_then(|node| reading.span(node, &range)).unwrap_or(default)
+    };
+    let interval = span("interval", LOOK, default.interval);
+    let retry_interval = span("retry_interval", LOOK, interval);
+    let timeout = span("timeout", LOOK, default.timeout);
+    let start_period = span("start_period", PERIOD, default.start_period);
+    let cooldown = span("cooldown", PERIOD, default.cooldown);
+    let max_cooldown = span("max_cooldown", PERIOD, default.max_cooldown);
+    let stable_after = span("stable_after", PERIOD, default.stable_after);
+    let restart_window = span("restart_window", PERIOD, default.restart_window);
+    let mut count =
+        |key: &str, default: u32| said.get(key).and_then(|node| reading.whole(node, 1..=100)).unwrap_or(default);
+    let failure_threshold = count("failure_threshold", default.failure_threshold);
+    let max_restarts = count("max_restarts", default.max_restarts);
+    Limits {
+        interval,
+        retry_interval,
+        retry_in_tick: said.get("retry_interval").is_some(),
+        timeout,
+        failure_threshold,
+        start_period,
+        cooldown,
+        max_cooldown,
+        stable_after,
+        max_restarts,
+        restart_window,
+        restart_on: said.get("restart_on").map_or(default.restart_on, |node| classes(reading, node)),
+        depends_on: said.get("depends_on").map(|node| dependencies(reading, node)).unwrap_or_default(),
+        dry_run: said.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(default.dry_run),
+        rungs: 0,
+        gates: Vec::new(),
+        probe_id: 0,
+    }
+}
+
+/// Limits that are in range each, and cannot hold together.
+fn contradictions(reading: &mut Reading<'_>, said: Said<'_>, limits: &Limits) {
+    if limits.interval < limits.retry_interval
+        && let Some(node) = said.any_of(["retry_interval", "interval"])
+    {
+        reading.complain(node, "contradicts: `retry_interval` is longer than `interval`", "it is for looking sooner");
+    }
+    if limits.max_cooldown < limits.cooldown
+        && let Some(node) = said.any_of(["max_cooldown", "cooldown"])
+    {
+        let advice = format!("`max_cooldown` is {} unless it is written", Span(Limits::default().max_cooldown));
+        reading.complain(node, "contradicts: `max_cooldown` is shorter than `cooldown`", advice);
+    }
+}
+
+fn classes(reading: &mut Reading<'_>, node: &Node) -> Vec<Class> {
+    let words = Class::ALL.map(|class| (class.as_str(), class));
+    let items = reading.list(node, "leave out `restart` for a target that is only watched").unwrap_or_default();
+    items.iter().filter_map(|item| reading.word(item, &words)).collect()
+}
+
+/// Unlike other lists this may be empty: a target's way to be free of what `defaults` says.
+fn dependencies(reading: &mut Reading<'_>, node: &Node) -> Vec<String> {
+    match &node.value {
+        Value::List(items) => items.iter().filter_map(|item| reading.text(item)).map(str::to_owned).collect(),
+        _ => {
+            reading.complain(node, format!("must be a list, not {}", node.kind()), "names of targets: [database]");
+            Vec::new()
+        }
+    }
+}
+
+/// The restart commands: one, or a list from the smallest to the largest.
+fn ladder(reading: &mut Reading<'_>, node: &Node) -> Vec<Rung> {
+    let Value::List(items) = &node.value else { return rung(reading, node).into_iter().collect() };
+    let words: Option<Vec<&str>> = items.iter().map(Node::as_text).collect();
+    if let Some(words) = words
+        && words.len() > 1
+        && !words.iter().any(|word| word.contains(char::is_whitespace))
+    {
+        let advice = format!("one command: write {{run: [{}]}}; several: write each as {{run: …}}", words.join(", "));
+        reading.complain(node, "looks like one command, and a list is a ladder of them", advice);
+        return Vec::new();
+    }
+    let items = reading.list(node, "leave the key out for a target that is only watched").unwrap_or_default();
+    items.iter().filter_map(|item| rung(reading, item)).collect()
+}
+
+fn rung(reading: &mut Reading<'_>, node: &Node) -> Option<Rung> {
+    match &node.value {
+        Value::Map(_) => {
+            reading.has_only(node, &RUNG);
+            let timeout = node.get("timeout").and_then(|node| reading.span(node, &LOOK)).unwrap_or(RUNG_TIMEOUT);
+            let Some(run) = node.get("run") else {
+                reading.complain_of_missing(node, "has no `run`", "such as {run: [pm2, resurrect], timeout: 60s}");
+                return None;
+            };
+            reading.command(run).map(|command| Rung { command, timeout })
+        }
+        Value::List(_) => {
+            reading.complain(node, "is a list in a list", "write it as {run: […]}");
+            None
+        }
+        _ => reading.command(node).map(|command| Rung { command, timeout: RUNG_TIMEOUT }),
+    }
+}

@@ -1,0 +1,240 @@
+//! What a whole file comes to. Each case is a real file in a folder of its own.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+mod refused;
+
+mod shipped;
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "HOME" => Some("/home/user".into()),
+        "PATH" => Some("/usr/bin:/bin".into()),
+        "HOST" => Some("h:1".into()),
+        "PASSWORD" => Some("p@s/s$%41".into()),
+        "TWO_LINES" => Some("s3cret\nX: y".into()),
+        "URL" => Some("http://me:s3%63ret@h:2/x".into()),
+        _ => None,
+    }
+}
+
+/// A folder that nobody else can write to, whatever the umask.
+pub(super) fn private_folder() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().expect("a folder")
+}
+
+fn write(path: &Path, text: &[u8], mode: u32) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("permissions set");
+}
+
+fn load(text: &[u8]) -> Result<Config, String> {
+    let folder = private_folder();
+    let path = folder.path().join("w.yaml");
+    write(&path, text, 0o600);
+    write(&folder.path().join("watchdog.env"), b"TOKEN=from-file\n", 0o600);
+    let shown = format!("{}/", folder.path().display());
+    Config::load(&path, &environment).map_err(|errors| {
+        let told = errors.to_string();
+        assert!(!errors.summary().is_empty(), "a complaint must say something");
+        assert!(!told.contains("s3cret") && !told.contains("p@s"), "a secret is told: {told}");
+        told.replace(&shown, "")
+    })
+}
+
+/// A file that is not valid, and a part of each complaint, in order.
+#[track_caller]
+fn refused(text: &str, expected: &[&str]) {
+    let told = load(text.as_bytes()).expect_err("not valid");
+    let mut rest = told.as_str();
+    for part in expected {
+        let Some((_, after)) = rest.split_once(part) else {
+            panic!("`{part}` is not, or not in this order, in:\n{told}")
+        };
+        rest = after;
+    }
+    let heads = told.lines().filter(|line| line.starts_with("w.")).count();
+    assert_eq!(heads, expected.iter().filter(|part| part.starts_with("w.")).count(), "complaints in:\n{told}");
+}
+
+#[track_caller]
+fn accepted(text: &str) -> Config {
+    load(text.as_bytes()).unwrap_or_else(|told| panic!("{told}"))
+}
+
+/// A single target with `keys` after its name, a line each.
+fn one(keys: &str) -> String {
+    let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
+    format!("targets:\n  - name: a\n{keys}")
+}
+
+#[track_caller]
+fn http(value: &str) -> Http {
+    let config = accepted(&one(&format!("http: {value}")));
+    match config.targets.into_iter().next().map(|target| target.probe) {
+        Some(Probe::Http(http)) => *http,
+        probe => panic!("{probe:?}"),
+    }
+}
+
+#[test]
+fn the_least_is_enough_and_the_rest_is_the_contracts_default() {
+    let config = accepted(&one("http: http://localhost:5000/api/health\nrestart: pm2 restart a"));
+    let target = &config.targets[0];
+    let probe_id = target.limits.probe_id;
+    assert_eq!(target.limits, crate::policy::Limits { probe_id, ..Default::default() });
+    assert_ne!(probe_id, 0);
+    let command = CommandLine::Shell("pm2 restart a".into());
+    assert_eq!(target.ladder, [Rung { command, timeout: Duration::from_secs(60) }]);
+    assert_eq!(config.state_dir, Path::new("/home/user/.local/state/watchdog"));
+    let file = config.state_dir.join("watchdog.log");
+    assert_eq!(config.log, Log { file, level: log::LevelFilter::Info, max_size: 1 << 20, keep: 4 });
+    assert!(config.path.ends_with("w.yaml") && config.path.parent() == Some(&config.folder));
+    let watch_only = accepted("targets: [{name: a, tcp: 'localhost:1'}]");
+    assert_eq!(watch_only.targets[0].limits.rungs, 0);
+}
+
+#[test]
+fn everything_can_be_written() {
+    let config = accepted(
+        "state_dir: state\nlog: {file: ~/log/w.log, level: debug, max_size: 64KiB, keep: 0}\nenv_file: watchdog.env\n\
+         env: {PATH: \"/x:${HOST}\", T: \"${TOKEN}\", EMPTY: ''}\ndry_run: true\n\
+         defaults: {interval: 1m, retry_interval: 5s, depends_on: [b], restart_on: [refused], only_if: [./may, '1']}\n\
+         targets:\n\
+         \x20 - {name: a, command: [./healthy.sh, 1, ''], interval: 10s, \
+         restart: [soft a, {run: [hard, a], timeout: 5m}]}\n\
+         \x20 - {name: b, file: {path: run/beat, max_age: 26h}, depends_on: [], restart: {run: hard b}}\n",
+    );
+    assert_eq!(config.state_dir, config.folder.join("state"));
+    let file = PathBuf::from("/home/user/log/w.log");
+    assert_eq!(config.log, Log { file, level: log::LevelFilter::Debug, max_size: 65_536, keep: 0 });
+    let env: Vec<(&str, &str)> = config.env.iter().map(|(name, value)| (name.as_str(), value.0.as_str())).collect();
+    assert_eq!(env, [("PATH", "/x:h:1"), ("T", "from-file"), ("EMPTY", "")]);
+    let [a, b] = &config.targets[..] else { panic!("two targets") };
+    assert!(a.limits.dry_run && b.limits.dry_run);
+    assert_eq!((a.limits.interval.as_secs(), b.limits.interval.as_secs()), (10, 60));
+    assert!(a.limits.retry_in_tick && a.limits.retry_interval == Duration::from_secs(5));
+    assert_eq!((&a.limits.depends_on[..], &b.limits.depends_on[..]), (&["b".to_owned()][..], &[][..]));
+    assert_eq!(a.limits.gates, [crate::policy::Gate::OnlyIf]);
+    assert_eq!(a.only_if, Some(CommandLine::Exec(vec!["./may".into(), "1".into()])));
+    assert_eq!((a.limits.rungs, a.ladder[1].timeout), (2, Duration::from_secs(300)));
+    assert!(matches!(&a.probe, Probe::Command(CommandLine::Exec(words)) if *words == ["./healthy.sh", "1", ""]));
+    let Probe::File { path, max_age } = &b.probe else { panic!("{:?}", b.probe) };
+    assert_eq!((path, max_age.as_secs()), (&config.folder.join("run/beat"), 26 * 3_600));
+}
+
+#[test]
+fn dry_run_can_be_set_from_outside() {
+    let mut config = accepted(&one("tcp: localhost:1"));
+    assert!(!config.targets[0].limits.dry_run);
+    config.set_dry_run();
+    assert!(config.targets[0].limits.dry_run);
+}
+
+#[test]
+fn http_is_read_in_full() {
+    let probe = http(
+        "{url: 'http://${HOST}/x?y', unix_socket: run/app.sock, method: HEAD, headers: {Host: b, X-T: \"$$${HOST}\"}, \
+         status: [200-299, 404], tls: ./ca.pem}",
+    );
+    assert_eq!((probe.url.0.as_str(), probe.shown.as_str()), ("http://h:1/x?y", "http://${HOST}/x?y"));
+    assert_eq!((probe.method, probe.status), (Method::Head, vec![200..=299, 404..=404]));
+    assert_eq!(probe.headers, [("Host".into(), Hidden("b".into())), ("X-T".into(), Hidden("$h:1".into()))]);
+    assert!(probe.unix_socket.is_some_and(|path| path.ends_with("run/app.sock")));
+    assert!(matches!(probe.tls, Tls::Ca(path) if path.ends_with("ca.pem")));
+    let probe =
+        http("{url: http://h, contains: ok, status: 503, json: {/status: ok, /db/up: true, '': {a: [1, null]}}}");
+    assert_eq!((probe.contains.as_deref(), probe.status), (Some("ok"), vec![503..=503]));
+    let json: Vec<String> = probe.json.iter().map(|(pointer, value)| format!("{pointer}={value}")).collect();
+    assert_eq!(json, ["/status=\"ok\"", "/db/up=true", "={\"a\":[1,null]}"]);
+    assert_eq!(http("http://h").tls, Tls::Verify);
+    assert_eq!(http("{url: http://h, tls: insecure}").tls, Tls::Insecure);
+}
+
+#[test]
+fn user_and_password_become_a_header_and_are_not_shown() {
+    let basic = |probe: Http| {
+        (probe.url.0, probe.shown, probe.headers.into_iter().map(|(_, value)| value.0).collect::<String>())
+    };
+    // me:s3cret, me:p@s/s$%41 as it is, and a user alone
+    let (url, shown, header) = basic(http("http://me:s3%63ret@h:2/x"));
+    assert_eq!((&*url, &*shown, &*header), ("http://h:2/x", "http://h:2/x", "Basic bWU6czNjcmV0"));
+    let (url, shown, header) = basic(http("\"${URL}\""));
+    assert_eq!((&*url, &*shown, &*header), ("http://h:2/x", "${URL}", "Basic bWU6czNjcmV0"));
+    let (url, shown, header) = basic(http("'http://me:${PASSWORD}@${HOST}/'"));
+    assert_eq!((&*url, &*shown, &*header), ("http://h:1/", "http://${HOST}/", "Basic bWU6cEBzL3MkJTQx"));
+    assert_eq!(basic(http("http://me@h/")).2, "Basic bWU6");
+}
+
+#[test]
+fn the_probes_number_knows_nothing_of_secrets_and_all_else() {
+    let number = |value: &str| accepted(&one(value)).targets[0].limits.probe_id;
+    let plain = number("http: http://h/x");
+    // Kept on disk: it must be the same tomorrow.
+    assert_eq!(plain, 0xca51_7745_7bdc_4f4f);
+    assert_eq!(plain, number("http: http://me:s3cret@h/x"));
+    assert_eq!(plain, number("http: {url: http://h/x, headers: {A: b}, status: 200-299}"));
+    let others = [
+        "http: http://h/y",
+        "http: {url: http://h/x, status: 200}",
+        "http: {url: http://h/x, contains: b}",
+        "http: {url: http://h/x, json: {/a: b}}",
+        "http: {url: http://h/x, method: HEAD}",
+        "http: {url: http://h/x, tls: insecure}",
+        "http: {url: http://h/x, unix_socket: /s}",
+        "tcp: h:1",
+        "tcp: h:2",
+        "command: a b",
+        "command: [a, b]",
+        "command: [ab]",
+        "file: {path: /f, max_age: 1m}",
+        "file: {path: /f, max_age: 2m}",
+    ];
+    let mut numbers: Vec<u64> = others.into_iter().map(number).chain([plain]).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), others.len() + 1);
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let shipped = include_bytes!("../../watchdog.yaml");
+    let alphabet = b"\0\t\n\r -:#[]{},&*!|>'\"%@`?~<$\\\xc3\xa4\xff0aA\xef\xbb\xbf";
+    // xorshift: the same bytes in each run.
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % u64::try_from(below).expect("small")).expect("small")
+    };
+    for round in 0..1_000 {
+        let mut text = if round % 3 == 0 { Vec::new() } else { shipped.to_vec() };
+        for _ in 0..=next(40) {
+            let (at, byte) = (next(text.len() + 1), alphabet[next(alphabet.len())]);
+            if round % 2 == 0 || at == text.len() { text.insert(at, byte) } else { text[at] = byte }
+        }
+        if let Err(told) = load(&text) {
+            assert!(!told.is_empty());
+        }
+    }
+}
+
+#[test]
+fn huge_and_nested_files_are_answered_at_once() {
+    for text in [
+        "[".repeat(1 << 20),
+        "{a: ".repeat(100_000),
+        "- ".repeat(500_000),
+        "a: ".repeat(300_000),
+        "? ".repeat(100_000),
+        format!("targets: [{}]", "{},".repeat(40_000)),
+        "&a ".repeat(300_000),
+        one(&format!("http: {}", "x".repeat(900_000))),
+    ] {
+        assert!(load(text.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! The shipped watchdog.yaml: a working configuration that tells the truth about every default.
+
+use super::*;
+use crate::config::{file, probes, targets};
+
+const SHIPPED: &str = include_str!("../../../watchdog.yaml");
+
+/// A line of the shipped file that is a key behind a `# `, with what follows the mark.
+fn commented<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
+    let key = line.trim_start().strip_prefix(mark)?;
+    let word = key.split(':').next()?;
+    let lists = [file::TOP.known, file::LOG.known, targets::TARGET.known, targets::RUNG.known, probes::HTTP.known];
+    (key.contains(':') && lists.concat().contains(&word)).then_some(key)
+}
+
+/// The shipped file with the lines taken out of their comments that `wanted` names.
+fn uncommented(mark: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let line = |line: &str| match commented(line, mark) {
+        Some(key) if wanted(key) => format!("{}{key}\n", " ".repeat(line.len() - line.trim_start().len())),
+        _ => format!("{line}\n"),
+    };
+    SHIPPED.lines().map(line).collect()
+}
+
+#[test]
+fn the_shipped_file_is_valid_and_its_comments_tell_the_defaults() {
+    let ignoring_its_folder = |config: Config| {
+        let folder = config.folder.display().to_string();
+        format!("{config:#?}").replace(&folder, "")
+    };
+    let shipped = accepted(SHIPPED);
+    assert_eq!(shipped.targets[0].name, "sav-backend");
+    assert_eq!((shipped.targets.len(), shipped.targets[0].ladder.len()), (1, 2));
+    let defaults = SHIPPED.lines().filter(|line| commented(line, "# ").is_some()).count();
+    assert!(15 < defaults, "{defaults} defaults are told");
+    let written = accepted(&uncommented("# ", |_| true));
+    assert_eq!(ignoring_its_folder(written), ignoring_its_folder(shipped));
+}
+
+#[test]
+fn the_examples_of_the_shipped_file_are_valid() {
+    let examples: Vec<&str> = SHIPPED.lines().filter_map(|line| commented(line, "# e.g. ")).collect();
+    assert!(10 < examples.len(), "{examples:?}");
+    for example in examples {
+        match example.split(':').next() {
+            Some("tcp" | "command" | "file") if example != "file: watchdog.log" => accepted(&one(example)),
+            _ => {
+                let database = "  - {name: database, tcp: 'localhost:5432'}\n";
+                accepted(&(uncommented("# e.g. ", |key| key == example) + database))
+            }
+        };
+    }
+}
+
+#[test]
+fn the_shipped_file_has_every_key() {
+    let lists = [file::TOP, file::LOG, targets::TARGET, targets::RUNG, probes::HTTP, probes::FILE];
+    for key in lists.iter().flat_map(|keys| keys.known) {
+        let places = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];
+        assert!(places.iter().any(|place| SHIPPED.contains(place)), "{key} is not in watchdog.yaml");
+    }
+}

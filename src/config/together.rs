@@ -1,0 +1,112 @@
+//! Whether the targets fit together: names, dependencies, restart commands.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::CommandLine;
+use super::reading::Reading;
+use super::targets::Parsed;
+use super::tree::{Node, Value};
+use super::units::nearest;
+
+/// Complains of targets that are valid each and not together. `nodes` are all of them, `parsed` those that are valid.
+pub(super) fn check(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<'_>]) {
+    names_differ(reading, nodes);
+    dependencies_exist(reading, nodes, parsed);
+    dependencies_end(reading, parsed);
+    ladders_differ(reading, parsed);
+}
+
+fn names_differ(reading: &mut Reading<'_>, nodes: &[Node]) {
+    let mut known = HashMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let Some(name) = node.get("name") else { continue };
+        let Some(text) = name.as_text() else { continue };
+        if let Some(first) = known.get(text) {
+            reading.complain(name, format!("is what targets[{first}] is called already"), "names must differ");
+        } else {
+            known.insert(text, index);
+        }
+    }
+}
+
+/// Every name in `depends_on` is a target's.
+fn dependencies_exist(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<'_>]) {
+    // Of all targets, those with other mistakes too: a name that is there is no unknown one.
+    let names: Vec<&str> = nodes.iter().filter_map(|node| node.get("name")?.as_text()).collect();
+    let known: HashSet<&str> = names.iter().copied().collect();
+    for Parsed { said, .. } in parsed {
+        let Some(Value::List(items)) = said.get("depends_on").map(|node| &node.value) else { continue };
+        for (item, name) in items.iter().filter_map(|item| Some((item, item.as_text()?))) {
+            if !known.contains(name) {
+                let advice = match nearest(name, names.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "it must be the name of a target".into(),
+                };
+                reading.complain(item, "is no target here", advice);
+            }
+        }
+    }
+}
+
+/// Nobody waits for himself in the end.
+fn dependencies_end(reading: &mut Reading<'_>, parsed: &[Parsed<'_>]) {
+    let edges: HashMap<&str, &[String]> =
+        parsed.iter().map(|one| (one.target.name.as_str(), one.target.limits.depends_on.as_slice())).collect();
+    let mut told: Vec<&str> = Vec::new();
+    for Parsed { node, said, target } in parsed {
+        if told.contains(&target.name.as_str()) {
+            continue;
+        }
+        if let Some(cycle) = cycle_through(&target.name, &edges) {
+            let message = format!("goes in a circle: {}", [&cycle[..], &[&target.name]].concat().join(" → "));
+            let place = said.get("depends_on").unwrap_or(node);
+            reading.complain(place, message, "each would wait for the other");
+            told.extend(cycle);
+        }
+    }
+}
+
+/// The shortest way from `start` along `edges` back to it, `start` first.
+fn cycle_through<'n>(start: &'n str, edges: &HashMap<&'n str, &'n [String]>) -> Option<Vec<&'n str>> {
+    let mut came_from: HashMap<&str, &str> = HashMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let Some(here) = queue.pop_front() {
+        for next in edges.get(here).copied().unwrap_or_default() {
+            if next == start {
+                let mut way = vec![here];
+                while let Some(before) = came_from.get(way[way.len() - 1]) {
+                    way.push(before);
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if !came_from.contains_key(next.as_str()) {
+                came_from.insert(next, here);
+                queue.push_back(next);
+            }
+        }
+    }
+    None
+}
+
+/// Two targets with the same commands would double each other's restarts. Those that are told the target's name
+/// differ although they read the same.
+fn ladders_differ(reading: &mut Reading<'_>, parsed: &[Parsed<'_>]) {
+    let mut known: HashMap<Vec<&CommandLine>, &str> = HashMap::new();
+    for Parsed { node, target, .. } in parsed {
+        let commands: Vec<&CommandLine> = target.ladder.iter().map(|rung| &rung.command).collect();
+        if commands.is_empty() || commands.iter().any(|command| command.to_string().contains("WATCHDOG_TARGET")) {
+            continue;
+        }
+        match known.get(&commands) {
+            Some(first) => {
+                let message = format!("is the same as that of `{first}`: they would double each other's restarts");
+                let advice = "leave it out of one of them, or use $WATCHDOG_TARGET in it";
+                reading.complain(node.get("restart").unwrap_or(node), message, advice);
+            }
+            None => {
+                known.insert(commands, &target.name);
+            }
+        }
+    }
+}

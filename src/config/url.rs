@@ -1,0 +1,143 @@
+//! Addresses of http probes: what may be asked, and user and password kept apart from what is shown.
+
+use std::net::Ipv6Addr;
+
+use ureq::http::Uri;
+
+/// Splits `user:password@` off an address: the address without it, and what stood before the `@`.
+pub(super) fn split_userinfo(text: &str) -> (String, Option<&str>) {
+    let Some((scheme, rest)) = text.split_once("://") else { return (text.to_owned(), None) };
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    match authority.rfind('@') {
+        Some(at) => (format!("{scheme}://{}", &rest[at + 1..]), Some(&rest[..at])),
+        None => (text.to_owned(), None),
+    }
+}
+
+/// What keeps `url`, which has no user and password any more, from being asked: what is wrong, and what to write.
+/// Neither quotes the address, since it may hold what came from a variable.
+pub(super) fn complaint(url: &str) -> Option<(&'static str, &'static str)> {
+    const ADVICE: &str = "write it like http://localhost:5000/api/health";
+    let Ok(uri) = url.parse::<Uri>() else { return Some(("is not a valid address", ADVICE)) };
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") if cfg!(feature = "tls") => {}
+        Some("https") => return Some(("is https, which this build cannot speak", "build it with the feature `tls`")),
+        _ => return Some(("begins with neither http:// nor https://", ADVICE)),
+    }
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host().filter(|host| !host.is_empty())) else {
+        return Some(("names no host", ADVICE));
+    };
+    let address = host.strip_prefix('[').map(|host| host.trim_end_matches(']'));
+    if authority.as_str().contains('@') || address.is_some_and(|address| address.parse::<Ipv6Addr>().is_err()) {
+        return Some(("has no valid host", ADVICE));
+    }
+    let port = authority.as_str().strip_prefix(host).unwrap_or_default();
+    let has_port = port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
+    (!port.is_empty() && !has_port).then_some(("has no valid port", "from 1 to 65535"))
+}
+
+/// The value of the `Authorization` header for `user:password`.
+pub(super) fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
+}
+
+/// Replaces `%41` by `A`; a `%` that begins no such pair stays, as browsers and curl have it. A text that is to be
+/// expanded afterwards says with `dollar` how a decoded dollar is written there.
+pub(super) fn percent_decode(text: &str, dollar: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let decoded = after.get(..2).filter(|_| *first == b'%').and_then(|pair| {
+            let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            Some(digit(pair[0])? * 16 + digit(pair[1])?)
+        });
+        match decoded {
+            Some(b'$') => bytes.extend(dollar.as_bytes()),
+            Some(byte) => bytes.push(byte),
+            None => bytes.push(*first),
+        }
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The only thing here that needs base64 is this one header: ten lines rather than a dependency.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let byte = |index: usize| three.get(index).copied().map_or(0, usize::from);
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for sixth in 0..4 {
+            let letter = ALPHABET[bits >> (18 - 6 * sixth) & 63];
+            text.push(if sixth <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: &str) {
+        assert_eq!(complaint(url).map_or("", |(what, _)| what), expected, "{url}");
+    }
+
+    #[test]
+    fn only_what_can_be_asked_is_an_address() {
+        check("http://localhost:5000/api/health", "");
+        check("HTTP://localhost", "");
+        check("http://[::1]:80/x?y=z#f", "");
+        check("http://a_b.example:65535?x", "");
+        check(
+            "https://example.org",
+            if cfg!(feature = "tls") { "" } else { "is https, which this build cannot speak" },
+        );
+        check("ftp://localhost", "begins with neither http:// nor https://");
+        check("localhost:5000/x", "is not a valid address");
+        check("localhost", "begins with neither http:// nor https://");
+        check("/api", "begins with neither http:// nor https://");
+        check("http://", "is not a valid address");
+        check("http:///x", "is not a valid address");
+        check("http://a b/", "is not a valid address");
+        check("http://localhost:0/", "has no valid port");
+        check("http://localhost:65536/", "has no valid port");
+        check("http://localhost:/", "has no valid port");
+        check("http://localhost:x/", "has no valid port");
+        check("http://[::1]:0/", "has no valid port");
+        check("http://[zz]/", "has no valid host");
+        check("http://:80/", "names no host");
+        check("http://a@b/", "has no valid host");
+    }
+
+    #[test]
+    fn user_and_password_are_split_off() {
+        let split = |text| split_userinfo(text);
+        assert_eq!(split("http://u:p@h:1/x@y"), ("http://h:1/x@y".into(), Some("u:p")));
+        assert_eq!(split("http://u:p@q@h/"), ("http://h/".into(), Some("u:p@q")));
+        assert_eq!(split("http://h/?a@b"), ("http://h/?a@b".into(), None));
+        assert_eq!(split("${URL}"), ("${URL}".into(), None));
+    }
+
+    #[test]
+    fn basic_authentication_is_encoded_as_the_rfc_shows() {
+        // The example of RFC 7617, and the lengths of RFC 4648's.
+        assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xff, 0xfe, 0xfb]), "//77");
+    }
+
+    #[test]
+    fn percent_pairs_are_decoded_and_odd_ones_stay() {
+        assert_eq!(percent_decode("a%40b%3ac", "$"), "a@b:c");
+        assert_eq!(percent_decode("100%", "$"), "100%");
+        assert_eq!(percent_decode("%zz%4", "$"), "%zz%4");
+        assert_eq!(percent_decode("%24{X}", "$$"), "$${X}");
+        assert_eq!(percent_decode("%C3%A4", "$"), "ä");
+    }
+}

@@ -1,0 +1,68 @@
+//! The way from the root of a tree to one of its places, as people read it: `targets[0].interval`.
+
+use super::tree::{At, Node, Value};
+
+/// A key or a value and the way to it.
+#[derive(Debug)]
+pub(super) struct Way<'a> {
+    /// `targets[0].interval`; for a key, the way to the map that it stands in.
+    pub(super) path: String,
+    /// The last key of the path with what follows it, such as `depends_on[1]`; nothing for the root.
+    pub(super) subject: String,
+    /// What the target on the way says its name is.
+    pub(super) target: Option<&'a str>,
+    /// Every key on the way.
+    pub(super) keys: Vec<&'a str>,
+    /// What stands there.
+    pub(super) found: Found<'a>,
+}
+
+/// What stands at a place.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    Key(&'a str),
+    Value(&'a Node),
+}
+
+impl Node {
+    /// The way from here, the root, to `at`.
+    pub(super) fn way(&self, at: At) -> Way<'_> {
+        let mut way = Way {
+            path: String::new(),
+            subject: String::new(),
+            target: None,
+            keys: Vec::new(),
+            found: Found::Value(self),
+        };
+        let mut node = self;
+        while node.at != at {
+            // Numbers grow along the file, so the wanted one is in the last branch that begins no later.
+            match &node.value {
+                Value::List(items) => {
+                    let Some(index) = items.iter().rposition(|item| item.at <= at) else { break };
+                    node = &items[index];
+                    way.subject += &format!("[{index}]");
+                    way.path += &format!("[{index}]");
+                    if way.path == format!("targets[{index}]") {
+                        way.target = node.get("name").and_then(Node::as_text);
+                    }
+                }
+                Value::Map(entries) => {
+                    let Some(entry) = entries.iter().rfind(|entry| entry.at <= at) else { break };
+                    if entry.at == at {
+                        way.found = Found::Key(&entry.key);
+                        return way;
+                    }
+                    node = &entry.value;
+                    let dot = if way.path.is_empty() { "" } else { "." };
+                    way.path += &format!("{dot}{}", entry.key);
+                    way.subject.clone_from(&entry.key);
+                    way.keys.push(&entry.key);
+                }
+                _ => break,
+            }
+        }
+        way.found = Found::Value(node);
+        way
+    }
+}

@@ -1,0 +1,94 @@
+//! Where the configuration and the state are looked for when nobody says so. It opens no file.
+
+use std::path::{Path, PathBuf};
+
+use super::error::Errors;
+
+/// The configuration to use: `explicit` (`-c`), else `$WATCHDOG_CONFIG`, else the first that exists of
+/// `./watchdog.yaml`, `~/watchdog.yaml` and `~/.config/watchdog/watchdog.yaml`.
+///
+/// # Errors
+///
+/// None of the three exists; the error names them. One that is named is not looked at here: loading it tells.
+pub fn find(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
+    if let Some(path) = explicit {
+        return Ok(path.to_path_buf());
+    }
+    if let Some(path) = environment("WATCHDOG_CONFIG").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    search(Path::new(""), home(environment))
+}
+
+/// The first configuration in the usual places; `here` is empty for the folder that we run in.
+fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
+    let mut candidates = vec![here.join("watchdog.yaml")];
+    if let Some(home) = home {
+        candidates.extend(["watchdog.yaml", ".config/watchdog/watchdog.yaml"].map(|path| home.join(path)));
+    }
+    // One that is there but cannot be read must be told of, not passed over.
+    if let Some(found) = candidates.iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Ok(found.clone());
+    }
+    let mut places = vec!["./watchdog.yaml".to_owned()];
+    places.extend(candidates.iter().skip(1).map(|path| path.display().to_string()));
+    let places = places.join(", ");
+    Err(Errors::one(format!("no configuration found; looked for {places} (name one with -c or $WATCHDOG_CONFIG)")))
+}
+
+/// `~/.local/state/watchdog`, whatever XDG says: cron and shell must agree.
+///
+/// # Errors
+///
+/// Neither `$HOME` nor the user database names an absolute home.
+pub fn default_state_dir(environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
+    let home = home(environment)
+        .ok_or_else(|| Errors::one("no state folder: $HOME is not set, so ~/.local/state/watchdog cannot be found"))?;
+    Ok(home.join(".local/state/watchdog"))
+}
+
+/// The user's home: `$HOME`, else what the user database says.
+pub(super) fn home(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let named = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    named.or_else(|| std::env::home_dir().filter(|home| home.is_absolute()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_named_wins_even_if_it_is_not_there() {
+        let environment = |name: &str| (name == "WATCHDOG_CONFIG").then(|| "/gone/too.yaml".to_owned());
+        let explicit = find(Some(Path::new("/gone.yaml")), &environment).expect("as named");
+        assert_eq!(explicit, Path::new("/gone.yaml"));
+        assert_eq!(find(None, &environment).expect("as named"), Path::new("/gone/too.yaml"));
+    }
+
+    #[test]
+    fn the_usual_places_are_searched_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (here, home) = (folder.path().join("here"), folder.path().join("home"));
+        fs::create_dir_all(&here).expect("made");
+        fs::create_dir_all(home.join(".config/watchdog")).expect("made");
+        let told = search(&here, Some(home.clone())).expect_err("nothing there").to_string();
+        let last = home.join(".config/watchdog/watchdog.yaml");
+        assert!(told.contains("./watchdog.yaml, ") && told.contains(&*last.to_string_lossy()), "{told}");
+        for expected in [last, home.join("watchdog.yaml"), here.join("watchdog.yaml")] {
+            fs::write(&expected, "").expect("written");
+            assert_eq!(search(&here, Some(home.clone())).expect("found"), expected);
+        }
+    }
+
+    #[test]
+    fn the_state_folder_is_in_the_home_whatever_xdg_says() {
+        let environment = |name: &str| match name {
+            "HOME" => Some("/home/user".to_owned()),
+            name => name.starts_with("XDG").then(|| "/elsewhere".to_owned()),
+        };
+        let folder = default_state_dir(&environment).expect("a home");
+        assert_eq!(folder, Path::new("/home/user/.local/state/watchdog"));
+    }
+}
