@@ -186,7 +186,12 @@ impl Agent {
             Message::Looked { target, number, look } => {
                 self.note_span(&target);
                 let stamp = self.zone.incident(clock::wall());
-                log::debug!("{target} {}: {} in {} ms", look.verdict.as_str(), look.verdict.detail(), look.latency.as_millis());
+                log::debug!(
+                    "{target} {}: {} in {} ms",
+                    look.verdict.as_str(),
+                    look.verdict.detail(),
+                    look.latency.as_millis()
+                );
                 self.step(Event::Looked { target, number, look, stamp });
             }
             Message::Event(event) => self.step(event),

@@ -10,14 +10,18 @@ use clap_complete::Shell;
 /// Notices when a backend is dead, frozen or wrong, repairs it with your own commands, and never makes it worse.
 #[derive(Debug, Parser)]
 #[command(name = "watchdog-agent", bin_name = "watchdog", version, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 done or all well, 1 trouble, 2 wrong use or configuration, 3 no watchdog at work, \
-                        4 the machine failed us, 5 another watchdog holds the state folder.")]
+#[command(
+    after_help = "Exit codes: 0 done or all well, 1 trouble, 2 wrong use or configuration, 3 no watchdog at work, \
+                        4 the machine failed us, 5 another watchdog holds the state folder."
+)]
 pub struct Line {
     /// Make one tick: look at each target, repair what is due, exit (for cron)
     #[arg(long)]
     pub once: bool,
+    /// What goes with any verb.
     #[command(flatten)]
     pub options: Options,
+    /// What to do; to run, if nothing else is said.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 }

@@ -40,6 +40,9 @@ mod tests;
 pub use error::Errors;
 pub use whereabouts::{default_state_dir, find};
 
+/// What a restart command may take unless the configuration says otherwise.
+pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A configuration in which everything was found valid.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -225,5 +228,3 @@ impl fmt::Debug for Hidden {
         f.write_str("…")
     }
 }
-/// What a restart command may take unless the configuration says otherwise.
-pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);

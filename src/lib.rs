@@ -30,5 +30,9 @@ pub mod view;
 
 pub mod agent;
 
+pub mod verb;
+
+pub mod cli;
+
 #[cfg(test)]
 mod testing;

@@ -56,7 +56,9 @@ impl Agent {
 
     fn command_of(&self, target: &str, record: &Record) -> String {
         let rung = match record {
-            Record::Restart { rung, .. } | Record::RestartDone { rung, .. } | Record::WouldRestart { rung, .. } => *rung,
+            Record::Restart { rung, .. } | Record::RestartDone { rung, .. } | Record::WouldRestart { rung, .. } => {
+                *rung
+            }
             _ => return String::new(),
         };
         let rung = self.target(target).and_then(|target| target.ladder.get(rung));

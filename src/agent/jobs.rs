@@ -157,7 +157,9 @@ impl Agent {
                 let done = command::run(spec, on_start);
                 ended(target, done.ending, done.took)
             }
-            Err(error) => ended(target, Ending::NotStarted(format!("no place for its output: {error}")), Duration::ZERO),
+            Err(error) => {
+                ended(target, Ending::NotStarted(format!("no place for its output: {error}")), Duration::ZERO)
+            }
         });
     }
 

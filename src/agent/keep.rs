@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::clock;
+use crate::config::Target;
 use crate::policy::Action;
 use crate::store::events::{self, Entry, Kind};
+use crate::store::state::Shown;
 use crate::store::{self, Moment, lock};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 use super::{Agent, Ended, Mode};
 
@@ -46,6 +48,7 @@ impl Agent {
         self.saved.pid = Some(std::process::id());
         self.saved.started = Some(wall);
         self.saved.stopped = false;
+        self.show();
         if self.mode == Mode::Tick {
             self.saved.note_tick(wall);
         } else {
@@ -54,6 +57,26 @@ impl Agent {
         }
         self.carry_out(first);
         self.carry_out_orders();
+    }
+
+    /// Keeps what `status` tells of the configuration.
+    pub(super) fn show(&mut self) {
+        let shown = |(order, target): (usize, &Target)| {
+            let limits = &target.limits;
+            let shown = Shown {
+                order,
+                threshold: limits.failure_threshold,
+                window_ms: u64::try_from(millis(limits.restart_window)).unwrap_or(0),
+                repairs: limits.rungs > 0,
+                dry_run: limits.dry_run,
+                depends_on: limits.depends_on.clone(),
+            };
+            (target.name.clone(), shown)
+        };
+        self.saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
+        self.saved.history.retain(|name, _| self.saved.shown.contains_key(name));
+        self.saved.config = Some(self.config.path.clone());
+        self.saved.log = Some(self.config.log.file.clone());
     }
 
     /// The last save, and what the verb needs to know for its exit code.
@@ -66,9 +89,7 @@ impl Agent {
         if !self.displaced {
             self.save(self.disk.mattered);
         }
-        let left = |target: &crate::config::Target| {
-            Some((target.name.clone(), self.policy.target(&target.name)?.clone()))
-        };
+        let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
         let targets = self.config.targets.iter().filter_map(left).collect();
         Ended { displaced: self.displaced, unsaved: !self.disk.is_ok(), targets }
     }
@@ -130,7 +151,9 @@ impl Agent {
             Mode::Tick => TICK_SPAN,
         };
         let last = self.policy.target(name).and_then(|state| state.last_look.as_ref());
-        let Some(last) = last.filter(|last| last.verdict.is_healthy() || last.verdict.class().is_some()) else { return };
+        let Some(last) = last.filter(|last| last.verdict.is_healthy() || last.verdict.class().is_some()) else {
+            return;
+        };
         let span = now.since(last.at);
         if span > longest {
             return;

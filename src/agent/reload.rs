@@ -22,7 +22,10 @@ impl Agent {
                 self.record_own(Kind::Reloaded { detail });
             }
             Err(detail) => {
-                log::error!("{detail}\nnothing changed; this watchdog (pid {}) keeps its old configuration", std::process::id());
+                log::error!(
+                    "{detail}\nnothing changed; this watchdog (pid {}) keeps its old configuration",
+                    std::process::id()
+                );
                 self.record_own(Kind::ReloadFailed { detail });
             }
         }
@@ -49,6 +52,7 @@ impl Agent {
         let all = limits(&config);
         let detail = format!("{} targets", all.len());
         self.config = Arc::new(config);
+        self.show();
         self.step(Event::Reloaded { limits: all });
         self.look_up_executables();
         Ok(detail)

@@ -96,9 +96,8 @@ impl Agent {
 
     /// The service manager learns that the loop does its job, and how the targets do.
     fn tell_systemd(&mut self) {
-        let trouble = |target: &&Target| {
-            self.policy.target(&target.name).is_some_and(|state| state.condition.is_trouble())
-        };
+        let trouble =
+            |target: &&Target| self.policy.target(&target.name).is_some_and(|state| state.condition.is_trouble());
         let (all, bad) = (self.config.targets.len(), self.config.targets.iter().filter(trouble).count());
         let status = match bad {
             0 => format!("{all} of {all} in order"),
@@ -195,7 +194,7 @@ fn on_boot_clock(at: Wall, now: Timestamp, wall: Wall) -> Timestamp {
 }
 
 /// The first rung whose program is not to be found, in words.
-pub fn missing_executable(config: &Config, target: &Target) -> Option<String> {
+fn missing_executable(config: &Config, target: &Target) -> Option<String> {
     target.ladder.iter().enumerate().find_map(|(index, rung)| {
         let program = match &rung.command {
             CommandLine::Shell(text) => first_word(text)?.to_string(),
@@ -207,7 +206,7 @@ pub fn missing_executable(config: &Config, target: &Target) -> Option<String> {
 }
 
 /// The PATH that commands get.
-pub fn path_of(config: &Config) -> Option<OsString> {
+fn path_of(config: &Config) -> Option<OsString> {
     let configured = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     configured.or_else(|| std::env::var_os("PATH"))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::probes::{PROBES, probe, probe_id};
 use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
-use super::{CommandLine, Rung, Target, together};
+use super::{CommandLine, RUNG_TIMEOUT, Rung, Target, together};
 use crate::outcome::Class;
 use crate::policy::{Gate, Limits};
 use crate::time::Span;
@@ -18,8 +18,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// Cooldowns, periods and windows.
 const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
-/// How long a restart command may take unless it says so.
-const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) const TARGET: Keys = Keys {
     known: &[
@@ -241,13 +239,15 @@ fn dependencies(reading: &mut Reading<'_>, node: &Node) -> Vec<String> {
     }
 }
 
-/// The restart commands: one, or a list from the smallest to the largest.
+/// The restart commands: one, or a list from the smallest to the largest. A list of bare words is taken for the words
+/// of one command, unless each is the path of a program.
 fn ladder(reading: &mut Reading<'_>, node: &Node) -> Vec<Rung> {
     let Value::List(items) = &node.value else { return rung(reading, node).into_iter().collect() };
     let words: Option<Vec<&str>> = items.iter().map(Node::as_text).collect();
     if let Some(words) = words
         && words.len() > 1
         && !words.iter().any(|word| word.contains(char::is_whitespace))
+        && !words.iter().all(|word| word.contains('/'))
     {
         let advice = format!("one command: write {{run: [{}]}}; several: write each as {{run: …}}", words.join(", "));
         reading.complain(node, "looks like one command, and a list is a ladder of them", advice);

@@ -18,7 +18,6 @@ use crate::policy::TargetState;
 use crate::store::lock::{self, Holder, Lock, LockError};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
-use crate::terminal::write_line;
 
 use super::{Code, complain, hung, is_on_terminal, load, say, verbosity};
 
@@ -203,4 +202,3 @@ fn work(config: Config, options: &Options, around: Surroundings, at_work: impl F
         Ended { .. } => Code::Done,
     }
 }
-

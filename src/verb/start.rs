@@ -127,7 +127,8 @@ fn mail(config: &Config, pid: u32, hung: Option<u32>, before: Option<Wall>) -> S
     });
     let mut text = format!("{what}{last}\nNobody watched in between.{}", answers(config));
     text += " You get this mail only when I had to start.\n";
-    text += "If it comes daily, your host kills background programs. Use this line instead, nothing stays running then:\n";
+    text +=
+        "If it comes daily, your host kills background programs. Use this line instead, nothing stays running then:\n";
     text + &format!("  {}", check::crontab_line(config, "*/5 * * * *", "--once"))
 }
 

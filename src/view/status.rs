@@ -117,12 +117,14 @@ impl Status {
         let targets = self.targets();
         let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST LOOK", "24 H", "30 D"].map(String::from)];
         rows.extend(targets.iter().map(Target::row));
-        let widths: Vec<usize> = (0..6).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> =
+            (0..6).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
         let mut lines = Vec::new();
         for (index, row) in rows.iter().enumerate() {
-            let cells = row.iter().zip(&widths).map(|(cell, width_of)| {
-                format!("{cell}{}", " ".repeat(width_of.saturating_sub(width(cell))))
-            });
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width_of)| format!("{cell}{}", " ".repeat(width_of.saturating_sub(width(cell)))));
             lines.push(cells.collect::<Vec<String>>().join("  ").trim_end().to_string());
             let note = index.checked_sub(1).and_then(|index| targets[index].note());
             lines.extend(note.map(|note| format!("  {note}")));
@@ -149,7 +151,9 @@ impl Status {
             (_, Some(seen)) if self.is_current() && self.saved.mode == Some(Mode::Once) => {
                 format!("{us} comes by cron, last {seen} ago{repairs}")
             }
-            (_, Some(seen)) => format!("NOBODY IS WATCHING: the last sign of life is {seen} old; what stands above too"),
+            (_, Some(seen)) => {
+                format!("NOBODY IS WATCHING: the last sign of life is {seen} old; what stands above too")
+            }
             (_, None) => "NOBODY IS WATCHING: start one with watchdog start".into(),
         }
     }

@@ -74,7 +74,9 @@ impl Telling<'_> {
                 let healthy = format!("healthy: {detail} in {}. Down {}", Span(*latency), Span(*down));
                 (Level::Info, format!("{healthy}. {}", cure(*attempts, *cured)))
             }
-            Record::Warn { about: About::CannotRepair, detail } => (Level::Error, format!("cannot be repaired: {detail}")),
+            Record::Warn { about: About::CannotRepair, detail } => {
+                (Level::Error, format!("cannot be repaired: {detail}"))
+            }
             Record::Warn { about, detail } => (Level::Warn, format!("{}: {detail}", about.as_str())),
             Record::Paused { until } => (Level::Info, format!("paused until {}", self.time_of_day(*until))),
             Record::Resumed { .. } => (Level::Info, "no longer paused".into()),
@@ -96,10 +98,9 @@ impl Telling<'_> {
             Ending::Killed(signal) => (Level::Warn, format!("that was killed by signal {signal} after {took}{said}")),
             Ending::TimedOut => (Level::Warn, format!("that did not end in {took} and was killed{said}")),
             Ending::NotStarted(reason) => (Level::Error, format!("that could not be started: {reason}{said}")),
-            Ending::Lost => (
-                Level::Warn,
-                "a restart command was left by a watchdog that ended; how it went is not known".into(),
-            ),
+            Ending::Lost => {
+                (Level::Warn, "a restart command was left by a watchdog that ended; how it went is not known".into())
+            }
         }
     }
 

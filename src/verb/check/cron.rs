@@ -1,0 +1,125 @@
+//! What cron makes of a configuration: its bare PATH, programs and what their first lines call for, the line to paste.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::command::{find_program, first_word};
+use crate::config::{CommandLine, Config, Probe};
+
+use super::say;
+
+/// What Debian's and most other crons give to their jobs.
+const CRON_PATH: &str = "/usr/bin:/bin";
+/// Longer first lines are none.
+const FIRST_LINE: usize = 256;
+
+/// Prints where the programs of all commands are found under cron, and returns what is wrong.
+pub(super) fn report(config: &Config) -> Vec<String> {
+    let programs = programs(config);
+    if programs.is_empty() {
+        return Vec::new();
+    }
+    let own = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
+    let here = own.clone().or_else(|| std::env::var_os("PATH"));
+    let cron = own.clone().unwrap_or_else(|| CRON_PATH.into());
+    let mut found = Vec::new();
+    let mut wrong = Vec::new();
+    for program in programs {
+        let in_cron = locate(&program, &config.folder, Some(&cron));
+        match (in_cron, locate(&program, &config.folder, here.as_deref())) {
+            (Ok(()), _) => found.push(format!("{program}: found")),
+            (Err(why), Ok(())) => wrong.push(format!("cron would not find it: {why}; set PATH under env:")),
+            (Err(why), Err(_)) => wrong.push(why),
+        }
+    }
+    let through = if own.is_some() { "PATH of env:" } else { "PATH" };
+    say(&format!("In cron     ({through} {})  {}", cron.display(), found.join("  ")));
+    wrong
+}
+
+/// Every program that the configuration calls for, as far as that can be told; each once.
+fn programs(config: &Config) -> Vec<String> {
+    let mut programs = Vec::new();
+    for target in &config.targets {
+        let probe = match &target.probe {
+            Probe::Command(command) => Some(command),
+            Probe::Http(_) | Probe::Tcp { .. } | Probe::File { .. } => None,
+        };
+        let rungs = target.ladder.iter().map(|rung| &rung.command);
+        for command in rungs.chain(&target.only_if).chain(probe) {
+            let program = match command {
+                CommandLine::Shell(text) => first_word(text).map(str::to_string),
+                CommandLine::Exec(words) => words.first().cloned(),
+            };
+            programs.extend(program);
+        }
+    }
+    programs.sort();
+    programs.dedup();
+    programs
+}
+
+/// Whether a program is found, and what its first line calls for too: `pm2` without `node` is of no use.
+fn locate(program: &str, folder: &Path, path: Option<&OsStr>) -> Result<(), String> {
+    let found = find_program(program, folder, path).map_err(|error| error.to_string())?;
+    let Some(interpreter) = interpreter(&found) else { return Ok(()) };
+    find_program(&interpreter, folder, path)
+        .map(|_| ())
+        .map_err(|error| format!("{program} needs {interpreter}: {error}"))
+}
+
+/// What runs a script: the program after `#!`, or after `#!/usr/bin/env`.
+fn interpreter(script: &Path) -> Option<String> {
+    let mut head = [0; FIRST_LINE];
+    let length = File::open(script).and_then(|mut file| file.read(&mut head)).ok()?;
+    let line = head.get(..length)?.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = str::from_utf8(line).ok()?;
+    let mut words = line.split_ascii_whitespace();
+    let first = words.next()?;
+    if first.rsplit('/').next() != Some("env") {
+        return Some(first.to_string());
+    }
+    words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_string)
+}
+
+/// A line for crontab that does `what` at `when` with this configuration.
+pub(in crate::verb) fn crontab_line(config: &Config, when: &str, what: &str) -> String {
+    let program = std::env::current_exe().map_or_else(|_| "watchdog".into(), |path| path.display().to_string());
+    format!("{when} {} {what} -c {}", for_cron(&program), for_cron(&config.path.display().to_string()))
+}
+
+/// A word as cron and its shell must be given it: quoted where it has anything special, and `%` escaped.
+fn for_cron(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
+    let quoted = if word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    quoted.replace('%', r"\%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_reaches_the_program_through_cron_and_its_shell() {
+        assert_eq!(for_cron("/home/user/bin/watchdog"), "/home/user/bin/watchdog");
+        assert_eq!(for_cron("/home/a b/it's"), r"'/home/a b/it'\''s'");
+        assert_eq!(for_cron("100%"), r"'100\%'");
+    }
+
+    #[test]
+    fn a_script_tells_what_runs_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let told = |text: &str| {
+            let path = folder.path().join("script");
+            std::fs::write(&path, text).expect("written");
+            interpreter(&path)
+        };
+        assert_eq!(told("#!/bin/sh\nexit"), Some("/bin/sh".into()));
+        assert_eq!(told("#!/usr/bin/env node\n"), Some("node".into()));
+        assert_eq!(told("#! /usr/bin/env -S A=1 node --x\n"), Some("node".into()));
+        assert_eq!(told("\x7fELF"), None);
+        assert_eq!(told(""), None);
+    }
+}
