@@ -1,0 +1,7 @@
+//! The real program from outside: real sockets, real `sh`, real processes, in temporary folders.
+//! Nothing here knows the inside; what it asserts is the contract.
+
+mod faults;
+mod place;
+
+mod detection;

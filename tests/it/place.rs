@@ -1,0 +1,190 @@
+//! A place to try the program in: a folder of its own with configuration, state and whatever its commands write.
+//! Everything started here is ended here; a test that fails prints the log, the events and the folder.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Waiting for a condition ends here, on however slow a machine.
+const CAP: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The folder, removed in the end.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// A folder with this configuration; `state_dir` is in the folder.
+    pub(crate) fn with(targets: &str) -> Place {
+        let place = Place { folder: tempfile::tempdir().expect("a folder") };
+        place.configure(targets);
+        place
+    }
+
+    /// Writes the configuration anew: `text` is what follows `state_dir`.
+    pub(crate) fn configure(&self, text: &str) {
+        self.write("watchdog.yaml", &format!("state_dir: state\n{text}"));
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a file in the test's folder");
+    }
+
+    /// What stands in a file, empty where there is none.
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// The lines of a file that commands append to.
+    pub(crate) fn lines(&self, name: &str) -> Vec<String> {
+        self.read(name).lines().map(str::to_string).collect()
+    }
+
+    /// The program with these words, in the folder, with the environment of a shell on a host and HOME in the folder.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_watchdog"));
+        command.args(words).current_dir(self.folder.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Said {
+        let output = self.command(words).output().expect("the program runs");
+        Said::new(output)
+    }
+
+    /// The program in the foreground, ended with the guard. Returns when it is at work.
+    pub(crate) fn daemon(&self, words: &[&str]) -> Daemon<'_> {
+        let daemon = self.daemon_unchecked(words);
+        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
+        daemon
+    }
+
+    pub(crate) fn daemon_unchecked(&self, words: &[&str]) -> Daemon<'_> {
+        let mut command = self.command(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Daemon { child: command.spawn().expect("the program runs"), _place: self }
+    }
+
+    /// `status --json`.
+    pub(crate) fn status(&self) -> Value {
+        let said = self.run(&["status", "--json"]);
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+    }
+
+    /// What `status --json` says of a target.
+    pub(crate) fn target(&self, name: &str) -> Value {
+        let status = self.status();
+        let targets = status["targets"].as_array().expect("a list of targets");
+        targets.iter().find(|target| target["name"] == name).cloned().unwrap_or_default()
+    }
+
+    /// All events of this kind, oldest first; all kinds for an empty name.
+    pub(crate) fn events(&self, kind: &str) -> Vec<Value> {
+        let lines = self.read("state/events.jsonl.1") + &self.read("state/events.jsonl");
+        let parsed = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        parsed.filter(|event| kind.is_empty() || event["event"] == kind).collect()
+    }
+
+    /// Waits for a condition; fails with everything there is to see when it never comes.
+    #[track_caller]
+    pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < CAP, "never came: {what}\n{}", self.story());
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Fails with everything there is to see unless `holds`.
+    #[track_caller]
+    pub(crate) fn demand(&self, holds: bool, what: &str) {
+        assert!(holds, "{what}\n{}", self.story());
+    }
+
+    /// The configuration, the log, the events and the folder.
+    pub(crate) fn story(&self) -> String {
+        let mut story = String::new();
+        for name in ["watchdog.yaml", "state/watchdog.log", "state/events.jsonl"] {
+            let _ = writeln!(story, "--- {name}\n{}", self.read(name)); // writing to a String cannot fail
+        }
+        story + "--- the folder\n" + &listing(self.folder.path())
+    }
+}
+
+fn listing(folder: &Path) -> String {
+    let mut lines = String::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let size = entry.metadata().map_or(0, |metadata| metadata.len());
+        let _ = writeln!(lines, "{size:>9} {}", path.display()); // as above
+        if path.is_dir() && !path.is_symlink() {
+            lines += &listing(&path);
+        }
+    }
+    lines
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    pub(crate) fn new(output: Output) -> Said {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// A watchdog in the foreground; killed when dropped.
+pub(crate) struct Daemon<'a> {
+    pub(crate) child: Child,
+    _place: &'a Place,
+}
+
+impl Daemon<'_> {
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid is small")
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).expect("a child has a pid");
+        let _ = rustix::process::kill_process(pid, signal); // it may be gone already
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.wait().expect("a child can be waited for")
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill(); // it may be gone already
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may be gone already
+        let _ = self.child.wait();
+    }
+}
