@@ -12,6 +12,8 @@ pub mod policy;
 
 pub mod config;
 
+pub mod probe;
+
 pub mod command;
 
 pub mod clock;

@@ -1,0 +1,110 @@
+//! One look at a target: by HTTP, TCP, a command or a file, with one hard deadline over all of it.
+//! It must never outlast the deadline, panic, or blame the target for our own trouble; a look decides nothing.
+
+mod aside;
+mod classify;
+mod command;
+mod connect;
+mod deadline;
+mod file;
+mod http;
+mod judge;
+mod resolve;
+mod setup;
+mod tcp;
+#[cfg_attr(not(feature = "tls"), path = "probe/no_tls.rs")]
+mod tls;
+mod wire;
+mod words;
+
+#[cfg(test)]
+#[path = "../tests/it/faults.rs"]
+mod faults;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::{self, Hidden};
+use crate::outcome::{Class, Look, Verdict};
+
+pub use self::tls::Trust;
+
+use self::command::CommandProbe;
+use self::deadline::Deadline;
+use self::file::FileProbe;
+use self::http::HttpProbe;
+use self::tcp::TcpProbe;
+use self::words::tame;
+
+/// Bytes of stack that a look gets by with: five times what was measured, for TLS as for the deepest JSON.
+pub const STACK: usize = 256 << 10;
+
+/// Looks at one target. Made when the configuration is loaded, used for every look.
+pub struct Prober {
+    kind: Kind,
+    timeout: Duration,
+}
+
+enum Kind {
+    Http(Box<HttpProbe>),
+    Tcp(TcpProbe),
+    File(FileProbe),
+    Command(CommandProbe),
+}
+
+/// Why a look did not find the target in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// The target is to blame. The words may have anything in them that came from it.
+    Target(Class, String),
+    /// We are: nothing can be said of the target.
+    Ours(String),
+}
+
+impl Prober {
+    /// Prepares for looks that take `timeout` at most. Commands run in `folder` with `env`.
+    /// The certificates of `tls: <path>` are read here, so a renewed file is seen when the configuration is read again.
+    ///
+    /// # Errors
+    /// What in the configuration makes a look impossible, naming the file where it is one, and no secret.
+    pub fn new(
+        probe: &config::Probe,
+        timeout: Duration,
+        folder: &Path,
+        env: &[(String, Hidden)],
+        trust: &Trust,
+    ) -> Result<Prober, String> {
+        let kind = match probe {
+            config::Probe::Http(http) => Kind::Http(Box::new(HttpProbe::new(http, trust)?)),
+            config::Probe::Tcp { host, port } => Kind::Tcp(TcpProbe::new(host, *port)),
+            config::Probe::File { path, max_age } => Kind::File(FileProbe::new(path.clone(), *max_age)),
+            config::Probe::Command(line) => Kind::Command(CommandProbe::new(line, folder, env)),
+        };
+        Ok(Prober { kind, timeout })
+    }
+
+    /// Looks once. Blocks until there is a verdict, which is when the timeout passes at the latest, give or take what
+    /// the scheduler adds. What hangs beyond the timeout (resolver, file server, command) stays behind in a thread of
+    /// its own, and while it does, the next looks answer its class at once.
+    ///
+    /// Wants a stack of [`STACK`] bytes.
+    pub fn look(&self) -> Look {
+        let deadline = Deadline::after(self.timeout);
+        let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {
+            Kind::Http(probe) => probe.look(deadline),
+            Kind::Tcp(probe) => probe.look(deadline),
+            Kind::File(probe) => probe.look(deadline),
+            Kind::Command(probe) => probe.look(deadline),
+        }));
+        let verdict = match looked {
+            Ok(Ok(detail)) => Verdict::Healthy { detail },
+            Ok(Err(Failure::Target(class, detail))) => Verdict::Unhealthy { class, detail: tame(&detail) },
+            Ok(Err(Failure::Ours(detail))) => Verdict::Unknown { detail: tame(&detail) },
+            Err(_) => Verdict::Unknown { detail: "the look failed by a bug of the watchdog's own".into() },
+        };
+        Look { verdict, latency: deadline.elapsed() }
+    }
+}

@@ -1,0 +1,185 @@
+//! A look by a command: it must exit with 0 in time.
+//! It must never write to the disk, and never start a second command while the first is still being ended.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{MemfdFlags, OFlags};
+
+use crate::command::{self, Ended, Spec};
+use crate::config::{CommandLine, Hidden};
+use crate::outcome::{Class, Ending, in_words};
+use crate::time::Span;
+
+use super::Failure;
+use super::aside::{Aside, Missing};
+use super::deadline::Deadline;
+use super::words::tame_to;
+
+/// Starting a command and cutting its output take little.
+const STACK: usize = 128 << 10;
+/// Bytes at the end of an output in which its last line is looked for.
+const LAST: usize = 1 << 10;
+/// Characters of the last line that are shown.
+const SHOWN: usize = 80;
+
+/// A target that a command knows how to look at.
+#[derive(Debug)]
+pub(super) struct CommandProbe {
+    argv: Vec<String>,
+    folder: PathBuf,
+    env: Vec<(String, Hidden)>,
+    running: Aside,
+}
+
+impl CommandProbe {
+    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)]) -> Self {
+        let running = Aside::new("command", STACK);
+        CommandProbe { argv: line.argv(), folder: folder.into(), env: env.to_vec(), running }
+    }
+
+    pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
+        let output =
+            output().map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
+        let kept = output.try_clone();
+        let kept = kept.map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
+        let spec = Spec {
+            argv: self.argv.clone(),
+            folder: self.folder.clone(),
+            env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            timeout: deadline.budget(),
+            output,
+        };
+        let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
+        match self.running.run(deadline, move || command::run(spec, |_| {})) {
+            Ok(ended) => judge(ended, || last_line(&kept)),
+            Err(Missing::Late) => late(format!("still running after {}", Span(deadline.budget()))),
+            Err(Missing::Hanging) => late("the command of an earlier look is still there".into()),
+            Err(Missing::Ours(trouble)) => Err(Failure::Ours(format!("cannot run the command: {trouble}"))),
+        }
+    }
+}
+
+fn judge(ended: Ended, last_line: impl FnOnce() -> String) -> Result<String, Failure> {
+    let exit = |what: String| match last_line() {
+        line if line.is_empty() => Err(Failure::Target(Class::Exit, what)),
+        line => Err(Failure::Target(Class::Exit, format!("{what}: {line}"))),
+    };
+    match ended.ending {
+        Ending::Exited(0) => Ok("exit 0".into()),
+        Ending::Exited(code) => exit(format!("exit {code}")),
+        Ending::Killed(signal) => exit(format!("killed by signal {signal}")),
+        Ending::TimedOut => Err(Failure::Target(Class::Timeout, format!("still running after {}", Span(ended.took)))),
+        Ending::NotStarted(reason) => Err(Failure::Ours(format!("cannot run the command: {reason}"))),
+        Ending::Lost => Err(Failure::Ours("it cannot be known how the command ended".into())),
+    }
+}
+
+/// Takes what the command prints, in memory; nothing of it where the kernel has no such file (before Linux 3.17).
+fn output() -> io::Result<File> {
+    match rustix::fs::memfd_create("output of a probe", MemfdFlags::CLOEXEC) {
+        Ok(memory) => {
+            // Cutting an output down needs writers that go on at its end, wherever that is by then.
+            rustix::fs::fcntl_setfl(&memory, OFlags::RDWR | OFlags::APPEND)?;
+            Ok(memory.into())
+        }
+        Err(rustix::io::Errno::NOSYS) => OpenOptions::new().read(true).write(true).open("/dev/null"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The last line with something in it, tamed; empty where there is none. What cannot be read is not worth a failure.
+fn last_line(output: &File) -> String {
+    let length = output.metadata().map_or(0, |found| found.len());
+    let mut bytes = [0; LAST];
+    let read = output.read_at(&mut bytes, length.saturating_sub(LAST as u64)).unwrap_or(0);
+    let text = String::from_utf8_lossy(&bytes[..read]);
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    tame_to(last.unwrap_or_default(), SHOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn shell(text: &str) -> CommandProbe {
+        CommandProbe::new(&CommandLine::Shell(text.into()), Path::new("/"), &[])
+    }
+
+    fn words(looked: Result<String, Failure>) -> String {
+        match looked {
+            Ok(detail) => format!("healthy: {detail}"),
+            Err(Failure::Target(class, detail)) => format!("{class}: {detail}"),
+            Err(Failure::Ours(detail)) => format!("unknown: {detail}"),
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(words(shell(text).look(Deadline::after(LONG))), expected);
+    }
+
+    #[test]
+    fn the_exit_code_judges_and_the_last_line_explains() {
+        check("echo fine", "healthy: exit 0");
+        check("exit 3", "exit: exit 3");
+        check("echo starting; echo database locked >&2; echo; exit 3", "exit: exit 3: database locked");
+        check("printf 'a\\033[31m\\n'; exit 1", "exit: exit 1: a\\u{1b}[31m");
+        check("kill -9 $$", "exit: killed by signal 9");
+        check("i=0; while [ $i -lt 300000 ]; do echo line $i; i=$((i+1)); done; exit 4", "exit: exit 4: line 299999");
+        check("exit 126", "unknown: cannot run the command: exit code 126, a shell's word for not executable");
+        check("exit 127", "unknown: cannot run the command: exit code 127, a shell's word for command not found");
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_unknown() {
+        let line = CommandLine::Exec(vec!["./no-such-program".into()]);
+        let look = CommandProbe::new(&line, Path::new("/"), &[]).look(Deadline::after(LONG));
+        assert!(matches!(look, Err(Failure::Ours(_))), "{look:?}");
+    }
+
+    #[test]
+    fn it_runs_in_its_folder_with_its_environment() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let env = [("WORD".to_owned(), Hidden("told".into()))];
+        let line = CommandLine::Shell("echo \"$WORD\" > here".into());
+        let look = CommandProbe::new(&line, folder.path(), &env).look(Deadline::after(LONG));
+        assert_eq!(look, Ok("exit 0".into()));
+        assert_eq!(fs::read_to_string(folder.path().join("here")).expect("what it wrote"), "told\n");
+    }
+
+    #[test]
+    fn one_that_does_not_end_is_a_timeout_and_is_not_doubled() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (hold, runs) = (folder.path().join("hold"), folder.path().join("runs"));
+        fs::write(&hold, "").expect("a file");
+        let timeout = Duration::from_secs(1);
+        // It ignores the first signal, so it is still there at the second look.
+        let line = CommandLine::Shell("trap '' TERM; echo run >> runs; while [ -e hold ]; do sleep 0.02; done".into());
+        let probe = CommandProbe::new(&line, folder.path(), &[]);
+        let look = |timeout| {
+            let deadline = Deadline::after(timeout);
+            let found = words(probe.look(deadline));
+            assert!(deadline.elapsed() < timeout + Duration::from_secs(4), "{:?}", deadline.elapsed());
+            found
+        };
+        assert_eq!(look(timeout), "timeout: still running after 1 s");
+        assert_eq!(look(Duration::ZERO), "timeout: the command of an earlier look is still there");
+        assert_eq!(fs::read_to_string(&runs).expect("what it wrote"), "run\n");
+
+        // When it is gone, the next look starts one again.
+        fs::remove_file(&hold).expect("the file");
+        let patience = Deadline::after(LONG);
+        while look(LONG) != "healthy: exit 0" && patience.left().is_some() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(fs::read_to_string(&runs).expect("what it wrote"), "run\nrun\n");
+    }
+}

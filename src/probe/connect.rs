@@ -1,0 +1,164 @@
+//! A connection to a target, and reading and writing on it, all within one deadline.
+//! It must never block beyond it, whatever the kernel's own patience with a silent peer is.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::Failure;
+use super::classify::{self, Try};
+use super::deadline::Deadline;
+use super::resolve::Host;
+
+/// Where a target listens.
+#[derive(Debug)]
+pub(super) enum Place {
+    Net { host: Host, port: u16 },
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Connects to the first address that takes it. One that never answers gets its share of the time, not all of it.
+    pub(super) fn dial(&self, deadline: Deadline) -> Result<Socket, Failure> {
+        let (host, port) = match self {
+            Place::Unix(path) => return dial_unix(path, deadline).map_err(|error| classify::unix_dial(&error)),
+            Place::Net { host, port } => (host, *port),
+        };
+        let addresses = host.addresses(port, deadline)?;
+        let mut tries = Vec::new();
+        for (done, &address) in addresses.iter().enumerate() {
+            let begun = deadline.elapsed();
+            match dial_tcp(address, deadline.share(addresses.len() - done)) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => tries.push(Try { address, error, took: deadline.elapsed().saturating_sub(begun) }),
+            }
+        }
+        Err(classify::dial(&tries))
+    }
+}
+
+/// A connected stream, closed when dropped.
+#[derive(Debug)]
+pub(super) struct Socket(OwnedFd);
+
+impl Socket {
+    /// Waits for bytes and takes what is there; 0 is the end of the stream.
+    pub(super) fn read(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+        loop {
+            self.wait(PollFlags::IN, deadline)?;
+            match rustix::net::recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((_, length)) => return Ok(length),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Writes all of `bytes`.
+    pub(super) fn write_all(&self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.wait(PollFlags::OUT, deadline)?;
+            match rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Until the socket is ready or has failed, which the call that follows will tell.
+    fn wait(&self, wanted: PollFlags, deadline: Deadline) -> io::Result<()> {
+        loop {
+            let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
+            let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
+            match rustix::event::poll(&mut [PollFd::new(&self.0, wanted)], Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn dial_tcp(address: SocketAddr, deadline: Deadline) -> io::Result<Socket> {
+    let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
+    let stream = TcpStream::connect_timeout(&address, left).map_err(|error| match error.kind() {
+        ErrorKind::AddrNotAvailable if !is_assignable(address) => ErrorKind::NetworkUnreachable.into(),
+        _ => error,
+    })?;
+    if is_connected_to_itself(&stream) {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    Ok(Socket(stream.into()))
+}
+
+/// Where nobody listens, the system may hand out the very port that is dialled as ours, and connects us to ourselves.
+fn is_connected_to_itself(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(ours), Ok(theirs)) if ours == theirs)
+}
+
+/// Tells "this machine has no such kind of address" (no IPv6) from "all our ports are in use".
+fn is_assignable(address: SocketAddr) -> bool {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
+}
+
+/// std's `UnixStream::connect` waits for ever where a backlog is full; a send timeout bounds that wait.
+fn dial_unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    loop {
+        let left = deadline.left().ok_or(ErrorKind::TimedOut)?.max(Duration::from_millis(1));
+        rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(left))?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(Socket(socket)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether `path` fits into the kernel's idea of a socket address.
+pub(super) fn check_unix(path: &Path) -> Result<(), String> {
+    match SocketAddrUnix::new(path) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{}: a socket's path can have 107 bytes at most", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_to_oneself_is_none() {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let own = rustix::net::getsockname(&socket).expect("an address");
+        rustix::net::connect(&socket, &own).expect("nobody but itself");
+        assert!(is_connected_to_itself(&TcpStream::from(socket)));
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a listener");
+        assert!(!is_connected_to_itself(&stream));
+    }
+
+    #[test]
+    fn a_machine_can_connect_to_itself_but_not_to_nowhere() {
+        assert!(is_assignable((Ipv4Addr::LOCALHOST, 1).into()));
+        // 240.0.0.0/4 was never given to anybody, and Linux has no route into 0.0.0.0/8 but its own first address.
+        assert!(!is_assignable(([255, 255, 255, 255], 1).into()));
+    }
+}

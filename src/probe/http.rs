@@ -1,0 +1,154 @@
+//! A look by HTTP: one request over a connection of its own, and whether the answer is the one that is wanted.
+//! It must never follow a redirect, keep a connection, or wait for a body that no longer matters.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use ureq::http::uri::Scheme;
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+
+use crate::config::{self, Http};
+use crate::outcome::Class;
+
+use super::Failure;
+use super::classify;
+use super::connect::{self, Place};
+use super::deadline::Deadline;
+use super::judge::Wanted;
+use super::resolve::Host;
+use super::setup::{INPUT, OUTPUT, Setup};
+use super::tls::{self, Trust};
+use super::wire::{Traced, Wire};
+use super::words::Size;
+
+/// The longest body that is read, in bytes.
+const MAX_BODY: u64 = 1 << 20;
+
+/// A target that speaks HTTP. Not to be printed: the request has secrets in it.
+pub(super) struct HttpProbe {
+    place: Place,
+    request: Request<()>,
+    wanted: Wanted,
+    setup: Arc<Setup>,
+    /// For where the first has no certificates to verify others by.
+    fallback: Option<Arc<Setup>>,
+}
+
+impl HttpProbe {
+    /// Errors say what is wrong with the configuration, without the url and the headers' values.
+    pub(super) fn new(http: &Http, trust: &Trust) -> Result<Self, String> {
+        let uri: Uri = http.url.0.parse().map_err(|error| format!("the url is not valid: {error}"))?;
+        let (setup, fallback) = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => (Arc::new(Setup::plain()), None),
+            Some(scheme) if *scheme == Scheme::HTTPS => tls::setups(&http.tls, trust)?,
+            _ => return Err("the url begins with neither http:// nor https://".into()),
+        };
+        let place = match (&http.unix_socket, uri.host()) {
+            (Some(path), _) => {
+                connect::check_unix(path)?;
+                Place::Unix(path.clone())
+            }
+            (None, Some(host)) if !host.is_empty() => Place::Net { host: Host::new(host), port: port(&uri)? },
+            (None, _) => return Err("the url names no host".into()),
+        };
+        Ok(HttpProbe { place, request: request(http, uri)?, wanted: Wanted::new(http), setup, fallback })
+    }
+
+    /// The status, where it is the wanted one and so is the body.
+    pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
+        let found = match (self.exchange(&self.setup, deadline), &self.fallback) {
+            (Err(Broken::NoCertificates(_)), Some(fallback)) => self.exchange(fallback, deadline),
+            (found, _) => found,
+        };
+        match found {
+            Ok(status) => Ok(status.to_string()),
+            Err(Broken::NoCertificates(failure) | Broken::Failed(failure)) => Err(failure),
+        }
+    }
+
+    /// Sends the request, judges the status as soon as it is known, then reads the body to its end and judges that.
+    fn exchange(&self, setup: &Arc<Setup>, deadline: Deadline) -> Result<u16, Broken> {
+        let socket = self.place.dial(deadline)?;
+        let trace = Traced::new(deadline.elapsed(), setup.is_secure());
+        let wire = Wire::new(socket, deadline, trace.clone(), INPUT, OUTPUT);
+        let broken = |error: ureq::Error| {
+            let failure = classify::exchange(&error, &trace.lock(), deadline.elapsed());
+            if tls::lacks_certificates(&error) { Broken::NoCertificates(failure) } else { Broken::Failed(failure) }
+        };
+        let response = setup.agent(wire).run(self.request.clone()).map_err(broken)?;
+        let status = response.status().as_u16();
+        trace.lock().head = Some((status, deadline.elapsed()));
+        self.wanted.status(status)?;
+        if self.request.method() == Method::HEAD {
+            return Ok(status);
+        }
+        let mut body = Vec::new();
+        let read = response.into_body().into_reader().take(MAX_BODY + 1).read_to_end(&mut body);
+        trace.lock().body = body.len();
+        let length = read.map_err(|error| broken(error.into()))?;
+        if let Some(failure) = classify::hidden_fault(&trace.lock(), deadline.elapsed()) {
+            return Err(failure.into());
+        }
+        if length as u64 > MAX_BODY {
+            return Err(Failure::Target(Class::Body, format!("body of more than {}", Size(MAX_BODY))).into());
+        }
+        self.wanted.body(&body)?;
+        Ok(status)
+    }
+}
+
+/// What kept an exchange from ending well.
+#[derive(Debug)]
+enum Broken {
+    /// The system has no certificates to verify others by.
+    NoCertificates(Failure),
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Broken::Failed(failure)
+    }
+}
+
+/// A port that is none is taken for no port by the parser, which must not send us to port 80 unasked.
+fn port(uri: &Uri) -> Result<u16, String> {
+    let written = uri.authority().and_then(|authority| {
+        let after_user = authority.as_str().rsplit('@').next()?;
+        after_user.strip_prefix(authority.host())?.strip_prefix(':')
+    });
+    match (uri.port_u16(), written) {
+        (Some(port @ 1..), _) => Ok(port),
+        (None, None) if uri.scheme() == Some(&Scheme::HTTPS) => Ok(443),
+        (None, None) => Ok(80),
+        _ => Err("the url's port is not a number from 1 to 65535".into()),
+    }
+}
+
+fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
+    let mut request = Request::new(());
+    *request.method_mut() = match http.method {
+        config::Method::Get => Method::GET,
+        config::Method::Head => Method::HEAD,
+    };
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    // The method, the version and the ends of lines go on top.
+    if path + 32 > OUTPUT {
+        return Err(format!("the url is longer than {}", Size(OUTPUT as u64)));
+    }
+    *request.uri_mut() = uri;
+    for (name, value) in &http.headers {
+        let bad = |what: &str| format!("header {name}: {what}");
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("its name is not one that HTTP allows"))?;
+        let text = HeaderValue::from_bytes(value.0.as_bytes());
+        let mut text = text.map_err(|_| bad("its value has a control character"))?;
+        if name.len() + value.0.len() + 4 > OUTPUT {
+            return Err(bad(&format!("it is longer than {}", Size(OUTPUT as u64))));
+        }
+        text.set_sensitive(true);
+        request.headers_mut().append(key, text);
+    }
+    request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(request)
+}

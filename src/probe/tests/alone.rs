@@ -1,0 +1,52 @@
+//! Looks that need a process of their own: what they change is the whole process's.
+
+use std::fs::File;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::*;
+use crate::config::CommandLine;
+use crate::testing::{is_alone, run_alone};
+
+#[test]
+fn without_descriptors_nothing_is_known() {
+    if !is_alone() {
+        run_alone("probe::tests::alone::without_descriptors_nothing_is_known", &["env"]);
+        return;
+    }
+    let server = Server::start(Ways::answer("200 OK", ""));
+    let url = format!("http://localhost:{}/", server.port());
+    let tcp = |host: &str| config::Probe::Tcp { host: host.into(), port: server.port() };
+    let probers = [
+        prober(config::Probe::Http(Box::new(http(&url))), LONG),
+        prober(tcp("127.0.0.1"), LONG),
+        prober(tcp("no.such.host.invalid"), LONG),
+        prober(config::Probe::Command(CommandLine::Shell("true".into())), LONG),
+    ];
+    let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).expect("a lower limit");
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    for prober in &probers {
+        let verdict = prober.look().verdict;
+        assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
+    }
+    // The server itself wants descriptors to end.
+    drop(taken);
+}
+
+#[test]
+fn proxies_of_the_environment_are_not_used() {
+    if !is_alone() {
+        let closed = Closed::new();
+        let proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+            .map(|name| format!("{name}=http://127.0.0.1:{}", closed.port()));
+        let through: Vec<&str> = ["env"].into_iter().chain(proxies.iter().map(String::as_str)).collect();
+        run_alone("probe::tests::alone::proxies_of_the_environment_are_not_used", &through);
+        return;
+    }
+    let server = Server::start(Ways::answer("200 OK", ""));
+    assert_like(&look_at(http(&format!("http://localhost:{}/", server.port())), LONG), "healthy: 200");
+}
