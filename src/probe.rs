@@ -12,6 +12,8 @@ mod judge;
 mod resolve;
 mod setup;
 mod tcp;
+#[cfg_attr(not(feature = "tls"), path = "probe/no_tls.rs")]
+mod tls;
 mod wire;
 mod words;
 
@@ -28,7 +30,7 @@ use std::time::Duration;
 use crate::config::{self, Hidden};
 use crate::outcome::{Class, Look, Verdict};
 
-pub use self::setup::Trust;
+pub use self::tls::Trust;
 
 use self::command::CommandProbe;
 use self::deadline::Deadline;
@@ -37,14 +39,15 @@ use self::http::HttpProbe;
 use self::tcp::TcpProbe;
 use self::words::tame;
 
+/// Bytes of stack that a look gets by with: five times what was measured, for TLS as for the deepest JSON.
+pub const STACK: usize = 256 << 10;
+
 /// Looks at one target. Made when the configuration is loaded, used for every look.
-#[derive(Debug)]
 pub struct Prober {
     kind: Kind,
     timeout: Duration,
 }
 
-#[derive(Debug)]
 enum Kind {
     Http(Box<HttpProbe>),
     Tcp(TcpProbe),
@@ -55,7 +58,7 @@ enum Kind {
 /// Why a look did not find the target in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Failure {
-    /// The target is to blame.
+    /// The target is to blame. The words may have anything in them that came from it.
     Target(Class, String),
     /// We are: nothing can be said of the target.
     Ours(String),
@@ -78,14 +81,16 @@ impl Prober {
             config::Probe::Http(http) => Kind::Http(Box::new(HttpProbe::new(http, trust)?)),
             config::Probe::Tcp { host, port } => Kind::Tcp(TcpProbe::new(host, *port)),
             config::Probe::File { path, max_age } => Kind::File(FileProbe::new(path.clone(), *max_age)),
-            config::Probe::Command(line) => Kind::Command(CommandProbe::new(line, folder, env, timeout)),
+            config::Probe::Command(line) => Kind::Command(CommandProbe::new(line, folder, env)),
         };
         Ok(Prober { kind, timeout })
     }
 
     /// Looks once. Blocks until there is a verdict, which is when the timeout passes at the latest, give or take what
-    /// the scheduler adds. Wants a stack of 128 KiB. What hangs beyond the timeout (resolver, file server, command)
-    /// stays behind in a thread of its own, and while it does, the next looks answer its class at once.
+    /// the scheduler adds. What hangs beyond the timeout (resolver, file server, command) stays behind in a thread of
+    /// its own, and while it does, the next looks answer its class at once.
+    ///
+    /// Wants a stack of [`STACK`] bytes.
     pub fn look(&self) -> Look {
         let deadline = Deadline::after(self.timeout);
         let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {

@@ -5,7 +5,6 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, OFlags};
 
@@ -32,14 +31,13 @@ pub(super) struct CommandProbe {
     argv: Vec<String>,
     folder: PathBuf,
     env: Vec<(String, Hidden)>,
-    timeout: Duration,
     running: Aside,
 }
 
 impl CommandProbe {
-    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)], timeout: Duration) -> Self {
+    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)]) -> Self {
         let running = Aside::new("command", STACK);
-        CommandProbe { argv: line.argv(), folder: folder.into(), env: env.to_vec(), timeout, running }
+        CommandProbe { argv: line.argv(), folder: folder.into(), env: env.to_vec(), running }
     }
 
     pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
@@ -51,7 +49,7 @@ impl CommandProbe {
             argv: self.argv.clone(),
             folder: self.folder.clone(),
             env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
-            timeout: self.timeout,
+            timeout: deadline.budget(),
             output,
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
@@ -105,13 +103,14 @@ fn last_line(output: &File) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn shell(text: &str, timeout: Duration) -> CommandProbe {
-        CommandProbe::new(&CommandLine::Shell(text.into()), Path::new("/"), &[], timeout)
+    fn shell(text: &str) -> CommandProbe {
+        CommandProbe::new(&CommandLine::Shell(text.into()), Path::new("/"), &[])
     }
 
     fn words(looked: Result<String, Failure>) -> String {
@@ -124,7 +123,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        assert_eq!(words(shell(text, LONG).look(Deadline::after(LONG))), expected);
+        assert_eq!(words(shell(text).look(Deadline::after(LONG))), expected);
     }
 
     #[test]
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn what_cannot_be_started_is_unknown() {
         let line = CommandLine::Exec(vec!["./no-such-program".into()]);
-        let look = CommandProbe::new(&line, Path::new("/"), &[], LONG).look(Deadline::after(LONG));
+        let look = CommandProbe::new(&line, Path::new("/"), &[]).look(Deadline::after(LONG));
         assert!(matches!(look, Err(Failure::Ours(_))), "{look:?}");
     }
 
@@ -151,7 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let env = [("WORD".to_owned(), Hidden("told".into()))];
         let line = CommandLine::Shell("echo \"$WORD\" > here".into());
-        let look = CommandProbe::new(&line, folder.path(), &env, LONG).look(Deadline::after(LONG));
+        let look = CommandProbe::new(&line, folder.path(), &env).look(Deadline::after(LONG));
         assert_eq!(look, Ok("exit 0".into()));
         assert_eq!(fs::read_to_string(folder.path().join("here")).expect("what it wrote"), "told\n");
     }
@@ -164,7 +163,7 @@ mod tests {
         let timeout = Duration::from_secs(1);
         // It ignores the first signal, so it is still there at the second look.
         let line = CommandLine::Shell("trap '' TERM; echo run >> runs; while [ -e hold ]; do sleep 0.02; done".into());
-        let probe = CommandProbe::new(&line, folder.path(), &[], timeout);
+        let probe = CommandProbe::new(&line, folder.path(), &[]);
         let look = |timeout| {
             let deadline = Deadline::after(timeout);
             let found = words(probe.look(deadline));

@@ -16,30 +16,31 @@ use super::connect::{self, Place};
 use super::deadline::Deadline;
 use super::judge::Wanted;
 use super::resolve::Host;
-use super::setup::{self, INPUT, OUTPUT, Setup, Trust};
+use super::setup::{INPUT, OUTPUT, Setup};
+use super::tls::{self, Trust};
 use super::wire::{Traced, Wire};
 use super::words::Size;
 
 /// The longest body that is read, in bytes.
-const MAX_BODY: usize = 1 << 20;
+const MAX_BODY: u64 = 1 << 20;
 
-/// A target that speaks HTTP.
-#[derive(Debug)]
+/// A target that speaks HTTP. Not to be printed: the request has secrets in it.
 pub(super) struct HttpProbe {
     place: Place,
     request: Request<()>,
     wanted: Wanted,
-    /// One, or a second for where the first has no certificates to trust. Never empty.
-    setups: Vec<Arc<Setup>>,
+    setup: Arc<Setup>,
+    /// For where the first has no certificates to verify others by.
+    fallback: Option<Arc<Setup>>,
 }
 
 impl HttpProbe {
     /// Errors say what is wrong with the configuration, without the url and the headers' values.
     pub(super) fn new(http: &Http, trust: &Trust) -> Result<Self, String> {
         let uri: Uri = http.url.0.parse().map_err(|error| format!("the url is not valid: {error}"))?;
-        let setups = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => vec![Arc::new(Setup::plain())],
-            Some(scheme) if *scheme == Scheme::HTTPS => setup::secure(&http.tls, trust)?,
+        let (setup, fallback) = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => (Arc::new(Setup::plain()), None),
+            Some(scheme) if *scheme == Scheme::HTTPS => tls::setups(&http.tls, trust)?,
             _ => return Err("the url begins with neither http:// nor https://".into()),
         };
         let place = match (&http.unix_socket, uri.host()) {
@@ -47,37 +48,34 @@ impl HttpProbe {
                 connect::check_unix(path)?;
                 Place::Unix(path.clone())
             }
-            (None, Some(host)) if !host.is_empty() => {
-                let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 });
-                Place::Net { host: Host::new(host), port }
-            }
+            (None, Some(host)) if !host.is_empty() => Place::Net { host: Host::new(host), port: port(&uri)? },
             (None, _) => return Err("the url names no host".into()),
         };
-        Ok(HttpProbe { place, request: request(http, uri)?, wanted: Wanted::new(http), setups })
+        Ok(HttpProbe { place, request: request(http, uri)?, wanted: Wanted::new(http), setup, fallback })
     }
 
     /// The status, where it is the wanted one and so is the body.
     pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
-        let mut setups = self.setups.iter().peekable();
-        loop {
-            let setup = setups.next().expect("the last of the setups ends the loop");
-            let socket = self.place.dial(deadline)?;
-            let trace = Traced::new(deadline.elapsed(), setup.is_secure());
-            let wire = Wire::new(socket, deadline, trace.clone(), INPUT, OUTPUT);
-            match self.exchange(setup, wire, &trace, deadline) {
-                Err(Broken::Exchange(error)) if setups.peek().is_some() && setup::lacks_certificates(&error) => {}
-                Err(Broken::Exchange(error)) => {
-                    return Err(classify::exchange(&error, &trace.lock(), deadline.budget()));
-                }
-                Err(Broken::Judged(failure)) => return Err(failure),
-                Ok(status) => return Ok(status.to_string()),
-            }
+        let found = match (self.exchange(&self.setup, deadline), &self.fallback) {
+            (Err(Broken::NoCertificates(_)), Some(fallback)) => self.exchange(fallback, deadline),
+            (found, _) => found,
+        };
+        match found {
+            Ok(status) => Ok(status.to_string()),
+            Err(Broken::NoCertificates(failure) | Broken::Failed(failure)) => Err(failure),
         }
     }
 
     /// Sends the request, judges the status as soon as it is known, then reads the body to its end and judges that.
-    fn exchange(&self, setup: &Arc<Setup>, wire: Wire, trace: &Traced, deadline: Deadline) -> Result<u16, Broken> {
-        let response = setup.agent(wire).run(self.request.clone())?;
+    fn exchange(&self, setup: &Arc<Setup>, deadline: Deadline) -> Result<u16, Broken> {
+        let socket = self.place.dial(deadline)?;
+        let trace = Traced::new(deadline.elapsed(), setup.is_secure());
+        let wire = Wire::new(socket, deadline, trace.clone(), INPUT, OUTPUT);
+        let broken = |error: ureq::Error| {
+            let failure = classify::exchange(&error, &trace.lock(), deadline.elapsed());
+            if tls::lacks_certificates(&error) { Broken::NoCertificates(failure) } else { Broken::Failed(failure) }
+        };
+        let response = setup.agent(wire).run(self.request.clone()).map_err(broken)?;
         let status = response.status().as_u16();
         trace.lock().head = Some((status, deadline.elapsed()));
         self.wanted.status(status)?;
@@ -85,16 +83,13 @@ impl HttpProbe {
             return Ok(status);
         }
         let mut body = Vec::new();
-        let most = u64::try_from(MAX_BODY + 1).unwrap_or(u64::MAX);
-        let read = response.into_body().into_reader().take(most).read_to_end(&mut body);
+        let read = response.into_body().into_reader().take(MAX_BODY + 1).read_to_end(&mut body);
         trace.lock().body = body.len();
-        read.map_err(ureq::Error::from)?;
-        let trace = trace.lock();
-        if let Some(fault) = &trace.fault {
-            // ureq takes a reset for the end where no length was given.
-            return Err(classify::broken(fault, &trace, deadline.budget()).into());
+        let length = read.map_err(|error| broken(error.into()))?;
+        if let Some(failure) = classify::hidden_fault(&trace.lock(), deadline.elapsed()) {
+            return Err(failure.into());
         }
-        if body.len() > MAX_BODY {
+        if length as u64 > MAX_BODY {
             return Err(Failure::Target(Class::Body, format!("body of more than {}", Size(MAX_BODY))).into());
         }
         self.wanted.body(&body)?;
@@ -105,21 +100,29 @@ impl HttpProbe {
 /// What kept an exchange from ending well.
 #[derive(Debug)]
 enum Broken {
-    /// It was not completed.
-    Exchange(ureq::Error),
-    /// The answer is not the wanted one.
-    Judged(Failure),
-}
-
-impl From<ureq::Error> for Broken {
-    fn from(error: ureq::Error) -> Self {
-        Broken::Exchange(error)
-    }
+    /// The system has no certificates to verify others by.
+    NoCertificates(Failure),
+    /// Anything else.
+    Failed(Failure),
 }
 
 impl From<Failure> for Broken {
     fn from(failure: Failure) -> Self {
-        Broken::Judged(failure)
+        Broken::Failed(failure)
+    }
+}
+
+/// A port that is none is taken for no port by the parser, which must not send us to port 80 unasked.
+fn port(uri: &Uri) -> Result<u16, String> {
+    let written = uri.authority().and_then(|authority| {
+        let after_user = authority.as_str().rsplit('@').next()?;
+        after_user.strip_prefix(authority.host())?.strip_prefix(':')
+    });
+    match (uri.port_u16(), written) {
+        (Some(port @ 1..), _) => Ok(port),
+        (None, None) if uri.scheme() == Some(&Scheme::HTTPS) => Ok(443),
+        (None, None) => Ok(80),
+        _ => Err("the url's port is not a number from 1 to 65535".into()),
     }
 }
 
@@ -132,7 +135,7 @@ fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     // The method, the version and the ends of lines go on top.
     if path + 32 > OUTPUT {
-        return Err(format!("the url is longer than {}", Size(OUTPUT)));
+        return Err(format!("the url is longer than {}", Size(OUTPUT as u64)));
     }
     *request.uri_mut() = uri;
     for (name, value) in &http.headers {
@@ -141,7 +144,7 @@ fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
         let text = HeaderValue::from_bytes(value.0.as_bytes());
         let mut text = text.map_err(|_| bad("its value has a control character"))?;
         if name.len() + value.0.len() + 4 > OUTPUT {
-            return Err(bad(&format!("it is longer than {}", Size(OUTPUT))));
+            return Err(bad(&format!("it is longer than {}", Size(OUTPUT as u64))));
         }
         text.set_sensitive(true);
         request.headers_mut().append(key, text);

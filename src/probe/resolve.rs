@@ -11,7 +11,6 @@ use super::Failure;
 use super::aside::{Aside, Missing};
 use super::classify::class_of;
 use super::deadline::Deadline;
-use super::words::tame;
 
 /// Name services run inside of the look-up (LDAP, multicast), so its thread gets ample stack; untouched, it costs none.
 const RESOLVER_STACK: usize = 1 << 20;
@@ -60,7 +59,7 @@ fn answer(
     found: Result<io::Result<Vec<SocketAddr>>, Missing>,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let dns = |detail: String| Err(Failure::Target(Class::Dns, tame(&detail)));
+    let dns = |detail: String| Err(Failure::Target(Class::Dns, detail));
     let error = match found {
         Ok(Ok(addresses)) if addresses.is_empty() => return dns(format!("{name} has no address")),
         Ok(Ok(addresses)) => return Ok(addresses),
@@ -73,7 +72,7 @@ fn answer(
     // Without a free descriptor the resolver says "no such name" where it means "I could not ask".
     let trouble = if own { Some(in_words(&error)) } else { io::pipe().err().map(|error| in_words(&error)) };
     match trouble {
-        Some(trouble) => Err(Failure::Ours(tame(&format!("cannot look up {name}: {trouble}")))),
+        Some(trouble) => Err(Failure::Ours(format!("cannot look up {name}: {trouble}"))),
         None => dns(format!("{name} does not resolve: {}", reason(&error))),
     }
 }

@@ -1,5 +1,5 @@
-//! How ureq is set up: its limits, no proxy, no pool, no resolver of its own, and TLS for those targets only that ask
-//! for it. It must never load certificates for a plain request.
+//! How ureq is set up: its limits, no proxy, no pool, no resolver of its own, and TLS for those only that ask for it.
+//! It must never open a connection: that is done before ureq comes into it, within the look's own deadline.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,10 +9,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Agent, Error};
 
+use super::tls::Layer;
 use super::wire::Wire;
-
-#[cfg(feature = "tls")]
-pub use secure::Trust;
 
 /// Headers longer than this are none: servers refuse requests at a quarter of it.
 const MAX_HEADERS: usize = 32 << 10;
@@ -21,35 +19,28 @@ pub(super) const INPUT: usize = 40 << 10;
 /// Every line of a request must fit into it.
 pub(super) const OUTPUT: usize = 16 << 10;
 
-/// What the probes of one configuration share: the trust store, read when the first https target is looked at.
-#[cfg(not(feature = "tls"))]
-#[derive(Clone, Debug, Default)]
-pub struct Trust(());
-
 /// Limits and TLS for the requests of a target, or of many.
 #[derive(Debug)]
 pub(super) struct Setup {
     config: Config,
-    #[cfg(feature = "tls")]
-    tls: Option<ureq::unversioned::transport::RustlsConnector>,
+    layer: Option<Layer>,
 }
 
 impl Setup {
-    /// For http.
+    /// For requests over nothing but the connection.
     pub(super) fn plain() -> Self {
-        Setup {
-            config: limits().build(),
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
+        Setup { config: limits().build(), layer: None }
+    }
+
+    /// For requests over TLS, which `config`, made from [`limits`], has the particulars of.
+    #[cfg(feature = "tls")]
+    pub(super) fn secure(config: Config, layer: Layer) -> Self {
+        Setup { config, layer: Some(layer) }
     }
 
     /// Whether requests go over TLS.
     pub(super) fn is_secure(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        return false;
+        self.layer.is_some()
     }
 
     /// An agent for one request over `wire`. There is little to it, so nothing of it is kept between looks.
@@ -57,21 +48,10 @@ impl Setup {
         let handover = Handover { setup: Arc::clone(self), wire: Mutex::new(Some(wire)) };
         Agent::with_parts(self.config.clone(), handover, NoLookUp)
     }
-
-    fn secured(&self, wire: Wire, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            let transport = tls.connect(details, Some(wire))?.ok_or(Error::ConnectionFailed)?;
-            return Ok(Box::new(transport));
-        }
-        // Without TLS there is nothing to be had from the details.
-        let _ = details;
-        Ok(Box::new(wire))
-    }
 }
 
 /// The limits of every request. A redirect is an answer like any other; the deadline is the wire's.
-fn limits() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+pub(super) fn limits() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
     Agent::config_builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -98,7 +78,10 @@ impl Connector for Handover {
             return Err(Error::ConnectionFailed);
         };
         let (trace, deadline) = (wire.trace(), wire.deadline());
-        let transport = self.setup.secured(wire, details)?;
+        let transport = match &self.setup.layer {
+            None => Box::new(wire),
+            Some(layer) => layer.over(wire, details)?,
+        };
         trace.lock().ready = Some(deadline.elapsed());
         Ok(Some(transport))
     }
@@ -111,86 +94,5 @@ struct NoLookUp;
 impl Resolver for NoLookUp {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
-    }
-}
-
-/// Whether the system has no certificates to trust, so that nothing can be verified by them.
-pub(super) fn lacks_certificates(error: &Error) -> bool {
-    #[cfg(feature = "tls")]
-    return matches!(error, Error::Rustls(_));
-    #[cfg(not(feature = "tls"))]
-    {
-        let _ = error;
-        false
-    }
-}
-
-/// The setups for an https target, in the order in which to try them.
-#[cfg(not(feature = "tls"))]
-pub(super) fn secure(_: &crate::config::Tls, _: &Trust) -> Result<Vec<Arc<Setup>>, String> {
-    Err("https: this watchdog was built without TLS".into())
-}
-
-#[cfg(feature = "tls")]
-pub(super) use secure::secure;
-
-#[cfg(feature = "tls")]
-mod secure {
-    use std::fs;
-    use std::sync::Arc;
-
-    use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-    use ureq::unversioned::transport::RustlsConnector;
-
-    use super::{Setup, limits};
-    use crate::config::Tls;
-    use crate::outcome::in_words;
-
-    /// What the probes of one configuration share: the trust store, read when the first https target is looked at.
-    #[derive(Clone, Debug)]
-    pub struct Trust {
-        /// The system's certificates.
-        system: Arc<Setup>,
-        /// Mozilla's as they were when this was built, for a system that has none.
-        builtin: Arc<Setup>,
-    }
-
-    impl Default for Trust {
-        fn default() -> Self {
-            let setup = |roots| Arc::new(Setup::over(TlsConfig::builder().root_certs(roots).build()));
-            Trust { system: setup(RootCerts::PlatformVerifier), builtin: setup(RootCerts::WebPki) }
-        }
-    }
-
-    impl Setup {
-        fn over(tls: TlsConfig) -> Self {
-            Setup { config: limits().tls_config(tls).build(), tls: Some(RustlsConnector::default()) }
-        }
-    }
-
-    /// The setups for an https target, in the order in which to try them.
-    pub(in crate::probe) fn secure(asked: &Tls, trust: &Trust) -> Result<Vec<Arc<Setup>>, String> {
-        let own = |tls| Ok(vec![Arc::new(Setup::over(tls))]);
-        match asked {
-            Tls::Verify => Ok(vec![Arc::clone(&trust.system), Arc::clone(&trust.builtin)]),
-            Tls::Insecure => own(TlsConfig::builder().disable_verification(true).build()),
-            Tls::Ca(path) => {
-                let shown = path.display();
-                let pem = fs::read(path).map_err(|error| format!("{shown}: {}", in_words(&error)))?;
-                let items: Result<Vec<PemItem<'_>>, _> = parse_pem(&pem).collect();
-                let items = items.map_err(|error| format!("{shown}: {error}"))?;
-                let certificates: Vec<_> = items
-                    .into_iter()
-                    .filter_map(|item| match item {
-                        PemItem::Certificate(certificate) => Some(certificate),
-                        _ => None,
-                    })
-                    .collect();
-                if certificates.is_empty() {
-                    return Err(format!("{shown}: there is no certificate in it"));
-                }
-                own(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certificates)).build())
-            }
-        }
     }
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::config::{Http, Method, Tls};
 
 /// For faults that are found by waiting.
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_secs(1);
 /// For faults that are found at once: long enough for any machine, and never waited for.
 const LONG: Duration = Duration::from_secs(60);
 /// What a loaded machine may add to a deadline.
@@ -123,9 +123,10 @@ fn what_is_not_http_is_a_fault_of_protocol() {
     check(Ways::raw(&format!("{HEAD}part")), "protocol: cut short in the body of a 200, after 4 bytes");
     check(Ways::raw(&format!("{CHUNKED}8\r\npart")), "protocol: cut short in the body of a 200, after 4 bytes");
     check(Ways::raw(&format!("{CHUNKED}4\r\npart\r\n")), "protocol: cut short in the body of a 200, after 4 bytes");
+    check(Ways::raw(&format!("{CHUNKED}8")), "protocol: cut short in the body of a 200, after 0 bytes");
     check(Ways::raw(&format!("{CHUNKED}zz\r\npart")), "protocol: broken body: chunk length cannot be read as a number");
     check(Ways::raw(&format!("{CHUNKED}4\r\npartial\r\n")), "protocol: broken body: *");
-    check(Ways::raw("SSH-2.0-OpenSSH_9.2\r\n"), "protocol: not HTTP: *");
+    check(Ways::raw("SSH-2.0-OpenSSH_9.2\r\n"), "protocol: not HTTP: invalid HTTP version");
     check(Ways::raw("<html>HTTP/0.9</html>\r\n\r\n"), "protocol: not HTTP: *");
     check(Ways::raw("\x15\x03\x01\x00\x02\x02\x50"), "protocol: not HTTP: *");
     check(Ways::raw("HTTP/1.1 abc\r\n\r\n"), "protocol: not HTTP: *");
@@ -139,7 +140,8 @@ fn what_is_not_http_is_a_fault_of_protocol() {
 
 #[test]
 fn a_reset_is_one_wherever_it_comes() {
-    check(Ways::ResetAtOnce, "reset: connection reset before the first byte");
+    // The reset may be there before the connection is seen to stand: then it is told of the address.
+    check(Ways::ResetAtOnce, "reset: *reset *");
     check(Ways::Reset(vec![]), "reset: connection reset before the first byte");
     check(Ways::Reset(bytes("HTTP/1.1 2")), "reset: connection reset before the headers were complete");
     check(Ways::Reset(bytes(&format!("{HEAD}part"))), "reset: connection reset in the body of a 200, after 4 bytes");
@@ -152,20 +154,25 @@ fn a_reset_is_one_wherever_it_comes() {
 
 #[test]
 fn the_deadline_ends_what_does_not_end_by_itself() {
-    check_slow(Ways::Silent, "timeout: connected in * ms, then no byte for 39* ms");
-    check_slow(Ways::Drip(vec![], bytes("H"), PAUSE * 20), "timeout: connected in * ms, then no byte for 39* ms");
-    let headers = Ways::Drip(bytes("HTTP/1.1 200 OK\r\n"), bytes("X"), PAUSE);
-    check_slow(headers, "timeout: first byte after * ms, headers not complete * ms later");
-    check_slow(
-        Ways::Drip(vec![], bytes("HTTP/1.1 103 Hint\r\n\r\n"), PAUSE),
-        "timeout: first byte after * ms, headers *",
-    );
-    check_slow(
-        Ways::Drip(bytes(HEAD), bytes("x"), PAUSE),
-        "timeout: 200 after * ms, body not complete * ms later (* bytes)",
-    );
-    check_slow(Ways::Drip(bytes(OPEN_HEAD), bytes("x"), PAUSE), "timeout: 200 after * ms, body not complete *");
-    check_slow(Ways::Drip(bytes(CHUNKED), bytes("1\r\nx\r\n"), PAUSE), "timeout: 200 after * ms, body not complete *");
+    let drip = |first: &str, again: &str| Ways::Drip(bytes(first), bytes(again), PAUSE);
+    let no_byte = "timeout: connected in *, then no byte for *";
+    let no_headers = "timeout: first byte after *, headers not complete * later";
+    let no_body = "timeout: 200 after *, body not complete * later (* bytes)";
+    let cases = [
+        (Ways::Silent, no_byte),
+        (Ways::Drip(vec![], bytes("H"), LONG), no_byte),
+        (drip("HTTP/1.1 200 OK\r\n", "X"), no_headers),
+        (drip("", "HTTP/1.1 103 Hint\r\n\r\n"), no_headers),
+        (drip(HEAD, "x"), no_body),
+        (drip(OPEN_HEAD, "x"), no_body),
+        (drip(CHUNKED, "1\r\nx\r\n"), no_body),
+    ];
+    // All at once, for each takes its whole time.
+    std::thread::scope(|all| {
+        for (ways, expected) in cases {
+            all.spawn(move || check_slow(ways, expected));
+        }
+    });
 }
 
 #[test]
@@ -222,10 +229,10 @@ fn a_full_queue_is_a_timeout() {
     let hole = BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue");
     let port = hole.port();
     let look = prober(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT).look();
-    assert_like(&look.verdict, &format!("timeout: no answer from 127.0.0.1:{port} in * ms"));
+    assert_like(&look.verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
     assert!((SHORT..SHORT + SLACK).contains(&look.latency), "{look:?}");
     let verdict = look_at(http(&format!("http://127.0.0.1:{port}/")), SHORT);
-    assert_like(&verdict, &format!("timeout: no answer from 127.0.0.1:{port} in * ms"));
+    assert_like(&verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
 }
 
 #[test]
@@ -236,17 +243,17 @@ fn a_silent_address_leaves_time_for_the_next() {
         let port = hole.port();
         let Ok(server) = Server::on((Ipv4Addr::LOCALHOST, port), Ways::answer("200 OK", "")) else { continue };
         let url = format!("http://localhost:{}/", server.port());
-        assert_like(&look_at(http(&url), Duration::from_secs(2)), "healthy: 200");
+        assert_like(&look_at(http(&url), SHORT * 4), "healthy: 200");
         drop(server);
         let verdict = look_at(http(&url), SHORT);
-        assert_like(&verdict, &format!("timeout: no answer from [::1]:{port} in * ms; refused by 127.0.0.1:{port}"));
+        assert_like(&verdict, &format!("timeout: no answer from [::1]:{port} in *; refused by 127.0.0.1:{port}"));
         return;
     }
 }
 
 #[test]
 fn connecting_is_all_that_tcp_asks_for() {
-    for ways in [Ways::Silent, Ways::ResetAtOnce, Ways::CloseAtOnce] {
+    for ways in [Ways::Silent, Ways::CloseAtOnce] {
         let server = Server::start(ways);
         for host in ["127.0.0.1", "localhost"] {
             let look = prober(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG).look();
@@ -268,7 +275,7 @@ fn sockets_in_the_file_system() {
     let request = server.requests().join("");
     assert!(request.starts_with("GET /health HTTP/1.1\r\n") && request.contains("app.example"), "{request}");
     server.turn(Ways::Silent);
-    assert_like(&look_at(over.clone(), SHORT), "timeout: connected in * ms, then no byte for * ms");
+    assert_like(&look_at(over.clone(), SHORT), "timeout: connected in *, then no byte for *");
     drop(server);
     assert_like(&look_at(over.clone(), LONG), "refused: refused");
 
@@ -360,9 +367,15 @@ fn https_is_refused_where_it_was_not_built_in() {
 
 #[test]
 fn a_look_gets_by_with_a_small_stack() {
-    let server = Server::start(Ways::answer("200 OK", "fine"));
-    let prober = prober(config::Probe::Http(Box::new(http(&format!("http://localhost:{}/", server.port())))), LONG);
-    let small = std::thread::Builder::new().stack_size(128 << 10);
-    let look = small.spawn(move || prober.look()).expect("a thread").join().expect("enough stack");
-    assert_like(&look.verdict, "healthy: 200");
+    let server = Server::start(Ways::answer("200 OK", "[0]"));
+    let mut http = http(&format!("http://localhost:{}/", server.port()));
+    http.json = vec![("/0".into(), json!(0))];
+    let look = || {
+        let prober = prober(config::Probe::Http(Box::new(http.clone())), LONG);
+        let small = std::thread::Builder::new().stack_size(STACK);
+        small.spawn(move || prober.look().verdict).expect("a thread").join().expect("enough stack")
+    };
+    assert_like(&look(), "healthy: 200");
+    server.turn(Ways::answer("200 OK", &"[".repeat(100_000)));
+    assert_like(&look(), "body: body is not JSON: recursion limit exceeded *");
 }

@@ -44,21 +44,23 @@ fn is_unseen(char: char) -> bool {
             | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A span to the tenth of a millisecond where it is short: a connection takes 0.1 ms.
+/// A span to the tenth of a millisecond where it is short, as a connection takes 0.1 ms, and to the nearest tenth of a
+/// second where it is long, as 9.998 s of waiting are 10.
 pub(super) struct Fine(pub(super) Duration);
 
 impl fmt::Display for Fine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < Duration::from_millis(10) {
-            write!(f, "{:.1} ms", self.0.as_secs_f64() * 1e3)
-        } else {
-            Span(self.0).fmt(f)
+        let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        match ms {
+            0..10 => write!(f, "{:.1} ms", self.0.as_secs_f64() * 1e3),
+            10..950 => Span(self.0).fmt(f),
+            _ => Span(Duration::from_millis(ms.saturating_add(50) / 100 * 100)).fmt(f),
         }
     }
 }
 
 /// A number of bytes as people say it.
-pub(super) struct Size(pub(super) usize);
+pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +113,9 @@ mod tests {
         assert_eq!(Fine(Duration::from_micros(123)).to_string(), "0.1 ms");
         assert_eq!(Fine(Duration::from_micros(3_500)).to_string(), "3.5 ms");
         assert_eq!(Fine(Duration::from_millis(42)).to_string(), "42 ms");
-        assert_eq!(Fine(Duration::from_secs(10)).to_string(), "10 s");
+        assert_eq!(Fine(Duration::from_micros(9_998_100)).to_string(), "10 s");
+        assert_eq!(Fine(Duration::from_millis(2_449)).to_string(), "2.4 s");
+        assert_eq!(Fine(Duration::MAX).to_string(), Span(Duration::from_millis(u64::MAX / 100 * 100)).to_string());
     }
 
     #[test]

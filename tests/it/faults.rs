@@ -77,18 +77,14 @@ impl Server {
 
     /// Listens where it is told to.
     pub(crate) fn on(address: impl Into<SocketAddr>, ways: Ways) -> io::Result<Server> {
-        let listener = TcpListener::bind(address.into())?;
-        let address = listener.local_addr()?;
-        Ok(Server::run(Some(address), Shared::new(ways, None), move || listener.accept().map(|(stream, _)| stream)))
+        Server::tcp(address.into(), Shared::new(ways, None))
     }
 
     /// Listens on a free port of 127.0.0.1 and speaks TLS.
     #[cfg(feature = "tls")]
     pub(crate) fn secure(identity: Identity, ways: Ways) -> Server {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let shared = Shared::new(ways, Some(tls(identity)));
-        Server::run(Some(address), shared, move || listener.accept().map(|(stream, _)| stream))
+        Server::tcp((Ipv4Addr::LOCALHOST, 0).into(), shared).expect("a free port")
     }
 
     /// Listens on a socket in the file system.
@@ -114,6 +110,12 @@ impl Server {
     /// Each first piece of what a client said, oldest first.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tcp(address: SocketAddr, shared: Shared) -> io::Result<Server> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        Ok(Server::run(Some(address), shared, move || listener.accept().map(|(stream, _)| stream)))
     }
 
     fn run(

@@ -31,7 +31,7 @@ fn without_descriptors_nothing_is_known() {
     }
     for prober in &probers {
         let verdict = prober.look().verdict;
-        assert!(matches!(verdict, Verdict::Unknown { .. }), "{prober:?}: {verdict:?}");
+        assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
     }
     // The server itself wants descriptors to end.
     drop(taken);
