@@ -14,14 +14,15 @@ use crate::command::{self, Process, Spec};
 use crate::config::CommandLine;
 use crate::outcome::{Ending, Look, Verdict};
 use crate::policy::{Event, Gate};
+use crate::probe;
 use crate::signals::Signal;
 use crate::store;
 use crate::time::Timestamp;
 
 use super::Agent;
 
-/// Enough for a TLS handshake in a build without optimisation; only what is touched takes memory.
-const STACK: usize = 512 << 10;
+/// What a look wants; the other jobs want less.
+const STACK: usize = probe::STACK;
 
 /// How long `only_if` may take.
 const GATE_TIMEOUT: Duration = Duration::from_secs(10);
