@@ -16,5 +16,7 @@ pub mod command;
 
 pub mod clock;
 
+pub mod signals;
+
 #[cfg(test)]
 mod testing;
