@@ -18,5 +18,7 @@ pub mod clock;
 
 pub mod signals;
 
+pub mod terminal;
+
 #[cfg(test)]
 mod testing;
