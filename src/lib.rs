@@ -20,5 +20,7 @@ pub mod signals;
 
 pub mod terminal;
 
+pub mod logging;
+
 #[cfg(test)]
 mod testing;

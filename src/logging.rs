@@ -1,0 +1,211 @@
+//! The log: what a line looks like and where it goes. It must never end the program, never block it, and never write
+//! what another crate has to say, because the debug lines of HTTP and TLS crates hold requests with their secrets.
+
+mod rotating;
+mod stream;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use log::{Level, LevelFilter, SetLoggerError};
+
+use crate::clock;
+use crate::config;
+use crate::terminal::escaped;
+use crate::time::Zone;
+
+use rotating::Rotating;
+use stream::Stream;
+
+/// The crates whose records are written: the library and the program, which have the same name.
+const OWN: &str = "watchdog";
+
+/// How much the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// `-q`: on standard error only errors; the file as configured.
+    Quiet,
+    /// As configured.
+    Configured,
+    /// `-v`: at least `debug`, in both places.
+    Verbose,
+}
+
+/// The log of this process, once started.
+#[derive(Debug)]
+pub struct Logging {
+    file: Shared,
+    verbosity: Verbosity,
+}
+
+/// Starts logging: to the file, and to standard error if `to_stderr`. Nothing is opened before the first line, and
+/// nothing that happens to the file is an error: what cannot be written is counted, see [`Logging::trouble`].
+///
+/// Errors: this process logs already.
+pub fn start(
+    settings: &config::Log,
+    to_stderr: bool,
+    verbosity: Verbosity,
+    zone: Zone,
+) -> Result<Logging, SetLoggerError> {
+    let file = Shared(Arc::new(Mutex::new(Rotating::new(settings, zone))));
+    let stderr = to_stderr.then(|| Box::new(Stream::new(io::stderr())) as Box<dyn Write + Send>);
+    dispatch(file.clone(), stderr, verbosity, zone).apply()?;
+    let logging = Logging { file, verbosity };
+    log::set_max_level(logging.level(settings));
+    Ok(logging)
+}
+
+impl Logging {
+    /// Follows a changed configuration from the next line on: file, level, size and number of files.
+    pub fn reload(&self, settings: &config::Log) {
+        self.file.get().follow(settings);
+        log::set_max_level(self.level(settings));
+    }
+
+    /// Why lines are being lost and how many were since the last one that was written; none while all is well.
+    pub fn trouble(&self) -> Option<String> {
+        self.file.get().trouble()
+    }
+
+    fn level(&self, settings: &config::Log) -> LevelFilter {
+        match self.verbosity {
+            Verbosity::Verbose => std::cmp::max(settings.level, LevelFilter::Debug),
+            Verbosity::Configured | Verbosity::Quiet => settings.level,
+        }
+    }
+}
+
+/// Where lines go and what they look like. The level is left to `log::set_max_level`, the only one that can change
+/// after the start.
+fn dispatch(file: Shared, stderr: Option<Box<dyn Write + Send>>, verbosity: Verbosity, zone: Zone) -> fern::Dispatch {
+    let dispatch = fern::Dispatch::new()
+        .level(LevelFilter::Off)
+        .level_for(OWN, LevelFilter::Trace)
+        .format(move |out, message, record| out.finish(format_args!("{}", line(zone, record.level(), message))))
+        .chain(Box::new(file) as Box<dyn Write + Send>);
+    let Some(stderr) = stderr else { return dispatch };
+    let level = match verbosity {
+        Verbosity::Quiet => LevelFilter::Error,
+        Verbosity::Configured | Verbosity::Verbose => LevelFilter::Trace,
+    };
+    dispatch.chain(fern::Dispatch::new().level(level).chain(stderr))
+}
+
+/// `2026-11-22 03:12:10+01:00 warn  message`: one record, one line, whatever the message holds.
+fn line(zone: Zone, level: Level, message: &fmt::Arguments<'_>) -> String {
+    let at = zone.date_time(clock::wall());
+    let level = level.as_str().to_ascii_lowercase();
+    let message = message.to_string();
+    format!("{at} {level:<5} {}", escaped(&message))
+}
+
+/// The file, in the hands of fern for writing and of [`Logging`] for a reload.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Rotating>>);
+
+impl Shared {
+    fn get(&self) -> MutexGuard<'_, Rotating> {
+        // A panic while it was held can at worst have left half a line behind.
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.get().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.get().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use log::{Log, Record};
+
+    use super::*;
+    use crate::testing::{is_alone, run_alone};
+
+    fn settings(file: &Path) -> config::Log {
+        config::Log { file: file.to_owned(), level: LevelFilter::Info, max_size: 1 << 20, keep: 4 }
+    }
+
+    fn logged(logger: &dyn Log, target: &str, level: Level, message: &str) {
+        let metadata = log::Metadata::builder().target(target).level(level).build();
+        if logger.enabled(&metadata) {
+            logger.log(&Record::builder().metadata(metadata).args(format_args!("{message}")).build());
+        }
+    }
+
+    /// What comes out in the file and on standard error, without the date.
+    #[track_caller]
+    fn check(verbosity: Verbosity, target: &str, level: Level, message: &str, file: &str, stderr: &str) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let paths = ["file", "stderr"].map(|name| folder.path().join(name));
+        let both = paths.clone().map(|path| Shared(Arc::new(Mutex::new(Rotating::new(&settings(&path), Zone::UTC)))));
+        let [first, second] = both;
+        let (_, logger) = dispatch(first, Some(Box::new(second)), verbosity, Zone::UTC).into_log();
+        logged(&*logger, target, level, message);
+        let date_length = "2026-11-22 03:12:10+01:00 ".len();
+        let found = paths.map(|path| fs::read_to_string(path).unwrap_or_default());
+        let found = found.each_ref().map(|text| text.get(date_length..).unwrap_or_default());
+        assert_eq!(found, [file, stderr], "{verbosity:?} {target} {level}");
+    }
+
+    #[test]
+    fn only_our_own_records_come_out_each_on_one_line() {
+        use Verbosity::{Configured, Quiet, Verbose};
+        check(Configured, "watchdog::agent", Level::Warn, "failing", "warn  failing\n", "warn  failing\n");
+        check(
+            Configured,
+            "watchdog",
+            Level::Error,
+            "a\nb\x1b[0m",
+            "error a\\nb\\u{1b}[0m\n",
+            "error a\\nb\\u{1b}[0m\n",
+        );
+        check(Verbose, "watchdog::agent", Level::Debug, "a look", "debug a look\n", "debug a look\n");
+        check(Quiet, "watchdog::agent", Level::Warn, "failing", "warn  failing\n", "");
+        check(Quiet, "watchdog::agent", Level::Error, "down", "error down\n", "error down\n");
+        check(Verbose, "watchdogs", Level::Error, "not ours", "", "");
+        check(Verbose, "rustls::client", Level::Error, "not ours", "", "");
+        check(Verbose, "ureq_proto", Level::Debug, "Authorization: Basic", "", "");
+    }
+
+    #[test]
+    fn a_line_begins_with_local_time_and_its_offset() {
+        let line = line(Zone(|_| 3_600), Level::Info, &format_args!("healthy"));
+        let shape: String = line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(shape, "0000-00-00 00:00:00+00:00 info  healthy");
+        assert!(line.contains("+01:00"), "{line}");
+    }
+
+    #[test]
+    fn a_reload_changes_file_and_level_and_a_second_start_is_refused() {
+        if !is_alone() {
+            run_alone("logging::tests::a_reload_changes_file_and_level_and_a_second_start_is_refused", &["env"]);
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+        let logging = start(&settings(&before), false, Verbosity::Configured, Zone::UTC).expect("the first logger");
+        log::info!("one");
+        log::debug!("not at this level");
+        logging.reload(&config::Log { level: LevelFilter::Debug, ..settings(&after) });
+        log::debug!("two");
+        assert!(start(&settings(&before), false, Verbosity::Configured, Zone::UTC).is_err());
+        assert_eq!(logging.trouble(), None);
+        let contains = |path, ours: &str, others: &str| {
+            let text = fs::read_to_string(path).expect("a log");
+            assert!(text.contains(ours) && !text.contains(others), "{text}");
+        };
+        contains(&before, " info  one\n", "not at this level");
+        contains(&after, " debug two\n", "one");
+    }
+}
