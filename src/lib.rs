@@ -22,17 +22,9 @@ pub mod clock;
 
 pub mod signals;
 
-pub mod logging;
-
 pub mod terminal;
 
-pub mod view;
-
-pub mod agent;
-
-pub mod verb;
-
-pub mod cli;
+pub mod logging;
 
 #[cfg(test)]
 mod testing;

@@ -29,6 +29,8 @@ pub enum NotFound {
     NotExecutable(PathBuf),
     /// There is a folder of that name.
     Folder(PathBuf),
+    /// A folder on the way there is closed to us, so nobody can tell.
+    Closed(PathBuf),
 }
 
 impl fmt::Display for NotFound {
@@ -38,6 +40,7 @@ impl fmt::Display for NotFound {
             NotFound::Missing(name) => write!(f, "no such file: {name} is nowhere in PATH"),
             NotFound::NotExecutable(path) => write!(f, "not executable: {}", path.display()),
             NotFound::Folder(path) => write!(f, "not a program but a folder: {}", path.display()),
+            NotFound::Closed(path) => write!(f, "permission denied: {}", path.display()),
         }
     }
 }
@@ -59,8 +62,9 @@ pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Res
     for place in std::env::split_paths(path_var) {
         match judge(folder.join(place).join(argv0)) {
             Some(Ok(found)) => return Ok(found),
+            // A place that is closed to us offers us nothing.
+            Some(Err(NotFound::Closed(_))) | None => {}
             Some(Err(reason)) => refused = refused.or(Some(reason)),
-            None => {}
         }
     }
     Err(refused.unwrap_or(missing))
@@ -103,8 +107,7 @@ fn judge(path: PathBuf) -> Option<Result<PathBuf, NotFound>> {
         Ok(found) if found.is_dir() => Some(Err(NotFound::Folder(path))),
         Ok(_) if access(&path, Access::EXEC_OK).is_ok() => Some(Ok(path)),
         Ok(_) => Some(Err(NotFound::NotExecutable(path))),
-        // Its folder is closed to us: there may well be one.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Err(NotFound::NotExecutable(path))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Err(NotFound::Closed(path))),
         Err(_) => None,
     }
 }
@@ -112,7 +115,7 @@ fn judge(path: PathBuf) -> Option<Result<PathBuf, NotFound>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -149,6 +152,12 @@ mod tests {
         check(folder.path(), "bin/dangling", None, Err("no such file: bin/dangling"));
         check(folder.path(), "/bin/sh", Some(""), Ok("/bin/sh"));
         check(folder.path(), "/bin/pm2", Some("/bin"), Err("no such file: /bin/pm2"));
+        if !rustix::process::getuid().is_root() {
+            fs::set_permissions(at("bin"), fs::Permissions::from_mode(0o000)).expect("our own folder");
+            check(folder.path(), "shell", both, Err("no such file: shell is nowhere in PATH"));
+            check(folder.path(), "bin/shell", both, Err("permission denied: bin/shell"));
+            fs::set_permissions(at("bin"), fs::Permissions::from_mode(0o700)).expect("our own folder");
+        }
     }
 
     #[test]

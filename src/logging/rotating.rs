@@ -7,7 +7,7 @@
 //! writing to a deleted file, and most never find back to a folder that was removed.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -66,15 +66,13 @@ impl Rotating {
 
     /// Writes the record, after a line about those that were lost before it.
     fn put(&mut self, record: &[u8]) {
-        let mut lines = match &self.loss {
+        let note = match &self.loss {
             None => String::new(),
             Some(Loss { lines, reason }) => {
                 self.own_line(format_args!("{lines} {} lost here: {reason}", plural(*lines)))
             }
-        }
-        .into_bytes();
-        lines.extend_from_slice(record);
-        match self.append(lines) {
+        };
+        match self.append([note.as_bytes(), record].concat()) {
             Ok(()) => self.loss = None,
             Err(error) => {
                 let before = self.loss.take().map_or(0, |loss| loss.lines);
@@ -84,57 +82,41 @@ impl Rotating {
     }
 
     fn append(&mut self, mut lines: Vec<u8>) -> io::Result<()> {
-        let mut length = self.find_file()?;
+        let (mut file, mut length) = find(&self.settings.file, self.file.take())?;
         if length > 0 && length + lines.len() as u64 > self.settings.max_size {
-            if let Err(error) = self.rotate() {
+            if let Err(error) = self.rotate(&file) {
                 // The total is promised, so what cannot be moved aside is given up.
                 let note = self.own_line(format_args!("older lines dropped, cannot rotate: {}", reason(&error)));
                 lines.splice(0..0, note.into_bytes());
-                self.file.as_ref().map_or(Ok(()), |file| file.set_len(0))?;
+                file.set_len(0)?;
             }
-            length = self.find_file()?;
+            (file, length) = find(&self.settings.file, Some(file))?;
         }
         cut(&mut lines, self.settings.max_size);
-        match &mut self.file {
-            Some(file) => write_whole(file, &lines, length),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    /// Sees to it that `file` is the one at the path, whatever happened to that, and answers its length.
-    fn find_file(&mut self) -> io::Result<u64> {
-        if let Some(file) = &self.file {
-            let ours = file.metadata()?;
-            if is_at(&self.settings.file, &ours) {
-                return Ok(ours.len());
-            }
-        }
-        self.file = None;
-        let (file, length) = open(&self.settings.file)?;
+        let result = write_whole(&mut file, &lines, length);
         self.file = Some(file);
-        Ok(length)
+        result
     }
 
-    /// Moves the file aside to `.1`, that to `.2` and so on, and the last out.
+    /// Moves `file` aside to `.1`, that to `.2` and so on, and the last out.
     ///
     /// Another process of ours may be at it too. Whoever has the file locked and finds it still at its path is the one
-    /// to move it; the others go on with whatever is at the path afterwards.
-    fn rotate(&self) -> io::Result<()> {
-        let path = &self.settings.file;
-        let Some(file) = &self.file else { return Ok(()) };
-        if file.try_lock().is_err() || !is_at(path, &file.metadata()?) {
+    /// to move it; the others go on with whatever is at the path afterwards. Where the disk knows no locks, nobody
+    /// waits.
+    fn rotate(&self, file: &File) -> io::Result<()> {
+        let config::Log { file: path, keep, .. } = &self.settings;
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(path, &file.metadata()?) {
             return Ok(());
         }
-        let keep = self.settings.keep;
         // More may be left from a time when more were kept.
         let surplus = (keep.saturating_add(1)..).map(|number| numbered(path, number));
         surplus.map(fs::remove_file).take_while(Result::is_ok).for_each(drop);
-        for number in (1..keep).rev() {
+        for number in (1..*keep).rev() {
             // A gap in the row is no harm, and one that cannot be moved is overwritten by the one before it.
             let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
         }
-        let moved = if keep == 0 { fs::remove_file(path) } else { fs::rename(path, numbered(path, 1)) };
-        file.unlock()?;
+        let moved = if *keep == 0 { fs::remove_file(path) } else { fs::rename(path, numbered(path, 1)) };
+        let _ = file.unlock(); // closing it does so too
         moved
     }
 
@@ -169,6 +151,17 @@ fn is_at(path: &Path, ours: &fs::Metadata) -> bool {
     fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
 }
 
+/// The file at the path, whatever happened to that since `file` was opened there, and its length.
+fn find(path: &Path, file: Option<File>) -> io::Result<(File, u64)> {
+    if let Some(file) = file {
+        let ours = file.metadata()?;
+        if is_at(path, &ours) {
+            return Ok((file, ours.len()));
+        }
+    }
+    open(path)
+}
+
 /// Opens the file for appending, makes it and its folder if they are missing, and answers its length. Only a regular
 /// file will do: anything else in its place may be a trap (a link) or block us (a pipe).
 fn open(path: &Path) -> io::Result<(File, u64)> {
@@ -195,6 +188,7 @@ fn write_whole(file: &mut File, lines: &[u8], length: u64) -> io::Result<()> {
     let mut written = 0;
     while written < lines.len() {
         match file.write(&lines[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(more) => written += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
