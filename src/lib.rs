@@ -26,5 +26,13 @@ pub mod terminal;
 
 pub mod logging;
 
+pub mod view;
+
+pub mod agent;
+
+pub mod verb;
+
+pub mod cli;
+
 #[cfg(test)]
 mod testing;

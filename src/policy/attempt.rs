@@ -165,9 +165,8 @@ impl Case<'_> {
     }
 
     pub(super) fn spawned(&mut self, of_command: (u32, u64)) {
-        if let Some(Attempt { phase: Phase::Running { process, .. }, ran, .. }) = &mut self.state.attempt {
+        if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut self.state.attempt {
             *process = Some(of_command);
-            *ran = true;
             self.actions.push(Action::Save);
         }
     }
