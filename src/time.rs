@@ -174,6 +174,19 @@ impl fmt::Display for Span {
     }
 }
 
+/// How long an answer took: `3 ms`, `under 1 ms`.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency(pub Duration);
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_millis() {
+            0 => f.write_str("under 1 ms"),
+            _ => write!(f, "{}", Span(self.0)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

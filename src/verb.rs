@@ -10,13 +10,12 @@ mod start;
 mod status;
 mod stop;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::agent::Mode;
 use crate::cli::{Line, Options, Verb};
 use crate::config::{self, Config};
 use crate::logging::Verbosity;
@@ -132,13 +131,5 @@ fn verbosity(options: &Options) -> Verbosity {
         (true, _) => Verbosity::Verbose,
         (false, true) => Verbosity::Quiet,
         (false, false) => Verbosity::Configured,
-    }
-}
-
-/// Whether a person reads along: without a terminal the log goes to its file only.
-fn is_on_terminal(mode: Mode) -> bool {
-    match mode {
-        Mode::Daemon => io::stderr().is_terminal(),
-        Mode::Tick => io::stdout().is_terminal(),
     }
 }

@@ -10,6 +10,18 @@ use crate::store::events::Kind;
 
 use super::{Agent, limits, probers};
 
+/// Why the configuration was not taken: in a line, and at length.
+struct Refused {
+    summary: String,
+    complaint: String,
+}
+
+impl From<String> for Refused {
+    fn from(complaint: String) -> Refused {
+        Refused { summary: complaint.clone(), complaint }
+    }
+}
+
 impl Agent {
     pub(super) fn reload(&mut self) {
         if let Ok(reloading) = NotifyState::monotonic_usec_now() {
@@ -21,29 +33,29 @@ impl Agent {
                 log::info!("read {} again: {detail}", self.config.path.display());
                 self.record_own(Kind::Reloaded { detail });
             }
-            Err(detail) => {
-                log::error!(
-                    "{detail}\nnothing changed; this watchdog (pid {}) keeps its old configuration",
-                    std::process::id()
-                );
-                self.record_own(Kind::ReloadFailed { detail });
+            Err(Refused { summary, complaint }) => {
+                complaint.lines().for_each(|line| log::error!("{line}"));
+                let pid = std::process::id();
+                log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
+                self.record_own(Kind::ReloadFailed { detail: summary });
             }
         }
         let _ = sd_notify::notify(&[NotifyState::Ready]); // as above
     }
 
-    fn read_again(&mut self) -> Result<String, String> {
+    fn read_again(&mut self) -> Result<String, Refused> {
         let lookup = |name: &str| std::env::var(name).ok();
-        let mut config = Config::load(&self.config.path, &lookup).map_err(|errors| errors.to_string())?;
+        let mut config = Config::load(&self.config.path, &lookup)
+            .map_err(|errors| Refused { summary: errors.summary(), complaint: errors.to_string() })?;
         if self.dry_run {
             config.set_dry_run();
         }
         if config.state_dir != self.config.state_dir {
-            return Err(format!(
+            return Err(Refused::from(format!(
                 "state_dir cannot change from {} to {} while a watchdog is at work: stop it and start it again",
                 self.config.state_dir.display(),
                 config.state_dir.display()
-            ));
+            )));
         }
         self.probers = probers(&config, &self.probers)?;
         if let Some(logging) = &self.logging {

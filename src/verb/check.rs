@@ -15,7 +15,7 @@ use crate::probe::{Prober, Trust};
 use crate::store::Folder;
 use crate::store::lock::{Mode, read_holder};
 use crate::terminal::escaped;
-use crate::time::Span;
+use crate::time::{Latency, Span};
 
 use super::{Code, load, say};
 
@@ -87,7 +87,7 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
 pub(super) fn in_words(look: &Look) -> String {
     let detail = escaped(look.verdict.detail());
     match &look.verdict {
-        Verdict::Healthy { .. } => format!("{detail} in {}", Span(look.latency)),
+        Verdict::Healthy { .. } => format!("{detail} in {}", Latency(look.latency)),
         Verdict::Unhealthy { class, .. } => format!("{class}: {detail}"),
         Verdict::Unknown { .. } => format!("unknown: {detail}"),
     }

@@ -19,7 +19,7 @@ use crate::policy::LastLook;
 use crate::signals;
 use crate::store::Folder;
 use crate::store::events::{self, Kind};
-use crate::time::Span;
+use crate::time::{Latency, Span};
 
 use super::{Code, complain, hung, say, status};
 
@@ -126,7 +126,7 @@ impl Scene {
     }
 
     fn say_look(&self, look: &LastLook, failures: u32) {
-        let latency = Span(Duration::from_millis(look.latency_ms));
+        let latency = Latency(Duration::from_millis(look.latency_ms));
         match &look.verdict {
             Verdict::Healthy { detail } => self.line("healthy", &format!("{detail} in {latency}")),
             Verdict::Unhealthy { detail, .. } if failures == 1 => {

@@ -19,7 +19,7 @@ use crate::store::lock::{self, Holder, Lock, LockError};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 
-use super::{Code, complain, hung, is_on_terminal, load, say, verbosity};
+use super::{Code, complain, hung, load, say, verbosity};
 
 const NOTHING_STARTED: &str = "nothing was started";
 /// Between two tries for a lock that a tick holds.
@@ -40,7 +40,7 @@ pub(super) fn foreground(options: &Options) -> Code {
         Err(LockError::Held(holder)) => return held(&folder, holder.as_ref()),
         Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
     };
-    let logging = start_log(&config, options, Mode::Daemon);
+    let logging = start_log(&config, options, io::stderr().is_terminal());
     work(config, options, Surroundings { folder, lock, logging, news: Box::new(|_| ()) }, || ())
 }
 
@@ -60,7 +60,7 @@ pub(super) fn detached(options: &Options) -> Code {
         }
         Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
     };
-    let logging = start_log(&config, options, Mode::Daemon);
+    let logging = start_log(&config, options, false);
     // The folder that we were started in may be one that somebody wants to unmount.
     let _ = std::env::set_current_dir("/");
     let around = Surroundings { folder, lock, logging, news: Box::new(|_| ()) };
@@ -89,7 +89,6 @@ pub(super) fn once(options: &Options) -> Code {
             if !hung::is_hung(&folder, &holder) {
                 return leave_to_daemon(&folder, &holder);
             }
-            start_log(&config, options, Mode::Tick);
             if let Err(error) = hung::end(&folder, &holder) {
                 return complain(&error, Code::Held);
             }
@@ -107,8 +106,9 @@ pub(super) fn once(options: &Options) -> Code {
 }
 
 fn tick(config: Config, options: &Options, folder: Folder, lock: Lock) -> Code {
-    let logging = start_log(&config, options, Mode::Tick);
-    let on_terminal = is_on_terminal(Mode::Tick);
+    let on_terminal = io::stdout().is_terminal();
+    let logging = start_log(&config, options, on_terminal);
+    // On a terminal the log is read along, and tells the same.
     let silent = options.quiet || (on_terminal && logging.is_some());
     let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(say) };
     let around = Surroundings { folder, lock, logging, news };
@@ -177,8 +177,8 @@ fn held(folder: &Folder, holder: Option<&Holder>) -> Code {
     complain(&format!("{who} holds {} ({NOTHING_STARTED})", folder.path().display()), Code::Held)
 }
 
-fn start_log(config: &Config, options: &Options, mode: Mode) -> Option<Logging> {
-    let started = logging::start(&config.log, is_on_terminal(mode), verbosity(options), clock::zone());
+fn start_log(config: &Config, options: &Options, to_stderr: bool) -> Option<Logging> {
+    let started = logging::start(&config.log, to_stderr, verbosity(options), clock::zone());
     panic::set_hook(Box::new(|bug| log::error!("a bug in the watchdog: {bug}")));
     started.ok()
 }

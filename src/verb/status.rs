@@ -32,7 +32,7 @@ pub(super) fn status(options: &Options, json: bool, watch: bool) -> Code {
             Ok(status) => status,
             Err(error) => return complain(&error.to_string(), Code::Machine),
         };
-        let text = if json { status.json().to_string() } else { status.text() };
+        let text = if json { status.json() } else { status.text() };
         if !watch {
             say(&text);
             return code(&status);

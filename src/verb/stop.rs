@@ -20,10 +20,10 @@ pub(super) fn stop(options: &Options) -> Code {
         Err(code) => return code,
     };
     let holder = read_holder(&folder).filter(|holder| holder.mode == Mode::Daemon);
-    if holder.is_some() || folder.path().exists() {
-        if let Err(error) = mark_stopped(&folder) {
-            complain(&format!("{error} (start --cron will start it again)"), Code::Machine);
-        }
+    if (holder.is_some() || folder.path().exists())
+        && let Err(error) = mark_stopped(&folder)
+    {
+        complain(&format!("{error} (start --cron will start it again)"), Code::Machine);
     }
     let Some(holder) = holder else {
         say(&format!("no watchdog was running for {}", folder.path().display()));

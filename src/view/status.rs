@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::outcome::{Class, Verdict};
 use crate::policy::{Condition, LastLook, TargetState, spent};
@@ -12,7 +12,7 @@ use crate::store::lock::{Holder, Mode};
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
-use crate::time::{Span, Timestamp, Wall, Zone};
+use crate::time::{Latency, Span, Timestamp, Wall, Zone};
 use crate::view::story::reason;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -96,20 +96,20 @@ impl Status {
     }
 
     /// For machines.
-    pub fn json(&self) -> Value {
-        let daemon = self.holder.as_ref().filter(|holder| holder.mode == Mode::Daemon);
+    pub fn json(&self) -> String {
         let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "at": self.wall.rfc3339(),
-            "watchdog": {
-                "running": self.is_current(),
-                "pid": daemon.or(self.holder.as_ref()).map(|holder| holder.pid),
-                "mode": mode.map(Mode::as_str),
-                "last_seen": self.last_seen().map(Wall::rfc3339),
+        let answer = Answer {
+            version: env!("CARGO_PKG_VERSION"),
+            at: self.wall.rfc3339(),
+            watchdog: WatchdogAnswer {
+                running: self.is_current(),
+                pid: self.holder.as_ref().map(|holder| holder.pid),
+                mode: mode.map(Mode::as_str),
+                last_seen: self.last_seen().map(Wall::rfc3339),
             },
-            "targets": self.targets().iter().map(Target::json).collect::<Vec<Value>>(),
-        })
+            targets: self.targets().into_iter().map(Target::answer).collect(),
+        };
+        serde_json::to_string(&answer).expect("text and numbers have a JSON form")
     }
 
     /// For people.
@@ -176,6 +176,55 @@ impl Status {
     }
 }
 
+/// The answer for machines; its fields are the contract's, in its order.
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: &'static str,
+    at: String,
+    watchdog: WatchdogAnswer,
+    targets: Vec<TargetAnswer<'a>>,
+}
+
+#[derive(Serialize)]
+struct WatchdogAnswer {
+    running: bool,
+    pid: Option<u32>,
+    mode: Option<&'static str>,
+    last_seen: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TargetAnswer<'a> {
+    name: &'a str,
+    state: &'static str,
+    since: Option<String>,
+    streak: u32,
+    dry_run: bool,
+    last_probe: Option<ProbeAnswer<'a>>,
+    attempt: u32,
+    attempts_in_window: usize,
+    waiting: WaitingAnswer,
+    paused_until: Option<String>,
+    incident: Option<&'a str>,
+    uptime_24h: Option<f64>,
+    uptime_30d: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct ProbeAnswer<'a> {
+    at: String,
+    verdict: &'static str,
+    latency_ms: u64,
+    class: Option<&'static str>,
+    detail: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct WaitingAnswer {
+    why: Option<&'static str>,
+    until: Option<String>,
+}
+
 fn width(text: &str) -> usize {
     text.chars().count()
 }
@@ -187,44 +236,39 @@ struct Target<'a> {
     status: &'a Status,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
     fn uptime(&self, last: Duration) -> Option<f64> {
         self.status.saved.history.get(self.name)?.uptime(last, self.status.wall)
     }
 
-    fn json(&self) -> Value {
+    fn answer(self) -> TargetAnswer<'a> {
         let (state, status) = (self.state, self.status);
         let time = |at: Timestamp| status.on_wall(at).rfc3339();
         let window = Duration::from_millis(self.shown.window_ms);
-        let starts = state.real.starts.iter().copied();
-        let look = |look: &LastLook| {
-            let detail = Some(look.verdict.detail()).filter(|_| !look.verdict.is_healthy());
-            json!({
-                "at": time(look.at),
-                "verdict": look.verdict.as_str(),
-                "latency_ms": look.latency_ms,
-                "class": look.verdict.class().map(Class::as_str),
-                "detail": detail,
-            })
-        };
-        json!({
-            "name": self.name,
-            "state": state.condition.as_str(),
-            "since": state.since.map(time),
-            "streak": state.failures(),
-            "dry_run": self.shown.dry_run,
-            "last_probe": state.last_look.as_ref().map(look),
-            "attempt": state.real.episode.map_or(0, |episode| episode.attempts),
-            "attempts_in_window": spent(starts, status.now, window),
-            "waiting": {
-                "why": state.waiting.map(|waiting| waiting.why.as_str()),
-                "until": state.waiting.and_then(|waiting| waiting.until).map(time),
+        TargetAnswer {
+            name: self.name,
+            state: state.condition.as_str(),
+            since: state.since.map(time),
+            streak: state.failures(),
+            dry_run: self.shown.dry_run,
+            last_probe: state.last_look.as_ref().map(|look| ProbeAnswer {
+                at: time(look.at),
+                verdict: look.verdict.as_str(),
+                latency_ms: look.latency_ms,
+                class: look.verdict.class().map(Class::as_str),
+                detail: Some(look.verdict.detail()).filter(|_| !look.verdict.is_healthy()),
+            }),
+            attempt: state.real.episode.map_or(0, |episode| episode.attempts),
+            attempts_in_window: spent(state.real.starts.iter().copied(), status.now, window),
+            waiting: WaitingAnswer {
+                why: state.waiting.map(|waiting| waiting.why.as_str()),
+                until: state.waiting.and_then(|waiting| waiting.until).map(time),
             },
-            "paused_until": state.paused_until.map(time),
-            "incident": state.incident.as_ref().map(|incident| incident.id.as_str()),
-            "uptime_24h": self.uptime(DAY),
-            "uptime_30d": self.uptime(DAY * 30),
-        })
+            paused_until: state.paused_until.map(time),
+            incident: state.incident.as_ref().map(|incident| incident.id.as_str()),
+            uptime_24h: self.uptime(DAY),
+            uptime_30d: self.uptime(DAY * 30),
+        }
     }
 
     fn row(&self) -> [String; 6] {
@@ -265,7 +309,7 @@ impl Target<'_> {
             Condition::Down => Some(match state.waiting {
                 Some(waiting) => {
                     let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
-                    format!("{tried}not restarted: {}{until}{dry}", reason(waiting.why, &self.shown.depends_on))
+                    format!("{tried}not restarted now: {}{until}{dry}", reason(waiting.why, &self.shown.depends_on))
                 }
                 None => format!("{tried}a restart is due or under way{dry}"),
             }),
@@ -286,7 +330,9 @@ fn rough(span: Duration) -> Span {
 fn seen(look: &LastLook) -> String {
     let cut = |text: &str| escaped(text).chars().take(40).collect::<String>();
     match &look.verdict {
-        Verdict::Healthy { detail } => format!("{} in {} ms", cut(detail), look.latency_ms),
+        Verdict::Healthy { detail } => {
+            format!("{} in {}", cut(detail), Latency(Duration::from_millis(look.latency_ms)))
+        }
         Verdict::Unhealthy { class: Class::Status | Class::Body | Class::Exit, detail } => cut(detail),
         Verdict::Unhealthy { class, .. } => class.to_string(),
         Verdict::Unknown { .. } => "unknown".into(),

@@ -5,7 +5,7 @@ use log::Level;
 
 use crate::outcome::Ending;
 use crate::policy::{About, Record, Why};
-use crate::time::{Span, Timestamp, Wall, Zone};
+use crate::time::{Latency, Span, Timestamp, Wall, Zone};
 
 /// What a line needs to know beside the record.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ impl Telling<'_> {
             }
             Record::HeldBack { why, until, .. } => (Level::Warn, self.held_back(*why, *until)),
             Record::Up { down, attempts, cured, detail, latency, .. } => {
-                let healthy = format!("healthy: {detail} in {}. Down {}", Span(*latency), Span(*down));
+                let healthy = format!("healthy: {detail} in {}. Down {}", Latency(*latency), Span(*down));
                 (Level::Info, format!("{healthy}. {}", cure(*attempts, *cured)))
             }
             Record::Warn { about: About::CannotRepair, detail } => {
@@ -107,7 +107,9 @@ impl Telling<'_> {
     fn held_back(&self, why: Why, until: Option<Timestamp>) -> String {
         let still = format!("Still looking every {}", Span(self.interval));
         let until = until.map_or_else(String::new, |at| format!(" until {}", self.time_of_day(at)));
-        format!("not restarted{until}: {}. {still}", reason(why, self.depends_on))
+        let reason = reason(why, self.depends_on);
+        let end = if reason.ends_with('?') { "" } else { "." };
+        format!("not restarted{until}: {reason}{end} {still}")
     }
 }
 
