@@ -7,6 +7,7 @@ mod files;
 mod folder;
 mod process;
 
+pub mod complaints;
 pub mod events;
 pub mod history;
 pub mod incidents;

@@ -10,16 +10,17 @@ mod start;
 mod status;
 mod stop;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::cli::{Line, Options, Verb};
-use crate::config::{self, Config};
+use crate::clock;
+use crate::config::{self, Config, Errors};
 use crate::logging::Verbosity;
-use crate::store::Folder;
+use crate::store::{Folder, complaints};
 use crate::terminal::write_line;
 
 /// The contract's exit codes.
@@ -78,6 +79,24 @@ fn complain(text: &str, code: Code) -> Code {
     code
 }
 
+/// The same for what cron calls again and again: one complaint, one mail a day.
+fn complain_to_cron(text: &str, code: Code) -> Code {
+    let folder = config::default_state_dir(&environment).map(|path| Folder::at(&path));
+    let reads_along = io::stderr().is_terminal();
+    let was_told = folder.is_ok_and(|folder| !complaints::is_news(&folder, text, clock::wall()));
+    if reads_along || !was_told {
+        write_line(io::stderr(), text);
+    }
+    code
+}
+
+/// What was complained of is over.
+fn forget_complaint() {
+    if let Ok(path) = config::default_state_dir(&environment) {
+        complaints::forget(&Folder::at(&path));
+    }
+}
+
 /// Says something on standard output.
 fn say(text: &str) {
     write_line(io::stdout(), text);
@@ -90,12 +109,20 @@ fn environment(name: &str) -> Option<String> {
 
 /// The configuration that the command line means. `consequence`: what follows where it is not valid.
 fn load(options: &Options, consequence: &str) -> Result<Config, Code> {
-    let found = config::find(options.config.as_deref(), &environment);
-    let loaded = found.and_then(|path| Config::load(&path, &environment));
-    let mut config = loaded.map_err(|errors| {
+    try_load(options).map_err(|errors| {
         write_line(io::stderr(), &format!("{errors}\n{consequence}"));
         Code::Usage
-    })?;
+    })
+}
+
+/// The same for what cron calls.
+fn load_for_cron(options: &Options, consequence: &str) -> Result<Config, Code> {
+    try_load(options).map_err(|errors| complain_to_cron(&format!("{errors}\n{consequence}"), Code::Usage))
+}
+
+fn try_load(options: &Options) -> Result<Config, Errors> {
+    let path = config::find(options.config.as_deref(), &environment)?;
+    let mut config = Config::load(&path, &environment)?;
     if options.dry_run {
         config.set_dry_run();
     }

@@ -19,9 +19,10 @@ use crate::store::lock::{self, Holder, Lock, LockError};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 
-use super::{Code, complain, hung, load, say, verbosity};
+use super::{Code, complain, complain_to_cron, forget_complaint, hung, load, load_for_cron, say, verbosity};
 
-const NOTHING_STARTED: &str = "nothing was started";
+pub(super) const NOTHING_STARTED: &str = "nothing was started";
+const NOTHING_DONE: &str = "nothing was done";
 /// Between two tries for a lock that a tick holds.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,9 +81,13 @@ fn let_go_of_streams() {
 }
 
 pub(super) fn once(options: &Options) -> Code {
-    let (config, folder) = match prepare(options) {
-        Ok(prepared) => prepared,
+    let config = match load_for_cron(options, NOTHING_DONE) {
+        Ok(config) => config,
         Err(code) => return code,
+    };
+    let folder = match Folder::open(&config.state_dir) {
+        Ok(folder) => folder,
+        Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
     };
     let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
         Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Daemon => {
@@ -90,7 +95,7 @@ pub(super) fn once(options: &Options) -> Code {
                 return leave_to_daemon(&folder, &holder);
             }
             if let Err(error) = hung::end(&folder, &holder) {
-                return complain(&error, Code::Held);
+                return complain_to_cron(&format!("watchdog: {error}"), Code::Held);
             }
             say(&format!("The watchdog (pid {}) was hung. I have ended it and do its work now.", holder.pid));
             Lock::try_acquire(&folder, lock::Mode::Once, &config.path)
@@ -100,7 +105,9 @@ pub(super) fn once(options: &Options) -> Code {
     let lock = match lock {
         Ok(lock) => lock,
         Err(LockError::Held(_)) => return Code::Done,
-        Err(LockError::Io(error)) => return complain(&format!("{error} (nothing was done)"), Code::Machine),
+        Err(LockError::Io(error)) => {
+            return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine);
+        }
     };
     tick(config, options, folder, lock)
 }
@@ -114,8 +121,9 @@ fn tick(config: Config, options: &Options, folder: Folder, lock: Lock) -> Code {
     let around = Surroundings { folder, lock, logging, news };
     let ended = match Agent::new(Mode::Tick, config, options.dry_run, around) {
         Ok(agent) => agent.run(),
-        Err(error) => return complain(&format!("{error} (nothing was done)"), Code::Machine),
+        Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
     };
+    forget_complaint();
     if on_terminal && !options.quiet {
         ended.targets.iter().filter(|(_, state)| state.condition.is_trouble()).for_each(|(name, state)| {
             let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
@@ -148,7 +156,7 @@ fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Code {
     }
     match peek(folder, &moment) {
         Ok(saved) => trouble(saved.iter().flat_map(|saved| saved.policy.targets.values())),
-        Err(error) => complain(&error.to_string(), Code::Machine),
+        Err(error) => complain_to_cron(&format!("watchdog: {error}"), Code::Machine),
     }
 }
 

@@ -12,14 +12,17 @@ use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 use crate::time::{Span, Wall};
 
-use super::run::{READY, TAKEN};
-use super::{Code, check, complain, hung, load, say};
+use super::run::{NOTHING_STARTED, READY, TAKEN};
+use super::{Code, check, complain, forget_complaint, hung, load, load_for_cron, say};
 
 pub(super) fn start(options: &Options, cron: bool) -> Code {
-    let config = match load(options, "nothing was started") {
+    let config = match if cron { load_for_cron(options, NOTHING_STARTED) } else { load(options, NOTHING_STARTED) } {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if cron {
+        forget_complaint();
+    }
     let folder = Folder::at(&config.state_dir);
     if cron && stopped_by_hand(&folder).is_some() {
         return Code::Done;
