@@ -7,7 +7,8 @@ use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
 use crate::policy::plan::Asking;
-use crate::policy::state::{About, Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Why};
+use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown};
+use crate::policy::words::{About, Why};
 use crate::policy::{Action, Gate, Limits, Mode, Record};
 
 /// After a command that failed, a healthy look within this time ends the attempt well.

@@ -2,7 +2,8 @@
 //! How time passes for it; what it is called on the screen.
 
 use crate::policy::plan::{Plan, coming_up};
-use crate::policy::state::{Beginning, Condition, IncidentIds, Phase, StartPeriod, TargetState};
+use crate::policy::state::{Beginning, IncidentIds, Phase, StartPeriod, TargetState};
+use crate::policy::words::Condition;
 use crate::policy::{Action, Limits, Mode, Record};
 use crate::time::Timestamp;
 

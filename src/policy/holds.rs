@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::outcome::Class;
 use crate::policy::case::{Around, Case};
-use crate::policy::state::{Waiting, Why};
+use crate::policy::state::Waiting;
+use crate::policy::words::Why;
 use crate::policy::{Limits, Mode, Record, budget};
 use crate::time::Timestamp;
 

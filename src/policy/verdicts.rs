@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::outcome::{Class, Look, Verdict};
 use crate::policy::Record;
 use crate::policy::case::Case;
-use crate::policy::state::{About, Beginning, Incident, LastLook, Streak};
+use crate::policy::state::{Beginning, Incident, LastLook, Streak};
+use crate::policy::words::About;
 use crate::time::{Span, Timestamp, millis};
 
 /// `unknown` for this long is worth a word.
