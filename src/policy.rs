@@ -35,7 +35,7 @@ pub use words::{About, Condition, Why};
 
 use crate::time::Timestamp;
 use case::{Around, Case, Setting};
-use plan::Plan;
+use plan::{Asking, Plan};
 
 /// How the watchdog works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,8 @@ impl Policy {
             unsaved: false,
         };
         let mut actions = Vec::new();
-        policy.keep_unfinished();
         policy.enter(limits, lost, now);
+        policy.keep_unfinished();
         policy.on_all(now, &mut actions, |case| case.take_up());
         policy.advance(now, &mut actions);
         (policy, actions)
@@ -155,9 +155,10 @@ impl Policy {
 
     /// Whether nothing is under way and nothing is planned that a tick would stay for.
     pub fn is_idle(&self) -> bool {
-        self.watched
-            .values()
-            .all(|Watched { plan, state, .. }| plan.next.is_none() && !plan.is_busy() && state.attempt.is_none())
+        let is_busy = |Watched { plan, state, .. }: &Watched| {
+            plan.has_look() || matches!(plan.asking, Asking::Gate(_)) || state.attempt.is_some()
+        };
+        !self.watched.values().any(is_busy)
     }
 
     /// Whether a restart command runs.
@@ -180,9 +181,10 @@ impl Policy {
         let due_since = |(name, watched): (&String, &Watched)| Some((watched.plan.due_since?, name.clone()));
         let mut due: Vec<(Timestamp, String)> = self.watched.iter().filter_map(due_since).collect();
         due.sort();
+        let mut is_behind = false;
         for (_, name) in due {
-            let around = self.around(&name);
-            self.on_case(&name, now, actions, |case| case.consider(around));
+            let around = Around { is_behind, ..self.around(&name) };
+            self.on_case(&name, now, actions, |case| is_behind |= case.consider(around));
         }
     }
 
@@ -196,6 +198,7 @@ impl Policy {
             busy,
             dependency_in_trouble: dependencies().any(|dependency| dependency.state.is_in_trouble()),
             dependency_looked_at: dependencies().any(|dependency| dependency.plan.asked.is_some()),
+            is_behind: false,
         }
     }
 

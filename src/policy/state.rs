@@ -134,9 +134,9 @@ impl TargetState {
         self.attempt.as_ref().map(|attempt| &attempt.phase)
     }
 
-    /// The last verdict is bad, or the incident is not over: others that depend on it must wait.
+    /// The last verdict is bad, as it is in every incident that is not over: others that depend on it must wait.
     pub(super) fn is_in_trouble(&self) -> bool {
-        self.incident.is_some() || self.last_class.is_some()
+        self.last_class.is_some()
     }
 
     /// Whether a restart command was found missing.
@@ -211,6 +211,8 @@ pub struct Incident {
     pub down_at: Timestamp,
     /// Attempts made in it.
     pub attempts: u32,
+    /// An attempt was made, and the threshold has not been reached again since.
+    pub recovering: bool,
     /// Why the latest due attempt was not made, as last recorded.
     pub held: Option<Why>,
 }
