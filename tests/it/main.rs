@@ -4,4 +4,7 @@
 mod faults;
 mod place;
 
+mod commands;
 mod detection;
+mod restraint;
+mod wire;
