@@ -4,4 +4,6 @@
 mod faults;
 mod place;
 
+mod alone;
 mod detection;
+mod signals;
