@@ -5,5 +5,6 @@ mod faults;
 mod place;
 
 mod alone;
+mod crash;
 mod detection;
 mod signals;
