@@ -101,8 +101,13 @@ impl Agent {
         self.disk.unwritten.drain(..too_many);
     }
 
-    /// Saves the state, then writes the events that are not written yet.
+    /// Saves the state, then writes the events that are not written yet; neither of them once another watchdog has
+    /// taken our place, for both files are its then.
     pub(super) fn save(&mut self, durable: bool) {
+        self.touch();
+        if self.displaced {
+            return;
+        }
         self.disk.mattered |= durable;
         let (now, wall) = (clock::now(), clock::wall());
         self.saved.policy = self.policy.state();

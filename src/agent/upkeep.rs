@@ -69,7 +69,8 @@ impl Agent {
         }
     }
 
-    fn touch(&mut self) {
+    /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
+    pub(super) fn touch(&mut self) {
         let trouble = match self.lock.touch() {
             Ok(Touched::Ours) => None,
             Ok(Touched::Remade) => {

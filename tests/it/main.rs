@@ -4,7 +4,10 @@
 mod faults;
 mod place;
 
+mod alone;
 mod commands;
+mod crash;
 mod detection;
 mod restraint;
+mod signals;
 mod wire;
