@@ -5,3 +5,4 @@ mod faults;
 mod place;
 
 mod detection;
+mod notify;
