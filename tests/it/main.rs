@@ -6,3 +6,4 @@ mod place;
 
 mod detection;
 mod notify;
+mod units;
