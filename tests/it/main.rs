@@ -6,4 +6,5 @@ mod place;
 
 mod detection;
 mod notify;
+mod tidy;
 mod units;
