@@ -100,14 +100,6 @@ impl Place {
         parsed.filter(|event| kind.is_empty() || event["event"] == kind).collect()
     }
 
-    /// A watchdog in the foreground that was made ready by [`Place::command`] or goes through another program.
-    pub(crate) fn daemon_by(&self, mut command: Command) -> Daemon<'_> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let daemon = Daemon { child: command.spawn().expect("the program runs"), _place: self };
-        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
-        daemon
-    }
-
     /// Waits for a condition; fails with everything there is to see when it never comes.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
