@@ -29,7 +29,7 @@ pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, c
     });
     match (paused, command.split_first()) {
         (Ok((_, targets, how)), None) => {
-            say(&format!("paused {} until {}{}", whom(targets.as_deref()), at(until), in_words(how)));
+            say(&format!("paused {} until {}{}", whom(targets.as_deref()), at(until, length), in_words(how)));
             Code::Done.into()
         }
         (Err(code), None) => code.into(),
@@ -67,9 +67,8 @@ fn whom(targets: Option<&[String]>) -> String {
     targets.map_or_else(|| "all targets".into(), |targets| targets.join(", "))
 }
 
-fn at(wall: Wall) -> String {
-    let length = Span(wall.since(clock::wall()));
-    format!("{} ({length})", clock::zone().hour_minute(wall))
+fn at(wall: Wall, length: Duration) -> String {
+    format!("{} ({})", clock::zone().hour_minute(wall), Span(length))
 }
 
 /// How an order was taken.
