@@ -63,8 +63,8 @@ fn cooldowns_escalate_fast_and_repeat_slowly() {
     let bare = "start_period=0 interval=1s timeout=1s failure_threshold=1 max_restarts=100";
     check(bare, "S F ok +59 +1", "- failing+down+restart#1@1 - held:cooldown..61@60 restart#2@61");
     let script = "S F ok +60 ok +119 +1 ok +239 +1 ok +479 +1 ok +599 +1 ok +599 +1";
-    let expected = "- failing+down+restart#1@1 - held:cooldown..61+restart#2@61 - - restart#3@181 - - restart#4@421 - - \
-                    restart#5@901 - - restart#6@1501 - - restart#7@2101";
+    let expected = "- failing+down+restart#1@1 - held:cooldown..61+restart#2@61 - - restart#3@181 - - restart#4@421 \
+                    - - restart#5@901 - - restart#6@1501 - - restart#7@2101";
     check(bare, script, expected);
     let script = "S F ok +60 ok +60 ok +60 ok +119 +1 ok +240 ok +480 ok +599 +1";
     let expected = "- failing+down+restart#1.1@1 - held:cooldown..61+restart#2.2@61 - restart#3.3@121 - \
@@ -81,8 +81,8 @@ fn an_episode_ends_with_a_long_time_of_health() {
     check(quick, "S F ok S +590 F", "- failing+down+restart#1.1@10 - up#1@10 - failing+down+restart#2.2@610");
     check(quick, "S F ok S +600 F", "- failing+down+restart#1.1@10 - up#1@10 - failing+down+restart#1.1@620");
     // Going down begins that time anew, a failure does not.
-    let expected =
-        "- failing+down+restart#1.1 - up#1@10 - failing+down+restart#2.2@320 - up#1@320 - failing+down+restart#3.1@920";
+    let expected = "- failing+down+restart#1.1 - up#1@10 - failing+down+restart#2.2@320 - up#1@320 - \
+                    failing+down+restart#3.1@920";
     check(quick, "S F ok S +300 F ok S +590 F", expected);
     let tolerant = "stable_after=1m rungs=2";
     check(

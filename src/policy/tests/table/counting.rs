@@ -1,6 +1,10 @@
 //! Rules 1, 2 and 6: what counts, what ends a count, and what a target is called meanwhile.
 
-use super::{check, check_conditions};
+use super::{begin, check, check_conditions};
+use crate::outcome::{Class, Ending};
+use crate::policy::Record;
+use crate::time::Timestamp;
+use std::time::Duration;
 
 #[test]
 fn a_healthy_verdict_ends_streak_and_incident() {
@@ -72,4 +76,55 @@ fn a_target_has_one_word_for_its_condition() {
     check_conditions("", "S F stall/1h U", "healthy failing failing failing");
     check_conditions("", "S pause U resume U", "healthy paused paused healthy healthy");
     check_conditions("", "reboot/10 daemon F F S", "starting starting starting starting healthy");
+}
+
+#[test]
+fn a_record_says_all_that_is_told_of_it() {
+    let mut stage = begin("rungs=2", "");
+    "S F F:reset F:refused fail F S pause/1h".split(' ').for_each(|token| _ = stage.play(token));
+    let boot_clock = |s: i64| Timestamp::from_ms((10 * 86_400 + s) * 1000);
+    let (incident, detail, secs) = ("1122-0313".to_string(), "no byte".to_string(), Duration::from_secs);
+    let expected = [
+        Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3 },
+        Record::Down {
+            failures: 3,
+            class: Class::Refused,
+            detail,
+            incident: incident.clone(),
+            last_healthy: Some(boot_clock(0)),
+        },
+        Record::Restart { attempt: 1, rung: 0, incident: incident.clone(), spent: 1, max: 10, window: secs(3_600) },
+        Record::RestartDone {
+            attempt: 1,
+            rung: 0,
+            ending: Ending::Exited(3),
+            took: secs(2),
+            incident: incident.clone(),
+            start_period: secs(30),
+        },
+        // Down from the first failure, at 30 s, to the healthy look at 91 s.
+        Record::Up {
+            incident,
+            down: secs(61),
+            attempts: 1,
+            cured: true,
+            detail: "200".into(),
+            latency: Duration::from_millis(2),
+        },
+        Record::Paused { until: boot_clock(91 + 3_600) },
+    ];
+    assert_eq!(stage.records, expected);
+}
+
+#[test]
+fn no_two_incidents_have_the_same_name() {
+    let mut stage = begin("rungs=0", "");
+    // One is on disk that the state knows nothing of.
+    stage.policy.as_mut().expect("it begins as a daemon").remember_incident("1122-0313-2".into());
+    "S F*3 S F*3 S crash daemon F*3".split(' ').for_each(|token| _ = stage.play(token));
+    let names = stage.records.iter().filter_map(|record| match record {
+        Record::Down { incident, .. } => Some(incident.as_str()),
+        _ => None,
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["1122-0313", "1122-0313-3", "1122-0313-4"]);
 }

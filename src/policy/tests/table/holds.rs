@@ -88,19 +88,22 @@ fn one_attempt_at_a_time_first_come_first_served() {
     check(
         three,
         "S b.S c.S F*3 c.F*3 b.F*3 ok b.F c.F c.ok b.F",
-        "- - - failing+down+restart#1@90 c.failing+c.down+c.held:busy b.failing+b.down+b.held:busy - c.restart#1@240 - b.restart#1@240 -",
+        "- - - failing+down+restart#1@90 c.failing+c.down+c.held:busy b.failing+b.down+b.held:busy - \
+         c.restart#1 - b.restart#1@240 -",
     );
     // The first in turn is asked whether it may: those behind it wait for the answer.
     check(
         "|b only_if=yes|c",
         "S b.S c.S F*3 b.F*3 c.F*3 b.F c.F ok b.F b.no",
-        "- - - failing+down+restart#1@90 b.failing+b.down+b.held:busy c.failing+c.down+c.held:busy - - - b.ask@240 b.held:only_if..300+c.restart#1+b.held:busy@240",
+        "- - - failing+down+restart#1@90 b.failing+b.down+b.held:busy c.failing+c.down+c.held:busy - - - \
+         b.ask@240 b.held:only_if..300+c.restart#1+b.held:busy@240",
     );
     // Its last verdict is unknown: it does not stand in the way.
     check(
         three,
         "S b.S c.S F*3 b.F*3 c.F*3 F b.F c.F b.U F ok",
-        "- - - failing+down+restart#1@90 b.failing+b.down+b.held:busy c.failing+c.down+c.held:busy - - - - - c.restart#1@240",
+        "- - - failing+down+restart#1@90 b.failing+b.down+b.held:busy c.failing+c.down+c.held:busy - - - - - \
+         c.restart#1@240",
     );
 }
 

@@ -27,12 +27,13 @@ struct Command {
     is_noted: bool,
 }
 
+#[derive(Default)]
 pub(super) struct Stage {
     limits: BTreeMap<String, Limits>,
     /// The limits of targets that were taken out of the configuration.
     removed: BTreeMap<String, Limits>,
-    policy: Option<Policy>,
-    mode: Mode,
+    pub(super) policy: Option<Policy>,
+    is_tick: bool,
     is_stopping: bool,
     /// In ms since the script began, as is `booted`.
     pub(super) now: i64,
@@ -62,28 +63,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(limits: BTreeMap<String, Limits>) -> Stage {
-        Stage {
-            limits,
-            removed: BTreeMap::new(),
-            policy: None,
-            mode: Mode::Daemon,
-            is_stopping: false,
-            now: 0,
-            booted: -UP_BEFORE,
-            saved: None,
-            is_corrupt: false,
-            is_full: false,
-            was_full: false,
-            weather: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            hanging: BTreeSet::new(),
-            command: None,
-            announced: None,
-            ending: None,
-            said: Vec::new(),
-            looks: Vec::new(),
-            records: Vec::new(),
-        }
+        Stage { limits, booted: -UP_BEFORE, ..Stage::default() }
     }
 
     /// Plays one token, `token*n` n times; what came of it, joined by `+`.
@@ -104,8 +84,10 @@ impl Stage {
 
     /// What is remembered of target `a`, by the watchdog or else by the disk.
     pub(super) fn target(&self) -> TargetState {
-        let known = self.policy.as_ref().map_or_else(|| self.load(), Policy::state);
-        known.targets.get("a").cloned().unwrap_or_default()
+        match &self.policy {
+            Some(policy) => policy.target("a").cloned().unwrap_or_default(),
+            None => self.load().targets.remove("a").unwrap_or_default(),
+        }
     }
 
     /// A point in time as the tables show it.
@@ -171,7 +153,7 @@ impl Stage {
             self.save();
             self.end();
         }
-        self.mode = mode;
+        self.is_tick = mode == Mode::Tick;
         self.is_stopping = false;
         self.was_full = false;
         let lost = std::mem::take(&mut self.is_corrupt);
@@ -299,7 +281,7 @@ impl Stage {
             self.deliver(Event::Saved { ok: !self.is_full });
         }
         let Some(policy) = &self.policy else { return };
-        if (self.mode == Mode::Tick && policy.is_idle()) || (self.is_stopping && !policy.is_repairing()) {
+        if (self.is_tick && policy.is_idle()) || (self.is_stopping && !policy.is_repairing()) {
             self.save();
             self.end();
             self.said.push("end".into());
