@@ -238,8 +238,6 @@ impl Case<'_> {
     pub(super) fn break_off(&mut self) {
         if let Some(Attempt { phase: Phase::Running { .. }, over, .. }) = &mut self.state.attempt {
             *over = true;
-        } else if self.is_untried() {
-            self.take_back();
         } else {
             self.end_attempt();
         }

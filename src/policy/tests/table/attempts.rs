@@ -29,6 +29,7 @@ fn a_command_that_fails_hands_on_to_the_next_rung() {
     check("rungs=3", "S F*3 missing missing fail F*5", expected);
     let expected = "- failing+down+restart#1.1@90 - restart#1.2@95 - restart#1.3@100 - -@130";
     check("rungs=3", "S F*3 fail +5 fail +5 fail +30", expected);
+    check("rungs=2", "S F*3 fail reload:rungs=1 +20", "- failing+down+restart#1.1 - - -");
     // To the end of the ladder at most.
     let expected = "- failing+down+restart#1.1 - restart#2.2 - restart#2.3 - -";
     check("rungs=3 start_period=0", "S F*3 ok F*3 fail +5 fail +5", expected);

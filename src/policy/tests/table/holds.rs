@@ -98,7 +98,16 @@ fn one_attempt_at_a_time_first_come_first_served() {
         "- - - failing+down+restart#1@90 b.failing+b.down+b.held:busy c.failing+c.down+c.held:busy - - - \
          b.ask@240 b.held:only_if..300+c.restart#1+b.held:busy@240",
     );
-    // Its last verdict is unknown: it does not stand in the way.
+    // Who is held back, or waits for a dependency, stands in nobody's way.
+    let held = "max_restarts=1 | b failure_threshold=1";
+    check(
+        held,
+        "S b.S F*3 ok +2m hang b.F",
+        "- - failing+down+restart#1 - held:limit..3690 - b.failing+b.down+b.restart#1",
+    );
+    let waiting = "depends_on=b | b rungs=0 | c failure_threshold=1";
+    check(waiting, "S b.S c.S F*2 b.S b.hang F c.F", "- - - failing - - down c.failing+c.down+c.restart#1@90");
+    // Nor does who is not known to be down: its last verdict is unknown.
     check(
         three,
         "S b.S c.S F*3 b.F*3 c.F*3 F b.F c.F b.U F ok",
@@ -135,6 +144,10 @@ fn only_if_stands_down_and_is_asked_again_later_and_later() {
         "- - failing+down+ask@90 b.failing+b.down - b.held:busy+restart#1@150",
     );
     check(gated, "S yes no F*3", "- - - failing+down+ask");
+    check("only_if=yes cooldown=5m", "S F*3 S no F*3", "- failing+down+ask@90 up - failing+down+ask@210");
+    check(gated, "S F*3 reload:only_if=no no", "- failing+down+ask - restart#1");
+    check("gates=2", "S F*3 yes yes", "- failing+down+ask ask restart#1");
+    check("gates=2", "S F*3 yes no", "- failing+down+ask ask held:only_if..150");
 }
 
 #[test]

@@ -58,7 +58,17 @@ fn while_the_state_cannot_be_saved_restarts_are_few() {
     check("", "S full F*3 ok F*30 F*3 room F", "- - failing+down+restart#1@90 - - held:cooldown..690 - restart#2@210");
     check("rungs=2", "S F*3 full fail +5 missing", "- failing+down+restart#1.1@90 - - restart#1.2@95 -");
     check("rungs=2", "S full F*3 missing fail", "- - failing+down+restart#1.1@90 restart#1.2@90 -");
+    // What could not be written down is not made, and counts for nothing.
+    let (two, script) = ("max_restarts=2", "S F*3 ok S F*2 hang full F room F ok S");
+    let expected =
+        "- failing+down+restart#1 - cured#1 failing - - down+held:cooldown..690@180 - restart#2@210 - cured#1";
+    check(two, script, expected);
+    let script = "F*3 ok +29 F*2 hang full F room F ok +10m";
+    let expected =
+        "failing+down+restart#1.1@60 - - - - - held:cooldown..660@150 - restart#2.2@180 - held:never_healthy..3780";
+    check("rungs=2", script, expected);
     // A tick makes none.
+    check("failure_threshold=1", "tick S tick hang full F", "- end - - - failing+down+held:cooldown+end");
     let ticks = "failure_threshold=1 retry_interval=30";
     check(
         ticks,

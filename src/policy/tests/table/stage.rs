@@ -92,7 +92,7 @@ impl Stage {
 
     /// A point in time as the tables show it.
     pub(super) fn shown(&self, at: Timestamp) -> String {
-        seconds(self.from_clock(at))
+        seconds(self.in_script(at))
     }
 
     fn act(&mut self, token: &Token<'_>) {
@@ -241,7 +241,7 @@ impl Stage {
         for _ in 0..PATIENCE {
             self.answer_others("");
             match self.policy.as_ref().and_then(Policy::next_wake) {
-                Some(wake) if self.from_clock(wake) <= until => self.wake(wake),
+                Some(wake) if self.in_script(wake) <= until => self.wake(wake),
                 Some(_) | None => {
                     self.now = until;
                     return;
@@ -252,7 +252,7 @@ impl Stage {
     }
 
     fn wake(&mut self, at: Timestamp) {
-        self.now = self.now.max(self.from_clock(at));
+        self.now = self.now.max(self.in_script(at));
         self.deliver(Event::Wake);
         let now = self.clock();
         if let Some(policy) = &mut self.policy {
@@ -384,7 +384,7 @@ impl Stage {
         Timestamp::from_ms(self.now - self.booted)
     }
 
-    fn from_clock(&self, at: Timestamp) -> i64 {
+    fn in_script(&self, at: Timestamp) -> i64 {
         at.as_ms() + self.booted
     }
 }
