@@ -257,10 +257,11 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
 fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
         Loaded::Fresh => Ok((Saved::default(), false)),
-        Loaded::Read(saved) => {
+        Loaded::Read(mut saved) => {
             if let Err(error) = store::events::append_missing(folder, &saved.pending) {
                 log::warn!("{error} (the latest events are missing in it)");
             }
+            jobs::find_commands(folder, &mut saved.policy);
             Ok((*saved, false))
         }
         Loaded::SetAside { to, why } => {
