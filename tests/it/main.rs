@@ -6,5 +6,6 @@ mod place;
 
 mod alone;
 mod crash;
+mod cron;
 mod detection;
 mod signals;
