@@ -32,7 +32,7 @@ fn can_shift(place: &Place, boot_id: Option<&str>) -> bool {
     let can = command.status().is_ok_and(|status| status.success());
     if !can {
         // Not by eprintln!, which is shown of failing tests only.
-        let why = "NOT TRIED: no time (or mount) namespace is to be had here, so the clock cannot be stepped from tick to tick";
+        let why = "NOT TRIED: no time (or mount) namespace is to be had here, so the clock cannot be stepped";
         writeln!(io::stderr(), "{why}").expect("a test has a standard error");
     }
     can

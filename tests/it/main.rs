@@ -8,4 +8,5 @@ mod alone;
 mod crash;
 mod cron;
 mod detection;
+mod promises;
 mod signals;
