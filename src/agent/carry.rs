@@ -85,7 +85,8 @@ impl Agent {
         };
         let (level, line) = telling.line(record);
         log::log!(level, "{line}");
-        if is_news(record, level) {
+        let is_paused = self.policy.target(target).is_some_and(|state| state.paused_until.is_some());
+        if is_news(record, level) && !is_paused {
             (self.news)(&line);
         }
     }

@@ -140,7 +140,11 @@ pub fn cure(attempts: u32, cured: bool) -> String {
     match (attempts, cured) {
         (0, _) => "It came back by itself".into(),
         (_, true) => format!("Cured by restart {attempts}"),
-        (1, false) => "It came back long after restart 1, so that was probably not it".into(),
-        (_, false) => format!("It came back long after the last of {attempts} restarts, so that was probably not it"),
+        (1, false) => "It came back after the start period of restart 1, so that was probably not it".into(),
+        (_, false) => {
+            format!(
+                "It came back after the start period of the last of {attempts} restarts, so that was probably not it"
+            )
+        }
     }
 }

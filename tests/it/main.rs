@@ -5,8 +5,14 @@ mod faults;
 mod place;
 
 mod alone;
+mod commands;
 mod crash;
 mod cron;
 mod detection;
+mod notify;
 mod promises;
+mod restraint;
 mod signals;
+mod tidy;
+mod units;
+mod wire;

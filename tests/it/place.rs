@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -131,6 +131,19 @@ impl Place {
         story + "--- the folder\n" + &listing(self.folder.path())
     }
 
+    /// All events of this kind and target, oldest first; all kinds for an empty kind.
+    pub(crate) fn events_of(&self, target: &str, kind: &str) -> Vec<Value> {
+        self.events(kind).into_iter().filter(|event| event["target"] == target).collect()
+    }
+
+    /// A watchdog in the foreground that was made ready by [`Place::command`] or goes through another program.
+    pub(crate) fn daemon_by(&self, mut command: Command) -> Daemon<'_> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let daemon = Daemon { child: command.spawn().expect("the program runs"), _place: self };
+        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
+        daemon
+    }
+
     /// Starts the program with these words and does not wait for its end; [`Said::new`] takes what it says.
     pub(crate) fn begin(&self, words: &[&str]) -> Child {
         let mut command = self.command(words);
@@ -178,6 +191,47 @@ impl Drop for Place {
             thread::sleep(PAUSE);
         }
     }
+}
+
+/// Processes that commands left behind; killed when dropped, unless their number went to somebody else.
+pub(crate) struct Left<'a> {
+    place: &'a Place,
+    file: &'static str,
+}
+
+impl Place {
+    /// Those whose pids commands write into this file.
+    pub(crate) fn left(&self, file: &'static str) -> Left<'_> {
+        Left { place: self, file }
+    }
+}
+
+impl Left<'_> {
+    /// The pids of those that are alive.
+    pub(crate) fn alive(&self) -> Vec<i32> {
+        let pids = self.place.lines(self.file).into_iter().filter_map(|line| line.trim().parse().ok());
+        pids.filter(|pid| self.is_alive(*pid)).collect()
+    }
+
+    fn is_alive(&self, pid: i32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+        let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
+        !is_zombie && cwd.is_ok_and(|cwd| cwd == self.place.folder.path())
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        for pid in self.alive().into_iter().filter_map(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // it may just have ended
+        }
+    }
+}
+
+/// When an event happened.
+pub(crate) fn at(event: &Value) -> SystemTime {
+    humantime::parse_rfc3339(event["at"].as_str().unwrap_or_default()).expect("the time of an event")
 }
 
 /// Sends a signal to a process that may be gone already.
