@@ -5,6 +5,7 @@ mod carry;
 mod jobs;
 mod keep;
 mod reload;
+mod systemd;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ pub struct Agent {
     inbox: Receiver<Message>,
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
+    systemd: systemd::Systemd,
     stopping: bool,
     displaced: bool,
 }
@@ -144,6 +146,10 @@ impl Agent {
             inbox,
             post,
             upkeep: upkeep::Upkeep::default(),
+            systemd: match mode {
+                Mode::Daemon => systemd::Systemd::of_environment(),
+                Mode::Tick => systemd::Systemd::default(),
+            },
             stopping: false,
             displaced: false,
         };
@@ -173,7 +179,8 @@ impl Agent {
     fn pause(&self) -> Duration {
         let now = clock::now();
         let until = self.policy.next_wake().map_or(ROUND, |wake| wake.since(now));
-        until.min(self.upkeep.pause(now))
+        let until = until.min(self.upkeep.pause(now));
+        self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
 
     fn take(&mut self, message: Message) {
@@ -207,6 +214,7 @@ impl Agent {
             std::process::exit(0);
         }
         self.stopping = true;
+        self.systemd.stopping();
         self.step(Event::Stopping);
         if self.policy.is_repairing() {
             log::info!("told to stop: waiting for the restart command that runs, then ending");

@@ -20,6 +20,12 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// The same in microseconds since its beginning, as systemd wants to be told it.
+pub fn monotonic_usec() -> i64 {
+    let at = clock_gettime(ClockId::Monotonic);
+    at.tv_sec.saturating_mul(1_000_000).saturating_add(at.tv_nsec / 1_000)
+}
+
 /// Now on the wall clock, which people may set at any moment.
 pub fn wall() -> Wall {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {

@@ -10,11 +10,13 @@ mod backoff;
 mod budget;
 mod case;
 mod change;
+mod event;
 mod holds;
 mod limits;
 mod plan;
 mod state;
 mod verdicts;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -23,16 +25,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use budget::spent;
+pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};
 pub use state::{
-    About, Attempt, Beginning, Condition, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, StandDown,
-    StartPeriod, State, Streak, TargetState, Waiting, Why,
+    Attempt, Beginning, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, StandDown, StartPeriod, State, Streak,
+    TargetState, Waiting,
 };
+pub use words::{About, Condition, Why};
 
-use crate::outcome::{Class, Ending, Look};
 use crate::time::Timestamp;
 use case::{Around, Case, Setting};
-use plan::Plan;
+use plan::{Asking, Plan};
 
 /// How the watchdog works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,162 +44,6 @@ pub enum Mode {
     Daemon,
     /// One look at each target, repair what is due, end.
     Tick,
-}
-
-/// What has happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// Time has passed.
-    Wake,
-    /// A look has ended.
-    Looked {
-        /// The target looked at.
-        target: String,
-        /// The number its [`Action::Look`] had.
-        number: u64,
-        /// What was found.
-        look: Look,
-        /// The name an incident that begins now would have, such as `1122-0313`.
-        stamp: String,
-    },
-    /// A gate was asked and has answered.
-    Answered {
-        /// The target it was asked for.
-        target: String,
-        /// Which gate.
-        gate: Gate,
-        /// Whether the attempt may be made.
-        yes: bool,
-    },
-    /// The state was saved, or could not be. Always the answer to [`Action::Save`], and told when it changes.
-    Saved {
-        /// Whether it is on disk.
-        ok: bool,
-    },
-    /// A restart command runs.
-    Spawned {
-        /// The target it is for.
-        target: String,
-        /// Its process id and start time.
-        process: (u32, u64),
-    },
-    /// A restart command has ended. Always the answer to [`Action::Run`] and [`Action::Adopt`].
-    Ended {
-        /// The target it was for.
-        target: String,
-        /// How it ended.
-        ending: Ending,
-        /// How long it ran.
-        took: Duration,
-    },
-    /// The operator wants hands off.
-    Paused {
-        /// From these.
-        targets: Vec<String>,
-        /// Until then.
-        until: Timestamp,
-    },
-    /// The operator ends a pause.
-    Resumed {
-        /// Of these.
-        targets: Vec<String>,
-        /// And lets their waits be over too: window, cooldown, stand-down.
-        clear_waits: bool,
-    },
-    /// A look at whether the rungs' executables are there.
-    Executables {
-        /// The target whose ladder was looked at.
-        target: String,
-        /// What is missing, in words.
-        missing: Option<String>,
-    },
-    /// The configuration was read again.
-    Reloaded {
-        /// The limits of every target in it.
-        limits: BTreeMap<String, Limits>,
-    },
-    /// The watchdog is to end: no command is started any more.
-    Stopping,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Look at a target.
-    Look {
-        /// Which.
-        target: String,
-        /// Tells this look from others.
-        number: u64,
-    },
-    /// Ask a gate.
-    Ask {
-        /// For this target.
-        target: String,
-        /// This one.
-        gate: Gate,
-    },
-    /// Save the state and answer with [`Event::Saved`].
-    Save,
-    /// Run a restart command.
-    Run {
-        /// For this target.
-        target: String,
-        /// Its number in the episode.
-        attempt: u32,
-        /// The rung, counted from 0.
-        rung: usize,
-        /// The incident it belongs to.
-        incident: String,
-        /// How many failures led to it.
-        failures: u32,
-    },
-    /// Wait for a restart command that an earlier watchdog left running.
-    Adopt {
-        /// For this target.
-        target: String,
-        /// Its process id and start time.
-        process: (u32, u64),
-        /// Its rung, counted from 0.
-        rung: usize,
-        /// When it was started.
-        since: Timestamp,
-    },
-    /// Tell what has changed.
-    Record {
-        /// The target it is about; `None`: the watchdog itself.
-        target: Option<String>,
-        /// What.
-        record: Record,
-    },
-}
-
-/// A change worth remembering; the contract's event of the same name says what its fields mean.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the fields are the contract's")]
-pub enum Record {
-    /// First failure of a streak outside an incident.
-    Failing { class: Class, detail: String, threshold: u32 },
-    /// The threshold was reached.
-    Down { failures: u32, class: Class, detail: String, incident: String, last_healthy: Option<Timestamp> },
-    /// An attempt's command is about to run. `rung` counts from 0.
-    Restart { attempt: u32, rung: usize, incident: String, spent: usize, max: u32, window: Duration },
-    /// It has ended.
-    RestartDone { attempt: u32, rung: usize, ending: Ending, took: Duration, incident: String, start_period: Duration },
-    /// A dry run would have run it.
-    WouldRestart { attempt: u32, rung: usize, incident: String },
-    /// An attempt is due and waits.
-    HeldBack { why: Why, until: Option<Timestamp>, incident: String },
-    /// Healthy again. `cured`: while an attempt or its start period lasted.
-    Up { incident: String, down: Duration, attempts: u32, cured: bool, detail: String, latency: Duration },
-    /// Something that needs a person some day.
-    Warn { about: About, detail: String },
-    /// Hands off until then.
-    Paused { until: Timestamp },
-    /// Hands on again; `until` is the end that was set.
-    Resumed { until: Timestamp },
-    /// The watchdog itself was not there for a while.
-    Stalled { gap: Duration },
 }
 
 /// All targets, and what is decided about them.
@@ -239,8 +86,8 @@ impl Policy {
             unsaved: false,
         };
         let mut actions = Vec::new();
-        policy.keep_unfinished();
         policy.enter(limits, lost, now);
+        policy.keep_unfinished();
         policy.on_all(now, &mut actions, |case| case.take_up());
         policy.advance(now, &mut actions);
         (policy, actions)
@@ -308,9 +155,10 @@ impl Policy {
 
     /// Whether nothing is under way and nothing is planned that a tick would stay for.
     pub fn is_idle(&self) -> bool {
-        self.watched
-            .values()
-            .all(|Watched { plan, state, .. }| plan.next.is_none() && !plan.is_busy() && state.attempt.is_none())
+        let is_busy = |Watched { plan, state, .. }: &Watched| {
+            plan.has_look() || matches!(plan.asking, Asking::Gate(_)) || state.attempt.is_some()
+        };
+        !self.watched.values().any(is_busy)
     }
 
     /// Whether a restart command runs.
@@ -333,9 +181,10 @@ impl Policy {
         let due_since = |(name, watched): (&String, &Watched)| Some((watched.plan.due_since?, name.clone()));
         let mut due: Vec<(Timestamp, String)> = self.watched.iter().filter_map(due_since).collect();
         due.sort();
+        let mut is_behind = false;
         for (_, name) in due {
-            let around = self.around(&name);
-            self.on_case(&name, now, actions, |case| case.consider(around));
+            let around = Around { is_behind, ..self.around(&name) };
+            self.on_case(&name, now, actions, |case| is_behind |= case.consider(around));
         }
     }
 
@@ -349,6 +198,7 @@ impl Policy {
             busy,
             dependency_in_trouble: dependencies().any(|dependency| dependency.state.is_in_trouble()),
             dependency_looked_at: dependencies().any(|dependency| dependency.plan.asked.is_some()),
+            is_behind: false,
         }
     }
 

@@ -12,7 +12,7 @@ use super::jobs::Order;
 use super::{Agent, Mode};
 
 impl Agent {
-    /// Nothing is done that is not on disk, as far as the disk lets us.
+    /// Nothing is done that is not on disk, as far as the disk lets us, and nothing once the folder is another's.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) {
         let mut records = Vec::new();
         let mut rest = Vec::new();
@@ -30,6 +30,9 @@ impl Agent {
             let entries: Vec<Entry> = records.iter().map(|(target, record)| self.entry(target, record, now)).collect();
             self.keep_entries(&entries);
             self.save(true);
+            if self.displaced {
+                return;
+            }
             for (target, record) in &records {
                 self.tell(target, record, now);
             }
@@ -82,7 +85,8 @@ impl Agent {
         };
         let (level, line) = telling.line(record);
         log::log!(level, "{line}");
-        if is_news(record, level) {
+        let is_paused = self.policy.target(target).is_some_and(|state| state.paused_until.is_some());
+        if is_news(record, level) && !is_paused {
             (self.news)(&line);
         }
     }

@@ -81,13 +81,14 @@ impl Agent {
 
     /// The last save, and what the verb needs to know for its exit code.
     pub(super) fn end(mut self) -> Ended {
-        if self.mode == Mode::Daemon && !self.displaced {
-            self.saved.stopped = true;
-            self.record_own(Kind::Stopped { reason: "told to stop".into() });
-            log::info!("watchdog stopped (pid {})", std::process::id());
-        }
-        if !self.displaced {
-            self.save(self.disk.mattered);
+        match self.mode {
+            _ if self.displaced => {}
+            Mode::Daemon => {
+                self.saved.stopped = true;
+                self.record_own(Kind::Stopped { reason: "told to stop".into() });
+                log::info!("watchdog stopped (pid {})", std::process::id());
+            }
+            Mode::Tick => self.save(self.disk.mattered),
         }
         let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
         let targets = self.config.targets.iter().filter_map(left).collect();
@@ -100,8 +101,13 @@ impl Agent {
         self.disk.unwritten.drain(..too_many);
     }
 
-    /// Saves the state, then writes the events that are not written yet.
+    /// Saves the state, then writes the events that are not written yet; neither of them once another watchdog has
+    /// taken our place, for both files are its then.
     pub(super) fn save(&mut self, durable: bool) {
+        self.touch();
+        if self.displaced {
+            return;
+        }
         self.disk.mattered |= durable;
         let (now, wall) = (clock::now(), clock::wall());
         self.saved.policy = self.policy.state();

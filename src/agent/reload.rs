@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use sd_notify::NotifyState;
-
 use crate::config::Config;
 use crate::policy::Event;
 use crate::store::events::Kind;
@@ -24,10 +22,7 @@ impl From<String> for Refused {
 
 impl Agent {
     pub(super) fn reload(&mut self) {
-        if let Ok(reloading) = NotifyState::monotonic_usec_now() {
-            // Nobody to tell, or one who does not listen: neither is ours to mend.
-            let _ = sd_notify::notify(&[NotifyState::Reloading, reloading]);
-        }
+        self.systemd.reloading();
         match self.read_again() {
             Ok(detail) => {
                 log::info!("read {} again: {detail}", self.config.path.display());
@@ -40,7 +35,7 @@ impl Agent {
                 self.record_own(Kind::ReloadFailed { detail: summary });
             }
         }
-        let _ = sd_notify::notify(&[NotifyState::Ready]); // as above
+        self.systemd.reloaded();
     }
 
     fn read_again(&mut self) -> Result<String, Refused> {

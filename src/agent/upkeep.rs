@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
-
 use crate::clock;
 use crate::command::{self, find_program, first_word};
 use crate::config::{CommandLine, Config, Target};
@@ -29,15 +27,13 @@ pub(super) struct Upkeep {
     touched: Option<Timestamp>,
     trimmed: Option<Timestamp>,
     looked_up: Option<Timestamp>,
-    status: String,
     trouble: Option<String>,
 }
 
 impl Upkeep {
     /// How long until the next sign of life.
     pub(super) fn pause(&self, now: Timestamp) -> Duration {
-        let pause = self.touched.map_or(Duration::ZERO, |at| (at + ROUND).since(now));
-        sd_notify::watchdog_enabled().map_or(pause, |every| pause.min(every / 3))
+        self.touched.map_or(Duration::ZERO, |at| (at + ROUND).since(now))
     }
 }
 
@@ -65,11 +61,12 @@ impl Agent {
         }
         if self.mode == Mode::Daemon {
             self.save_if_old(now);
-            self.tell_systemd();
+            self.tell_systemd(now);
         }
     }
 
-    fn touch(&mut self) {
+    /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
+    pub(super) fn touch(&mut self) {
         let trouble = match self.lock.touch() {
             Ok(Touched::Ours) => None,
             Ok(Touched::Remade) => {
@@ -95,24 +92,16 @@ impl Agent {
     }
 
     /// The service manager learns that the loop does its job, and how the targets do.
-    fn tell_systemd(&mut self) {
+    fn tell_systemd(&mut self, now: Timestamp) {
         let trouble =
             |target: &&Target| self.policy.target(&target.name).is_some_and(|state| state.condition.is_trouble());
         let (all, bad) = (self.config.targets.len(), self.config.targets.iter().filter(trouble).count());
         let status = match bad {
+            _ if self.stopping => "stopping: a restart command that runs is finished first".into(),
             0 => format!("{all} of {all} in order"),
             _ => format!("{bad} of {all} in trouble"),
         };
-        let mut states = vec![NotifyState::Watchdog];
-        if status != self.upkeep.status {
-            if self.upkeep.status.is_empty() {
-                states.push(NotifyState::Ready);
-            }
-            states.push(NotifyState::Status(&status));
-        }
-        // Nobody to tell, or one who does not listen: neither is ours to mend.
-        let _ = sd_notify::notify(&states);
-        self.upkeep.status = status;
+        self.systemd.round(now, &status, self.stopping);
     }
 
     pub(super) fn look_up_executables(&mut self) {

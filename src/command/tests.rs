@@ -1,3 +1,5 @@
+//! Commands of every kind, with real `sh` and real processes.
+
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::fs;

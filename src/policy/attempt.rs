@@ -7,43 +7,55 @@ use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
 use crate::policy::plan::Asking;
-use crate::policy::state::{About, Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Why};
+use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown};
+use crate::policy::words::{About, Why};
 use crate::policy::{Action, Gate, Limits, Mode, Record};
 
 /// After a command that failed, a healthy look within this time ends the attempt well.
 const VERIFY: Duration = Duration::from_secs(5);
+/// A gate is asked no more often than this, even without a cooldown.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Case<'_> {
     /// Makes the due attempt unless a rule forbids it or something must be known first.
-    pub(super) fn consider(&mut self, around: Around) {
-        if let Some(waiting) = self.hold(around) {
-            self.hold_back(waiting);
-            return;
-        }
-        self.state.waiting = None;
+    /// Whether it is only an answer that it waits for: then those that became due later wait for that too.
+    pub(super) fn consider(&mut self, around: Around) -> bool {
+        let hold = self.hold(around);
+        self.state.waiting = hold;
         if self.plan.asked.is_some() || around.dependency_looked_at {
-            return;
+            // A verdict that decides is on its way: what seems to forbid the attempt may be long over, and is not told.
+            return hold.is_none() && self.plan.asked.is_some();
         }
-        if !self.verdict_is_fresh() {
-            return;
+        if let Some(waiting) = hold {
+            self.hold_back(waiting);
+            return false;
         }
-        match self.plan.asking {
-            Asking::Gate(_) => {}
-            Asking::Nothing if !self.limits.gates.is_empty() => self.ask(0),
-            Asking::Nothing | Asking::Passed if self.limits.dry_run => self.would_restart(),
-            Asking::Nothing | Asking::Passed => self.begin(),
-        }
+        !around.is_behind && self.take_turn()
     }
 
-    /// Whether the last verdict is a failure no older than `timeout`. Looks once more where it is older.
-    fn verdict_is_fresh(&mut self) -> bool {
+    /// Nothing forbids the attempt: looks once more where the last verdict is older than `timeout`, asks the gates,
+    /// begins. Whether an answer is awaited.
+    fn take_turn(&mut self) -> bool {
         let now = self.setting.now;
         let Some(look) = &self.state.last_look else { return false };
         if now.since(look.at) > self.limits.timeout {
             self.plan.next = Some(now);
+            return true;
+        }
+        if look.verdict.class().is_none() {
+            self.plan.pass_expires();
             return false;
         }
-        look.verdict.class().is_some()
+        match self.plan.asking {
+            Asking::Gate(_) => {}
+            Asking::Nothing if !self.limits.gates.is_empty() => self.ask(0),
+            Asking::Nothing | Asking::Passed if self.limits.dry_run => {
+                self.would_restart();
+                return false;
+            }
+            Asking::Nothing | Asking::Passed => self.begin(),
+        }
+        true
     }
 
     fn ask(&mut self, index: usize) {
@@ -66,9 +78,9 @@ impl Case<'_> {
             }
             return;
         }
-        let Limits { cooldown, max_cooldown, retry_interval, .. } = *self.limits;
+        let Limits { cooldown, max_cooldown, .. } = *self.limits;
         let times = self.state.stand_down.map_or(0, |stand_down| stand_down.times).saturating_add(1);
-        let pause = pause_after(times, 1, cooldown, max_cooldown).max(retry_interval);
+        let pause = pause_after(times, 1, cooldown, max_cooldown).max(ASK_AGAIN);
         let why = match gate {
             Gate::OnlyIf => Why::OnlyIf,
         };
@@ -130,14 +142,12 @@ impl Case<'_> {
         let now = self.setting.now;
         let may_act_unsaved =
             self.setting.mode == Mode::Daemon && self.unsaved_until().is_none_or(|until| until <= now);
-        let Some(attempt) = &mut self.state.attempt else { return };
-        if attempt.phase != Phase::Intended {
-            return;
-        }
-        if !ok && !attempt.ran && !may_act_unsaved {
+        if !ok && !may_act_unsaved && self.is_untried() {
             self.take_back();
-            return;
         }
+        let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Intended) else {
+            return;
+        };
         attempt.phase = Phase::Running { since: now, process: None };
         let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
@@ -156,12 +166,15 @@ impl Case<'_> {
         let ledger = &mut self.state.real;
         ledger.starts.pop_back();
         ledger.unproven = ledger.unproven.saturating_sub(1);
-        ledger.episode = match ledger.episode {
-            Some(Episode { attempts: 2.., healthy_since }) => {
-                ledger.episode.map(|episode| Episode { attempts: episode.attempts - 1, healthy_since })
-            }
-            _ => None,
-        };
+        if let Some(episode) = &mut ledger.episode {
+            episode.attempts = episode.attempts.saturating_sub(1);
+        }
+    }
+
+    /// Whether the attempt under way has only its intent yet: no command of it was tried.
+    fn is_untried(&self) -> bool {
+        let attempt = self.state.attempt.as_ref();
+        attempt.is_some_and(|at| at.phase == Phase::Intended && at.rung == self.rung_of(at.number))
     }
 
     pub(super) fn spawned(&mut self, of_command: (u32, u64)) {
@@ -188,20 +201,21 @@ impl Case<'_> {
             incident,
             start_period,
         });
-        let is_last = rung + 1 >= self.limits.rungs;
+        let is_last = rung + 1 >= self.limits.rungs || over || self.plan.retired;
         match ending {
             Ending::NotStarted(reason) if is_last && !ran => {
                 self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
                 self.end_attempt();
             }
             Ending::Exited(0) | Ending::Lost => self.end_attempt(),
-            _ if is_last || over || self.plan.retired => self.end_attempt(),
+            _ if is_last => self.end_attempt(),
             Ending::NotStarted(_) => self.climb(),
             Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => self.verify(),
         }
     }
 
-    fn verify(&mut self) {
+    /// A healthy look in the next seconds still ends the attempt well.
+    pub(super) fn verify(&mut self) {
         let now = self.setting.now;
         if let Some(attempt) = &mut self.state.attempt {
             attempt.phase = Phase::Verifying { until: now + VERIFY };
@@ -223,13 +237,12 @@ impl Case<'_> {
 
     /// No further rung: a healthy verdict, a pause or a stop order. A command that runs is let finish.
     pub(super) fn break_off(&mut self) {
-        match &mut self.state.attempt {
-            None => {}
-            Some(attempt) => match attempt.phase {
-                Phase::Running { .. } => attempt.over = true,
-                Phase::Intended if !attempt.ran => self.take_back(),
-                Phase::Intended | Phase::Verifying { .. } => self.end_attempt(),
-            },
+        if let Some(Attempt { phase: Phase::Running { .. }, over, .. }) = &mut self.state.attempt {
+            *over = true;
+        } else if self.is_untried() {
+            self.take_back();
+        } else {
+            self.end_attempt();
         }
     }
 
@@ -249,9 +262,10 @@ impl Case<'_> {
         ledger.last_end = Some(now);
         ledger.cooldown_until = Some(now + pause_after(number, rungs, cooldown, max_cooldown));
         self.end_streak();
+        if let Some(incident) = &mut self.state.incident {
+            incident.recovering = !dry;
+        }
         self.state.stand_down = None;
-        self.plan.due_since = None;
-        self.plan.pass_expires();
         self.begin_start_period(Beginning::Attempt);
     }
 

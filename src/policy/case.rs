@@ -2,7 +2,8 @@
 //! How time passes for it; what it is called on the screen.
 
 use crate::policy::plan::{Plan, coming_up};
-use crate::policy::state::{Beginning, Condition, IncidentIds, Phase, StartPeriod, TargetState};
+use crate::policy::state::{Beginning, IncidentIds, Phase, StartPeriod, TargetState};
+use crate::policy::words::Condition;
 use crate::policy::{Action, Limits, Mode, Record};
 use crate::time::Timestamp;
 
@@ -24,6 +25,8 @@ pub(super) struct Around {
     pub(super) dependency_in_trouble: bool,
     /// The verdict on a dependency is awaited.
     pub(super) dependency_looked_at: bool,
+    /// Another attempt became due earlier and only awaits an answer.
+    pub(super) is_behind: bool,
 }
 
 /// One target, for as long as one event takes.
@@ -63,6 +66,7 @@ impl Case<'_> {
             self.plan.due_since.get_or_insert(now);
         } else {
             self.plan.due_since = None;
+            self.plan.pass_expires();
             self.state.waiting = None;
         }
     }
@@ -101,17 +105,14 @@ impl Case<'_> {
 
     fn condition(&self) -> Condition {
         let state = &self.state;
-        let repaired = |attempts: u32| attempts > 0 && state.failures() < self.limits.failure_threshold;
-        match (&state.incident, &state.last_look) {
+        match &state.incident {
             _ if state.paused_until.is_some() => Condition::Paused,
-            (Some(incident), _) if repaired(incident.attempts) => Condition::Recovering,
-            (Some(_), _) => Condition::Down,
-            (None, _) if state.streak.is_some() => Condition::Failing,
-            (None, None) => Condition::Starting,
-            (None, Some(look)) if look.verdict.is_healthy() => Condition::Healthy,
-            (None, Some(look)) if look.verdict.class().is_some() && state.start_period.is_none() => Condition::Failing,
-            (None, Some(_)) if state.condition == Condition::Healthy => Condition::Healthy,
-            (None, Some(_)) => Condition::Starting,
+            Some(incident) if incident.recovering => Condition::Recovering,
+            Some(_) => Condition::Down,
+            None if state.streak.is_some() => Condition::Failing,
+            None if state.last_class.is_some() && state.start_period.is_none() => Condition::Failing,
+            None if state.last_class.is_none() && state.last_healthy.is_some() => Condition::Healthy,
+            None => Condition::Starting,
         }
     }
 
@@ -129,6 +130,9 @@ impl Case<'_> {
             if let Some(episode) = &mut ledger.episode {
                 episode.healthy_since = None;
             }
+        }
+        if let Some(Phase::Verifying { .. }) = self.state.phase() {
+            self.verify();
         }
         self.plan.spoil(self.setting.now);
     }
@@ -154,6 +158,7 @@ impl Case<'_> {
                 ledger.unproven = 0;
             }
             self.state.stand_down = None;
+            self.actions.push(Action::Save);
         }
         self.end_pause();
     }
@@ -161,7 +166,6 @@ impl Case<'_> {
     fn end_pause(&mut self) {
         let Some(until) = self.state.paused_until.take() else { return };
         self.end_streak();
-        self.plan.pass_expires();
         self.record(Record::Resumed { until });
         self.begin_start_period(Beginning::Pause);
     }
@@ -184,14 +188,16 @@ impl Case<'_> {
             _ if is_starting => Some(coming_up_pace),
             Mode::Daemon if failed && retry_interval < interval => Some(self.plan.paced_after(now, retry_interval)),
             Mode::Daemon => Some(self.plan.regular_after(now, interval)),
-            Mode::Tick if failed && self.tick_goes_on() => Some(self.plan.paced_after(now, retry_interval)),
+            Mode::Tick if self.tick_goes_on() => Some(self.plan.paced_after(now, retry_interval)),
             Mode::Tick => None,
         };
     }
 
-    /// A tick whose look failed goes on until the threshold, if the operator said at which pace.
+    /// A tick whose look has failed goes on until the threshold, if the operator said at which pace.
+    /// `unknown` ends it: our own trouble may last, and other ticks wait for this one.
     fn tick_goes_on(&self) -> bool {
+        let failed = self.state.last_look.as_ref().is_some_and(|look| look.verdict.class().is_some());
         let undecided = self.state.failures() < self.limits.failure_threshold;
-        self.limits.retry_in_tick && undecided && !self.plan.attempted && self.state.attempt.is_none()
+        self.limits.retry_in_tick && failed && undecided && !self.plan.attempted && self.state.attempt.is_none()
     }
 }

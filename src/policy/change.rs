@@ -1,6 +1,7 @@
 //! How targets come and go: with the start of the watchdog and with every reload.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 use std::time::Duration;
 
 use crate::policy::plan::Plan;
@@ -18,8 +19,9 @@ const SPREAD_ABOVE: usize = 10;
 impl Policy {
     /// An earlier watchdog's attempt at a target that is not in the configuration any more is still brought to its end.
     pub(super) fn keep_unfinished(&mut self) {
-        let unfinished = self.gone.extract_if(.., |_, state| state.attempt.is_some());
-        for (name, state) in unfinished {
+        let unfinished = self.gone.iter().filter(|(_, state)| state.attempt.is_some());
+        let names: Vec<String> = unfinished.map(|(name, _)| name.clone()).collect();
+        for (name, state) in names.into_iter().filter_map(|name| self.gone.remove_entry(&name)) {
             let plan = Plan { retired: true, ..Plan::default() };
             self.watched.insert(name, Watched { limits: Limits::default(), plan, state });
         }
@@ -28,26 +30,20 @@ impl Policy {
     /// Takes `all` as the configuration's targets. `lost`: nothing is known of the attempts made at them.
     pub(super) fn enter(&mut self, all: BTreeMap<String, Limits>, lost: bool, now: Timestamp) {
         for (name, watched) in &mut self.watched {
-            watched.plan.retired = !all.contains_key(name);
+            watched.plan.retired |= !all.contains_key(name);
         }
-        self.let_go(now);
         let count = all.len();
         for (index, (name, limits)) in all.into_iter().enumerate() {
             let anchor = self.anchor(index, count, &limits, now);
-            let is_new = !self.watched.contains_key(&name);
-            let watched = self.watched.entry(name).or_insert_with_key(|name| {
-                let state = self.gone.remove(name).unwrap_or_else(|| unknown(&limits, lost, now));
-                Watched { limits: limits.clone(), plan: Plan::default(), state }
-            });
-            if is_new || watched.limits.interval != limits.interval {
-                watched.plan.anchor = anchor;
-                watched.plan.next = Some(anchor);
+            if let Some(watched) = self.watched.get_mut(&name) {
+                watched.change(limits, anchor, now);
+                continue;
             }
-            watched.limits = limits;
-            if is_new {
-                watched.arrive(now);
-            }
-            watched.fit(now);
+            let state = self.gone.remove(&name).unwrap_or_else(|| unknown(&limits, lost, now));
+            let plan = Plan { anchor, next: Some(anchor), ..Plan::default() };
+            let mut newcomer = Watched { limits, plan, state };
+            newcomer.arrive(now);
+            self.watched.insert(name, newcomer);
         }
     }
 
@@ -62,17 +58,14 @@ impl Policy {
 
     /// Moves removed targets whose attempt is over to those that are remembered for a day.
     pub(super) fn let_go(&mut self, now: Timestamp) {
-        let leaves = |watched: &Watched| watched.plan.retired && watched.state.attempt.is_none();
-        if self.watched.values().any(leaves) {
-            let leaving = self.watched.extract_if(.., |_, watched| leaves(watched));
-            self.gone.extend(leaving.map(|(name, watched)| (name, watched.state)));
-        }
-        if !self.gone.is_empty() {
-            for state in self.gone.values_mut() {
-                state.removed_at.get_or_insert(now);
+        self.watched.retain(|name, Watched { plan, state, .. }| {
+            let leaves = plan.retired && state.attempt.is_none();
+            if leaves {
+                self.gone.insert(name.clone(), take(state));
             }
-            self.gone.retain(|_, state| state.removed_at.is_some_and(|at| now.since(at) < REMEMBERED));
-        }
+            !leaves
+        });
+        self.gone.retain(|_, state| now.since(*state.removed_at.get_or_insert(now)) < REMEMBERED);
     }
 }
 
@@ -91,7 +84,6 @@ impl Watched {
     fn arrive(&mut self, now: Timestamp) {
         let state = &mut self.state;
         state.removed_at = None;
-        state.waiting = None;
         if state.streak.is_some_and(|streak| now.since(streak.last) > STREAK_HOLDS) {
             state.streak = None;
         }
@@ -100,9 +92,24 @@ impl Watched {
         if now < booted && !seen_up && state.start_period.is_none() {
             state.start_period = Some(StartPeriod { until: booted, after: Beginning::Boot });
         }
+        if state.start_period.is_some() {
+            self.plan.next = Some(now);
+        }
+        self.fit(now);
     }
 
-    /// What a changed configuration makes of what is remembered.
+    /// Other limits for a target that is watched already, or was until its last attempt began.
+    fn change(&mut self, limits: Limits, anchor: Timestamp, now: Timestamp) {
+        let comes_back = take(&mut self.plan.retired);
+        if comes_back || self.limits.interval != limits.interval {
+            self.plan.anchor = anchor;
+            self.plan.next = Some(anchor);
+        }
+        self.limits = limits;
+        self.fit(now);
+    }
+
+    /// What the limits make of what is remembered.
     fn fit(&mut self, now: Timestamp) {
         let Watched { limits, plan, state } = self;
         if state.probe_id != limits.probe_id {
@@ -117,9 +124,8 @@ impl Watched {
         if state.dry_run != limits.dry_run {
             state.dry_run = limits.dry_run;
             state.streak = None;
-        }
-        if limits.gates.is_empty() {
-            plan.pass_expires();
+            state.stand_down = None;
+            state.start_period = state.start_period.filter(|period| period.after != Beginning::Attempt);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::outcome::Class;
 use crate::policy::case::{Around, Case};
-use crate::policy::state::{Waiting, Why};
+use crate::policy::state::Waiting;
+use crate::policy::words::Why;
 use crate::policy::{Limits, Mode, Record, budget};
 use crate::time::Timestamp;
 
@@ -78,11 +79,9 @@ impl Case<'_> {
         (made >= self.limits.rungs && until > self.setting.now).then_some(Some(until))
     }
 
-    /// Notes why the attempt waits; tells it where that is news.
-    pub(super) fn hold_back(&mut self, waiting: Waiting) {
-        self.state.waiting = Some(waiting);
+    /// Tells why the attempt waits, where that is news.
+    pub(super) fn hold_back(&mut self, Waiting { why, until }: Waiting) {
         self.plan.pass_expires();
-        let Waiting { why, until } = waiting;
         let Some(incident) = &mut self.state.incident else { return };
         if incident.held == Some(why) {
             return;

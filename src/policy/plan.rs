@@ -50,9 +50,9 @@ pub(super) enum Asking {
 }
 
 impl Plan {
-    /// Whether an answer is awaited.
-    pub(super) fn is_busy(&self) -> bool {
-        self.asked.is_some() || matches!(self.asking, Asking::Gate(_))
+    /// Whether a look is being made or planned.
+    pub(super) fn has_look(&self) -> bool {
+        self.asked.is_some() || self.next.is_some()
     }
 
     /// The look of `slot` begins.

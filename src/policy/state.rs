@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Verdict};
+use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
 
 /// Ids of incidents that are remembered so that no new one takes the same: as many as are kept on disk.
@@ -133,9 +134,9 @@ impl TargetState {
         self.attempt.as_ref().map(|attempt| &attempt.phase)
     }
 
-    /// The last verdict is bad, or the incident is not over: others that depend on it must wait.
+    /// The last verdict is bad, as it is in every incident that is not over: others that depend on it must wait.
     pub(super) fn is_in_trouble(&self) -> bool {
-        self.incident.is_some() || self.last_class.is_some()
+        self.last_class.is_some()
     }
 
     /// Whether a restart command was found missing.
@@ -177,47 +178,6 @@ impl TargetState {
     }
 }
 
-/// The word that `status` shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Condition {
-    /// No verdict that counts yet.
-    #[default]
-    Starting,
-    /// The last verdict was good.
-    Healthy,
-    /// Failures are being counted.
-    Failing,
-    /// The threshold was reached and it has not been healthy since.
-    Down,
-    /// After an attempt, until healthy or the threshold is reached again.
-    Recovering,
-    /// The operator said to keep hands off.
-    Paused,
-}
-
-impl Condition {
-    /// The contract's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Condition::Starting => "starting",
-            Condition::Healthy => "healthy",
-            Condition::Failing => "failing",
-            Condition::Down => "down",
-            Condition::Recovering => "recovering",
-            Condition::Paused => "paused",
-        }
-    }
-
-    /// Whether somebody may have to look after it.
-    pub fn is_trouble(self) -> bool {
-        match self {
-            Condition::Failing | Condition::Down | Condition::Recovering => true,
-            Condition::Starting | Condition::Healthy | Condition::Paused => false,
-        }
-    }
-}
-
 /// Consecutive failures since the last success, attempt, gap or pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streak {
@@ -251,6 +211,8 @@ pub struct Incident {
     pub down_at: Timestamp,
     /// Attempts made in it.
     pub attempts: u32,
+    /// An attempt was made, and the threshold has not been reached again since.
+    pub recovering: bool,
     /// Why the latest due attempt was not made, as last recorded.
     pub held: Option<Why>,
 }
@@ -360,68 +322,4 @@ pub struct Waiting {
     pub why: Why,
     /// When that rule will allow it, where that is known.
     pub until: Option<Timestamp>,
-}
-
-/// Why a due attempt waits, in order of precedence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// The operator paused the target.
-    Paused,
-    /// It has never been healthy under its present probe: the address may be wrong.
-    NeverHealthy,
-    /// A restart does not cure this class.
-    RestartOn,
-    /// The window is full.
-    Limit,
-    /// The last attempt is too recent.
-    Cooldown,
-    /// A target it depends on is in trouble.
-    DependsOn,
-    /// Another target's attempt runs.
-    Busy,
-    /// The operator's command says no.
-    OnlyIf,
-}
-
-impl Why {
-    /// The contract's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Why::Paused => "paused",
-            Why::NeverHealthy => "never_healthy",
-            Why::RestartOn => "restart_on",
-            Why::Limit => "limit",
-            Why::Cooldown => "cooldown",
-            Why::DependsOn => "depends_on",
-            Why::Busy => "busy",
-            Why::OnlyIf => "only_if",
-        }
-    }
-}
-
-/// What a warning is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum About {
-    /// Healed by restarts again and again: the cause is still there.
-    Recurrent,
-    /// Nothing can be said of the target for a while.
-    Blind,
-    /// A restart command is gone.
-    CannotRepair,
-    /// It goes down again and again.
-    Flapping,
-}
-
-impl About {
-    /// The contract's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            About::Recurrent => "recurrent",
-            About::Blind => "blind",
-            About::CannotRepair => "cannot_repair",
-            About::Flapping => "flapping",
-        }
-    }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::outcome::{Class, Look, Verdict};
 use crate::policy::Record;
 use crate::policy::case::Case;
-use crate::policy::state::{About, Beginning, Incident, LastLook, Streak};
+use crate::policy::state::{Beginning, Incident, LastLook, Streak};
+use crate::policy::words::About;
 use crate::time::{Span, Timestamp, millis};
 
 /// `unknown` for this long is worth a word.
@@ -60,7 +61,6 @@ impl Case<'_> {
         self.state.last_class = None;
         self.state.last_healthy = Some(now);
         self.state.proven = true;
-        self.plan.pass_expires();
         let repaired = self.state.attempt.is_some()
             || self.state.start_period.is_some_and(|period| period.after == Beginning::Attempt);
         self.state.start_period = None;
@@ -104,14 +104,16 @@ impl Case<'_> {
             None => Streak { count: 1, first: now, last: now },
         };
         self.state.streak = Some(streak);
-        if self.state.incident.is_some() {
+        let is_reached = streak.count >= self.limits.failure_threshold;
+        if let Some(incident) = &mut self.state.incident {
+            incident.recovering &= !is_reached;
             return;
         }
         if streak.count == 1 {
             let threshold = self.limits.failure_threshold;
             self.record(Record::Failing { class, detail: detail.clone(), threshold });
         }
-        if streak.count >= self.limits.failure_threshold {
+        if is_reached {
             self.go_down(streak, class, detail, stamp);
         }
     }
@@ -119,8 +121,14 @@ impl Case<'_> {
     fn go_down(&mut self, streak: Streak, class: Class, detail: String, stamp: &str) {
         let now = self.setting.now;
         let id = self.ids.name(stamp);
-        self.state.incident =
-            Some(Incident { id: id.clone(), began: streak.first, down_at: now, attempts: 0, held: None });
+        self.state.incident = Some(Incident {
+            id: id.clone(),
+            began: streak.first,
+            down_at: now,
+            attempts: 0,
+            recovering: false,
+            held: None,
+        });
         for ledger in [&mut self.state.real, &mut self.state.dry] {
             if let Some(episode) = &mut ledger.episode {
                 episode.healthy_since = None;

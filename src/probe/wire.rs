@@ -1,4 +1,4 @@
-//! What ureq reads from and writes to: a connection of ours that keeps the one deadline and writes down how far it came.
+//! What ureq reads from and writes to: a connection of ours that keeps the one deadline and notes how far it came.
 //! It must never let an error of reading pass without keeping it, for ureq takes some of them for the end of a body.
 
 use std::io;

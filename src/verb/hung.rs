@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(35);
 const GRACE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether the holder is hung. Takes up to 35 s to tell where there is doubt: it may be slow, or the wall clock was set.
+/// Whether the holder is hung. Takes up to 35 s to tell where there is doubt: it may be slow, or the clock was set.
 pub(super) fn is_hung(folder: &Folder, holder: &Holder) -> bool {
     let age = |touched: Wall| clock::wall().since(touched).max(touched.since(clock::wall()));
     if age(holder.touched) <= DOUBTFUL {

@@ -1,6 +1,8 @@
 //! What happened to a target, told in a line: for the log, for cron's mail, for the demo.
 //! It must tell every refusal with its reason and its end, and nothing that only code calls by its name.
 
+use std::time::Duration;
+
 use log::Level;
 
 use crate::outcome::Ending;
@@ -19,7 +21,7 @@ pub struct Telling<'a> {
     /// What it depends on.
     pub depends_on: &'a [String],
     /// How often it is looked at.
-    pub interval: std::time::Duration,
+    pub interval: Duration,
     /// Makes wall time of a point on the boot clock.
     pub now: (Timestamp, Wall),
     /// The local time zone.
@@ -91,7 +93,10 @@ impl Telling<'_> {
         let said = self.said.map_or_else(String::new, |said| format!(", saying: {said}"));
         match ending {
             Ending::Exited(0) => {
-                let then = format!("looking every second, up to {start_period}, whether it helped");
+                let then = match start_period {
+                    Span(Duration::ZERO) => "the next look tells whether it helped".into(),
+                    _ => format!("looking every second, up to {start_period}, whether it helped"),
+                };
                 (Level::Info, format!("that exited 0 after {took}; {then}"))
             }
             Ending::Exited(code) => (Level::Warn, format!("that exited {code} after {took}{said}")),

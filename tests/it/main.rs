@@ -4,7 +4,13 @@
 mod faults;
 mod place;
 
+mod alone;
 mod commands;
+mod crash;
 mod detection;
+mod notify;
 mod restraint;
+mod signals;
+mod tidy;
+mod units;
 mod wire;

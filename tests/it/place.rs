@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Waiting for a condition ends here, on however slow a machine.
@@ -99,6 +100,14 @@ impl Place {
         parsed.filter(|event| kind.is_empty() || event["event"] == kind).collect()
     }
 
+    /// A watchdog in the foreground that was made ready by [`Place::command`] or goes through another program.
+    pub(crate) fn daemon_by(&self, mut command: Command) -> Daemon<'_> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let daemon = Daemon { child: command.spawn().expect("the program runs"), _place: self };
+        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
+        daemon
+    }
+
     /// Waits for a condition; fails with everything there is to see when it never comes.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
@@ -135,6 +144,54 @@ impl Place {
         let daemon = Daemon { child: command.spawn().expect("the program runs"), _place: self };
         self.eventually("the watchdog is at work", || !self.events("started").is_empty());
         daemon
+    }
+
+    /// Starts the program with these words and does not wait for its end; [`Said::new`] takes what it says.
+    pub(crate) fn begin(&self, words: &[&str]) -> Child {
+        let mut command = self.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
+    }
+
+    /// The folder itself, which is HOME to all that runs in it.
+    pub(crate) fn home(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The log, without the files that were rotated away.
+    pub(crate) fn log(&self) -> String {
+        self.read("state/watchdog.log")
+    }
+
+    /// The living process that the lock file names.
+    pub(crate) fn holder(&self) -> Option<i32> {
+        let note: Value = serde_json::from_str(self.read("state/watchdog.lock").lines().next()?).ok()?;
+        i32::try_from(note["pid"].as_i64()?).ok().filter(|pid| is_alive(*pid))
+    }
+
+    /// Every process that was started here, by the test or by what it had started: they have their HOME here.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let home = [b"HOME=", self.folder.path().as_os_str().as_encoded_bytes()].concat();
+        let lives_here = |pid: &i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|&byte| byte == 0).any(|variable| variable == home)
+        };
+        let entries = fs::read_dir("/proc").expect("/proc is there").flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(lives_here).collect()
+    }
+}
+
+impl Drop for Place {
+    /// Ends what was detached here and what it left running.
+    fn drop(&mut self) {
+        let began = Instant::now();
+        loop {
+            let left = self.processes();
+            if left.is_empty() || began.elapsed() > CAP {
+                return;
+            }
+            left.into_iter().for_each(|pid| send(pid, Signal::KILL));
+            thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -179,6 +236,22 @@ pub(crate) fn at(event: &Value) -> SystemTime {
     humantime::parse_rfc3339(event["at"].as_str().unwrap_or_default()).expect("the time of an event")
 }
 
+/// Sends a signal to a process that may be gone already.
+pub(crate) fn send(pid: i32, signal: Signal) {
+    let _ = kill_process(Pid::from_raw(pid).expect("a process has a pid"), signal);
+}
+
+/// The letter that /proc has for what a process does; none when it is gone.
+pub(crate) fn doing(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Whether the process exists and is more than its remains.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    doing(pid).is_some_and(|state| !"ZX".contains(state))
+}
+
 fn listing(folder: &Path) -> String {
     let mut lines = String::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -218,14 +291,13 @@ impl Daemon<'_> {
         i32::try_from(self.child.id()).expect("a pid is small")
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid()).expect("a child has a pid");
-        let _ = rustix::process::kill_process(pid, signal); // it may be gone already
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
     }
 
     /// SIGTERM, and its end.
     pub(crate) fn stop(mut self) -> ExitStatus {
-        self.signal(rustix::process::Signal::TERM);
+        self.signal(Signal::TERM);
         self.child.wait().expect("a child can be waited for")
     }
 

@@ -1,3 +1,5 @@
+//! The log on disks that are full, closed or taken away.
+
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::os::unix::fs::{PermissionsExt, symlink};

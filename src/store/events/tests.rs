@@ -1,3 +1,5 @@
+//! The events on disk: whole lines, whatever the disk and other processes do.
+
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
 
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -1,3 +1,5 @@
+//! The lock: one holder, who says who it is, with real processes.
+
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
 
 use std::os::unix::fs::symlink;

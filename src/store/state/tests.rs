@@ -1,3 +1,5 @@
+//! The state on disk: what is read is what was written, and what cannot be read is kept.
+
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
 
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -1,0 +1,267 @@
+//! The house rules that a machine can watch over: sizes, who may use whom, and what no file may hold.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a file, lines of a function, characters of a line.
+const FILE: usize = 430;
+const FUNCTION: usize = 70;
+const LINE: usize = 120;
+
+/// Each room: the rooms that it uses, and the crates that are used in it. Whoever opens a door says so here.
+const ROOMS: [(&str, &str, &str); 15] = [
+    ("time", "", "chrono humantime serde"),
+    ("outcome", "", "serde"),
+    ("policy", "outcome time", "serde"),
+    ("config", "outcome policy time", "humantime log rustix serde serde_json serde_yaml ureq"),
+    ("probe", "clock command config outcome time", "rustix serde_json ureq"),
+    ("command", "clock outcome", "rustix serde"),
+    ("store", "outcome policy time", "rustix serde serde_json"),
+    ("clock", "time", "chrono rustix"),
+    ("signals", "", "signal_hook"),
+    ("logging", "clock config outcome terminal time", "fern log rustix"),
+    ("terminal", "", ""),
+    ("view", "outcome policy store terminal time", "log serde serde_json"),
+    ("agent", "clock command config logging outcome policy probe signals store time view", "log"),
+    (
+        "verb",
+        "agent cli clock command config logging outcome policy probe signals store terminal time view",
+        "clap clap_complete log rustix",
+    ),
+    ("cli", "", "clap clap_complete humantime"),
+];
+
+/// The rooms that compute: what they know was given to them.
+const PURE: [&str; 5] = ["time", "outcome", "policy", "view", "cli"];
+const OUTSIDE: [&str; 7] = ["fs", "net", "process", "thread", "env", "os", "sync"];
+
+/// What stands in no file. Taken apart here, so that this file may be one of them.
+const NOWHERE: [(&str, &str); 12] = [
+    ("TO", "DO"),
+    ("FIX", "ME"),
+    ("XX", "X"),
+    ("dbg", "!"),
+    ("todo", "!"),
+    ("unimplemented", "!"),
+    ("#[ig", "nore"),
+    ("#[al", "low"),
+    ("#![al", "low"),
+    ("uns", "afe {"),
+    ("uns", "afe fn"),
+    ("uns", "afe impl"),
+];
+
+struct File {
+    /// From the top of the repository.
+    path: PathBuf,
+    text: String,
+}
+
+impl File {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// The part of the program that it belongs to; none for what ties the parts together.
+    fn room(&self) -> Option<String> {
+        let part = self.path.strip_prefix("src").ok()?.iter().next()?.to_str()?;
+        let room = part.trim_end_matches(".rs");
+        (!["lib", "main", "testing"].contains(&room)).then(|| room.to_owned())
+    }
+
+    /// Whether only tests are made of it.
+    fn is_test(&self, files: &[File]) -> bool {
+        let (Some(parent), Some(module)) = (self.path.parent(), self.path.file_stem()) else { return false };
+        let declared = format!("#[cfg(test)]\nmod {};", module.display());
+        let parents = [parent.with_extension("rs"), parent.join("lib.rs")];
+        let within = parent.iter().any(|folder| folder == "tests");
+        within || files.iter().any(|file| parents.contains(&file.path) && file.text.contains(&declared))
+    }
+
+    /// The lines that are shipped: no comments, no tests.
+    fn shipped(&self) -> impl Iterator<Item = &str> {
+        let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
+        self.text[..tests].lines().filter(|line| !line.trim_start().starts_with("//"))
+    }
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files of the program and its tests.
+fn files() -> Vec<File> {
+    let mut files = Vec::new();
+    let mut folders = vec![top().join("src"), top().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("readable");
+                let path = path.strip_prefix(top()).expect("found below it").to_path_buf();
+                files.push(File { path, text });
+            }
+        }
+    }
+    assert!(files.len() > 50, "only {} files found", files.len());
+    files
+}
+
+/// The shipped files with their rooms.
+fn shipped(files: &[File]) -> impl Iterator<Item = (String, &File)> {
+    files.iter().filter(|file| !file.is_test(files)).filter_map(|file| Some((file.room()?, file)))
+}
+
+#[track_caller]
+fn demand_none(complaints: &str) {
+    assert!(complaints.is_empty(), "{complaints}");
+}
+
+#[test]
+fn files_functions_and_lines_are_short() {
+    let mut complaints = String::new();
+    let mut complain = |file: &File, number: usize, what: String| {
+        writeln!(complaints, "{}:{number}: {what}", file.name()).expect("a String takes all");
+    };
+    for file in &files() {
+        let lines: Vec<&str> = file.text.lines().collect();
+        if lines.len() > FILE {
+            complain(file, FILE, format!("{} lines; at most {FILE}", lines.len()));
+        }
+        for (number, line) in lines.iter().enumerate() {
+            let width = line.chars().count();
+            if width > LINE {
+                complain(file, number + 1, format!("{width} characters; at most {LINE}"));
+            }
+            let length = function(&lines[number..]);
+            if length > FUNCTION {
+                complain(file, number + 1, format!("a function of {length} lines; at most {FUNCTION}"));
+            }
+        }
+    }
+    demand_none(&complaints);
+}
+
+/// The number of lines of the function that begins with the first one, if one does, as rustfmt sets it.
+fn function(lines: &[&str]) -> usize {
+    let first = lines[0].trim_start();
+    let words = first.split_whitespace().take_while(|word| !word.starts_with(['(', '"', '/'])).take(4);
+    if !words.into_iter().any(|word| word == "fn") || first.ends_with([';', '}']) {
+        return 0;
+    }
+    let end = format!("{}}}", &lines[0][..lines[0].len() - first.len()]);
+    lines.iter().position(|line| *line == end).map_or(0, |last| last + 1)
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let silent = files().into_iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.name() + "\n");
+    demand_none(&silent.collect::<String>());
+}
+
+#[test]
+fn nothing_unfinished_stands_anywhere() {
+    let mut complaints = String::new();
+    for file in &files() {
+        for (start, end) in NOWHERE {
+            let word = format!("{start}{end}");
+            if file.text.contains(&word) {
+                writeln!(complaints, "{} has {word}", file.name()).expect("a String takes all");
+            }
+        }
+    }
+    demand_none(&complaints);
+}
+
+#[test]
+fn only_clock_reads_clocks() {
+    let files = files();
+    let readers: BTreeSet<String> = shipped(&files)
+        .filter(|(_, file)| {
+            let reads =
+                |line: &str| line.replace("clock::now()", "").contains("::now()") || line.contains("clock_gettime(");
+            file.shipped().any(reads)
+        })
+        .map(|(room, _)| room)
+        .collect();
+    assert_eq!(readers, BTreeSet::from(["clock".to_owned()]));
+}
+
+#[test]
+fn whoever_prints_goes_through_terminal() {
+    let files = files();
+    let mut complaints = String::new();
+    for (_, file) in shipped(&files) {
+        // These end the program when nobody reads any more.
+        for line in file.shipped().filter(|line| line.contains("print!(") || line.contains("println!(")) {
+            writeln!(complaints, "{}: {}", file.name(), line.trim()).expect("a String takes all");
+        }
+    }
+    demand_none(&complaints);
+}
+
+#[test]
+fn rooms_use_only_the_rooms_and_crates_that_the_table_names() {
+    let files = files();
+    for (room, rooms, crates) in ROOMS {
+        let (mut uses, mut outer) = (BTreeSet::new(), BTreeSet::new());
+        for (_, file) in shipped(&files).filter(|(of, _)| of == room) {
+            for line in file.shipped() {
+                uses.extend(roots(line, "crate::").filter(|used| *used != room));
+                outer.extend(dependencies().into_iter().filter(|name| names_crate(line, name)));
+                assert!(!line.contains("crate::{"), "{}: write one `use crate::…` a room", file.name());
+                assert!(!line.contains("super::super"), "{}: write crate::{room}", file.name());
+            }
+        }
+        let set = |words: &'static str| words.split(' ').filter(|word| !word.is_empty()).collect::<BTreeSet<&str>>();
+        assert_eq!(uses, set(rooms), "rooms used by {room}: found, and as the table has it");
+        let outer: BTreeSet<&str> = outer.iter().map(String::as_str).collect();
+        assert_eq!(outer, set(crates), "crates used by {room}: found, and as the table has it");
+    }
+    let known: BTreeSet<&str> = ROOMS.iter().map(|(room, ..)| *room).collect();
+    let found: BTreeSet<String> = shipped(&files).map(|(room, _)| room).collect();
+    assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<&str>>(), known, "rooms: found, and in the table");
+}
+
+/// The words that follow `root` in a line.
+fn roots<'a>(line: &'a str, root: &'a str) -> impl Iterator<Item = &'a str> {
+    line.split(root)
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+}
+
+/// What Cargo.toml names under `[dependencies]`, as it is called in code.
+fn dependencies() -> Vec<String> {
+    let manifest = fs::read_to_string(top().join("Cargo.toml")).expect("readable");
+    let own = manifest.split("\n[dependencies]\n").nth(1).expect("there are some");
+    let lines = own.lines().take_while(|line| !line.starts_with('[')).filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_"))).collect()
+}
+
+fn names_crate(line: &str, name: &str) -> bool {
+    let path = format!("{name}::");
+    line.match_indices(&path).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    })
+}
+
+#[test]
+fn rooms_that_compute_do_nothing_else() {
+    let files = files();
+    let mut complaints = String::new();
+    for (room, file) in shipped(&files).filter(|(room, _)| PURE.contains(&room.as_str())) {
+        for line in file.shipped() {
+            let outside = OUTSIDE.iter().any(|part| line.contains(&format!("std::{part}")));
+            if outside {
+                writeln!(complaints, "{room} is to compute only: {}: {}", file.name(), line.trim())
+                    .expect("a String takes all");
+            }
+        }
+    }
+    demand_none(&complaints);
+}
