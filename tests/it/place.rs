@@ -100,14 +100,6 @@ impl Place {
         parsed.filter(|event| kind.is_empty() || event["event"] == kind).collect()
     }
 
-    /// A watchdog in the foreground that was made ready by [`Place::command`] or goes through another program.
-    pub(crate) fn daemon_by(&self, mut command: Command) -> Daemon<'_> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let daemon = Daemon { child: command.spawn().expect("the program runs"), _place: self };
-        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
-        daemon
-    }
-
     /// Waits for a condition; fails with everything there is to see when it never comes.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
@@ -178,6 +170,12 @@ impl Place {
         let entries = fs::read_dir("/proc").expect("/proc is there").flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(lives_here).collect()
     }
+
+    /// Those of them whose pids commands have written into this file.
+    pub(crate) fn alive(&self, file: &str) -> Vec<i32> {
+        let written: Vec<i32> = self.lines(file).iter().filter_map(|line| line.trim().parse().ok()).collect();
+        self.processes().into_iter().filter(|pid| written.contains(pid)).collect()
+    }
 }
 
 impl Drop for Place {
@@ -191,42 +189,6 @@ impl Drop for Place {
             }
             left.into_iter().for_each(|pid| send(pid, Signal::KILL));
             thread::sleep(PAUSE);
-        }
-    }
-}
-
-/// Processes that commands left behind; killed when dropped, unless their number went to somebody else.
-pub(crate) struct Left<'a> {
-    place: &'a Place,
-    file: &'static str,
-}
-
-impl Place {
-    /// Those whose pids commands write into this file.
-    pub(crate) fn left(&self, file: &'static str) -> Left<'_> {
-        Left { place: self, file }
-    }
-}
-
-impl Left<'_> {
-    /// The pids of those that are alive.
-    pub(crate) fn alive(&self) -> Vec<i32> {
-        let pids = self.place.lines(self.file).into_iter().filter_map(|line| line.trim().parse().ok());
-        pids.filter(|pid| self.is_alive(*pid)).collect()
-    }
-
-    fn is_alive(&self, pid: i32) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let is_zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
-        let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
-        !is_zombie && cwd.is_ok_and(|cwd| cwd == self.place.folder.path())
-    }
-}
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        for pid in self.alive().into_iter().filter_map(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // it may just have ended
         }
     }
 }
