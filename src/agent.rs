@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Config, Hidden, Probe, Target};
+use crate::config::{Config, Hidden, Probe, Secrets, Target};
 use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
 use crate::probe::{Prober, Trust};
@@ -86,6 +86,7 @@ struct Asked {
     probe: Probe,
     timeout: Duration,
     env: Vec<(String, Hidden)>,
+    secrets: Secrets,
     folder: PathBuf,
 }
 
@@ -107,12 +108,13 @@ impl Agent {
     /// # Errors
     /// A probe cannot be made, the state cannot be read, or signals cannot be listened to; in words.
     pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
-        let Surroundings { folder, lock, logging, news } = around;
+        let Surroundings { folder, lock, logging, mut news } = around;
         let probers = probers(&config, &Probers::new())?;
         let boot_id = clock::boot_id();
         let (now, wall) = (clock::now(), clock::wall());
         let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
         let (saved, lost) = take_up(&folder, &moment)?;
+        lost.iter().for_each(|lost| news(lost));
         let policy_mode = match mode {
             Mode::Daemon => policy::Mode::Daemon,
             Mode::Tick => policy::Mode::Tick,
@@ -124,7 +126,7 @@ impl Agent {
             let _ = signals.send(Message::Signal(signal));
         })
         .map_err(|error| format!("cannot listen to signals: {error}"))?;
-        let (mut policy, first) = Policy::new(policy_mode, limits(&config), saved.policy.clone(), lost, now);
+        let (mut policy, first) = Policy::new(policy_mode, limits(&config), saved.policy.clone(), lost.is_some(), now);
         for id in store::incidents::ids(&folder) {
             policy.remember_incident(id);
         }
@@ -245,14 +247,15 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
             probe: target.probe.clone(),
             timeout: target.limits.timeout,
             env: config.env.clone(),
+            secrets: config.secrets.clone(),
             folder: config.folder.clone(),
         };
         let same = old.get(&target.name).filter(|(_, before)| *before == asked && !asked.probe.is_https());
         let prober = match same {
             Some((prober, _)) => Arc::clone(prober),
             None => {
-                let Asked { probe, timeout, env, folder } = &asked;
-                let prober = Prober::new(probe, *timeout, folder, env, &trust);
+                let Asked { probe, timeout, env, secrets, folder } = &asked;
+                let prober = Prober::new(probe, *timeout, folder, env, secrets, &trust);
                 Arc::new(prober.map_err(|error| format!("{}: {error}", target.name))?)
             }
         };
@@ -261,20 +264,22 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
     Ok(probers)
 }
 
-/// What the watchdog before this one left, and whether what it knew of its attempts is lost.
-fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool), String> {
+/// What the watchdog before this one left; and in words, if what it knew of its attempts is lost.
+fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, Option<String>), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
-        Loaded::Fresh => Ok((Saved::default(), false)),
-        Loaded::Read(saved) => {
+        Loaded::Fresh => Ok((Saved::default(), None)),
+        Loaded::Read(mut saved) => {
             if let Err(error) = store::events::append_missing(folder, &saved.pending) {
                 log::warn!("{error} (the latest events are missing in it)");
             }
-            Ok((*saved, false))
+            jobs::find_commands(folder, &mut saved.policy);
+            Ok((*saved, None))
         }
         Loaded::SetAside { to, why } => {
             let kept = format!("it is kept as {}", to.display());
-            log::error!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
-            Ok((Saved::default(), true))
+            let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
+            log::error!("{lost}");
+            Ok((Saved::default(), Some(lost)))
         }
     }
 }

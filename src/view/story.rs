@@ -20,8 +20,8 @@ pub struct Telling<'a> {
     pub said: Option<&'a str>,
     /// What it depends on.
     pub depends_on: &'a [String],
-    /// How often it is looked at.
-    pub interval: Duration,
+    /// How often it is looked at; `None`: whenever cron makes a tick.
+    pub interval: Option<Duration>,
     /// Makes wall time of a point on the boot clock.
     pub now: (Timestamp, Wall),
     /// The local time zone.
@@ -110,7 +110,10 @@ impl Telling<'_> {
     }
 
     fn held_back(&self, why: Why, until: Option<Timestamp>) -> String {
-        let still = format!("Still looking every {}", Span(self.interval));
+        let still = match self.interval {
+            Some(interval) => format!("Still looking every {}", Span(interval)),
+            None => "Still looking at every tick".into(),
+        };
         let until = until.map_or_else(String::new, |at| format!(" until {}", self.time_of_day(at)));
         let reason = reason(why, self.depends_on);
         let end = if reason.ends_with('?') { "" } else { "." };
