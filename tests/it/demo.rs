@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::place::{Place, Said};
+use crate::place::{Place, Said, doing};
 
 #[test]
 fn a_frozen_backend_comes_back_before_the_newcomers_eyes() {
@@ -26,7 +26,8 @@ fn the_backend_waits_for_a_port_that_is_not_free_yet() {
     place.write("backend.port", &port.local_addr().expect("bound").port().to_string());
     let mut backend = place.command(&["demo", "--backend", "."]);
     let mut backend = backend.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs");
-    place.eventually("it has tried", || !fs::read_to_string(format!("/proc/{}/wchan", backend.id())).is_err());
+    let pid = i32::try_from(backend.id()).expect("a pid is small");
+    place.eventually("it waits", || doing(pid) == Some('S'));
     drop(port);
     place.eventually("it has the port", || !place.read("backend.pid").is_empty());
     fs::remove_file(place.path("backend.pid")).expect("removed"); // that ends it
