@@ -10,6 +10,7 @@ mod crash;
 mod cron;
 mod demo;
 mod detection;
+mod documents;
 mod notify;
 mod promises;
 mod restraint;
