@@ -8,6 +8,7 @@ mod alone;
 mod commands;
 mod crash;
 mod cron;
+mod demo;
 mod detection;
 mod notify;
 mod promises;
