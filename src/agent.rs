@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Config, Hidden, Probe, Target};
+use crate::config::{Config, Hidden, Probe, Secrets, Target};
 use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
 use crate::probe::{Prober, Trust};
@@ -86,6 +86,7 @@ struct Asked {
     probe: Probe,
     timeout: Duration,
     env: Vec<(String, Hidden)>,
+    secrets: Secrets,
     folder: PathBuf,
 }
 
@@ -246,14 +247,15 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
             probe: target.probe.clone(),
             timeout: target.limits.timeout,
             env: config.env.clone(),
+            secrets: config.secrets.clone(),
             folder: config.folder.clone(),
         };
         let same = old.get(&target.name).filter(|(_, before)| *before == asked && !asked.probe.is_https());
         let prober = match same {
             Some((prober, _)) => Arc::clone(prober),
             None => {
-                let Asked { probe, timeout, env, folder } = &asked;
-                let prober = Prober::new(probe, *timeout, folder, env, &trust);
+                let Asked { probe, timeout, env, secrets, folder } = &asked;
+                let prober = Prober::new(probe, *timeout, folder, env, secrets, &trust);
                 Arc::new(prober.map_err(|error| format!("{}: {error}", target.name))?)
             }
         };

@@ -22,6 +22,8 @@ mod access;
 
 mod variables;
 
+mod secrets;
+
 mod reading;
 
 mod url;
@@ -38,6 +40,7 @@ mod file;
 mod tests;
 
 pub use error::Errors;
+pub use secrets::Secrets;
 pub use whereabouts::{default_state_dir, find};
 
 /// What a restart command may take unless the configuration says otherwise.
@@ -58,6 +61,8 @@ pub struct Config {
     pub env: Vec<(String, Hidden)>,
     /// In the order of the file; at least one.
     pub targets: Vec<Target>,
+    /// What must be struck out of what servers and commands say.
+    pub secrets: Secrets,
 }
 
 impl Config {
@@ -70,6 +75,13 @@ impl Config {
     /// at once is told. Nothing was changed then, and the caller says what follows from that.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
         file::load(path, environment)
+    }
+
+    /// The state folder that the file at `path` names, or the default where it names none, also where other things in
+    /// it are not valid: whoever asks a watchdog that is at work must not ask in another folder meanwhile. `None` where
+    /// that cannot be told.
+    pub fn state_dir_of(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        file::state_dir(path, environment)
     }
 
     /// Decide and record, but run no restart command: `--dry-run`, for all targets.

@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{self, Hidden};
+use crate::config::{self, Hidden, Secrets};
 use crate::outcome::{Class, Look, Verdict};
 
 pub use self::tls::Trust;
@@ -65,7 +65,8 @@ enum Failure {
 }
 
 impl Prober {
-    /// Prepares for looks that take `timeout` at most. Commands run in `folder` with `env`.
+    /// Prepares for looks that take `timeout` at most. Commands run in `folder` with `env`. `secrets` are struck out of
+    /// what is said of a failure.
     /// The certificates of `tls: <path>` are read here, so a renewed file is seen when the configuration is read again.
     ///
     /// # Errors
@@ -75,13 +76,14 @@ impl Prober {
         timeout: Duration,
         folder: &Path,
         env: &[(String, Hidden)],
+        secrets: &Secrets,
         trust: &Trust,
     ) -> Result<Prober, String> {
         let kind = match probe {
-            config::Probe::Http(http) => Kind::Http(Box::new(HttpProbe::new(http, trust)?)),
+            config::Probe::Http(http) => Kind::Http(Box::new(HttpProbe::new(http, secrets, trust)?)),
             config::Probe::Tcp { host, port } => Kind::Tcp(TcpProbe::new(host, *port)),
             config::Probe::File { path, max_age } => Kind::File(FileProbe::new(path.clone(), *max_age)),
-            config::Probe::Command(line) => Kind::Command(CommandProbe::new(line, folder, env)),
+            config::Probe::Command(line) => Kind::Command(CommandProbe::new(line, folder, env, secrets)),
         };
         Ok(Prober { kind, timeout })
     }

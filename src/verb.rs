@@ -11,7 +11,6 @@ mod status;
 mod stop;
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -134,23 +133,25 @@ fn try_load(options: &Options) -> Result<Config, Errors> {
 fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
     let found = config::find(options.config.as_deref(), &environment);
     let named = options.config.is_some() || environment("WATCHDOG_CONFIG").is_some();
-    let config = match found {
+    let default = || config::default_state_dir(&environment);
+    let default = || default().map_err(|errors| complain(&errors.to_string(), Code::Usage));
+    let path = match found {
         Err(errors) if named => return Err(complain(&errors.to_string(), Code::Usage)),
-        Err(_) => None,
-        Ok(path) => match Config::load(&path, &environment) {
-            Ok(config) => Some(config),
-            Err(errors) => {
-                let default = "going by the default state folder";
-                write_line(io::stderr(), &format!("{errors}\nthe configuration is not valid; {default}"));
-                None
-            }
-        },
+        Err(_) => return Ok((Folder::at(&default()?), None)),
+        Ok(path) => path,
     };
-    let path: PathBuf = match &config {
-        Some(config) => config.state_dir.clone(),
-        None => config::default_state_dir(&environment).map_err(|errors| complain(&errors.to_string(), Code::Usage))?,
-    };
-    Ok((Folder::at(&path), config))
+    match Config::load(&path, &environment) {
+        Ok(config) => Ok((Folder::at(&config.state_dir), Some(config))),
+        Err(errors) => {
+            let (folder, which) = match Config::state_dir_of(&path, &environment) {
+                Some(folder) => (folder, "its state folder"),
+                None => (default()?, "the default state folder"),
+            };
+            let consequence = format!("the configuration is not valid; going by {which}, {}", folder.display());
+            write_line(io::stderr(), &format!("{errors}\n{consequence}"));
+            Ok((Folder::at(&folder), None))
+        }
+    }
 }
 
 fn verbosity(options: &Options) -> Verbosity {

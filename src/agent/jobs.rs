@@ -204,14 +204,14 @@ impl Agent {
         });
     }
 
-    /// The last line that a restart command has printed, cut to what a line of the log can bear.
+    /// The last line that a restart command has printed, without secrets, cut to what a line of the log can bear.
     pub(super) fn last_words(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
         let order = Order { target: String::new(), attempt, rung, incident: incident.into(), failures: 0 };
         let path = output_path(&self.incident_folder(incident)?, &order);
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(line.chars().take(200).collect())
+        Some(self.config.secrets.strike(line).chars().take(200).collect())
     }
 
     fn incident_folder(&self, id: &str) -> Option<PathBuf> {

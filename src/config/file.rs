@@ -8,6 +8,7 @@ use log::LevelFilter;
 use super::access::{Readers, read};
 use super::error::{Errors, Source};
 use super::reading::{Keys, Reading};
+use super::secrets::Secrets;
 use super::targets::targets;
 use super::tree::{self, Node};
 use super::variables::Variables;
@@ -42,6 +43,7 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
         folder: &folder,
         home: whereabouts::home(environment),
         variables: Variables::new(environment),
+        secrets: Secrets::default(),
         problems: Vec::new(),
         beside: Vec::new(),
     };
@@ -49,6 +51,25 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
     match config {
         Some(config) if reading.problems.is_empty() && reading.beside.is_empty() => Ok(config),
         _ => Err(source.errors(&root, reading.problems).after(reading.beside)),
+    }
+}
+
+/// The state folder of a configuration in which other things may be wrong; `None` where that cannot be told.
+pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let text = read(path, Readers::Anyone).ok()?;
+    let root = tree::parse(text.strip_prefix('\u{feff}').unwrap_or(&text)).ok()?;
+    let path = std::path::absolute(path).ok()?;
+    let mut reading = Reading {
+        folder: path.parent().unwrap_or(&path),
+        home: whereabouts::home(environment),
+        variables: Variables::new(environment),
+        secrets: Secrets::default(),
+        problems: Vec::new(),
+        beside: Vec::new(),
+    };
+    match root.get("state_dir") {
+        Some(node) => reading.path(node),
+        None => default_state_dir(environment).ok(),
     }
 }
 
@@ -74,7 +95,8 @@ fn top(
     let log = log(reading, root.get("log"), state_dir.as_deref());
     let targets = targets(reading, root, dry_run);
     let (path, folder) = (path.to_path_buf(), reading.folder.to_path_buf());
-    Some(Config { path, folder, state_dir: state_dir?, log: log?, env, targets })
+    let secrets = std::mem::take(&mut reading.secrets);
+    Some(Config { path, folder, state_dir: state_dir?, log: log?, env, targets, secrets })
 }
 
 fn env_file(reading: &mut Reading<'_>, node: &Node) {

@@ -119,7 +119,12 @@ fn address(reading: &mut Reading<'_>, node: &Node) -> Option<Address> {
         reading.complain(node, what, advice);
         return None;
     }
-    let authorization = userinfo.map(|(user, password)| url::basic(&user, &password));
+    let authorization = userinfo.map(|(user, password)| {
+        let basic = url::basic(&user, &password);
+        reading.secrets.add(&password);
+        reading.secrets.add(basic.trim_start_matches("Basic "));
+        basic
+    });
     Some(Address { url, shown, authorization })
 }
 

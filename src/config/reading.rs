@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::CommandLine;
 use super::error::Problem;
+use super::secrets::Secrets;
 use super::tree::{Entry, Node, Value};
 use super::units::{self, Wrong};
 use super::variables::{Unexpanded, Variables};
@@ -31,6 +32,8 @@ pub(super) struct Reading<'a> {
     pub(super) home: Option<PathBuf>,
     /// What `${NAME}` stands for.
     pub(super) variables: Variables<'a>,
+    /// What must never be shown.
+    pub(super) secrets: Secrets,
     pub(super) problems: Vec<Problem>,
     /// Complaints about other files, which have no place in this one.
     pub(super) beside: Vec<String>,
@@ -265,7 +268,7 @@ impl Reading<'_> {
 
     /// A text with its variables replaced. `raw` is the node's text or a part of it.
     pub(super) fn expand(&mut self, node: &Node, raw: &str) -> Option<String> {
-        match self.variables.expand(raw) {
+        match self.variables.expand(raw, &mut self.secrets) {
             Ok(text) => return Some(text),
             Err(Unexpanded::LoneDollar) => {
                 self.complain(node, "has a `$` that stands alone", "write ${NAME} for a variable, $$ for a dollar");

@@ -170,6 +170,33 @@ fn user_and_password_become_a_header_and_are_not_shown() {
 }
 
 #[test]
+fn what_must_never_be_shown_is_known() {
+    let config = accepted(&one("http: 'http://me:${PASSWORD}@${HOST}/'"));
+    assert_eq!(config.secrets.strike("p@s/s$%41, Basic bWU6cEBzL3MkJTQx"), "…, Basic …");
+    let config = accepted(&one("http: http://me:s3%63ret@h:2/x"));
+    assert_eq!(config.secrets.strike("me:s3cret, Basic bWU6czNjcmV0"), "me:…, Basic …");
+}
+
+#[test]
+fn the_state_folder_is_known_whatever_else_is_wrong() {
+    #[track_caller]
+    fn check(text: &str, expected: Option<&str>) {
+        let folder = private_folder();
+        let path = folder.path().join("watchdog.yaml");
+        fs::write(&path, text).expect("written");
+        let environment = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
+        let found = Config::state_dir_of(&path, &environment);
+        let expected = expected.map(|expected| folder.path().join(expected));
+        assert_eq!(found, expected, "{text}");
+    }
+    check("state_dir: run/state\nintervall: 3", Some("run/state"));
+    check("state_dir: ~/state\ntargets: []", Some("/home/me/state"));
+    check("nothing: right", Some("/home/me/.local/state/watchdog"));
+    check("state_dir: [a, list]", None);
+    check("state_dir: here\n  - : [", None);
+}
+
+#[test]
 fn the_probes_number_knows_nothing_of_secrets_and_all_else() {
     let number = |value: &str| accepted(&one(value)).targets[0].limits.probe_id;
     let plain = number("http: http://h/x");

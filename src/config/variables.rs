@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::access::{Readers, read};
+use super::secrets::Secrets;
 use super::units::is_variable;
 
 /// Where names are looked up: the environment first, then the file.
@@ -54,8 +55,8 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// `text` with each `${NAME}` replaced by its value and each `$$` by a dollar.
-    pub(super) fn expand(&self, text: &str) -> Result<String, Unexpanded> {
+    /// `text` with each `${NAME}` replaced by its value, which is noted in `secrets`, and each `$$` by a dollar.
+    pub(super) fn expand(&self, text: &str, secrets: &mut Secrets) -> Result<String, Unexpanded> {
         let mut expanded = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
@@ -70,7 +71,9 @@ impl<'a> Variables<'a> {
             if !is_variable(name) {
                 return Err(Unexpanded::BadName);
             }
-            expanded += &self.value(name).ok_or_else(|| Unexpanded::NotSet(name.to_owned()))?;
+            let value = self.value(name).ok_or_else(|| Unexpanded::NotSet(name.to_owned()))?;
+            secrets.add(&value);
+            expanded += &value;
             rest = after;
         }
         Ok(expanded + rest)
@@ -133,7 +136,7 @@ mod tests {
         let pairs = vec![("HOST".to_owned(), "from-file".to_owned()), ("TOKEN".to_owned(), "t".to_owned())];
         let file = Some(Pairs { shown: "x.env".into(), pairs });
         let variables = Variables { environment: &environment, file };
-        assert_eq!(variables.expand(text), expected.map(str::to_owned), "{text}");
+        assert_eq!(variables.expand(text, &mut Secrets::default()), expected.map(str::to_owned), "{text}");
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Case<'_> {
     }
 
     /// The watchdog was not there for a while: what it counted before says nothing now.
-    pub(super) fn forget_streak(&mut self) {
+    pub(super) fn start_afresh(&mut self) {
         self.end_streak();
         for ledger in [&mut self.state.real, &mut self.state.dry] {
             if let Some(episode) = &mut ledger.episode {
@@ -168,12 +168,6 @@ impl Case<'_> {
         self.end_streak();
         self.record(Record::Resumed { until });
         self.begin_start_period(Beginning::Pause);
-    }
-
-    /// The watchdog is told to stop.
-    pub(super) fn stop(&mut self) {
-        self.plan.next = None;
-        self.break_off();
     }
 
     /// Plans the look after the one whose verdict has just come.

@@ -164,13 +164,10 @@ impl TargetState {
             points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
-        if let Some(Attempt { started, phase, .. }) = &mut self.attempt {
-            points.push(started);
-            match phase {
-                Phase::Running { since, .. } => points.push(since),
-                Phase::Verifying { until } => points.push(until),
-                Phase::Intended => {}
-            }
+        match self.attempt.as_mut().map(|attempt| &mut attempt.phase) {
+            Some(Phase::Running { since, .. }) => points.push(since),
+            Some(Phase::Verifying { until }) => points.push(until),
+            Some(Phase::Intended) | None => {}
         }
         for point in points {
             *point = point.shifted(ms);
@@ -249,8 +246,6 @@ pub struct Attempt {
     pub number: u32,
     /// The rung it stands on, counted from 0.
     pub rung: usize,
-    /// When it began.
-    pub started: Timestamp,
     /// The incident it belongs to.
     pub incident: String,
     /// The failures that led to it.

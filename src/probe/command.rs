@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{MemfdFlags, OFlags};
 
 use crate::command::{self, Ended, Spec};
-use crate::config::{CommandLine, Hidden};
+use crate::config::{CommandLine, Hidden, Secrets};
 use crate::outcome::{Class, Ending, in_words};
 use crate::time::Span;
 
@@ -31,13 +31,16 @@ pub(super) struct CommandProbe {
     argv: Vec<String>,
     folder: PathBuf,
     env: Vec<(String, Hidden)>,
+    /// What its output may repeat and must not be shown of it.
+    secrets: Secrets,
     running: Aside,
 }
 
 impl CommandProbe {
-    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)]) -> Self {
+    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)], secrets: &Secrets) -> Self {
         let running = Aside::new("command", STACK);
-        CommandProbe { argv: line.argv(), folder: folder.into(), env: env.to_vec(), running }
+        let (folder, env, secrets) = (folder.into(), env.to_vec(), secrets.clone());
+        CommandProbe { argv: line.argv(), folder, env, secrets, running }
     }
 
     pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
@@ -54,7 +57,7 @@ impl CommandProbe {
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.running.run(deadline, move || command::run(spec, |_| {})) {
-            Ok(ended) => judge(ended, || last_line(&kept)),
+            Ok(ended) => judge(ended, || last_line(&kept, &self.secrets)),
             Err(Missing::Late) => late(format!("still running after {}", Span(deadline.budget()))),
             Err(Missing::Hanging) => late("the command of an earlier look is still there".into()),
             Err(Missing::Ours(trouble)) => Err(Failure::Ours(format!("cannot run the command: {trouble}"))),
@@ -91,13 +94,13 @@ fn output() -> io::Result<File> {
 }
 
 /// The last line with something in it, tamed; empty where there is none. What cannot be read is not worth a failure.
-fn last_line(output: &File) -> String {
+fn last_line(output: &File, secrets: &Secrets) -> String {
     let length = output.metadata().map_or(0, |found| found.len());
     let mut bytes = [0; LAST];
     let read = output.read_at(&mut bytes, length.saturating_sub(LAST as u64)).unwrap_or(0);
     let text = String::from_utf8_lossy(&bytes[..read]);
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    tame_to(last.unwrap_or_default(), SHOWN)
+    tame_to(&secrets.strike(last.unwrap_or_default()), SHOWN)
 }
 
 #[cfg(test)]
@@ -110,7 +113,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn shell(text: &str) -> CommandProbe {
-        CommandProbe::new(&CommandLine::Shell(text.into()), Path::new("/"), &[])
+        CommandProbe::new(&CommandLine::Shell(text.into()), Path::new("/"), &[], &Secrets::default())
     }
 
     fn words(looked: Result<String, Failure>) -> String {
@@ -139,9 +142,16 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_printed_is_struck_out() {
+        let line = CommandLine::Shell("echo no access with s3cret; exit 3".into());
+        let probe = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::of(&["s3cret"]));
+        assert_eq!(words(probe.look(Deadline::after(LONG))), "exit: exit 3: no access with …");
+    }
+
+    #[test]
     fn what_cannot_be_started_is_unknown() {
         let line = CommandLine::Exec(vec!["./no-such-program".into()]);
-        let look = CommandProbe::new(&line, Path::new("/"), &[]).look(Deadline::after(LONG));
+        let look = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::default()).look(Deadline::after(LONG));
         assert!(matches!(look, Err(Failure::Ours(_))), "{look:?}");
     }
 
@@ -150,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let env = [("WORD".to_owned(), Hidden("told".into()))];
         let line = CommandLine::Shell("echo \"$WORD\" > here".into());
-        let look = CommandProbe::new(&line, folder.path(), &env).look(Deadline::after(LONG));
+        let look = CommandProbe::new(&line, folder.path(), &env, &Secrets::default()).look(Deadline::after(LONG));
         assert_eq!(look, Ok("exit 0".into()));
         assert_eq!(fs::read_to_string(folder.path().join("here")).expect("what it wrote"), "told\n");
     }
@@ -163,7 +173,7 @@ mod tests {
         let timeout = Duration::from_secs(1);
         // It ignores the first signal, so it is still there at the second look.
         let line = CommandLine::Shell("trap '' TERM; echo run >> runs; while [ -e hold ]; do sleep 0.02; done".into());
-        let probe = CommandProbe::new(&line, folder.path(), &[]);
+        let probe = CommandProbe::new(&line, folder.path(), &[], &Secrets::default());
         let look = |timeout| {
             let deadline = Deadline::after(timeout);
             let found = words(probe.look(deadline));

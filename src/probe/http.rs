@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ureq::http::uri::Scheme;
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use crate::config::{self, Http};
+use crate::config::{self, Http, Secrets};
 use crate::outcome::Class;
 
 use super::Failure;
@@ -36,7 +36,7 @@ pub(super) struct HttpProbe {
 
 impl HttpProbe {
     /// Errors say what is wrong with the configuration, without the url and the headers' values.
-    pub(super) fn new(http: &Http, trust: &Trust) -> Result<Self, String> {
+    pub(super) fn new(http: &Http, secrets: &Secrets, trust: &Trust) -> Result<Self, String> {
         let uri: Uri = http.url.0.parse().map_err(|error| format!("the url is not valid: {error}"))?;
         let (setup, fallback) = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => (Arc::new(Setup::plain()), None),
@@ -51,7 +51,7 @@ impl HttpProbe {
             (None, Some(host)) if !host.is_empty() => Place::Net { host: Host::new(host), port: port(&uri)? },
             (None, _) => return Err("the url names no host".into()),
         };
-        Ok(HttpProbe { place, request: request(http, uri)?, wanted: Wanted::new(http), setup, fallback })
+        Ok(HttpProbe { place, request: request(http, uri)?, wanted: Wanted::new(http, secrets), setup, fallback })
     }
 
     /// The status, where it is the wanted one and so is the body.

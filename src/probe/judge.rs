@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use crate::config::Http;
+use crate::config::{Http, Secrets};
 use crate::outcome::Class;
 
 use super::Failure;
@@ -20,11 +20,14 @@ pub(super) struct Wanted {
     status: Vec<RangeInclusive<u16>>,
     contains: Option<String>,
     json: Vec<(String, Value)>,
+    /// What an answer may repeat and must not be shown of it.
+    secrets: Secrets,
 }
 
 impl Wanted {
-    pub(super) fn new(http: &Http) -> Self {
-        Wanted { status: http.status.clone(), contains: http.contains.clone(), json: http.json.clone() }
+    pub(super) fn new(http: &Http, secrets: &Secrets) -> Self {
+        let (status, contains, json) = (http.status.clone(), http.contains.clone(), http.json.clone());
+        Wanted { status, contains, json, secrets: secrets.clone() }
     }
 
     /// Judges the status; a 3xx as it is.
@@ -55,10 +58,18 @@ impl Wanted {
             match found.pointer(pointer) {
                 None => return Err(wrong(format!("{pointer} is not there"))),
                 Some(value) if same(value, wanted) => {}
-                Some(value) => return Err(wrong(format!("{pointer} is {}, not {}", brief(value), brief(wanted)))),
+                Some(value) => {
+                    let (value, wanted) = (self.brief(value), self.brief(wanted));
+                    return Err(wrong(format!("{pointer} is {value}, not {wanted}")));
+                }
             }
         }
         Ok(())
+    }
+
+    /// A value as JSON has it, cut.
+    fn brief(&self, value: &Value) -> String {
+        tame_to(&self.secrets.strike(&value.to_string()), VALUE)
     }
 }
 
@@ -85,11 +96,6 @@ fn same(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// A value as JSON has it, cut.
-fn brief(value: &Value) -> String {
-    tame_to(&value.to_string(), VALUE)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -102,7 +108,16 @@ mod tests {
             status: vec![200..=299, 304..=304],
             contains: contains.map(Into::into),
             json: json.into_iter().collect(),
+            secrets: Secrets::default(),
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_repeated_is_struck_out_before_the_value_is_cut() {
+        let mut wanted = wanted(None, json!({"/status": "ok"}));
+        wanted.secrets = Secrets::of(&["a-secret-longer-than-what-is-shown-of-a-value"]);
+        let body = br#"{"status": "no: a-secret-longer-than-what-is-shown-of-a-value"}"#;
+        assert_eq!(wanted.body(body), Err(wrong(r#"/status is "no: …", not "ok""#.into())));
     }
 
     #[track_caller]

@@ -36,7 +36,8 @@ fn http(url: &str) -> Http {
 }
 
 fn prober(probe: config::Probe, timeout: Duration) -> Prober {
-    Prober::new(&probe, timeout, Path::new("/"), &[], &Trust::default()).expect("a probe that can be made")
+    Prober::new(&probe, timeout, Path::new("/"), &[], &Secrets::default(), &Trust::default())
+        .expect("a probe that can be made")
 }
 
 fn look_at(http: Http, timeout: Duration) -> Verdict {
@@ -280,7 +281,14 @@ fn sockets_in_the_file_system() {
     assert_like(&look_at(over.clone(), LONG), "refused: refused");
 
     over.unix_socket = Some(folder.path().join("x".repeat(200)));
-    let refused = Prober::new(&config::Probe::Http(Box::new(over)), LONG, Path::new("/"), &[], &Trust::default());
+    let refused = Prober::new(
+        &config::Probe::Http(Box::new(over)),
+        LONG,
+        Path::new("/"),
+        &[],
+        &Secrets::default(),
+        &Trust::default(),
+    );
     assert!(refused.is_err_and(|error| error.contains("107 bytes")));
 }
 
@@ -337,7 +345,14 @@ fn a_name_that_does_not_resolve() {
 fn check_refused(change: impl FnOnce(&mut Http), expected: &str) {
     let mut http = http("http://localhost/");
     change(&mut http);
-    match Prober::new(&config::Probe::Http(Box::new(http)), LONG, Path::new("/"), &[], &Trust::default()) {
+    match Prober::new(
+        &config::Probe::Http(Box::new(http)),
+        LONG,
+        Path::new("/"),
+        &[],
+        &Secrets::default(),
+        &Trust::default(),
+    ) {
         Ok(_) => panic!("this was not to be accepted"),
         Err(error) => assert_eq!(error, expected),
     }

@@ -71,7 +71,7 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     let trust = Trust::default();
     let look = |target: &Target| {
         let (timeout, folder) = (target.limits.timeout, &config.folder);
-        let look = match Prober::new(&target.probe, timeout, folder, &config.env, &trust) {
+        let look = match Prober::new(&target.probe, timeout, folder, &config.env, &config.secrets, &trust) {
             Ok(prober) => prober.look(),
             Err(detail) => Look { verdict: Verdict::Unknown { detail }, latency: std::time::Duration::ZERO },
         };
@@ -142,7 +142,9 @@ fn probe(probe: &Probe) -> String {
                 crate::config::Method::Get => "GET",
                 crate::config::Method::Head => "HEAD",
             };
-            format!("{method} {}", http.shown)
+            // What is asked with may be a token.
+            let shown = http.shown.split_once('?').map_or(http.shown.clone(), |(page, _)| format!("{page}?…"));
+            format!("{method} {shown}")
         }
         Probe::Tcp { host, port } if host.contains(':') => format!("connect to [{host}]:{port}"),
         Probe::Tcp { host, port } => format!("connect to {host}:{port}"),

@@ -14,7 +14,7 @@ use crate::store::lock::{Mode, read_holder};
 use crate::store::orders::{self, Order};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
-use crate::time::{Span, Wall, millis};
+use crate::time::{Span, millis};
 
 use super::{Code, complain, hung, say, state_folder};
 
@@ -29,7 +29,8 @@ pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, c
     });
     match (paused, command.split_first()) {
         (Ok((_, targets, how)), None) => {
-            say(&format!("paused {} until {}{}", whom(targets.as_deref()), at(until), in_words(how)));
+            let (whom, until) = (whom(targets.as_deref()), clock::zone().hour_minute(until));
+            say(&format!("paused {whom} until {until} ({}){}", Span(length), in_words(how)));
             Code::Done.into()
         }
         (Err(code), None) => code.into(),
@@ -65,11 +66,6 @@ pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
 
 fn whom(targets: Option<&[String]>) -> String {
     targets.map_or_else(|| "all targets".into(), |targets| targets.join(", "))
-}
-
-fn at(wall: Wall) -> String {
-    let length = Span(wall.since(clock::wall()));
-    format!("{} ({length})", clock::zone().hour_minute(wall))
 }
 
 /// How an order was taken.
@@ -132,7 +128,8 @@ fn run_meanwhile(program: &OsString, arguments: &[OsString]) -> ExitCode {
     let status = match Command::new(program).args(arguments).status() {
         Ok(status) => status,
         Err(error) => {
-            complain(&format!("cannot run {}: {error}", program.display()), Code::Usage);
+            let why = crate::outcome::in_words(&error);
+            complain(&format!("cannot run {}: {why}", program.display()), Code::Usage);
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             return ExitCode::from(code);
         }

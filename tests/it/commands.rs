@@ -117,11 +117,10 @@ fn a_group_that_ignores_sigterm_is_ended_to_the_last_child() {
     let stubborn = "trap '' TERM; sh -c 'echo $$ >> pids; while :; do sleep 1; done' & \
                     echo $$ >> pids; while :; do sleep 1; done";
     let place = broken(&format!("{{run: \"{stubborn}\", timeout: 1s}}"));
-    let left = place.left("pids");
     let said = place.run(&["--once"]);
     place.demand(course(&place) == "1.1 timed_out", &format!("{said:?}"));
     place.demand(place.lines("pids").len() == 2, "both have run");
-    place.demand(left.alive().is_empty(), "nobody is left");
+    place.demand(place.processes().is_empty(), "nobody is left");
     let took = place.events("restart_done")[0]["took_ms"].as_u64().unwrap_or_default();
     place.demand(took >= 6_000, &format!("SIGKILL comes 5 s after SIGTERM, not after {took} ms in all"));
 }
@@ -130,10 +129,9 @@ fn a_group_that_ignores_sigterm_is_ended_to_the_last_child() {
 fn what_becomes_a_daemon_neither_blocks_us_nor_is_harmed() {
     let daemon = "setsid sh -c 'echo $$ >> pids; exec sleep 600' & while ! test -s pids; do sleep 0.01; done; touch up";
     let place = broken(&format!("\"{daemon}\""));
-    let left = place.left("pids");
     let said = place.run(&["--once"]);
     place.demand(course(&place) == "1.1 exited 0 up" && said.code == Some(0), &format!("{said:?}"));
-    let alive = left.alive();
+    let alive = place.alive("pids");
     place.demand(alive.len() == 1, "it is alive");
     let output = fs::read_link(format!("/proc/{}/fd/1", alive[0])).expect("it holds its output open");
     place.demand(output.starts_with(place.path("state/incidents")), &format!("its output is {}", output.display()));
@@ -154,7 +152,6 @@ fn of_300_megabytes_of_output_the_beginning_and_the_end_are_kept() {
 #[test]
 fn a_child_that_prints_for_ever_lives_and_cannot_fill_the_disk() {
     let place = broken("\"sh -c 'echo $$ >> pids; while :; do seq 2000; sleep 0.02; done' & touch up\"");
-    let left = place.left("pids");
     let said = place.run(&["--once"]);
     place.demand(course(&place) == "1.1 exited 0 up", &format!("{said:?}"));
     let output = output_of(&place);
@@ -164,7 +161,7 @@ fn a_child_that_prints_for_ever_lives_and_cannot_fill_the_disk() {
     place.demand(said.code == Some(0) && said.out.is_empty() && said.err.is_empty(), &format!("{said:?}"));
     let text = fs::read_to_string(&output).expect("text");
     place.demand(text.contains(" bytes cut out here]"), "the tick has cut it");
-    place.demand(left.alive().len() == 1, "the child is not harmed");
+    place.demand(place.alive("pids").len() == 1, "the child is not harmed");
     let cut = length();
     place.eventually("it goes on printing, into the same file", || length() > cut);
 }
@@ -173,12 +170,11 @@ fn a_child_that_prints_for_ever_lives_and_cannot_fill_the_disk() {
 fn what_a_command_leaves_running_survives_the_end_of_the_watchdog() {
     for signal in [Signal::TERM, Signal::KILL] {
         let place = broken("\"sh -c 'echo $$ >> pids; exec sleep 600' & touch up\"");
-        let left = place.left("pids");
         let mut daemon = place.daemon(&["run"]);
-        place.eventually("it is repaired", || !place.events("up").is_empty() && left.alive().len() == 1);
+        place.eventually("it is repaired", || !place.events("up").is_empty() && place.alive("pids").len() == 1);
         daemon.signal(signal);
         daemon.child.wait().expect("a child can be waited for");
-        place.demand(left.alive().len() == 1, &format!("it survives {signal:?}"));
+        place.demand(place.alive("pids").len() == 1, &format!("it survives {signal:?}"));
     }
 }
 
@@ -237,13 +233,13 @@ fn a_command_finds_what_was_promised_and_nothing_of_ours() {
     for name in systemd {
         place.demand(!seen.contains_key(name), &format!("{name} is kept from it"));
     }
-    let own = place.path("").canonicalize().expect("the folder");
+    let own = place.home().canonicalize().expect("the folder");
     assert_eq!(Path::new(place.read("seen.pwd").trim_end()), own, "it runs in the configuration's folder");
     assert_eq!(place.read("seen.in").trim_end(), "/dev/null");
 
     // Beside a run of the same script by ourselves.
     let mut alone = Command::new("sh");
-    alone.args(["inspect.sh", "alone"]).current_dir(place.path("")).stdin(Stdio::null()).stderr(Stdio::null());
+    alone.args(["inspect.sh", "alone"]).current_dir(place.home()).stdin(Stdio::null()).stderr(Stdio::null());
     assert!(alone.status().is_ok_and(|status| status.success()));
     assert_eq!(place.read("seen.fds"), place.read("alone.fds"), "{}", place.read("seen.files"));
     assert_eq!(mask(&place, "seen.signals", "SigBlk:"), 0);

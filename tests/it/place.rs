@@ -176,6 +176,12 @@ impl Place {
         let entries = fs::read_dir("/proc").expect("/proc is there").flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(lives_here).collect()
     }
+
+    /// Those of them whose pids commands have written into this file.
+    pub(crate) fn alive(&self, file: &str) -> Vec<i32> {
+        let written: Vec<i32> = self.lines(file).iter().filter_map(|line| line.trim().parse().ok()).collect();
+        self.processes().into_iter().filter(|pid| written.contains(pid)).collect()
+    }
 }
 
 impl Drop for Place {
@@ -189,42 +195,6 @@ impl Drop for Place {
             }
             left.into_iter().for_each(|pid| send(pid, Signal::KILL));
             thread::sleep(PAUSE);
-        }
-    }
-}
-
-/// Processes that commands left behind; killed when dropped, unless their number went to somebody else.
-pub(crate) struct Left<'a> {
-    place: &'a Place,
-    file: &'static str,
-}
-
-impl Place {
-    /// Those whose pids commands write into this file.
-    pub(crate) fn left(&self, file: &'static str) -> Left<'_> {
-        Left { place: self, file }
-    }
-}
-
-impl Left<'_> {
-    /// The pids of those that are alive.
-    pub(crate) fn alive(&self) -> Vec<i32> {
-        let pids = self.place.lines(self.file).into_iter().filter_map(|line| line.trim().parse().ok());
-        pids.filter(|pid| self.is_alive(*pid)).collect()
-    }
-
-    fn is_alive(&self, pid: i32) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let is_zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
-        let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
-        !is_zombie && cwd.is_ok_and(|cwd| cwd == self.place.folder.path())
-    }
-}
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        for pid in self.alive().into_iter().filter_map(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // it may just have ended
         }
     }
 }

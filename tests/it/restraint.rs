@@ -83,7 +83,6 @@ fn an_only_if_that_hangs_or_cannot_be_asked_is_a_no() {
     };
     let (hangs, missing) = (target("hangs", "'echo $$ >> pids; exec sleep 600'"), target("missing", "[./gone]"));
     let place = Place::with(&format!("{LIMITS}{hangs}{missing}"));
-    let left = place.left("pids");
     let _daemon = place.daemon(&["run"]);
     place.eventually("both are held back", || place.events("held_back").len() == 2);
     for name in ["hangs", "missing"] {
@@ -95,7 +94,7 @@ fn an_only_if_that_hangs_or_cannot_be_asked_is_a_no() {
     let log = place.read("state/watchdog.log");
     place.demand(log.contains("only_if did not end in time"), "that it hangs is told in words");
     place.demand(log.contains("only_if could not be started: no such file: ./gone"), "that it is missing is told");
-    place.demand(place.lines("pids").len() == 1 && left.alive().is_empty(), "the one that hung is ended");
+    place.demand(place.lines("pids").len() == 1 && place.alive("pids").is_empty(), "the one that hung is ended");
     place.demand(place.events("restart").is_empty(), "nothing is restarted");
 }
 

@@ -106,25 +106,29 @@ fn every_fault_on_the_wire_is_found_in_time_and_told_as_what_it_is() {
     let handshake = Server::start(Ways::Drip(vec![0x16, 3, 3, 0x3f, 0xff, 2, 0, 0x3f, 0xfb], vec![3], DRIP));
     let constant = from_the_start(&hole, &closed, &handshake);
     constant.iter().for_each(|(name, _, http)| target(name, http, ""));
+    target("frozen-socket", "{url: http://app/, unix_socket: app.sock}", "");
 
     let place = Place::with(&text);
+    let socket = Server::unix(&place.path("app.sock"), well());
     let started = SystemTime::now();
     let daemon = place.daemon(&["run"]);
     place.eventually("all that can be are healthy", || {
         let healthy = |target: &&Value| target["state"] == "healthy";
         let status = place.status();
-        status["targets"].as_array().map_or(0, |targets| targets.iter().filter(healthy).count()) == turning.len() + 2
+        status["targets"].as_array().map_or(0, |targets| targets.iter().filter(healthy).count()) == turning.len() + 3
     });
     let turned = SystemTime::now();
     drop(dying);
+    socket.turn(Ways::Silent);
     turning.iter().for_each(|(_, _, server, ways)| server.turn(ways.clone()));
-    let count = turning.len() + constant.len() + 1;
+    let count = turning.len() + constant.len() + 2;
     place.eventually("all are found", || place.events("down").len() >= count);
 
     for (name, class, ..) in &turning {
         found_in_time(&place, name, class, turned);
     }
     found_in_time(&place, "killed", "refused", turned);
+    found_in_time(&place, "frozen-socket", "timeout", turned);
     for (name, class, _) in &constant {
         found_in_time(&place, name, class, started);
     }
@@ -199,7 +203,7 @@ fn a_resolver_that_hangs_is_found_in_time_and_holds_up_nobody() {
         let mut command = Command::new("unshare");
         let mount = "mount --bind resolv.conf /etc/resolv.conf && mount --bind hosts /etc/hosts";
         command.args(["--mount", "sh", "-c", &format!("{mount} && {words}"), env!("CARGO_BIN_EXE_watchdog"), "run"]);
-        command.current_dir(place.path("")).env("HOME", place.path("")).env_remove("NOTIFY_SOCKET").process_group(0);
+        command.current_dir(place.home()).env("HOME", place.home()).env_remove("NOTIFY_SOCKET").process_group(0);
         command
     };
     if !inside("true").output().is_ok_and(|output| output.status.success()) {

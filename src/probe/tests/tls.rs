@@ -119,7 +119,15 @@ fn tls_over_a_socket_in_the_file_system() {
 fn what_is_no_certificate_is_refused() {
     let refusal = |path: PathBuf| {
         let http = Http { tls: Tls::Ca(path), ..http("https://localhost/") };
-        Prober::new(&config::Probe::Http(Box::new(http)), LONG, Path::new("/"), &[], &Trust::default()).map(|_| ())
+        Prober::new(
+            &config::Probe::Http(Box::new(http)),
+            LONG,
+            Path::new("/"),
+            &[],
+            &Secrets::default(),
+            &Trust::default(),
+        )
+        .map(|_| ())
     };
     let key = file("good.key");
     assert_eq!(refusal(key.clone()), Err(format!("{}: there is no certificate in it", key.display())));
