@@ -116,6 +116,7 @@ fn nothing_that_strangers_say_acts_on_a_log_or_a_terminal() {
     let servers = [
         (Server::start(well.clone()), odd),
         (Server::start(well.clone()), Ways::raw("\u{1b}[2J\u{1b}[31m\r\n\r\n")),
+        (Server::start(well.clone()), Ways::answer("200 OK", body)),
         (Server::start(well), Ways::answer("200 OK", "\u{1b}[31mred\n\u{1b}[0m")),
     ];
     let mut targets = String::new();
@@ -131,7 +132,7 @@ fn nothing_that_strangers_say_acts_on_a_log_or_a_terminal() {
         let said = place.run(words);
         seen += &(said.out + &said.err);
     }
-    assert_eq!(place.events("restart_done").len(), 3, "{}", place.story());
+    assert_eq!(place.events("restart_done").len(), 4, "{}", place.story());
     place.demand(seen.contains("saying: so: \\u{1b}[31mred"), "what acts is told in a form that does not");
     for text in [seen, all_below(&place.path("state"))] {
         let acts = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
