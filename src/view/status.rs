@@ -294,6 +294,15 @@ impl<'a> Target<'a> {
 
     /// What else there is to say of it, where it is not simply in order.
     fn note(&self) -> Option<String> {
+        let blind = self.state.last_look.as_ref().and_then(|look| match &look.verdict {
+            Verdict::Unknown { detail } => Some(format!("the last look told nothing: {}", escaped(detail))),
+            Verdict::Healthy { .. } | Verdict::Unhealthy { .. } => None,
+        });
+        let notes: Vec<String> = [self.trouble(), blind].into_iter().flatten().collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    fn trouble(&self) -> Option<String> {
         let state = self.state;
         let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
         let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {

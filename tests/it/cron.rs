@@ -225,13 +225,15 @@ fn a_reboot_ends_the_cooldown_and_not_the_window() {
 fn a_tick_makes_one_attempt_per_target() {
     let target = |name: &str| {
         format!(
-            "  - {{name: {name}, command: exit 1, failure_threshold: 1, start_period: 0s, cooldown: 0s, \
+            "  - {{name: {name}, command: test -e well, failure_threshold: 1, start_period: 0s, cooldown: 0s, \
              retry_interval: 100ms, restart: echo {name} >> restarts}}\n"
         )
     };
     let place = Place::with(&format!("targets:\n{}{}", target("a"), target("b")));
-    let said = place.run(&["--once"]);
-    assert_eq!(said.code, Some(1), "{said:?}");
+    place.write("well", "");
+    assert_eq!(place.run(&["--once"]).code, Some(0), "{}", place.story());
+    fs::remove_file(place.path("well")).expect("a file");
+    assert_eq!(place.run(&["--once"]).code, Some(1), "{}", place.story());
     let mut restarts = place.lines("restarts");
     restarts.sort();
     assert_eq!(restarts, ["a", "b"], "{}", place.story());

@@ -94,7 +94,9 @@ fn what_readme_links_to_is_there() {
 
 #[test]
 fn the_commands_that_readme_begins_with_are_the_ones_that_are_checked() {
-    let first = blocks("sh").remove(0);
-    assert_eq!(first, "cargo run --release -- demo\ncargo test\n");
+    let readme = document("README.md");
+    let screen = readme.split("```\n").nth(1).expect("the first screen");
+    let commands: Vec<&str> = screen.lines().filter_map(|line| line.strip_prefix("$ ")?.split("  ").next()).collect();
+    assert_eq!(commands, ["cargo run --release -- demo", "cargo test"]);
     assert!(document(".ci/run").ends_with("step cargo test\n"));
 }
