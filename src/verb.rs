@@ -135,16 +135,18 @@ fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
     let named = options.config.is_some() || environment("WATCHDOG_CONFIG").is_some();
     let default = || config::default_state_dir(&environment);
     let default = || default().map_err(|errors| complain(&errors.to_string(), Code::Usage));
-    let path = match found {
-        Err(errors) if named => return Err(complain(&errors.to_string(), Code::Usage)),
-        Err(_) => return Ok((Folder::at(&default()?), None)),
-        Ok(path) => path,
-    };
+    let Ok(path) = found else { return Ok((Folder::at(&default()?), None)) };
     match Config::load(&path, &environment) {
         Ok(config) => Ok((Folder::at(&config.state_dir), Some(config))),
         Err(errors) => {
             let (folder, which) = match Config::state_dir_of(&path, &environment) {
                 Some(folder) => (folder, "its state folder"),
+                // Whoever names one means that one's watchdog and no other.
+                None if named => {
+                    let consequence = "its state folder is not known, so nothing was done";
+                    write_line(io::stderr(), &format!("{errors}\n{consequence}"));
+                    return Err(Code::Usage);
+                }
                 None => (default()?, "the default state folder"),
             };
             let consequence = format!("the configuration is not valid; going by {which}, {}", folder.display());

@@ -109,7 +109,6 @@ impl Case<'_> {
             _ if state.paused_until.is_some() => Condition::Paused,
             Some(incident) if incident.recovering => Condition::Recovering,
             Some(_) => Condition::Down,
-            None if state.streak.is_some() => Condition::Failing,
             None if state.last_class.is_some() && state.start_period.is_none() => Condition::Failing,
             None if state.last_class.is_none() && state.last_healthy.is_some() => Condition::Healthy,
             None => Condition::Starting,

@@ -318,3 +318,15 @@ pub struct Waiting {
     /// When that rule will allow it, where that is known.
     pub until: Option<Timestamp>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_ids_are_kept_and_no_more() {
+        let mut ids = IncidentIds::default();
+        let given: Vec<String> = (10..70).map(|day| ids.name(&format!("{day}-0313"))).collect();
+        assert_eq!(ids.0, &given[10..]);
+    }
+}

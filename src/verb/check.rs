@@ -9,7 +9,7 @@ use std::thread;
 use rustix::fs::{Access, access};
 
 use crate::cli::Options;
-use crate::config::{Config, Probe, Target, Tls};
+use crate::config::{CommandLine, Config, Probe, Target, Tls};
 use crate::outcome::{Look, Verdict};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
@@ -88,7 +88,7 @@ pub(super) fn in_words(look: &Look) -> String {
     let detail = escaped(look.verdict.detail());
     match &look.verdict {
         Verdict::Healthy { .. } => format!("{detail} in {}", Latency(look.latency)),
-        Verdict::Unhealthy { class, .. } => format!("{class}: {detail}"),
+        Verdict::Unhealthy { class, .. } => class.with(&detail),
         Verdict::Unknown { .. } => format!("unknown: {detail}"),
     }
 }
@@ -112,13 +112,14 @@ fn describe(config: &Config, target: &Target, look: Option<&Look>) -> Vec<String
     }
     for (index, rung) in target.ladder.iter().enumerate() {
         let label = if index == 0 { "repairs" } else { "" };
-        lines.push(format!("  {label:<8}  {}  {}   (at most {})", index + 1, rung.command, Span(rung.timeout)));
+        let (command, timeout) = (one_line(&rung.command), Span(rung.timeout));
+        lines.push(format!("  {label:<8}  {}  {command}   (at most {timeout})", index + 1));
     }
     let (apart, later) = (Span(limits.cooldown), Span(limits.max_cooldown));
     let (most, window) = (limits.max_restarts, Span(limits.restart_window));
     lines.push(format!("            {apart} apart, later up to {later}; at most {most} in {window}"));
     if let Some(command) = &target.only_if {
-        lines.push(format!("            only if this exits 0: {command}"));
+        lines.push(format!("            only if this exits 0: {}", one_line(command)));
     }
     if !limits.depends_on.is_empty() {
         lines.push(format!("            not while in trouble: {}", limits.depends_on.join(", ")));
@@ -135,6 +136,10 @@ fn describe(config: &Config, target: &Target, look: Option<&Look>) -> Vec<String
     lines
 }
 
+fn one_line(command: &CommandLine) -> String {
+    escaped(command.to_string().trim()).into_owned()
+}
+
 fn probe(probe: &Probe) -> String {
     match probe {
         Probe::Http(http) => {
@@ -148,7 +153,7 @@ fn probe(probe: &Probe) -> String {
         }
         Probe::Tcp { host, port } if host.contains(':') => format!("connect to [{host}]:{port}"),
         Probe::Tcp { host, port } => format!("connect to {host}:{port}"),
-        Probe::Command(command) => format!("run {command}"),
+        Probe::Command(command) => format!("run {}", one_line(command)),
         Probe::File { path, max_age } => format!("{} written within {}", path.display(), Span(*max_age)),
     }
 }

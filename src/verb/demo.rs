@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -54,10 +55,19 @@ pub(super) fn demo() -> Code {
         complain(&format!("cannot remove {}: {error}", folder.display()), Code::Machine);
     }
     match told {
-        Ok(true) => Code::Done,
-        Ok(false) => complain("the backend did not come back", Code::Trouble),
+        Ok(Told::Healed) => Code::Done,
+        Ok(Told::Stopped) => complain("the demo was stopped; nothing of it is left", Code::Trouble),
+        Ok(Told::Down) => complain("the backend did not come back", Code::Trouble),
         Err(error) => complain(&format!("the demo cannot be given: {error}"), Code::Machine),
     }
+}
+
+/// How the story ended.
+enum Told {
+    Healed,
+    Down,
+    /// By whoever watched it.
+    Stopped,
 }
 
 struct Scene {
@@ -80,17 +90,21 @@ impl Scene {
         fs::write(&config, configuration(fs::read_to_string(&port)?.trim()))?;
         let mut watchdog = Command::new(&program);
         watchdog.args(["run", "-c"]).arg(&config);
-        watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // In a group of its own: Ctrl-C is for us, and we end it.
+        watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         Ok(Scene { folder: folder.into(), watchdog: watchdog.spawn()?, began: clock::monotonic() })
     }
 
-    /// Whether the backend healed, told line by line.
-    fn tell(&mut self, stop: &Receiver<()>) -> io::Result<bool> {
+    /// How it went, told line by line.
+    fn tell(&mut self, stop: &Receiver<()>) -> io::Result<Told> {
         let state = Folder::at(&self.folder.join("state"));
         let mut seen = None;
         let mut events_told = 0;
         let mut frozen = false;
-        while self.began.elapsed() < AT_MOST && stop.try_recv().is_err() {
+        while self.began.elapsed() < AT_MOST {
+            if stop.try_recv().is_ok() {
+                return Ok(Told::Stopped);
+            }
             if !frozen && seen.is_some() && self.began.elapsed() >= FREEZE_AFTER {
                 fs::write(self.folder.join(FREEZE), "")?;
                 frozen = true;
@@ -111,14 +125,14 @@ impl Scene {
             }
             events_told = happened.len();
             if happened.iter().any(|entry| matches!(entry.kind, Kind::Up { .. })) {
-                return Ok(true);
+                return Ok(Told::Healed);
             }
             if let Some(status) = self.watchdog.try_wait()? {
                 return Err(io::Error::other(format!("the watchdog ended too early ({status})")));
             }
             thread::sleep(PAUSE);
         }
-        Ok(false)
+        Ok(Told::Down)
     }
 
     fn line(&self, word: &str, text: &str) {
@@ -206,7 +220,17 @@ pub(super) fn backend(folder: &Path) -> Code {
 
 fn serve(folder: &Path) -> io::Result<()> {
     let port = fs::read_to_string(folder.join(PORT)).ok().and_then(|port| port.trim().parse().ok()).unwrap_or(0);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let mut bound = bind();
+    // The one that was killed a moment ago may not have let go of the port yet.
+    hung::wait(PATIENCE, || {
+        let is_taken = bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+        if is_taken {
+            bound = bind();
+        }
+        !is_taken
+    });
+    let listener = bound?;
     listener.set_nonblocking(true)?;
     fs::write(folder.join(PID), std::process::id().to_string())?;
     fs::write(folder.join(PORT), listener.local_addr()?.port().to_string())?;

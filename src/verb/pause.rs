@@ -88,9 +88,9 @@ fn in_words(how: Taken) -> &'static str {
 
 /// Leaves the order, and waits until a live watchdog has carried it out.
 fn give(folder: &Folder, order: Order) -> Result<Taken, Code> {
-    let folder = Folder::open(folder.path()).map_err(|error| complain(&error.to_string(), Code::Machine))?;
-    let waiting = orders::put(&folder, order, clock::wall());
-    let waiting = waiting.map_err(|error| complain(&error.to_string(), Code::Machine))?;
+    let failed = |error| complain(&format!("{error} (nothing was paused or resumed)"), Code::Machine);
+    let folder = Folder::open(folder.path()).map_err(failed)?;
+    let waiting = orders::put(&folder, order, clock::wall()).map_err(failed)?;
     let Some(holder) = read_holder(&folder) else { return Ok(Taken::Later) };
     if holder.mode == Mode::Daemon {
         hung::send(&folder, &holder, Signal::USR1);

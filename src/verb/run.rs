@@ -18,6 +18,7 @@ use crate::policy::TargetState;
 use crate::store::lock::{self, Holder, Lock, LockError};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
+use crate::terminal::escaped;
 
 use super::{Code, complain, complain_to_cron, forget_complaint, hung, load, load_for_cron, say, verbosity};
 
@@ -117,7 +118,7 @@ fn tick(config: Config, options: &Options, folder: Folder, lock: Lock) -> Code {
     let logging = start_log(&config, options, on_terminal);
     // On a terminal the log is read along, and tells the same.
     let silent = options.quiet || (on_terminal && logging.is_some());
-    let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(say) };
+    let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| say(&escaped(line))) };
     let around = Surroundings { folder, lock, logging, news };
     let ended = match Agent::new(Mode::Tick, config, options.dry_run, around) {
         Ok(agent) => agent.run(),

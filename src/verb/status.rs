@@ -1,6 +1,6 @@
 //! `status`: how the targets are, from the state that the watchdog keeps; from a live one as of now.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ pub(super) fn status(options: &Options, json: bool, watch: bool) -> Code {
             say(&text);
             return code(&status);
         }
-        if !write_line(io::stdout(), &format!("{CLEAR}{text}")) {
+        let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+        if !write_line(io::stdout(), &format!("{clear}{text}")) {
             return code(&status);
         }
         thread::sleep(WATCH_EVERY);

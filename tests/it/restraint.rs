@@ -77,9 +77,8 @@ fn only_if_is_asked_before_and_its_no_is_heeded() {
 fn an_only_if_that_hangs_or_cannot_be_asked_is_a_no() {
     let target = |name: &str, only_if: &str| {
         let file = format!("file: {{path: {name}-up, max_age: 1d}}");
-        format!(
-            "  - {{name: {name}, {file}, only_if: {only_if}, restart: touch {name}-up, cooldown: 1m, max_cooldown: 1m}}\n"
-        )
+        let rest = format!("only_if: {only_if}, restart: touch {name}-up, cooldown: 1m, max_cooldown: 1m");
+        format!("  - {{name: {name}, {file}, {rest}}}\n")
     };
     let (hangs, missing) = (target("hangs", "'echo $$ >> pids; exec sleep 600'"), target("missing", "[./gone]"));
     let place = Place::with(&format!("{LIMITS}{hangs}{missing}"));

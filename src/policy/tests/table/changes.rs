@@ -62,6 +62,11 @@ fn the_attempt_at_a_removed_target_is_brought_to_its_end() {
         "S F*3 remove stop crash daemon b.S lost add F*30 F*3",
         "- failing+down+restart#1.1@90 - - - adopt - - - - restart#2.2@180",
     );
+    check_looks(
+        "|b",
+        "S b.S F*3 remove b.S crash daemon b.S lost +59",
+        "a@0 b@0 a@30 b@30 a@60 b@60 a@90 b@90 b@90 b@120",
+    );
     check("only_if=yes|b", "S F*3 remove yes", "- failing+down+ask@90 - -");
     check("interval=20|b", "S F*3 crash daemon F F lost", "- failing+down+restart#1@60 - adopt - - -");
     check("|b", "S F*3 crash daemon F F lost", "- failing+down+restart#1@90 - adopt - - -");

@@ -2,7 +2,7 @@
 
 use super::{begin, check, check_conditions};
 use crate::outcome::{Class, Ending};
-use crate::policy::Record;
+use crate::policy::{Condition, Record};
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -76,6 +76,14 @@ fn a_target_has_one_word_for_its_condition() {
     check_conditions("", "S F stall/1h U", "healthy failing failing failing");
     check_conditions("", "S pause U resume U", "healthy paused paused healthy healthy");
     check_conditions("", "reboot/10 daemon F F S", "starting starting starting starting healthy");
+}
+
+#[test]
+fn healthy_starting_and_paused_are_no_trouble() {
+    let trouble = [Condition::Failing, Condition::Down, Condition::Recovering];
+    let peace = [Condition::Healthy, Condition::Starting, Condition::Paused];
+    assert!(trouble.iter().all(|condition| condition.is_trouble()));
+    assert!(!peace.iter().any(|condition| condition.is_trouble()));
 }
 
 #[test]

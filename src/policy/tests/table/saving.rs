@@ -85,7 +85,9 @@ fn while_the_state_cannot_be_saved_restarts_are_few() {
 #[test]
 fn a_state_that_cannot_be_read_starts_in_max_cooldown() {
     check("", "S crash corrupt daemon F*3 +10m", "- - - - failing+down+held:cooldown..600@60 restart#1@660");
-    // And is taken to have been healthy once.
+    // And is taken to have been healthy once, whatever its probe.
+    let expected = "failing - - - failing+down+held:cooldown..600@60 restart#1@660";
+    check("probe=2 dry_run=no", "F crash corrupt daemon F:status*3 +10m", expected);
     check(
         "",
         "F crash corrupt daemon F:status*3 +10m",
