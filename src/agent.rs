@@ -108,12 +108,13 @@ impl Agent {
     /// # Errors
     /// A probe cannot be made, the state cannot be read, or signals cannot be listened to; in words.
     pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
-        let Surroundings { folder, lock, logging, news } = around;
+        let Surroundings { folder, lock, logging, mut news } = around;
         let probers = probers(&config, &Probers::new())?;
         let boot_id = clock::boot_id();
         let (now, wall) = (clock::now(), clock::wall());
         let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
         let (saved, lost) = take_up(&folder, &moment)?;
+        lost.iter().for_each(|lost| news(lost));
         let policy_mode = match mode {
             Mode::Daemon => policy::Mode::Daemon,
             Mode::Tick => policy::Mode::Tick,
@@ -125,7 +126,7 @@ impl Agent {
             let _ = signals.send(Message::Signal(signal));
         })
         .map_err(|error| format!("cannot listen to signals: {error}"))?;
-        let (mut policy, first) = Policy::new(policy_mode, limits(&config), saved.policy.clone(), lost, now);
+        let (mut policy, first) = Policy::new(policy_mode, limits(&config), saved.policy.clone(), lost.is_some(), now);
         for id in store::incidents::ids(&folder) {
             policy.remember_incident(id);
         }
@@ -263,20 +264,22 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
     Ok(probers)
 }
 
-/// What the watchdog before this one left, and whether what it knew of its attempts is lost.
-fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool), String> {
+/// What the watchdog before this one left; and in words, if what it knew of its attempts is lost.
+fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, Option<String>), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
-        Loaded::Fresh => Ok((Saved::default(), false)),
-        Loaded::Read(saved) => {
+        Loaded::Fresh => Ok((Saved::default(), None)),
+        Loaded::Read(mut saved) => {
             if let Err(error) = store::events::append_missing(folder, &saved.pending) {
                 log::warn!("{error} (the latest events are missing in it)");
             }
-            Ok((*saved, false))
+            jobs::find_commands(folder, &mut saved.policy);
+            Ok((*saved, None))
         }
         Loaded::SetAside { to, why } => {
             let kept = format!("it is kept as {}", to.display());
-            log::error!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
-            Ok((Saved::default(), true))
+            let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
+            log::error!("{lost}");
+            Ok((Saved::default(), Some(lost)))
         }
     }
 }

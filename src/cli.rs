@@ -31,16 +31,16 @@ pub struct Line {
 pub struct Options {
     /// The configuration [default: $WATCHDOG_CONFIG, ./watchdog.yaml, ~/watchdog.yaml,
     /// ~/.config/watchdog/watchdog.yaml]
-    #[arg(short, long, value_name = "FILE", global = true)]
+    #[arg(short, long, value_name = "FILE", global = true, display_order = 100)]
     pub config: Option<PathBuf>,
-    /// Say more
-    #[arg(short, long, global = true)]
+    /// Log every single look too
+    #[arg(short, long, global = true, display_order = 101)]
     pub verbose: bool,
-    /// Say less
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    /// Say only what went wrong
+    #[arg(short, long, global = true, display_order = 102, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Decide and record, but run no restart command (with run, --once and start)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 103)]
     pub dry_run: bool,
 }
 
@@ -69,10 +69,10 @@ pub enum Verb {
     },
     /// How the targets are
     Status {
-        /// For machines
+        /// As JSON, for machines
         #[arg(long, conflicts_with = "watch")]
         json: bool,
-        /// Again every two seconds
+        /// Again every two seconds, until Ctrl-C
         #[arg(long)]
         watch: bool,
     },

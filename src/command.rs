@@ -25,7 +25,7 @@ use crate::outcome::{Ending, in_words};
 
 pub use find::{NotFound, find_program, first_word};
 pub use output::{KEPT, open_output, trim_output};
-pub use process::{Process, is_alive};
+pub use process::{Process, find, is_alive};
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);

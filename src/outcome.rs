@@ -68,6 +68,14 @@ impl Class {
             Class::Gone => "gone",
         }
     }
+
+    /// What was seen, for people: the class before its detail, unless the detail begins with that word itself.
+    pub fn with(self, detail: &str) -> String {
+        match detail.strip_prefix(self.as_str()) {
+            Some(_) => detail.to_owned(),
+            None => format!("{self}; {detail}"),
+        }
+    }
 }
 
 impl fmt::Display for Class {
@@ -195,6 +203,13 @@ pub fn in_words(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_is_not_said_twice() {
+        assert_eq!(Class::Timeout.with("connected in 1 ms, then no byte for 10 s").split(';').next(), Some("timeout"));
+        assert_eq!(Class::Status.with("status 503"), "status 503");
+        assert_eq!(Class::Refused.with("refused by [::1]:1"), "refused by [::1]:1");
+    }
 
     #[test]
     fn errors_end_a_sentence() {

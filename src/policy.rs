@@ -141,7 +141,7 @@ impl Policy {
             Event::Reloaded { limits } => self.enter(limits, false, now),
             Event::Stopping => {
                 self.stopping = true;
-                self.on_all(now, out, |case| case.stop());
+                self.on_all(now, out, |case| case.break_off());
             }
         }
         self.advance(now, out);
@@ -190,12 +190,10 @@ impl Policy {
 
     /// What a target's due attempt must heed of the others.
     fn around(&self, name: &str) -> Around {
-        let others = self.watched.iter().filter(|(other, _)| *other != name);
-        let busy = others.into_iter().any(|(_, other)| other.state.attempt.is_some());
         let depends_on = self.watched.get(name).map_or(&[][..], |watched| &watched.limits.depends_on);
         let dependencies = || depends_on.iter().filter_map(|dependency| self.watched.get(dependency));
         Around {
-            busy,
+            busy: self.watched.iter().any(|(other, watched)| other != name && watched.state.attempt.is_some()),
             dependency_in_trouble: dependencies().any(|dependency| dependency.state.is_in_trouble()),
             dependency_looked_at: dependencies().any(|dependency| dependency.plan.asked.is_some()),
             is_behind: false,
@@ -209,7 +207,7 @@ impl Policy {
         }
         let Some(gap) = self.watched.values().filter_map(|watched| watched.gap(now)).max() else { return };
         actions.push(Action::Record { target: None, record: Record::Stalled { gap } });
-        self.on_all(now, actions, |case| case.forget_streak());
+        self.on_all(now, actions, |case| case.start_afresh());
     }
 
     fn on_all(&mut self, now: Timestamp, actions: &mut Vec<Action>, mut act: impl FnMut(&mut Case<'_>)) {

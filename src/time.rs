@@ -174,6 +174,15 @@ impl fmt::Display for Span {
     }
 }
 
+/// How long ago something was: seconds at least, and without what nobody wants to know of a long span.
+pub fn rough(span: Duration) -> Span {
+    Span(match span.as_secs() {
+        seconds @ 0..60 => Duration::from_secs(seconds.max(1)),
+        seconds @ 60..3_600 => Duration::from_secs(seconds / 60 * 60),
+        seconds => Duration::from_secs(seconds),
+    })
+}
+
 /// How long an answer took: `3 ms`, `under 1 ms`.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency(pub Duration);

@@ -79,7 +79,7 @@ impl Agent {
             command: &self.command_of(target, record),
             said: said.as_deref(),
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
-            interval: configured.map_or(std::time::Duration::ZERO, |target| target.limits.interval),
+            interval: configured.map(|target| target.limits.interval).filter(|_| self.mode == Mode::Daemon),
             now,
             zone: self.zone,
         };

@@ -13,10 +13,10 @@ use crate::clock;
 use crate::command::{self, Process, Spec};
 use crate::config::CommandLine;
 use crate::outcome::{Ending, Look, Verdict};
-use crate::policy::{Event, Gate};
+use crate::policy::{Event, Gate, Phase, State};
 use crate::probe;
 use crate::signals::Signal;
-use crate::store;
+use crate::store::{self, Folder};
 use crate::time::Timestamp;
 
 use super::Agent;
@@ -82,6 +82,31 @@ fn spawn(
     if let Err(error) = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(job) {
         log::warn!("no thread for a {name}: {error}");
     }
+}
+
+/// The restart commands that were started so shortly before an earlier watchdog ended that it could not note which
+/// processes they are. Without this they would not be waited for, and the next attempt could overtake them.
+pub(super) fn find_commands(folder: &Folder, state: &mut State) {
+    for (target, state) in &mut state.targets {
+        let Some(attempt) = &mut state.attempt else { continue };
+        if let Phase::Running { process: process @ None, .. } = &mut attempt.phase
+            && let Ok(incident) = store::incidents::create(folder, &attempt.incident)
+        {
+            let variables = identity(target, attempt.number, attempt.rung, Some(&incident));
+            *process = command::find(&variables).map(|Process { pid, started }| (pid, started));
+        }
+    }
+}
+
+/// The part of a command's environment that no other command has.
+fn identity(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) -> [(String, String); 4] {
+    let incident = incident.map_or_else(String::new, |path| path.display().to_string());
+    [
+        ("WATCHDOG_TARGET".into(), target.into()),
+        ("WATCHDOG_ATTEMPT".into(), attempt.to_string()),
+        ("WATCHDOG_RUNG".into(), (rung + 1).to_string()),
+        ("WATCHDOG_INCIDENT".into(), incident),
+    ]
 }
 
 /// A restart command to run, as the policy asked for it.
@@ -213,13 +238,10 @@ impl Agent {
         let mut env: Vec<(String, String)> =
             self.config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
         let mut give = |name: &str, value: String| env.push((format!("WATCHDOG_{name}"), value));
-        give("TARGET", order.target.clone());
         give("CLASS", state.and_then(|state| state.last_class).map_or_else(String::new, |class| class.to_string()));
         give("DETAIL", last.map_or_else(String::new, |look| look.verdict.detail().to_string()));
         give("FAILURES", order.failures.to_string());
-        give("ATTEMPT", order.attempt.to_string());
-        give("RUNG", (order.rung + 1).to_string());
-        give("INCIDENT", incident.map_or_else(String::new, |path| path.display().to_string()));
+        env.extend(identity(&order.target, order.attempt, order.rung, incident));
         let opened = output.map(command::open_output);
         let output = match opened {
             Some(Ok(file)) => file,

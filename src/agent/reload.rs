@@ -57,7 +57,7 @@ impl Agent {
             logging.reload(&config.log);
         }
         let all = limits(&config);
-        let detail = format!("{} targets", all.len());
+        let detail = if all.len() == 1 { "1 target".into() } else { format!("{} targets", all.len()) };
         self.config = Arc::new(config);
         self.show();
         self.step(Event::Reloaded { limits: all });

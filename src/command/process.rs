@@ -1,6 +1,7 @@
 //! Processes as `/proc` shows them. It must never take one process for another that had its number before.
 
 use std::fs;
+use std::io;
 
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,23 @@ pub struct Process {
 /// Whether the process runs, sleeps, or is stopped. A zombie is dead.
 pub fn is_alive(process: Process) -> bool {
     read(process.pid).is_some_and(|stat| stat.started == process.started && stat.is_alive())
+}
+
+/// The command that was started with all of these variables, if it is alive: of those that have them the oldest that
+/// leads a group but no session. What a command inherits them to is either in its group or, as a daemon, in a session
+/// of its own.
+pub fn find(variables: &[(String, String)]) -> Option<Process> {
+    let wanted: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let has_all = |pid: u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let has = |one: &String| environment.split(|&byte| byte == 0).any(|variable| variable == one.as_bytes());
+        wanted.iter().all(has)
+    };
+    let command = |pid: u32| {
+        let stat = read(pid).filter(|stat| stat.is_alive() && stat.group == pid && stat.session != pid)?;
+        has_all(pid).then_some(Process { pid, started: stat.started })
+    };
+    pids().ok()?.filter_map(command).min_by_key(|process| process.started)
 }
 
 /// The process that has this number now.
@@ -44,15 +62,21 @@ pub(super) fn group_is_over(process: Process) -> bool {
 
 /// Whether nobody in this process group is alive; no when that cannot be known.
 pub(super) fn group_is_empty(group: u32) -> bool {
-    let Ok(entries) = fs::read_dir("/proc") else { return false };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(pids) = pids() else { return false };
     !pids.filter_map(read).any(|stat| stat.group == group && stat.is_alive())
+}
+
+/// The numbers of all processes that may be seen.
+fn pids() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: u8,
     group: u32,
+    session: u32,
     started: u64,
 }
 
@@ -66,15 +90,16 @@ fn read(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 3, 5 and 22 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so counting starts
+/// Fields 3, 5, 6 and 22 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so counting starts
 /// after the last one.
 fn parse(stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let group = fields.nth(1)?.parse().ok()?;
-    let started = fields.nth(16)?.parse().ok()?;
-    Some(Stat { state, group, started })
+    let session = fields.next()?.parse().ok()?;
+    let started = fields.nth(15)?.parse().ok()?;
+    Some(Stat { state, group, session, started })
 }
 
 #[cfg(test)]
@@ -82,19 +107,19 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(stat: &[u8], expected: Option<(u8, u32, u64)>) {
-        let expected = expected.map(|(state, group, started)| Stat { state, group, started });
+    fn check(stat: &[u8], expected: Option<(u8, u32, u32, u64)>) {
+        let expected = expected.map(|(state, group, session, started)| Stat { state, group, session, started });
         assert_eq!(parse(stat), expected, "{}", String::from_utf8_lossy(stat));
     }
 
     #[test]
     fn stat_is_read_whatever_the_program_is_called() {
-        let rest = b" S 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 200";
+        let rest = b" S 1 77 70 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 200";
         let named = |name: &[u8]| [b"80 (".as_slice(), name, b")", rest].concat();
-        check(&named(b"sh"), Some((b'S', 77, 987_654)));
-        check(&named(b"a) R 9 9 9 (b"), Some((b'S', 77, 987_654)));
-        check(&named(b"\xff \n"), Some((b'S', 77, 987_654)));
-        check(b"80 (sh) Z 1 80 80 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 5\n", Some((b'Z', 80, 5)));
+        check(&named(b"sh"), Some((b'S', 77, 70, 987_654)));
+        check(&named(b"a) R 9 9 9 (b"), Some((b'S', 77, 70, 987_654)));
+        check(&named(b"\xff \n"), Some((b'S', 77, 70, 987_654)));
+        check(b"80 (sh) Z 1 80 80 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 5\n", Some((b'Z', 80, 80, 5)));
         check(b"80 (sh) S 1 77", None);
         check(b"80 sh S 1 77", None);
         check(b"", None);

@@ -295,6 +295,27 @@ fn a_number_that_another_process_has_now_is_left_alone() {
 }
 
 #[test]
+fn a_command_is_found_by_its_environment_but_nothing_that_it_leaves_behind() {
+    let place = Place::new();
+    let marks = |text: &str| [("MARK".to_string(), format!("{text} {}", place.0.path().display()))];
+    let text = "setsid sleep 1000 & echo $! >daemon; sleep 1000 & echo $! >child; echo $$ >self; \
+                until test -e go; do sleep 0.01; done";
+    let spec = Spec { env: marks("this").into(), ..place.spec(&["sh", "-c", text], AMPLE) };
+    let command = thread::spawn(move || run(spec, |_| {}));
+    let own = place.process("self");
+    let left = [place.process("daemon"), place.process("child")];
+    // The daemon is one only once setsid(1) has come that far.
+    eventually(|| process::leader(left[0]).is_some());
+    assert_eq!(find(&marks("this")), Some(own));
+    assert_eq!(find(&marks("that")), None);
+    fs::write(place.at("go"), "").unwrap();
+    assert_eq!(command.join().unwrap().ending, Ending::Exited(0));
+    assert!(left.iter().all(|process| is_alive(*process)));
+    assert_eq!(find(&marks("this")), None);
+    left.into_iter().for_each(kill);
+}
+
+#[test]
 fn one_that_leads_no_group_was_never_ours_whatever_a_damaged_state_says() {
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     let stranger = process::identify(child.id());

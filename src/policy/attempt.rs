@@ -119,7 +119,6 @@ impl Case<'_> {
         self.state.attempt = Some(Attempt {
             number,
             rung: self.rung_of(number),
-            started: self.setting.now,
             incident: self.incident_id(),
             failures: self.state.failures(),
             ran: false,
@@ -201,14 +200,14 @@ impl Case<'_> {
             incident,
             start_period,
         });
-        let is_last = rung + 1 >= self.limits.rungs || over || self.plan.retired;
+        let is_over = rung + 1 >= self.limits.rungs || over || self.plan.retired;
         match ending {
-            Ending::NotStarted(reason) if is_last && !ran => {
+            Ending::NotStarted(reason) if is_over && !ran => {
                 self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
                 self.end_attempt();
             }
             Ending::Exited(0) | Ending::Lost => self.end_attempt(),
-            _ if is_last => self.end_attempt(),
+            _ if is_over => self.end_attempt(),
             Ending::NotStarted(_) => self.climb(),
             Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => self.verify(),
         }
@@ -239,8 +238,6 @@ impl Case<'_> {
     pub(super) fn break_off(&mut self) {
         if let Some(Attempt { phase: Phase::Running { .. }, over, .. }) = &mut self.state.attempt {
             *over = true;
-        } else if self.is_untried() {
-            self.take_back();
         } else {
             self.end_attempt();
         }

@@ -61,6 +61,13 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_leaves_the_window_with_its_end() {
+        let at = |s: i64| Timestamp::from_ms(s * 1000);
+        let spent_at = |now| spent([at(10), at(20)], at(now), Duration::from_secs(100));
+        assert_eq!([20, 109, 110, 119, 120].map(spent_at), [2, 2, 1, 1, 0]);
+    }
+
+    #[test]
     fn what_is_kept_is_bounded() {
         let mut starts = VecDeque::new();
         for second in 0..1_000 {

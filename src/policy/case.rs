@@ -109,7 +109,6 @@ impl Case<'_> {
             _ if state.paused_until.is_some() => Condition::Paused,
             Some(incident) if incident.recovering => Condition::Recovering,
             Some(_) => Condition::Down,
-            None if state.streak.is_some() => Condition::Failing,
             None if state.last_class.is_some() && state.start_period.is_none() => Condition::Failing,
             None if state.last_class.is_none() && state.last_healthy.is_some() => Condition::Healthy,
             None => Condition::Starting,
@@ -124,7 +123,7 @@ impl Case<'_> {
     }
 
     /// The watchdog was not there for a while: what it counted before says nothing now.
-    pub(super) fn forget_streak(&mut self) {
+    pub(super) fn start_afresh(&mut self) {
         self.end_streak();
         for ledger in [&mut self.state.real, &mut self.state.dry] {
             if let Some(episode) = &mut ledger.episode {
@@ -168,12 +167,6 @@ impl Case<'_> {
         self.end_streak();
         self.record(Record::Resumed { until });
         self.begin_start_period(Beginning::Pause);
-    }
-
-    /// The watchdog is told to stop.
-    pub(super) fn stop(&mut self) {
-        self.plan.next = None;
-        self.break_off();
     }
 
     /// Plans the look after the one whose verdict has just come.

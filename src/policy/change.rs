@@ -71,7 +71,7 @@ impl Policy {
 
 /// A target of which nothing is remembered.
 fn unknown(limits: &Limits, lost: bool, now: Timestamp) -> TargetState {
-    let mut state = TargetState { probe_id: limits.probe_id, dry_run: limits.dry_run, ..TargetState::default() };
+    let mut state = TargetState { probe_id: limits.probe_id, ..TargetState::default() };
     if lost {
         state.proven = true;
         state.real.cooldown_until = Some(now + limits.max_cooldown);

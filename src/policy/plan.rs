@@ -68,9 +68,6 @@ impl Plan {
             asked.at = now;
             asked.spoiled = true;
         }
-        if self.next.is_some_and(|next| next < now) {
-            self.next = Some(now);
-        }
     }
 
     /// What was answered with yes must be asked anew.

@@ -164,13 +164,10 @@ impl TargetState {
             points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
-        if let Some(Attempt { started, phase, .. }) = &mut self.attempt {
-            points.push(started);
-            match phase {
-                Phase::Running { since, .. } => points.push(since),
-                Phase::Verifying { until } => points.push(until),
-                Phase::Intended => {}
-            }
+        match self.attempt.as_mut().map(|attempt| &mut attempt.phase) {
+            Some(Phase::Running { since, .. }) => points.push(since),
+            Some(Phase::Verifying { until }) => points.push(until),
+            Some(Phase::Intended) | None => {}
         }
         for point in points {
             *point = point.shifted(ms);
@@ -249,8 +246,6 @@ pub struct Attempt {
     pub number: u32,
     /// The rung it stands on, counted from 0.
     pub rung: usize,
-    /// When it began.
-    pub started: Timestamp,
     /// The incident it belongs to.
     pub incident: String,
     /// The failures that led to it.
@@ -322,4 +317,16 @@ pub struct Waiting {
     pub why: Why,
     /// When that rule will allow it, where that is known.
     pub until: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_ids_are_kept_and_no_more() {
+        let mut ids = IncidentIds::default();
+        let given: Vec<String> = (10..70).map(|day| ids.name(&format!("{day}-0313"))).collect();
+        assert_eq!(ids.0, &given[10..]);
+    }
 }

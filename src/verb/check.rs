@@ -88,7 +88,7 @@ pub(super) fn in_words(look: &Look) -> String {
     let detail = escaped(look.verdict.detail());
     match &look.verdict {
         Verdict::Healthy { .. } => format!("{detail} in {}", Latency(look.latency)),
-        Verdict::Unhealthy { class, .. } => format!("{class}: {detail}"),
+        Verdict::Unhealthy { class, .. } => class.with(&detail),
         Verdict::Unknown { .. } => format!("unknown: {detail}"),
     }
 }

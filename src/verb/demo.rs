@@ -220,7 +220,17 @@ pub(super) fn backend(folder: &Path) -> Code {
 
 fn serve(folder: &Path) -> io::Result<()> {
     let port = fs::read_to_string(folder.join(PORT)).ok().and_then(|port| port.trim().parse().ok()).unwrap_or(0);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let mut bound = bind();
+    // The one that was killed a moment ago may not have let go of the port yet.
+    hung::wait(PATIENCE, || {
+        let is_taken = bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+        if is_taken {
+            bound = bind();
+        }
+        !is_taken
+    });
+    let listener = bound?;
     listener.set_nonblocking(true)?;
     fs::write(folder.join(PID), std::process::id().to_string())?;
     fs::write(folder.join(PORT), listener.local_addr()?.port().to_string())?;

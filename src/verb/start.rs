@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::store::lock::{Holder, Mode, read_holder, stopped_by_hand};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
-use crate::time::{Span, Wall};
+use crate::time::{Wall, rough};
 
 use super::run::{NOTHING_STARTED, READY, TAKEN};
 use super::{Code, check, complain, forget_complaint, hung, load, load_for_cron, say};
@@ -121,7 +121,7 @@ fn mail(config: &Config, pid: u32, hung: Option<u32>, before: Option<Wall>) -> S
         (None, None) => return format!("The watchdog was not running yet. It is now (pid {pid}).{}", answers(config)),
     };
     let last = before.map_or_else(String::new, |at| {
-        let ago = Span(wall.since(at));
+        let ago = rough(wall.since(at));
         let rebooted = match at < booted {
             true => format!("the machine was rebooted at {}", zone.time_of_day(booted)),
             false => "the machine was not rebooted".into(),

@@ -12,7 +12,7 @@ use crate::store::lock::{Holder, Mode};
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
-use crate::time::{Latency, Span, Timestamp, Wall, Zone};
+use crate::time::{Latency, Timestamp, Wall, Zone, rough};
 use crate::view::story::reason;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -138,7 +138,7 @@ impl Status {
     }
 
     fn about_us(&self) -> String {
-        let seen = self.last_seen().map(|at| Span(self.wall.since(at)));
+        let seen = self.last_seen().map(|at| rough(self.wall.since(at)));
         let us = format!("watchdog {}", env!("CARGO_PKG_VERSION"));
         let repairs = self.could_repair();
         match (&self.holder, seen) {
@@ -151,6 +151,9 @@ impl Status {
             (_, Some(seen)) if self.is_current() && self.saved.mode == Some(Mode::Once) => {
                 format!("{us} comes by cron, last {seen} ago{repairs}")
             }
+            (_, Some(seen)) if self.saved.stopped => {
+                format!("NOBODY IS WATCHING: the watchdog was stopped {seen} ago (watchdog start starts it again)")
+            }
             (_, Some(seen)) => {
                 format!("NOBODY IS WATCHING: the last sign of life is {seen} old; what stands above too")
             }
@@ -162,7 +165,7 @@ impl Status {
         let Some(checked) = self.saved.checked else { return String::new() };
         let cannot = self.targets().iter().any(|target| target.state.cannot_be_repaired());
         let answer = if cannot { "NO" } else { "yes" };
-        format!(" · could repair: {answer}, checked {} ago", Span(self.wall.since(checked)))
+        format!(" · could repair: {answer}, checked {} ago", rough(self.wall.since(checked)))
     }
 
     fn places(&self) -> Option<String> {
@@ -304,8 +307,8 @@ impl<'a> Target<'a> {
         let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
         let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {
             0 => String::new(),
-            1 => "restarted once without success; ".into(),
-            times => format!("restarted {times} times without success; "),
+            1 => "restarted once, without success so far; ".into(),
+            times => format!("restarted {times} times, without success so far; "),
         };
         let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
         match state.condition {
@@ -313,7 +316,10 @@ impl<'a> Target<'a> {
             Condition::Failing if state.failures() > 0 => {
                 Some(format!("{} of {} bad in a row", state.failures(), self.shown.threshold))
             }
-            Condition::Recovering => Some(format!("{tried}counting anew{dry}")),
+            Condition::Recovering => {
+                let since = format!("{} of {} bad since then", state.failures(), self.shown.threshold);
+                Some(format!("{tried}{since}{dry}"))
+            }
             Condition::Down if !self.shown.repairs => Some("no restart command: it is only watched".into()),
             Condition::Down => Some(match state.waiting {
                 Some(waiting) => {
@@ -325,15 +331,6 @@ impl<'a> Target<'a> {
             Condition::Starting | Condition::Healthy | Condition::Failing => None,
         }
     }
-}
-
-/// A span without what nobody wants to know of a long one.
-fn rough(span: Duration) -> Span {
-    Span(match span.as_secs() {
-        0..60 => Duration::from_secs(span.as_secs()).max(Duration::from_secs(1)),
-        60..3_600 => Duration::from_secs(span.as_secs() / 60 * 60),
-        seconds => Duration::from_secs(seconds),
-    })
 }
 
 fn seen(look: &LastLook) -> String {

@@ -20,8 +20,8 @@ pub struct Telling<'a> {
     pub said: Option<&'a str>,
     /// What it depends on.
     pub depends_on: &'a [String],
-    /// How often it is looked at.
-    pub interval: Duration,
+    /// How often it is looked at; `None`: whenever cron makes a tick.
+    pub interval: Option<Duration>,
     /// Makes wall time of a point on the boot clock.
     pub now: (Timestamp, Wall),
     /// The local time zone.
@@ -50,14 +50,14 @@ impl Telling<'_> {
     fn text(&self, record: &Record) -> (Level, String) {
         match record {
             Record::Failing { class, detail, threshold } => {
-                (Level::Warn, format!("failing, 1 of {threshold}: {class}; {detail}"))
+                (Level::Warn, format!("failing, 1 of {threshold}: {}", class.with(detail)))
             }
             Record::Down { failures, class, detail, incident, last_healthy } => {
                 let last = match last_healthy {
                     Some(at) => format!("Last healthy look {}", self.time_of_day(*at)),
                     None => "Never seen healthy".into(),
                 };
-                let bad = format!("{failures} of {failures}, the last: {class}; {detail}");
+                let bad = format!("{failures} of {failures}, the last: {}", class.with(detail));
                 (Level::Error, format!("down: {bad}. {last}. Incident {incident}"))
             }
             Record::Restart { attempt, spent, max, window, rung, .. } => {
@@ -110,7 +110,10 @@ impl Telling<'_> {
     }
 
     fn held_back(&self, why: Why, until: Option<Timestamp>) -> String {
-        let still = format!("Still looking every {}", Span(self.interval));
+        let still = match self.interval {
+            Some(interval) => format!("Still looking every {}", Span(interval)),
+            None => "Still looking at every tick".into(),
+        };
         let until = until.map_or_else(String::new, |at| format!(" until {}", self.time_of_day(at)));
         let reason = reason(why, self.depends_on);
         let end = if reason.ends_with('?') { "" } else { "." };
@@ -136,7 +139,8 @@ pub fn reason(why: Why, depends_on: &[String]) -> String {
 pub fn cure(attempts: u32, cured: bool) -> String {
     match (attempts, cured) {
         (0, _) => "It came back by itself".into(),
-        (_, true) => format!("Cured by restart {attempts}"),
+        (1, true) => "Cured by the restart".into(),
+        (_, true) => format!("Cured by the last of {attempts} restarts"),
         (1, false) => "It came back after the start period of restart 1, so that was probably not it".into(),
         (_, false) => {
             format!(

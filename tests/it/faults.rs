@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -57,7 +57,7 @@ pub(crate) struct Identity(pub(crate) &'static str, pub(crate) &'static str);
 /// What the server's threads share with whoever steers it.
 struct Shared {
     ways: Mutex<Ways>,
-    requests: Mutex<Vec<String>>,
+    requests: Mutex<Vec<(Instant, String)>>,
     end: AtomicBool,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -109,6 +109,11 @@ impl Server {
 
     /// Each first piece of what a client said, oldest first.
     pub(crate) fn requests(&self) -> Vec<String> {
+        self.arrivals().into_iter().map(|(_, request)| request).collect()
+    }
+
+    /// The same with the moments at which they had arrived.
+    pub(crate) fn arrivals(&self) -> Vec<(Instant, String)> {
         self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -233,7 +238,7 @@ impl Shared {
             }
         }
         let text = String::from_utf8_lossy(&request).into_owned();
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), text));
         Ok(())
     }
 

@@ -54,8 +54,14 @@ impl Place {
 
     /// The program with these words, in the folder, with the environment of a shell on a host and HOME in the folder.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watchdog"));
-        command.args(words).current_dir(self.folder.path()).env_clear();
+        self.command_through(&[], words)
+    }
+
+    /// The same, started by another program that takes a command as its last arguments.
+    pub(crate) fn command_through(&self, starter: &[&str], words: &[&str]) -> Command {
+        let line = [starter, &[env!("CARGO_BIN_EXE_watchdog")], words].concat();
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
         command.stdin(Stdio::null());
         command

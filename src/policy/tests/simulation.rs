@@ -50,9 +50,9 @@ fn random_world(seed: u64) -> World {
     let limits = |(index, name): (usize, &String)| (name.clone(), random_limits(&mut rng, &names, index, slowest_ms));
     let limits: BTreeMap<String, Limits> = names.iter().enumerate().map(limits).collect();
     let rough = Roughness {
-        disturbed: seed % 4 != 0,
-        disk_fails: seed % 4 == 1 && seed % 3 == 0,
-        rungs_missing: seed % 5 == 0,
+        disturbed: !seed.is_multiple_of(4),
+        disk_fails: seed % 4 == 1 && seed.is_multiple_of(3),
+        rungs_missing: seed.is_multiple_of(5),
         ticks: seed % 4 == 2,
     };
     World::new(seed, rough, limits)
@@ -63,7 +63,7 @@ const MS_AN_HOUR: i64 = 3_600_000;
 /// Virtual milliseconds lived through, commands run, cures.
 fn live(seed: u64, steps: u64) -> (i64, u64, u64) {
     let mut world = random_world(seed);
-    world.oracle.timely = seed % 4 == 0;
+    world.oracle.timely = seed.is_multiple_of(4);
     let began = world.now;
     while world.steps < steps {
         world.go_on();

@@ -1,0 +1,138 @@
+//! Rules 1, 2 and 6: what counts, what ends a count, and what a target is called meanwhile.
+
+use super::{begin, check, check_conditions};
+use crate::outcome::{Class, Ending};
+use crate::policy::{Condition, Record};
+use crate::time::Timestamp;
+use std::time::Duration;
+
+#[test]
+fn a_healthy_verdict_ends_streak_and_incident() {
+    check("", "F F S F F F", "failing@0 -@30 -@60 failing@90 -@120 down+restart#1@150");
+    check("rungs=0", "S F*3 F S F", "- failing+down - up failing");
+    check("rungs=0", "S F*3 S F*3 S", "- failing+down up failing+down up");
+    check("rungs=0", "S F*2 S F*2 S F*2", "- failing - failing - failing");
+}
+
+#[test]
+fn a_target_is_down_at_the_threshold_once_per_incident() {
+    check("failure_threshold=1", "S F", "- failing+down+restart#1@30");
+    check("failure_threshold=5", "S F*4 F", "- failing down+restart#1@150");
+    check("rungs=0", "S F F F F*100 S", "- failing - down - up");
+    check("", "S F*3 ok +30 F F F", "- failing+down+restart#1@90 - -@120 -@150 restart#2@180 -@210");
+}
+
+#[test]
+fn failures_do_not_count_while_a_command_runs() {
+    let bare = "start_period=0";
+    check(bare, "S F*3 F F F ok F F F", "- failing+down+restart#1@90 - - -@180 - -@180 -@210 restart#2@240");
+    check(
+        "rungs=2 start_period=0",
+        "S F*3 fail F*5 F F F ok F F F",
+        "- failing+down+restart#1.1@90 - - restart#1.2@95 - - - - - restart#2.2@210",
+    );
+}
+
+#[test]
+fn unknown_changes_no_counter_and_never_leads_to_a_restart() {
+    check("", "S F U F U U F", "- failing - - - - down+restart#1");
+    check("", "S U*20", "- -");
+    check("rungs=0", "S F*3 U*5 F S", "- failing+down - - up");
+    // The attempt is due, but the last verdict is not a failure: the next one that is one decides.
+    let script = "S F*3 ok +29 F F F U +1 U F";
+    check(
+        "cooldown=2m",
+        script,
+        "- failing+down+restart#1@90 - - -@120 -@150 held:cooldown..210@180 -@210 -@211 -@240 restart#2@270",
+    );
+}
+
+#[test]
+fn only_a_healthy_verdict_proves_a_repair() {
+    check("", "S F*3 ok F*5 S", "- failing+down+restart#1@90 - - cured#1@95");
+    check("", "S F*3 fail F*5 S", "- failing+down+restart#1@90 - - cured#1@95");
+    check("", "S F*3 ok +28 S", "- failing+down+restart#1 - - cured#1@119");
+    check("", "S F*3 ok +29 S", "- failing+down+restart#1 - - up#1@120");
+    // Healthy while its command still runs: cured all the same.
+    check("", "S F*3 S ok S", "- failing+down+restart#1 cured#1 - -");
+}
+
+#[test]
+fn a_target_has_one_word_for_its_condition() {
+    check_conditions("", "U U S U F U F F", "starting starting healthy healthy failing failing failing down");
+    check_conditions("", "F S F S", "failing healthy failing healthy");
+    check_conditions("", "S F*3 F ok F S", "healthy down down recovering recovering healthy");
+    // After an attempt it recovers until the threshold is reached again, and is down from then on.
+    check_conditions(
+        "",
+        "S F*3 ok +30 F F ok F",
+        "healthy down recovering recovering recovering down recovering recovering",
+    );
+    check_conditions("max_restarts=1", "S F*3 ok +5m stall/1h F*2 F", "healthy down recovering down down down down");
+    check_conditions("rungs=0", "S F*3 stall/1h F S", "healthy down down down healthy");
+    check_conditions("dry_run=yes", "S F*3 F S", "healthy down down healthy");
+    check_conditions("", "S pause F*3 resume F S", "healthy paused paused down down healthy");
+    check_conditions("", "S pause F resume F +1m S", "healthy paused paused starting starting failing healthy");
+    check_conditions("", "S F stall/1h U", "healthy failing failing failing");
+    check_conditions("", "S pause U resume U", "healthy paused paused healthy healthy");
+    check_conditions("", "reboot/10 daemon F F S", "starting starting starting starting healthy");
+}
+
+#[test]
+fn healthy_starting_and_paused_are_no_trouble() {
+    let trouble = [Condition::Failing, Condition::Down, Condition::Recovering];
+    let peace = [Condition::Healthy, Condition::Starting, Condition::Paused];
+    assert!(trouble.iter().all(|condition| condition.is_trouble()));
+    assert!(!peace.iter().any(|condition| condition.is_trouble()));
+}
+
+#[test]
+fn a_record_says_all_that_is_told_of_it() {
+    let mut stage = begin("rungs=2", "");
+    "S F F:reset F:refused fail F S pause/1h".split(' ').for_each(|token| _ = stage.play(token));
+    let boot_clock = |s: i64| Timestamp::from_ms((10 * 86_400 + s) * 1000);
+    let (incident, detail, secs) = ("1122-0313".to_string(), "no byte".to_string(), Duration::from_secs);
+    let expected = [
+        Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3 },
+        Record::Down {
+            failures: 3,
+            class: Class::Refused,
+            detail,
+            incident: incident.clone(),
+            last_healthy: Some(boot_clock(0)),
+        },
+        Record::Restart { attempt: 1, rung: 0, incident: incident.clone(), spent: 1, max: 10, window: secs(3_600) },
+        Record::RestartDone {
+            attempt: 1,
+            rung: 0,
+            ending: Ending::Exited(3),
+            took: secs(2),
+            incident: incident.clone(),
+            start_period: secs(30),
+        },
+        // Down from the first failure, at 30 s, to the healthy look at 91 s.
+        Record::Up {
+            incident,
+            down: secs(61),
+            attempts: 1,
+            cured: true,
+            detail: "200".into(),
+            latency: Duration::from_millis(2),
+        },
+        Record::Paused { until: boot_clock(91 + 3_600) },
+    ];
+    assert_eq!(stage.records, expected);
+}
+
+#[test]
+fn no_two_incidents_have_the_same_name() {
+    let mut stage = begin("rungs=0", "");
+    // One is on disk that the state knows nothing of.
+    stage.policy.as_mut().expect("it begins as a daemon").remember_incident("1122-0313-2".into());
+    "S F*3 S F*3 S crash daemon F*3".split(' ').for_each(|token| _ = stage.play(token));
+    let names = stage.records.iter().filter_map(|record| match record {
+        Record::Down { incident, .. } => Some(incident.as_str()),
+        _ => None,
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["1122-0313", "1122-0313-3", "1122-0313-4"]);
+}

@@ -1,0 +1,83 @@
+//! Rule 9: the watchdog itself was not there. And what a reboot ends (rule 10).
+
+use super::{check, check_looks};
+
+#[test]
+fn a_late_wake_up_sets_all_streaks_to_0() {
+    // A gap is later than 2 × 30 s + 10 s after the look was due.
+    check("", "S F*2 stall/100 F", "- failing - down+restart#1");
+    check("", "S F*2 stall/100.001 F*3", "- failing stalled..70.001 failing+down+restart#1");
+    // 3 s at the least.
+    check("interval=500ms timeout=500ms", "S F*2 stall/3.5 F", "- failing@1 - down+restart#1");
+    check("interval=500ms timeout=500ms", "S F*2 stall/3.6 F*3", "- failing@1 stalled..3.1 failing+down+restart#1");
+    // One event, whichever was late, for all.
+    check(
+        "|b interval=5m",
+        "S b.S b.F*2 F*2 stall/2m F*3 b.F",
+        "- - b.failing failing stalled..90@750 failing+down+restart#1@810 b.failing",
+    );
+    check(
+        "",
+        "S F*3 ok +30 F stall/10m F F F",
+        "- failing+down+restart#1@90 - -@120 -@150 stalled..570 - - restart#2@810",
+    );
+    // The schedule is kept.
+    check_looks("", "S stall/134 S S", "a@0 a@134 a@150");
+}
+
+#[test]
+fn a_look_that_a_gap_lies_in_says_nothing() {
+    check("failure_threshold=1", "S hang stall/81 F F", "- - stalled..71 -@111 failing+down+restart#1@120");
+    check("failure_threshold=1", "S hang stall/80 F F", "- - - - failing+down+restart#1@120");
+    check("failure_threshold=1", "S F*3 hang stall/2m S S", "- failing+down+restart#1@90 - stalled..110@240 - cured#1");
+}
+
+#[test]
+fn a_look_that_took_over_twice_its_deadline_is_unknown() {
+    check("failure_threshold=1", "S F/20", "- failing+down+restart#1");
+    check("failure_threshold=1", "S F/20.001 F", "- - failing+down+restart#1");
+    check("failure_threshold=1", "S F S/20.001 S", "- failing+down+restart#1 - cured#1");
+}
+
+#[test]
+fn a_gap_is_no_time_of_health_nor_one_to_verify_in() {
+    check(
+        "rungs=2",
+        "S F*3 fail stall/1h F*5 F",
+        "- failing+down+restart#1.1@90 - stalled..3590@3690 -@3694 restart#1.2@3695",
+    );
+    check("rungs=2", "S F*3 fail stall/1h S S", "- failing+down+restart#1.1@90 - stalled..3590@3690 - cured#1@3691");
+    let stable = "stable_after=5m cooldown=0 rungs=2";
+    check(
+        stable,
+        "S F*3 ok S stall/10m S F*3",
+        "- failing+down+restart#1.1@90 - cured#1 stalled..570 - failing+down+restart#2.2@780",
+    );
+}
+
+#[test]
+fn in_ticks_and_new_daemons_an_old_streak_is_0() {
+    check("", "S F*2 stop +30m daemon F", "- failing end - - down+restart#1");
+    check("", "S F*2 stop +1801 daemon F*3", "- failing end - - failing+down+restart#1");
+    check("", "tick S tick F tick F +30m tick F ok", "- end - failing+end - end - - down+restart#1 -");
+    check("", "tick S tick F tick F +1801 tick F", "- end - failing+end - end - - failing+end");
+    // What is a gap in a daemon is only a late look in a tick.
+    check("", "tick S tick hang stall/1h F", "- end - - - end");
+}
+
+#[test]
+fn a_reboot_ends_streak_cooldown_and_episode_but_not_the_window() {
+    check("", "S F*2 reboot/1m daemon F F F", "- failing - - failing - down+restart#1");
+    let long = "cooldown=30m max_cooldown=30m rungs=2 start_period=0";
+    check(long, "S F*3 ok reboot/1m daemon F*3", "- failing+down+restart#1.1@90 - - - restart#1.1@210");
+    check("max_restarts=1", "S F*3 ok reboot/1m daemon F*3", "- failing+down+restart#1@90 - - - held:limit..3690@210");
+    check(
+        "only_if=yes cooldown=5m",
+        "S F*3 no reboot/1m daemon F*3",
+        "- failing+down+ask@90 held:only_if..390 - - ask@210",
+    );
+    check("", "S F*3 ok F reboot/1m daemon F*3", "- failing+down+restart#1@90 - - - - restart#1@210");
+    check("", "S pause/1h reboot/1m daemon F*3", "- paused..3600 -@60 - failing+down+held:paused..3600");
+    // An attempt that it cut short ends with the new watchdog, and its cooldown begins there.
+    check("rungs=2", "S F*3 reboot/1m daemon F*30 F*3", "- failing+down+restart#1.1@90 - lost - restart#1.1@240");
+}

@@ -1,0 +1,116 @@
+//! How the tables are written: limits, spans, tokens and records as text.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::outcome::Class;
+use crate::policy::{Gate, Limits, Record};
+use crate::time::{Timestamp, millis};
+
+/// One token of a script, `target.verb:detail/span`, of which all but the verb may be missing.
+pub(super) struct Token<'a> {
+    pub(super) target: &'a str,
+    pub(super) verb: &'a str,
+    pub(super) detail: Option<&'a str>,
+    pub(super) span: Option<i64>,
+}
+
+impl<'a> Token<'a> {
+    pub(super) fn read(text: &'a str) -> Token<'a> {
+        let (text, span) = text.split_once('/').map_or((text, None), |(text, span)| (text, Some(ms(span))));
+        let (text, detail) = text.split_once(':').map_or((text, None), |(text, detail)| (text, Some(detail)));
+        let (target, verb) = text.split_once('.').unwrap_or(("a", text));
+        Token { target, verb, detail, span }
+    }
+}
+
+/// Milliseconds of `90`, which are seconds, or of `10m`, `1h`, `500ms`.
+#[track_caller]
+pub(super) fn ms(span: &str) -> i64 {
+    if let Ok(seconds) = span.parse::<f64>() {
+        return (seconds * 1000.0).round() as i64;
+    }
+    millis(humantime::parse_duration(span).unwrap_or_else(|error| panic!("`{span}`: {error}")))
+}
+
+/// The span of `text`, as a duration.
+#[track_caller]
+pub(super) fn span(text: &str) -> Duration {
+    Duration::from_millis(ms(text).try_into().expect("spans are positive"))
+}
+
+/// A point in time or a span as the tables show it: in seconds.
+pub(super) fn seconds(ms: i64) -> String {
+    if ms % 1000 == 0 { (ms / 1000).to_string() } else { (ms as f64 / 1000.0).to_string() }
+}
+
+/// The contract's defaults with what `text` changes of them: `rungs=2 cooldown=10s | b depends_on=a`.
+/// The first target is `a`.
+#[track_caller]
+pub(super) fn limits(text: &str) -> BTreeMap<String, Limits> {
+    let mut all = BTreeMap::new();
+    for part in text.split('|') {
+        let mut name = "a";
+        let mut limits = Limits::default();
+        for word in part.split_whitespace() {
+            match word.split_once('=') {
+                Some((key, value)) => set(&mut limits, key, value),
+                None => name = word,
+            }
+        }
+        all.insert(name.to_string(), limits);
+    }
+    all
+}
+
+/// Changes one limit, under its name in the configuration where it has one.
+#[track_caller]
+pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
+    let number = || value.parse::<u32>().expect("a number");
+    let words = || value.split(',').filter(|word| !word.is_empty());
+    match key {
+        "interval" => {
+            if !limits.retry_in_tick {
+                limits.retry_interval = span(value);
+            }
+            limits.interval = span(value);
+        }
+        "retry_interval" => (limits.retry_interval, limits.retry_in_tick) = (span(value), true),
+        "timeout" => limits.timeout = span(value),
+        "failure_threshold" => limits.failure_threshold = number(),
+        "start_period" => limits.start_period = span(value),
+        "rungs" => limits.rungs = value.parse().expect("a number"),
+        "cooldown" => limits.cooldown = span(value),
+        "max_cooldown" => limits.max_cooldown = span(value),
+        "stable_after" => limits.stable_after = span(value),
+        "max_restarts" => limits.max_restarts = number(),
+        "restart_window" => limits.restart_window = span(value),
+        "restart_on" => limits.restart_on = words().map(|word| word.parse::<Class>().expect("a class")).collect(),
+        "depends_on" => limits.depends_on = words().map(str::to_string).collect(),
+        "only_if" => limits.gates = if value == "yes" { vec![Gate::OnlyIf] } else { Vec::new() },
+        "gates" => limits.gates = vec![Gate::OnlyIf; value.parse().expect("a number")],
+        "dry_run" => limits.dry_run = value == "yes",
+        "probe" => limits.probe_id = number().into(),
+        _ => panic!("no limit is called `{key}`"),
+    }
+}
+
+/// A record as the tables show it.
+pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> String {
+    match record {
+        Record::Failing { .. } => "failing".into(),
+        Record::Down { .. } => "down".into(),
+        Record::Restart { attempt, .. } => format!("restart#{attempt}"),
+        Record::RestartDone { ending, .. } => ending.as_str().into(),
+        Record::WouldRestart { attempt, .. } => format!("would#{attempt}"),
+        Record::HeldBack { why, until: None, .. } => format!("held:{}", why.as_str()),
+        Record::HeldBack { why, until: Some(until), .. } => format!("held:{}..{}", why.as_str(), shown(*until)),
+        Record::Up { cured: true, attempts, .. } => format!("cured#{attempts}"),
+        Record::Up { attempts: 0, .. } => "up".into(),
+        Record::Up { attempts, .. } => format!("up#{attempts}"),
+        Record::Warn { about, .. } => format!("warn:{}", about.as_str()),
+        Record::Paused { until } => format!("paused..{}", shown(*until)),
+        Record::Resumed { .. } => "resumed".into(),
+        Record::Stalled { gap } => format!("stalled..{}", gap.as_secs_f64()),
+    }
+}

@@ -1,0 +1,390 @@
+//! Plays a script: stands for the driver, the clock, the disk and the commands of one policy, a token at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::script::{self, Token, ms, seconds, set};
+use crate::outcome::{Class, Ending, Look, Verdict};
+use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State, TargetState};
+use crate::time::Timestamp;
+
+/// A script begins ten days after the machine's boot.
+const UP_BEFORE: i64 = 10 * 86_400_000;
+/// After more wake-ups than this, what is waited for will never be.
+const PATIENCE: usize = 50_000;
+
+/// What is in `state.json`.
+struct Saved {
+    state: String,
+    /// When the boot was that it was written in.
+    booted: i64,
+}
+
+/// The restart command that runs.
+struct Command {
+    target: String,
+    /// The watchdog knows its pid.
+    is_noted: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Stage {
+    limits: BTreeMap<String, Limits>,
+    /// The limits of targets that were taken out of the configuration.
+    removed: BTreeMap<String, Limits>,
+    pub(super) policy: Option<Policy>,
+    is_tick: bool,
+    is_stopping: bool,
+    /// In ms since the script began, as is `booted`.
+    pub(super) now: i64,
+    booted: i64,
+    saved: Option<Saved>,
+    is_corrupt: bool,
+    is_full: bool,
+    was_full: bool,
+    /// What looks find that no token answers.
+    weather: BTreeMap<String, Verdict>,
+    /// The looks that are being made.
+    asked: BTreeMap<String, u64>,
+    /// Those that wait for their token though time passes.
+    hanging: BTreeSet<String>,
+    command: Option<Command>,
+    /// The attempt and rung of a `restart` record whose command is to follow.
+    announced: Option<(u32, usize)>,
+    /// How the script lets a command end.
+    ending: Option<Ending>,
+    /// What was said since the token began.
+    said: Vec<String>,
+    /// Every look that was begun, as `a@0`.
+    pub(super) looks: Vec<String>,
+    /// Every record.
+    pub(super) records: Vec<Record>,
+}
+
+impl Stage {
+    pub(super) fn new(limits: BTreeMap<String, Limits>) -> Stage {
+        Stage { limits, booted: -UP_BEFORE, ..Stage::default() }
+    }
+
+    /// Plays one token, `token*n` n times; what came of it, joined by `+`.
+    pub(super) fn play(&mut self, token: &str) -> String {
+        let (token, times) = match token.split_once('*') {
+            Some((token, times)) => (token, times.parse().expect("a number of times")),
+            None => (token, 1),
+        };
+        self.said.clear();
+        for _ in 0..times {
+            match token.strip_prefix('+') {
+                Some(span) => self.pass(self.now + ms(span)),
+                None => self.act(&Token::read(token)),
+            }
+        }
+        if self.said.is_empty() { "-".into() } else { self.said.join("+") }
+    }
+
+    /// What is remembered of target `a`, by the watchdog or else by the disk.
+    pub(super) fn target(&self) -> TargetState {
+        match &self.policy {
+            Some(policy) => policy.target("a").cloned().unwrap_or_default(),
+            None => self.load().targets.remove("a").unwrap_or_default(),
+        }
+    }
+
+    /// A point in time as the tables show it.
+    pub(super) fn shown(&self, at: Timestamp) -> String {
+        seconds(self.in_script(at))
+    }
+
+    fn act(&mut self, token: &Token<'_>) {
+        if !matches!(token.verb, "missing" | "crash!") {
+            self.note_command();
+        }
+        let target = token.target.to_string();
+        let span = |default| token.span.unwrap_or_else(|| ms(default));
+        match token.verb {
+            "S" => self.look(token, Verdict::Healthy { detail: "200".into() }),
+            "U" => self.look(token, Verdict::Unknown { detail: "no descriptors".into() }),
+            "F" => {
+                let class: Class = token.detail.unwrap_or("timeout").parse().expect("a class");
+                self.look(token, Verdict::Unhealthy { class, detail: "no byte".into() });
+            }
+            "hang" => {
+                self.await_look(&target);
+                self.hanging.insert(target);
+            }
+            "yes" | "no" => {
+                let yes = token.verb == "yes";
+                self.deliver(Event::Answered { target, gate: Gate::OnlyIf, yes });
+            }
+            "pause" => {
+                let until = Timestamp::from_ms(self.clock().as_ms() + span("30m"));
+                self.deliver(Event::Paused { targets: vec![target], until });
+            }
+            "resume" | "resume!" => {
+                let clear_waits = token.verb == "resume!";
+                self.deliver(Event::Resumed { targets: vec![target], clear_waits });
+            }
+            "gone" | "there" => {
+                let missing = (token.verb == "gone").then(|| "no such file".into());
+                self.deliver(Event::Executables { target, missing });
+            }
+            "daemon" => self.start(Mode::Daemon),
+            "tick" => self.start(Mode::Tick),
+            "stop" => {
+                self.is_stopping = true;
+                self.deliver(Event::Stopping);
+            }
+            "crash" | "crash!" => self.end(),
+            "reboot" => self.reboot(span("10m")),
+            "corrupt" => self.is_corrupt = true,
+            "full" => self.is_full = true,
+            "room" => self.is_full = false,
+            "stall" => {
+                self.now += span("1m");
+                self.deliver(Event::Wake);
+            }
+            "reload" | "remove" | "add" => self.reload(token),
+            _ => self.end_command(token),
+        }
+    }
+
+    fn start(&mut self, mode: Mode) {
+        if self.policy.is_some() {
+            self.save();
+            self.end();
+        }
+        self.is_tick = mode == Mode::Tick;
+        self.is_stopping = false;
+        self.was_full = false;
+        let lost = std::mem::take(&mut self.is_corrupt);
+        let state = if lost { State::default() } else { self.load() };
+        let (policy, actions) = Policy::new(mode, self.limits.clone(), state, lost, self.clock());
+        self.policy = Some(policy);
+        self.carry_out(actions);
+    }
+
+    /// The watchdog is gone; a command goes on.
+    fn end(&mut self) {
+        self.policy = None;
+        self.asked.clear();
+        self.hanging.clear();
+    }
+
+    /// The machine boots, and is up for `up` when the script goes on.
+    fn reboot(&mut self, up: i64) {
+        self.end();
+        self.command = None;
+        self.booted = self.now;
+        self.now += up;
+    }
+
+    fn reload(&mut self, token: &Token<'_>) {
+        match token.verb {
+            "remove" => self.removed.extend(self.limits.remove_entry(token.target)),
+            "add" => self.limits.extend(self.removed.remove_entry(token.target)),
+            _ => {
+                let limits = self.limits.get_mut(token.target).expect("a target of the configuration");
+                let changes = token.detail.into_iter().flat_map(|detail| detail.split(';'));
+                changes.filter_map(|change| change.split_once('=')).for_each(|(key, value)| set(limits, key, value));
+            }
+        }
+        if self.policy.is_some() {
+            self.deliver(Event::Reloaded { limits: self.limits.clone() });
+        }
+    }
+
+    /// Answers the next look at a target, `span` after it began, and lets later ones find the same.
+    fn look(&mut self, token: &Token<'_>, verdict: Verdict) {
+        let target = token.target.to_string();
+        self.await_look(&target);
+        if let Some(span) = token.span {
+            self.hanging.insert(target.clone());
+            self.pass(self.now + span);
+        }
+        self.hanging.remove(&target);
+        self.weather.insert(target.clone(), verdict);
+        self.answer(&target);
+    }
+
+    fn answer(&mut self, target: &str) {
+        let Some(number) = self.asked.remove(target) else { return };
+        let healthy = || Verdict::Healthy { detail: "200".into() };
+        let verdict = self.weather.get(target).cloned().unwrap_or_else(healthy);
+        let look = Look { verdict, latency: Duration::from_millis(2) };
+        self.deliver(Event::Looked { target: target.to_string(), number, look, stamp: "1122-0313".into() });
+    }
+
+    /// Answers the looks that wait for no token, except the one at `target`.
+    fn answer_others(&mut self, target: &str) {
+        let hanging = self.hanging.clone();
+        let others = |name: &&String| *name != target && !hanging.contains(*name);
+        while let Some(name) = self.asked.keys().find(others).cloned() {
+            self.answer(&name);
+        }
+    }
+
+    fn await_look(&mut self, target: &str) {
+        for _ in 0..PATIENCE {
+            if self.asked.contains_key(target) {
+                return;
+            }
+            self.answer_others(target);
+            let wake = self.policy.as_ref().and_then(Policy::next_wake);
+            self.wake(wake.unwrap_or_else(|| panic!("no look at {target} is planned")));
+        }
+        panic!("{target} is not looked at any more");
+    }
+
+    /// Lets time pass; looks find what the last ones found.
+    fn pass(&mut self, until: i64) {
+        self.note_command();
+        for _ in 0..PATIENCE {
+            self.answer_others("");
+            match self.policy.as_ref().and_then(Policy::next_wake) {
+                Some(wake) if self.in_script(wake) <= until => self.wake(wake),
+                Some(_) | None => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
+        panic!("the watchdog does not come to rest");
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.now = self.now.max(self.in_script(at));
+        self.deliver(Event::Wake);
+        let now = self.clock();
+        if let Some(policy) = &mut self.policy {
+            assert_eq!(policy.step(Event::Wake, now), [], "a wake-up too many is a no-op");
+        }
+    }
+
+    fn deliver(&mut self, event: Event) {
+        let now = self.clock();
+        let policy = self.policy.as_mut().expect("a watchdog is at work");
+        let actions = policy.step(event, now);
+        self.carry_out(actions);
+    }
+
+    /// Saves first, then acts. A tick that has nothing more to do ends, as does who is told to stop.
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let wants_answer = actions.contains(&Action::Save);
+        if wants_answer || actions.iter().any(|action| matches!(action, Action::Record { .. })) {
+            self.save();
+        }
+        for action in actions {
+            self.carry_out_one(action);
+        }
+        if wants_answer || self.is_full != self.was_full {
+            self.was_full = self.is_full;
+            self.deliver(Event::Saved { ok: !self.is_full });
+        }
+        let Some(policy) = &self.policy else { return };
+        if (self.is_tick && policy.is_idle()) || (self.is_stopping && !policy.is_repairing()) {
+            self.save();
+            self.end();
+            self.said.push("end".into());
+        }
+    }
+
+    fn carry_out_one(&mut self, action: Action) {
+        match action {
+            Action::Save => {}
+            Action::Record { target, record } => {
+                self.show(target.as_deref().unwrap_or("a"), &record);
+                self.records.push(record);
+            }
+            Action::Look { target, number } => {
+                self.looks.push(format!("{target}@{}", seconds(self.now)));
+                if let Some(old) = self.asked.insert(target.clone(), number) {
+                    // Only another probe may be asked meanwhile, and the old one's answer is of no use.
+                    let probe = self.limits.get(&target).map(|limits| limits.probe_id);
+                    assert!(probe > Some(0), "a second look while one is made");
+                    let look = Look { verdict: Verdict::Healthy { detail: "200".into() }, latency: Duration::ZERO };
+                    self.deliver(Event::Looked { target, number: old, look, stamp: String::new() });
+                }
+            }
+            Action::Ask { target, gate: Gate::OnlyIf } => self.say(&target, "ask"),
+            Action::Run { target, attempt, rung, .. } => {
+                assert_eq!(self.announced.take(), Some((attempt, rung)), "`restart` comes before its command");
+                let ladder = self.limits.get(&target).map_or(1, |limits| limits.rungs);
+                let rung = if ladder > 1 { format!(".{}", rung + 1) } else { String::new() };
+                self.say(&target, &format!("restart#{attempt}{rung}"));
+                let before = self.command.replace(Command { target, is_noted: false });
+                assert!(before.is_none(), "one command at a time");
+            }
+            Action::Adopt { target, .. } => self.say(&target, "adopt"),
+        }
+    }
+
+    fn show(&mut self, target: &str, record: &Record) {
+        match record {
+            Record::Restart { attempt, rung, .. } => self.announced = Some((*attempt, *rung)),
+            Record::RestartDone { ending, .. } if self.ending.as_ref() == Some(ending) => self.ending = None,
+            _ => {
+                let text = script::told(record, |at| self.shown(at));
+                self.say(target, &text);
+            }
+        }
+    }
+
+    fn say(&mut self, target: &str, text: &str) {
+        self.said.push(if target == "a" { text.to_string() } else { format!("{target}.{text}") });
+    }
+
+    /// The watchdog learns the pid of the command that it has started.
+    fn note_command(&mut self) {
+        if let Some(Command { target, is_noted: is_noted @ false }) = &mut self.command
+            && self.policy.is_some()
+        {
+            *is_noted = true;
+            let target = target.clone();
+            self.deliver(Event::Spawned { target, process: (4821, 7) });
+        }
+    }
+
+    fn end_command(&mut self, token: &Token<'_>) {
+        let ending = match token.verb {
+            "ok" => Ending::Exited(0),
+            "fail" => Ending::Exited(3),
+            "killed" => Ending::Killed(9),
+            "late" => Ending::TimedOut,
+            "missing" | "127" => Ending::NotStarted("no such file".into()),
+            "lost" => Ending::Lost,
+            _ => panic!("no token is called `{}`", token.verb),
+        };
+        let target = self.command.take().expect("a command runs").target;
+        self.ending = Some(ending.clone());
+        self.deliver(Event::Ended { target, ending, took: Duration::from_secs(2) });
+        assert_eq!(self.ending, None, "the end of a command is told");
+    }
+
+    fn save(&mut self) {
+        if let Some(policy) = &self.policy
+            && !self.is_full
+        {
+            let state = serde_json::to_string(&policy.state()).expect("the state is plain data");
+            self.saved = Some(Saved { state, booted: self.booted });
+        }
+    }
+
+    /// The store's part: what was written in another boot is moved to this one's clock.
+    fn load(&self) -> State {
+        let Some(saved) = &self.saved else { return State::default() };
+        let mut state: State = serde_json::from_str(&saved.state).expect("what was written can be read");
+        if saved.booted != self.booted {
+            state.shift(saved.booted - self.booted);
+            state.reboot();
+        }
+        state
+    }
+
+    fn clock(&self) -> Timestamp {
+        Timestamp::from_ms(self.now - self.booted)
+    }
+
+    fn in_script(&self, at: Timestamp) -> i64 {
+        at.as_ms() + self.booted
+    }
+}

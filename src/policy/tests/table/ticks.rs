@@ -1,0 +1,100 @@
+//! Section 6: ticks of cron.
+
+use super::check;
+
+#[test]
+fn a_tick_looks_once_whatever_the_interval() {
+    let script = "tick S +5m tick F +5m tick F +5m tick F ok F S";
+    check("", script, "- end@0 - - failing+end@300 - - end@600 - - down+restart#1@900 - - cured#1+end@901");
+    check(
+        "interval=1d",
+        "tick S +1m tick F +1m tick F +1m tick F",
+        "- end - - failing+end - - end - - down+restart#1@180",
+    );
+    check("|b", "tick S b.S", "- - end");
+    check("", "tick U", "- end");
+    check("", "tick S/9", "- end@9");
+}
+
+#[test]
+fn with_retry_interval_one_tick_decides() {
+    let retry = "interval=5m retry_interval=10s";
+    check(retry, "tick S +5m tick F F F ok S", "- end - - failing@300 - down+restart#1@320 - cured#1+end");
+    check(retry, "tick S +5m tick F F S", "- end - - failing@300 - end@320");
+    // Our own trouble ends it, so that a tick never lasts.
+    check(retry, "tick S tick F U +5m tick F F", "- end - failing@0 end@10 - - -@310 down+restart#1@320");
+    check(retry, "tick S tick F tick U", "- end - failing - end");
+}
+
+#[test]
+fn a_tick_makes_one_attempt_and_stays_for_its_start_period() {
+    let quick = "failure_threshold=1 cooldown=0";
+    check(quick, "tick S tick F ok F*30 +1", "- end - failing+down+restart#1 - -@29 end@30");
+    check(
+        "failure_threshold=1 cooldown=0 retry_interval=5",
+        "tick S tick F ok F*30 +1",
+        "- end - failing+down+restart#1 - -@29 end@30",
+    );
+    check(
+        "failure_threshold=1 cooldown=0 rungs=2",
+        "tick S tick F fail +5 ok +30",
+        "- end - failing+down+restart#1.1@0 - restart#1.2@5 - end",
+    );
+    let both = "failure_threshold=1 cooldown=0 | b failure_threshold=1";
+    check(
+        both,
+        "tick S b.S tick F b.F ok b.ok S b.S",
+        "- - end - failing+down+restart#1 b.failing+b.down+b.held:busy b.restart#1 - cured#1 b.cured#1+end",
+    );
+    check(
+        "failure_threshold=1",
+        "tick S tick F ok +30 tick F +30 tick F",
+        "- end - failing+down+restart#1 - end@30 - held:cooldown..60+end - - restart#2@60",
+    );
+    check(
+        "failure_threshold=1 dry_run=yes",
+        "tick S tick F +30 tick F",
+        "- end - failing+down+would#1@0 end - held:cooldown..60+end",
+    );
+    // Also for another beginning, and then looks once more.
+    check("", "reboot/10 tick F*20 F", "- - -@29 failing+end@30");
+    check("", "tick pause/5 S +10 tick F*30 F", "- paused..5 end - resumed@10 - failing+end");
+}
+
+#[test]
+fn a_tick_waits_for_what_it_asked() {
+    let gated = "failure_threshold=1 only_if=yes";
+    check(gated, "tick S tick F +5 yes ok S", "- end - failing+down+ask - restart#1 - cured#1+end");
+    check(
+        gated,
+        "tick S tick F no +59 tick F +1 tick F no +2m tick F",
+        "- end - failing+down+ask@0 held:only_if..60+end - - end - ask@60 - end - - ask@180",
+    );
+}
+
+#[test]
+fn what_a_tick_has_not_seen_yet_is_not_told() {
+    // The dependency was in trouble a tick ago and is not now.
+    let dependent = "depends_on=b failure_threshold=2 | b rungs=0";
+    check(
+        dependent,
+        "tick S b.S tick F b.F tick F b.F tick F b.S",
+        "- - end - failing b.failing+end - down held:depends_on+end - - restart#1",
+    );
+    check(
+        dependent,
+        "tick S b.S tick F b.F tick F b.S ok S",
+        "- - end - failing b.failing+end - down restart#1@0 - cured#1+end",
+    );
+}
+
+#[test]
+fn ticks_and_daemons_take_over_from_one_another() {
+    check("", "S F daemon F tick F", "- failing - - - down+restart#1");
+    check("", "tick S tick F tick F daemon F", "- end - failing+end - end - down+restart#1");
+    check(
+        "",
+        "tick S tick F tick F tick F crash tick late F*30 F",
+        "- end - failing+end - end - down+restart#1 - adopt - -@29 end@30",
+    );
+}
