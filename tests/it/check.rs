@@ -57,7 +57,8 @@ fn what_would_happen_is_said_and_nothing_is_touched() {
         &[
             "is valid. 1 target.\n",
             &format!("app   GET http://127.0.0.1:{}/health?…   200 in ", server.port()),
-            "every 15 s, every 5 s after a bad one, gives up after 10 s; 3 bad in a row = down (found within 1 min 15 s)",
+            "every 15 s, every 5 s after a bad one, gives up after 10 s; 3 bad in a row = down",
+            "(found within 1 min 15 s)",
             "repairs   1  touch ran   (at most 1 min)",
             "          2  touch ran too   (at most 2 min)",
             "1 min apart, later up to 10 min; at most 3 in 1 h",
@@ -96,9 +97,9 @@ fn a_target_in_trouble_is_told_as_what_it_is() {
         1,
         &[
             "is valid. 3 targets.\n",
-            "status: status 503",
-            "/run/beat written within 2 min   stale: no such file",
-            "probe   run echo why >&2; exit 4   exit: exit 4: why",
+            "   status 503\n",
+            "/run/beat written within 2 min   stale; no such file",
+            "probe   run echo why >&2; exit 4   exit 4: why",
             "Not ready: 3 targets do not answer as wanted. Mend that or the configuration, and check again.\n",
         ],
     );

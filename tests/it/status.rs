@@ -24,9 +24,9 @@ fn kind(value: &Value) -> Value {
 }
 
 /// The contract's fields, in its order.
-const FIELDS: &str = "version at watchdog running pid mode last_seen targets name state since streak dry_run last_probe \
-                      at verdict latency_ms class detail attempt attempts_in_window waiting why until paused_until \
-                      incident uptime_24h uptime_30d";
+const FIELDS: &str = "version at watchdog running pid mode last_seen targets name state since streak dry_run \
+                      last_probe at verdict latency_ms class detail attempt attempts_in_window waiting why until \
+                      paused_until incident uptime_24h uptime_30d";
 
 #[track_caller]
 fn has_fields_in_order(text: &str) {
@@ -103,16 +103,16 @@ fn a_tick_answers_as_such() {
 
 #[test]
 fn people_are_told_each_trouble_with_its_reason() {
-    let place = Place::with(&format!(
-        "defaults: {{interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 1d, max_cooldown: 1d}}\n\
-         targets:\n  - {{name: fine, file: {{path: watchdog.yaml, max_age: 1d}}}}\n  \
-         - {{name: watched, file: {{path: a, max_age: 1d}}}}\n  \
-         - {{name: needy, file: {{path: b, max_age: 1d}}, restart: touch b, depends_on: [watched]}}\n  \
-         - {{name: vain, file: {{path: c, max_age: 1d}}, restart: echo in vain}}\n  \
-         - {{name: gated, file: {{path: d, max_age: 1d}}, restart: touch d, only_if: exit 1}}\n  \
-         - {{name: strange, command: no-such-program}}\n  \
-         - {{name: shadow, file: {{path: e, max_age: 1d}}, restart: touch e, dry_run: true}}\n"
-    ));
+    let place = Place::with(
+        "defaults: {interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 1d, max_cooldown: 1d}\n\
+         targets:\n  - {name: fine, file: {path: watchdog.yaml, max_age: 1d}}\n  \
+         - {name: watched, file: {path: a, max_age: 1d}}\n  \
+         - {name: needy, file: {path: b, max_age: 1d}, restart: touch b, depends_on: [watched]}\n  \
+         - {name: vain, file: {path: c, max_age: 1d}, restart: echo in vain}\n  \
+         - {name: gated, file: {path: d, max_age: 1d}, restart: touch d, only_if: exit 1}\n  \
+         - {name: strange, command: no-such-program}\n  \
+         - {name: shadow, file: {path: e, max_age: 1d}, restart: touch e, dry_run: true}\n",
+    );
     let daemon = place.daemon(&["run"]);
     let held = |name: &str| place.target(name)["waiting"]["why"] != Value::Null;
     place.eventually("all have come to rest", || ["needy", "vain", "gated", "shadow"].iter().all(|name| held(name)));
@@ -133,7 +133,7 @@ fn people_are_told_each_trouble_with_its_reason() {
         (
             "vain",
             "down",
-            "restarted once without success; not restarted now: never seen healthy: is the address right?",
+            "restarted once, without success so far; not restarted now: never seen healthy: is the address right?",
         ),
         ("gated", "down", "not restarted now: only_if says no"),
         ("strange", "starting", "the last look told nothing: cannot run the command: exit code 127"),
