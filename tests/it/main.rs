@@ -5,6 +5,7 @@ mod faults;
 mod place;
 
 mod alone;
+mod check;
 mod commands;
 mod crash;
 mod cron;
@@ -17,6 +18,8 @@ mod refusals;
 mod restraint;
 mod secrets;
 mod signals;
+mod status;
 mod tidy;
 mod units;
+mod verbs;
 mod wire;

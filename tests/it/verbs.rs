@@ -1,0 +1,233 @@
+//! `pause`, `resume`, `completions` and `demo`: what the operator says, heeded by whoever is at work.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::place::{Place, Said, send};
+
+const LIMITS: &str = "defaults: {interval: 100ms, failure_threshold: 2, start_period: 100ms, cooldown: 100ms, \
+                      max_cooldown: 100ms}\ntargets:\n";
+
+/// A target that its restart makes well.
+fn curable(name: &str) -> String {
+    let restart = format!("touch {name}-up; echo {name} >> done");
+    format!("  - {{name: {name}, file: {{path: {name}-up, max_age: 1d}}, restart: '{restart}'}}\n")
+}
+
+fn state(place: &Place, name: &str) -> Value {
+    place.target(name)["state"].clone()
+}
+
+/// From now to the end of the target's pause.
+#[track_caller]
+fn pause_left(place: &Place, name: &str) -> Duration {
+    let target = place.target(name);
+    let until = target["paused_until"].as_str().unwrap_or_else(|| panic!("{name} is paused: {}", place.story()));
+    let until = humantime::parse_rfc3339(until).expect("a time");
+    until.duration_since(SystemTime::now()).expect("in the future")
+}
+
+#[track_caller]
+fn says(place: &Place, words: &[&str], code: i32, text: &str) {
+    let said = place.run(words);
+    place.demand(said.code == Some(code) && said.out.contains(text), &format!("{words:?} says `{text}`: {said:?}"));
+}
+
+#[test]
+fn a_pause_looks_and_counts_but_restarts_nothing_until_it_ends() {
+    let place = Place::with(&format!("{LIMITS}{}{}", curable("one"), curable("other")));
+    for name in ["one", "other"] {
+        place.write(&format!("{name}-up"), "");
+    }
+    let daemon = place.daemon(&["run"]);
+    place.eventually("both are healthy", || state(&place, "one") == "healthy" && state(&place, "other") == "healthy");
+    says(&place, &["pause", "one", "--for", "2h"], 0, "paused one until ");
+    assert_eq!(state(&place, "one"), "paused");
+    let left = pause_left(&place, "one");
+    place.demand(left > Duration::from_secs(7_000) && left <= Duration::from_secs(7_200), &format!("2 h: {left:?}"));
+    assert_eq!(place.run(&["status"]).code, Some(0), "a pause is no trouble");
+
+    for name in ["one", "other"] {
+        fs::remove_file(place.path(&format!("{name}-up"))).expect("it is there");
+    }
+    place.eventually("the other is repaired", || place.lines("done") == ["other"]);
+    place.eventually("the paused one counts", || !place.events_of("one", "down").is_empty());
+    assert_eq!(state(&place, "one"), "paused");
+    assert_eq!(place.lines("done"), ["other"], "{}", place.story());
+    says(&place, &["resume"], 0, "resumed all targets\n");
+    place.eventually("it is repaired", || place.lines("done") == ["other", "one"]);
+    place.eventually("it is well", || state(&place, "one") == "healthy");
+    assert_eq!((place.events_of("one", "paused").len(), place.events_of("one", "resumed").len()), (1, 1));
+    place.demand(place.events_of("other", "paused").is_empty(), "the other was never paused");
+
+    says(&place, &["pause"], 0, "paused all targets until ");
+    place.demand(pause_left(&place, "other") <= Duration::from_secs(1_800), "30 min, when nothing is said");
+    says(&place, &["pause", "--for", "100ms", "one"], 0, "(100 ms)");
+    place.eventually("a pause ends by itself", || state(&place, "one") == "healthy");
+    assert_eq!(state(&place, "other"), "paused");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_pause_waits_for_whoever_comes_next() {
+    let place = Place::with(&format!("{LIMITS}{}", curable("app")));
+    says(&place, &["pause", "app"], 0, "(no watchdog is at work now; the next one heeds it)");
+    for _ in 0..3 {
+        place.run(&["--once"]);
+    }
+    place.demand(place.lines("done").is_empty() && state(&place, "app") == "paused", "it is heeded");
+    says(&place, &["resume", "app"], 0, "resumed app; its waits are over too");
+    place.eventually("ticks repair it", || place.run(&["--once"]).code == Some(0));
+    assert_eq!(place.lines("done"), ["app"], "{}", place.story());
+}
+
+#[test]
+fn a_command_runs_in_a_pause_that_ends_with_it_and_its_exit_code_is_handed_on() {
+    let place = Place::with(&format!("{LIMITS}{}", curable("app")));
+    place.write("app-up", "");
+    place.write("plain", "no program");
+    fs::set_permissions(place.path("plain"), fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    let cases: [(&[&str], i32); 6] = [
+        (&["true"], 0),
+        (&["sh", "-c", "exit 7"], 7),
+        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["sh", "-c", "kill $$"], 143),
+        (&["no-such-program"], 127),
+        (&["./plain"], 126),
+    ];
+    for (command, code) in cases {
+        let said = place.run(&[&["pause", "app", "--"], command].concat());
+        place.demand(said.code == Some(code) && said.out.is_empty(), &format!("{command:?} gives {code}: {said:?}"));
+        place.demand(state(&place, "app") == "healthy", "the pause ended with it");
+    }
+    assert_eq!(place.events("paused").len(), 6, "{}", place.story());
+
+    // The backend may be down for as long as the command runs.
+    let deploy = "rm app-up; echo $$ > pids; while ! test -e go; do sleep 0.02; done; echo deployed; exit 3";
+    let child = place.begin(&["pause", "--", "sh", "-c", deploy]);
+    place.eventually("it is seen to be down", || !place.events("down").is_empty());
+    assert_eq!(state(&place, "app"), "paused");
+    // Whoever wants to end us is told to end the command.
+    send(i32::try_from(child.id()).expect("a pid is small"), Signal::TERM);
+    place.write("go", "");
+    let said = Said::new(child.wait_with_output().expect("it ends"));
+    assert_eq!((said.code, said.out.as_str()), (Some(3), "deployed\n"), "{said:?}");
+    place.eventually("the pause is over, so it is repaired", || place.lines("done") == ["app"]);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_command_runs_whatever_the_condition_of_the_watchdog() {
+    let place = Place::with("");
+    for text in ["targets: [", "state_dir: [", "", "targets: []\n"] {
+        place.write("watchdog.yaml", text);
+        let said = place.run(&["pause", "--", "sh", "-c", "echo ran; exit 7"]);
+        place.demand(said.code == Some(7) && said.out == "ran\n", &format!("{said:?}"));
+        let said = place.run(&["pause", "-c", "gone.yaml", "--", "sh", "-c", "echo ran; exit 7"]);
+        place.demand(said.code == Some(7) && said.out == "ran\n", &format!("{said:?}"));
+    }
+}
+
+#[test]
+fn to_resume_a_target_by_name_ends_its_waits() {
+    let vain = "  - {name: app, file: {path: up, max_age: 1d}, restart: 'echo vain >> done', max_restarts: 1}\n";
+    let place = Place::with(&format!("{LIMITS}{vain}"));
+    place.write("up", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    fs::remove_file(place.path("up")).expect("it is there");
+    place.eventually("the limit is reached", || place.target("app")["waiting"]["why"] == "limit");
+    assert_eq!(place.lines("done").len(), 1);
+    says(&place, &["resume"], 0, "resumed all targets\n");
+    assert_eq!(place.target("app")["waiting"]["why"], "limit", "that ends a pause only");
+    says(&place, &["resume", "app"], 0, "resumed app; its waits are over too\n");
+    place.eventually("one more restart is made", || place.lines("done").len() == 2);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn shells_can_complete_the_words() {
+    let place = Place::with("");
+    for (shell, sign) in [("bash", "complete -F"), ("zsh", "#compdef watchdog"), ("fish", "complete -c watchdog")] {
+        let said = place.run(&["completions", shell]);
+        place.demand(said.code == Some(0) && said.out.contains(sign), &format!("{said:?}"));
+        for word in ["status", "pause", "completions", "dry-run", "offline"] {
+            place.demand(said.out.contains(word), &format!("{shell} knows {word}"));
+        }
+        for word in ["detached", "--backend"] {
+            place.demand(!said.out.contains(word), &format!("{shell} does not know {word}"));
+        }
+        place.write("script", &said.out);
+        let mut reads = Command::new(shell);
+        reads.args(["-n", "script"]).current_dir(place.home()).stdin(Stdio::null());
+        if let Ok(output) = reads.output() {
+            place.demand(output.status.success(), &format!("{shell} can read it: {output:?}"));
+        }
+    }
+}
+
+/// The demo, with a folder of its own for temporary files and in a group of its own, as at a terminal.
+fn demo(place: &Place) -> Command {
+    fs::create_dir(place.path("tmp")).expect("a folder");
+    let mut demo = place.command(&["demo"]);
+    demo.env("TMPDIR", place.path("tmp")).process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    demo
+}
+
+#[track_caller]
+fn nothing_is_left(place: &Place) {
+    place
+        .demand(fs::read_dir(place.path("tmp")).is_ok_and(|mut entries| entries.next().is_none()), "no folder is left");
+    place.eventually("no process is left", || place.processes().is_empty());
+}
+
+#[test]
+fn the_demo_heals_a_real_backend_and_leaves_nothing_behind() {
+    let place = Place::with("");
+    let said = Said::new(demo(&place).output().expect("the program runs"));
+    place.demand(said.code == Some(0) && said.err.is_empty(), &format!("{said:?}"));
+    let order = [
+        "s  healthy   200 in ",
+        "s  failing   1 of 3: connected in ",
+        "(the demo backend has frozen)\n",
+        "s  failing   2 of 3: ",
+        "s  down      3 bad in a row",
+        "s  restart   1: sh restart.sh\n",
+        "s  healthy   answers again; down ",
+        "cured by the first command\n",
+    ];
+    let mut rest = said.out.as_str();
+    for words in order {
+        let Some((_, after)) = rest.split_once(words) else { panic!("`{words}` is missing in\n{}", said.out) };
+        rest = after;
+    }
+    nothing_is_left(&place);
+}
+
+#[test]
+fn ctrl_c_ends_the_demo_and_all_that_belongs_to_it() {
+    let place = Place::with("");
+    let mut demo = demo(&place).spawn().expect("the program runs");
+    let mut story = BufReader::new(demo.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    story.read_line(&mut line).expect("a line");
+    assert!(line.contains("healthy"), "{line}");
+    let group = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process_group(group, Signal::INT).expect("it is there");
+    story.read_to_string(&mut line).expect("text");
+    let said = Said::new(demo.wait_with_output().expect("it ends"));
+    place.demand(
+        said.code == Some(1) && said.err == "watchdog: the demo was stopped; nothing of it is left\n",
+        &format!("{said:?}"),
+    );
+    nothing_is_left(&place);
+}
