@@ -1,3 +1,5 @@
+//! The state as data: incident ids are bounded, and every point of time in it moves with the clock.
+
 use super::*;
 
 #[test]
