@@ -1,3 +1,5 @@
+//! What is remembered, and what becomes of it when the clock begins anew.
+
 use super::*;
 
 #[test]
