@@ -70,7 +70,7 @@ fn check_news(place: &Place, seconds: i64, code: i32, news: &[(&str, &str)]) {
 }
 
 const REPAIRED: [(&str, &str); 3] = [
-    ("app down: 3 of 3, the last: exit 1.", "Last healthy look "),
+    ("app down: 3 of 3, the last: exit 1. ", "Last healthy look "),
     ("app restart 1 (1 of at most 10 in 1 h): ", "touch well"),
     ("app healthy: ", "Cured by the restart"),
 ];

@@ -1,4 +1,4 @@
-//! The state as data: incident ids are bounded, and every point of time in it moves with the clock.
+//! What is remembered, and what becomes of it when the clock begins anew.
 
 use super::*;
 
