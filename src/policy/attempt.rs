@@ -58,6 +58,7 @@ impl Case<'_> {
         true
     }
 
+    /// Asks the gate of this index, if there is one.
     fn ask(&mut self, index: usize) {
         let Some(gate) = self.limits.gates.get(index) else { return };
         self.plan.asking = Asking::Gate(index);
@@ -73,9 +74,7 @@ impl Case<'_> {
         }
         if yes {
             self.plan.asking = Asking::Passed;
-            if index + 1 < self.limits.gates.len() {
-                self.ask(index + 1);
-            }
+            self.ask(index + 1);
             return;
         }
         let Limits { cooldown, max_cooldown, .. } = *self.limits;

@@ -18,12 +18,13 @@
 //! | `reboot/40` | the machine boots and is up for 40 s |
 //! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after a last save); it has room |
 //! | `gone` `there` | the hourly look at the rungs' executables |
-//! | `reload:cooldown=5;rungs=1` `remove` `remove:a,b` `add` | the configuration is read again, changed |
+//! | `reload:cooldown=5;rungs=1` `remove` `add` | the configuration is read again, changed |
 //!
-//! `b.F` is about target `b`; `F*3` is three times `F`. What is expected stands token by token: `-` nothing,
-//! `down+restart#1` both (`restart#2.1` where the ladder has rungs: attempt 2, rung 1), `cured#1` and `up#1`: healthy
-//! after one attempt, by it or not, `held:cooldown..90` waits until 90 s after the script's beginning, `end` the
-//! watchdog has ended, and `@60` behind it: the token ends 60 s after the beginning.
+//! `b.F` is about target `b`; `F*3` is three times `F`; `remove/1` comes 1 s later, before anything else can happen.
+//! What is expected stands token by token: `-` nothing, `down+restart#1` both (`restart#2.1` where the ladder has
+//! rungs: attempt 2, rung 1), `cured#1` and `up#1`: healthy after one attempt, by it or not, `held:cooldown..90` waits
+//! until 90 s after the script's beginning, `end` the watchdog has ended, and `@60` behind it: the token ends 60 s
+//! after the beginning.
 
 mod attempts;
 mod changes;

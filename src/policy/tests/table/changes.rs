@@ -84,7 +84,9 @@ fn the_attempt_at_a_removed_target_is_brought_to_its_end() {
         "S b.S F*3 remove b.S crash daemon b.S lost +59",
         "a@0 b@0 a@30 b@30 a@60 b@60 a@90 b@90 b@90 b@120",
     );
-    check("depends_on=b|b rungs=0|c", "S b.S c.S F*2 b.S b.hang F remove:a,b", "- - - failing - - down -");
+    // And none is begun, though its cooldown has just ended.
+    let slow = "interval=20s cooldown=150s|b";
+    check(slow, "S F*3 ok +149 remove/1", "- failing+down+restart#1@60 - held:cooldown..210@209 -@210");
     check("only_if=yes|b", "S F*3 remove yes", "- failing+down+ask@90 - -");
     check("interval=20|b", "S F*3 crash daemon F F lost", "- failing+down+restart#1@60 - adopt - - -");
     check("|b", "S F*3 crash daemon F F lost", "- failing+down+restart#1@90 - adopt - - -");

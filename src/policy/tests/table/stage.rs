@@ -180,11 +180,9 @@ impl Stage {
     }
 
     fn reload(&mut self, token: &Token<'_>) {
+        self.now += token.span.unwrap_or(0);
         match token.verb {
-            "remove" => {
-                let names = token.detail.unwrap_or(token.target).split(',');
-                self.removed.extend(names.filter_map(|name| self.limits.remove_entry(name)));
-            }
+            "remove" => self.removed.extend(self.limits.remove_entry(token.target)),
             "add" => self.limits.extend(self.removed.remove_entry(token.target)),
             _ => {
                 let limits = self.limits.get_mut(token.target).expect("a target of the configuration");

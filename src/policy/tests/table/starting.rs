@@ -32,7 +32,11 @@ fn after_the_machines_boot_failures_do_not_count() {
     // Another watchdog in the same boot goes on with it, unless the target was seen healthy since.
     check("", "reboot/5 daemon F stop +5 daemon F*20 F", "- - - end - - -@29 failing@30");
     check("", "reboot/5 daemon S stop +5 daemon F*3", "- - - end - - failing+down+restart#1@70");
-    check("", "reboot/5 daemon +5 pause resume stop daemon F*30 F", "- - - paused..1810 resumed@10 end - - failing");
+    check(
+        "",
+        "reboot/5 daemon F +5 pause resume stop daemon F*30 F",
+        "- - - - paused..1810 resumed@10 end - - failing",
+    );
     // It takes the place of what was before the boot.
     check("", "S F*3 ok +20 reboot/2 daemon F*28 F F F", "- failing+down+restart#1@90 - - - - - - - restart#1@172");
 }
