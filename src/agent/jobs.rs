@@ -199,7 +199,11 @@ impl Agent {
         let otherwise = ended(target.clone());
         spawn(&self.post, "restart", otherwise, move |_| {
             let (pid, started) = process;
-            let done = command::adopt(Process { pid, started }, timeout.saturating_sub(elapsed));
+            let left = timeout.saturating_sub(elapsed);
+            let done = command::adopt(Process { pid, started }, left);
+            if done.took >= left && !left.is_zero() {
+                log::warn!("{target}: that command (pid {pid}) did not end in time and was killed");
+            }
             Message::Event(Event::Ended { target, ending: done.ending, took: elapsed + done.took })
         });
     }

@@ -117,7 +117,14 @@ impl Agent {
         let moment = Moment { now, wall, boot_id: self.boot_id.as_deref() };
         let saved = store::state::save(&self.folder, &self.saved, &moment, durable);
         match (&saved, self.disk.state_failed) {
-            (Err(error), false) => log::error!("{error} (restarts are still limited, in memory: one per max_cooldown)"),
+            (Err(error), false) => {
+                let consequence = match self.mode {
+                    Mode::Daemon => "restarts are still limited, in memory: one per max_cooldown",
+                    Mode::Tick => "nothing is restarted",
+                };
+                log::error!("{error} ({consequence})");
+                (self.news)(&format!("{error} ({consequence})"));
+            }
             (Ok(()), true) => log::info!("the state can be saved again"),
             (Err(_), true) | (Ok(()), false) => {}
         }

@@ -191,6 +191,6 @@ impl Case<'_> {
     fn tick_goes_on(&self) -> bool {
         let failed = self.state.last_look.as_ref().is_some_and(|look| look.verdict.class().is_some());
         let undecided = self.state.failures() < self.limits.failure_threshold;
-        self.limits.retry_in_tick && failed && undecided && !self.plan.attempted && self.state.attempt.is_none()
+        self.limits.retry_in_tick && failed && undecided && !self.plan.attempted
     }
 }

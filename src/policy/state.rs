@@ -320,13 +320,4 @@ pub struct Waiting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latest_ids_are_kept_and_no_more() {
-        let mut ids = IncidentIds::default();
-        let given: Vec<String> = (10..70).map(|day| ids.name(&format!("{day}-0313"))).collect();
-        assert_eq!(ids.0, &given[10..]);
-    }
-}
+mod tests;

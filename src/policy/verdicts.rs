@@ -81,10 +81,9 @@ impl Case<'_> {
     fn grow_stable(&mut self) {
         let now = self.setting.now;
         for ledger in [&mut self.state.real, &mut self.state.dry] {
-            ledger.unproven = 0;
             if let Some(episode) = &mut ledger.episode {
                 let since = *episode.healthy_since.get_or_insert(now);
-                if now.since(since) >= self.limits.stable_after && self.state.attempt.is_none() {
+                if now.since(since) >= self.limits.stable_after {
                     ledger.episode = None;
                 }
             }

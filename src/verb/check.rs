@@ -35,7 +35,7 @@ pub(super) fn check(options: &Options, offline: bool) -> Code {
     let looks = if offline { Vec::new() } else { look_at_all(&config) };
     for (index, target) in config.targets.iter().enumerate() {
         let look = looks.get(index).map(|(_, look)| look);
-        describe(&config, target, look).iter().for_each(|line| say(line));
+        describe(target, look).iter().for_each(|line| say(line));
     }
     let mut wrong = cron::report(&config);
     wrong.extend(places(&config));
@@ -93,7 +93,7 @@ pub(super) fn in_words(look: &Look) -> String {
     }
 }
 
-fn describe(config: &Config, target: &Target, look: Option<&Look>) -> Vec<String> {
+fn describe(target: &Target, look: Option<&Look>) -> Vec<String> {
     let limits = &target.limits;
     let found = look.map_or_else(|| "not looked at (--offline)".into(), in_words);
     let mut lines = vec![format!("{}   {}   {found}", target.name, probe(&target.probe))];
@@ -106,6 +106,11 @@ fn describe(config: &Config, target: &Target, look: Option<&Look>) -> Vec<String
     lines.push(format!(
         "  looks     every {every}{retry}, gives up after {timeout}; {bad} bad in a row = down (found within {bound})"
     ));
+    if let Probe::Http(http) = &target.probe
+        && http.tls == Tls::Insecure
+    {
+        lines.push("            certificates are not checked (tls: insecure)".into());
+    }
     if target.ladder.is_empty() {
         lines.push("  repairs   nothing: it is only watched".into());
         return lines;
@@ -127,12 +132,6 @@ fn describe(config: &Config, target: &Target, look: Option<&Look>) -> Vec<String
     if limits.dry_run {
         lines.push("            dry run: decides and records, runs nothing".into());
     }
-    if let Probe::Http(http) = &target.probe
-        && http.tls == Tls::Insecure
-    {
-        lines.push("            certificates are not checked (tls: insecure)".into());
-    }
-    let _ = config;
     lines
 }
 

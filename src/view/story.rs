@@ -65,8 +65,8 @@ impl Telling<'_> {
                 let budget = format!("{spent} of at most {max} in {}", Span(*window));
                 (Level::Warn, format!("restart {attempt}{step} ({budget}): {}", self.command))
             }
-            Record::RestartDone { ending, took, start_period, .. } => {
-                self.restart_done(ending, Span(*took), Span(*start_period))
+            Record::RestartDone { attempt, ending, took, start_period, .. } => {
+                self.restart_done(*attempt, ending, Span(*took), Span(*start_period))
             }
             Record::WouldRestart { attempt, .. } => {
                 (Level::Warn, format!("would now be restarted (dry run), restart {attempt}: {}", self.command))
@@ -89,7 +89,7 @@ impl Telling<'_> {
         }
     }
 
-    fn restart_done(&self, ending: &Ending, took: Span, start_period: Span) -> (Level, String) {
+    fn restart_done(&self, attempt: u32, ending: &Ending, took: Span, start_period: Span) -> (Level, String) {
         let said = self.said.map_or_else(String::new, |said| format!(", saying: {said}"));
         match ending {
             Ending::Exited(0) => {
@@ -103,8 +103,11 @@ impl Telling<'_> {
             Ending::Killed(signal) => (Level::Warn, format!("that was killed by signal {signal} after {took}{said}")),
             Ending::TimedOut => (Level::Warn, format!("that did not end in {took} and was killed{said}")),
             Ending::NotStarted(reason) => (Level::Error, format!("that could not be started: {reason}{said}")),
+            // Most often of an earlier watchdog, so that there is no line before this one to point to.
             Ending::Lost => {
-                (Level::Warn, "a restart command was left by a watchdog that ended; how it went is not known".into())
+                let text =
+                    format!("restart {attempt} was lost from sight, as when the watchdog ends before its command");
+                (Level::Warn, format!("{text}; how that went is not known"))
             }
         }
     }
@@ -114,9 +117,13 @@ impl Telling<'_> {
             Some(interval) => format!("Still looking every {}", Span(interval)),
             None => "Still looking at every tick".into(),
         };
-        let until = until.map_or_else(String::new, |at| format!(" until {}", self.time_of_day(at)));
-        let reason = reason(why, self.depends_on);
+        let reason = match (why, until) {
+            // The only cooldown without an end: that of a tick with a disk that takes nothing.
+            (Why::Cooldown, None) => "nothing can be saved, so the next tick would not know of the restart".into(),
+            _ => reason(why, self.depends_on),
+        };
         let end = if reason.ends_with('?') { "" } else { "." };
+        let until = until.map_or_else(String::new, |at| format!(" until {}", self.time_of_day(at)));
         format!("not restarted{until}: {reason}{end} {still}")
     }
 }

@@ -70,9 +70,9 @@ fn check_news(place: &Place, seconds: i64, code: i32, news: &[(&str, &str)]) {
 }
 
 const REPAIRED: [(&str, &str); 3] = [
-    ("app down: 3 of 3, the last: exit;", "Last healthy look "),
+    ("app down: 3 of 3, the last: exit 1. ", "Last healthy look "),
     ("app restart 1 (1 of at most 10 in 1 h): ", "touch well"),
-    ("app healthy: ", "Cured by restart 1"),
+    ("app healthy: ", "Cured by the restart"),
 ];
 
 /// Without `retry_interval` each tick is one look, and the third one that fails repairs.
@@ -245,7 +245,7 @@ fn a_tick_stays_until_what_it_restarted_has_come_up() {
         "failure_threshold: 1, start_period: 1m, restart: '(sleep 1.5; touch well) > /dev/null 2>&1 &'",
     ));
     let said = place.run(&["--once"]);
-    place.demand(said.code == Some(0) && said.out.contains("Cured by restart 1"), &format!("{said:?}"));
+    place.demand(said.code == Some(0) && said.out.contains("Cured by the restart"), &format!("{said:?}"));
     assert_eq!(place.events("up").len(), 1, "{}", place.story());
 
     // What does not come up is left when the start period is over.

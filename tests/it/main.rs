@@ -11,6 +11,7 @@ mod crash;
 mod cron;
 mod demo;
 mod detection;
+mod documents;
 mod notify;
 mod promises;
 mod refusals;

@@ -16,9 +16,9 @@
 //! | `stop` `crash` `crash!` | SIGTERM; `kill -9`; the same before the pid of its command could be noted |
 //! | `daemon` `tick` | the watchdog (a daemon stands at every beginning) ends and another takes up what is saved |
 //! | `reboot/40` | the machine boots and is up for 40 s |
-//! | `corrupt` `full` `room` | the state does not parse; the disk is full; it has room again |
+//! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after a last save); it has room |
 //! | `gone` `there` | the hourly look at the rungs' executables |
-//! | `reload:cooldown=5;rungs=1` `remove` `add` | the configuration is read again, changed |
+//! | `reload:cooldown=5;rungs=1` `remove` `remove:a,b` `add` | the configuration is read again, changed |
 //!
 //! `b.F` is about target `b`; `F*3` is three times `F`. What is expected stands token by token: `-` nothing,
 //! `down+restart#1` both (`restart#2.1` where the ladder has rungs: attempt 2, rung 1), `cured#1` and `up#1`: healthy

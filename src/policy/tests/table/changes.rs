@@ -6,6 +6,7 @@ use super::{check, check_looks};
 fn targets_keep_their_state_by_name() {
     check("", "S F F reload F", "- failing - - down+restart#1");
     check("", "S F F reload:failure_threshold=5 F F F", "- failing - - - - down+restart#1@150");
+    check("failure_threshold=5", "S F*3 reload:failure_threshold=3 F", "- failing - down+restart#1@120");
     check("", "S F*3 reload ok F*30", "- failing+down+restart#1 - - -");
     check(
         "max_restarts=1",
@@ -16,6 +17,7 @@ fn targets_keep_their_state_by_name() {
     check_looks("", "S +10 reload S", "a@0 a@30");
     check_looks("", "S +10 reload:interval=20 S S", "a@0 a@10 a@30");
     // Another probe has to prove itself, and what the old one is looking at says nothing.
+    check_looks("", "S hang reload:probe=2 F", "a@0 a@30 a@30");
     check("failure_threshold=1", "S hang reload:probe=2 F:status", "- - - failing+down+held:never_healthy");
     check("", "S F*2 reload:probe=2 F*3", "- failing - failing+down+restart#1@120");
     check_looks("", "S +10 reload:probe=2 S S", "a@0 a@10 a@30");
@@ -34,14 +36,29 @@ fn a_removed_targets_attempts_are_kept_for_a_day() {
         "S F*3 ok S remove stop +23h daemon add S F*3",
         "- failing+down+restart#1@90 - cured#1 - end - - - - failing+down+held:limit..86490",
     );
-    let daily = "max_restarts=1 restart_window=2d | b";
+    let two_days = "max_restarts=1 restart_window=2d | b";
     check(
-        daily,
+        two_days,
+        "S F*3 ok S remove +86399 add S F*3",
+        "- failing+down+restart#1@90 - cured#1 - - - - failing+down+held:limit..172890",
+    );
+    check(
+        two_days,
+        "S F*3 ok S remove +86400 add F:status*3",
+        "- failing+down+restart#1@90 - cured#1 - - - failing+down+held:never_healthy",
+    );
+    check(
+        two_days,
+        "S F*3 ok S remove stop reboot/25h daemon add F:status*3",
+        "- failing+down+restart#1@90 - cured#1 - end - - - failing+down+held:never_healthy",
+    );
+    check(
+        two_days,
         "S F*3 ok S remove +23h b.reload:rungs=1 +1h add F:status*3",
         "- failing+down+restart#1@90 - cured#1 - - - - - failing+down+held:never_healthy",
     );
     check(
-        daily,
+        two_days,
         "S F*3 ok S remove +23h add S +23h remove +1h add S F*3",
         "- failing+down+restart#1@90 - cured#1 - - - - - - - - - failing+down+held:limit..172890",
     );
@@ -67,6 +84,7 @@ fn the_attempt_at_a_removed_target_is_brought_to_its_end() {
         "S b.S F*3 remove b.S crash daemon b.S lost +59",
         "a@0 b@0 a@30 b@30 a@60 b@60 a@90 b@90 b@90 b@120",
     );
+    check("depends_on=b|b rungs=0|c", "S b.S c.S F*2 b.S b.hang F remove:a,b", "- - - failing - - down -");
     check("only_if=yes|b", "S F*3 remove yes", "- failing+down+ask@90 - -");
     check("interval=20|b", "S F*3 crash daemon F F lost", "- failing+down+restart#1@60 - adopt - - -");
     check("|b", "S F*3 crash daemon F F lost", "- failing+down+restart#1@90 - adopt - - -");
@@ -100,6 +118,12 @@ fn what_a_dry_run_counts_never_weighs_on_a_real_run() {
         "- failing+down+ask held:only_if..690 - ask@180",
     );
     check("dry_run=yes", "F*3 reload:dry_run=no F*3", "failing+down+would#1 - restart#1@120");
+    check(
+        "rungs=2",
+        "F*3 ok reload:dry_run=yes +3m reload:dry_run=no +3m",
+        "failing+down+restart#1.1@60 - - would#1+held:never_healthy..3720@240 - restart#2.2@420",
+    );
+    check("", "reboot/5 daemon F reload:dry_run=yes F*24 F", "- - - - - failing");
     // Real attempts count in both.
     check(
         "max_restarts=1",

@@ -72,6 +72,7 @@ fn a_target_has_one_word_for_its_condition() {
     check_conditions("rungs=0", "S F*3 stall/1h F S", "healthy down down down healthy");
     check_conditions("dry_run=yes", "S F*3 F S", "healthy down down healthy");
     check_conditions("", "S pause F*3 resume F S", "healthy paused paused down down healthy");
+    check_conditions("", "S F*3 ok pause F", "healthy down recovering paused paused");
     check_conditions("", "S pause F resume F +1m S", "healthy paused paused starting starting failing healthy");
     check_conditions("", "S F stall/1h U", "healthy failing failing failing");
     check_conditions("", "S pause U resume U", "healthy paused paused healthy healthy");

@@ -1,6 +1,6 @@
 //! Rule 9: the watchdog itself was not there. And what a reboot ends (rule 10).
 
-use super::{check, check_looks};
+use super::{check, check_looks, check_waits};
 
 #[test]
 fn a_late_wake_up_sets_all_streaks_to_0() {
@@ -76,6 +76,7 @@ fn a_reboot_ends_streak_cooldown_and_episode_but_not_the_window() {
         "S F*3 no reboot/1m daemon F*3",
         "- failing+down+ask@90 held:only_if..390 - - ask@210",
     );
+    check_waits("max_restarts=1", "S F*3 ok +2m reboot", "- - - limit..3690 -");
     check("", "S F*3 ok F reboot/1m daemon F*3", "- failing+down+restart#1@90 - - - - restart#1@210");
     check("", "S pause/1h reboot/1m daemon F*3", "- paused..3600 -@60 - failing+down+held:paused..3600");
     // An attempt that it cut short ends with the new watchdog, and its cooldown begins there.

@@ -137,6 +137,7 @@ fn only_if_stands_down_and_is_asked_again_later_and_later() {
     check(gated, "S F*3 U yes F", "- failing+down+ask@90 -@120 -@120 ask@150");
     check(gated, "S F*3 S yes F*3", "- failing+down+ask@90 up@120 - failing+down+ask@210");
     check(gated, "S F*3 +15 yes S F*3", "- failing+down+ask@90 - - up@105 failing+down+ask@180");
+    check(gated, "S F*3 +15 yes F:dns F", "- failing+down+ask@90 - - held:restart_on ask@120");
     check(gated, "S F*3 stall/10m yes F*3", "- failing+down+ask@90 stalled..570 - ask@750");
     check(
         "only_if=yes|b",
@@ -144,6 +145,11 @@ fn only_if_stands_down_and_is_asked_again_later_and_later() {
         "- - failing+down+ask@90 b.failing+b.down - b.held:busy+restart#1@150",
     );
     check(gated, "S yes no F*3", "- - - failing+down+ask");
+    check(
+        "only_if=yes cooldown=5m",
+        "S F*3 no S F*3",
+        "- failing+down+ask@90 held:only_if..390 up failing+down+ask@210",
+    );
     check("only_if=yes cooldown=5m", "S F*3 S no F*3", "- failing+down+ask@90 up - failing+down+ask@210");
     check(gated, "S F*3 reload:only_if=no no", "- failing+down+ask - restart#1");
     check("gates=2", "S F*3 yes yes", "- failing+down+ask ask restart#1");
@@ -170,6 +176,8 @@ fn what_was_never_healthy_is_probably_misconfigured() {
         "S F*3 ok reload:probe=2 +90 ok +5m",
         "- failing+down+restart#1@90 - - restart#2@180 - held:never_healthy..3780",
     );
+    check("", "F*3 ok reload:probe=2 +3m", "failing+down+restart#1@60 - - restart#2@240");
+    check("dry_run=yes", "F*3 reload:probe=2 +3m", "failing+down+would#1@60 - would#2+held:never_healthy..3750@240");
     check("", "F*3 missing +10m", "failing+down+restart#1@60 warn:cannot_repair restart#2@660");
     check("dry_run=yes", "F*3 +10m", "failing+down+would#1@60 held:never_healthy..3660");
 }

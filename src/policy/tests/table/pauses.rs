@@ -17,6 +17,7 @@ fn its_end_sets_the_streak_to_0_and_starts_a_start_period() {
         "- paused..600 failing+down+held:paused..600@90 resumed@600 -@629 restart#1@690",
     );
     check("", "S pause/10m F*2 resume F*30 F*3", "- paused..600 failing@60 resumed@60 -@89 failing+down+restart#1@150");
+    check("", "S pause/45 +44 +1", "- paused..45 - resumed@45");
     check("", "S F*2 pause resume S F", "- failing paused..1860 resumed - failing@90");
     check_looks("", "S pause/10m S +15 resume F F S S", "a@0 a@30 a@45 a@46 a@47 a@60");
     check("", "S pause/10m pause/20m +10m +10m", "- paused..600 paused..1200 -@600 resumed@1200");
@@ -51,6 +52,9 @@ fn resume_of_a_target_clears_its_waits() {
         "F*3 ok +5m resume! ok +3599 +1",
         "failing+down+restart#1@60 - held:never_healthy..3660 restart#2@360 - - restart#3@3960",
     );
+    let expected = "failing+down+restart#1.1@60 - restart#2.2@180 - held:never_healthy..3750 restart#3.1@300 - \
+                    held:cooldown..420+restart#4.2@600";
+    check("rungs=2", "F*3 ok +2m ok +2m resume! ok +5m", expected);
     check("dry_run=yes max_restarts=1", "S F*3 +2m resume!", "- failing+down+would#1@90 held:limit..3690 would#2@210");
     // It is remembered.
     check(

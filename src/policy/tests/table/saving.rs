@@ -28,6 +28,13 @@ fn a_new_watchdog_closes_an_attempt_left_unfinished() {
         "S b.S F*3 crash daemon b.F*3 lost",
         "- - failing+down+restart#1@90 - adopt b.failing+b.down+b.held:busy b.restart#1",
     );
+    // What was counted is not counted again, and what was only intended may have been made.
+    check("", "S F S crash daemon F F F", "- failing - - - failing - down+restart#1");
+    check(
+        "max_restarts=1",
+        "S F*2 hang full:1 F crash room daemon F*40",
+        "- failing - - down+restart#1@90 - - - held:limit..3690",
+    );
     check("", "S F*3 ok crash daemon F*30 F*3", "- failing+down+restart#1@90 - - - -@119 restart#2@180");
     check("", "S F*3 crash daemon stop lost", "- failing+down+restart#1@90 - adopt - end");
 }
@@ -67,6 +74,7 @@ fn while_the_state_cannot_be_saved_restarts_are_few() {
     let expected =
         "failing+down+restart#1.1@60 - - - - - held:cooldown..660@150 - restart#2.2@180 - held:never_healthy..3780";
     check("rungs=2", script, expected);
+    check("", "S F*3 ok reboot/1m daemon full F*3", "- failing+down+restart#1@90 - - - - held:cooldown..690");
     // A tick makes none.
     check("failure_threshold=1", "tick S tick hang full F", "- end - - - failing+down+held:cooldown+end");
     let ticks = "failure_threshold=1 retry_interval=30";

@@ -24,8 +24,8 @@ fn while_the_last_look_failed_they_keep_another_pace() {
 #[test]
 fn more_than_10_targets_are_spread_over_the_interval() {
     check_looks("a|b|c|d|e|f|g|h|i|j", "+29", "a@0 b@0 c@0 d@0 e@0 f@0 g@0 h@0 i@0 j@0");
-    let twelve = "a I|b I|c I|d I|e I|f I|g I|h I|i I|j I|k I|l I".replace('I', "interval=24s");
-    check_looks(&twelve, "+25", "a@0 b@2 c@4 d@6 e@8 f@10 g@12 h@14 i@16 j@18 k@20 l@22 a@24");
+    let eleven = "a I|b I|c I|d I|e I|f I|g I|h I|i I|j I|k I".replace('I', "interval=22s");
+    check_looks(&eleven, "+23", "a@0 b@2 c@4 d@6 e@8 f@10 g@12 h@14 i@16 j@18 k@20 a@22");
     // Not in ticks, nor in a start period.
     let eleven = "a|b|c|d|e|f|g|h|i|j|k";
     check_looks(eleven, "tick +1", "a@0 b@0 c@0 d@0 e@0 f@0 g@0 h@0 i@0 j@0 k@0");

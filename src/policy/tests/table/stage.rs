@@ -40,7 +40,8 @@ pub(super) struct Stage {
     booted: i64,
     saved: Option<Saved>,
     is_corrupt: bool,
-    is_full: bool,
+    /// How often the state can still be saved; `None` as often as you like.
+    saves_left: Option<u32>,
     was_full: bool,
     /// What looks find that no token answers.
     weather: BTreeMap<String, Verdict>,
@@ -137,8 +138,8 @@ impl Stage {
             "crash" | "crash!" => self.end(),
             "reboot" => self.reboot(span("10m")),
             "corrupt" => self.is_corrupt = true,
-            "full" => self.is_full = true,
-            "room" => self.is_full = false,
+            "full" => self.saves_left = Some(token.detail.map_or(0, |saves| saves.parse().expect("a number"))),
+            "room" => self.saves_left = None,
             "stall" => {
                 self.now += span("1m");
                 self.deliver(Event::Wake);
@@ -180,7 +181,10 @@ impl Stage {
 
     fn reload(&mut self, token: &Token<'_>) {
         match token.verb {
-            "remove" => self.removed.extend(self.limits.remove_entry(token.target)),
+            "remove" => {
+                let names = token.detail.unwrap_or(token.target).split(',');
+                self.removed.extend(names.filter_map(|name| self.limits.remove_entry(name)));
+            }
             "add" => self.limits.extend(self.removed.remove_entry(token.target)),
             _ => {
                 let limits = self.limits.get_mut(token.target).expect("a target of the configuration");
@@ -276,9 +280,10 @@ impl Stage {
         for action in actions {
             self.carry_out_one(action);
         }
-        if wants_answer || self.is_full != self.was_full {
-            self.was_full = self.is_full;
-            self.deliver(Event::Saved { ok: !self.is_full });
+        let is_full = self.saves_left == Some(0);
+        if wants_answer || is_full != self.was_full {
+            self.was_full = is_full;
+            self.deliver(Event::Saved { ok: !is_full });
         }
         let Some(policy) = &self.policy else { return };
         if (self.is_tick && policy.is_idle()) || (self.is_stopping && !policy.is_repairing()) {
@@ -362,8 +367,9 @@ impl Stage {
 
     fn save(&mut self) {
         if let Some(policy) = &self.policy
-            && !self.is_full
+            && self.saves_left != Some(0)
         {
+            self.saves_left = self.saves_left.map(|left| left - 1);
             let state = serde_json::to_string(&policy.state()).expect("the state is plain data");
             self.saved = Some(Saved { state, booted: self.booted });
         }

@@ -56,6 +56,8 @@ fn a_tick_makes_one_attempt_and_stays_for_its_start_period() {
         "tick S tick F +30 tick F",
         "- end - failing+down+would#1@0 end - held:cooldown..60+end",
     );
+    let short = "failure_threshold=1 cooldown=0 start_period=5";
+    check(short, "tick S tick F ok F*4 F/3", "- end - failing+down+restart#1 - - end@7");
     // Also for another beginning, and then looks once more.
     check("", "reboot/10 tick F*20 F", "- - -@29 failing+end@30");
     check("", "tick pause/5 S +10 tick F*30 F", "- paused..5 end - resumed@10 - failing+end");

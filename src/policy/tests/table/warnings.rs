@@ -31,6 +31,7 @@ fn unknown_for_10_min_is_blind() {
     check("", "S U*20 U U S U*20 U", "- -@600 warn:blind@630 - - -@1290 warn:blind@1320");
     check("", "S U*20 F U*20 U", "- -@600 failing - warn:blind");
     check("", "S U*21 F U*21", "- warn:blind failing warn:blind");
+    check("", "S U stop reboot/9m daemon U U U", "- - end - - - - warn:blind");
 }
 
 #[test]
@@ -51,6 +52,11 @@ fn going_down_again_and_again_is_flapping() {
     check("rungs=0", "S F*3 S F*3 S F*3 S F*3 S F*3 S +1h F*3 S F*3 S F*3 S F*3 S", &expected);
     let script = format!("S {} F*3 S +1d F*3 S", "F*3 S +2h ".repeat(8));
     check("rungs=0", &script, &format!("- {} {flapping} - {down}", format!("{down} - ").repeat(8)));
+    check(
+        "rungs=0",
+        "S F*3 S F*3 S F*3 S stop reboot/2h daemon F*3",
+        "- failing+down up failing+down up failing+down up end - - failing+down",
+    );
     // More than 3 within an hour: not a fourth that is an hour after the first.
     let slow = "rungs=0 failure_threshold=1 interval=10m";
     check(

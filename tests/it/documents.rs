@@ -1,0 +1,102 @@
+//! README and watchdog.yaml against the program: what they show is accepted, and every key is in both.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::place::Place;
+
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("readable")
+}
+
+/// The blocks of README in this language.
+fn blocks(language: &str) -> Vec<String> {
+    let readme = document("README.md");
+    let fence = format!("```{language}\n");
+    let blocks = readme.split(&fence).skip(1);
+    blocks.map(|block| block.split("\n```").next().unwrap_or_default().to_owned() + "\n").collect()
+}
+
+#[test]
+fn every_configuration_in_readme_is_accepted() {
+    let blocks = blocks("yaml");
+    assert!(blocks.len() >= 5, "only {} found", blocks.len());
+    for block in blocks {
+        let place = Place::with("");
+        place.write("watchdog.yaml", &block);
+        place.write("watchdog.env", "HEALTH_TOKEN=x\n");
+        let private = Permissions::from_mode(0o600);
+        fs::set_permissions(place.path("watchdog.env"), private).expect("made private");
+        let said = place.run(&["check", "--offline"]);
+        assert!(said.out.contains(" is valid. ") && said.code != Some(2), "{block}\n{said:?}");
+    }
+}
+
+/// The keys that the program knows, which it tells to whoever writes another one.
+fn keys() -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    let top = "zzz: 1\ntargets: [{name: a, tcp: 'localhost:1'}]\n";
+    let rest = "log: {zzz: 1}\ndefaults: {zzz: 1}\ntargets:\n  - {name: a, http: {zzz: 1}, restart: [{zzz: 1}]}\n  \
+                - {name: b, file: {zzz: 1}}\n  - {name: c, zzz: 1}\n";
+    for (text, complaints) in [(top, 1), (rest, 6)] {
+        let place = Place::with("");
+        place.write("watchdog.yaml", text);
+        let said = place.run(&["check", "--offline"]);
+        let lists: Vec<&str> = said.err.split("known here: ").skip(1).collect();
+        assert_eq!((said.code, lists.len()), (Some(2), complaints), "{said:?}");
+        for list in lists {
+            let list = list.split(['\n', '(']).next().unwrap_or_default();
+            keys.extend(list.split(", ").map(|key| key.trim().to_owned()));
+        }
+    }
+    assert!(keys.len() > 35, "{keys:?}");
+    keys
+}
+
+#[test]
+fn every_key_is_in_readme_and_in_the_shipped_configuration() {
+    let everything = blocks("yaml").into_iter().find(|block| block.contains("name: everything"));
+    let everything = everything.expect("the block of README with every key");
+    for (name, text) in [("README.md", everything), ("watchdog.yaml", document("watchdog.yaml"))] {
+        let text = format!("\n{text}");
+        for key in keys() {
+            let ways = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];
+            assert!(ways.iter().any(|way| text.contains(way)), "{name} lacks {key}");
+        }
+    }
+}
+
+#[test]
+fn readme_tells_what_has_changed_in_this_version() {
+    let readme = document("README.md");
+    let (_, changes) = readme.rsplit_once("\n## ").expect("sections");
+    assert!(changes.starts_with("Changes\n"), "the last section is {changes}");
+    let version = format!("\n### {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(changes.contains(&version), "no {version}");
+}
+
+#[test]
+fn what_readme_links_to_is_there() {
+    let readme = document("README.md");
+    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let is_there = match link.strip_prefix('#') {
+            Some(anchor) => readme
+                .lines()
+                .filter_map(|line| line.strip_prefix("## "))
+                .any(|title| title.to_lowercase().replace(' ', "-") == anchor),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(),
+        };
+        assert!(is_there, "{link}");
+    }
+}
+
+#[test]
+fn the_commands_that_readme_begins_with_are_the_ones_that_are_checked() {
+    let readme = document("README.md");
+    let screen = readme.split("```\n").nth(1).expect("the first screen");
+    let commands: Vec<&str> = screen.lines().filter_map(|line| line.strip_prefix("$ ")?.split("  ").next()).collect();
+    assert_eq!(commands, ["cargo run --release -- demo", "cargo test"]);
+    assert!(document(".ci/run").ends_with("step cargo test\n"));
+}
