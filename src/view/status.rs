@@ -326,6 +326,7 @@ impl<'a> Target<'a> {
                     let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
                     format!("{tried}not restarted now: {}{until}{dry}", reason(waiting.why, &self.shown.depends_on))
                 }
+                None if !self.status.is_current() => format!("{tried}not restarted now: no watchdog is at work{dry}"),
                 None => format!("{tried}a restart is due or under way{dry}"),
             }),
             Condition::Starting | Condition::Healthy | Condition::Failing => None,

@@ -147,6 +147,7 @@ fn people_are_told_each_trouble_with_its_reason() {
     assert!(daemon.stop().success());
     let said = place.run(&["status"]);
     assert!(said.code == Some(3) && said.out.contains("NOBODY IS WATCHING: the watchdog was stopped "), "{said:?}");
+    assert!(said.out.contains("not restarted now: no watchdog is at work"), "{said:?}");
 }
 
 #[test]

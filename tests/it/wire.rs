@@ -65,9 +65,8 @@ fn found_in_time(place: &Place, target: &str, class: &str, since: SystemTime) {
     let down = place.events_of(target, "down");
     let failing = place.events_of(target, "failing");
     place.demand(down.len() == 1 && failing.len() == 1, &format!("{target} fails once and is down once"));
-    for event in [&failing[0], &down[0]] {
-        place.demand(event["class"] == class, &format!("{target} is told as {class}: {event}"));
-    }
+    // The look in whose midst it happened may see something else.
+    place.demand(down[0]["class"] == class, &format!("{target} is told as {class}: {}", down[0]));
     place.demand(down[0]["failures"] == THRESHOLD, &format!("{target} is down after {THRESHOLD} failures"));
     let took = at(&down[0]).duration_since(since).unwrap_or_default();
     place.demand(took <= bound + SCHEDULING, &format!("{target} is found after {took:?}, allowed are {bound:?}"));
@@ -104,7 +103,8 @@ fn every_fault_on_the_wire_is_found_in_time_and_told_as_what_it_is() {
     let (hole, closed) = (BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue"), Closed::new());
     // The beginning of a handshake's record, whose end is never seen.
     let handshake = Server::start(Ways::Drip(vec![0x16, 3, 3, 0x3f, 0xff, 2, 0, 0x3f, 0xfb], vec![3], DRIP));
-    let constant = from_the_start(&hole, &closed, &handshake);
+    let mut constant = from_the_start(&hole, &closed, &handshake);
+    constant.retain(|(.., http)| cfg!(feature = "tls") || !http.starts_with("https:"));
     constant.iter().for_each(|(name, _, http)| target(name, http, ""));
     target("frozen-socket", "{url: http://app/, unix_socket: app.sock}", "");
 
