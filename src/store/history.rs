@@ -39,18 +39,29 @@ impl Uptime {
     /// The part of the watched time in the `last` span before `now` in which it was up, to the hour (over 24 h: to the
     /// day). Rounded down to four decimals: 1 only when it was never down. `None` when nothing was watched.
     pub fn uptime(&self, last: Duration, now: Wall) -> Option<f64> {
+        let (up, down) = self.sums(last, now);
+        let parts = (up * 10_000).checked_div(up + down)?;
+        u32::try_from(parts).ok().map(|parts| f64::from(parts) / 10_000.0)
+    }
+
+    /// How much of the `last` span before `now` was watched.
+    pub fn watched(&self, last: Duration, now: Wall) -> Duration {
+        let (up, down) = self.sums(last, now);
+        Duration::from_millis(u64::try_from(up + down).unwrap_or(u64::MAX))
+    }
+
+    /// The milliseconds up and down in the `last` span before `now`.
+    fn sums(&self, last: Duration, now: Wall) -> (u128, u128) {
         let (buckets, unit) = match millis(last) <= (HOURS_KEPT - 1) * HOUR {
             true => (&self.hours, HOUR),
             false => (&self.days, DAY),
         };
         let first = now.as_ms().saturating_sub(millis(last)).div_euclid(unit);
         let within = first..=now.as_ms().div_euclid(unit);
-        let (up, down) = buckets
+        buckets
             .iter()
             .filter(|Bucket(index, ..)| within.contains(index))
-            .fold((0_u128, 0_u128), |(up, down), bucket| (up + u128::from(bucket.1), down + u128::from(bucket.2)));
-        let parts = (up * 10_000).checked_div(up + down)?;
-        u32::try_from(parts).ok().map(|parts| f64::from(parts) / 10_000.0)
+            .fold((0, 0), |(up, down), bucket| (up + u128::from(bucket.1), down + u128::from(bucket.2)))
     }
 }
 
@@ -92,6 +103,16 @@ mod tests {
         assert_eq!(uptime.uptime(Duration::from_secs(last_s), at(0)), expected);
         let json = serde_json::to_string(&uptime).expect("numbers have a JSON form");
         assert_eq!(serde_json::from_str::<Uptime>(&json).expect("it was just written"), uptime);
+    }
+
+    #[test]
+    fn what_was_not_watched_is_neither_up_nor_down() {
+        let mut uptime = Uptime::default();
+        let now = Wall::from_ms(1_795_313_530_123);
+        uptime.record(true, now.shifted(-60_000), now.shifted(-30_000));
+        uptime.record(false, now.shifted(-10_000), now);
+        assert_eq!(uptime.watched(Duration::from_secs(DAY_S), now), Duration::from_secs(40));
+        assert_eq!(Uptime::default().watched(Duration::from_secs(DAY_S), now), Duration::ZERO);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::time::{Latency, Timestamp, Wall, Zone, rough};
 use crate::view::story::reason;
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// Watched for this part of a span, nobody asks about the rest.
+const NEARLY: f64 = 0.95;
 
 /// What is known at the moment of asking.
 #[derive(Clone, Debug)]
@@ -240,6 +242,18 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// The part of the watched time that it was up; where not nearly all of the span was watched, how much was.
+    fn share(&self, last: Duration) -> String {
+        let history = self.status.saved.history.get(self.name);
+        let watched = history.map_or(Duration::ZERO, |history| history.watched(last, self.status.wall));
+        let share = percent(self.uptime(last));
+        match watched {
+            Duration::ZERO => share,
+            _ if watched < last.mul_f64(NEARLY) => format!("{share} of {}", rough(watched)),
+            _ => share,
+        }
+    }
+
     fn uptime(&self, last: Duration) -> Option<f64> {
         self.status.saved.history.get(self.name)?.uptime(last, self.status.wall)
     }
@@ -289,7 +303,7 @@ impl<'a> Target<'a> {
             |look| format!("{}, {} ago", seen(look), rough(status.now.since(look.at))),
         );
         let state_word = state.condition.as_str().to_string();
-        [self.name.clone(), state_word, since, look, percent(self.uptime(DAY)), percent(self.uptime(DAY * 30))]
+        [self.name.clone(), state_word, since, look, self.share(DAY), self.share(DAY * 30)]
     }
 
     /// What else there is to say of it, where it is not simply in order.

@@ -143,6 +143,7 @@ fn people_are_told_each_trouble_with_its_reason() {
         assert!(after(name, state).contains(note), "`{note}` is said of {name}:\n{}", said.out);
     }
     assert!(said.out.contains(&format!("watchdog 0.1.0 runs (pid {}, alive ", daemon.pid())), "{}", said.out);
+    assert!(row_of(&said.out, "fine").contains("100 % of "), "a few seconds are no 30 days:\n{}", said.out);
     assert!(said.out.contains("config ~/watchdog.yaml · log ~/state/watchdog.log"), "{}", said.out);
     assert!(daemon.stop().success());
     let said = place.run(&["status"]);
@@ -156,4 +157,9 @@ fn whoever_asks_touches_nothing() {
     assert_eq!(place.run(&["status"]).code, Some(3));
     let mut entries = fs::read_dir(place.home()).expect("the folder").flatten();
     assert!(entries.all(|entry| entry.file_name() == "watchdog.yaml"), "{}", place.story());
+}
+
+/// The line of a target in the table.
+fn row_of<'a>(table: &'a str, name: &str) -> &'a str {
+    table.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default()
 }
