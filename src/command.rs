@@ -4,7 +4,6 @@
 
 mod find;
 mod output;
-mod process;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +21,10 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::clock;
 use crate::outcome::{Ending, in_words};
+use crate::process::{self, Process, is_alive};
 
 pub use find::{NotFound, find_program, first_word};
 pub use output::{KEPT, open_output, trim_output};
-pub use process::{Process, find, is_alive};
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);

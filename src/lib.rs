@@ -14,7 +14,11 @@ pub mod config;
 
 pub mod probe;
 
+pub mod process;
+
 pub mod command;
+
+pub mod pm2;
 
 pub mod store;
 

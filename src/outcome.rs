@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// Why a look found the target unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,6 +158,28 @@ pub struct Look {
     pub verdict: Verdict,
     /// From the start of the look to its verdict.
     pub latency: Duration,
+}
+
+/// What one look shows of PM2 without asking it: its socket, its files and /proc.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    /// The daemon accepts connections; a frozen one does too.
+    pub daemon: bool,
+    /// The watched process, while it is alive.
+    pub process: Option<Seen>,
+}
+
+/// A living process, as /proc shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started.
+    pub started: Timestamp,
+    /// The processor time that it has used since then.
+    pub cpu: Duration,
+    /// The kernel's letter for it: `R` runs, `S` sleeps, `D` is in disk wait, `T` is stopped.
+    pub state: char,
 }
 
 /// Every way in which a command can end.

@@ -2,10 +2,10 @@
 //! The only room that knows how they lie on the disk, and the only one where the boot clock and the wall clock meet.
 //! It must never read a clock, never decide, and never follow a symbolic link inside its folder.
 
+mod descriptors;
 mod error;
 mod files;
 mod folder;
-mod process;
 
 pub mod complaints;
 pub mod events;

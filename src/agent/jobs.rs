@@ -10,11 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{self, Process, Spec};
+use crate::command::{self, Spec};
 use crate::config::CommandLine;
 use crate::outcome::{Ending, Look, Verdict};
 use crate::policy::{Event, Gate, Phase, State};
 use crate::probe;
+use crate::process::{self, Process};
 use crate::signals::Signal;
 use crate::store::{self, Folder};
 use crate::time::Timestamp;
@@ -93,7 +94,7 @@ pub(super) fn find_commands(folder: &Folder, state: &mut State) {
             && let Ok(incident) = store::incidents::create(folder, &attempt.incident)
         {
             let variables = identity(target, attempt.number, attempt.rung, Some(&incident));
-            *process = command::find(&variables).map(|Process { pid, started }| (pid, started));
+            *process = process::find(&variables).map(|Process { pid, started }| (pid, started));
         }
     }
 }

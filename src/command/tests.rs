@@ -308,12 +308,12 @@ fn a_command_is_found_by_its_environment_but_nothing_that_it_leaves_behind() {
     let left = [place.process("daemon"), place.process("child")];
     // The daemon is one only once setsid(1) has come that far.
     eventually(|| process::leader(left[0]).is_some());
-    assert_eq!(find(&marks("this")), Some(own));
-    assert_eq!(find(&marks("that")), None);
+    assert_eq!(process::find(&marks("this")), Some(own));
+    assert_eq!(process::find(&marks("that")), None);
     fs::write(place.at("go"), "").unwrap();
     assert_eq!(command.join().unwrap().ending, Ending::Exited(0));
     assert!(left.iter().all(|process| is_alive(*process)));
-    assert_eq!(find(&marks("this")), None);
+    assert_eq!(process::find(&marks("this")), None);
     left.into_iter().for_each(kill);
 }
 

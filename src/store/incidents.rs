@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::files::{self, Inode};
 use super::folder::make_plain;
-use super::{Error, Folder, process};
+use super::{Error, Folder, descriptors};
+use crate::process;
 
 const INCIDENTS: &str = "incidents";
 const MAX_COUNT: usize = 50;
@@ -120,8 +121,8 @@ fn incidents(folder: &Folder) -> Result<Vec<Incident>, Error> {
 /// The outputs that some process which we may look into holds open; what we started is among these.
 fn held_outputs() -> io::Result<HashSet<Inode>> {
     let mut held = HashSet::new();
-    for pid in process::all()? {
-        match process::open_files(pid, |name| name.ends_with(".out")) {
+    for pid in process::pids()? {
+        match descriptors::open_files(pid, |name| name.ends_with(".out")) {
             // Somebody else's, so no command of ours.
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             found => held.extend(found?),

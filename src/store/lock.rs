@@ -13,7 +13,8 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Inode};
-use super::{Error, Folder, process};
+use super::{Error, Folder, descriptors};
+use crate::process::{self, Process};
 use crate::time::Wall;
 
 const LOCK: &str = "watchdog.lock";
@@ -109,7 +110,7 @@ impl Lock {
     /// [`LockError`].
     pub fn try_acquire(folder: &Folder, mode: Mode, config: &Path) -> Result<Lock, LockError> {
         let pid = std::process::id();
-        let started = process::start_time(pid).ok_or_else(|| {
+        let Process { started, .. } = process::living(pid).ok_or_else(|| {
             let stat = PathBuf::from(format!("/proc/{pid}/stat"));
             LockError::Io(Error::new("read", &stat, io::Error::other("it does not say when this process began")))
         })?;
@@ -209,10 +210,10 @@ pub fn read_holder(folder: &Folder) -> Option<Holder> {
 pub fn prove(folder: &Folder, holder: &Holder) -> bool {
     let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK)) else { return false };
     let lock = Inode::of(&metadata);
-    process::owner(holder.pid) == Some(rustix::process::geteuid().as_raw())
+    process::is_ours(holder.pid)
         && has_open(holder.pid, lock).is_ok_and(|open| open)
         // Asked last: had the pid gone to another process meanwhile, its start time would be another.
-        && process::start_time(holder.pid) == Some(holder.started)
+        && process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
 /// One look at the file and at the process that it names.
@@ -223,13 +224,13 @@ fn look(folder: &Folder) -> Option<Holder> {
     let line = bytes.split(|&byte| byte == b'\n').next()?;
     let Note { pid, started, mode, config } = serde_json::from_slice(line).ok()?;
     // Of a process whose files we may not see, its start time must do.
-    let holds = has_open(pid, Inode::of(&metadata)).unwrap_or(true) && process::start_time(pid) == Some(started);
+    let holds = has_open(pid, Inode::of(&metadata)).unwrap_or(true) && process::is_alive(Process { pid, started });
     let touched = files::modified(&metadata);
     holds.then(|| Holder { pid, started, mode, config: PathBuf::from(config), touched })
 }
 
 fn has_open(pid: u32, lock: Inode) -> io::Result<bool> {
-    Ok(process::open_files(pid, |name| name == LOCK)?.contains(&lock))
+    Ok(descriptors::open_files(pid, |name| name == LOCK)?.contains(&lock))
 }
 
 /// Leaves the mark that the watchdog was stopped by hand, which `start --cron` respects.

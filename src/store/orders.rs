@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Folder, files, process};
+use super::{Error, Folder, files};
+use crate::process;
 use crate::time::Wall;
 
 const ORDERS: &str = "orders";
@@ -132,7 +133,7 @@ pub fn list(folder: &Folder) -> Result<Orders, Error> {
 /// One damaged order is kept, the latest, and no half-written one whose writer is gone.
 fn clear_away(folder: &Folder) -> Result<(), Error> {
     let writer = |path: &PathBuf| path.file_name()?.to_str()?.split('-').nth(1)?.parse().ok();
-    let abandoned = |path: &PathBuf| writer(path).and_then(process::start_time).is_none();
+    let abandoned = |path: &PathBuf| writer(path).and_then(process::living).is_none();
     let mut litter = names(folder, "damaged")?;
     litter.pop();
     litter.extend(names(folder, "tmp")?.into_iter().filter(abandoned));

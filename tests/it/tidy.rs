@@ -11,20 +11,22 @@ const FUNCTION: usize = 70;
 const LINE: usize = 120;
 
 /// Each room: the rooms that it uses, and the crates that are used in it. Whoever opens a door says so here.
-const ROOMS: [(&str, &str, &str); 15] = [
+const ROOMS: [(&str, &str, &str); 17] = [
     ("time", "", "chrono humantime serde"),
-    ("outcome", "", "serde"),
+    ("outcome", "time", "serde"),
     ("policy", "outcome time", "serde"),
     ("config", "outcome policy time", "humantime log rustix serde serde_json serde_yaml ureq"),
     ("probe", "clock command config outcome time", "rustix serde_json ureq"),
-    ("command", "clock outcome", "rustix serde"),
-    ("store", "outcome policy time", "rustix serde serde_json"),
+    ("process", "time", "rustix serde"),
+    ("command", "clock outcome process", "rustix"),
+    ("pm2", "", "serde serde_json"),
+    ("store", "outcome policy process time", "rustix serde serde_json"),
     ("clock", "time", "chrono rustix"),
     ("signals", "", "signal_hook"),
     ("logging", "clock config outcome terminal time", "fern log rustix"),
     ("terminal", "", ""),
     ("view", "outcome policy store terminal time", "log serde serde_json"),
-    ("agent", "clock command config logging outcome policy probe signals store time view", "log"),
+    ("agent", "clock command config logging outcome policy probe process signals store time view", "log"),
     (
         "verb",
         "agent cli clock command config logging outcome policy probe signals store terminal time view",

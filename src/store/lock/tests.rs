@@ -116,7 +116,7 @@ fn a_reused_pid_is_not_taken_for_the_holder() {
     let (_scene, folder) = scene();
     let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
     let pid = sleeper.0.id();
-    let started = process::start_time(pid).unwrap();
+    let started = process::living(pid).unwrap().started;
     // Even the right start time is not enough: the process must have the lock file open.
     let note = Note { pid, started, mode: Mode::Daemon, config: CONFIG.into() };
     fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
@@ -142,7 +142,8 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
         let waiting = scope.spawn(|| acquire(&folder));
         thread::sleep(PAUSE * 4); // long enough for a first look that finds nothing; the outcome does not hang on it
         let pid = std::process::id();
-        let note = Note { pid, started: process::start_time(pid).unwrap(), mode: Mode::Once, config: CONFIG.into() };
+        let note =
+            Note { pid, started: process::living(pid).unwrap().started, mode: Mode::Once, config: CONFIG.into() };
         let mut lock = Lock { folder: folder.clone(), file, note, announced: false };
         lock.announce().unwrap();
         let answer = waiting.join().unwrap();

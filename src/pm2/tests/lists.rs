@@ -1,0 +1,133 @@
+//! What `pm2 jlist` prints and `pm2 save` writes, and everything that may stand around it.
+
+use std::time::Duration;
+
+use crate::pm2::{App, parse_list};
+
+const ENTRY: &str = r#"{"pid":4711,"name":"sav","pm2_env":{"name":"sav","autorestart":false,"exit_code":3,"env":{"PORT":1},
+"SECRET":"s3cret","pm_exec_path":"/srv/app.js","pm_cwd":"/srv","exec_interpreter":"node","exec_mode":"cluster_mode",
+"kill_timeout":20000,"PORT":"5000","pm_out_log_path":"/l/o.log","pm_err_log_path":"/l/e.log","status":"online",
+"pm_id":7,"odd":"\ud83d"},"pm_id":7,"monit":{"memory":1,"cpu":0}}"#;
+
+fn entry() -> String {
+    ENTRY.replace('\n', "")
+}
+
+fn named(name: &str) -> App {
+    App {
+        name: name.into(),
+        id: None,
+        pid: None,
+        status: String::new(),
+        autorestart: true,
+        exit_code: None,
+        script: "".into(),
+        cwd: "".into(),
+        interpreter: None,
+        cluster: false,
+        kill_timeout: Duration::from_millis(1_600),
+        port: None,
+        out_log: None,
+        err_log: None,
+    }
+}
+
+fn full() -> App {
+    App {
+        id: Some(7),
+        pid: Some(4_711),
+        status: "online".into(),
+        autorestart: false,
+        exit_code: Some(3),
+        script: "/srv/app.js".into(),
+        cwd: "/srv".into(),
+        interpreter: Some("node".into()),
+        cluster: true,
+        kill_timeout: Duration::from_secs(20),
+        port: Some(5_000),
+        out_log: Some("/l/o.log".into()),
+        err_log: Some("/l/e.log".into()),
+        ..named("sav")
+    }
+}
+
+#[track_caller]
+fn check(output: &str, expected: Option<Vec<App>>) {
+    assert_eq!(parse_list(output.as_bytes()), expected, "{output}");
+}
+
+#[test]
+fn a_list_is_found_whatever_is_printed_around_it() {
+    let list = format!("[{}]", entry());
+    check(&list, Some(vec![full()]));
+    check("[]", Some(vec![]));
+    check("[]\n", Some(vec![]));
+    let banner = "\n  __/\\\\\\\\\\\\\\\\\\\\\\\\\\____ [x]\n [a]\n";
+    let spawn = "[PM2] Spawning PM2 daemon with pm2_home=/h\n\x1b[32m[PM2]\x1b[39m PM2 Successfully daemonized\n";
+    let stale = ">>>> In-memory PM2 is out-of-date, do:\n>>>> $ pm2 update\nIn memory PM2 version: 5.4.3\n";
+    for noise in [banner, spawn, stale, "[1, 2]\n[\"x\"]\n", "[PM2][WARN] [x]\n"] {
+        check(&format!("{noise}{list}"), Some(vec![full()]));
+        check(&format!("{noise}{list}\n"), Some(vec![full()]));
+        check(&format!("{list}\r\n{noise}"), Some(vec![full()]));
+        check(noise, None);
+    }
+    check(&format!("{list}\n[]\n"), Some(vec![]));
+    for other in ["", "\n", "{}", "null", "[", "[{}]", "[[]]", "[null]", "{\"name\":\"sav\"}", "[{\"name\":null}]"] {
+        check(other, None);
+    }
+}
+
+#[test]
+fn a_saved_list_is_one_of_many_lines() {
+    let saved = "[\n  {\n    \"name\": \"sav\",\n    \"env\": {\n      \"PORT\": \"5000\",\n      \"sav\": {}\n    },\n    \
+                 \"args\": [\n[]\n],\n    \"pm_cwd\": \"/srv\"\n  }\n]";
+    // A line of its own that is a list of nothing; no list of PM2's has one, since it indents what is within.
+    check(&saved.replace("[\n[]\n]", "[]"), Some(vec![App { port: Some(5_000), cwd: "/srv".into(), ..named("sav") }]));
+}
+
+#[test]
+fn a_value_of_another_type_costs_nothing_but_itself() {
+    #[track_caller]
+    fn one(own: &str, expected: App) {
+        check(&format!("[{{\"name\":\"sav\",{own}}}]"), Some(vec![expected]));
+    }
+    one(r#""autorestart":"false""#, App { autorestart: false, ..named("sav") });
+    one(r#""autorestart":[]"#, named("sav"));
+    one(r#""exit_code":null,"status":7"#, App { status: "7".into(), ..named("sav") });
+    one(r#""exit_code":"3","pm_id":"2""#, App { exit_code: Some(3), id: Some(2), ..named("sav") });
+    one(r#""exit_code":99999999999,"pm_id":-1"#, named("sav"));
+    one(r#""kill_timeout":"5000""#, App { kill_timeout: Duration::from_secs(5), ..named("sav") });
+    one(r#""kill_timeout":1.5,"PORT":70000,"env":[]"#, named("sav"));
+    one(r#""PORT":{},"env":{"PORT":5000}"#, App { port: Some(5_000), ..named("sav") });
+    one(r#""PORT":"0","pm_cwd":0,"pm_out_log_path":"""#, named("sav"));
+    one(r#""pid":0,"exec_mode":["cluster_mode"]"#, named("sav"));
+    check(r#"[{"name":1},7,{"name":"b"},{"pm2_env":null},{"pm2_env":{}}]"#, Some(vec![named("1"), named("b")]));
+}
+
+#[test]
+fn no_environment_is_kept() {
+    let apps = parse_list(format!("[{}]", entry()).as_bytes()).unwrap();
+    assert!(!format!("{apps:?}").contains("s3cret"));
+}
+
+#[test]
+fn cut_anywhere_it_is_no_list_and_no_bytes_are_too_strange() {
+    let text = format!("[PM2] hello\n[{}]", entry());
+    let begin = text.find("[{").unwrap();
+    for end in 0..text.len() {
+        assert_eq!(parse_list(&text.as_bytes()[..end]), None, "{end}");
+    }
+    let mut dice = fastrand::Rng::with_seed(7);
+    for _ in 0..2_000 {
+        let mut bytes = text.clone().into_bytes();
+        for _ in 0..dice.usize(1..9) {
+            let at = dice.usize(begin..bytes.len());
+            bytes[at] = dice.u8(..);
+        }
+        parse_list(&bytes);
+        let random: Vec<u8> = (0..dice.usize(0..200)).map(|_| *dice.choice(b"[]{}\",:1\n\\\xff\0a").unwrap()).collect();
+        parse_list(&random);
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(parse_list(deep.as_bytes()), None);
+}
