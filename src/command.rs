@@ -7,7 +7,7 @@ mod output;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -23,8 +23,8 @@ use crate::clock;
 use crate::outcome::{Ending, in_words};
 use crate::process::{self, Process, is_alive};
 
-pub use find::{NotFound, find_program, first_word};
-pub use output::{KEPT, open_output, trim_output};
+pub use find::{NotFound, find_program, first_word, locate};
+pub use output::{KEPT, memory_output, open_output, trim_output};
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);
@@ -32,8 +32,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Between two looks at a command: short for the quick ones, long enough to cost nothing for the others.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Output is cut back to [`KEPT`] bytes while a command runs as soon as it is longer than this. Cutting costs a write
-/// of [`KEPT`] bytes, so it is worth waiting for a multiple of them.
+/// Output is cut back to [`KEPT`] bytes while a command runs as soon as it is longer than this, where no more is to be
+/// kept. Cutting costs a write of [`KEPT`] bytes, so it is worth waiting for a multiple of them.
 const CUT_ABOVE: u64 = 1 << 20;
 
 /// What systemd gave to us and means for us alone.
@@ -47,10 +47,14 @@ pub struct Spec {
     pub argv: Vec<String>,
     /// The folder it runs in.
     pub folder: PathBuf,
+    /// Names of variables of our own environment that it must not get.
+    pub unset: Vec<OsString>,
     /// Set over our own environment.
     pub env: Vec<(String, String)>,
     /// How long it may take before its group is ended.
     pub timeout: Duration,
+    /// Bytes of output that are left whole; a longer one is cut down to [`KEPT`].
+    pub keep: u64,
     /// Takes standard output and standard error. It must have been opened for appending, as [`open_output`] does, or
     /// be `/dev/null`.
     pub output: File,
@@ -76,7 +80,7 @@ pub struct Ended {
 /// `signals::listen` undoes that, so it has to come first.
 pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     let began = clock::monotonic();
-    let timeout = spec.timeout;
+    let (timeout, keep) = (spec.timeout, spec.keep);
     let (child, output) = match start(spec) {
         Ok(started) => started,
         Err(NotStarted { reason, our_trouble }) => {
@@ -88,7 +92,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
 
     // A cut that fails is tried again at the next look, and what is kept of the output decides nothing.
     let cut = |limit| output::trim(&output, limit).unwrap_or(0) > 0;
-    let look = || match (has_ended(pid), cut(CUT_ABOVE)) {
+    let look = || match (has_ended(pid), cut(keep.max(CUT_ABOVE))) {
         (true, _) => Seen::Over,
         (false, true) => Seen::Busy,
         (false, false) => Seen::Quiet,
@@ -103,7 +107,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
         reap(child);
         Ending::TimedOut
     };
-    cut(KEPT);
+    cut(keep);
     Ended { ending, took: since(began), our_trouble: false }
 }
 
@@ -140,7 +144,7 @@ fn start(spec: Spec) -> Result<(Child, File), NotStarted> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(&spec.folder).process_group(0);
     command.stdin(Stdio::null()).stdout(stdout).stderr(spec.output);
-    for name in OURS_ALONE {
+    for name in OURS_ALONE.iter().map(OsStr::new).chain(spec.unset.iter().map(OsString::as_os_str)) {
         command.env_remove(name);
     }
     command.envs(spec.env.iter().map(|(name, value)| (name, value)));
@@ -150,8 +154,8 @@ fn start(spec: Spec) -> Result<(Child, File), NotStarted> {
     }
 }
 
-/// The `PATH` that the command is looked up in.
-fn path_variable(env: &[(String, String)]) -> Option<OsString> {
+/// The `PATH` that a command with this environment set over ours is looked up in.
+pub fn path_variable(env: &[(String, String)]) -> Option<OsString> {
     let given = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.into());
     given.or_else(|| std::env::var_os("PATH"))
 }

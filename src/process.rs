@@ -132,13 +132,34 @@ pub fn environment(pid: u32) -> Option<Environment> {
     fs::read(format!("/proc/{pid}/environ")).ok().map(Environment)
 }
 
-/// The command line of a process, or what it calls itself instead, on one line; empty for a zombie and the kernel's own.
+/// The command line of a process, or what it calls itself instead, on one line; empty for a zombie.
 pub fn title(pid: u32) -> Option<String> {
     let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(length);
     bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A process and all whose parents lead to it, as far as these are alive.
+///
+/// # Errors
+/// What the system says to reading `/proc`.
+pub fn family(pid: u32) -> io::Result<Vec<u32>> {
+    let mut strangers: Vec<(u32, u32)> = pids()?.filter_map(|pid| Some((pid, stat(pid)?.parent))).collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(strangers.extract_if(.., |(_, of)| *of == parent).map(|(child, _)| child));
+        next += 1;
+    }
+    Ok(family)
+}
+
+/// The parent of a process, its parent, and so on to the first process of all.
+pub fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    let parent = |pid: &u32| stat(*pid).map(|stat| stat.parent).filter(|parent| *parent > 0);
+    std::iter::successors(parent(&pid), parent)
 }
 
 /// The command that was started with all of these variables, if it is alive: of those that have them the oldest that

@@ -252,7 +252,8 @@ impl Agent {
             Some(Ok(file)) => file,
             Some(Err(_)) | None => File::options().append(true).open("/dev/null")?,
         };
-        Ok(Spec { argv: command.argv(), folder: self.config.folder.clone(), env, timeout, output })
+        let (argv, folder) = (command.argv(), self.config.folder.clone());
+        Ok(Spec { argv, folder, unset: Vec::new(), env, timeout, keep: command::KEPT, output })
     }
 }
 

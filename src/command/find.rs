@@ -3,13 +3,17 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
 /// What the C library searches where `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Longer first lines of scripts are none.
+const FIRST_LINE: usize = 256;
 
 /// Words that a shell acts on itself, so that no program of that name has to exist.
 const BUILT_IN: &str = ". : [ [[ alias bg break builtin case cd command continue coproc declare dirs do done echo elif \
@@ -68,6 +72,32 @@ pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Res
         }
     }
     Err(refused.unwrap_or(missing))
+}
+
+/// Finds a program as [`find_program`] does, and what its first line calls for too: `pm2` without `node` is of no use.
+///
+/// # Errors
+/// Which of the two cannot be run and why, in words.
+pub fn locate(program: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, String> {
+    let found = find_program(program, folder, path_var).map_err(|error| error.to_string())?;
+    match interpreter(&found).map(|interpreter| (find_program(&interpreter, folder, path_var), interpreter)) {
+        Some((Err(error), interpreter)) => Err(format!("{program} needs {interpreter}: {error}")),
+        Some((Ok(_), _)) | None => Ok(found),
+    }
+}
+
+/// What runs a script: the program after `#!`, or after `#!/usr/bin/env`.
+fn interpreter(script: &Path) -> Option<String> {
+    let mut head = [0; FIRST_LINE];
+    let length = File::open(script).and_then(|mut file| file.read(&mut head)).ok()?;
+    let line = head.get(..length)?.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = str::from_utf8(line).ok()?;
+    let mut words = line.split_ascii_whitespace();
+    let first = words.next()?;
+    if first.rsplit('/').next() != Some("env") {
+        return Some(first.to_string());
+    }
+    words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_string)
 }
 
 /// The program that the shell text starts first, as far as that can be told without being a shell: assignments and
@@ -191,5 +221,34 @@ mod tests {
         check(">log pm2", None);
         check("", None);
         check("   ", None);
+    }
+
+    #[test]
+    fn a_script_tells_what_runs_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let told = |text: &str| {
+            let path = folder.path().join("script");
+            fs::write(&path, text).expect("written");
+            interpreter(&path)
+        };
+        assert_eq!(told("#!/bin/sh\nexit"), Some("/bin/sh".into()));
+        assert_eq!(told("#!/usr/bin/env node\n"), Some("node".into()));
+        assert_eq!(told("#! /usr/bin/env -S A=1 node --x\n"), Some("node".into()));
+        assert_eq!(told("\x7fELF"), None);
+        assert_eq!(told(""), None);
+    }
+
+    #[test]
+    fn a_script_is_found_with_what_runs_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pm2");
+        fs::write(&path, "#!/usr/bin/env node\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our own file");
+        let found = || locate("pm2", folder.path(), Some(folder.path().as_os_str()));
+        assert_eq!(found(), Err("pm2 needs node: no such file: node is nowhere in PATH".into()));
+        symlink("/bin/sh", folder.path().join("node")).expect("a link");
+        assert_eq!(found(), Ok(path));
+        let missing = locate("pm3", folder.path(), Some(folder.path().as_os_str()));
+        assert_eq!(missing, Err("no such file: pm3 is nowhere in PATH".into()));
     }
 }

@@ -7,7 +7,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
+use rustix::io::Errno;
 
 /// Bytes that are kept of an output: the first 16 KiB, which tell what was tried, and the last 48, which tell how it
 /// went. The line between them that tells what was cut comes on top.
@@ -31,6 +32,23 @@ pub fn open_output(path: &Path) -> io::Result<File> {
     }
     let flags = OFlags::NOFOLLOW.bits() as i32;
     OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Makes a file in memory for a command's output, which never touches a disk; nothing of the output is kept where the
+/// kernel has no such file (before Linux 3.17).
+///
+/// # Errors
+/// What the system says to creating it.
+pub fn memory_output() -> io::Result<File> {
+    match memfd_create("output of a command", MemfdFlags::CLOEXEC) {
+        Ok(memory) => {
+            // Cutting an output down needs writers that go on at its end, wherever that is by then.
+            fcntl_setfl(&memory, OFlags::RDWR | OFlags::APPEND)?;
+            Ok(memory.into())
+        }
+        Err(Errno::NOSYS) => OpenOptions::new().read(true).write(true).open("/dev/null"),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Cuts an output down to [`KEPT`] bytes if it is longer. Those who append to it may go on meanwhile; what they write

@@ -30,8 +30,10 @@ impl Place {
         Spec {
             argv: argv.iter().map(ToString::to_string).collect(),
             folder: self.0.path().to_owned(),
+            unset: Vec::new(),
             env: Vec::new(),
             timeout,
+            keep: KEPT,
             output: open_output(&self.at("output")).unwrap(),
         }
     }

@@ -54,7 +54,7 @@ pub fn parse_list(output: &[u8]) -> Option<Vec<App>> {
 /// Entries without a name are passed over; what has other things only is no list of processes.
 fn list(text: &str) -> Option<Vec<App>> {
     let entries: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-    let apps: Vec<App> = entries.iter().filter_map(|entry| app(entry.get())).collect();
+    let apps: Vec<App> = entries.iter().filter_map(|one| entry(one.get())).collect();
     (apps.is_empty() == entries.is_empty()).then_some(apps)
 }
 
@@ -96,9 +96,10 @@ struct Variables {
     port: Value,
 }
 
-fn app(entry: &str) -> Option<App> {
-    let listed: Listed = serde_json::from_str(entry).ok()?;
-    let own: Own = serde_json::from_str(listed.pm2_env.map_or(entry, RawValue::get)).ok()?;
+/// Reads one entry of a list, of `jlist` or of a saved one; none where it has no name.
+pub(super) fn entry(json: &str) -> Option<App> {
+    let listed: Listed = serde_json::from_str(json).ok()?;
+    let own: Own = serde_json::from_str(listed.pm2_env.map_or(json, RawValue::get)).ok()?;
     let inner = own.env.and_then(|env| serde_json::from_str::<Variables>(env.get()).ok()).unwrap_or_default();
     let path = |value: &Value| value.as_str().filter(|path| !path.is_empty()).map(PathBuf::from);
     Some(App {

@@ -1,12 +1,9 @@
 //! A look by a command: it must exit with 0 in time.
 //! It must never write to the disk, and never start a second command while the first is still being ended.
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{MemfdFlags, OFlags};
 
 use crate::command::{self, Ended, Spec};
 use crate::config::{CommandLine, Hidden, Secrets};
@@ -44,15 +41,17 @@ impl CommandProbe {
     }
 
     pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
-        let output =
-            output().map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
+        let output = command::memory_output()
+            .map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
         let kept = output.try_clone();
         let kept = kept.map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
         let spec = Spec {
             argv: self.argv.clone(),
             folder: self.folder.clone(),
+            unset: Vec::new(),
             env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
             timeout: deadline.budget(),
+            keep: command::KEPT,
             output,
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
@@ -77,19 +76,6 @@ fn judge(ended: Ended, last_line: impl FnOnce() -> String) -> Result<String, Fai
         Ending::TimedOut => Err(Failure::Target(Class::Timeout, format!("still running after {}", Span(ended.took)))),
         Ending::NotStarted(reason) => Err(Failure::Ours(format!("cannot run the command: {reason}"))),
         Ending::Lost => Err(Failure::Ours("it cannot be known how the command ended".into())),
-    }
-}
-
-/// Takes what the command prints, in memory; nothing of it where the kernel has no such file (before Linux 3.17).
-fn output() -> io::Result<File> {
-    match rustix::fs::memfd_create("output of a probe", MemfdFlags::CLOEXEC) {
-        Ok(memory) => {
-            // Cutting an output down needs writers that go on at its end, wherever that is by then.
-            rustix::fs::fcntl_setfl(&memory, OFlags::RDWR | OFlags::APPEND)?;
-            Ok(memory.into())
-        }
-        Err(rustix::io::Errno::NOSYS) => OpenOptions::new().read(true).write(true).open("/dev/null"),
-        Err(error) => Err(error.into()),
     }
 }
 

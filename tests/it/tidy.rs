@@ -19,7 +19,7 @@ const ROOMS: [(&str, &str, &str); 17] = [
     ("probe", "clock command config outcome time", "rustix serde_json ureq"),
     ("process", "time", "rustix serde"),
     ("command", "clock outcome process", "rustix"),
-    ("pm2", "", "serde serde_json"),
+    ("pm2", "clock command outcome process terminal time", "rustix serde serde_json"),
     ("store", "outcome policy process time", "rustix serde serde_json"),
     ("clock", "time", "chrono rustix"),
     ("signals", "", "signal_hook"),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::pm2::{App, parse_list};
 
-const ENTRY: &str = r#"{"pid":4711,"name":"sav","pm2_env":{"name":"sav","autorestart":false,"exit_code":3,"env":{"PORT":1},
-"SECRET":"s3cret","pm_exec_path":"/srv/app.js","pm_cwd":"/srv","exec_interpreter":"node","exec_mode":"cluster_mode",
+const ENTRY: &str = r#"{"pid":4711,"name":"sav","pm2_env":{"name":"sav","autorestart":false,"exit_code":3,"env":
+{"PORT":1},"SECRET":"s3cret","pm_exec_path":"/srv/app.js","pm_cwd":"/srv","exec_interpreter":"node","exec_mode":"cluster_mode",
 "kill_timeout":20000,"PORT":"5000","pm_out_log_path":"/l/o.log","pm_err_log_path":"/l/e.log","status":"online",
 "pm_id":7,"odd":"\ud83d"},"pm_id":7,"monit":{"memory":1,"cpu":0}}"#;
 
@@ -72,7 +72,7 @@ fn a_list_is_found_whatever_is_printed_around_it() {
         check(noise, None);
     }
     check(&format!("{list}\n[]\n"), Some(vec![]));
-    for other in ["", "\n", "{}", "null", "[", "[{}]", "[[]]", "[null]", "{\"name\":\"sav\"}", "[{\"name\":null}]"] {
+    for other in ["", "\n", "{}", "null", "[", "[{}]", "[[]]", "[null]", r#"{"name":"sav"}"#, r#"[{"name":null}]"#] {
         check(other, None);
     }
 }

@@ -1,19 +1,14 @@
 //! What cron makes of a configuration: its bare PATH, programs and what their first lines call for, the line to paste.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::ffi::OsString;
 
-use crate::command::{find_program, first_word};
+use crate::command::{first_word, locate};
 use crate::config::{CommandLine, Config, Probe};
 
 use super::say;
 
 /// What Debian's and most other crons give to their jobs.
 const CRON_PATH: &str = "/usr/bin:/bin";
-/// Longer first lines are none.
-const FIRST_LINE: usize = 256;
 
 /// Prints where the programs of all commands are found under cron, and returns what is wrong.
 pub(super) fn report(config: &Config) -> Vec<String> {
@@ -29,8 +24,8 @@ pub(super) fn report(config: &Config) -> Vec<String> {
     for program in programs {
         let in_cron = locate(&program, &config.folder, Some(&cron));
         match (in_cron, locate(&program, &config.folder, here.as_deref())) {
-            (Ok(()), _) => found.push(format!("{program}: found")),
-            (Err(why), Ok(())) => wrong.push(format!("cron would not find it: {why}; set PATH under env:")),
+            (Ok(_), _) => found.push(format!("{program}: found")),
+            (Err(why), Ok(_)) => wrong.push(format!("cron would not find it: {why}; set PATH under env:")),
             (Err(why), Err(_)) => wrong.push(why),
         }
     }
@@ -61,29 +56,6 @@ fn programs(config: &Config) -> Vec<String> {
     programs
 }
 
-/// Whether a program is found, and what its first line calls for too: `pm2` without `node` is of no use.
-fn locate(program: &str, folder: &Path, path: Option<&OsStr>) -> Result<(), String> {
-    let found = find_program(program, folder, path).map_err(|error| error.to_string())?;
-    let Some(interpreter) = interpreter(&found) else { return Ok(()) };
-    find_program(&interpreter, folder, path)
-        .map(|_| ())
-        .map_err(|error| format!("{program} needs {interpreter}: {error}"))
-}
-
-/// What runs a script: the program after `#!`, or after `#!/usr/bin/env`.
-fn interpreter(script: &Path) -> Option<String> {
-    let mut head = [0; FIRST_LINE];
-    let length = File::open(script).and_then(|mut file| file.read(&mut head)).ok()?;
-    let line = head.get(..length)?.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    let line = str::from_utf8(line).ok()?;
-    let mut words = line.split_ascii_whitespace();
-    let first = words.next()?;
-    if first.rsplit('/').next() != Some("env") {
-        return Some(first.to_string());
-    }
-    words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_string)
-}
-
 /// A line for crontab that does `what` at `when` with this configuration.
 pub(in crate::verb) fn crontab_line(config: &Config, when: &str, what: &str) -> String {
     let program = std::env::current_exe().map_or_else(|_| "watchdog".into(), |path| path.display().to_string());
@@ -106,20 +78,5 @@ mod tests {
         assert_eq!(for_cron("/home/user/bin/watchdog"), "/home/user/bin/watchdog");
         assert_eq!(for_cron("/home/a b/it's"), r"'/home/a b/it'\''s'");
         assert_eq!(for_cron("100%"), r"'100\%'");
-    }
-
-    #[test]
-    fn a_script_tells_what_runs_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let told = |text: &str| {
-            let path = folder.path().join("script");
-            std::fs::write(&path, text).expect("written");
-            interpreter(&path)
-        };
-        assert_eq!(told("#!/bin/sh\nexit"), Some("/bin/sh".into()));
-        assert_eq!(told("#!/usr/bin/env node\n"), Some("node".into()));
-        assert_eq!(told("#! /usr/bin/env -S A=1 node --x\n"), Some("node".into()));
-        assert_eq!(told("\x7fELF"), None);
-        assert_eq!(told(""), None);
     }
 }

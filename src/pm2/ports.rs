@@ -1,0 +1,96 @@
+//! Who listens on which TCP port, as far as it is of our account. It must never count those who merely are connected.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::process::{self, Process};
+
+/// A socket that takes connections.
+#[derive(Debug, PartialEq, Eq)]
+struct Listener {
+    port: u16,
+    inode: u64,
+}
+
+/// The TCP ports that a process, or one that descends from it, listens on.
+pub fn listeners(process: Process) -> Vec<u16> {
+    let Ok(family) = process::family(process.pid) else { return Vec::new() };
+    if !process::is_alive(process) {
+        return Vec::new();
+    }
+    let held: BTreeSet<u64> = family.into_iter().flat_map(sockets).collect();
+    let ports = listening().into_iter().filter(|listener| held.contains(&listener.inode));
+    ports.map(|listener| listener.port).collect::<BTreeSet<u16>>().into_iter().collect()
+}
+
+/// Who of our account listens on a port: its number and title.
+pub fn holder(port: u16) -> Option<(u32, String)> {
+    let pid = holders(port, process::own_pids().ok()?).into_iter().next()?;
+    Some((pid, process::title(pid)?))
+}
+
+/// Those of the processes that listen on a port.
+pub(super) fn holders(port: u16, pids: impl Iterator<Item = u32>) -> Vec<u32> {
+    let inodes: BTreeSet<u64> = on(port).map(|listener| listener.inode).collect();
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    pids.filter(|pid| sockets(*pid).any(|inode| inodes.contains(&inode))).collect()
+}
+
+/// Whether nobody listens on a port, of whatever account.
+pub(super) fn is_free(port: u16) -> bool {
+    on(port).next().is_none()
+}
+
+fn on(port: u16) -> impl Iterator<Item = Listener> {
+    listening().into_iter().filter(move |listener| listener.port == port)
+}
+
+fn listening() -> Vec<Listener> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| fs::read_to_string(table).ok());
+    tables.flat_map(|table| table.lines().filter_map(parse).collect::<Vec<_>>()).collect()
+}
+
+/// A line of proc_net_tcp(5): field 2 is the local address with the port in hexadecimal, field 4 the state (0A is
+/// LISTEN), field 10 the inode.
+fn parse(line: &str) -> Option<Listener> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    if fields.nth(1)? != "0A" {
+        return None;
+    }
+    let inode = fields.nth(5)?.parse().ok()?;
+    Some(Listener { port, inode })
+}
+
+/// The inodes of the sockets that a process has open; none of one that is not for us to look into.
+fn sockets(pid: u32) -> impl Iterator<Item = u64> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: Option<(u16, u64)>) {
+        assert_eq!(parse(line), expected.map(|(port, inode)| Listener { port, inode }), "{line}");
+    }
+
+    #[test]
+    fn only_sockets_that_take_connections_are_read() {
+        let rest = "00000000:00000000 00:00000000 00000000  1000        0 43211 1 0000000000000000 100 0 0 10 0";
+        check(&format!("   0: 0100007F:1388 00000000:0000 0A {rest}"), Some((5_000, 43_211)));
+        check(&format!("  10: 00000000000000000000000001000000:1388 0:0000 0A {rest}"), Some((5_000, 43_211)));
+        check(&format!("   1: 0100007F:1388 0100007F:C350 01 {rest}"), None);
+        check("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", None);
+        check("   0: 0100007F:1388 00000000:0000 0A 0:0 0:0 0 1000 0", None);
+        check("", None);
+    }
+}
