@@ -4,6 +4,7 @@
 mod carry;
 mod jobs;
 mod keep;
+mod pm2;
 mod reload;
 mod systemd;
 mod upkeep;
@@ -15,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Config, Hidden, Probe, Secrets, Target};
+use crate::config::{Config, Hidden, Pm2, Probe, Secrets, Target};
 use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
 use crate::probe::{Prober, Trust};
@@ -72,6 +73,7 @@ pub struct Agent {
     inbox: Receiver<Message>,
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
+    beside: pm2::Beside,
     systemd: systemd::Systemd,
     stopping: bool,
     displaced: bool,
@@ -84,6 +86,7 @@ type Probers = BTreeMap<String, (Arc<Prober>, Asked)>;
 #[derive(Clone, PartialEq)]
 struct Asked {
     probe: Probe,
+    pm2: Option<Pm2>,
     timeout: Duration,
     env: Vec<(String, Hidden)>,
     secrets: Secrets,
@@ -147,6 +150,7 @@ impl Agent {
             inbox,
             post,
             upkeep: upkeep::Upkeep::default(),
+            beside: pm2::Beside::default(),
             systemd: match mode {
                 Mode::Daemon => systemd::Systemd::of_environment(),
                 Mode::Tick => systemd::Systemd::default(),
@@ -172,7 +176,7 @@ impl Agent {
     }
 
     fn is_over(&self) -> bool {
-        let tick_is_over = self.mode == Mode::Tick && self.policy.is_idle();
+        let tick_is_over = self.mode == Mode::Tick && self.policy.is_idle() && !self.beside.is_keeping(clock::now());
         self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
     }
 
@@ -181,6 +185,7 @@ impl Agent {
         let now = clock::now();
         let until = self.policy.next_wake().map_or(ROUND, |wake| wake.since(now));
         let until = until.min(self.upkeep.pause(now));
+        let until = self.beside.pause(now).map_or(until, |kept| until.min(kept));
         self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
 
@@ -203,6 +208,11 @@ impl Agent {
                 );
                 self.step(Event::Looked { target, number, look, stamp });
             }
+            Message::Weighed { target, warrant } => {
+                let warranted = self.beside.weighed(&target, warrant);
+                self.step(Event::Weighed { target, warranted });
+            }
+            Message::Kept => self.beside.kept(),
             Message::Event(event) => self.step(event),
         }
     }
@@ -245,6 +255,7 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
     for target in &config.targets {
         let asked = Asked {
             probe: target.probe.clone(),
+            pm2: target.pm2.clone(),
             timeout: target.limits.timeout,
             env: config.env.clone(),
             secrets: config.secrets.clone(),
@@ -254,8 +265,8 @@ fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
         let prober = match same {
             Some((prober, _)) => Arc::clone(prober),
             None => {
-                let Asked { probe, timeout, env, secrets, folder } = &asked;
-                let prober = Prober::new(probe, *timeout, folder, env, secrets, &trust);
+                let Asked { probe, pm2, timeout, env, secrets, folder } = &asked;
+                let prober = Prober::new(probe, pm2.as_ref(), *timeout, folder, env, secrets, &trust);
                 Arc::new(prober.map_err(|error| format!("{}: {error}", target.name))?)
             }
         };

@@ -2,6 +2,7 @@
 //! It must never accept what is not built, and never show a secret.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,8 @@ mod reading;
 mod url;
 
 mod probes;
+
+mod pm2;
 
 mod targets;
 
@@ -112,6 +115,8 @@ pub struct Target {
     pub name: String,
     /// How it is looked at.
     pub probe: Probe,
+    /// Its process in PM2, beside the probe or as the probe.
+    pub pm2: Option<Pm2>,
     /// Every number that decides.
     pub limits: Limits,
     /// Restart commands, smallest first; empty for a watch-only target. `limits.rungs` is its length.
@@ -123,10 +128,48 @@ pub struct Target {
 /// One restart command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rung {
-    /// What is run.
-    pub command: CommandLine,
-    /// How long it may take.
+    /// What is done.
+    pub remedy: Remedy,
+    /// How long it may take; each call of pm2, where it makes several.
     pub timeout: Duration,
+}
+
+/// What a rung does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// Runs the operator's command.
+    Command(CommandLine),
+    /// Has PM2 restart the process.
+    Pm2Restart(Pm2),
+    /// Resets PM2 itself.
+    Pm2Reset(Pm2),
+}
+
+impl fmt::Display for Remedy {
+    /// As people read it, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remedy::Command(command) => command.fmt(f),
+            Remedy::Pm2Restart(Pm2 { process, config: Some(config), .. }) => {
+                write!(f, "pm2 restart {} --only {process}", config.display())
+            }
+            Remedy::Pm2Restart(Pm2 { process, config: None, .. }) => write!(f, "pm2 restart {process}"),
+            Remedy::Pm2Reset(Pm2 { home, .. }) => write!(f, "reset PM2 in {}", home.display()),
+        }
+    }
+}
+
+/// A process in PM2.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pm2 {
+    /// Its name there.
+    pub process: String,
+    /// PM2's home, absolute.
+    pub home: PathBuf,
+    /// The ecosystem file that it was started from, absolute.
+    pub config: Option<PathBuf>,
+    /// Whether PM2 itself may be reset for it.
+    pub reset: bool,
 }
 
 /// A command as the operator wrote it.
@@ -179,12 +222,25 @@ pub enum Probe {
         /// How old it may be.
         max_age: Duration,
     },
+    /// PM2's daemon and the process must live.
+    Pm2(Pm2),
 }
 
 impl Probe {
     /// Whether certificates play a part.
     pub fn is_https(&self) -> bool {
         matches!(self, Probe::Http(http) if http.url.0.starts_with("https:"))
+    }
+
+    /// The port of this machine that it looks at; `None` where it looks at none, or at another machine.
+    pub fn local_port(&self) -> Option<u16> {
+        let (host, port) = match self {
+            Probe::Http(http) if http.unix_socket.is_none() => url::host_and_port(&http.url.0)?,
+            Probe::Tcp { host, port } => (host.as_str(), *port),
+            Probe::Http(_) | Probe::Command(_) | Probe::File { .. } | Probe::Pm2(_) => return None,
+        };
+        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        is_local.then_some(port)
     }
 }
 

@@ -158,27 +158,29 @@ pub struct Look {
     pub verdict: Verdict,
     /// From the start of the look to its verdict.
     pub latency: Duration,
+    /// What was seen of PM2 along with it; `None` for a target without PM2, or when nothing could be seen.
+    pub pm2: Option<Sight>,
 }
 
-/// What one look shows of PM2 without asking it: its socket, its files and /proc.
+/// What one look shows of PM2 without asking it: its socket, its files and `/proc`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sight {
-    /// The daemon accepts connections; a frozen one does too.
+    /// Whether PM2's daemon accepts connections. A frozen one does too.
     pub daemon: bool,
-    /// The watched process, while it is alive.
+    /// The youngest living process of the target's name.
     pub process: Option<Seen>,
 }
 
-/// A living process, as /proc shows it.
+/// A process of PM2's, as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Its number.
     pub pid: u32,
-    /// When it was started.
+    /// When it was started. With the number it tells the process from all others of this boot.
     pub started: Timestamp,
-    /// The processor time that it has used since then.
+    /// The CPU time that it has used since.
     pub cpu: Duration,
-    /// The kernel's letter for it: `R` runs, `S` sleeps, `D` is in disk wait, `T` is stopped.
+    /// The letter that `/proc` has for what it does: `R` runs, `S` waits, `D` waits for a disk, `T` is stopped.
     pub state: char,
 }
 

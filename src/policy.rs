@@ -7,6 +7,7 @@
 
 mod attempt;
 mod backoff;
+mod beside;
 mod budget;
 mod case;
 mod change;
@@ -24,6 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use beside::{Beside, Doing};
 pub use budget::spent;
 pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};
@@ -35,7 +37,7 @@ pub use words::{About, Condition, Why};
 
 use crate::time::Timestamp;
 use case::{Around, Case, Setting};
-use plan::{Asking, Plan};
+use plan::Plan;
 
 /// How the watchdog works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl Policy {
                 self.on_case(&target, now, out, |case| case.looked(number, look, &stamp));
             }
             Event::Answered { target, gate, yes } => self.on_case(&target, now, out, |case| case.answered(gate, yes)),
+            Event::Weighed { target, warranted } => self.on_case(&target, now, out, |case| case.weighed(warranted)),
             Event::Saved { ok } => {
                 self.unsaved = !ok;
                 self.on_all(now, out, |case| case.saved(ok));
@@ -155,9 +158,8 @@ impl Policy {
 
     /// Whether nothing is under way and nothing is planned that a tick would stay for.
     pub fn is_idle(&self) -> bool {
-        let is_busy = |Watched { plan, state, .. }: &Watched| {
-            plan.has_look() || matches!(plan.asking, Asking::Gate(_)) || state.attempt.is_some()
-        };
+        let is_busy =
+            |Watched { plan, state, .. }: &Watched| plan.has_look() || plan.is_asking() || state.attempt.is_some();
         !self.watched.values().any(is_busy)
     }
 
@@ -235,7 +237,7 @@ impl Watched {
         let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
         let verifying = match self.state.phase() {
             Some(Phase::Verifying { until }) => Some(*until),
-            Some(Phase::Intended | Phase::Running { .. }) | None => None,
+            Some(Phase::Intended | Phase::Weighing | Phase::Running { .. }) | None => None,
         };
         let waiting = self.state.waiting.and_then(|waiting| waiting.until);
         let start_period = self.state.start_period.map(|period| period.until);

@@ -1,4 +1,4 @@
-//! One look at a target: by HTTP, TCP, a command or a file, with one hard deadline over all of it.
+//! One look at a target: by HTTP, TCP, a command, a file or PM2, with one hard deadline over all of it.
 //! It must never outlast the deadline, panic, or blame the target for our own trouble; a look decides nothing.
 
 mod aside;
@@ -9,6 +9,7 @@ mod deadline;
 mod file;
 mod http;
 mod judge;
+mod pm2;
 mod resolve;
 mod setup;
 mod tcp;
@@ -36,6 +37,7 @@ use self::command::CommandProbe;
 use self::deadline::Deadline;
 use self::file::FileProbe;
 use self::http::HttpProbe;
+use self::pm2::Pm2Probe;
 use self::tcp::TcpProbe;
 use self::words::tame;
 
@@ -46,6 +48,8 @@ pub const STACK: usize = 256 << 10;
 pub struct Prober {
     kind: Kind,
     timeout: Duration,
+    /// Glanced at beside the look.
+    pm2: Option<Pm2Probe>,
 }
 
 enum Kind {
@@ -53,6 +57,7 @@ enum Kind {
     Tcp(TcpProbe),
     File(FileProbe),
     Command(CommandProbe),
+    Pm2(Pm2Probe),
 }
 
 /// Why a look did not find the target in order.
@@ -65,7 +70,7 @@ enum Failure {
 }
 
 impl Prober {
-    /// Prepares for looks that take `timeout` at most. Commands run in `folder` with `env`. `secrets` are struck out of
+    /// Prepares for looks that take `timeout` at most, with a glance at PM2 beside them if `pm2` is given. Commands run in `folder` with `env`. `secrets` are struck out of
     /// what is said of a failure.
     /// The certificates of `tls: <path>` are read here, so a renewed file is seen when the configuration is read again.
     ///
@@ -73,6 +78,7 @@ impl Prober {
     /// What in the configuration makes a look impossible, naming the file where it is one, and no secret.
     pub fn new(
         probe: &config::Probe,
+        pm2: Option<&config::Pm2>,
         timeout: Duration,
         folder: &Path,
         env: &[(String, Hidden)],
@@ -84,8 +90,10 @@ impl Prober {
             config::Probe::Tcp { host, port } => Kind::Tcp(TcpProbe::new(host, *port)),
             config::Probe::File { path, max_age } => Kind::File(FileProbe::new(path.clone(), *max_age)),
             config::Probe::Command(line) => Kind::Command(CommandProbe::new(line, folder, env, secrets)),
+            config::Probe::Pm2(pm2) => Kind::Pm2(Pm2Probe::new(pm2)),
         };
-        Ok(Prober { kind, timeout })
+        let is_beside = !matches!(kind, Kind::Pm2(_));
+        Ok(Prober { kind, timeout, pm2: pm2.filter(|_| is_beside).map(Pm2Probe::new) })
     }
 
     /// Looks once. Blocks until there is a verdict, which is when the timeout passes at the latest, give or take what
@@ -95,18 +103,28 @@ impl Prober {
     /// Wants a stack of [`STACK`] bytes.
     pub fn look(&self) -> Look {
         let deadline = Deadline::after(self.timeout);
+        let mut pm2 = None;
         let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {
             Kind::Http(probe) => probe.look(deadline),
             Kind::Tcp(probe) => probe.look(deadline),
             Kind::File(probe) => probe.look(deadline),
             Kind::Command(probe) => probe.look(deadline),
+            Kind::Pm2(probe) => {
+                let (looked, sight) = probe.look(deadline);
+                pm2 = sight;
+                looked
+            }
         }));
+        let latency = deadline.elapsed();
+        if let Some(probe) = &self.pm2 {
+            pm2 = probe.glance(self.timeout);
+        }
         let verdict = match looked {
             Ok(Ok(detail)) => Verdict::Healthy { detail },
             Ok(Err(Failure::Target(class, detail))) => Verdict::Unhealthy { class, detail: tame(&detail) },
             Ok(Err(Failure::Ours(detail))) => Verdict::Unknown { detail: tame(&detail) },
             Err(_) => Verdict::Unknown { detail: "the look failed by a bug of the watchdog's own".into() },
         };
-        Look { verdict, latency: deadline.elapsed() }
+        Look { verdict, latency, pm2 }
     }
 }

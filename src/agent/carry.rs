@@ -35,6 +35,9 @@ impl Agent {
             }
             for (target, record) in &records {
                 self.tell(target, record, now);
+                if let Record::Down { incident, .. } = record {
+                    self.keep_what_pm2_says(target, incident);
+                }
             }
         }
         for action in rest {
@@ -49,6 +52,7 @@ impl Agent {
         match action {
             Action::Look { target, number } => self.look(target, number),
             Action::Ask { target, gate } => self.ask(target, gate),
+            Action::Weigh { target } => self.weigh(target),
             Action::Run { target, attempt, rung, incident, failures } => {
                 self.run_command(Order { target, attempt, rung, incident, failures });
             }
@@ -65,7 +69,7 @@ impl Agent {
             _ => return String::new(),
         };
         let rung = self.target(target).and_then(|target| target.ladder.get(rung));
-        rung.map_or_else(String::new, |rung| rung.command.to_string())
+        rung.map_or_else(String::new, |rung| rung.remedy.to_string())
     }
 
     fn tell(&mut self, target: &str, record: &Record, now: (Timestamp, Wall)) {

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::command::{self, Spec};
-use crate::config::CommandLine;
+use crate::config::{CommandLine, Remedy};
 use crate::outcome::{Ending, Look, Verdict};
+use crate::pm2::Warrant;
 use crate::policy::{Event, Gate, Phase, State};
 use crate::probe;
 use crate::process::{self, Process};
@@ -41,6 +42,15 @@ pub enum Message {
         /// What was found.
         look: Look,
     },
+    /// Whether PM2 may be reset is known; and why, where it may.
+    Weighed {
+        /// The target it was asked for.
+        target: String,
+        /// What speaks for it.
+        warrant: Option<Warrant>,
+    },
+    /// What PM2's logs say is kept, or cannot be.
+    Kept,
     /// Anything else that the policy is to know as it is.
     Event(Event),
 }
@@ -68,7 +78,7 @@ impl Drop for Promise {
 
 /// Runs `work` on a thread of its own and posts what it returns, or `otherwise` when there is no thread to be had or
 /// `work` panics.
-fn spawn(
+pub(super) fn spawn(
     post: &Sender<Message>,
     name: &str,
     otherwise: Message,
@@ -94,7 +104,10 @@ pub(super) fn find_commands(folder: &Folder, state: &mut State) {
             && let Ok(incident) = store::incidents::create(folder, &attempt.incident)
         {
             let variables = identity(target, attempt.number, attempt.rung, Some(&incident));
-            *process = process::find(&variables).map(|Process { pid, started }| (pid, started));
+            // A command of PM2 has none of our variables, but our output.
+            let output = store::incidents::output(&incident, attempt.number, rung_from_one(attempt.rung));
+            let found = process::find(&variables).or_else(|| process::find_by_output(&output));
+            *process = found.map(|Process { pid, started }| (pid, started));
         }
     }
 }
@@ -126,12 +139,19 @@ impl Agent {
         let prober = Arc::clone(prober);
         let latency = Duration::ZERO;
         let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
-        let otherwise = Message::Looked { target: target.clone(), number, look: Look { verdict, latency } };
+        let otherwise = Message::Looked { target: target.clone(), number, look: Look { verdict, latency, pm2: None } };
         spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look() });
     }
 
     pub(super) fn ask(&self, target: String, gate: Gate) {
-        let answer = move |target, yes| Message::Event(Event::Answered { target, gate, yes });
+        match gate {
+            Gate::Stopped => self.ask_pm2(target),
+            Gate::OnlyIf => self.ask_operator(target),
+        }
+    }
+
+    fn ask_operator(&self, target: String) {
+        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {
@@ -162,7 +182,7 @@ impl Agent {
         });
     }
 
-    pub(super) fn run_command(&self, order: Order) {
+    pub(super) fn run_command(&mut self, order: Order) {
         let target = order.target.clone();
         let ended = |target, ending, took| Message::Event(Event::Ended { target, ending, took });
         let Some(rung) = self.target(&target).and_then(|target| target.ladder.get(order.rung)).cloned() else {
@@ -172,7 +192,12 @@ impl Agent {
         };
         let folder = self.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| output_path(folder, &order));
-        let spec = self.spec(&rung.command, rung.timeout, &order, folder.as_deref(), path.as_deref());
+        let command = match &rung.remedy {
+            Remedy::Command(command) => command,
+            Remedy::Pm2Restart(_) => return self.restart_by_pm2(order, rung.timeout),
+            Remedy::Pm2Reset(_) => return self.reset_pm2(order, rung.timeout),
+        };
+        let spec = self.spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
         let otherwise = ended(target.clone(), Ending::Lost, Duration::ZERO);
         spawn(&self.post, "restart", otherwise, move |post| match spec {
             Ok(spec) => {
@@ -219,7 +244,7 @@ impl Agent {
         Some(self.config.secrets.strike(line).chars().take(200).collect())
     }
 
-    fn incident_folder(&self, id: &str) -> Option<PathBuf> {
+    pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
         match store::incidents::create(&self.folder, id) {
             Ok(path) => Some(path),
             Err(error) => {
@@ -247,19 +272,26 @@ impl Agent {
         give("DETAIL", last.map_or_else(String::new, |look| look.verdict.detail().to_string()));
         give("FAILURES", order.failures.to_string());
         env.extend(identity(&order.target, order.attempt, order.rung, incident));
-        let opened = output.map(command::open_output);
-        let output = match opened {
-            Some(Ok(file)) => file,
-            Some(Err(_)) | None => File::options().append(true).open("/dev/null")?,
-        };
+        let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
         Ok(Spec { argv, folder, unset: Vec::new(), env, timeout, keep: command::KEPT, output })
     }
 }
 
-fn output_path(folder: &Path, order: &Order) -> PathBuf {
-    let rung = u32::try_from(order.rung + 1).unwrap_or(u32::MAX);
-    store::incidents::output(folder, order.attempt, rung)
+pub(super) fn output_path(folder: &Path, order: &Order) -> PathBuf {
+    store::incidents::output(folder, order.attempt, rung_from_one(order.rung))
+}
+
+fn rung_from_one(rung: usize) -> u32 {
+    u32::try_from(rung + 1).unwrap_or(u32::MAX)
+}
+
+/// Where a command's output goes: a new file, else nowhere.
+pub(super) fn open_output(path: Option<&Path>) -> io::Result<File> {
+    match path.map(command::open_output) {
+        Some(Ok(file)) => Ok(file),
+        Some(Err(_)) | None => File::options().append(true).open("/dev/null"),
+    }
 }
 
 /// How a command ended, as the end of a sentence.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::command::{self, find_program, first_word};
-use crate::config::{CommandLine, Config, Target};
+use crate::config::{CommandLine, Config, Remedy, Target};
 use crate::policy::Event;
 use crate::store::lock::Touched;
 use crate::store::orders::Order;
 use crate::store::{incidents, orders};
 use crate::time::{Timestamp, Wall};
 
+use super::pm2::caller;
 use super::{Agent, Mode, ROUND};
 
 /// A sign of life is not given more often than this.
@@ -185,9 +186,13 @@ fn on_boot_clock(at: Wall, now: Timestamp, wall: Wall) -> Timestamp {
 /// The first rung whose program is not to be found, in words.
 fn missing_executable(config: &Config, target: &Target) -> Option<String> {
     target.ladder.iter().enumerate().find_map(|(index, rung)| {
-        let program = match &rung.command {
-            CommandLine::Shell(text) => first_word(text)?.to_string(),
-            CommandLine::Exec(words) => words.first()?.clone(),
+        let program = match &rung.remedy {
+            Remedy::Command(CommandLine::Shell(text)) => first_word(text)?.to_string(),
+            Remedy::Command(CommandLine::Exec(words)) => words.first()?.clone(),
+            Remedy::Pm2Restart(pm2) | Remedy::Pm2Reset(pm2) => {
+                let error = caller(config, pm2, rung.timeout).program().err()?;
+                return Some(format!("restart command {} would not start: {error}", index + 1));
+            }
         };
         let error = find_program(&program, &config.folder, path_of(config).as_deref()).err()?;
         Some(format!("restart command {} would not start: {error}", index + 1))

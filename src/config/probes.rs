@@ -9,7 +9,7 @@ use ureq::http::{HeaderName, HeaderValue};
 
 use super::reading::{Keys, Reading};
 use super::tree::{Entry, Node, Value};
-use super::{CommandLine, Hidden, Http, Method, Probe, Tls, url};
+use super::{CommandLine, Hidden, Http, Method, Pm2, Probe, Tls, url};
 
 /// The keys that are a probe each.
 pub(super) const PROBES: [&str; 4] = ["http", "tcp", "command", "file"];
@@ -27,13 +27,15 @@ const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_se
 /// The longest path that fits into a socket's address, on Linux and with a byte to spare everywhere else.
 const SOCKET_PATH: usize = 103;
 
-/// The one probe of a target.
-pub(super) fn probe(reading: &mut Reading<'_>, target: &Node) -> Option<Probe> {
+/// The one probe of a target; its `pm2` where there is no other.
+pub(super) fn probe(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>) -> Option<Probe> {
     let Value::Map(entries) = &target.value else { return None };
     let mut found = entries.iter().filter(|entry| PROBES.contains(&entry.key.as_str()));
     let Some(first) = found.next() else {
-        reading.complain_of_missing(target, "has no probe", format!("write one of {}", PROBES.join(", ")));
-        return None;
+        if target.get("pm2").is_none() {
+            reading.complain_of_missing(target, "has no probe", format!("write one of {}, pm2", PROBES.join(", ")));
+        }
+        return pm2.cloned().map(Probe::Pm2);
     };
     if let Some(second) = found.find(|entry| entry.key != first.key) {
         let message = format!("a second probe, `{}`, beside `{}`", second.key, first.key);
@@ -289,6 +291,9 @@ pub(super) fn probe_id(probe: &Probe) -> u64 {
         }
         Probe::File { path, max_age } => {
             parts.extend(["file".to_owned(), path.display().to_string(), max_age.as_millis().to_string()]);
+        }
+        Probe::Pm2(Pm2 { process, home, .. }) => {
+            parts.extend(["pm2".to_owned(), home.display().to_string(), process.clone()]);
         }
     }
     // FNV-1a with 64 bits, each part ended by a byte that no text has.

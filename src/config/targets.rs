@@ -3,10 +3,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::pm2::{self, process_of};
 use super::probes::{PROBES, probe, probe_id};
 use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
-use super::{CommandLine, RUNG_TIMEOUT, Rung, Target, together};
+use super::units;
+use super::{CommandLine, Pm2, RUNG_TIMEOUT, Remedy, Rung, Target, together};
 use crate::outcome::Class;
 use crate::policy::{Gate, Limits};
 use crate::time::Span;
@@ -26,6 +28,7 @@ pub(super) const TARGET: Keys = Keys {
         PROBES[1],
         PROBES[2],
         PROBES[3],
+        "pm2",
         "interval",
         "retry_interval",
         "timeout",
@@ -42,7 +45,7 @@ pub(super) const TARGET: Keys = Keys {
         "depends_on",
         "dry_run",
     ],
-    later: &[("pm2", "write what it would do: restart: pm2 restart NAME"), ("diagnose", "leave it out for now")],
+    later: &[("diagnose", "leave it out for now")],
     elsewhere: &[],
 };
 
@@ -76,8 +79,7 @@ pub(super) const DEFAULTS: Keys = Keys {
 };
 const OWN: &str = "each target has its own";
 
-pub(super) const RUNG: Keys =
-    Keys { known: &["run", "timeout"], later: &[("pm2", "write the command: pm2 restart NAME")], elsewhere: &[] };
+pub(super) const RUNG: Keys = Keys { known: &["run", "pm2", "timeout"], later: &[], elsewhere: &[] };
 
 /// Where a target's keys are looked up: in the target, else in `defaults`.
 #[derive(Clone, Copy)]
@@ -145,13 +147,17 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
     if !reading.has_only(node, &TARGET) {
         return None;
     }
-    let name = node.get("name");
-    if name.is_none() {
+    let pm2 = pm2::pm2(reading, node);
+    let name = node.get("name").or_else(|| process_of(node));
+    if name.is_none() && node.get("pm2").is_none() {
         reading.complain_of_missing(node, "has no `name`", "letters, digits, . _ and -");
     }
-    let name = name.and_then(|node| reading.name(node));
-    let probe = probe(reading, node);
-    let ladder = node.get("restart").map(|node| ladder(reading, node)).unwrap_or_default();
+    let name = match node.get("name") {
+        Some(node) => reading.name(node),
+        None => name.and_then(|process| name_of_process(reading, process)),
+    };
+    let probe = probe(reading, node, pm2.as_ref());
+    let ladder = ladder(reading, node, pm2.as_ref());
     let only_if = only_if(reading, said);
     let before = reading.problems.len();
     let mut limits = limits(reading, said);
@@ -159,9 +165,25 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
         contradictions(reading, said, &limits);
     }
     limits.rungs = ladder.len();
-    limits.gates = only_if.iter().map(|_| Gate::OnlyIf).collect();
+    limits.reset = ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
+    limits.gates = pm2.iter().map(|_| Gate::Stopped).chain(only_if.iter().map(|_| Gate::OnlyIf)).collect();
     limits.probe_id = probe_id(probe.as_ref()?);
-    Some(Target { name: name?, probe: probe?, limits, ladder, only_if })
+    if node.get("pm2").is_some() && pm2.is_none() {
+        return None;
+    }
+    Some(Target { name: name?, probe: probe?, pm2, limits, ladder, only_if })
+}
+
+/// The process's name as the target's, where it can be one.
+fn name_of_process(reading: &mut Reading<'_>, process: &Node) -> Option<String> {
+    match units::name(process.as_text()?) {
+        Ok(name) => Some(name),
+        Err(wrong) => {
+            let message = format!("cannot be the target's name too: it {}", wrong.what);
+            reading.complain(process, message, "write a `name` of its own beside it: letters, digits, . _ and -");
+            None
+        }
+    }
 }
 
 fn only_if(reading: &mut Reading<'_>, said: Said<'_>) -> Option<CommandLine> {
@@ -202,6 +224,7 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
         depends_on: said.get("depends_on").map(|node| dependencies(reading, node)).unwrap_or_default(),
         dry_run: said.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(default.dry_run),
         rungs: 0,
+        reset: None,
         gates: Vec::new(),
         probe_id: 0,
     }
@@ -239,10 +262,22 @@ fn dependencies(reading: &mut Reading<'_>, node: &Node) -> Vec<String> {
     }
 }
 
+/// What repairs the target: as written, else what PM2 can do for it.
+fn ladder(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>) -> Vec<Rung> {
+    let Some(node) = target.get("restart") else {
+        let remedies = pm2.map(pm2::ladder).unwrap_or_default();
+        return remedies.into_iter().map(|remedy| Rung { remedy, timeout: RUNG_TIMEOUT }).collect();
+    };
+    let ladder = written(reading, node, pm2);
+    let remedies: Vec<Remedy> = ladder.iter().map(|rung| rung.remedy.clone()).collect();
+    pm2::resets_make_sense(reading, node, &remedies);
+    ladder
+}
+
 /// The restart commands: one, or a list from the smallest to the largest. A list of bare words is taken for the words
 /// of one command, unless each is the path of a program.
-fn ladder(reading: &mut Reading<'_>, node: &Node) -> Vec<Rung> {
-    let Value::List(items) = &node.value else { return rung(reading, node).into_iter().collect() };
+fn written(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Vec<Rung> {
+    let Value::List(items) = &node.value else { return rung(reading, node, pm2).into_iter().collect() };
     let words: Option<Vec<&str>> = items.iter().map(Node::as_text).collect();
     if let Some(words) = words
         && words.len() > 1
@@ -254,24 +289,34 @@ fn ladder(reading: &mut Reading<'_>, node: &Node) -> Vec<Rung> {
         return Vec::new();
     }
     let items = reading.list(node, "leave the key out for a target that is only watched").unwrap_or_default();
-    items.iter().filter_map(|item| rung(reading, item)).collect()
+    items.iter().filter_map(|item| rung(reading, item, pm2)).collect()
 }
 
-fn rung(reading: &mut Reading<'_>, node: &Node) -> Option<Rung> {
+fn rung(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Option<Rung> {
+    let command = |command| Remedy::Command(command);
     match &node.value {
         Value::Map(_) => {
             reading.has_only(node, &RUNG);
             let timeout = node.get("timeout").and_then(|node| reading.span(node, &LOOK)).unwrap_or(RUNG_TIMEOUT);
-            let Some(run) = node.get("run") else {
-                reading.complain_of_missing(node, "has no `run`", "such as {run: [pm2, resurrect], timeout: 60s}");
-                return None;
+            let remedy = match (node.get("run"), node.get("pm2")) {
+                (Some(run), None) => reading.command(run).map(command)?,
+                (None, Some(word)) => pm2::remedy(reading, word, pm2)?,
+                (Some(_), Some(word)) => {
+                    reading.complain(word, "stands beside `run`", "one of the two: a rung does one thing");
+                    return None;
+                }
+                (None, None) => {
+                    let advice = "such as {run: [pm2, resurrect], timeout: 60s} or {pm2: restart}";
+                    reading.complain_of_missing(node, "has neither `run` nor `pm2`", advice);
+                    return None;
+                }
             };
-            reading.command(run).map(|command| Rung { command, timeout })
+            Some(Rung { remedy, timeout })
         }
         Value::List(_) => {
             reading.complain(node, "is a list in a list", "write it as {run: […]}");
             None
         }
-        _ => reading.command(node).map(|command| Rung { command, timeout: RUNG_TIMEOUT }),
+        _ => reading.command(node).map(|text| Rung { remedy: command(text), timeout: RUNG_TIMEOUT }),
     }
 }

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+mod pm2;
+
 mod refused;
 
 mod shipped;
@@ -88,7 +90,7 @@ fn the_least_is_enough_and_the_rest_is_the_contracts_default() {
     assert_eq!(target.limits, crate::policy::Limits { probe_id, ..Default::default() });
     assert_ne!(probe_id, 0);
     let command = CommandLine::Shell("pm2 restart a".into());
-    assert_eq!(target.ladder, [Rung { command, timeout: Duration::from_secs(60) }]);
+    assert_eq!(target.ladder, [Rung { remedy: Remedy::Command(command), timeout: Duration::from_secs(60) }]);
     assert_eq!(config.state_dir, Path::new("/home/user/.local/state/watchdog"));
     let file = config.state_dir.join("watchdog.log");
     assert_eq!(config.log, Log { file, level: log::LevelFilter::Info, max_size: 1 << 20, keep: 4 });

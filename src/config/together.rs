@@ -1,8 +1,10 @@
 //! Whether the targets fit together: names, dependencies, restart commands.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 
-use super::CommandLine;
+use super::Remedy;
+use super::pm2::process_of;
 use super::reading::Reading;
 use super::targets::Parsed;
 use super::tree::{Node, Value};
@@ -14,12 +16,13 @@ pub(super) fn check(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<
     dependencies_exist(reading, nodes, parsed);
     dependencies_end(reading, parsed);
     ladders_differ(reading, parsed);
+    processes_differ(reading, parsed);
 }
 
 fn names_differ(reading: &mut Reading<'_>, nodes: &[Node]) {
     let mut known = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
-        let Some(name) = node.get("name") else { continue };
+        let Some(name) = node.get("name").or_else(|| process_of(node)) else { continue };
         let Some(text) = name.as_text() else { continue };
         if let Some(first) = known.get(text) {
             reading.complain(name, format!("is what targets[{first}] is called already"), "names must differ");
@@ -32,7 +35,8 @@ fn names_differ(reading: &mut Reading<'_>, nodes: &[Node]) {
 /// Every name in `depends_on` is a target's.
 fn dependencies_exist(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<'_>]) {
     // Of all targets, those with other mistakes too: a name that is there is no unknown one.
-    let names: Vec<&str> = nodes.iter().filter_map(|node| node.get("name")?.as_text()).collect();
+    let names: Vec<&str> =
+        nodes.iter().filter_map(|node| node.get("name").or_else(|| process_of(node))?.as_text()).collect();
     let known: HashSet<&str> = names.iter().copied().collect();
     for Parsed { said, .. } in parsed {
         let Some(Value::List(items)) = said.get("depends_on").map(|node| &node.value) else { continue };
@@ -92,10 +96,13 @@ fn cycle_through<'n>(start: &'n str, edges: &HashMap<&'n str, &'n [String]>) -> 
 /// Two targets with the same commands would double each other's restarts. Those that are told the target's name
 /// differ although they read the same.
 fn ladders_differ(reading: &mut Reading<'_>, parsed: &[Parsed<'_>]) {
-    let mut known: HashMap<Vec<&CommandLine>, &str> = HashMap::new();
+    let mut known: HashMap<Vec<&Remedy>, &str> = HashMap::new();
     for Parsed { node, target, .. } in parsed {
-        let commands: Vec<&CommandLine> = target.ladder.iter().map(|rung| &rung.command).collect();
-        if commands.is_empty() || commands.iter().any(|command| command.to_string().contains("WATCHDOG_TARGET")) {
+        let commands: Vec<&Remedy> = target.ladder.iter().map(|rung| &rung.remedy).collect();
+        let is_told_apart = |remedy: &&Remedy| remedy.to_string().contains("WATCHDOG_TARGET");
+        // Those of PM2 are told apart by the process.
+        let is_pm2s = |remedy: &&Remedy| matches!(remedy, Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_));
+        if commands.iter().any(is_told_apart) || commands.iter().all(is_pm2s) {
             continue;
         }
         match known.get(&commands) {
@@ -107,6 +114,24 @@ fn ladders_differ(reading: &mut Reading<'_>, parsed: &[Parsed<'_>]) {
             None => {
                 known.insert(commands, &target.name);
             }
+        }
+    }
+}
+
+/// Two targets with the same process in PM2 would double each other's restarts too.
+fn processes_differ(reading: &mut Reading<'_>, parsed: &[Parsed<'_>]) {
+    let mut known: HashMap<(&Path, &str), &str> = HashMap::new();
+    for Parsed { node, target, .. } in parsed {
+        let Some(pm2) = &target.pm2 else { continue };
+        if let Some(first) = known.get(&(pm2.home.as_path(), pm2.process.as_str())) {
+            if *first == target.name {
+                continue; // told already
+            }
+            let message = format!("is the process of `{first}` already: they would double each other's restarts");
+            let advice = "one target for each process; a second probe of it is a target without `pm2` and `restart`";
+            reading.complain(process_of(node).unwrap_or(node), message, advice);
+        } else {
+            known.insert((&pm2.home, &pm2.process), &target.name);
         }
     }
 }

@@ -37,6 +37,17 @@ pub(super) fn complaint(url: &str) -> Option<(&'static str, &'static str)> {
     (!port.is_empty() && !has_port).then_some(("has no valid port", "from 1 to 65535"))
 }
 
+/// The host of a valid address, without brackets, and its port, which the scheme has where the address has none.
+pub(super) fn host_and_port(url: &str) -> Option<(&str, u16)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (authority, if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 }),
+    };
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port))
+}
+
 /// The value of the `Authorization` header for `user:password`.
 pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
@@ -84,6 +95,15 @@ mod tests {
     #[track_caller]
     fn check(url: &str, expected: &str) {
         assert_eq!(complaint(url).map_or("", |(what, _)| what), expected, "{url}");
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        assert_eq!(host_and_port("http://localhost:5000/api"), Some(("localhost", 5000)));
+        assert_eq!(host_and_port("http://127.0.0.1"), Some(("127.0.0.1", 80)));
+        assert_eq!(host_and_port("HTTPS://h/x:9"), Some(("h", 443)));
+        assert_eq!(host_and_port("http://[::1]:81?a:b"), Some(("::1", 81)));
+        assert_eq!(host_and_port("http://[::1]/"), Some(("::1", 80)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The way from the root of a tree to one of its places, as people read it: `targets[0].interval`.
 
+use super::pm2::process_of;
 use super::tree::{At, Node, Value};
 
 /// A key or a value and the way to it.
@@ -44,7 +45,7 @@ impl Node {
                     way.subject += &format!("[{index}]");
                     way.path += &format!("[{index}]");
                     if way.path == format!("targets[{index}]") {
-                        way.target = node.get("name").and_then(Node::as_text);
+                        way.target = node.get("name").or_else(|| process_of(node)).and_then(Node::as_text);
                     }
                 }
                 Value::Map(entries) => {

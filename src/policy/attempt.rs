@@ -13,6 +13,8 @@ use crate::policy::{Action, Gate, Limits, Mode, Record};
 
 /// After a command that failed, a healthy look within this time ends the attempt well.
 const VERIFY: Duration = Duration::from_secs(5);
+/// PM2 is reset no more often than this.
+const RESET_EVERY: Duration = Duration::from_secs(3_600);
 /// A gate is asked no more often than this, even without a cooldown.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -46,23 +48,37 @@ impl Case<'_> {
             self.plan.pass_expires();
             return false;
         }
-        match self.plan.asking {
-            Asking::Gate(_) => {}
-            Asking::Nothing if !self.limits.gates.is_empty() => self.ask(0),
-            Asking::Nothing | Asking::Passed if self.limits.dry_run => {
-                self.would_restart();
-                return false;
-            }
-            Asking::Nothing | Asking::Passed => self.begin(),
+        if self.plan.asking == Asking::Nothing {
+            self.ask(0);
         }
-        true
+        match self.plan.asking {
+            Asking::Nothing | Asking::Gate(_) | Asking::Weighing => true,
+            Asking::Passed { reset } if self.limits.dry_run => {
+                self.would_restart(reset);
+                false
+            }
+            Asking::Passed { reset } => {
+                self.begin(reset);
+                true
+            }
+        }
     }
 
-    /// Asks the gate of this index, if there is one.
+    /// Asks the gate of this index; past the last, whether a reset is warranted where the attempt would begin with one.
     fn ask(&mut self, index: usize) {
-        let Some(gate) = self.limits.gates.get(index) else { return };
-        self.plan.asking = Asking::Gate(index);
-        self.actions.push(Action::Ask { target: self.name.to_string(), gate: *gate });
+        let target = self.name.to_string();
+        if let Some(gate) = self.limits.gates.get(index) {
+            self.plan.asking = Asking::Gate(index);
+            self.actions.push(Action::Ask { target, gate: *gate });
+            return;
+        }
+        let rung = self.rung_of(self.attempts_made().saturating_add(1));
+        if self.limits.reset == Some(rung) && self.may_reset() {
+            self.plan.asking = Asking::Weighing;
+            self.actions.push(Action::Weigh { target });
+        } else {
+            self.plan.asking = Asking::Passed { reset: false };
+        }
     }
 
     /// A gate has answered. Where the attempt is not due any more, its answer is of no use.
@@ -73,7 +89,6 @@ impl Case<'_> {
             return;
         }
         if yes {
-            self.plan.asking = Asking::Passed;
             self.ask(index + 1);
             return;
         }
@@ -81,9 +96,32 @@ impl Case<'_> {
         let times = self.state.stand_down.map_or(0, |stand_down| stand_down.times).saturating_add(1);
         let pause = pause_after(times, 1, cooldown, max_cooldown).max(ASK_AGAIN);
         let why = match gate {
+            Gate::Stopped => Why::Stopped,
             Gate::OnlyIf => Why::OnlyIf,
         };
         self.state.stand_down = Some(StandDown { why, until: self.setting.now + pause, times });
+    }
+
+    /// Whether PM2 may be reset is known: the attempt begins with it, goes on with it, or passes it over.
+    pub(super) fn weighed(&mut self, warranted: bool) {
+        if self.plan.asking == Asking::Weighing {
+            let is_due = self.plan.due_since.is_some();
+            self.plan.asking = if is_due { Asking::Passed { reset: warranted } } else { Asking::Nothing };
+        } else if let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Weighing) {
+            if warranted {
+                attempt.phase = Phase::Intended;
+                self.actions.push(Action::Save);
+            } else {
+                self.climb();
+            }
+        }
+    }
+
+    /// Whether the last reset is long enough ago; a real one weighs on a dry run too.
+    fn may_reset(&self) -> bool {
+        let dry = self.state.dry.last_reset.filter(|_| self.limits.dry_run);
+        let last = self.state.real.last_reset.max(dry);
+        last.is_none_or(|at| self.setting.now.since(at) >= RESET_EVERY)
     }
 
     fn ledger(&mut self) -> &mut Ledger {
@@ -105,19 +143,33 @@ impl Case<'_> {
         usize::try_from(attempt.saturating_sub(1)).unwrap_or(0) % self.limits.rungs.max(1)
     }
 
+    /// The rung that an attempt begins with: the one of its number, or the next where that is a reset not warranted.
+    fn first_rung(&self, attempt: u32, reset: bool) -> usize {
+        let rung = self.rung_of(attempt);
+        if self.limits.reset == Some(rung) && !reset { (rung + 1) % self.limits.rungs.max(1) } else { rung }
+    }
+
+    /// Attempts of the running episode.
+    fn attempts_made(&self) -> u32 {
+        let ledger = if self.limits.dry_run { &self.state.dry } else { &self.state.real };
+        ledger.episode.map_or(0, |episode| episode.attempts)
+    }
+
     fn incident_id(&self) -> String {
         self.state.incident.as_ref().map_or_else(String::new, |incident| incident.id.clone())
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, reset: bool) {
         let number = self.enter_attempt();
+        let rung = self.first_rung(number, reset);
         self.plan.attempted = true;
         if let Some(Incident { attempts, .. }) = &mut self.state.incident {
             *attempts += 1;
         }
         self.state.attempt = Some(Attempt {
             number,
-            rung: self.rung_of(number),
+            rung,
+            first: rung,
             incident: self.incident_id(),
             failures: self.state.failures(),
             ran: false,
@@ -127,10 +179,11 @@ impl Case<'_> {
         self.actions.push(Action::Save);
     }
 
-    fn would_restart(&mut self) {
+    fn would_restart(&mut self, reset: bool) {
         let attempt = self.enter_attempt();
         self.plan.attempted = true;
-        let (rung, incident) = (self.rung_of(attempt), self.incident_id());
+        let (rung, incident) = (self.first_rung(attempt, reset), self.incident_id());
+        self.note_reset(rung);
         self.record(Record::WouldRestart { attempt, rung, incident });
         self.settle(attempt, true);
     }
@@ -148,10 +201,18 @@ impl Case<'_> {
         };
         attempt.phase = Phase::Running { since: now, process: None };
         let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
+        self.note_reset(rung);
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
         let spent = budget::spent(self.state.real.starts.iter().copied(), now, window);
         self.record(Record::Restart { attempt, rung, incident: incident.clone(), spent, max, window });
         self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
+    }
+
+    /// PM2 is reset now, where this rung does that.
+    fn note_reset(&mut self, rung: usize) {
+        if self.limits.reset == Some(rung) {
+            self.ledger().last_reset = Some(self.setting.now);
+        }
     }
 
     /// The attempt is not made after all: nothing of it was run.
@@ -172,12 +233,13 @@ impl Case<'_> {
     /// Whether the attempt under way has only its intent yet: no command of it was tried.
     fn is_untried(&self) -> bool {
         let attempt = self.state.attempt.as_ref();
-        attempt.is_some_and(|at| at.phase == Phase::Intended && at.rung == self.rung_of(at.number))
+        attempt.is_some_and(|at| at.phase == Phase::Intended && at.rung == at.first)
     }
 
     pub(super) fn spawned(&mut self, of_command: (u32, u64)) {
-        if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut self.state.attempt {
-            *process = Some(of_command);
+        let now = self.setting.now;
+        if let Some(Attempt { phase: Phase::Running { since, process }, .. }) = &mut self.state.attempt {
+            (*since, *process) = (now, Some(of_command));
             self.actions.push(Action::Save);
         }
     }
@@ -221,15 +283,20 @@ impl Case<'_> {
         }
     }
 
-    /// The next rung of the same attempt.
+    /// The next rung of the same attempt; a reset is weighed first, or passed over where the last one is too recent.
     pub(super) fn climb(&mut self) {
-        match &mut self.state.attempt {
-            Some(attempt) if attempt.rung + 1 < self.limits.rungs => {
-                attempt.rung += 1;
-                attempt.phase = Phase::Intended;
-                self.actions.push(Action::Save);
-            }
-            _ => self.end_attempt(),
+        let may_reset = self.may_reset();
+        let Limits { rungs, reset, .. } = *self.limits;
+        let Some(attempt) = &mut self.state.attempt else { return };
+        let rung = (attempt.rung + 1..rungs).find(|rung| may_reset || reset != Some(*rung));
+        let Some(rung) = rung else { return self.end_attempt() };
+        attempt.rung = rung;
+        if reset == Some(rung) {
+            attempt.phase = Phase::Weighing;
+            self.actions.push(Action::Weigh { target: self.name.to_string() });
+        } else {
+            attempt.phase = Phase::Intended;
+            self.actions.push(Action::Save);
         }
     }
 
@@ -276,7 +343,7 @@ impl Case<'_> {
                 self.actions.push(Action::Adopt { target, process, rung, since });
             }
             Phase::Running { process: None, .. } => self.ended(Ending::Lost, Duration::ZERO),
-            Phase::Intended | Phase::Verifying { .. } => self.end_attempt(),
+            Phase::Intended | Phase::Weighing | Phase::Verifying { .. } => self.end_attempt(),
         }
     }
 }

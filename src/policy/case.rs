@@ -77,6 +77,7 @@ impl Case<'_> {
             && self.state.failures() >= self.limits.failure_threshold
             && self.state.attempt.is_none()
             && self.limits.rungs > 0
+            && self.state.start_period.is_none()
             && !self.setting.stopping
             && !self.plan.retired
             && !tick_is_over
@@ -130,8 +131,11 @@ impl Case<'_> {
                 episode.healthy_since = None;
             }
         }
-        if let Some(Phase::Verifying { .. }) = self.state.phase() {
-            self.verify();
+        match self.state.phase() {
+            Some(Phase::Verifying { .. }) => self.verify(),
+            // What is found out now may have been so before the gap only.
+            Some(Phase::Weighing) => self.end_attempt(),
+            Some(Phase::Intended | Phase::Running { .. }) | None => {}
         }
         self.plan.spoil(self.setting.now);
     }
@@ -154,6 +158,7 @@ impl Case<'_> {
             for ledger in [&mut self.state.real, &mut self.state.dry] {
                 ledger.starts.clear();
                 ledger.cooldown_until = None;
+                ledger.last_reset = None;
                 ledger.unproven = 0;
             }
             self.state.stand_down = None;

@@ -33,6 +33,13 @@ pub enum Event {
         /// Whether the attempt may be made.
         yes: bool,
     },
+    /// It is known whether PM2 may be reset. Always the answer to [`Action::Weigh`].
+    Weighed {
+        /// The target it was asked for.
+        target: String,
+        /// Whether a reset is warranted.
+        warranted: bool,
+    },
     /// The state was saved, or could not be. Always the answer to [`Action::Save`], and told when it changes.
     Saved {
         /// Whether it is on disk.
@@ -100,6 +107,11 @@ pub enum Action {
         target: String,
         /// This one.
         gate: Gate,
+    },
+    /// Find out whether PM2 may be reset.
+    Weigh {
+        /// For this target.
+        target: String,
     },
     /// Save the state and answer with [`Event::Saved`].
     Save,

@@ -24,6 +24,9 @@ pub struct Limits {
     pub start_period: Duration,
     /// How many rungs the ladder has; 0 for a watch-only target.
     pub rungs: usize,
+    /// The rung, counted from 0, that resets PM2: weighed before it is run, passed over where that is not warranted,
+    /// and made at most once an hour. It is never the only one.
+    pub reset: Option<usize>,
     /// From an attempt's end to the next attempt, at the least.
     pub cooldown: Duration,
     /// What the growing cooldown ends at.
@@ -54,8 +57,10 @@ impl Limits {
 }
 
 /// A question that must be answered with yes before an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gate {
+    /// PM2: whether the operator stopped the process there.
+    Stopped,
     /// The operator's own command, `only_if`.
     OnlyIf,
 }
@@ -72,6 +77,7 @@ impl Default for Limits {
             failure_threshold: 3,
             start_period: s(30),
             rungs: 1,
+            reset: None,
             cooldown: s(60),
             max_cooldown: s(600),
             stable_after: s(600),

@@ -45,11 +45,21 @@ pub(super) enum Asking {
     Nothing,
     /// The gate of this index is being asked.
     Gate(usize),
-    /// All said yes.
-    Passed,
+    /// All said yes; whether the reset that the attempt would begin with is warranted is being found out.
+    Weighing,
+    /// Everything is answered.
+    Passed {
+        /// The reset that the attempt would begin with is warranted.
+        reset: bool,
+    },
 }
 
 impl Plan {
+    /// Whether an answer is awaited without which no attempt can be made.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.asking, Asking::Gate(_) | Asking::Weighing)
+    }
+
     /// Whether a look is being made or planned.
     pub(super) fn has_look(&self) -> bool {
         self.asked.is_some() || self.next.is_some()
@@ -72,7 +82,7 @@ impl Plan {
 
     /// What was answered with yes must be asked anew.
     pub(super) fn pass_expires(&mut self) {
-        if self.asking == Asking::Passed {
+        if let Asking::Passed { .. } = self.asking {
             self.asking = Asking::Nothing;
         }
     }

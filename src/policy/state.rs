@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Verdict};
+use crate::policy::beside::Beside;
 use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
 
@@ -37,6 +38,7 @@ impl State {
             target.start_period = None;
             target.stand_down = None;
             target.waiting = None;
+            target.beside = Beside::default();
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
                 *process = None;
             }
@@ -122,6 +124,8 @@ pub struct TargetState {
     pub downs: VecDeque<Timestamp>,
     /// When a restart cured it, as far back as recurrence is judged.
     pub cures: VecDeque<Timestamp>,
+    /// What was seen of PM2.
+    pub beside: Beside,
     /// Whether the state was last written by a dry run.
     pub dry_run: bool,
     /// When it left the configuration.
@@ -160,14 +164,16 @@ impl TargetState {
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
         points.extend(self.waiting.iter_mut().flat_map(|waiting| &mut waiting.until));
-        for Ledger { starts, cooldown_until, last_end, episode, unproven: _ } in [&mut self.real, &mut self.dry] {
-            points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end));
+        for Ledger { starts, cooldown_until, last_end, last_reset, episode, unproven: _ } in
+            [&mut self.real, &mut self.dry]
+        {
+            points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end).chain(last_reset));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
         match self.attempt.as_mut().map(|attempt| &mut attempt.phase) {
             Some(Phase::Running { since, .. }) => points.push(since),
             Some(Phase::Verifying { until }) => points.push(until),
-            Some(Phase::Intended) | None => {}
+            Some(Phase::Intended | Phase::Weighing) | None => {}
         }
         for point in points {
             *point = point.shifted(ms);
@@ -224,6 +230,8 @@ pub struct Ledger {
     pub cooldown_until: Option<Timestamp>,
     /// When the last attempt ended.
     pub last_end: Option<Timestamp>,
+    /// When PM2 was last reset for it.
+    pub last_reset: Option<Timestamp>,
     /// The running episode.
     pub episode: Option<Episode>,
     /// Attempts made while the target had never been healthy under its present probe.
@@ -246,6 +254,8 @@ pub struct Attempt {
     pub number: u32,
     /// The rung it stands on, counted from 0.
     pub rung: usize,
+    /// The rung it began with.
+    pub first: usize,
     /// The incident it belongs to.
     pub incident: String,
     /// The failures that led to it.
@@ -271,6 +281,8 @@ pub enum Phase {
         /// The command's process id and its start time in clock ticks after boot, as soon as there is one.
         process: Option<(u32, u64)>,
     },
+    /// Its next rung is a reset, and it waits to know whether that is warranted.
+    Weighing,
     /// The command failed; a healthy look until then would still end the attempt well.
     Verifying {
         /// Then the next rung is due.
@@ -295,6 +307,8 @@ pub enum Beginning {
     Boot,
     /// An attempt.
     Attempt,
+    /// The start of the process, by PM2 or by whoever told it to.
+    Process,
     /// The end of a pause.
     Pause,
 }

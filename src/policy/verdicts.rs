@@ -43,9 +43,13 @@ impl Case<'_> {
         };
         self.plan.asked = None;
         let latency_ms = u64::try_from(millis(look.latency)).unwrap_or(0);
+        self.note_sight(look.pm2.as_ref());
         self.state.last_look = Some(LastLook { at: now, verdict: verdict.clone(), latency_ms });
         match verdict {
-            Verdict::Healthy { detail } => self.found_healthy(detail, look.latency),
+            Verdict::Healthy { detail } => {
+                self.found_healthy(detail, look.latency);
+                self.judge_sight(look.pm2.as_ref());
+            }
             Verdict::Unhealthy { class, detail } => self.found_unhealthy(class, detail, stamp),
             Verdict::Unknown { detail } => self.found_nothing(&detail),
         }
@@ -67,6 +71,9 @@ impl Case<'_> {
         self.grow_stable();
         if let Some(incident) = self.state.incident.take() {
             let cured = repaired && incident.attempts > 0;
+            if incident.attempts > 0 {
+                self.know_our_own();
+            }
             let down = now.since(incident.began);
             let Incident { id: incident, attempts, .. } = incident;
             self.record(Record::Up { incident, down, attempts, cured, detail, latency });
@@ -95,6 +102,7 @@ impl Case<'_> {
         self.state.last_class = Some(class);
         self.state.unknown_since = None;
         self.state.warned.remove(&About::Blind);
+        self.grant_start_period();
         if self.state.attempt.is_some() || self.state.start_period.is_some() {
             return;
         }
@@ -120,6 +128,7 @@ impl Case<'_> {
     fn go_down(&mut self, streak: Streak, class: Class, detail: String, stamp: &str) {
         let now = self.setting.now;
         let id = self.ids.name(stamp);
+        self.state.beside.changes.clear();
         self.state.incident = Some(Incident {
             id: id.clone(),
             began: streak.first,

@@ -61,6 +61,8 @@ pub enum Why {
     DependsOn,
     /// Another target's attempt runs.
     Busy,
+    /// PM2 says that the operator stopped it.
+    Stopped,
     /// The operator's command says no.
     OnlyIf,
 }
@@ -76,6 +78,7 @@ impl Why {
             Why::Cooldown => "cooldown",
             Why::DependsOn => "depends_on",
             Why::Busy => "busy",
+            Why::Stopped => "stopped",
             Why::OnlyIf => "only_if",
         }
     }
@@ -91,6 +94,10 @@ pub enum About {
     Blind,
     /// A restart command is gone.
     CannotRepair,
+    /// PM2's daemon is dead while the target is healthy.
+    Pm2Gone,
+    /// PM2 starts the process again and again while looks stay green.
+    CrashLoop,
     /// It goes down again and again.
     Flapping,
 }
@@ -102,6 +109,8 @@ impl About {
             About::Recurrent => "recurrent",
             About::Blind => "blind",
             About::CannotRepair => "cannot_repair",
+            About::Pm2Gone => "pm2_gone",
+            About::CrashLoop => "crash_loop",
             About::Flapping => "flapping",
         }
     }

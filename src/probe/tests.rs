@@ -36,7 +36,7 @@ fn http(url: &str) -> Http {
 }
 
 fn prober(probe: config::Probe, timeout: Duration) -> Prober {
-    Prober::new(&probe, timeout, Path::new("/"), &[], &Secrets::default(), &Trust::default())
+    Prober::new(&probe, None, timeout, Path::new("/"), &[], &Secrets::default(), &Trust::default())
         .expect("a probe that can be made")
 }
 
@@ -283,6 +283,7 @@ fn sockets_in_the_file_system() {
     over.unix_socket = Some(folder.path().join("x".repeat(200)));
     let refused = Prober::new(
         &config::Probe::Http(Box::new(over)),
+        None,
         LONG,
         Path::new("/"),
         &[],
@@ -347,6 +348,7 @@ fn check_refused(change: impl FnOnce(&mut Http), expected: &str) {
     change(&mut http);
     match Prober::new(
         &config::Probe::Http(Box::new(http)),
+        None,
         LONG,
         Path::new("/"),
         &[],

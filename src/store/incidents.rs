@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,30 @@ pub fn create(folder: &Folder, id: &str) -> Result<PathBuf, Error> {
 /// Where an attempt's command leaves its output, in the incident's folder; `rung` counts from 1, as in the events.
 pub fn output(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
     incident.join(format!("restart-{attempt}-{rung}.out"))
+}
+
+/// Keeps `bytes` in the incident's folder. What in `name` no file of ours has becomes `_`; the name is one that comes
+/// from outside, and may be no more than a name.
+///
+/// # Errors
+/// It cannot be written.
+pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = name.trim_start_matches('.').chars().map(plain).take(100).collect();
+    let path = incident.join(if name.is_empty() { "_" } else { &name });
+    let written = files::open_or_create(&path).and_then(|mut file| {
+        file.set_len(0)?;
+        file.write_all(bytes)
+    });
+    written.map_err(|cause| Error::new("write", &path, cause))
+}
+
+/// The last `max` bytes of a log that others write, from the beginning of a line on.
+///
+/// # Errors
+/// It cannot be read.
+pub fn tail_of(path: &Path, max: u64) -> Result<Vec<u8>, Error> {
+    files::open(path).and_then(|mut file| files::tail(&mut file, max)).map_err(|cause| Error::new("read", path, cause))
 }
 
 /// The ids of all incidents on the disk, oldest first; none where they cannot be read.
@@ -176,6 +200,22 @@ mod tests {
         fs::write(path.join("incident.json"), "").unwrap();
         symlink("/etc/passwd", path.join("planted.out")).unwrap();
         assert_eq!(outputs(&folder).unwrap(), [output]);
+    }
+
+    #[test]
+    fn what_is_kept_has_a_plain_name_and_the_end_of_a_log_begins_with_a_line() {
+        let (scene, folder) = scene();
+        let incident = create(&folder, "1122-0313").unwrap();
+        for (name, kept_as) in [("a-out.log", "a-out.log"), ("../../x y", "_.._x_y"), ("", "_"), ("..", "_")] {
+            keep(&incident, name, b"old and long").unwrap();
+            keep(&incident, name, b"new").unwrap();
+            assert_eq!(fs::read(incident.join(kept_as)).unwrap(), b"new", "{name}");
+        }
+        let log = scene.path().join("log");
+        fs::write(&log, "first\nsecond\nthird\n").unwrap();
+        assert_eq!(tail_of(&log, 8).unwrap(), b"third\n");
+        assert_eq!(tail_of(&log, 100).unwrap(), b"first\nsecond\nthird\n");
+        assert!(tail_of(&scene.path().join("none"), 8).is_err());
     }
 
     #[test]

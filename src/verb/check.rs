@@ -71,9 +71,9 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     let trust = Trust::default();
     let look = |target: &Target| {
         let (timeout, folder) = (target.limits.timeout, &config.folder);
-        let look = match Prober::new(&target.probe, timeout, folder, &config.env, &config.secrets, &trust) {
+        let look = match Prober::new(&target.probe, None, timeout, folder, &config.env, &config.secrets, &trust) {
             Ok(prober) => prober.look(),
-            Err(detail) => Look { verdict: Verdict::Unknown { detail }, latency: std::time::Duration::ZERO },
+            Err(detail) => Look { verdict: Verdict::Unknown { detail }, latency: std::time::Duration::ZERO, pm2: None },
         };
         (target.name.clone(), look)
     };
@@ -117,7 +117,7 @@ fn describe(target: &Target, look: Option<&Look>) -> Vec<String> {
     }
     for (index, rung) in target.ladder.iter().enumerate() {
         let label = if index == 0 { "repairs" } else { "" };
-        let (command, timeout) = (one_line(&rung.command), Span(rung.timeout));
+        let (command, timeout) = (rung.remedy.to_string(), Span(rung.timeout));
         lines.push(format!("  {label:<8}  {}  {command}   (at most {timeout})", index + 1));
     }
     let (apart, later) = (Span(limits.cooldown), Span(limits.max_cooldown));
@@ -153,6 +153,7 @@ fn probe(probe: &Probe) -> String {
         Probe::Tcp { host, port } if host.contains(':') => format!("connect to [{host}]:{port}"),
         Probe::Tcp { host, port } => format!("connect to {host}:{port}"),
         Probe::Command(command) => format!("run {}", one_line(command)),
+        Probe::Pm2(pm2) => format!("PM2's {} in {}", pm2.process, pm2.home.display()),
         Probe::File { path, max_age } => format!("{} written within {}", path.display(), Span(*max_age)),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::outcome::Ending;
-use crate::policy::{About, Record, Why};
+use crate::policy::{About, Doing, Record, Why};
 use crate::time::{Latency, Span, Timestamp, Wall, Zone};
 
 /// What a line needs to know beside the record.
@@ -138,8 +138,22 @@ pub fn reason(why: Why, depends_on: &[String]) -> String {
         Why::Cooldown => "the last restart is too recent (cooldown)".into(),
         Why::DependsOn => format!("what it depends on is in trouble ({})", depends_on.join(", ")),
         Why::Busy => "another target is being restarted".into(),
+        Why::Stopped => "the operator stopped it in PM2 (pm2 stop)".into(),
         Why::OnlyIf => "only_if says no".into(),
     }
+}
+
+/// What a process was doing when its target went down.
+pub fn doing(doing: &Doing) -> String {
+    let Doing { pid, share, state } = *doing;
+    let meaning = match (state, share) {
+        ('T' | 't', _) => "stopped by a signal",
+        ('D', _) => "in disk wait",
+        (_, 90..) => "busy in a loop, not waiting",
+        (_, 0..=5) => "waiting",
+        _ => "working",
+    };
+    format!("its process (pid {pid}) used {share} % of a core: {meaning}")
 }
 
 /// What made it well again, as far as that can be said.
@@ -154,5 +168,23 @@ pub fn cure(attempts: u32, cured: bool) -> String {
                 "It came back after the start period of the last of {attempts} restarts, so that was probably not it"
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_did_is_said_in_words() {
+        #[track_caller]
+        fn check(share: u32, state: char, expected: &str) {
+            assert_eq!(doing(&Doing { pid: 4821, share, state }), format!("its process (pid 4821) used {expected}"));
+        }
+        check(99, 'R', "99 % of a core: busy in a loop, not waiting");
+        check(0, 'S', "0 % of a core: waiting");
+        check(0, 'D', "0 % of a core: in disk wait");
+        check(0, 'T', "0 % of a core: stopped by a signal");
+        check(40, 'S', "40 % of a core: working");
     }
 }

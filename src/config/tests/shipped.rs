@@ -1,7 +1,7 @@
 //! The shipped watchdog.yaml: a working configuration that tells the truth about every default.
 
 use super::*;
-use crate::config::{file, probes, targets};
+use crate::config::{file, pm2, probes, targets};
 
 const SHIPPED: &str = include_str!("../../../watchdog.yaml");
 
@@ -30,7 +30,7 @@ fn the_shipped_file_is_valid_and_its_comments_tell_the_defaults() {
     };
     let shipped = accepted(SHIPPED);
     assert_eq!(shipped.targets[0].name, "sav-backend");
-    assert_eq!((shipped.targets.len(), shipped.targets[0].ladder.len()), (1, 2));
+    assert_eq!((shipped.targets.len(), shipped.targets[0].ladder.len()), (1, 1));
     let defaults = SHIPPED.lines().filter(|line| commented(line, "# ").is_some()).count();
     assert!(15 < defaults, "{defaults} defaults are told");
     let written = accepted(&uncommented("# ", |_| true));
@@ -54,7 +54,7 @@ fn the_examples_of_the_shipped_file_are_valid() {
 
 #[test]
 fn the_shipped_file_has_every_key() {
-    let lists = [file::TOP, file::LOG, targets::TARGET, targets::RUNG, probes::HTTP, probes::FILE];
+    let lists = [file::TOP, file::LOG, targets::TARGET, targets::RUNG, probes::HTTP, probes::FILE, pm2::PM2];
     for key in lists.iter().flat_map(|keys| keys.known) {
         let places = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];
         assert!(places.iter().any(|place| SHIPPED.contains(place)), "{key} is not in watchdog.yaml");

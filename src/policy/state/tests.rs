@@ -16,11 +16,14 @@ fn state_at(at: i64) -> State {
         starts: [at].into(),
         cooldown_until: Some(at),
         last_end: Some(at),
+        last_reset: Some(at),
         episode: Some(Episode { attempts: 1, healthy_since: Some(at) }),
         unproven: 0,
     };
-    let attempt =
-        |phase| Attempt { number: 1, rung: 0, incident: String::new(), failures: 3, ran: true, over: false, phase };
+    let attempt = |phase| {
+        let incident = String::new();
+        Attempt { number: 1, rung: 0, first: 0, incident, failures: 3, ran: true, over: false, phase }
+    };
     let target = |phase| TargetState {
         condition: Condition::Down,
         since: Some(at),
@@ -49,6 +52,7 @@ fn state_at(at: i64) -> State {
         warned: BTreeSet::new(),
         downs: [at].into(),
         cures: [at].into(),
+        beside: Beside::default(),
         dry_run: false,
         removed_at: Some(at),
     };

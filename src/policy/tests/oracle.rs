@@ -28,8 +28,27 @@ struct Known {
     down: Option<String>,
     proven: bool,
     unproven: usize,
+    /// The process of the last success, and whether a younger one had its start period since.
+    process: Option<(u32, i64)>,
+    granted: bool,
+    /// Whether the latest weighing allowed a reset; none once it was made use of.
+    warranted: bool,
+    last_reset: Option<i64>,
     /// When the backend broke, while nothing but looking has happened since.
     broken_at: Option<i64>,
+}
+
+impl Known {
+    /// Rule 5: a process that is younger than that of the last success has its time to come up, once.
+    fn grant(&mut self, process: Option<(u32, i64)>, start_period: i64, at: i64) {
+        let Some((_, started)) = process.filter(|process| self.process != Some(*process)) else { return };
+        let is_starting = at < self.counts_from || self.command_runs;
+        if !self.granted && !is_starting && started + start_period > at {
+            self.granted = true;
+            self.counts_from = started + start_period;
+            self.broken_at = None;
+        }
+    }
 }
 
 pub(super) struct Oracle {
@@ -111,7 +130,13 @@ impl Oracle {
             known.ended = None;
             known.failures = 0;
             known.last_attempt = None;
+            (known.process, known.granted) = (None, false);
         }
+    }
+
+    pub(super) fn weighed(&mut self, target: &str, warranted: bool, at: i64) {
+        self.note(at, format!("{target}: a reset is warranted: {warranted}"));
+        self.known(target).warranted = warranted;
     }
 
     pub(super) fn broken(&mut self, target: &str, at: i64) {
@@ -136,6 +161,7 @@ impl Oracle {
             known.starts.clear();
             known.ended = None;
             known.unproven = 0;
+            known.last_reset = None;
         }
     }
 
@@ -145,11 +171,19 @@ impl Oracle {
         self.asked.insert(target.to_string(), (number, at));
     }
 
-    pub(super) fn looked(&mut self, target: &str, number: u64, verdict: &Verdict, at: i64) {
+    /// `verdict` with the process that PM2 showed beside it.
+    pub(super) fn looked(
+        &mut self,
+        target: &str,
+        number: u64,
+        (verdict, process): (&Verdict, Option<(u32, i64)>),
+        at: i64,
+    ) {
         self.note(at, format!("{target}: {}", verdict.as_str()));
         let Some((_, began)) = self.asked.get(target).copied().filter(|(asked, _)| *asked == number) else { return };
         self.asked.remove(target);
         let starved = at - began > 2 * millis(self.limits[target].timeout);
+        let start_period = millis(self.limits[target].start_period);
         let known = self.known(target);
         match verdict {
             _ if starved => known.broken_at = None,
@@ -160,9 +194,12 @@ impl Oracle {
                 known.proven = true;
                 known.unproven = 0;
                 known.broken_at = None;
+                known.process = process.or(known.process);
+                known.granted &= process.is_none();
             }
             Verdict::Unhealthy { class, .. } => {
                 known.last_class = Some(*class);
+                known.grant(process, start_period, at);
                 if at >= known.counts_from && !known.command_runs {
                     known.failures += 1;
                 }
@@ -179,11 +216,15 @@ impl Oracle {
         self.demand(!elsewhere, "rule 12: one attempt at a time over all targets");
         let known = self.known(target);
         let (restart_recorded, runs) = (known.restart_recorded, known.command_runs);
-        let goes_on = known.attempt.filter(|(number, last, ..)| *number == attempt && *last + 1 == rung);
+        let follows = |last: usize| rung == last + 1 || (limits.reset == Some(last + 1) && rung == last + 2);
+        let goes_on = known.attempt.filter(|(number, last, ..)| *number == attempt && follows(*last));
         known.command_runs = true;
         self.demand(restart_recorded, "the event `restart` comes before its command");
         self.demand(!runs, "a second command while one runs");
         self.demand(rung < limits.rungs && !limits.dry_run, "a command that may not be run");
+        if limits.reset == Some(rung) {
+            self.judge_reset(target, at);
+        }
         if goes_on.is_none() {
             self.attempt_begins(target, attempt, rung, &limits, at);
         }
@@ -202,7 +243,9 @@ impl Oracle {
         let threshold = limits.failure_threshold;
         let promise = format!("promise 1: {} failures seen, {threshold} needed", known.failures);
         self.demand(known.failures >= threshold, &promise);
-        self.demand(rung == (attempt as usize - 1) % limits.rungs, "rule 4: attempt k starts at rung k");
+        let kth = (attempt as usize - 1) % limits.rungs;
+        let passed_over = limits.reset == Some(kth) && rung == (kth + 1) % limits.rungs;
+        self.demand(rung == kth || passed_over, "rule 4: attempt k starts at rung k");
         self.demand(known.paused_until.is_none_or(|until| at >= until), "rule 3: paused");
         let class = known.last_class.expect("a failure was seen");
         self.demand(limits.restart_on.contains(&class), "rule 3: restart_on");
@@ -224,6 +267,15 @@ impl Oracle {
         known.unproven += usize::from(!known.proven);
         known.last_attempt = Some(attempt);
         known.broken_at = None;
+    }
+
+    /// 4b: a reset is made only where it was found warranted, and once an hour.
+    fn judge_reset(&mut self, target: &str, at: i64) {
+        let Known { warranted, last_reset, .. } = self.known[target];
+        self.demand(warranted, "4b: a reset that was not warranted");
+        self.demand(last_reset.is_none_or(|last| at - last >= 3_600_000), "4b: two resets within an hour");
+        let known = self.known(target);
+        (known.warranted, known.last_reset) = (false, Some(at));
     }
 
     fn judge_window(&self, target: &str, limits: &Limits) {

@@ -21,6 +21,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
     let rungs = rng.usize(0..4);
     let cooldown = if rng.u8(0..8) == 0 { Duration::ZERO } else { span(rng, 1_000.0, 600_000.0) };
     let depends_on = names[..index].iter().filter(|_| rng.u8(0..5) == 0).cloned().collect();
+    let reset = (rungs > 1 && rng.u8(0..3) == 0).then(|| rng.usize(0..rungs));
     let classes = Class::ALL.into_iter().filter(|_| rng.u8(0..10) > 0).collect();
     Limits {
         interval,
@@ -30,6 +31,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
         failure_threshold: rng.u32(1..6),
         start_period: if rng.u8(0..6) == 0 { Duration::ZERO } else { span(rng, 1_000.0, 120_000.0) },
         rungs,
+        reset,
         cooldown,
         max_cooldown: cooldown + span(rng, 1.0, 3_600_000.0),
         stable_after: span(rng, 1_000.0, 3_600_000.0),
@@ -37,7 +39,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
         restart_window: span(rng, 60_000.0, DAY),
         restart_on: classes,
         depends_on,
-        gates: if rng.u8(0..4) == 0 { vec![Gate::OnlyIf] } else { Vec::new() },
+        gates: [Gate::Stopped, Gate::OnlyIf].into_iter().filter(|_| rng.u8(0..4) == 0).collect(),
         dry_run: rng.u8(0..12) == 0,
         probe_id: 1,
     }
@@ -54,6 +56,7 @@ fn random_world(seed: u64) -> World {
         disk_fails: seed % 4 == 1 && seed.is_multiple_of(3),
         rungs_missing: seed.is_multiple_of(5),
         ticks: seed % 4 == 2,
+        pm2: seed % 3 == 1,
     };
     World::new(seed, rough, limits)
 }

@@ -10,7 +10,9 @@
 //! | `+30` `+10m` | time passes; looks find what the last one found (`S` at first) |
 //! | `ok` `fail` `killed` `late` `lost` | the command that runs ends so |
 //! | `missing` `127` | it cannot be started; a shell was, and says that it cannot |
-//! | `yes` `no` | `only_if` answers |
+//! | `yes` `no` | what was asked, `only_if` or whether it is stopped in PM2, answers |
+//! | `warranted` `unwarranted` | it is known whether PM2 may be reset |
+//! | `app:7` `app` `god:dead` `god` | looks see process 7 of PM2, which begins now; none; PM2's daemon dead; alive |
 //! | `pause/1h` `resume` `resume!` | the operator pauses, resumes, resumes and clears the waits |
 //! | `stall/1m` | the watchdog gets no CPU for a minute |
 //! | `stop` `crash` `crash!` | SIGTERM; `kill -9`; the same before the pid of its command could be noted |
@@ -27,6 +29,7 @@
 //! after the beginning.
 
 mod attempts;
+mod beside;
 mod changes;
 mod counting;
 mod gaps;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::oracle::Oracle;
-use crate::outcome::{Class, Ending, Look, Verdict};
+use crate::outcome::{Class, Ending, Look, Seen, Sight, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State};
 use crate::time::Timestamp;
 
@@ -32,7 +32,8 @@ pub(super) struct Backend {
 enum Coming {
     Looked { target: String, number: u64, took: i64 },
     Ended { target: String, pid: u32, rung: usize, ending: u8, took: i64 },
-    Answered { target: String, yes: bool },
+    Answered { target: String, gate: Gate, yes: bool },
+    Weighed { target: String, warranted: bool },
     Trouble,
 }
 
@@ -47,6 +48,8 @@ pub(super) struct Roughness {
     pub(super) rungs_missing: bool,
     /// Ticks of cron instead of a daemon, or both in turn.
     pub(super) ticks: bool,
+    /// PM2 stands beside the targets, and starts their processes anew.
+    pub(super) pm2: bool,
 }
 
 pub(super) struct World {
@@ -69,6 +72,8 @@ pub(super) struct World {
     serial: u64,
     /// The commands that run; they outlive the watchdog.
     running: BTreeSet<u32>,
+    /// The process of each target: its number, and when it was started.
+    processes: BTreeMap<String, (u32, i64)>,
     /// Those that the present watchdog waits for.
     awaited: BTreeSet<u32>,
     pub(super) steps: u64,
@@ -93,6 +98,7 @@ impl World {
             coming: BinaryHeap::new(),
             serial: 0,
             running: BTreeSet::new(),
+            processes: BTreeMap::new(),
             awaited: BTreeSet::new(),
             steps: 0,
         };
@@ -144,7 +150,7 @@ impl World {
         self.awaited.clear();
         self.oracle.killed();
         self.coming.retain(|Reverse((_, _, coming))| match coming {
-            Coming::Looked { .. } | Coming::Answered { .. } => false,
+            Coming::Looked { .. } | Coming::Answered { .. } | Coming::Weighed { .. } => false,
             Coming::Ended { .. } | Coming::Trouble => true,
         });
     }
@@ -196,19 +202,37 @@ impl World {
             Coming::Looked { target, number, took } => {
                 let verdict = self.verdict(&target);
                 let latency = Duration::from_millis(u64::try_from(took).unwrap_or(0));
-                let look = Look { verdict, latency };
-                self.oracle.looked(&target, number, &look.verdict, self.now);
+                let look = Look { verdict, latency, pm2: self.sight(&target) };
+                let process = self.processes.get(&target).copied().filter(|_| self.rough.pm2);
+                self.oracle.looked(&target, number, (&look.verdict, process), self.now);
                 self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
-            Coming::Answered { target, yes } => {
-                self.deliver(Event::Answered { target, gate: Gate::OnlyIf, yes });
+            Coming::Answered { target, gate, yes } => self.deliver(Event::Answered { target, gate, yes }),
+            Coming::Weighed { target, warranted } => {
+                self.oracle.weighed(&target, warranted, self.now);
+                self.deliver(Event::Weighed { target, warranted });
             }
             Coming::Trouble => {
                 self.plan_trouble();
                 self.trouble();
             }
         }
+    }
+
+    /// What is seen of PM2 at this moment.
+    fn sight(&mut self, target: &str) -> Option<Sight> {
+        let &(pid, started) = self.processes.get(target)?;
+        let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted), cpu: Duration::ZERO, state: 'S' };
+        let daemon = self.rng.u8(0..50) > 0;
+        self.rough.pm2.then_some(Sight { daemon, process: Some(seen) })
+    }
+
+    /// PM2, or a restart command, starts the target's process anew.
+    fn start_process(&mut self, target: &str) {
+        self.serial += 1;
+        let pid = u32::try_from(self.serial).expect("in range");
+        self.processes.insert(target.to_string(), (pid, self.now));
     }
 
     fn verdict(&mut self, target: &str) -> Verdict {
@@ -232,6 +256,9 @@ impl World {
             7 => Ending::Killed(9),
             _ => Ending::TimedOut,
         };
+        if ran {
+            self.start_process(&target);
+        }
         if let Some(backend) = self.backends.get_mut(&target)
             && backend.cured_by == Some(rung)
             && ran
@@ -248,7 +275,8 @@ impl World {
         let names: Vec<String> = self.limits.keys().cloned().collect();
         let name = names[self.rng.usize(0..names.len())].clone();
         match self.rng.u8(0..if self.rough.disturbed { 20 } else { 8 }) {
-            0..7 => self.break_backend(&name),
+            0..6 => self.break_backend(&name),
+            6 => self.start_process(&name),
             7 => {
                 let flaky = self.rng.u32(0..60);
                 self.backends.entry(name).and_modify(|backend| backend.flaky = flaky);
@@ -286,6 +314,9 @@ impl World {
         let cured_by = (rungs > 0 && self.rng.u8(0..4) > 0).then(|| self.rng.usize(0..rungs));
         let boot = self.rng.i64(0..40_000);
         self.backends.insert(name.to_string(), Backend { up_at: by_itself, class, cured_by, boot, flaky: 0 });
+        if self.rng.bool() {
+            self.start_process(name);
+        }
         self.oracle.broken(name, self.now);
     }
 
@@ -355,9 +386,13 @@ impl World {
                 self.oracle.look_begins(&target, number, self.now);
                 self.expect_at(self.now + took, Coming::Looked { target, number, took });
             }
-            Action::Ask { target, .. } => {
+            Action::Ask { target, gate } => {
                 let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
-                self.expect_at(at, Coming::Answered { target, yes });
+                self.expect_at(at, Coming::Answered { target, gate, yes });
+            }
+            Action::Weigh { target } => {
+                let (at, warranted) = (self.now + self.rng.i64(0..10_000), self.rng.bool());
+                self.expect_at(at, Coming::Weighed { target, warranted });
             }
             Action::Run { target, attempt, rung, .. } => self.run(target, attempt, rung),
             Action::Adopt { target, process: (pid, _), .. } => self.adopt(target, pid),

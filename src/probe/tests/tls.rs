@@ -121,6 +121,7 @@ fn what_is_no_certificate_is_refused() {
         let http = Http { tls: Tls::Ca(path), ..http("https://localhost/") };
         Prober::new(
             &config::Probe::Http(Box::new(http)),
+            None,
             LONG,
             Path::new("/"),
             &[],

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::command::{first_word, locate};
-use crate::config::{CommandLine, Config, Probe};
+use crate::config::{CommandLine, Config, Probe, Remedy};
 
 use super::say;
 
@@ -40,9 +40,12 @@ fn programs(config: &Config) -> Vec<String> {
     for target in &config.targets {
         let probe = match &target.probe {
             Probe::Command(command) => Some(command),
-            Probe::Http(_) | Probe::Tcp { .. } | Probe::File { .. } => None,
+            Probe::Http(_) | Probe::Tcp { .. } | Probe::File { .. } | Probe::Pm2(_) => None,
         };
-        let rungs = target.ladder.iter().map(|rung| &rung.command);
+        let rungs = target.ladder.iter().filter_map(|rung| match &rung.remedy {
+            Remedy::Command(command) => Some(command),
+            Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => None,
+        });
         for command in rungs.chain(&target.only_if).chain(probe) {
             let program = match command {
                 CommandLine::Shell(text) => first_word(text).map(str::to_string),

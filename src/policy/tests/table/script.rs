@@ -88,6 +88,8 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "restart_on" => limits.restart_on = words().map(|word| word.parse::<Class>().expect("a class")).collect(),
         "depends_on" => limits.depends_on = words().map(str::to_string).collect(),
         "only_if" => limits.gates = if value == "yes" { vec![Gate::OnlyIf] } else { Vec::new() },
+        "stopped" => limits.gates.insert(0, Gate::Stopped),
+        "reset" => limits.reset = Some(value.parse::<usize>().expect("a number") - 1),
         "gates" => limits.gates = vec![Gate::OnlyIf; value.parse().expect("a number")],
         "dry_run" => limits.dry_run = value == "yes",
         "probe" => limits.probe_id = number().into(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::script::{self, Token, ms, seconds, set};
-use crate::outcome::{Class, Ending, Look, Verdict};
+use crate::outcome::{Class, Ending, Look, Seen, Sight, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State, TargetState};
 use crate::time::Timestamp;
 
@@ -50,6 +50,10 @@ pub(super) struct Stage {
     /// Those that wait for their token though time passes.
     hanging: BTreeSet<String>,
     command: Option<Command>,
+    /// The gate that was asked last.
+    gate: Option<Gate>,
+    /// What looks see of PM2, where a target has it.
+    sight: Option<Sight>,
     /// The attempt and rung of a `restart` record whose command is to follow.
     announced: Option<(u32, usize)>,
     /// How the script lets a command end.
@@ -114,9 +118,13 @@ impl Stage {
                 self.hanging.insert(target);
             }
             "yes" | "no" => {
-                let yes = token.verb == "yes";
-                self.deliver(Event::Answered { target, gate: Gate::OnlyIf, yes });
+                let (gate, yes) = (self.gate.unwrap_or(Gate::OnlyIf), token.verb == "yes");
+                self.deliver(Event::Answered { target, gate, yes });
             }
+            "warranted" | "unwarranted" => {
+                self.deliver(Event::Weighed { target, warranted: token.verb == "warranted" });
+            }
+            "app" | "god" => self.see(token),
             "pause" => {
                 let until = Timestamp::from_ms(self.clock().as_ms() + span("30m"));
                 self.deliver(Event::Paused { targets: vec![target], until });
@@ -146,6 +154,20 @@ impl Stage {
             }
             "reload" | "remove" | "add" => self.reload(token),
             _ => self.end_command(token),
+        }
+    }
+
+    /// What looks see of PM2 from now on: `app:7` a process with that number, which begins now, `app` none;
+    /// `god:dead` and `god` a daemon that is dead or alive.
+    fn see(&mut self, token: &Token<'_>) {
+        let started = self.clock();
+        let sight = self.sight.get_or_insert(Sight { daemon: true, process: None });
+        if token.verb == "god" {
+            sight.daemon = token.detail.is_none();
+        } else {
+            let seen =
+                |pid: &str| Seen { pid: pid.parse().expect("a number"), started, cpu: Duration::ZERO, state: 'S' };
+            sight.process = token.detail.map(seen);
         }
     }
 
@@ -212,7 +234,7 @@ impl Stage {
         let Some(number) = self.asked.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.weather.get(target).cloned().unwrap_or_else(healthy);
-        let look = Look { verdict, latency: Duration::from_millis(2) };
+        let look = Look { verdict, latency: Duration::from_millis(2), pm2: self.sight.clone() };
         self.deliver(Event::Looked { target: target.to_string(), number, look, stamp: "1122-0313".into() });
     }
 
@@ -304,11 +326,16 @@ impl Stage {
                     // Only another probe may be asked meanwhile, and the old one's answer is of no use.
                     let probe = self.limits.get(&target).map(|limits| limits.probe_id);
                     assert!(probe > Some(0), "a second look while one is made");
-                    let look = Look { verdict: Verdict::Healthy { detail: "200".into() }, latency: Duration::ZERO };
+                    let verdict = Verdict::Healthy { detail: "200".into() };
+                    let look = Look { verdict, latency: Duration::ZERO, pm2: None };
                     self.deliver(Event::Looked { target, number: old, look, stamp: String::new() });
                 }
             }
-            Action::Ask { target, gate: Gate::OnlyIf } => self.say(&target, "ask"),
+            Action::Ask { target, gate } => {
+                self.gate = Some(gate);
+                self.say(&target, if gate == Gate::OnlyIf { "ask" } else { "stopped?" });
+            }
+            Action::Weigh { target } => self.say(&target, "weigh"),
             Action::Run { target, attempt, rung, .. } => {
                 assert_eq!(self.announced.take(), Some((attempt, rung)), "`restart` comes before its command");
                 let ladder = self.limits.get(&target).map_or(1, |limits| limits.rungs);

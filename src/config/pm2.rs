@@ -1,0 +1,114 @@
+//! PM2 beside a target: reading `pm2`, and the rungs `{pm2: restart}` and `{pm2: reset}`.
+
+use std::path::PathBuf;
+
+use super::reading::{Keys, Reading};
+use super::tree::{Node, Value};
+use super::{Pm2, Remedy};
+
+pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "reset"], later: &[], elsewhere: &[] };
+
+/// What PM2 itself puts behind its home: `/rpc.sock` and `/pub.sock`.
+const SOCKET: usize = "/rpc.sock".len();
+/// The longest path of a socket on Linux. With a longer one every pm2 command hangs for ever.
+const SOCKET_PATH: usize = 107;
+
+/// The name that a target has unless it says another one: its process's in PM2.
+pub(super) fn process_of(target: &Node) -> Option<&Node> {
+    let pm2 = target.get("pm2")?;
+    if let Value::Map(_) = pm2.value { pm2.get("process") } else { Some(pm2) }
+}
+
+/// The process that `pm2` names, and where its PM2 lives.
+pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
+    let node = target.get("pm2")?;
+    if matches!(node.value, Value::Map(_)) && !reading.has_only(node, &PM2) {
+        return None;
+    }
+    let Some(process) = process_of(target) else {
+        reading.complain_of_missing(node, "has no `process`", "the name that `pm2 list` shows");
+        return None;
+    };
+    let home = match node.get("home") {
+        Some(node) => home(reading, node),
+        None => default_home(reading, node),
+    };
+    let config = node.get("config");
+    let pm2 = Pm2 {
+        process: process_name(reading, process, config.is_some())?,
+        home: home?,
+        config: config.and_then(|node| reading.path(node)),
+        reset: node.get("reset").and_then(|node| reading.flag(node)).unwrap_or(false),
+    };
+    Some(pm2)
+}
+
+/// A name that pm2 takes for this process and nothing else.
+fn process_name(reading: &mut Reading<'_>, node: &Node, has_config: bool) -> Option<String> {
+    let name = reading.text(node)?;
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_pattern = name.len() > 1 && name.starts_with('/') && name.ends_with('/');
+    let (what, advice) = match name {
+        _ if name.starts_with('-') => ("begins with -, so pm2 would take it for an option", "rename it in PM2"),
+        _ if name.contains(|c: char| c.is_control() || c == '/') && !is_pattern => {
+            ("has a character that no process of PM2 can be asked for by", "rename it in PM2")
+        }
+        "all" => ("means every process to pm2", "rename it in PM2"),
+        _ if is_pattern => ("is a pattern to pm2", "name one process, as `pm2 list` shows it"),
+        _ if is_number && !has_config => {
+            ("is an id to pm2, which changes", "name the ecosystem file with `config`, or rename it in PM2")
+        }
+        _ if has_config && name.contains([',', ' ']) => (
+            "has a comma or a space, so `pm2 restart FILE --only` would not find it",
+            "rename it, or leave out `config`",
+        ),
+        _ => return Some(name.to_owned()),
+    };
+    reading.complain(node, what, advice);
+    None
+}
+
+fn home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
+    let path = reading.path(node)?;
+    if path.as_os_str().len() + SOCKET > SOCKET_PATH {
+        let most = SOCKET_PATH - SOCKET;
+        reading.complain(node, "is too long: PM2 has its socket in it", format!("at most {most} bytes in all"));
+        return None;
+    }
+    Some(path)
+}
+
+fn default_home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
+    let home = reading.home.as_ref().map(|home| home.join(".pm2"));
+    if home.is_none() {
+        reading.complain(node, "is in ~/.pm2, but $HOME is not set", "write {process: …, home: /…/.pm2}");
+    }
+    home
+}
+
+/// The ladder of a target with `pm2` and without `restart`.
+pub(super) fn ladder(pm2: &Pm2) -> Vec<Remedy> {
+    let reset = pm2.reset.then(|| Remedy::Pm2Reset(pm2.clone()));
+    [Remedy::Pm2Restart(pm2.clone())].into_iter().chain(reset).collect()
+}
+
+/// What `{pm2: …}` stands for in a ladder; `pm2` is the target's.
+pub(super) fn remedy(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Option<Remedy> {
+    let reset = reading.word(node, &[("restart", false), ("reset", true)])?;
+    let Some(pm2) = pm2 else {
+        reading.complain(node, "needs to know the process", "write `pm2: NAME` on the target, beside its probe");
+        return None;
+    };
+    Some(if reset { Remedy::Pm2Reset(pm2.clone()) } else { Remedy::Pm2Restart(pm2.clone()) })
+}
+
+/// A reset repairs nothing where PM2 is not stuck, so there must be something else, and two would be one too many.
+pub(super) fn resets_make_sense(reading: &mut Reading<'_>, node: &Node, ladder: &[Remedy]) {
+    let resets = ladder.iter().filter(|remedy| matches!(remedy, Remedy::Pm2Reset(_))).count();
+    if resets > 1 {
+        reading.complain(node, "resets PM2 twice", "once is enough: it is made at most once an hour");
+    } else if resets == ladder.len() && resets > 0 {
+        let advice = "write {pm2: restart} before it: a reset is passed over where PM2 is not stuck";
+        reading.complain(node, "has nothing but a reset", advice);
+    }
+}

@@ -1,0 +1,121 @@
+//! Beside PM2: the deliberate stop, the reset that is weighed, the young process, what PM2 is warned of.
+
+use super::{check, check_conditions, check_looks, check_waits};
+
+#[test]
+fn what_the_operator_stopped_is_left_alone_and_asked_about_later_and_later() {
+    let gated = "stopped=yes";
+    check(gated, "S F*3 no S", "- failing+down+stopped?@90 held:stopped..150@90 up");
+    let script = "S F*3 no +1m no +2m no +4m no +8m no +10m no +10m yes";
+    let expected = "- failing+down+stopped?@90 held:stopped..150 stopped?@150 - stopped?@270 - stopped?@510 - \
+                    stopped?@990 - stopped?@1590 - stopped?@2190 restart#1";
+    check(gated, script, expected);
+    // It comes before only_if, which is not asked where PM2 has said no.
+    let both = "only_if=yes stopped=yes";
+    check(both, "S F*3 yes yes", "- failing+down+stopped? ask restart#1");
+    check_waits(both, "S F*3 yes no +60 no", "- - - only_if..150 - stopped..270");
+}
+
+#[test]
+fn a_reset_is_weighed_when_its_turn_comes() {
+    let ladder = "rungs=2 reset=2";
+    // Within an attempt: the first command fails and no look is healthy.
+    check(ladder, "S F*3 late +5 warranted ok S", "- failing+down+restart#1.1@90 - weigh@95 restart#1.2@95 - cured#1");
+    check(ladder, "S F*3 late +5 unwarranted S", "- failing+down+restart#1.1@90 - weigh@95 - cured#1");
+    // As the beginning of one: attempt 2 begins at rung 2, or hands on to the first, wrapping.
+    check(ladder, "S F*3 ok +2m warranted", "- failing+down+restart#1.1@90 - weigh@210 restart#2.2@210");
+    check(
+        ladder,
+        "S F*3 ok +2m unwarranted fail +5",
+        "- failing+down+restart#1.1@90 - weigh@210 restart#2.1@210 - weigh",
+    );
+    // In the middle it hands on within the attempt.
+    check("rungs=3 reset=2", "S F*3 fail +5 unwarranted", "- failing+down+restart#1.1@90 - weigh@95 restart#1.3@95");
+    check("rungs=3 reset=1", "S F*3 unwarranted", "- failing+down+weigh@90 restart#1.2@90");
+    // After the questions, and before the attempt is in the window.
+    check("stopped=yes rungs=2 reset=1", "S F*3 yes warranted", "- failing+down+stopped? weigh restart#1.1");
+    check(ladder, "S F*3 late +5 +10 S", "- failing+down+restart#1.1@90 - weigh@95 - cured#1");
+    check("rungs=2 reset=1", "S F*3 S warranted F*3", "- failing+down+weigh@90 up - failing+down+weigh");
+    check("rungs=2 reset=1 dry_run=yes", "S F*3 warranted", "- failing+down+weigh would#1");
+    // Its late answer, or one to nobody, does nothing.
+    check(ladder, "S warranted F*3", "- - failing+down+restart#1.1");
+    check(ladder, "S F*3 late +5 stall/10m warranted", "- failing+down+restart#1.1@90 - weigh@95 stalled..575 -");
+    check(ladder, "S F*3 late +5 pause/1h warranted", "- failing+down+restart#1.1@90 - weigh@95 paused..3695 -");
+    check(ladder, "S F*3 late +5 stop", "- failing+down+restart#1.1@90 - weigh@95 end");
+    check(ladder, "S F*3 late +5 crash daemon F*3", "- failing+down+restart#1.1@90 - weigh@95 - - -");
+}
+
+#[test]
+fn a_reset_is_made_once_an_hour_at_most() {
+    let ladder = "rungs=2 reset=2 cooldown=0 max_restarts=100 start_period=0";
+    // Within the hour it is passed over without being weighed; after it, it is not.
+    check(
+        ladder,
+        "S F*3 late +5 warranted ok F*3 ok F*3 fail +5 F*3 ok reload:interval=1h +3h ok +3h warranted",
+        "- failing+down+restart#1.1@90 - weigh@95 restart#1.2@95 - restart#2.1 - restart#3.1 - - restart#4.1 - - restart#5.1 - \
+         weigh restart#6.2",
+    );
+    // The operator's `resume` ends that wait too.
+    check(
+        ladder,
+        "S F*3 late +5 warranted ok resume! F*3 warranted",
+        "- failing+down+restart#1.1@90 - weigh@95 restart#1.2@95 - - weigh restart#2.2",
+    );
+}
+
+#[test]
+fn a_young_process_gets_its_time_to_come_up_whoever_started_it() {
+    // A deploy: 20 s to come up, looked at every second meanwhile, and no failure counts.
+    let quick = "interval=2s retry_interval=2s timeout=1s start_period=30s";
+    check(quick, "app:1 S app:2 F*10 +8 S", "- -@0 - -@11 -@19 -@20");
+    check_conditions(quick, "app:1 S app:2 F S", "starting healthy healthy starting healthy");
+    // It does not come up: what fails after its time counts.
+    check(quick, "app:1 S app:2 F*28 F F*2", "- -@0 - -@29 failing@30 down+restart#1@34");
+    // The same process as at the last success gets none.
+    check(quick, "app:1 S F*3", "- - failing+down+restart#1");
+    // Old ones have had their time.
+    check(quick, "app:1 +40 app:2 +40 F*3", "- -@40 - -@80 failing+down+restart#1@86");
+    // Once: one that keeps crashing is down in the end.
+    check(quick, "app:1 S app:2 F app:3 F app:4 +26 app:5 F*3", "- - - - - - - - - failing+down+restart#1");
+    // A success makes the next change count anew, across a crash too.
+    check(quick, "app:1 S app:2 F S +40 crash app:3 daemon F", "- - - - - - - - - -");
+    check_looks(quick, "app:1 S app:2 F F F", "a@0 a@2 a@3 a@4");
+    // In an incident it holds the attempt that is due.
+    check(
+        "stopped=yes interval=2s retry_interval=2s timeout=1s",
+        "app:1 S app F*3 no +55 app:2 +20 S",
+        "- -@0 - failing+down+stopped?@6 held:stopped..66@6 - - -@81 up@82",
+    );
+}
+
+#[test]
+fn a_tick_stays_for_a_young_process() {
+    check("", "app:1 tick S app:2 tick F F*3 S", "- - end - - - - end");
+}
+
+#[test]
+fn a_dead_daemon_under_a_healthy_backend_is_told_once_and_left_alone() {
+    let quick = "interval=2s retry_interval=2s timeout=1s";
+    check(quick, "app:1 S god:dead S S S S S", "- - - - - - warn:pm2_gone -");
+    check(quick, "app:1 S god:dead S S god S god:dead S S S S", "- - - - - - - - - - - warn:pm2_gone");
+    // While it fails there is more to tell.
+    check(quick, "app:1 S god:dead F*3", "- - - failing+down+restart#1");
+}
+
+#[test]
+fn a_process_that_is_started_again_and_again_is_told() {
+    let three = "app:1 S app:2 S app:3 S app:4 S app:5 S";
+    check("", three, "- - - - - - - warn:crash_loop - -");
+    // Spread over more than ten minutes it is none.
+    check("", "app:1 S app:2 S app:3 S +10m app:4 S", "- - - - - - - - -");
+    // Quiet for ten minutes, and it is told anew.
+    let again = format!("{three} +11m app:6 S app:7 S app:8 S");
+    check("", &again, "- - - - - - - warn:crash_loop - - - - - - - - warn:crash_loop");
+    // What our own restarts start is none of it.
+    check(
+        "cooldown=0",
+        "app:1 S app F*3 app:2 ok S app F*3 app:3 ok S app F*3 app:4 ok S",
+        "- - - failing+down+restart#1 - - cured#1 - failing+down+restart#2 - - cured#1 - failing+down+restart#3 - - \
+         cured#1+warn:recurrent",
+    );
+}
