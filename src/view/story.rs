@@ -149,7 +149,8 @@ pub fn doing(doing: &Doing) -> String {
     let meaning = match (state, share) {
         ('T' | 't', _) => "stopped by a signal",
         ('D', _) => "in disk wait",
-        (_, 90..) => "busy in a loop, not waiting",
+        // Where others want the CPU too, a loop does not get a whole core.
+        ('R', 50..) | (_, 90..) => "busy in a loop, not waiting",
         (_, 0..=5) => "waiting",
         _ => "working",
     };
@@ -181,6 +182,7 @@ mod tests {
         fn check(share: u32, state: char, expected: &str) {
             assert_eq!(doing(&Doing { pid: 4821, share, state }), format!("its process (pid 4821) used {expected}"));
         }
+        check(60, 'R', "60 % of a core: busy in a loop, not waiting");
         check(99, 'R', "99 % of a core: busy in a loop, not waiting");
         check(0, 'S', "0 % of a core: waiting");
         check(0, 'D', "0 % of a core: in disk wait");
