@@ -5,4 +5,9 @@ mod deeds;
 mod installed;
 mod scene;
 
+mod crashed;
+mod daemon;
+mod frozen;
 mod ground;
+mod operator;
+mod reboot;

@@ -11,14 +11,21 @@ use crate::place::{Daemon, doing, is_alive, send};
 impl Scene {
     // How it breaks.
 
-    /// The backend freezes: it takes connections and does nothing else any more.
+    /// The backend freezes, or what else the path asks it for; until it does not answer any more.
     #[track_caller]
     pub(crate) fn freeze(&self, by: &str) -> i32 {
         let pid = self.well();
         self.place.demand(self.ask(by).is_some_and(|(code, _)| code == 200), "it still answers to that");
-        self.eventually("it answers no more", || self.ask("/api/health").is_none());
-        self.place.demand(is_alive(pid), "it is frozen, not dead");
+        self.eventually("it answers no more", || self.pid() != Some(pid));
         pid
+    }
+
+    /// The backend exits, and at each further start too, until PM2 gives up.
+    #[track_caller]
+    pub(crate) fn crash_for_good(&self) {
+        self.set("broken", "");
+        self.ask("/exit?code=1");
+        self.eventually("PM2 gives up", || self.pm2_log().contains("too many unstable restarts"));
     }
 
     /// Kills a process and waits until it is gone.
@@ -81,18 +88,29 @@ impl Scene {
         assert!(install.status().is_ok_and(|status| status.success()), "install(1) is there");
     }
 
-    /// The configuration: quick looks, one target with these keys.
+    /// The configuration: quick looks, one target with these keys. The start period, which a success ends, is long, so
+    /// that on a slow machine too the first attempt has its time.
     pub(crate) fn configure(&self, target: &str) {
         self.place.configure(&format!(
-            "env: {{PATH: '{}'}}\ndefaults: {{interval: 300ms, timeout: 1s, start_period: 5s, cooldown: 1s, \
+            "env: {{PATH: '{}'}}\ndefaults: {{interval: 300ms, timeout: 1s, start_period: 30s, cooldown: 1s, \
              max_cooldown: 2s}}\ntargets:\n  - {{{target}}}\n",
             self.path
         ));
     }
 
-    /// The target's keys for PM2 with these further ones in it, and for the probe beside it.
+    /// The target's keys for PM2 with these further ones in it.
+    pub(crate) fn beside(&self, pm2: &str) -> String {
+        format!("pm2: {{process: {NAME}, home: '{}'{pm2}}}", self.home())
+    }
+
+    /// The same, and for the probe beside it.
     pub(crate) fn target(&self, pm2: &str) -> String {
-        format!("pm2: {{process: {NAME}, home: '{}'{pm2}}}, http: '{}'", self.home(), self.url())
+        format!("{}, http: '{}'", self.beside(pm2), self.url())
+    }
+
+    /// The key for the ecosystem file.
+    pub(crate) fn by_file(&self) -> String {
+        format!(", config: '{}'", self.config())
     }
 
     /// A watchdog that has seen the target well.
@@ -115,5 +133,52 @@ impl Scene {
             last = now;
             seen >= more
         });
+    }
+
+    /// Waits until the target is up again, and says by which pid. One daemon and one backend are there then, and neither
+    /// has anything of ours in its environment.
+    #[track_caller]
+    pub(crate) fn healed(&self, before: i32) -> i32 {
+        self.eventually("it is up again", || !self.place.events("up").is_empty());
+        let pid = self.well_again(before);
+        self.eventually("one backend is left", || self.backends() == [pid]);
+        for pid in [pid, self.daemon()] {
+            let environment = fs::read(format!("/proc/{pid}/environ")).expect("it is alive");
+            let environment = String::from_utf8_lossy(&environment);
+            let of_ours = environment.split('\0').find(|variable| variable.starts_with("WATCHDOG_"));
+            self.place.demand(of_ours.is_none(), &format!("{of_ours:?} is in the environment of {pid}"));
+        }
+        pid
+    }
+
+    /// The same, after three failures and by one restart.
+    #[track_caller]
+    pub(crate) fn healed_by_one(&self, before: i32) -> i32 {
+        let pid = self.healed(before);
+        let (down, up) = (self.place.events("down"), self.place.events("up"));
+        self.place.demand(down.len() == 1 && down[0]["failures"] == 3, &format!("three failures first: {down:?}"));
+        self.place.demand(up.len() == 1 && up[0]["attempts"] == 1, &format!("the first attempt cured it: {up:?}"));
+        self.place.demand(self.place.events("restart").len() == 1, "one restart");
+        pid
+    }
+
+    /// Fails if anything was restarted or told to be down.
+    #[track_caller]
+    pub(crate) fn demand_untouched(&self) {
+        self.place.demand(self.place.events("restart").is_empty(), "nothing is restarted");
+        self.place.demand(self.place.events("down").is_empty(), "nothing is down");
+    }
+
+    /// Waits until the target is held back for this reason.
+    #[track_caller]
+    pub(crate) fn held_back(&self, why: &str) {
+        self.eventually(&format!("it is held back: {why}"), || {
+            self.place.events("held_back").iter().any(|event| event["why"] == why)
+        });
+    }
+
+    /// How often this was warned about.
+    pub(crate) fn warnings(&self, about: &str) -> usize {
+        self.place.events("warn").iter().filter(|event| event["about"] == about).count()
     }
 }

@@ -22,7 +22,7 @@ pub(crate) const NAME: &str = "sav-backend";
 const CAP: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 /// A hung event loop is told from a slow machine by this.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Each scene is some 120 MB and, at its beginning, all of a core: so many at a time.
 struct Turn;
