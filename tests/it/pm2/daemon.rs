@@ -74,6 +74,30 @@ fn a_daemon_that_stands_still_is_told_and_no_hung_commands_pile_up_where_a_reset
     assert_eq!(scene.daemons(), [daemon], "{}", scene.place.story());
 }
 
+/// As they come to be: two commands find no daemon at the same moment, and one of them hangs.
+#[track_caller]
+fn double(scene: &Scene) {
+    let before = scene.well();
+    scene.kill_daemon();
+    scene.eventually("the backend is gone", || !is_alive(before));
+    let calls = [(); 2].map(|()| scene.begin_pm2(&["resurrect"]));
+    scene.eventually("there are two", || scene.daemons().len() == 2);
+    scene.well();
+    for mut call in calls {
+        call.kill().expect("it is not yet waited for");
+        call.wait().expect("a child can be waited for");
+    }
+}
+
+#[test]
+fn two_daemons_are_reset_to_one() {
+    let scene = Scene::saved("");
+    double(&scene);
+    let _watchdog = scene.watch(&format!("{}, restart: [{{pm2: reset}}]", scene.target("")));
+    let before = scene.freeze("/block");
+    scene.healed(before);
+}
+
 #[test]
 fn a_frozen_orphan_on_the_port_is_ended_by_a_reset() {
     let scene = Scene::saved("");

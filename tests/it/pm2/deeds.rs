@@ -135,8 +135,8 @@ impl Scene {
         });
     }
 
-    /// Waits until the target is up again, and says by which pid. One daemon and one backend are there then, and neither
-    /// has anything of ours in its environment.
+    /// Waits until the target is up again, and says by which pid. One daemon and one backend are there then, and
+    /// neither has anything of ours in its environment.
     #[track_caller]
     pub(crate) fn healed(&self, before: i32) -> i32 {
         self.eventually("it is up again", || !self.place.events("up").is_empty());
