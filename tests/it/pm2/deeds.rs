@@ -79,8 +79,8 @@ impl Scene {
         self.with_path(path)
     }
 
-    /// Another process writes it: while one of ours has a file open to write, it cannot be run, and a fork would have it
-    /// open for longer than we do.
+    /// Another process writes it: while one of ours has a file open to write, it cannot be run, and a fork would have
+    /// it open for longer than we do.
     fn write_program(&self, name: &str, script: &str) {
         self.place.write("program", script);
         let mut install = Command::new("install");
