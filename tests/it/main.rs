@@ -13,6 +13,7 @@ mod demo;
 mod detection;
 mod documents;
 mod notify;
+mod pm2;
 mod promises;
 mod refusals;
 mod restraint;

@@ -1,0 +1,65 @@
+//! A backend that is there and answers nothing, of which PM2 says that it is online: one restart cures it.
+
+use std::time::Duration;
+
+use super::installed::Version;
+use super::scene::{NAME, Scene};
+
+/// Three looks of 300 ms and 1 s, what PM2 gives a process to end, and 5 s; three times that, for a slow machine.
+const FOUND_AND_CURED: Duration = Duration::from_millis(3 * (3 * 1_300 + 1_600 + 5_000));
+
+#[track_caller]
+fn check(scene: &Scene, way: &str) {
+    scene.start();
+    let _watchdog = scene.watch(&scene.target(""));
+    let before = scene.freeze(way);
+    scene.healed_by_one(before);
+    let (down, up) = (&scene.place.events("down")[0], &scene.place.events("up")[0]);
+    assert_eq!(down["class"], "timeout", "{}", scene.place.story());
+    let took = Duration::from_millis(up["down_ms"].as_u64().expect("a number"));
+    scene.place.demand(took < FOUND_AND_CURED, &format!("it took {took:?}"));
+}
+
+#[test]
+fn a_busy_loop_is_cured_by_one_restart() {
+    let scene = Scene::new("");
+    check(&scene, "/freeze");
+    let log = scene.place.log();
+    scene.place.demand(log.contains("busy in a loop"), "what the process was doing is told");
+}
+
+#[test]
+fn a_frozen_backend_that_heeds_no_sigint_is_cured_by_one_restart() {
+    let scene = Scene::new("");
+    scene.set("stubborn", "");
+    check(&scene, "/block");
+}
+
+#[test]
+fn a_backend_that_takes_connections_and_never_answers_is_cured_by_one_restart() {
+    check(&Scene::new(""), "/mute");
+}
+
+#[test]
+fn a_frozen_worker_of_a_cluster_is_cured_and_the_daemon_that_listens_for_it_is_let_live() {
+    let scene = Scene::unsaved("exec_mode: 'cluster', instances: 1");
+    let daemon = scene.daemon();
+    let _watchdog = scene.watch(&scene.target(", reset: true"));
+    let before = scene.freeze("/block");
+    scene.healed_by_one(before);
+    assert_eq!(scene.daemon(), daemon, "{}", scene.place.story());
+}
+
+#[test]
+fn beside_an_older_pm2_it_is_cured_too() {
+    let scene = Scene::with(Version::Five, "");
+    scene.start();
+    scene.pm2(&["save"]);
+    let _watchdog = scene.watch(&scene.target(""));
+    let before = scene.freeze("/block");
+    let pid = scene.healed_by_one(before);
+    scene.kill_daemon();
+    scene.eventually("it is up again", || scene.place.events("up").len() == 2);
+    scene.healed(pid);
+    assert_eq!(scene.place.target(NAME)["state"], "healthy", "{}", scene.place.story());
+}
