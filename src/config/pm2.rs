@@ -102,13 +102,9 @@ pub(super) fn remedy(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) 
     Some(if reset { Remedy::Pm2Reset(pm2.clone()) } else { Remedy::Pm2Restart(pm2.clone()) })
 }
 
-/// A reset repairs nothing where PM2 is not stuck, so there must be something else, and two would be one too many.
-pub(super) fn resets_make_sense(reading: &mut Reading<'_>, node: &Node, ladder: &[Remedy]) {
-    let resets = ladder.iter().filter(|remedy| matches!(remedy, Remedy::Pm2Reset(_))).count();
-    if resets > 1 {
+/// A second one would never have its turn: it is made at most once an hour.
+pub(super) fn resets_once(reading: &mut Reading<'_>, node: &Node, ladder: &[Remedy]) {
+    if ladder.iter().filter(|remedy| matches!(remedy, Remedy::Pm2Reset(_))).count() > 1 {
         reading.complain(node, "resets PM2 twice", "once is enough: it is made at most once an hour");
-    } else if resets == ladder.len() && resets > 0 {
-        let advice = "write {pm2: restart} before it: a reset is passed over where PM2 is not stuck";
-        reading.complain(node, "has nothing but a reset", advice);
     }
 }

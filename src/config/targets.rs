@@ -270,7 +270,7 @@ fn ladder(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>) -> Vec<Ru
     };
     let ladder = written(reading, node, pm2);
     let remedies: Vec<Remedy> = ladder.iter().map(|rung| rung.remedy.clone()).collect();
-    pm2::resets_make_sense(reading, node, &remedies);
+    pm2::resets_once(reading, node, &remedies);
     ladder
 }
 

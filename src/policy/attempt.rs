@@ -7,7 +7,7 @@ use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
 use crate::policy::plan::Asking;
-use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown};
+use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Waiting};
 use crate::policy::words::{About, Why};
 use crate::policy::{Action, Gate, Limits, Mode, Record};
 
@@ -52,7 +52,11 @@ impl Case<'_> {
             self.ask(0);
         }
         match self.plan.asking {
-            Asking::Nothing | Asking::Gate(_) | Asking::Weighing => true,
+            Asking::Nothing => {
+                self.tell_stand_down();
+                false
+            }
+            Asking::Gate(_) | Asking::Weighing => true,
             Asking::Passed { reset } if self.limits.dry_run => {
                 self.would_restart(reset);
                 false
@@ -65,6 +69,7 @@ impl Case<'_> {
     }
 
     /// Asks the gate of this index; past the last, whether a reset is warranted where the attempt would begin with one.
+    /// Stands down where that is the only rung and the last reset too recent.
     fn ask(&mut self, index: usize) {
         let target = self.name.to_string();
         if let Some(gate) = self.limits.gates.get(index) {
@@ -76,9 +81,20 @@ impl Case<'_> {
         if self.limits.reset == Some(rung) && self.may_reset() {
             self.plan.asking = Asking::Weighing;
             self.actions.push(Action::Weigh { target });
+        } else if self.limits.reset.is_some() && self.limits.rungs == 1 {
+            self.plan.asking = Asking::Nothing;
+            self.stand_down(Why::Cooldown);
         } else {
             self.plan.asking = Asking::Passed { reset: false };
         }
+    }
+
+    /// What stands in the way since this very moment is told like all else that does.
+    fn tell_stand_down(&mut self) {
+        let Some(StandDown { why, until, .. }) = self.state.stand_down else { return };
+        let waiting = Waiting { why, until: Some(until) };
+        self.state.waiting = Some(waiting);
+        self.hold_back(waiting);
     }
 
     /// A gate has answered. Where the attempt is not due any more, its answer is of no use.
@@ -92,21 +108,30 @@ impl Case<'_> {
             self.ask(index + 1);
             return;
         }
+        self.stand_down(match gate {
+            Gate::Stopped => Why::Stopped,
+            Gate::OnlyIf => Why::OnlyIf,
+        });
+    }
+
+    /// Not now; asked again after the cooldown, then later and later.
+    fn stand_down(&mut self, why: Why) {
         let Limits { cooldown, max_cooldown, .. } = *self.limits;
         let times = self.state.stand_down.map_or(0, |stand_down| stand_down.times).saturating_add(1);
         let pause = pause_after(times, 1, cooldown, max_cooldown).max(ASK_AGAIN);
-        let why = match gate {
-            Gate::Stopped => Why::Stopped,
-            Gate::OnlyIf => Why::OnlyIf,
-        };
         self.state.stand_down = Some(StandDown { why, until: self.setting.now + pause, times });
     }
 
     /// Whether PM2 may be reset is known: the attempt begins with it, goes on with it, or passes it over.
     pub(super) fn weighed(&mut self, warranted: bool) {
         if self.plan.asking == Asking::Weighing {
-            let is_due = self.plan.due_since.is_some();
-            self.plan.asking = if is_due { Asking::Passed { reset: warranted } } else { Asking::Nothing };
+            let (is_due, is_all) = (self.plan.due_since.is_some(), self.limits.rungs == 1);
+            self.plan.asking = Asking::Nothing;
+            if is_due && is_all && !warranted {
+                self.stand_down(Why::Cooldown);
+            } else if is_due {
+                self.plan.asking = Asking::Passed { reset: warranted };
+            }
         } else if let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Weighing) {
             if warranted {
                 attempt.phase = Phase::Intended;

@@ -25,7 +25,7 @@ pub struct Limits {
     /// How many rungs the ladder has; 0 for a watch-only target.
     pub rungs: usize,
     /// The rung, counted from 0, that resets PM2: weighed before it is run, passed over where that is not warranted,
-    /// and made at most once an hour. It is never the only one.
+    /// and made at most once an hour.
     pub reset: Option<usize>,
     /// From an attempt's end to the next attempt, at the least.
     pub cooldown: Duration,

@@ -135,7 +135,7 @@ pub fn reason(why: Why, depends_on: &[String]) -> String {
         Why::NeverHealthy => "never seen healthy: is the address right?".into(),
         Why::RestartOn => "a restart does not cure this (restart_on)".into(),
         Why::Limit => "the limit of restarts (max_restarts) is reached".into(),
-        Why::Cooldown => "the last restart is too recent (cooldown)".into(),
+        Why::Cooldown => "it is too soon for the next try (cooldown)".into(),
         Why::DependsOn => format!("what it depends on is in trouble ({})", depends_on.join(", ")),
         Why::Busy => "another target is being restarted".into(),
         Why::Stopped => "the operator stopped it in PM2 (pm2 stop)".into(),

@@ -50,6 +50,7 @@ fn everything_that_can_be_said_of_it_is_understood() {
     assert_eq!(ladder(&target), ["./own.sh", "reset PM2 in /p", "pm2 restart a (20s)"]);
     assert_eq!(target.limits.reset, Some(1));
     assert_eq!(first("pm2: a\nrestart: {pm2: restart}").ladder.len(), 1);
+    assert_eq!(first("pm2: a\nrestart: [{pm2: reset}]").limits.reset, Some(0));
     accepted("targets: [{pm2: {process: a, home: /p}}, {pm2: {process: a, home: /q}, name: b}, {pm2: b, name: c}]");
 }
 
@@ -103,7 +104,6 @@ fn ladders_with_pm2_make_sense() {
     refused(&one("tcp: h:1\npm2: a\nrestart: {pm2: reboot}"), &["w.yaml:5:20: `pm2` is none of", "restart, reset"]);
     refused(&one("tcp: h:1\npm2: a\nrestart: {pm2: reset, run: x}"), &["w.yaml:5:20: `pm2` stands beside `run`"]);
     refused(&one("tcp: h:1\npm2: a\nrestart: {timeout: 1s}"), &["w.yaml:5:14: `restart` has neither `run` nor `pm2`"]);
-    refused(&one("tcp: h:1\npm2: a\nrestart: {pm2: reset}"), &["w.yaml:5:14: `restart` has nothing but a reset"]);
     refused(
         &one("tcp: h:1\npm2: a\nrestart: [{pm2: reset}, x y, {pm2: reset}]"),
         &["w.yaml:5:14: `restart` resets PM2 twice"],

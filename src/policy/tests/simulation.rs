@@ -21,7 +21,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
     let rungs = rng.usize(0..4);
     let cooldown = if rng.u8(0..8) == 0 { Duration::ZERO } else { span(rng, 1_000.0, 600_000.0) };
     let depends_on = names[..index].iter().filter(|_| rng.u8(0..5) == 0).cloned().collect();
-    let reset = (rungs > 1 && rng.u8(0..3) == 0).then(|| rng.usize(0..rungs));
+    let reset = (rungs > 0 && rng.u8(0..3) == 0).then(|| rng.usize(0..rungs));
     let classes = Class::ALL.into_iter().filter(|_| rng.u8(0..10) > 0).collect();
     Limits {
         interval,

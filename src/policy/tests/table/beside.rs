@@ -46,6 +46,21 @@ fn a_reset_is_weighed_when_its_turn_comes() {
 }
 
 #[test]
+fn where_a_reset_is_all_there_is_nothing_is_done_until_it_is_warranted() {
+    let alone = "rungs=1 reset=1";
+    let script = "S F*3 unwarranted +60 unwarranted +120 warranted ok";
+    let expected = "- failing+down+weigh@90 held:cooldown..150@90 weigh@150 - weigh@270 restart#1@270 -";
+    check(alone, script, expected);
+    // Within the hour after it nothing is left but to wait.
+    check(
+        alone,
+        "S F*3 warranted ok +5m",
+        "- failing+down+weigh restart#1@90 - held:cooldown..240",
+    );
+    check("rungs=1 reset=1 stopped=yes", "S F*3 yes unwarranted", "- failing+down+stopped? weigh held:cooldown..150");
+}
+
+#[test]
 fn a_reset_is_made_once_an_hour_at_most() {
     let ladder = "rungs=2 reset=2 cooldown=0 max_restarts=100 start_period=0";
     // Within the hour it is passed over without being weighed; after it, it is not.
