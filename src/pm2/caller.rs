@@ -25,14 +25,14 @@ const LIST_LENGTH: u64 = 16 << 20;
 /// What PM2 adds to the environment of a process besides variables that begin with `pm_`, `PM2_` and `axm_`, and node
 /// besides. Whoever runs under PM2 has them, and whatever pm2 he calls takes them for its new process's own.
 const FROM_PM2: &str = "name namespace args node_args interpreter_args exec_mode exec_interpreter instances \
-                        instance_var increment_var autostart autorestart stop_exit_codes watch ignore_watch watch_delay \
-                        cron_restart restart_delay exp_backoff_restart_delay max_restarts max_memory_restart \
-                        min_uptime kill_timeout listen_timeout shutdown_with_message wait_ready treekill \
-                        kill_retry_time merge_logs log_date_format log_type time vizion vizion_running versioning pmx \
-                        automation km_link filter_env username uid gid windowsHide unique_id status created_at \
-                        restart_time unstable_restarts prev_restart_delay exit_code version node_version \
-                        source_map_support disable_trace post_update command pm2_env NODE_APP_INSTANCE NODE_UNIQUE_ID \
-                        NODE_CHANNEL_FD NODE_CHANNEL_SERIALIZATION_MODE";
+                        instance_var increment_var autostart autorestart stop_exit_codes watch ignore_watch \
+                        watch_delay cron_restart restart_delay exp_backoff_restart_delay max_restarts \
+                        max_memory_restart min_uptime kill_timeout listen_timeout shutdown_with_message wait_ready \
+                        treekill kill_retry_time merge_logs log_date_format log_type time vizion vizion_running \
+                        versioning pmx automation km_link filter_env username uid gid windowsHide unique_id status \
+                        created_at restart_time unstable_restarts prev_restart_delay exit_code version node_version \
+                        source_map_support disable_trace post_update command pm2_env NODE_APP_INSTANCE \
+                        NODE_UNIQUE_ID NODE_CHANNEL_FD NODE_CHANNEL_SERIALIZATION_MODE";
 
 /// How `pm2` is called. Its `Debug` shows no environment.
 #[derive(Clone)]
