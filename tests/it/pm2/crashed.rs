@@ -80,6 +80,7 @@ fn without_another_probe_the_process_itself_is_what_is_watched_and_pm2_is_not_ca
     let before = scene.well();
     scene.kill(before);
     scene.healed_by_one(before);
+    scene.place.demand(!scene.place.lines("calls").is_empty(), "to repair, it runs, and that is seen");
     assert_eq!(scene.place.events("down")[0]["class"], "gone", "{}", scene.place.story());
 }
 

@@ -139,8 +139,9 @@ fn stranger(scene: &Scene) -> Child {
 #[test]
 fn a_stranger_on_the_port_is_never_touched() {
     let scene = Scene::saved("autorestart: false");
-    let limits = "max_restarts: 2, start_period: 2s";
-    let _watchdog = scene.watch(&format!("{}, {limits}", scene.target(", reset: true")));
+    // The reset is thought of first, and passed over.
+    let limits = "restart: [{pm2: reset}, {pm2: restart}], max_restarts: 2, start_period: 2s";
+    let _watchdog = scene.watch(&format!("{}, {limits}", scene.target("")));
     let mut stranger = stranger(&scene);
     let daemon = scene.daemon();
     scene.ask("/exit?code=3");

@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::scene::{NAME, Scene};
-use crate::place::{Daemon, doing, is_alive, send};
+use crate::place::{Daemon, Said, doing, is_alive, send};
 
 impl Scene {
     // How it breaks.
@@ -120,6 +120,14 @@ impl Scene {
         let daemon = self.place.daemon(&["run"]);
         self.eventually("it is seen well", || self.place.target(NAME)["state"] == "healthy");
         daemon
+    }
+
+    /// The program as cron runs it: by its configuration, and with an environment that knows neither pm2 nor node.
+    pub(crate) fn by_cron(&self, words: &[&str]) -> Said {
+        let config = self.place.path("watchdog.yaml").display().to_string();
+        let mut command = self.place.command(&[words, &["-c", &config]].concat());
+        command.env("PATH", "/usr/bin:/bin").current_dir("/");
+        Said::new(command.output().expect("the program runs"))
     }
 
     /// Waits until so many more looks were made.

@@ -44,7 +44,8 @@ fn a_backend_that_takes_connections_and_never_answers_is_cured_by_one_restart() 
 fn a_frozen_worker_of_a_cluster_is_cured_and_the_daemon_that_listens_for_it_is_let_live() {
     let scene = Scene::unsaved("exec_mode: 'cluster', instances: 1");
     let daemon = scene.daemon();
-    let _watchdog = scene.watch(&scene.target(", reset: true"));
+    // The reset is thought of first, and passed over.
+    let _watchdog = scene.watch(&format!("{}, restart: [{{pm2: reset}}, {{pm2: restart}}]", scene.target("")));
     let before = scene.freeze("/block");
     scene.healed_by_one(before);
     assert_eq!(scene.daemon(), daemon, "{}", scene.place.story());

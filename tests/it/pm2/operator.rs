@@ -92,17 +92,11 @@ fn init_writes_a_configuration_that_works_unchanged() {
     let mode = fs::metadata(scene.place.path("watchdog.yaml")).expect("it was written").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "readable by the owner only");
 
-    let config = scene.place.path("watchdog.yaml").display().to_string();
-    let bare = |words: &[&str]| {
-        let mut command = scene.place.command(&[words, &["-c", &config]].concat());
-        command.env_clear().env("HOME", scene.place.home()).env("PATH", "/usr/bin:/bin");
-        Said::new(command.output().expect("the program runs"))
-    };
-    let said = bare(&["check"]);
+    let said = scene.by_cron(&["check"]);
     scene.place.demand(said.code == Some(0) && said.out.contains("* * * * *"), &format!("{said:?}"));
-    assert_eq!(bare(&["--once"]).code, Some(0), "{}", scene.place.story());
+    assert_eq!(scene.by_cron(&["--once"]).code, Some(0), "{}", scene.place.story());
     let before = scene.freeze("/block");
-    let codes: Vec<Option<i32>> = (0..3).map(|_| bare(&["--once"]).code).collect();
+    let codes: Vec<Option<i32>> = (0..3).map(|_| scene.by_cron(&["--once"]).code).collect();
     assert_eq!(json!(codes), json!([1, 1, 0]), "{}\n{}", scene.place.story(), scene.place.read("watchdog.yaml"));
     scene.well_again(before);
     scene.daemon();
