@@ -70,8 +70,8 @@ enum Failure {
 }
 
 impl Prober {
-    /// Prepares for looks that take `timeout` at most, with a glance at PM2 beside them if `pm2` is given. Commands run in `folder` with `env`. `secrets` are struck out of
-    /// what is said of a failure.
+    /// Prepares for looks that take `timeout` at most, with a glance at PM2 beside them if `pm2` is given. Commands run
+    /// in `folder` with `env`. `secrets` are struck out of what is said of a failure.
     /// The certificates of `tls: <path>` are read here, so a renewed file is seen when the configuration is read again.
     ///
     /// # Errors

@@ -107,8 +107,8 @@ impl Case<'_> {
             _ => {}
         }
         if gone_since.is_some_and(|since| now.since(since) >= GONE_FOR) {
-            let detail = "PM2's daemon is dead and the backend lives on without it. It is left alone: a second one would \
-                          fight it for its port. Nobody but the watchdog restarts it now";
+            let detail = "PM2's daemon is dead and the backend lives on without it. It is left alone: a second one \
+                          would fight it for its port. Nobody but the watchdog restarts it now";
             self.warn(About::Pm2Gone, detail.into());
         }
     }

@@ -44,8 +44,8 @@ impl Pm2Probe {
         }
     }
 
-    /// Beside another look that is over. It takes half of that one's `timeout` at most, since a verdict that comes after
-    /// twice the timeout does not count; what cannot be seen in time is not seen.
+    /// Beside another look that is over. It takes half of that one's `timeout` at most, since a verdict after twice the
+    /// timeout does not count; what cannot be seen in time is not seen.
     pub(super) fn glance(&self, timeout: Duration) -> Option<Sight> {
         self.see(Deadline::after(BESIDE.min(timeout / 2))).ok()?.ok()
     }

@@ -16,7 +16,7 @@ const ROOMS: [(&str, &str, &str); 17] = [
     ("outcome", "time", "serde"),
     ("policy", "outcome time", "serde"),
     ("config", "outcome policy time", "humantime log rustix serde serde_json serde_yaml ureq"),
-    ("probe", "clock command config outcome time", "rustix serde_json ureq"),
+    ("probe", "clock command config outcome pm2 time", "rustix serde_json ureq"),
     ("process", "time", "rustix serde"),
     ("command", "clock outcome process", "rustix"),
     ("pm2", "clock command outcome process terminal time", "rustix serde serde_json"),
@@ -26,7 +26,7 @@ const ROOMS: [(&str, &str, &str); 17] = [
     ("logging", "clock config outcome terminal time", "fern log rustix"),
     ("terminal", "", ""),
     ("view", "outcome policy store terminal time", "log serde serde_json"),
-    ("agent", "clock command config logging outcome policy probe process signals store time view", "log"),
+    ("agent", "clock command config logging outcome pm2 policy probe process signals store time view", "log"),
     (
         "verb",
         "agent cli clock command config logging outcome policy probe signals store terminal time view",

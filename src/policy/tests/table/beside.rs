@@ -67,8 +67,8 @@ fn a_reset_is_made_once_an_hour_at_most() {
     check(
         ladder,
         "S F*3 late +5 warranted ok F*3 ok F*3 fail +5 F*3 ok reload:interval=1h +3h ok +3h warranted",
-        "- failing+down+restart#1.1@90 - weigh@95 restart#1.2@95 - restart#2.1 - restart#3.1 - - restart#4.1 - - restart#5.1 - \
-         weigh restart#6.2",
+        "- failing+down+restart#1.1@90 - weigh@95 restart#1.2@95 - restart#2.1 - restart#3.1 - - restart#4.1 - - \
+         restart#5.1 - weigh restart#6.2",
     );
     // The operator's `resume` ends that wait too.
     check(
