@@ -239,7 +239,8 @@ impl Probe {
             Probe::Tcp { host, port } => (host.as_str(), *port),
             Probe::Http(_) | Probe::Command(_) | Probe::File { .. } | Probe::Pm2(_) => return None,
         };
-        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_ours = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+        let is_local = host == "localhost" || host.parse().is_ok_and(is_ours);
         is_local.then_some(port)
     }
 }

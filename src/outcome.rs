@@ -178,10 +178,6 @@ pub struct Seen {
     pub pid: u32,
     /// When it was started. With the number it tells the process from all others of this boot.
     pub started: Timestamp,
-    /// The CPU time that it has used since.
-    pub cpu: Duration,
-    /// The letter that `/proc` has for what it does: `R` runs, `S` waits, `D` waits for a disk, `T` is stopped.
-    pub state: char,
 }
 
 /// Every way in which a command can end.

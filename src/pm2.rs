@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 mod app;
 mod caller;
+mod doing;
 mod home;
 mod identity;
 mod ports;
@@ -19,6 +20,7 @@ mod warrant;
 
 pub use app::{App, parse_list};
 pub use caller::{Caller, Listing};
+pub use doing::Doing;
 pub use home::Home;
 pub use ports::{holder, listeners};
 pub use reset::reset;

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use beside::{Beside, Doing};
+pub use beside::Beside;
 pub use budget::spent;
 pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};

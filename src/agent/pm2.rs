@@ -15,7 +15,6 @@ use crate::policy::{Event, Gate};
 use crate::process::Process;
 use crate::store::incidents;
 use crate::time::Timestamp;
-use crate::view::story;
 
 use super::Agent;
 use super::jobs::{Message, Order, open_output, output_path, spawn};
@@ -186,16 +185,16 @@ impl Agent {
     /// When a target goes down: what its process was doing, and the ends of PM2's logs, before a restart changes both.
     pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
         let Some(pm2) = self.target(target).and_then(|target| target.pm2.clone()) else { return };
-        let doing = self.policy.target(target).and_then(|state| state.beside.doing).map(|doing| story::doing(&doing));
-        if let Some(doing) = &doing {
-            log::info!("{target} {doing}");
-        }
         let Some(folder) = self.incident_folder(incident) else { return };
         self.beside.keep(clock::now());
-        let secrets = self.config.secrets.clone();
+        let (target, secrets) = (target.to_string(), self.config.secrets.clone());
         spawn(&self.post, "keeper", Message::Kept, move |_| {
-            let logs = Home::at(&pm2.home).logs(&pm2.process);
-            keep(&folder, doing.as_deref(), &logs, &secrets);
+            let home = Home::at(&pm2.home);
+            let doing = home.doing(&pm2.process).map(|doing| doing.to_string());
+            if let Some(doing) = &doing {
+                log::info!("{target} {doing}");
+            }
+            keep(&folder, doing.as_deref(), &home.logs(&pm2.process), &secrets);
             Message::Kept
         });
     }

@@ -51,12 +51,8 @@ impl Home {
     /// What the system says to connecting to the daemon, and to reading `/proc`.
     pub fn sight(&self, process: &str) -> io::Result<Sight> {
         let daemon = self.daemon_accepts()?;
-        let seen = self.living(process)?.and_then(|process| {
-            let stat = process::stat(process.pid).filter(|stat| stat.started == process.started)?;
-            let started = process::since_boot(stat.started);
-            Some(Seen { pid: process.pid, started, cpu: stat.cpu, state: char::from(stat.state) })
-        });
-        Ok(Sight { daemon, process: seen })
+        let seen = |Process { pid, started }| Seen { pid, started: process::since_boot(started) };
+        Ok(Sight { daemon, process: self.living(process)?.map(seen) })
     }
 
     /// The youngest living process of this name. Those that PM2 noted in its own folder are asked first; one with a

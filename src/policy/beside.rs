@@ -1,4 +1,4 @@
-//! What is seen of PM2 beside a target: whether its daemon lives, which process is the target's, what that one does.
+//! What is seen of PM2 beside a target: whether its daemon lives, and which process is the target's.
 //! It must never lead to a restart by itself: a backend that answers is left alone whatever PM2 looks like.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use crate::policy::Action;
 use crate::policy::case::Case;
 use crate::policy::state::{Beginning, StartPeriod};
 use crate::policy::words::About;
-use crate::time::{Timestamp, millis};
+use crate::time::Timestamp;
 
 /// The apps of a daemon that was killed outlive it by two seconds; before then nothing is to be said of it.
 const GONE_FOR: Duration = Duration::from_secs(5);
@@ -19,8 +19,6 @@ const GONE_FOR: Duration = Duration::from_secs(5);
 const CHANGES: usize = 3;
 /// … this time, while looks stay green, are a crash loop.
 const CHANGES_WITHIN: Duration = Duration::from_secs(600);
-/// What a process does is told from two sights that are at least so far apart: CPU time is counted in hundredths.
-const SPAN: Duration = Duration::from_millis(100);
 
 /// What is remembered of PM2 beside one target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,27 +32,8 @@ pub struct Beside {
     pub gone_since: Option<Timestamp>,
     /// When another process was found healthy that no restart of ours had started.
     pub changes: VecDeque<Timestamp>,
-    /// The latest sight of the process, and when that was.
-    pub last: Option<(Timestamp, Seen)>,
-    /// What the process was doing between the latest two sights of it.
-    pub doing: Option<Doing>,
-}
-
-/// What a process was doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Doing {
-    /// Its number.
-    pub pid: u32,
-    /// The CPU time that it used, in percent of one core.
-    pub share: u32,
-    /// The letter that `/proc` has for its state.
-    pub state: char,
-}
-
-impl Beside {
-    fn identity(&self) -> Option<(u32, Timestamp)> {
-        self.last.map(|(_, seen)| (seen.pid, seen.started))
-    }
+    /// The process of the latest sight.
+    pub seen: Option<(u32, Timestamp)>,
 }
 
 impl Case<'_> {
@@ -69,9 +48,7 @@ impl Case<'_> {
         } else {
             beside.gone_since.get_or_insert(now);
         }
-        let earlier = beside.last.take();
-        beside.last = process.map(|seen| (now, seen));
-        beside.doing = earlier.zip(*process).and_then(|((at, before), seen)| doing(before, seen, now.since(at)));
+        beside.seen = process.map(|Seen { pid, started }| (pid, started));
     }
 
     /// After a healthy verdict: who lives now is known, and what PM2 did beside it may be worth a word.
@@ -81,7 +58,7 @@ impl Case<'_> {
             return;
         }
         let beside = &mut self.state.beside;
-        if let Some(process) = beside.identity() {
+        if let Some(process) = beside.seen {
             let granted = std::mem::take(&mut beside.granted);
             let before = beside.known.replace(process);
             if before.is_some_and(|known| known != process) {
@@ -116,14 +93,14 @@ impl Case<'_> {
     /// A healthy look ends an incident in which restarts were made: the process that answers is of our own making.
     pub(super) fn know_our_own(&mut self) {
         let beside = &mut self.state.beside;
-        beside.known = beside.identity().or(beside.known);
+        beside.known = beside.seen.or(beside.known);
     }
 
     /// On an unhealthy verdict: a process that is younger than the one of the last success gets its time to come up,
     /// whoever started it. Once until the next success, or a process that keeps crashing would never count as down.
     pub(super) fn grant_start_period(&mut self) {
         let (now, beside) = (self.setting.now, &mut self.state.beside);
-        let Some((pid, started)) = beside.identity() else { return };
+        let Some((pid, started)) = beside.seen else { return };
         let until = started + self.limits.start_period;
         let is_new = beside.known != Some((pid, started)) && !beside.granted;
         if is_new && until > now && self.state.attempt.is_none() && self.state.start_period.is_none() {
@@ -132,13 +109,4 @@ impl Case<'_> {
             self.state.start_period = Some(StartPeriod { until, after: Beginning::Process });
         }
     }
-}
-
-/// What the process was doing between two sights, `span` apart; nothing where they are of two processes.
-fn doing(before: Seen, seen: Seen, span: Duration) -> Option<Doing> {
-    let is_same = (before.pid, before.started) == (seen.pid, seen.started);
-    let used = millis(seen.cpu.saturating_sub(before.cpu));
-    let share = used.saturating_mul(100) / millis(span).max(1);
-    let share = u32::try_from(share).unwrap_or(u32::MAX);
-    (is_same && span >= SPAN).then_some(Doing { pid: seen.pid, share, state: seen.state })
 }

@@ -255,6 +255,7 @@ pub struct Attempt {
     /// The rung it stands on, counted from 0.
     pub rung: usize,
     /// The rung it began with.
+    #[serde(default)]
     pub first: usize,
     /// The incident it belongs to.
     pub incident: String,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::outcome::Ending;
-use crate::policy::{About, Doing, Record, Why};
+use crate::policy::{About, Record, Why};
 use crate::time::{Latency, Span, Timestamp, Wall, Zone};
 
 /// What a line needs to know beside the record.
@@ -143,20 +143,6 @@ pub fn reason(why: Why, depends_on: &[String]) -> String {
     }
 }
 
-/// What a process was doing when its target went down.
-pub fn doing(doing: &Doing) -> String {
-    let Doing { pid, share, state } = *doing;
-    let meaning = match (state, share) {
-        ('T' | 't', _) => "stopped by a signal",
-        ('D', _) => "in disk wait",
-        // Where others want the CPU too, a loop does not get a whole core.
-        ('R', 50..) | (_, 90..) => "busy in a loop, not waiting",
-        (_, 0..=5) => "waiting",
-        _ => "working",
-    };
-    format!("its process (pid {pid}) used {share} % of a core: {meaning}")
-}
-
 /// What made it well again, as far as that can be said.
 pub fn cure(attempts: u32, cured: bool) -> String {
     match (attempts, cured) {
@@ -169,24 +155,5 @@ pub fn cure(attempts: u32, cured: bool) -> String {
                 "It came back after the start period of the last of {attempts} restarts, so that was probably not it"
             )
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_process_did_is_said_in_words() {
-        #[track_caller]
-        fn check(share: u32, state: char, expected: &str) {
-            assert_eq!(doing(&Doing { pid: 4821, share, state }), format!("its process (pid 4821) used {expected}"));
-        }
-        check(60, 'R', "60 % of a core: busy in a loop, not waiting");
-        check(99, 'R', "99 % of a core: busy in a loop, not waiting");
-        check(0, 'S', "0 % of a core: waiting");
-        check(0, 'D', "0 % of a core: in disk wait");
-        check(0, 'T', "0 % of a core: stopped by a signal");
-        check(40, 'S', "40 % of a core: working");
     }
 }

@@ -63,6 +63,7 @@ fn a_port_is_this_machines_only_where_the_probe_says_so() {
     check("http: http://localhost:5000/api", Some(5000));
     check("http: http://[::1]:5000", Some(5000));
     check("http: http://127.0.0.1", Some(80));
+    check("http: http://0.0.0.0:5000", Some(5000));
     check("http: https://127.8.0.1/", Some(443));
     check("http: https://example.org/", None);
     check("http: {url: http://localhost/x, unix_socket: /s}", None);

@@ -93,12 +93,25 @@ fn a_process_is_seen_by_its_name_in_either_mode() {
     place.sees("other", None);
     assert!(process::is_alive(elsewhere));
 
-    let seen = place.home.sight("sav").unwrap().process.unwrap();
-    assert!(matches!(seen.state, 'S' | 'R' | 'D'), "{seen:?}");
-    process::signal(fork, Signal::STOP).unwrap();
-    eventually(|| place.home.sight("sav").unwrap().process.is_some_and(|seen| seen.state == 'T'));
     process::signal(fork, Signal::KILL).unwrap();
     eventually(|| place.home.sight("sav").unwrap().process.is_none());
+}
+
+#[test]
+fn what_is_done_is_told_of_the_busiest_and_of_the_one_that_stands_still() {
+    let place = Place::new();
+    assert_eq!(place.home.doing("sav"), None);
+    let (idle, still) = (place.app("sav", "0"), place.app("sav", "1"));
+    let doing = || place.home.doing("sav").unwrap();
+    eventually(|| doing().state == 'S');
+    process::signal(still, Signal::STOP).unwrap();
+    eventually(|| (doing().pid, doing().state) == (still.pid, 'T'));
+    // The child of an app that only waits for it, as `npm start` does.
+    place.start("npm start", &place.marks("sav", "2"), "echo $$ >busy; while :; do :; done", |_| {});
+    let busy = place.noted("busy");
+    eventually(|| doing().pid == busy.pid && doing().share > 20);
+    assert_eq!(place.home.doing("other"), None);
+    process::signal(idle, Signal::KILL).unwrap();
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl World {
     /// What is seen of PM2 at this moment.
     fn sight(&mut self, target: &str) -> Option<Sight> {
         let &(pid, started) = self.processes.get(target)?;
-        let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted), cpu: Duration::ZERO, state: 'S' };
+        let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted) };
         let daemon = self.rng.u8(0..50) > 0;
         self.rough.pm2.then_some(Sight { daemon, process: Some(seen) })
     }

@@ -52,11 +52,7 @@ fn where_a_reset_is_all_there_is_nothing_is_done_until_it_is_warranted() {
     let expected = "- failing+down+weigh@90 held:cooldown..150@90 weigh@150 - weigh@270 restart#1@270 -";
     check(alone, script, expected);
     // Within the hour after it nothing is left but to wait.
-    check(
-        alone,
-        "S F*3 warranted ok +5m",
-        "- failing+down+weigh restart#1@90 - held:cooldown..240",
-    );
+    check(alone, "S F*3 warranted ok +5m", "- failing+down+weigh restart#1@90 - held:cooldown..240");
     check("rungs=1 reset=1 stopped=yes", "S F*3 yes unwarranted", "- failing+down+stopped? weigh held:cooldown..150");
 }
 

@@ -165,8 +165,7 @@ impl Stage {
         if token.verb == "god" {
             sight.daemon = token.detail.is_none();
         } else {
-            let seen =
-                |pid: &str| Seen { pid: pid.parse().expect("a number"), started, cpu: Duration::ZERO, state: 'S' };
+            let seen = |pid: &str| Seen { pid: pid.parse().expect("a number"), started };
             sight.process = token.detail.map(seen);
         }
     }
