@@ -28,7 +28,7 @@ impl fmt::Display for Warrant {
     }
 }
 
-/// Looks for a reason to reset PM2, the cheapest first; asking PM2 itself may take 10 s.
+/// Looks for a reason to reset PM2. Asking PM2 itself may take 10 s, and 10 s more to end the question.
 ///
 /// # Errors
 /// Why there is none, or why it must not be, in words.
@@ -39,15 +39,28 @@ pub fn weigh(home: &Home, caller: &Caller, managed: &Managed) -> Result<Warrant,
     if daemons.len() > 1 {
         return can_be_brought_back(home, managed).map(|()| Warrant::Doubled(daemons.len()));
     }
-    if let Some(port) = managed.port
-        && let Some(orphan) = home.orphans_on(port).map_err(cannot)?.first()
-    {
-        return Ok(Warrant::Orphan(*orphan));
-    }
-    let beside = managed.port.map_or(String::new(), |port| format!(" and no orphan holds port {port}"));
-    let Some(daemon) = daemons.first() else {
-        return Err(format!("PM2 does not run{beside}"));
+    let orphans = managed.port.map_or(Ok(Vec::new()), |port| home.orphans_on(port)).map_err(cannot)?;
+    let silent = match daemons.first() {
+        Some(daemon) => is_silent(home, caller, *daemon),
+        None => Err("PM2 does not run".into()),
     };
+    // A silent daemon is the larger trouble: an orphan that is on the port is ended along with it.
+    match (silent, orphans.first()) {
+        (Ok(()), None) => can_be_brought_back(home, managed).map(|()| Warrant::Silent),
+        (Ok(()), Some(_)) if can_be_brought_back(home, managed).is_ok() => Ok(Warrant::Silent),
+        (_, Some(orphan)) => Ok(Warrant::Orphan(*orphan)),
+        (Err(why), None) => match managed.port {
+            Some(port) => Err(format!("{why}, and no orphan holds port {port}")),
+            None => Err(why),
+        },
+    }
+}
+
+/// Asks the only daemon for its list; fine where it stays silent.
+///
+/// # Errors
+/// Why it cannot be called silent, in words.
+fn is_silent(home: &Home, caller: &Caller, daemon: Process) -> Result<(), String> {
     let socket = home.path().join("rpc.sock");
     match home.daemon_accepts() {
         Ok(true) => {}
@@ -55,10 +68,9 @@ pub fn weigh(home: &Home, caller: &Caller, managed: &Managed) -> Result<Warrant,
         Err(error) => return Err(format!("cannot connect to {}: {}", socket.display(), in_words(&error))),
     }
     match caller.list() {
-        Listing::Silent => can_be_brought_back(home, managed).map(|()| Warrant::Silent),
+        Listing::Silent => Ok(()),
         Listing::Failed(reason) => Err(format!("PM2 answers, though without a list: {reason}")),
-        Listing::Apps(_) if beside.is_empty() => Err("PM2 answers and runs once".into()),
-        Listing::Apps(_) => Err(format!("PM2 answers, runs once{beside}")),
+        Listing::Apps(_) => Err("PM2 answers and runs once".into()),
     }
 }
 

@@ -54,7 +54,7 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     };
     let refused = |reason: &str| Err(reason.to_owned());
     assert_eq!(weighed(answering, None, None), refused("PM2 does not run"));
-    assert_eq!(weighed(answering, Some(strange), None), refused("PM2 does not run and no orphan holds port PORT"));
+    assert_eq!(weighed(answering, Some(strange), None), refused("PM2 does not run, and no orphan holds port PORT"));
     assert_eq!(weighed(answering, Some(port), None), Ok(Warrant::Orphan(holder)));
 
     let daemon = place.daemon("");
@@ -63,7 +63,7 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     place.listen(true);
     assert_eq!(place.calls(), "", "nobody was asked so far");
     assert_eq!(weighed(answering, None, None), refused("PM2 answers and runs once"));
-    let quiet = "PM2 answers, runs once and no orphan holds port PORT";
+    let quiet = "PM2 answers and runs once, and no orphan holds port PORT";
     assert_eq!(weighed(answering, Some(strange), None), refused(quiet));
     let failed = "PM2 answers, though without a list: pm2 jlist exited with 3";
     assert_eq!(weighed("exit 3", None, None), refused(failed));
@@ -72,8 +72,10 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     let silent = "sleep 600";
     let lost = "nothing could bring sav back: no list was saved (pm2 save), and no config is given";
     assert_eq!(weighed(silent, None, None), refused(lost));
+    assert_eq!(weighed(silent, Some(port), None), Ok(Warrant::Orphan(holder)), "that can be mended all the same");
     place.save("sav");
     assert_eq!(weighed(silent, Some(strange), None), Ok(Warrant::Silent));
+    assert_eq!(weighed(silent, Some(port), None), Ok(Warrant::Silent), "the larger trouble of the two");
 
     place.daemon("");
     assert_eq!(weighed(answering, Some(port), None), Ok(Warrant::Doubled(2)));
