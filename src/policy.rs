@@ -122,7 +122,9 @@ impl Policy {
             Event::Looked { target, number, look, stamp } => {
                 self.on_case(&target, now, out, |case| case.looked(number, look, &stamp));
             }
-            Event::Answered { target, gate, yes } => self.on_case(&target, now, out, |case| case.answered(gate, yes)),
+            Event::Answered { target, gate, yes, pm2 } => {
+                self.on_case(&target, now, out, |case| case.answered(gate, yes, pm2.as_ref()))
+            }
             Event::Weighed { target, warranted } => self.on_case(&target, now, out, |case| case.weighed(warranted)),
             Event::Saved { ok } => {
                 self.unsaved = !ok;

@@ -151,7 +151,7 @@ impl Agent {
     }
 
     fn ask_operator(&self, target: String) {
-        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes });
+        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes, pm2: None });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {

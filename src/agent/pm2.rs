@@ -80,16 +80,17 @@ struct Repair {
 impl Agent {
     /// A process that the operator stopped is left alone. No answer is no stop.
     pub(super) fn ask_pm2(&self, target: String) {
-        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::Stopped, yes });
+        let answer = |target, yes, pm2| Message::Event(Event::Answered { target, gate: Gate::Stopped, yes, pm2 });
         let Some(pm2) = self.target(&target).and_then(|target| target.pm2.clone()) else {
             // The configuration has changed meanwhile: nobody has to be asked any more.
-            let _ = self.post.send(answer(target, true)); // the loop itself holds the other end
+            let _ = self.post.send(answer(target, true, None)); // the loop itself holds the other end
             return;
         };
         let caller = caller(&self.config, &pm2, crate::config::RUNG_TIMEOUT);
-        spawn(&self.post, "question", answer(target.clone(), true), move |_| {
-            let stopped = is_stopped(&target, &Home::at(&pm2.home), &caller, &pm2.process);
-            answer(target, !stopped)
+        spawn(&self.post, "question", answer(target.clone(), true, None), move |_| {
+            let home = Home::at(&pm2.home);
+            let stopped = is_stopped(&target, &home, &caller, &pm2.process);
+            answer(target, !stopped, home.sight(&pm2.process).ok())
         });
     }
 

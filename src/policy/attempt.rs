@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::outcome::Ending;
+use crate::outcome::{Ending, Sight};
 use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
@@ -98,10 +98,15 @@ impl Case<'_> {
     }
 
     /// A gate has answered. Where the attempt is not due any more, its answer is of no use.
-    pub(super) fn answered(&mut self, gate: Gate, yes: bool) {
+    pub(super) fn answered(&mut self, gate: Gate, yes: bool, sight: Option<&Sight>) {
         let Asking::Gate(index) = self.plan.asking else { return };
         self.plan.asking = Asking::Nothing;
         if self.limits.gates.get(index) != Some(&gate) || self.plan.due_since.is_none() {
+            return;
+        }
+        self.note_sight(sight);
+        if yes && self.grant_start_period() {
+            self.plan.next = Some(self.setting.now);
             return;
         }
         if yes {

@@ -96,17 +96,20 @@ impl Case<'_> {
         beside.known = beside.seen.or(beside.known);
     }
 
-    /// On an unhealthy verdict: a process that is younger than the one of the last success gets its time to come up,
-    /// whoever started it. Once until the next success, or a process that keeps crashing would never count as down.
-    pub(super) fn grant_start_period(&mut self) {
+    /// On an unhealthy verdict, and before an attempt: a process that is younger than the one of the last success gets
+    /// its time to come up, whoever started it. Once until the next success, or a process that keeps crashing would
+    /// never count as down. Whether it got that now.
+    pub(super) fn grant_start_period(&mut self) -> bool {
         let (now, beside) = (self.setting.now, &mut self.state.beside);
-        let Some((pid, started)) = beside.seen else { return };
+        let Some((pid, started)) = beside.seen else { return false };
         let until = started + self.limits.start_period;
         let is_new = beside.known != Some((pid, started)) && !beside.granted;
-        if is_new && until > now && self.state.attempt.is_none() && self.state.start_period.is_none() {
+        let is_granted = is_new && until > now && self.state.attempt.is_none() && self.state.start_period.is_none();
+        if is_granted {
             beside.granted = true;
             self.actions.push(Action::Save);
             self.state.start_period = Some(StartPeriod { until, after: Beginning::Process });
         }
+        is_granted
     }
 }

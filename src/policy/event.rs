@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::outcome::{Class, Ending, Look};
+use crate::outcome::{Class, Ending, Look, Sight};
 use crate::policy::words::{About, Why};
 use crate::policy::{Gate, Limits};
 use crate::time::Timestamp;
@@ -32,6 +32,8 @@ pub enum Event {
         gate: Gate,
         /// Whether the attempt may be made.
         yes: bool,
+        /// What was seen of PM2 after the answer: whatever was started while the question lasted.
+        pm2: Option<Sight>,
     },
     /// It is known whether PM2 may be reset. Always the answer to [`Action::Weigh`].
     Weighed {

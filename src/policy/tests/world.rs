@@ -208,7 +208,10 @@ impl World {
                 self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
-            Coming::Answered { target, gate, yes } => self.deliver(Event::Answered { target, gate, yes }),
+            Coming::Answered { target, gate, yes } => {
+                let pm2 = self.sight(&target);
+                self.deliver(Event::Answered { target, gate, yes, pm2 });
+            }
             Coming::Weighed { target, warranted } => {
                 self.oracle.weighed(&target, warranted, self.now);
                 self.deliver(Event::Weighed { target, warranted });

@@ -97,6 +97,10 @@ fn a_young_process_gets_its_time_to_come_up_whoever_started_it() {
         "app:1 S app F*3 no +55 app:2 +20 S",
         "- -@0 - failing+down+stopped?@6 held:stopped..66@6 - - -@81 up@82",
     );
+    // One that is started while PM2 is asked gets it, too; one that PM2 was asked about does not.
+    let asked = "stopped=yes interval=2s retry_interval=2s timeout=1s";
+    check(asked, "app:1 S app F*3 app:2 yes F*3 S", "- -@0 - failing+down+stopped?@6 - - - up@9");
+    check(asked, "app:1 S F*3 yes", "- - failing+down+stopped?@6 restart#1@6");
 }
 
 #[test]

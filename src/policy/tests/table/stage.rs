@@ -119,7 +119,7 @@ impl Stage {
             }
             "yes" | "no" => {
                 let (gate, yes) = (self.gate.unwrap_or(Gate::OnlyIf), token.verb == "yes");
-                self.deliver(Event::Answered { target, gate, yes });
+                self.deliver(Event::Answered { target, gate, yes, pm2: self.sight.clone() });
             }
             "warranted" | "unwarranted" => {
                 self.deliver(Event::Weighed { target, warranted: token.verb == "warranted" });
