@@ -1,4 +1,5 @@
-//! What the processes of a name are doing, from two reads of `/proc`. It must be quick: what it is to show, a restart ends.
+//! What the processes of a name are doing, from two reads of `/proc`. It must be quick: what it is to show, a restart
+//! ends.
 
 use std::fmt;
 use std::thread;

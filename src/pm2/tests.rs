@@ -1,5 +1,5 @@
-//! PM2's lists, and what passes for its processes under a real `/proc`: programs with its title and its environment, and
-//! a script for `pm2` itself.
+//! PM2's lists, and what passes for its processes under a real `/proc`: programs with its title and its environment,
+//! and a script for `pm2` itself.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
 

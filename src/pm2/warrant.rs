@@ -48,6 +48,10 @@ pub fn weigh(home: &Home, caller: &Caller, managed: &Managed) -> Result<Warrant,
     match (silent, orphans.first()) {
         (Ok(()), None) => can_be_brought_back(home, managed).map(|()| Warrant::Silent),
         (Ok(()), Some(_)) if can_be_brought_back(home, managed).is_ok() => Ok(Warrant::Silent),
+        // A daemon that lives knows its processes; without one only the disk does.
+        (_, Some(orphan)) if daemons.is_empty() => {
+            can_be_brought_back(home, managed).map(|()| Warrant::Orphan(*orphan))
+        }
         (_, Some(orphan)) => Ok(Warrant::Orphan(*orphan)),
         (Err(why), None) => match managed.port {
             Some(port) => Err(format!("{why}, and no orphan holds port {port}")),
@@ -74,7 +78,7 @@ fn is_silent(home: &Home, caller: &Caller, daemon: Process) -> Result<(), String
     }
 }
 
-/// Without its daemon PM2 forgets everything that is not on the disk.
+/// Whether the disk has what the process can be started from: all that PM2 still knows without its daemon.
 fn can_be_brought_back(home: &Home, managed: &Managed) -> Result<(), String> {
     if managed.config.as_ref().is_some_and(|path| path.is_file()) {
         return Ok(());

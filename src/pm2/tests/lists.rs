@@ -79,8 +79,19 @@ fn a_list_is_found_whatever_is_printed_around_it() {
 
 #[test]
 fn a_saved_list_is_one_of_many_lines() {
-    let saved = "[\n  {\n    \"name\": \"sav\",\n    \"env\": {\n      \"PORT\": \"5000\",\n      \"sav\": {}\n    },\n    \
-                 \"args\": [\n      []\n    ],\n    \"pm_cwd\": \"/srv\"\n  }\n]";
+    let saved = r#"[
+  {
+    "name": "sav",
+    "env": {
+      "PORT": "5000",
+      "sav": {}
+    },
+    "args": [
+      []
+    ],
+    "pm_cwd": "/srv"
+  }
+]"#;
     check(saved, Some(vec![App { port: Some(5_000), cwd: "/srv".into(), ..named("sav") }]));
 }
 

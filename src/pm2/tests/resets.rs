@@ -55,7 +55,11 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     let refused = |reason: &str| Err(reason.to_owned());
     assert_eq!(weighed(answering, None, None), refused("PM2 does not run"));
     assert_eq!(weighed(answering, Some(strange), None), refused("PM2 does not run, and no orphan holds port PORT"));
+    let lost = "nothing could bring sav back: no list was saved (pm2 save), and no config is given";
+    assert_eq!(weighed(answering, Some(port), None), refused(lost));
+    place.save("sav");
     assert_eq!(weighed(answering, Some(port), None), Ok(Warrant::Orphan(holder)));
+    fs::remove_file(place.home.path().join("dump.pm2")).unwrap();
 
     let daemon = place.daemon("");
     let cut_off = format!("PM2 (pid {}) does not listen on /home/rpc.sock", daemon.pid);
@@ -70,7 +74,6 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     assert_eq!(weighed(answering, Some(port), None), Ok(Warrant::Orphan(holder)));
 
     let silent = "sleep 600";
-    let lost = "nothing could bring sav back: no list was saved (pm2 save), and no config is given";
     assert_eq!(weighed(silent, None, None), refused(lost));
     assert_eq!(weighed(silent, Some(port), None), Ok(Warrant::Orphan(holder)), "that can be mended all the same");
     place.save("sav");
