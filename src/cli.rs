@@ -94,6 +94,18 @@ pub enum Verb {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Write a configuration for the PM2 setup found here
+    Init {
+        /// PM2's home [default: $PM2_HOME, else ~/.pm2]
+        #[arg(long, value_name = "DIR")]
+        pm2_home: Option<PathBuf>,
+        /// Print the configuration and write nothing
+        #[arg(long)]
+        stdout: bool,
+        /// Also over a file that is there, or under a web root
+        #[arg(long)]
+        force: bool,
+    },
     /// Watch a real backend freeze and come back, in about 15 seconds
     Demo {
         /// Be the backend of the demo, on this file's behalf

@@ -43,8 +43,9 @@ mod file;
 mod tests;
 
 pub use error::Errors;
+pub use pm2::{home_is_too_long, objection};
 pub use secrets::Secrets;
-pub use whereabouts::{default_state_dir, find};
+pub use whereabouts::{default_state_dir, find, home};
 
 /// What a restart command may take unless the configuration says otherwise.
 pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);

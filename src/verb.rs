@@ -3,14 +3,19 @@
 mod check;
 mod completions;
 mod demo;
+mod ecosystem;
 mod hung;
+mod init;
 mod pause;
+mod rivals;
 mod run;
 mod start;
 mod status;
 mod stop;
+mod strangers;
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,7 +25,7 @@ use crate::clock;
 use crate::config::{self, Config, Errors};
 use crate::logging::Verbosity;
 use crate::store::{Folder, complaints};
-use crate::terminal::write_line;
+use crate::terminal::{escaped, write_line};
 
 /// The contract's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +71,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Status { json, watch }) => status::status(&options, json, watch).into(),
         Some(Verb::Pause { targets, length, command }) => pause::pause(&options, targets, length, command),
         Some(Verb::Resume { targets }) => pause::resume(&options, targets).into(),
+        Some(Verb::Init { pm2_home, stdout, force }) => init::init(&options, pm2_home, stdout, force).into(),
         Some(Verb::Demo { backend: None }) => demo::demo().into(),
         Some(Verb::Demo { backend: Some(folder) }) => demo::backend(&folder).into(),
         Some(Verb::Completions { shell }) => completions::completions(shell).into(),
@@ -104,6 +110,17 @@ fn say(text: &str) {
 /// A variable of the environment, where it is text.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// A path as people write it, `~` for their home, and without power over a terminal.
+fn tilde(path: &Path) -> String {
+    let below = config::home(&environment).and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned));
+    let text = match below {
+        Some(below) if below.as_os_str().is_empty() => "~".to_owned(),
+        Some(below) => format!("~/{}", below.display()),
+        None => path.display().to_string(),
+    };
+    escaped(&text).into_owned()
 }
 
 /// The configuration that the command line means. `consequence`: what follows where it is not valid.

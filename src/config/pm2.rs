@@ -1,6 +1,6 @@
 //! PM2 beside a target: reading `pm2`, and the rungs `{pm2: restart}` and `{pm2: reset}`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
@@ -46,32 +46,45 @@ pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
 /// A name that pm2 takes for this process and nothing else.
 fn process_name(reading: &mut Reading<'_>, node: &Node, has_config: bool) -> Option<String> {
     let name = reading.text(node)?;
+    if let Some((what, advice)) = objection(name, has_config) {
+        reading.complain(node, what, advice);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// Why pm2 would not take a name for this process and nothing else, and what helps; `has_config`: an ecosystem file is
+/// named beside it.
+pub fn objection(name: &str, has_config: bool) -> Option<(&'static str, &'static str)> {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     let is_pattern = name.len() > 1 && name.starts_with('/') && name.ends_with('/');
-    let (what, advice) = match name {
-        _ if name.starts_with('-') => ("begins with -, so pm2 would take it for an option", "rename it in PM2"),
+    match name {
+        _ if name.starts_with('-') => Some(("begins with -, so pm2 would take it for an option", "rename it in PM2")),
         _ if name.contains(|c: char| c.is_control() || c == '/') && !is_pattern => {
-            ("has a character that no process of PM2 can be asked for by", "rename it in PM2")
+            Some(("has a character that no process of PM2 can be asked for by", "rename it in PM2"))
         }
-        "all" => ("means every process to pm2", "rename it in PM2"),
-        _ if is_pattern => ("is a pattern to pm2", "name one process, as `pm2 list` shows it"),
+        "all" => Some(("means every process to pm2", "rename it in PM2")),
+        _ if is_pattern => Some(("is a pattern to pm2", "name one process, as `pm2 list` shows it")),
         _ if is_number && !has_config => {
-            ("is an id to pm2, which changes", "name the ecosystem file with `config`, or rename it in PM2")
+            Some(("is an id to pm2, which changes", "name the ecosystem file with `config`, or rename it in PM2"))
         }
-        _ if has_config && name.contains([',', ' ']) => (
+        _ if has_config && name.contains([',', ' ']) => Some((
             "has a comma or a space, so `pm2 restart FILE --only` would not find it",
             "rename it, or leave out `config`",
-        ),
-        _ => return Some(name.to_owned()),
-    };
-    reading.complain(node, what, advice);
-    None
+        )),
+        _ => None,
+    }
+}
+
+/// The longest path of a home, if this one is longer: with its socket in it every pm2 command would hang for ever.
+pub fn home_is_too_long(home: &Path) -> Option<usize> {
+    let most = SOCKET_PATH - SOCKET;
+    (home.as_os_str().len() > most).then_some(most)
 }
 
 fn home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
     let path = reading.path(node)?;
-    if path.as_os_str().len() + SOCKET > SOCKET_PATH {
-        let most = SOCKET_PATH - SOCKET;
+    if let Some(most) = home_is_too_long(&path) {
         reading.complain(node, "is too long: PM2 has its socket in it", format!("at most {most} bytes in all"));
         return None;
     }

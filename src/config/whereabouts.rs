@@ -48,7 +48,7 @@ pub fn default_state_dir(environment: &dyn Fn(&str) -> Option<String>) -> Result
 }
 
 /// The user's home: `$HOME`, else what the user database says.
-pub(super) fn home(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn home(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let named = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     named.or_else(|| std::env::home_dir().filter(|home| home.is_absolute()))
 }

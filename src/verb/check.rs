@@ -2,6 +2,8 @@
 //! no restart command is run; each target is looked at once.
 
 mod cron;
+mod pm2;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -9,7 +11,7 @@ use std::thread;
 use rustix::fs::{Access, access};
 
 use crate::cli::Options;
-use crate::config::{CommandLine, Config, Probe, Target, Tls};
+use crate::config::{CommandLine, Config, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung, Target, Tls};
 use crate::outcome::{Look, Verdict};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
@@ -17,9 +19,12 @@ use crate::store::lock::{Mode, read_holder};
 use crate::terminal::escaped;
 use crate::time::{Latency, Span};
 
-use super::{Code, load, say};
+use super::{Code, load, say, tilde};
 
-pub(super) use cron::crontab_line;
+pub(super) use cron::{crontab_line, for_shell};
+
+/// What follows from a file's being under a web root, and what helps.
+pub(super) const VISIBLE: &str = "a web server may show it to everybody; move it to your home folder";
 
 /// Folders that web servers show to everybody.
 const WEB_ROOTS: [&str; 6] = ["public_html", "htdocs", "www", "wwwroot", "httpdocs", "html"];
@@ -33,35 +38,59 @@ pub(super) fn check(options: &Options, offline: bool) -> Code {
         if config.targets.len() == 1 { "1 target".into() } else { format!("{} targets", config.targets.len()) };
     say(&format!("{} is valid. {targets}.", config.path.display()));
     let looks = if offline { Vec::new() } else { look_at_all(&config) };
+    let homes = pm2::look(&config, offline);
+    let mut wrong = Vec::new();
     for (index, target) in config.targets.iter().enumerate() {
         let look = looks.get(index).map(|(_, look)| look);
         describe(target, look).iter().for_each(|line| say(line));
+        let beside = pm2::judge(target, &homes);
+        beside.lines.iter().for_each(|line| say(line));
+        wrong.extend(beside.wrong);
     }
-    let mut wrong = cron::report(&config);
+    wrong.extend(cron::report(&config));
     wrong.extend(places(&config));
     for line in &wrong {
         say(&format!("WRONG       {line}"));
     }
+    let dangers = pm2::dangers(&config, &homes);
+    for line in &dangers {
+        say(&format!("DANGER      {line}"));
+    }
     let bad = looks.iter().filter(|(_, look)| !look.verdict.is_healthy()).count();
-    match (wrong.len(), bad) {
-        (0, 0) => {
+    match not_ready(dangers.len(), wrong.len(), bad) {
+        None => {
             say("Ready. Paste this into crontab -e, or into your panel's cron jobs:");
             say(&crontab_line(&config, "* * * * *", "start --cron"));
             Code::Done
         }
-        (0, bad) => {
-            let verb = if bad == 1 { "target does" } else { "targets do" };
-            say(&format!(
-                "Not ready: {bad} {verb} not answer as wanted. Mend that or the configuration, and check again."
-            ));
+        Some(why) => {
+            say(&format!("Not ready: {why}"));
             Code::Trouble
         }
-        (count, _) => {
-            let things = if count == 1 { "1 thing is" } else { &format!("{count} things are") };
-            say(&format!(
-                "Not ready: {things} wrong. Mend that and run check again; it will then print your crontab line."
-            ));
-            Code::Trouble
+    }
+}
+
+/// Why it is not to be started like this; none where it may be.
+fn not_ready(dangers: usize, wrong: usize, bad: usize) -> Option<String> {
+    let print = "run check again; it will then print your crontab line.";
+    let dangers = match dangers {
+        0 => None,
+        1 => Some("1 danger".to_owned()),
+        count => Some(format!("{count} dangers")),
+    };
+    let wrong = match wrong {
+        0 => None,
+        1 => Some("1 thing is wrong".to_owned()),
+        count => Some(format!("{count} things are wrong")),
+    };
+    match (dangers, wrong, bad) {
+        (Some(dangers), Some(wrong), _) => Some(format!("{dangers}, and {wrong}. Mend them and {print}")),
+        (Some(dangers), None, _) => Some(format!("{dangers}. Mend them and {print}")),
+        (None, Some(wrong), _) => Some(format!("{wrong}. Mend that and {print}")),
+        (None, None, 0) => None,
+        (None, None, bad) => {
+            let verb = if bad == 1 { "target does" } else { "targets do" };
+            Some(format!("{bad} {verb} not answer as wanted. Mend that or the configuration, and check again."))
         }
     }
 }
@@ -104,35 +133,59 @@ fn describe(target: &Target, look: Option<&Look>) -> Vec<String> {
     };
     let (every, timeout, bad) = (Span(limits.interval), Span(limits.timeout), limits.failure_threshold);
     lines.push(format!(
-        "  looks     every {every}{retry}, gives up after {timeout}; {bad} bad in a row = down (found within {bound})"
+        "  looks       every {every}{retry}, gives up after {timeout}; {bad} bad in a row = down (found within {bound})"
     ));
     if let Probe::Http(http) = &target.probe
         && http.tls == Tls::Insecure
     {
-        lines.push("            certificates are not checked (tls: insecure)".into());
+        lines.push("              certificates are not checked (tls: insecure)".into());
     }
     if target.ladder.is_empty() {
-        lines.push("  repairs   nothing: it is only watched".into());
+        lines.push("  repairs     nothing: it is only watched".into());
         return lines;
     }
     for (index, rung) in target.ladder.iter().enumerate() {
         let label = if index == 0 { "repairs" } else { "" };
-        let (command, timeout) = (rung.remedy.to_string(), Span(rung.timeout));
-        lines.push(format!("  {label:<8}  {}  {command}   (at most {timeout})", index + 1));
+        lines.push(format!("  {label:<10}  {}  {}", index + 1, remedy(rung, target)));
     }
     let (apart, later) = (Span(limits.cooldown), Span(limits.max_cooldown));
     let (most, window) = (limits.max_restarts, Span(limits.restart_window));
-    lines.push(format!("            {apart} apart, later up to {later}; at most {most} in {window}"));
+    lines.push(format!("              {apart} apart, later up to {later}; at most {most} in {window}"));
     if let Some(command) = &target.only_if {
-        lines.push(format!("            only if this exits 0: {}", one_line(command)));
+        lines.push(format!("              only if this exits 0: {}", one_line(command)));
     }
     if !limits.depends_on.is_empty() {
-        lines.push(format!("            not while in trouble: {}", limits.depends_on.join(", ")));
+        lines.push(format!("              not while in trouble: {}", limits.depends_on.join(", ")));
     }
     if limits.dry_run {
-        lines.push("            dry run: decides and records, runs nothing".into());
+        lines.push("              dry run: decides and records, runs nothing".into());
     }
     lines
+}
+
+/// What a rung does, as people say it.
+fn remedy(rung: &Rung, target: &Target) -> String {
+    let timeout = Span(rung.timeout);
+    let each = match rung.timeout == RUNG_TIMEOUT {
+        true => String::new(),
+        false => format!("; each at most {timeout}"),
+    };
+    match &rung.remedy {
+        Remedy::Command(command) => format!("{}   (at most {timeout})", one_line(command)),
+        Remedy::Pm2Restart(Pm2 { process, config, .. }) => {
+            let process = escaped(process);
+            let what = match config {
+                Some(config) => format!("{} --only {process}", tilde(config)),
+                None => process.into_owned(),
+            };
+            format!("pm2 restart {what}   (pm2 resurrect first when PM2 is dead{each})")
+        }
+        Remedy::Pm2Reset(_) => {
+            let orphan = target.probe.local_port().map(|port| format!(" or an orphan holds port {port}"));
+            let orphan = orphan.unwrap_or_default();
+            format!("reset PM2: only when it is stuck{orphan}, and only what is proven yours{each}")
+        }
+    }
 }
 
 fn one_line(command: &CommandLine) -> String {
@@ -153,7 +206,7 @@ fn probe(probe: &Probe) -> String {
         Probe::Tcp { host, port } if host.contains(':') => format!("connect to [{host}]:{port}"),
         Probe::Tcp { host, port } => format!("connect to {host}:{port}"),
         Probe::Command(command) => format!("run {}", one_line(command)),
-        Probe::Pm2(pm2) => format!("PM2's {} in {}", pm2.process, pm2.home.display()),
+        Probe::Pm2(pm2) => format!("{} in PM2", escaped(&pm2.process)),
         Probe::File { path, max_age } => format!("{} written within {}", path.display(), Span(*max_age)),
     }
 }
@@ -168,10 +221,8 @@ fn places(config: &Config) -> Vec<String> {
         wrong.extend(unwritable(log_folder).map(|why| format!("log folder {}: {why}", log_folder.display())));
     }
     for (what, path) in [("configuration", &config.path), ("state folder", state), ("log", &config.log.file)] {
-        let in_web_root = path.iter().any(|part| WEB_ROOTS.iter().any(|root| part == *root));
-        if in_web_root {
-            let advice = "a web server may show it to everybody; move it to your home folder";
-            wrong.push(format!("{what} {} lies under a web root: {advice}", path.display()));
+        if is_under_web_root(path) {
+            wrong.push(format!("{what} {} lies under a web root: {VISIBLE}", path.display()));
         }
     }
     let log_bytes = config.log.max_size.saturating_mul(u64::from(config.log.keep) + 1);
@@ -186,6 +237,11 @@ fn places(config: &Config) -> Vec<String> {
         say(&format!("Running     a watchdog is {mode} (pid {}, {})", holder.pid, holder.config.display()));
     }
     wrong
+}
+
+/// Whether a folder on the way is one that a web server shows.
+pub(super) fn is_under_web_root(path: &Path) -> bool {
+    path.iter().any(|part| WEB_ROOTS.iter().any(|root| part == *root))
 }
 
 /// Why nothing could be written into a folder, which may have to be made first.

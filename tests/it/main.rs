@@ -1,10 +1,12 @@
 //! The real program from outside: real sockets, real `sh`, real processes, in temporary folders.
 //! Nothing here knows the inside; what it asserts is the contract.
 
+mod fakepm2;
 mod faults;
 mod place;
 
 mod alone;
+mod beside;
 mod check;
 mod commands;
 mod crash;
@@ -12,6 +14,7 @@ mod cron;
 mod demo;
 mod detection;
 mod documents;
+mod init;
 mod notify;
 mod pm2;
 mod promises;

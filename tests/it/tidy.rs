@@ -29,8 +29,8 @@ const ROOMS: [(&str, &str, &str); 17] = [
     ("agent", "clock command config logging outcome pm2 policy probe process signals store time view", "log"),
     (
         "verb",
-        "agent cli clock command config logging outcome policy probe signals store terminal time view",
-        "clap clap_complete log rustix",
+        "agent cli clock command config logging outcome pm2 policy probe process signals store terminal time view",
+        "clap clap_complete log rustix serde_json",
     ),
     ("cli", "", "clap clap_complete humantime"),
 ];

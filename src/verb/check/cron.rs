@@ -9,6 +9,8 @@ use super::say;
 
 /// What Debian's and most other crons give to their jobs.
 const CRON_PATH: &str = "/usr/bin:/bin";
+const PM2: &str = "pm2";
+const NODE: &str = "node";
 
 /// Prints where the programs of all commands are found under cron, and returns what is wrong.
 pub(super) fn report(config: &Config) -> Vec<String> {
@@ -19,18 +21,24 @@ pub(super) fn report(config: &Config) -> Vec<String> {
     let own = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     let here = own.clone().or_else(|| std::env::var_os("PATH"));
     let cron = own.clone().unwrap_or_else(|| CRON_PATH.into());
+    let is_found = |program: &str| locate(program, &config.folder, Some(&cron));
+    let through = if own.is_some() { "found through env.PATH" } else { "found" };
     let mut found = Vec::new();
     let mut wrong = Vec::new();
     for program in programs {
-        let in_cron = locate(&program, &config.folder, Some(&cron));
-        match (in_cron, locate(&program, &config.folder, here.as_deref())) {
-            (Ok(_), _) => found.push(format!("{program}: found")),
+        match (is_found(&program), locate(&program, &config.folder, here.as_deref())) {
+            (Ok(_), _) => {
+                found.push(format!("{program}: {through}"));
+                // What pm2 runs by is what people miss under cron most of all.
+                found.extend((program == PM2 && is_found(NODE).is_ok()).then(|| format!("{NODE}: {through}")));
+            }
             (Err(why), Ok(_)) => wrong.push(format!("cron would not find it: {why}; set PATH under env:")),
             (Err(why), Err(_)) => wrong.push(why),
         }
     }
-    let through = if own.is_some() { "PATH of env:" } else { "PATH" };
-    say(&format!("In cron     ({through} {})  {}", cron.display(), found.join("  ")));
+    if !found.is_empty() {
+        say(&format!("In cron (PATH={CRON_PATH})  {}", found.join("   ")));
+    }
     wrong
 }
 
@@ -53,6 +61,7 @@ fn programs(config: &Config) -> Vec<String> {
             };
             programs.extend(program);
         }
+        programs.extend(target.pm2.iter().map(|_| PM2.to_owned()));
     }
     programs.sort();
     programs.dedup();
@@ -65,11 +74,16 @@ pub(in crate::verb) fn crontab_line(config: &Config, when: &str, what: &str) -> 
     format!("{when} {} {what} -c {}", for_cron(&program), for_cron(&config.path.display().to_string()))
 }
 
-/// A word as cron and its shell must be given it: quoted where it has anything special, and `%` escaped.
+/// A word as cron and its shell must be given it: as a shell, and `%` escaped.
 fn for_cron(word: &str) -> String {
+    for_shell(word).replace('%', r"\%")
+}
+
+/// A word as a shell must be given it: quoted where it has anything special.
+pub(in crate::verb) fn for_shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
-    let quoted = if word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) };
-    quoted.replace('%', r"\%")
+    let is_plain = !word.is_empty() && word.chars().all(plain);
+    if is_plain { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
