@@ -23,7 +23,9 @@ impl Case<'_> {
     /// Whether it is only an answer that it waits for: then those that became due later wait for that too.
     pub(super) fn consider(&mut self, around: Around) -> bool {
         let hold = self.hold(around);
-        self.state.waiting = hold;
+        // What said no the last time still stands in the way until it has said yes.
+        let asked_again = self.state.stand_down.map(|StandDown { why, .. }| Waiting { why, until: None });
+        self.state.waiting = hold.or(asked_again);
         if self.plan.asked.is_some() || around.dependency_looked_at {
             // A verdict that decides is on its way: what seems to forbid the attempt may be long over, and is not told.
             return hold.is_none() && self.plan.asked.is_some();
@@ -161,6 +163,7 @@ impl Case<'_> {
     /// Writes a new attempt into the ledger; its number in the episode.
     fn enter_attempt(&mut self) -> u32 {
         let (now, proven) = (self.setting.now, self.state.proven);
+        self.state.waiting = None;
         let ledger = self.ledger();
         budget::spend(&mut ledger.starts, now);
         ledger.unproven += u32::from(!proven);

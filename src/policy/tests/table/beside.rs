@@ -13,7 +13,7 @@ fn what_the_operator_stopped_is_left_alone_and_asked_about_later_and_later() {
     // It comes before only_if, which is not asked where PM2 has said no.
     let both = "only_if=yes stopped=yes";
     check(both, "S F*3 yes yes", "- failing+down+stopped? ask restart#1");
-    check_waits(both, "S F*3 yes no +60 no", "- - - only_if..150 - stopped..270");
+    check_waits(both, "S F*3 yes no +60 no +120 yes yes", "- - - only_if..150 only_if stopped..270 stopped stopped -");
 }
 
 #[test]
