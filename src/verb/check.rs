@@ -72,27 +72,20 @@ pub(super) fn check(options: &Options, offline: bool) -> Code {
 
 /// Why it is not to be started like this; none where it may be.
 fn not_ready(dangers: usize, wrong: usize, bad: usize) -> Option<String> {
-    let print = "run check again; it will then print your crontab line.";
-    let dangers = match dangers {
+    let counted = |count: usize, one: &str, many: &str| match count {
         0 => None,
-        1 => Some("1 danger".to_owned()),
-        count => Some(format!("{count} dangers")),
+        1 => Some(one.to_owned()),
+        count => Some(format!("{count} {many}")),
     };
-    let wrong = match wrong {
-        0 => None,
-        1 => Some("1 thing is wrong".to_owned()),
-        count => Some(format!("{count} things are wrong")),
-    };
-    match (dangers, wrong, bad) {
-        (Some(dangers), Some(wrong), _) => Some(format!("{dangers}, and {wrong}. Mend them and {print}")),
-        (Some(dangers), None, _) => Some(format!("{dangers}. Mend them and {print}")),
-        (None, Some(wrong), _) => Some(format!("{wrong}. Mend that and {print}")),
-        (None, None, 0) => None,
-        (None, None, bad) => {
-            let verb = if bad == 1 { "target does" } else { "targets do" };
-            Some(format!("{bad} {verb} not answer as wanted. Mend that or the configuration, and check again."))
-        }
+    let found = [counted(dangers, "1 danger", "dangers"), counted(wrong, "1 thing is wrong", "things are wrong")];
+    let found: Vec<String> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        let bad = counted(bad, "1 target does", "targets do")?;
+        return Some(format!("{bad} not answer as wanted. Mend that or the configuration, and check again."));
     }
+    let mend = if dangers + wrong == 1 { "that" } else { "them" };
+    let found = found.join(", and ");
+    Some(format!("{found}. Mend {mend} and run check again; it will then print your crontab line."))
 }
 
 /// One look at every target, all at the same time.
