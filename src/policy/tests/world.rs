@@ -208,9 +208,8 @@ impl World {
                 self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
-            Coming::Answered { target, gate, yes } => {
-                let pm2 = self.sight(&target);
-                self.deliver(Event::Answered { target, gate, yes, pm2 });
+            Coming::Answered { target: name, gate, yes } => {
+                self.deliver(Event::Answered { pm2: self.sight(&name), target: name, gate, yes });
             }
             Coming::Weighed { target, warranted } => {
                 self.oracle.weighed(&target, warranted, self.now);
@@ -227,8 +226,7 @@ impl World {
     fn sight(&mut self, target: &str) -> Option<Sight> {
         let &(pid, started) = self.processes.get(target)?;
         let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted) };
-        let daemon = self.rng.u8(0..50) > 0;
-        self.rough.pm2.then_some(Sight { daemon, process: Some(seen) })
+        self.rough.pm2.then_some(Sight { daemon: self.rng.u8(0..50) > 0, process: Some(seen) })
     }
 
     /// PM2, or a restart command, starts the target's process anew.
