@@ -26,7 +26,12 @@ const SHOWN: usize = 50;
 
 /// Whether a process of PM2's is itself there to restart others.
 pub(super) fn is_watcher(app: &App) -> bool {
-    has_name(&app.name) || has_name(&script(app)) || script_calls_pm2(&app.script)
+    is_called_watcher(app) || script_calls_pm2(&app.script)
+}
+
+/// Whether it is one by its name or its script's.
+pub(super) fn is_called_watcher(app: &App) -> bool {
+    has_name(&app.name) || has_name(&script(app))
 }
 
 /// The file name of what a process runs.

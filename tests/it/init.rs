@@ -45,6 +45,8 @@ fn the_usual_setup_is_found_and_the_file_works_unchanged() {
     place.write("app/ecosystem.config.js", "module.exports = {apps: [{name: 'sav-backend'}]}\n");
     place.write("app/watchdog.js", "setInterval(() => {}, 1000)\n");
     let watchdog = json!({"pm_exec_path": place.path("app/watchdog.js")});
+    // It may call pm2 itself, for deployments: it answers, so it is a backend.
+    place.write("app/server.js", "listen(process.env.PORT); exec('pm2 reload sav-backend')\n");
     fake.save(&[fake.app("sav-backend", json!({"env": {"PORT": port}})), fake.app("sav-watchdog", watchdog)]);
     let said = init(&fake, &place, &[], 0, &[]);
     let found = format!("port {port}, GET /api/health answers 200");

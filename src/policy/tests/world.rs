@@ -208,17 +208,15 @@ impl World {
                 self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
-            Coming::Answered { target: name, gate, yes } => {
-                self.deliver(Event::Answered { pm2: self.sight(&name), target: name, gate, yes });
+            Coming::Answered { target, gate, yes } => {
+                let pm2 = self.sight(&target);
+                self.deliver(Event::Answered { target, gate, yes, pm2 });
             }
             Coming::Weighed { target, warranted } => {
                 self.oracle.weighed(&target, warranted, self.now);
                 self.deliver(Event::Weighed { target, warranted });
             }
-            Coming::Trouble => {
-                self.plan_trouble();
-                self.trouble();
-            }
+            Coming::Trouble => self.trouble(),
         }
     }
 
@@ -273,6 +271,7 @@ impl World {
     }
 
     fn trouble(&mut self) {
+        self.plan_trouble();
         let names: Vec<String> = self.limits.keys().cloned().collect();
         let name = names[self.rng.usize(0..names.len())].clone();
         match self.rng.u8(0..if self.rough.disturbed { 20 } else { 8 }) {

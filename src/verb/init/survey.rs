@@ -147,7 +147,10 @@ fn fate(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Optio
     if app.name.starts_with("pm2-") || app.script.starts_with(home.path().join("modules")) {
         return Fate::Module;
     }
-    if rivals::is_watcher(app) {
+    let ports = looking::ports(home, instances, daemon);
+    let health = looking::health(&ports);
+    // A backend that answers is one, even if it calls pm2 too.
+    if rivals::is_called_watcher(app) || (health.is_none() && rivals::is_watcher(app)) {
         return Fate::Rival(rivals::script(app));
     }
     let script_folder = app.script.parent().unwrap_or(Path::new(""));
@@ -156,8 +159,6 @@ fn fate(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Optio
     if let Some((why, _)) = objection(&app.name, config.is_some()) {
         return Fate::Unnameable(why);
     }
-    let ports = looking::ports(home, instances, daemon);
-    let health = looking::health(&ports);
     Fate::Watched(Watched { ports, health, config })
 }
 
