@@ -4,6 +4,7 @@
 mod carry;
 mod jobs;
 mod keep;
+mod messenger;
 mod pm2;
 mod reload;
 mod systemd;
@@ -27,6 +28,7 @@ use crate::store::{self, Folder, Moment};
 use crate::time::Zone;
 
 pub use jobs::Message;
+pub use messenger::means;
 
 /// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
 const ROUND: Duration = Duration::from_secs(29);
@@ -74,6 +76,7 @@ pub struct Agent {
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
     beside: pm2::Beside,
+    messenger: messenger::Messenger,
     systemd: systemd::Systemd,
     stopping: bool,
     displaced: bool,
@@ -151,6 +154,7 @@ impl Agent {
             post,
             upkeep: upkeep::Upkeep::default(),
             beside: pm2::Beside::default(),
+            messenger: messenger::Messenger::new(),
             systemd: match mode {
                 Mode::Daemon => systemd::Systemd::of_environment(),
                 Mode::Tick => systemd::Systemd::default(),
@@ -176,7 +180,9 @@ impl Agent {
     }
 
     fn is_over(&self) -> bool {
-        let tick_is_over = self.mode == Mode::Tick && self.policy.is_idle() && !self.beside.is_keeping(clock::now());
+        let now = clock::now();
+        let is_at_work = !self.policy.is_idle() || self.beside.is_keeping(now) || self.is_sending(now);
+        let tick_is_over = self.mode == Mode::Tick && !is_at_work;
         self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
     }
 
@@ -186,6 +192,7 @@ impl Agent {
         let until = self.policy.next_wake().map_or(ROUND, |wake| wake.since(now));
         let until = until.min(self.upkeep.pause(now));
         let until = self.beside.pause(now).map_or(until, |kept| until.min(kept));
+        let until = self.until_sending(now).map_or(until, |sent| until.min(sent));
         self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
 
@@ -199,6 +206,7 @@ impl Agent {
             }
             Message::Looked { target, number, look } => {
                 self.note_span(&target);
+                self.messenger.note_work();
                 let stamp = self.zone.incident(clock::wall());
                 log::debug!(
                     "{target} {}: {} in {} ms",
@@ -213,6 +221,8 @@ impl Agent {
                 self.step(Event::Weighed { target, warranted });
             }
             Message::Kept => self.beside.kept(),
+            Message::Sent { channel, outcome } => self.sent(&channel, outcome),
+            Message::Pinged(outcome) => self.pinged(outcome),
             Message::Event(event) => self.step(event),
         }
     }

@@ -66,6 +66,9 @@ pub enum Verb {
         /// Look at no target
         #[arg(long)]
         offline: bool,
+        /// Send a test message over every channel
+        #[arg(long)]
+        send: bool,
     },
     /// How the targets are
     Status {

@@ -10,6 +10,7 @@ mod tests;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -55,6 +56,8 @@ pub struct Spec {
     pub timeout: Duration,
     /// Bytes of output that are left whole; a longer one is cut down to [`KEPT`].
     pub keep: u64,
+    /// What it reads on its standard input; `/dev/null` where there is nothing.
+    pub stdin: Option<OwnedFd>,
     /// Takes standard output and standard error. It must have been opened for appending, as [`open_output`] does, or
     /// be `/dev/null`.
     pub output: File,
@@ -143,7 +146,7 @@ fn start(spec: Spec) -> Result<(Child, File), NotStarted> {
 
     let mut command = Command::new(program);
     command.args(arguments).current_dir(&spec.folder).process_group(0);
-    command.stdin(Stdio::null()).stdout(stdout).stderr(spec.output);
+    command.stdin(spec.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(stdout).stderr(spec.output);
     for name in OURS_ALONE.iter().map(OsStr::new).chain(spec.unset.iter().map(OsString::as_os_str)) {
         command.env_remove(name);
     }

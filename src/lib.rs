@@ -20,6 +20,8 @@ pub mod command;
 
 pub mod pm2;
 
+pub mod notify;
+
 pub mod store;
 
 pub mod clock;

@@ -97,6 +97,22 @@ impl FromStr for Class {
     }
 }
 
+/// The kinds of messages to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topic {
+    /// It was down, and a restart has cured it.
+    Healed,
+    /// It is down.
+    Down,
+    /// It is up again.
+    Up,
+    /// Something that needs a person some day.
+    Warn,
+    /// Whether messages arrive.
+    Test,
+}
+
 /// What one look says of its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
@@ -181,7 +197,8 @@ pub struct Seen {
 }
 
 /// Every way in which a command can end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// It left by itself with this code.
     Exited(i32),

@@ -16,6 +16,7 @@ mod holds;
 mod limits;
 mod plan;
 mod state;
+mod tell;
 mod verdicts;
 mod words;
 
@@ -31,8 +32,9 @@ pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};
 pub use state::{
     Attempt, Beginning, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, StandDown, StartPeriod, State, Streak,
-    TargetState, Waiting,
+    TargetState, Tried, Waiting,
 };
+pub use tell::{Flapping, Story, Tell, Told, ToldDown};
 pub use words::{About, Condition, Why};
 
 use crate::time::Timestamp;
@@ -174,6 +176,7 @@ impl Policy {
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.on_all(now, actions, |case| case.pass_time());
         self.consider(now, actions);
+        self.on_all(now, actions, |case| case.tell_trouble());
         let mut looks = self.looks;
         self.on_all(now, actions, |case| case.launch(&mut looks));
         self.looks = looks;

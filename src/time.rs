@@ -99,6 +99,30 @@ impl Wall {
     }
 }
 
+/// Points on the wall clock as text for machines, for serde's `with`.
+pub mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Wall;
+
+    /// Writes it as [`Wall::rfc3339`] does.
+    ///
+    /// # Errors
+    /// What the serializer says.
+    pub fn serialize<S: Serializer>(at: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&at.rfc3339())
+    }
+
+    /// Reads what [`serialize`] wrote.
+    ///
+    /// # Errors
+    /// It is no such text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
+    }
+}
+
 /// The local time zone, as the offset from UTC in seconds that holds at a given point.
 #[derive(Clone, Copy)]
 pub struct Zone(pub fn(Wall) -> i32);

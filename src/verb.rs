@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Run { detached: true }) => run::detached(&options).into(),
         Some(Verb::Start { cron }) => start::start(&options, cron).into(),
         Some(Verb::Stop) => stop::stop(&options).into(),
-        Some(Verb::Check { offline }) => check::check(&options, offline).into(),
+        Some(Verb::Check { offline, send }) => check::check(&options, offline, send).into(),
         Some(Verb::Status { json, watch }) => status::status(&options, json, watch).into(),
         Some(Verb::Pause { targets, length, command }) => pause::pause(&options, targets, length, command),
         Some(Verb::Resume { targets }) => pause::resume(&options, targets).into(),

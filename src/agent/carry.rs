@@ -16,17 +16,20 @@ impl Agent {
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) {
         let mut records = Vec::new();
         let mut rest = Vec::new();
+        let mut tells = Vec::new();
         let mut wants_answer = false;
         for action in actions {
             match action {
                 Action::Record { target, record } => records.push((target.unwrap_or_default(), record)),
                 Action::Save => wants_answer = true,
+                Action::Tell { target, tell } => tells.push((target, tell)),
                 action => rest.push(action),
             }
         }
         let was_ok = self.disk.is_ok();
-        if wants_answer || !records.is_empty() {
+        if wants_answer || !records.is_empty() || !tells.is_empty() {
             let now = (clock::now(), clock::wall());
+            tells.iter().for_each(|(target, tell)| self.write_down(target, tell, now));
             let entries: Vec<Entry> = records.iter().map(|(target, record)| self.entry(target, record, now)).collect();
             self.keep_entries(&entries);
             self.save(true);
@@ -43,6 +46,7 @@ impl Agent {
         for action in rest {
             self.act(action);
         }
+        self.send();
         if wants_answer || was_ok != self.disk.is_ok() {
             self.step(Event::Saved { ok: self.disk.is_ok() });
         }
@@ -57,7 +61,7 @@ impl Agent {
                 self.run_command(Order { target, attempt, rung, incident, failures });
             }
             Action::Adopt { target, process, rung, since } => self.adopt(target, process, rung, since),
-            Action::Record { .. } | Action::Save => unreachable!("carried out before"),
+            Action::Tell { .. } | Action::Record { .. } | Action::Save => unreachable!("carried out before"),
         }
     }
 

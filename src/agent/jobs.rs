@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::{self, Spec};
 use crate::config::{CommandLine, Remedy};
+use crate::notify::Outcome;
 use crate::outcome::{Ending, Look, Verdict};
 use crate::pm2::Warrant;
 use crate::policy::{Event, Gate, Phase, State};
@@ -25,6 +26,9 @@ use super::Agent;
 
 /// What a look wants; the other jobs want less.
 const STACK: usize = probe::STACK;
+
+/// Bytes of a log in which its last line is looked for.
+const LAST_WORDS: u64 = 8 << 10;
 
 /// How long `only_if` may take.
 const GATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +55,15 @@ pub enum Message {
     },
     /// What PM2's logs say is kept, or cannot be.
     Kept,
+    /// A delivery has ended.
+    Sent {
+        /// On this channel.
+        channel: String,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The heartbeat was sent; why it did not arrive.
+    Pinged(Result<(), String>),
     /// Anything else that the policy is to know as it is.
     Event(Event),
 }
@@ -244,6 +257,23 @@ impl Agent {
         Some(self.config.secrets.strike(line).chars().take(200).collect())
     }
 
+    /// The last line that the target's own log had when it went down, as far as PM2's logs were kept; without secrets.
+    pub(super) fn own_last_words(&self, incident: &str) -> Option<String> {
+        let folder = self.incident_folder(incident)?;
+        let entries = std::fs::read_dir(folder).ok()?.flatten();
+        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        // What it complained of says more than what it went on printing.
+        logs.sort_by_key(|path| !path.to_string_lossy().contains("error"));
+        let last = |path: &PathBuf| {
+            let text = store::incidents::tail_of(path, LAST_WORDS).ok()?;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+        };
+        let line = logs.iter().find_map(last)?;
+        Some(self.config.secrets.strike(&line).chars().take(200).collect())
+    }
+
     pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
         match store::incidents::create(&self.folder, id) {
             Ok(path) => Some(path),
@@ -274,7 +304,7 @@ impl Agent {
         env.extend(identity(&order.target, order.attempt, order.rung, incident));
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
-        Ok(Spec { argv, folder, unset: Vec::new(), env, timeout, keep: command::KEPT, output })
+        Ok(Spec { argv, folder, unset: Vec::new(), env, timeout, keep: command::KEPT, stdin: None, output })
     }
 }
 

@@ -55,6 +55,7 @@ impl Agent {
             let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
             self.record_own(Kind::Started { version, pid });
         }
+        self.tell_off();
         self.carry_out(first);
         self.carry_out_orders();
     }
@@ -75,6 +76,7 @@ impl Agent {
         };
         self.saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
         self.saved.history.retain(|name, _| self.saved.shown.contains_key(name));
+        self.saved.channels = self.config.notify.len();
         self.saved.config = Some(self.config.path.clone());
         self.saved.log = Some(self.config.log.file.clone());
     }

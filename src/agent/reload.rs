@@ -60,6 +60,7 @@ impl Agent {
         let detail = if all.len() == 1 { "1 target".into() } else { format!("{} targets", all.len()) };
         self.config = Arc::new(config);
         self.show();
+        self.tell_off();
         self.step(Event::Reloaded { limits: all });
         self.look_up_executables();
         Ok(detail)

@@ -60,6 +60,8 @@ impl Agent {
         if is_due(&mut self.upkeep.trimmed, now, TRIM_EVERY) {
             self.trim_outputs();
         }
+        self.send();
+        self.ping();
         if self.mode == Mode::Daemon {
             self.save_if_old(now);
             self.tell_systemd(now);

@@ -34,6 +34,7 @@ impl Place {
             env: Vec::new(),
             timeout,
             keep: KEPT,
+            stdin: None,
             output: open_output(&self.at("output")).unwrap(),
         }
     }

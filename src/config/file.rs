@@ -7,6 +7,7 @@ use log::LevelFilter;
 
 use super::access::{Readers, read};
 use super::error::{Errors, Source};
+use super::notify::{heartbeat, notify};
 use super::reading::{Keys, Reading};
 use super::secrets::Secrets;
 use super::targets::targets;
@@ -16,8 +17,8 @@ use super::{Config, Hidden, Log, default_state_dir, units, whereabouts};
 
 const LATER: &str = "leave it out for now";
 pub(super) const TOP: Keys = Keys {
-    known: &["state_dir", "log", "env_file", "env", "dry_run", "defaults", "targets"],
-    later: &[("notify", LATER), ("heartbeat", LATER), ("page", LATER), ("metrics", LATER)],
+    known: &["state_dir", "log", "env_file", "env", "dry_run", "notify", "heartbeat", "defaults", "targets"],
+    later: &[("page", LATER), ("metrics", LATER)],
     elsewhere: &[],
 };
 pub(super) const LOG: Keys = Keys { known: &["file", "level", "max_size", "keep"], later: &[], elsewhere: &[] };
@@ -44,6 +45,7 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
         home: whereabouts::home(environment),
         variables: Variables::new(environment),
         secrets: Secrets::default(),
+        unset: None,
         problems: Vec::new(),
         beside: Vec::new(),
     };
@@ -64,6 +66,7 @@ pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String
         home: whereabouts::home(environment),
         variables: Variables::new(environment),
         secrets: Secrets::default(),
+        unset: None,
         problems: Vec::new(),
         beside: Vec::new(),
     };
@@ -94,9 +97,13 @@ fn top(
     let env = root.get("env").map(|node| env(reading, node)).unwrap_or_default();
     let log = log(reading, root.get("log"), state_dir.as_deref());
     let targets = targets(reading, root, dry_run);
+    let (channels, mut off) = root.get("notify").map(|node| notify(reading, node)).unwrap_or_default();
+    let (heartbeat, is_off) = root.get("heartbeat").map(|node| heartbeat(reading, node)).unwrap_or_default();
+    off.extend(is_off);
     let (path, folder) = (path.to_path_buf(), reading.folder.to_path_buf());
     let secrets = std::mem::take(&mut reading.secrets);
-    Some(Config { path, folder, state_dir: state_dir?, log: log?, env, targets, secrets })
+    let (state_dir, log) = (state_dir?, log?);
+    Some(Config { path, folder, state_dir, log, env, targets, notify: channels, heartbeat, off, secrets })
 }
 
 fn env_file(reading: &mut Reading<'_>, node: &Node) {

@@ -93,13 +93,13 @@ fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
 }
 
 /// An address taken apart.
-struct Address {
-    url: String,
+pub(super) struct Address {
+    pub(super) url: String,
     shown: String,
-    authorization: Option<String>,
+    pub(super) authorization: Option<String>,
 }
 
-fn address(reading: &mut Reading<'_>, node: &Node) -> Option<Address> {
+pub(super) fn address(reading: &mut Reading<'_>, node: &Node) -> Option<Address> {
     let raw = reading.text(node)?.trim();
     let (shown, userinfo) = url::split_userinfo(raw);
     let expanded = reading.expand(node, &shown)?;

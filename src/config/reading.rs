@@ -34,6 +34,8 @@ pub(super) struct Reading<'a> {
     pub(super) variables: Variables<'a>,
     /// What must never be shown.
     pub(super) secrets: Secrets,
+    /// While what is read may be switched off by a `${NAME}` that is not set: those that are not.
+    pub(super) unset: Option<Vec<String>>,
     pub(super) problems: Vec<Problem>,
     /// Complaints about other files, which have no place in this one.
     pub(super) beside: Vec<String>,
@@ -276,6 +278,13 @@ impl Reading<'_> {
             Err(Unexpanded::BadName) => {
                 let advice = "a variable's name has letters, digits and _ and begins with no digit";
                 self.complain(node, "has a ${…} with what is no name in it", advice);
+            }
+            Err(Unexpanded::NotSet(name)) if self.unset.is_some() => {
+                let unset = self.unset.get_or_insert_default();
+                let shown = format!("${{{name}}}");
+                if !unset.contains(&shown) {
+                    unset.push(shown);
+                }
             }
             Err(Unexpanded::NotSet(name)) => {
                 let places = self.variables.places();

@@ -130,6 +130,7 @@ impl Caller {
             env,
             timeout: self.timeout,
             keep: KEPT,
+            stdin: None,
             output,
         }
     }

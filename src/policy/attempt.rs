@@ -7,7 +7,7 @@ use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
 use crate::policy::plan::Asking;
-use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Waiting};
+use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Tried, Waiting};
 use crate::policy::words::{About, Why};
 use crate::policy::{Action, Gate, Limits, Mode, Record};
 
@@ -286,6 +286,10 @@ impl Case<'_> {
         attempt.ran |= !matches!(ending, Ending::NotStarted(_));
         let Attempt { number, rung, incident, over, ran, .. } = attempt.clone();
         let start_period = self.limits.start_period;
+        if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
+            let began = self.setting.now - took;
+            open.tried = Some(Tried { rung, ending: ending.clone(), began });
+        }
         self.record(Record::RestartDone {
             attempt: number,
             rung,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::outcome::{Class, Ending, Look, Sight};
+use crate::policy::tell::Tell;
 use crate::policy::words::{About, Why};
 use crate::policy::{Gate, Limits};
 use crate::time::Timestamp;
@@ -140,6 +141,13 @@ pub enum Action {
         rung: usize,
         /// When it was started.
         since: Timestamp,
+    },
+    /// Send people a message.
+    Tell {
+        /// The target it is about.
+        target: String,
+        /// What it is to say.
+        tell: Tell,
     },
     /// Tell what has changed.
     Record {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Verdict};
+use crate::outcome::{Class, Ending, Verdict};
 use crate::policy::beside::Beside;
+use crate::policy::tell::Told;
 use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
 
@@ -126,6 +127,8 @@ pub struct TargetState {
     pub cures: VecDeque<Timestamp>,
     /// What was seen of PM2.
     pub beside: Beside,
+    /// What people were told of it.
+    pub told: Told,
     /// Whether the state was last written by a dry run.
     pub dry_run: bool,
     /// When it left the configuration.
@@ -157,10 +160,14 @@ impl TargetState {
         let TargetState { since, last_healthy, paused_until, unknown_since, removed_at, .. } = self;
         let mut points: Vec<&mut Timestamp> = Vec::new();
         points.extend([since, last_healthy, paused_until, unknown_since, removed_at].into_iter().flatten());
+        self.told.shift(ms);
         points.extend(self.downs.iter_mut().chain(&mut self.cures));
         points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
         points.extend(self.last_look.iter_mut().map(|look| &mut look.at));
-        points.extend(self.incident.iter_mut().flat_map(|incident| [&mut incident.began, &mut incident.down_at]));
+        points.extend(self.incident.iter_mut().flat_map(|incident| {
+            let tried = incident.tried.as_mut().map(|tried| &mut tried.began);
+            [&mut incident.began, &mut incident.down_at].into_iter().chain(tried)
+        }));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
         points.extend(self.waiting.iter_mut().flat_map(|waiting| &mut waiting.until));
@@ -218,6 +225,23 @@ pub struct Incident {
     pub recovering: bool,
     /// Why the latest due attempt was not made, as last recorded.
     pub held: Option<Why>,
+    /// The latest command that ended.
+    #[serde(default)]
+    pub tried: Option<Tried>,
+    /// What the latest bad verdict said.
+    #[serde(default)]
+    pub last: Option<(Class, String)>,
+}
+
+/// A restart command that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Its rung, counted from 0.
+    pub rung: usize,
+    /// How it ended.
+    pub ending: Ending,
+    /// When it began.
+    pub began: Timestamp,
 }
 
 /// Attempts made, and what follows from them for the next one.

@@ -69,8 +69,10 @@ impl Case<'_> {
             || self.state.start_period.is_some_and(|period| period.after == Beginning::Attempt);
         self.state.start_period = None;
         self.grow_stable();
+        self.judge_flapping();
         if let Some(incident) = self.state.incident.take() {
             let cured = repaired && incident.attempts > 0;
+            self.tell_end(&incident, cured);
             if incident.attempts > 0 {
                 self.know_our_own();
             }
@@ -103,6 +105,9 @@ impl Case<'_> {
         self.state.unknown_since = None;
         self.state.warned.remove(&About::Blind);
         self.grant_start_period();
+        if let Some(incident) = &mut self.state.incident {
+            incident.last = Some((class, detail.clone()));
+        }
         if self.state.attempt.is_some() || self.state.start_period.is_some() {
             return;
         }
@@ -136,6 +141,8 @@ impl Case<'_> {
             attempts: 0,
             recovering: false,
             held: None,
+            tried: None,
+            last: Some((class, detail.clone())),
         });
         for ledger in [&mut self.state.real, &mut self.state.dry] {
             if let Some(episode) = &mut ledger.episode {
@@ -148,16 +155,25 @@ impl Case<'_> {
     }
 
     fn note_down(&mut self) {
-        let now = self.setting.now;
-        push_bounded(&mut self.state.downs, now, FLAPS_A_DAY + 1);
-        let within = |span| self.state.downs.iter().filter(|at| now.since(**at) < span).count();
-        let (hour, day) = (within(HOUR), within(DAY));
+        push_bounded(&mut self.state.downs, self.setting.now, FLAPS_A_DAY + 1);
+        let (hour, day) = (self.downs_within(HOUR), self.downs_within(DAY));
         if hour > FLAPS_AN_HOUR || day > FLAPS_A_DAY {
             let (count, span) = if hour > FLAPS_AN_HOUR { (hour, "hour") } else { (day, "day") };
             self.warn(About::Flapping, format!("went down {count} times within the last {span}"));
-        } else {
-            self.state.warned.remove(&About::Flapping);
         }
+    }
+
+    /// It does not flap any more once it was up for an hour, or one that goes down every quarter of an hour would end
+    /// and begin to flap with each.
+    fn judge_flapping(&mut self) {
+        let is_calm = self.downs_within(HOUR) == 0 && self.downs_within(DAY) <= FLAPS_A_DAY;
+        if is_calm && self.state.warned.remove(&About::Flapping) {
+            self.tell_calm();
+        }
+    }
+
+    fn downs_within(&self, span: Duration) -> usize {
+        self.state.downs.iter().filter(|at| self.setting.now.since(**at) < span).count()
     }
 
     fn note_cure(&mut self) {
@@ -195,6 +211,7 @@ impl Case<'_> {
     /// Once per change: what the operator was told of and still holds is not told again.
     pub(super) fn warn(&mut self, about: About, detail: String) {
         if self.state.warned.insert(about) {
+            self.tell_warning(about, &detail);
             self.record(Record::Warn { about, detail });
         }
     }

@@ -52,6 +52,7 @@ impl CommandProbe {
             env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
             timeout: deadline.budget(),
             keep: command::KEPT,
+            stdin: None,
             output,
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));

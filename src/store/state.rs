@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::history::Uptime;
 use super::lock::Mode;
 use super::{Error, Folder, Moment, files};
+use crate::notify::Outbox;
 use crate::policy::State;
 use crate::time::{Timestamp, Wall, Zone};
 
@@ -54,6 +55,12 @@ pub struct Saved {
     pub log: Option<PathBuf>,
     /// When the executables of the restart commands were last looked up.
     pub checked: Option<Wall>,
+    /// Messages that have not arrived everywhere yet.
+    pub outbox: Outbox,
+    /// To how many channels messages go.
+    pub channels: usize,
+    /// What a missing `${NAME}` has switched off, as the operator was last told.
+    pub off: Vec<String>,
     /// What the configuration says of the targets, as far as `status` tells it.
     pub shown: BTreeMap<String, Shown>,
 }

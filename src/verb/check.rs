@@ -3,6 +3,7 @@
 
 mod cron;
 mod pm2;
+mod tells;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub(super) const VISIBLE: &str = "a web server may show it to everybody; move it
 /// Folders that web servers show to everybody.
 const WEB_ROOTS: [&str; 6] = ["public_html", "htdocs", "www", "wwwroot", "httpdocs", "html"];
 
-pub(super) fn check(options: &Options, offline: bool) -> Code {
+pub(super) fn check(options: &Options, offline: bool, send: bool) -> Code {
     let config = match load(options, "nothing else was checked") {
         Ok(config) => config,
         Err(code) => return code,
@@ -48,6 +49,7 @@ pub(super) fn check(options: &Options, offline: bool) -> Code {
         wrong.extend(beside.wrong);
     }
     wrong.extend(cron::report(&config));
+    wrong.extend(tells::report(&config, send));
     wrong.extend(places(&config));
     for line in &wrong {
         say(&format!("WRONG       {line}"));

@@ -78,7 +78,8 @@ pub(super) fn crontab() -> Option<String> {
     let mut kept = output.try_clone().ok()?;
     let argv = ["crontab", "-l"].map(str::to_owned).into();
     let (folder, unset, env) = (PathBuf::from("/"), Vec::new(), Vec::new());
-    let ended = command::run(Spec { argv, folder, unset, env, timeout: PATIENCE, keep: KEPT, output }, |_| {});
+    let spec = Spec { argv, folder, unset, env, timeout: PATIENCE, keep: KEPT, stdin: None, output };
+    let ended = command::run(spec, |_| {});
     if ended.ending != Ending::Exited(0) {
         return None;
     }

@@ -142,7 +142,7 @@ impl Status {
     fn about_us(&self) -> String {
         let seen = self.last_seen().map(|at| rough(self.wall.since(at)));
         let us = format!("watchdog {}", env!("CARGO_PKG_VERSION"));
-        let repairs = self.could_repair();
+        let repairs = self.could_repair() + &self.messages();
         match (&self.holder, seen) {
             (Some(holder), Some(seen)) if holder.mode == Mode::Daemon && self.is_current() => {
                 format!("{us} runs (pid {}, alive {seen} ago){repairs}", holder.pid)
@@ -168,6 +168,12 @@ impl Status {
         let cannot = self.targets().iter().any(|target| target.state.cannot_be_repaired());
         let answer = if cannot { "NO" } else { "yes" };
         format!(" · could repair: {answer}, checked {} ago", rough(self.wall.since(checked)))
+    }
+
+    fn messages(&self) -> String {
+        let waiting = self.saved.outbox.waiting();
+        let tells = self.saved.channels > 0 || waiting > 0;
+        if tells { format!(" · messages waiting: {waiting}") } else { String::new() }
     }
 
     fn places(&self) -> Option<String> {

@@ -225,15 +225,15 @@ impl Shared {
         stream.flush()
     }
 
-    /// Reads to the end of a request's headers, or one piece of what is no HTTP.
+    /// Reads a request with its body, or one piece of what is no HTTP.
     fn listen(&self, stream: &mut impl Read) -> io::Result<()> {
         let mut request = Vec::new();
         let mut piece = [0; 4096];
         loop {
             let length = self.read(stream, &mut piece)?;
             request.extend_from_slice(&piece[..length]);
-            let more = length > 0 && request.is_ascii() && !request.ends_with(b"\r\n\r\n");
-            if !more {
+            let is_http = request.first().is_some_and(u8::is_ascii_alphabetic);
+            if length == 0 || !is_http || is_whole(&request) {
                 break;
             }
         }
@@ -279,6 +279,17 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether a request is there to the end of the body that its headers announce.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
+    let lengths = head.lines().filter_map(|line| line.split_once(':'));
+    let length = lengths.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).find_map(|(_, value)| {
+        value.trim().parse::<usize>().ok()
+    });
+    request.len() >= head.len() + 4 + length.unwrap_or(0)
 }
 
 /// Closes in a way that the peer gets to know as "connection reset".

@@ -11,7 +11,7 @@ const FUNCTION: usize = 70;
 const LINE: usize = 120;
 
 /// Each room: the rooms that it uses, and the crates that are used in it. Whoever opens a door says so here.
-const ROOMS: [(&str, &str, &str); 17] = [
+const ROOMS: [(&str, &str, &str); 18] = [
     ("time", "", "chrono humantime serde"),
     ("outcome", "time", "serde"),
     ("policy", "outcome time", "serde"),
@@ -20,7 +20,8 @@ const ROOMS: [(&str, &str, &str); 17] = [
     ("process", "time", "rustix serde"),
     ("command", "clock outcome process", "rustix"),
     ("pm2", "clock command outcome process terminal time", "rustix serde serde_json"),
-    ("store", "outcome policy process time", "rustix serde serde_json"),
+    ("notify", "command config outcome policy terminal time", "lettre rustix serde serde_json ureq"),
+    ("store", "notify outcome policy process time", "rustix serde serde_json"),
     ("clock", "time", "chrono rustix"),
     ("signals", "", "signal_hook"),
     ("logging", "clock config outcome terminal time", "fern log rustix"),

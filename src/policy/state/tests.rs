@@ -1,6 +1,7 @@
 //! What is remembered, and what becomes of it when the clock begins anew.
 
 use super::*;
+use crate::policy::tell::{Flapping, ToldDown};
 
 #[test]
 fn the_latest_ids_are_kept_and_no_more() {
@@ -38,6 +39,8 @@ fn state_at(at: i64) -> State {
             attempts: 1,
             recovering: false,
             held: None,
+            last: None,
+            tried: Some(Tried { rung: 0, ending: Ending::Lost, began: at }),
         }),
         real: ledger(),
         dry: ledger(),
@@ -53,6 +56,10 @@ fn state_at(at: i64) -> State {
         downs: [at].into(),
         cures: [at].into(),
         beside: Beside::default(),
+        told: Told {
+            down: Some(ToldDown { incident: String::new(), at, next: at }),
+            flapping: Some(Flapping { since: at, folded: 1 }),
+        },
         dry_run: false,
         removed_at: Some(at),
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use crate::outcome::{Class, Ending, Verdict};
-use crate::policy::{Limits, Record};
+use crate::policy::{Action, Limits, Record, Tell};
 use crate::time::millis;
 
 /// What the oracle knows of one target, in absolute milliseconds.
@@ -26,6 +26,8 @@ struct Known {
     restart_recorded: bool,
     paused_until: Option<i64>,
     down: Option<String>,
+    /// The incident that people were told of, and when last.
+    told: Option<(String, i64)>,
     proven: bool,
     unproven: usize,
     /// The process of the last success, and whether a younger one had its start period since.
@@ -287,7 +289,16 @@ impl Oracle {
         self.demand(inside <= limits.max_restarts as usize, &promise);
     }
 
-    pub(super) fn recorded(&mut self, target: Option<&str>, record: &Record, at: i64) {
+    /// What is recorded or told.
+    pub(super) fn learns(&mut self, action: &Action, at: i64) {
+        match action {
+            Action::Record { target, record } => self.recorded(target.as_deref(), record, at),
+            Action::Tell { target, tell } => self.told(target, tell, at),
+            _ => {}
+        }
+    }
+
+    fn recorded(&mut self, target: Option<&str>, record: &Record, at: i64) {
         self.note(at, (target, record));
         let Some(target) = target else {
             self.known.values_mut().for_each(|known| (known.failures, known.broken_at) = (0, None));
@@ -320,6 +331,28 @@ impl Oracle {
             }
             Record::WouldRestart { .. } => self.known(target).failures = 0,
             Record::Warn { .. } | Record::Paused { .. } | Record::Stalled { .. } => {}
+        }
+    }
+
+    /// Section 8: each message belongs to what is the case, and `down` is told once and repeated after half an hour at the earliest.
+    fn told(&mut self, target: &str, tell: &Tell, at: i64) {
+        self.note(at, (target, tell));
+        let known = &self.known[target];
+        let quiet = known.paused_until.is_none() && !self.limits[target].dry_run;
+        let of_this = |incident: &String| known.told.as_ref().filter(|(told, _)| told == incident).map(|(_, at)| *at);
+        let is_right = match tell {
+            Tell::Healed(story) => known.down.as_ref() == Some(&story.incident) && of_this(&story.incident).is_none(),
+            Tell::Up(story) => known.down.as_ref() == Some(&story.incident) && of_this(&story.incident).is_some(),
+            Tell::Down { story, reminder, .. } => {
+                let before = of_this(&story.incident);
+                let is_time = before.is_none_or(|before| at - before >= 1_800_000);
+                known.down.as_ref() == Some(&story.incident) && before.is_some() == reminder.is_some() && is_time
+            }
+            Tell::Warn { .. } | Tell::Calm { .. } => true,
+        };
+        self.demand(quiet && is_right, "a message says what is the case, once");
+        if let Tell::Down { story, .. } = tell {
+            self.known(target).told = Some((story.incident.clone(), at));
         }
     }
 

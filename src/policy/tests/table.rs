@@ -40,6 +40,7 @@ mod schedule;
 mod script;
 mod stage;
 mod starting;
+mod telling;
 mod ticks;
 mod warnings;
 
@@ -67,6 +68,16 @@ fn check_waits(limits: &str, script: &str, expected: &str) {
             let until = waiting.until.map_or_else(String::new, |until| format!("..{}", stage.shown(until)));
             format!("{}{until}", waiting.why.as_str())
         }
+    });
+}
+
+/// What people are told: `healed#1`, `down:limit#10`, `down#1/4h` the reminder after four hours, `up#1` and `cured#1`
+/// after a `down`, `warn:flapping`, `calm:7` seven incidents were folded.
+#[track_caller]
+fn check_tells(limits: &str, script: &str, expected: &str) {
+    compare(limits, script, expected, |stage, _| match &stage.tells[..] {
+        [] => "-".into(),
+        tells => tells.join("+"),
     });
 }
 

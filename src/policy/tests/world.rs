@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use super::oracle::Oracle;
 use crate::outcome::{Class, Ending, Look, Seen, Sight, Verdict};
-use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State};
+use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, State};
 use crate::time::Timestamp;
 
 /// What one target's backend does.
@@ -67,7 +67,7 @@ pub(super) struct World {
     /// The saved state, when it was saved, and the boot it was saved in.
     disk: Option<(State, i64, i64)>,
     /// What was saved along with it and may not have been told yet: the store tells it exactly once.
-    pending: Vec<(i64, Option<String>, Record)>,
+    pending: Vec<(i64, Action)>,
     coming: BinaryHeap<Reverse<(i64, u64, Coming)>>,
     serial: u64,
     /// The commands that run; they outlive the watchdog.
@@ -135,8 +135,8 @@ impl World {
             state.reboot();
         }
         let now = self.clock();
-        for (at, target, record) in std::mem::take(&mut self.pending) {
-            self.oracle.recorded(target.as_deref(), &record, at);
+        for (at, action) in std::mem::take(&mut self.pending) {
+            self.oracle.learns(&action, at);
         }
         self.oracle.started(self.now);
         let (policy, actions) = Policy::new(self.mode, self.limits.clone(), state, false, now);
@@ -352,11 +352,9 @@ impl World {
         let ok = if must_save { self.save() } else { self.oracle.saved };
         let answer = wants_answer || ok != self.oracle.saved;
         self.oracle.saved = ok;
-        let records = actions.iter().filter_map(|action| match action {
-            Action::Record { target, record } => Some((self.now, target.clone(), record.clone())),
-            _ => None,
-        });
-        self.pending = if ok { records.collect() } else { Vec::new() };
+        let is_kept = |action: &&Action| matches!(action, Action::Record { .. } | Action::Tell { .. });
+        let kept = actions.iter().filter(is_kept).map(|action| (self.now, action.clone()));
+        self.pending = if ok { kept.collect() } else { Vec::new() };
         for action in actions {
             if self.rough.disturbed && self.rng.u16(0..500) == 0 {
                 self.kill();
@@ -375,8 +373,8 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Save => {}
-            Action::Record { target, record } => {
-                self.oracle.recorded(target.as_deref(), &record, self.now);
+            Action::Record { .. } | Action::Tell { .. } => {
+                self.oracle.learns(&action, self.now);
                 self.pending.drain(..self.pending.len().min(1));
             }
             Action::Look { target, number } => {

@@ -1,16 +1,16 @@
 //! One line of `events.jsonl`: what it can say, and its form to the letter of the contract.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::outcome::{Class, Ending};
 use crate::policy::{About, Why};
-use crate::time::Wall;
+use crate::time::{Wall, rfc3339};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// When.
-    #[serde(with = "time")]
+    #[serde(with = "rfc3339")]
     pub at: Wall,
     /// The target that it concerns, where it concerns one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -70,7 +70,7 @@ pub enum Kind {
     Warn { about: About, detail: String },
     /// The operator said to keep hands off.
     Paused {
-        #[serde(with = "time")]
+        #[serde(with = "rfc3339")]
         until: Wall,
     },
     /// A pause ended; `until` is the end that was set for it.
@@ -84,6 +84,8 @@ pub enum Kind {
     Reloaded { detail: String },
     /// The configuration is not valid; the old one stays.
     ReloadFailed { detail: String },
+    /// A message was dropped.
+    NotifyFailed { detail: String },
 }
 
 /// How a restart command ended.
@@ -115,30 +117,16 @@ impl From<&Ending> for Outcome {
     }
 }
 
-/// A time as RFC 3339.
-mod time {
-    use super::{Deserialize, Deserializer, Serializer, Wall, de};
-
-    pub(super) fn serialize<S: Serializer>(at: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&at.rfc3339())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
-    }
-}
-
-/// The same for a field that is left out where the time is not known.
+/// A time that is left out where the time is not known.
 mod time_if_known {
-    use super::{Deserializer, Serialize, Serializer, Wall, time};
+    use super::{Deserializer, Serialize, Serializer, Wall, rfc3339};
 
     pub(super) fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
         at.map(Wall::rfc3339).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
-        time::deserialize(deserializer).map(Some)
+        rfc3339::deserialize(deserializer).map(Some)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::outcome::Class;
-use crate::policy::{Gate, Limits, Record};
+use crate::policy::{Gate, Limits, Record, Tell};
 use crate::time::{Timestamp, millis};
 
 /// One token of a script, `target.verb:detail/span`, of which all but the verb may be missing.
@@ -115,4 +115,21 @@ pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> Stri
         Record::Resumed { .. } => "resumed".into(),
         Record::Stalled { gap } => format!("stalled..{}", gap.as_secs_f64()),
     }
+}
+
+/// A message as the tables show it.
+pub(super) fn tell_shown(target: &str, tell: &Tell) -> String {
+    let of = if target == "a" { String::new() } else { format!("{target}.") };
+    let said = match tell {
+        Tell::Healed(story) => format!("healed#{}", story.attempts),
+        Tell::Down { story, waiting, reminder } => {
+            let why = waiting.map_or_else(String::new, |waiting| format!(":{}", waiting.why.as_str()));
+            let reminder = reminder.map_or_else(String::new, |hours| format!("/{hours}h"));
+            format!("down{why}#{}{reminder}", story.attempts)
+        }
+        Tell::Up(story) => format!("{}#{}", if story.cured { "cured" } else { "up" }, story.attempts),
+        Tell::Warn { about, .. } => format!("warn:{}", about.as_str()),
+        Tell::Calm { folded, .. } => format!("calm:{folded}"),
+    };
+    of + &said
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::script::{self, Token, ms, seconds, set};
+use super::script::{self, Token, ms, seconds, set, tell_shown};
 use crate::outcome::{Class, Ending, Look, Seen, Sight, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State, TargetState};
 use crate::time::Timestamp;
@@ -64,6 +64,8 @@ pub(super) struct Stage {
     pub(super) looks: Vec<String>,
     /// Every record.
     pub(super) records: Vec<Record>,
+    /// What people were told since the token began.
+    pub(super) tells: Vec<String>,
 }
 
 impl Stage {
@@ -78,6 +80,7 @@ impl Stage {
             None => (token, 1),
         };
         self.said.clear();
+        self.tells.clear();
         for _ in 0..times {
             match token.strip_prefix('+') {
                 Some(span) => self.pass(self.now + ms(span)),
@@ -315,6 +318,7 @@ impl Stage {
     fn carry_out_one(&mut self, action: Action) {
         match action {
             Action::Save => {}
+            Action::Tell { target, tell } => self.tells.push(tell_shown(&target, &tell)),
             Action::Record { target, record } => {
                 self.show(target.as_deref().unwrap_or("a"), &record);
                 self.records.push(record);

@@ -1,0 +1,51 @@
+//! One message, and its form as JSON to the letter of the contract.
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Class, Topic};
+use crate::policy::About;
+use crate::time::{Wall, rfc3339};
+
+/// A message to people. What does not apply is nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Tells it from all others, also where it arrives twice.
+    pub id: String,
+    /// Its kind.
+    pub event: Topic,
+    /// What a warning is about.
+    pub about: Option<About>,
+    /// The target.
+    pub target: Option<String>,
+    /// The machine that the watchdog runs on.
+    pub host: String,
+    /// When it was written.
+    #[serde(with = "rfc3339")]
+    pub at: Wall,
+    /// For people; the first line does alone.
+    pub text: String,
+    /// The class of the failure.
+    pub class: Option<Class>,
+    /// What was seen.
+    pub detail: Option<String>,
+    /// The incident's name.
+    pub incident: Option<String>,
+    /// Attempts made in it.
+    pub attempts: Option<u32>,
+    /// How long it has been down, in milliseconds.
+    pub down_ms: Option<u64>,
+    /// It was delivered later than it should have been.
+    pub late: bool,
+}
+
+impl Message {
+    /// One object, on one line.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers have a JSON form")
+    }
+
+    /// What stands alone on a lock screen, and what follows it.
+    pub(super) fn parts(&self) -> (&str, &str) {
+        self.text.split_once('\n').unwrap_or((&self.text, ""))
+    }
+}

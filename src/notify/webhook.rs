@@ -1,0 +1,221 @@
+//! Messages by HTTP, each in the form that its service documents. It must never follow a redirect, or take what a
+//! server answers for more than a few words.
+
+use std::time::Duration;
+
+use ureq::http::{Request, Response};
+use ureq::{Agent, Body};
+
+use super::{Means, Message, Outcome, PATIENCE};
+use crate::config::{Format, Webhook};
+use crate::outcome::Topic;
+
+/// What is read of an answer.
+const ANSWER: u64 = 4 << 10;
+/// The longest texts that the services take, in characters.
+const DISCORD_LONGEST: usize = 2_000;
+const TELEGRAM_LONGEST: usize = 4_096;
+const NTFY_LONGEST: usize = 3_500;
+
+/// What is posted.
+#[derive(Debug, PartialEq)]
+struct Form {
+    body: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// Posts one message.
+pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Means) -> Outcome {
+    let Form { body, headers } = form(webhook.format, message);
+    let mut request = Request::post(&webhook.url.0);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    if let Some(authorization) = &webhook.authorization {
+        request = request.header("Authorization", &authorization.0);
+    }
+    let request = match request.body(body) {
+        Ok(request) => request,
+        Err(error) => return Outcome::Refused(format!("no request can be made of it: {error}")),
+    };
+    match send(request) {
+        Ok(response) => judge(response, means),
+        Err(error) => Outcome::Failed(means.tame(&error), None),
+    }
+}
+
+/// Asks for an address and for nothing else.
+///
+/// # Errors
+/// It did not answer with 200 to 299; why, in words.
+pub fn ping(webhook: &Webhook, means: &Means) -> Result<(), String> {
+    let mut request = Request::get(&webhook.url.0);
+    if let Some(authorization) = &webhook.authorization {
+        request = request.header("Authorization", &authorization.0);
+    }
+    let request = request.body(String::new()).map_err(|error| error.to_string())?;
+    match send(request).map(|response| judge(response, means)) {
+        Ok(Outcome::Delivered) => Ok(()),
+        Ok(Outcome::Refused(why) | Outcome::Failed(why, _)) => Err(why),
+        Err(why) => Err(means.tame(&why)),
+    }
+}
+
+fn send(request: Request<String>) -> Result<Response<Body>, String> {
+    let config = || {
+        Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .max_idle_connections(0)
+            .user_agent(concat!("watchdog-agent/", env!("CARGO_PKG_VERSION")))
+    };
+    #[cfg(feature = "tls")]
+    {
+        use ureq::tls::{RootCerts, TlsConfig};
+        let trusting = |roots| config().tls_config(TlsConfig::builder().root_certs(roots).build()).build();
+        match Agent::new_with_config(trusting(RootCerts::PlatformVerifier)).run(request.clone()) {
+            // The system has no certificates to verify others by.
+            Err(ureq::Error::Rustls(_)) => Agent::new_with_config(trusting(RootCerts::WebPki)).run(request),
+            found => found,
+        }
+        .map_err(|error| error.to_string())
+    }
+    #[cfg(not(feature = "tls"))]
+    Agent::new_with_config(config().build()).run(request).map_err(|error| error.to_string())
+}
+
+fn judge(response: Response<Body>, means: &Means) -> Outcome {
+    let status = response.status().as_u16();
+    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let after = after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+    let said = response.into_body().into_with_config().limit(ANSWER).read_to_string().unwrap_or_default();
+    if (200..300).contains(&status) {
+        return Outcome::Delivered;
+    }
+    let words = means.tame(&said);
+    let why = if words.is_empty() { format!("status {status}") } else { format!("status {status}: {words}") };
+    match status {
+        408 | 429 | 500.. => Outcome::Failed(why, after.or_else(|| asked_pause(&said))),
+        _ => Outcome::Refused(why),
+    }
+}
+
+/// Discord and Telegram say in the body how long to wait, in seconds.
+fn asked_pause(body: &str) -> Option<Duration> {
+    let answer: serde_json::Value = serde_json::from_str(body).ok()?;
+    let seconds = answer.get("retry_after").or_else(|| answer.pointer("/parameters/retry_after"))?.as_f64()?;
+    Duration::try_from_secs_f64(seconds.ceil()).ok()
+}
+
+fn form(format: Format, message: &Message) -> Form {
+    let json = |value: serde_json::Value| Form {
+        body: value.to_string(),
+        headers: vec![("Content-Type", "application/json".into())],
+    };
+    let text = &message.text;
+    match format {
+        Format::Json => Form { body: message.json(), headers: vec![("Content-Type", "application/json".into())] },
+        // These three have a meaning there, and no others.
+        Format::Slack => {
+            let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            json(serde_json::json!({"text": text}))
+        }
+        Format::Discord => {
+            let text = cut(text, DISCORD_LONGEST);
+            json(serde_json::json!({"content": text, "allowed_mentions": {"parse": []}}))
+        }
+        Format::Telegram => json(serde_json::json!({"text": cut(text, TELEGRAM_LONGEST)})),
+        Format::Ntfy => {
+            let (priority, tag) = match message.event {
+                Topic::Down => ("high", "rotating_light"),
+                Topic::Warn => ("default", "warning"),
+                Topic::Up | Topic::Healed => ("default", "white_check_mark"),
+                Topic::Test => ("low", "wave"),
+            };
+            let headers = vec![
+                ("Content-Type", "text/plain; charset=utf-8".into()),
+                ("Priority", priority.into()),
+                ("Tags", tag.into()),
+            ];
+            Form { body: cut(text, NTFY_LONGEST), headers }
+        }
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Wall;
+
+    fn message(text: &str) -> Message {
+        Message {
+            id: "1a-1".into(),
+            event: Topic::Down,
+            about: None,
+            target: Some("api".into()),
+            host: "srv412".into(),
+            at: Wall::from_ms(1_795_313_530_123),
+            text: text.into(),
+            class: Some(crate::outcome::Class::Refused),
+            detail: Some("refused".into()),
+            incident: Some("1122-0313".into()),
+            attempts: Some(2),
+            down_ms: Some(64_000),
+            late: false,
+        }
+    }
+
+    #[track_caller]
+    fn check(format: Format, text: &str, body: &str, headers: &str) {
+        let found = form(format, &message(text));
+        let shown: Vec<String> = found.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        assert_eq!((found.body.as_str(), shown.join("; ").as_str()), (body, headers));
+    }
+
+    #[test]
+    fn each_service_gets_the_form_that_it_documents() {
+        let json = "Content-Type: application/json";
+        let own = r#"{"id":"1a-1","event":"down","about":null,"target":"api","host":"srv412","at":"2026-11-22T02:12:10.123Z","text":"[DOWN] api\nmore","class":"refused","detail":"refused","incident":"1122-0313","attempts":2,"down_ms":64000,"late":false}"#;
+        check(Format::Json, "[DOWN] api\nmore", own, json);
+        check(Format::Slack, "a <!channel> & b", r#"{"text":"a &lt;!channel&gt; &amp; b"}"#, json);
+        check(Format::Discord, "@everyone", r#"{"allowed_mentions":{"parse":[]},"content":"@everyone"}"#, json);
+        check(Format::Telegram, "a <b>\nc", r#"{"text":"a <b>\nc"}"#, json);
+        let plain = "Content-Type: text/plain; charset=utf-8; Priority: high; Tags: rotating_light";
+        check(Format::Ntfy, "größer\nb", "größer\nb", plain);
+    }
+
+    #[test]
+    fn texts_are_cut_to_what_a_service_takes() {
+        let text = "ä".repeat(5_000);
+        let length = |format| {
+            let body: serde_json::Value = serde_json::from_str(&form(format, &message(&text)).body).expect("JSON");
+            let text =
+                body.get("content").or_else(|| body.get("text")).and_then(|text| text.as_str().map(str::to_owned));
+            text.expect("a text").chars().count()
+        };
+        assert_eq!([Format::Discord, Format::Telegram, Format::Slack].map(length), [2_000, 4_096, 5_000]);
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "ab…");
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_the_body_too() {
+        let seconds = |body: &str| asked_pause(body).map(|pause| pause.as_secs());
+        assert_eq!(seconds(r#"{"retry_after": 64.57}"#), Some(65));
+        assert_eq!(seconds(r#"{"ok":false,"parameters":{"retry_after":7}}"#), Some(7));
+        for nonsense in
+            ["", "{}", "[]", r#"{"retry_after": -1}"#, r#"{"retry_after": "x"}"#, r#"{"retry_after":1e300}"#]
+        {
+            assert_eq!(seconds(nonsense), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Who is told, and whether a message gets there. Only `--send` sends one.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::agent::means;
+use crate::clock;
+use crate::config::Config;
+#[cfg(feature = "email")]
+use crate::config::{Channel, Email, Via, Way};
+use crate::notify::{self, Message, Outcome};
+use crate::outcome::Topic;
+use crate::terminal::escaped;
+use crate::verb::say;
+use crate::view::letter;
+
+/// How long a message may be on its way. A mail server may take several steps, each within its own time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Prints who is told, and returns what is wrong.
+pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
+    let mut wrong: Vec<String> = config.off.iter().map(|line| format!("{}: switched off", escaped(line))).collect();
+    for (shown, result) in attempts(config, send) {
+        let shown = escaped(&shown).into_owned();
+        match result {
+            None => say(&format!("Tells       {shown} (not tried: check --send)")),
+            Some(Ok(())) => say(&format!("Tells       {shown}: a test message was taken")),
+            Some(Err(why)) => {
+                say(&format!("Tells       {shown}"));
+                wrong.push(format!("{shown} got no test message: {why}"));
+            }
+        }
+    }
+    #[cfg(feature = "email")]
+    if !send {
+        wrong.extend(config.notify.iter().filter_map(|channel| no_sendmail(config, channel)));
+    }
+    wrong
+}
+
+/// Each channel, and what came of a message to it where one is sent.
+fn attempts(config: &Config, send: bool) -> Vec<(String, Option<Result<(), String>>)> {
+    let names = config.notify.iter().map(|channel| channel.shown.clone());
+    let names: Vec<String> = names.chain(config.heartbeat.iter().map(|_| "heartbeat, once a minute".into())).collect();
+    if !send {
+        return names.into_iter().map(|name| (name, None)).collect();
+    }
+    let means = means(config);
+    let (post, results) = channel();
+    let message = test_message();
+    for (index, channel) in config.notify.iter().enumerate() {
+        let (post, channel, message, means) = (post.clone(), channel.clone(), message.clone(), means.clone());
+        thread::spawn(move || {
+            let outcome = match notify::deliver(&channel, &message, &means) {
+                Outcome::Delivered => Ok(()),
+                Outcome::Refused(why) | Outcome::Failed(why, _) => Err(why),
+            };
+            let _ = post.send((index, outcome)); // nobody listens any more: it took too long
+        });
+    }
+    if let Some(webhook) = config.heartbeat.clone() {
+        let index = config.notify.len();
+        thread::spawn(move || {
+            let _ = post.send((index, notify::ping(&webhook, &means))); // as above
+        });
+    } else {
+        drop(post);
+    }
+    let mut found: Vec<Option<Result<(), String>>> = names.iter().map(|_| None).collect();
+    let began = clock::monotonic();
+    while found.iter().any(Option::is_none) {
+        match results.recv_timeout(PATIENCE.saturating_sub(clock::monotonic() - began)) {
+            Ok((index, result)) => found[index] = Some(result),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let late = || Err(format!("nothing came of it in {} s", PATIENCE.as_secs()));
+    names.into_iter().zip(found).map(|(name, found)| (name, Some(found.unwrap_or_else(late)))).collect()
+}
+
+fn test_message() -> Message {
+    let (at, host) = (clock::wall(), notify::host());
+    Message {
+        id: format!("{:x}-{:x}-test", at.as_ms(), std::process::id()),
+        event: Topic::Test,
+        about: None,
+        target: None,
+        at,
+        text: letter::test(&host),
+        host,
+        class: None,
+        detail: None,
+        incident: None,
+        attempts: None,
+        down_ms: None,
+        late: false,
+    }
+}
+
+/// What would keep mail from leaving, as far as can be told without sending any.
+#[cfg(feature = "email")]
+fn no_sendmail(config: &Config, channel: &Channel) -> Option<String> {
+    match &channel.way {
+        Way::Email(Email { to, via: Via::Sendmail, .. }) => {
+            notify::sendmail(&means(config)).err().map(|error| format!("mail to {}: {error}", escaped(to)))
+        }
+        Way::Email(_) | Way::Webhook(_) | Way::Command(_) => None,
+    }
+}

@@ -1,0 +1,294 @@
+//! What people are told, in words: the first line must do alone on a lock screen, the rest says what to do next.
+
+use std::time::Duration;
+
+use crate::outcome::{Ending, Topic};
+use crate::policy::{About, Story, Tell, Waiting};
+use crate::terminal::escaped;
+use crate::time::{Span, Timestamp, Wall, Zone};
+use crate::view::story::{cure, reason};
+
+/// What a message needs to know beside what is to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The target.
+    pub target: &'a str,
+    /// The machine.
+    pub host: &'a str,
+    /// The restart commands, as people read them.
+    pub commands: &'a [String],
+    /// What it depends on.
+    pub depends_on: &'a [String],
+    /// No attempt before then.
+    pub cooldown_until: Option<Timestamp>,
+    /// The last line of the target's own log, where one is known.
+    pub said: Option<&'a str>,
+    /// Makes wall time of a point on the boot clock.
+    pub now: (Timestamp, Wall),
+    /// The local time zone.
+    pub zone: Zone,
+}
+
+/// The kind of a message.
+pub fn topic(tell: &Tell) -> Topic {
+    match tell {
+        Tell::Healed(_) => Topic::Healed,
+        Tell::Down { .. } => Topic::Down,
+        Tell::Up(_) => Topic::Up,
+        Tell::Warn { .. } | Tell::Calm { .. } => Topic::Warn,
+    }
+}
+
+impl Facts<'_> {
+    /// The whole text.
+    pub fn text(&self, tell: &Tell) -> String {
+        let target = self.target;
+        match tell {
+            Tell::Healed(story) => {
+                let down = Span(self.now.0.since(story.began));
+                let cured = format!("{} Nothing to do now.", self.cured(story));
+                self.letter(&format!("[healed] {target}: down {down}, cured by a restart"), &[seen(story), cured])
+            }
+            Tell::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
+            Tell::Up(story) => {
+                let (back, down) = (self.hour_minute(self.now.0), Span(self.now.0.since(story.began)));
+                let by = format!("{}.", cure(story.attempts, story.cured));
+                self.letter(&format!("[up] {target}: back at {back} after {down}. {by}"), &[])
+            }
+            Tell::Warn { about, detail } => {
+                let detail = escaped(detail);
+                self.letter(&format!("[warn] {target}: {}: {detail}", warning(*about)), &[advice(*about).into()])
+            }
+            Tell::Calm { since, folded } => {
+                let times = match folded {
+                    1 => "1 incident was".to_owned(),
+                    count => format!("{count} incidents were"),
+                };
+                let first = format!("[warn] {target}: calm again, up for an hour");
+                let since = self.day_and_time(*since);
+                self.letter(&first, &[format!("{times} not told one by one since {since}.")])
+            }
+        }
+    }
+
+    fn down(&self, story: &Story, waiting: Option<Waiting>, reminder: Option<u64>) -> String {
+        let (target, since) = (self.target, self.day_and_time(story.began));
+        let why = match waiting {
+            Some(Waiting { why, .. }) => format!("not restarted: {}", reason(why, self.depends_on)),
+            None if self.commands.is_empty() => "it is only watched".into(),
+            None if story.attempts == 0 => "not restarted yet".into(),
+            None => "restarting did not help".into(),
+        };
+        let first = match reminder {
+            Some(hours) => format!("[DOWN] {target}, still, since {since} ({hours} h): {why}"),
+            None => format!("[DOWN] {target} since {since}, {why}"),
+        };
+        let mut lines = vec![seen(story)];
+        if let Some(tried) = &story.tried {
+            let command = self.commands.get(tried.rung).map_or("The restart command", String::as_str);
+            lines.push(format!("`{}`: {}.", escaped(command), ended(&tried.ending)));
+        }
+        let next = waiting.and_then(|waiting| waiting.until).max(self.cooldown_until);
+        let next = next.filter(|at| *at > self.now.0).map(|at| format!("; next try {}", self.hour_minute(at)));
+        lines.push(match self.commands.is_empty() {
+            true => "I go on looking.".into(),
+            false => format!("I go on{}.", next.unwrap_or_default()),
+        });
+        if let Some(said) = self.said {
+            lines.push(format!("\nIts last log line: {}", escaped(said)));
+        }
+        lines.push(format!("\nMore: watchdog status · Silence: watchdog pause {target} --for 2h"));
+        self.letter(&first, &lines)
+    }
+
+    /// Which command, and how soon after it.
+    fn cured(&self, story: &Story) -> String {
+        let Some(tried) = &story.tried else { return "A restart cured it.".into() };
+        let after = Span(self.now.0.since(tried.began));
+        let command = self.commands.get(tried.rung).map_or("the restart command", String::as_str);
+        let times = if story.attempts > 1 { format!(" at try {}", story.attempts) } else { String::new() };
+        format!("`{}` cured it in {after}{times}.", escaped(command))
+    }
+
+    /// The lines put together; where it comes from stands at the end.
+    fn letter(&self, first: &str, rest: &[String]) -> String {
+        let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let body = rest.join(" ").replace(" \n", "\n");
+        if body.is_empty() { format!("{first}\n{}", self.host) } else { format!("{first}\n{body}\n{}", self.host) }
+    }
+
+    fn wall(&self, at: Timestamp) -> Wall {
+        let (now, wall) = self.now;
+        wall.shifted(at.as_ms().saturating_sub(now.as_ms()))
+    }
+
+    fn hour_minute(&self, at: Timestamp) -> String {
+        self.zone.hour_minute(self.wall(at))
+    }
+
+    fn day_and_time(&self, at: Timestamp) -> String {
+        let (at, now) = (self.wall(at), self.now.1);
+        let time = self.zone.hour_minute(at);
+        if self.zone.day(at) == self.zone.day(now) { time } else { format!("{} {time}", self.zone.day(at)) }
+    }
+}
+
+/// What the latest bad look found, as a sentence.
+fn seen(story: &Story) -> String {
+    let Some((class, detail)) = &story.last else { return String::new() };
+    let text = escaped(&class.with(detail)).into_owned();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
+fn ended(ending: &Ending) -> String {
+    match ending {
+        Ending::Exited(code) => format!("exit {code}, and it did not come back"),
+        Ending::Killed(signal) => format!("killed by signal {signal}"),
+        Ending::TimedOut => "did not end in time".into(),
+        Ending::NotStarted(reason) => format!("could not be started: {}", escaped(reason)),
+        Ending::Lost => "lost from sight".into(),
+    }
+}
+
+fn warning(about: About) -> &'static str {
+    match about {
+        About::Recurrent => "it keeps failing",
+        About::Blind => "I cannot look at it",
+        About::CannotRepair => "I could not restart it",
+        About::Pm2Gone => "PM2 is gone",
+        About::CrashLoop => "it crashes again and again",
+        About::Flapping => "up and down",
+    }
+}
+
+fn advice(about: About) -> &'static str {
+    match about {
+        About::Recurrent => "Restarting hides a cause; it is still there.",
+        About::Blind => "Until that is mended nobody watches it.",
+        About::CannotRepair => "Mend the command, then: watchdog check",
+        About::Pm2Gone => "pm2 resurrect would start a second copy: stop the backend first, at a time that suits you.",
+        About::CrashLoop => "PM2 brings it back each time: look at its log.",
+        About::Flapping => "Further incidents are not told one by one until it was up for an hour.",
+    }
+}
+
+/// A message that tells whether messages arrive.
+pub fn test(host: &str) -> String {
+    format!("[test] watchdog on {host}: messages arrive\nSent by watchdog check --send. Nothing is wrong.")
+}
+
+/// The text of a message that comes late, which says of when it is.
+pub fn late(text: &str, at: Wall, zone: Zone, behind: Duration) -> String {
+    let time = zone.hour_minute(at);
+    let of = if behind >= Duration::from_secs(12 * 3_600) { format!("{} {time}", zone.day(at)) } else { time };
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    format!("{first} (late, of {of})\n{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Class;
+    use crate::policy::{Tried, Why};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_ms(seconds * 1_000)
+    }
+
+    fn story(attempts: u32, cured: bool) -> Story {
+        let tried = Tried { rung: 0, ending: Ending::Exited(0), began: at(61) };
+        Story {
+            incident: "1122-0313".into(),
+            began: at(0),
+            attempts,
+            cured,
+            tried: (attempts > 0).then_some(tried),
+            last: Some((Class::Timeout, "connected in 0.1 ms, then no byte for 10 s".into())),
+        }
+    }
+
+    /// Told 64 s after the first failure, at 03:13:14.
+    #[track_caller]
+    fn check(tell: &Tell, commands: &[&str], expected: &str) {
+        let commands: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        let facts = Facts {
+            target: "sav-backend",
+            host: "srv412",
+            commands: &commands,
+            depends_on: &["mailer".into()],
+            cooldown_until: Some(at(130)),
+            said: Some("connect ECONNREFUSED\u{1b}[2J"),
+            now: (at(64), Wall::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time")),
+            zone: Zone::UTC,
+        };
+        assert_eq!(facts.text(tell), expected);
+    }
+
+    #[test]
+    fn what_was_healed_needs_nobody() {
+        let text = "[healed] sav-backend: down 1 min 4 s, cured by a restart\nTimeout; connected in 0.1 ms, then no \
+                    byte for 10 s. `pm2 restart api` cured it in 3 s. Nothing to do now.\nsrv412";
+        check(&Tell::Healed(story(1, true)), &["pm2 restart api"], text);
+    }
+
+    #[test]
+    fn what_is_down_says_what_was_tried_and_what_comes_next() {
+        let down = |attempts, waiting, reminder| Tell::Down { story: story(attempts, false), waiting, reminder };
+        let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog status · Silence: watchdog \
+                   pause sav-backend --for 2h\nsrv412";
+        let seen = "Timeout; connected in 0.1 ms, then no byte for 10 s.";
+        let tried = "`./restart.sh`: exit 0, and it did not come back.";
+        check(
+            &down(1, None, None),
+            &["./restart.sh"],
+            &format!(
+                "[DOWN] sav-backend since 03:12, restarting did not help\n{seen} {tried} I go on; next try 03:14.{end}"
+            ),
+        );
+        check(
+            &down(0, None, Some(26)),
+            &[],
+            &format!("[DOWN] sav-backend, still, since 03:12 (26 h): it is only watched\n{seen} I go on looking.{end}"),
+        );
+        let waiting = Waiting { why: Why::DependsOn, until: None };
+        check(
+            &down(0, Some(waiting), None),
+            &["./restart.sh"],
+            &format!(
+                "[DOWN] sav-backend since 03:12, not restarted: what it depends on is in trouble (mailer)\n{seen} I go \
+                 on; next try 03:14.{end}"
+            ),
+        );
+    }
+
+    #[test]
+    fn what_came_back_and_what_needs_a_person_some_day() {
+        check(
+            &Tell::Up(story(2, false)),
+            &["x"],
+            "[up] sav-backend: back at 03:13 after 1 min 4 s. It came back after the start period of the last of 2 \
+             restarts, so that was probably not it.\nsrv412",
+        );
+        let warn = |about, detail: &str| Tell::Warn { about, detail: detail.into() };
+        check(
+            &warn(About::Flapping, "went down 4 times within the last hour"),
+            &[],
+            "[warn] sav-backend: up and down: went down 4 times within the last hour\nFurther incidents are not told \
+             one by one until it was up for an hour.\nsrv412",
+        );
+        check(
+            &Tell::Calm { since: at(-7_200), folded: 7 },
+            &[],
+            "[warn] sav-backend: calm again, up for an hour\n7 incidents were not told one by one since 01:12.\nsrv412",
+        );
+    }
+
+    #[test]
+    fn what_is_late_says_of_when_it_is() {
+        let at = Wall::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time");
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(10)), "[up] a (late, of 03:13)\nb");
+        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(900)), "[up] a (late, of 22 Nov 03:13)\nb");
+    }
+}
