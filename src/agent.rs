@@ -181,7 +181,8 @@ impl Agent {
 
     fn is_over(&self) -> bool {
         let now = clock::now();
-        let is_at_work = !self.policy.is_idle() || self.beside.is_keeping(now) || self.is_sending(now);
+        let is_at_work =
+            !self.policy.is_idle() || self.beside.is_keeping(now) || self.is_sending(now) || self.owes_ping(now);
         let tick_is_over = self.mode == Mode::Tick && !is_at_work;
         self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
     }

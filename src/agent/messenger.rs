@@ -204,15 +204,19 @@ impl Agent {
         next.into_iter().chain(end.map(|since| (since + TICK_SENDS_FOR).since(now))).min()
     }
 
+    /// Whether a ping is to be sent: work was done, and in a tick all of it.
+    pub(super) fn owes_ping(&self, now: Timestamp) -> bool {
+        let heartbeat = &self.messenger.heartbeat;
+        let is_time = heartbeat.last.is_none_or(|at| now.since(at) >= PING_EVERY);
+        let is_done = self.mode == Mode::Daemon || self.policy.is_idle();
+        self.config.heartbeat.is_some() && heartbeat.is_due && !heartbeat.is_under_way && is_time && is_done
+    }
+
     /// Whoever waits for the ping learns from its absence that nobody watches any more.
     pub(super) fn ping(&mut self) {
         let now = clock::now();
+        let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.owes_ping(now)) else { return };
         let heartbeat = &mut self.messenger.heartbeat;
-        let is_time = heartbeat.last.is_none_or(|at| now.since(at) >= PING_EVERY);
-        let Some(webhook) = self.config.heartbeat.clone() else { return };
-        if !heartbeat.is_due || heartbeat.is_under_way || !is_time {
-            return;
-        }
         (heartbeat.is_due, heartbeat.is_under_way, heartbeat.last) = (false, true, Some(now));
         self.messenger.sending_since.get_or_insert(now);
         let means = means(&self.config);

@@ -11,6 +11,9 @@ use super::way::Found;
 /// Complaints that are shown at once; a mistake in `defaults` must not fill the screen a thousand times.
 const SHOWN: usize = 20;
 
+/// Keys whose values are not shown, nor anything below them.
+const SECRET: [&str; 5] = ["headers", "env", "webhook", "heartbeat", "password"];
+
 /// Everything that was found wrong with a configuration; at least one complaint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors {
@@ -108,7 +111,7 @@ impl Source<'_> {
             let subject = if way.subject.is_empty() { "the file" } else { &format!("`{}`", way.subject) };
             message = format!("{subject} {message}");
         }
-        if way.keys.iter().any(|key| matches!(*key, "headers" | "env")) {
+        if way.keys.iter().any(|key| SECRET.contains(key)) {
             excerpt.hide(matches!(way.found, Found::Value(_)));
         }
         let mut context = String::new();

@@ -84,6 +84,7 @@ fn channel(reading: &mut Reading<'_>, node: &Node) -> Option<Channel> {
     if let Some(second) = ways.next() {
         let message = format!("a second way, `{}`, beside `{}`", second.key, first.key);
         reading.complain_of_key(second, message, "make two channels of it");
+        return None;
     }
     let (keys, value) = match first.key.as_str() {
         "webhook" => (&WEBHOOK, &first.value),

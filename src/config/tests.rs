@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+mod notify;
+
 mod pm2;
 
 mod refused;

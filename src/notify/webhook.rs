@@ -184,8 +184,13 @@ mod tests {
     #[test]
     fn each_service_gets_the_form_that_it_documents() {
         let json = "Content-Type: application/json";
-        let own = r#"{"id":"1a-1","event":"down","about":null,"target":"api","host":"srv412","at":"2026-11-22T02:12:10.123Z","text":"[DOWN] api\nmore","class":"refused","detail":"refused","incident":"1122-0313","attempts":2,"down_ms":64000,"late":false}"#;
-        check(Format::Json, "[DOWN] api\nmore", own, json);
+        let own = [
+            r#"{"id":"1a-1","event":"down","about":null,"target":"api","host":"srv412""#,
+            r#""at":"2026-11-22T02:12:10.123Z""#,
+            r#""text":"[DOWN] api\nmore","class":"refused","detail":"refused","incident":"1122-0313","attempts":2"#,
+            r#""down_ms":64000,"late":false}"#,
+        ];
+        check(Format::Json, "[DOWN] api\nmore", &own.join(","), json);
         check(Format::Slack, "a <!channel> & b", r#"{"text":"a &lt;!channel&gt; &amp; b"}"#, json);
         check(Format::Discord, "@everyone", r#"{"allowed_mentions":{"parse":[]},"content":"@everyone"}"#, json);
         check(Format::Telegram, "a <b>\nc", r#"{"text":"a <b>\nc"}"#, json);

@@ -286,9 +286,9 @@ fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
     let lengths = head.lines().filter_map(|line| line.split_once(':'));
-    let length = lengths.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).find_map(|(_, value)| {
-        value.trim().parse::<usize>().ok()
-    });
+    let length = lengths
+        .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .find_map(|(_, value)| value.trim().parse::<usize>().ok());
     request.len() >= head.len() + 4 + length.unwrap_or(0)
 }
 

@@ -15,6 +15,7 @@ mod demo;
 mod detection;
 mod documents;
 mod init;
+mod messages;
 mod notify;
 mod pm2;
 mod promises;

@@ -27,10 +27,11 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("logging", "clock config outcome terminal time", "fern log rustix"),
     ("terminal", "", ""),
     ("view", "outcome policy store terminal time", "log serde serde_json"),
-    ("agent", "clock command config logging outcome pm2 policy probe process signals store time view", "log"),
+    ("agent", "clock command config logging notify outcome pm2 policy probe process signals store time view", "log"),
     (
         "verb",
-        "agent cli clock command config logging outcome pm2 policy probe process signals store terminal time view",
+        "agent cli clock command config logging notify outcome pm2 policy probe process signals store terminal time \
+         view",
         "clap clap_complete log rustix serde_json",
     ),
     ("cli", "", "clap clap_complete humantime"),

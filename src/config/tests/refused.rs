@@ -38,7 +38,7 @@ fn keys_are_known_and_stand_once() {
 
 #[test]
 fn what_is_not_built_yet_is_refused() {
-    for key in ["notify: []", "heartbeat: http://h/s3cret", "page: x.html", "metrics: x.prom"] {
+    for key in ["page: x.html", "metrics: x.prom"] {
         refused(
             &format!("{key}\ntargets: [{{name: a, tcp: 'h:1'}}]"),
             &["w.yaml:1:1: `", "is not built yet", "leave it out"],

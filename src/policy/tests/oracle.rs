@@ -334,7 +334,8 @@ impl Oracle {
         }
     }
 
-    /// Section 8: each message belongs to what is the case, and `down` is told once and repeated after half an hour at the earliest.
+    /// Section 8: each message belongs to what is the case, and `down` is told once and repeated after half an hour at
+    /// the earliest.
     fn told(&mut self, target: &str, tell: &Tell, at: i64) {
         self.note(at, (target, tell));
         let known = &self.known[target];

@@ -1,0 +1,119 @@
+//! Whom to tell: what is understood, what only switches a channel off, what is refused.
+
+use super::*;
+use crate::outcome::Topic;
+
+fn with(top: &str) -> String {
+    format!("{top}\ntargets: [{{name: a, tcp: 'h:1'}}]")
+}
+
+fn channel(item: &str) -> Channel {
+    let mut config = accepted(&with(&format!("notify: [{item}]")));
+    assert_eq!((config.notify.len(), config.off.len()), (1, 0), "{item}: {:?}", config.off);
+    config.notify.remove(0)
+}
+
+#[track_caller]
+fn webhook(item: &str, format: Format, url: &str) {
+    let Way::Webhook(webhook) = channel(item).way else { panic!("{item}") };
+    assert_eq!((webhook.format, webhook.url.0.as_str()), (format, url), "{item}");
+}
+
+#[test]
+fn the_form_of_a_webhook_follows_from_its_host_unless_it_is_said() {
+    webhook("{webhook: https://hooks.slack.com/services/x}", Format::Slack, "https://hooks.slack.com/services/x");
+    webhook("{webhook: https://discord.com/api/webhooks/1/x}", Format::Discord, "https://discord.com/api/webhooks/1/x");
+    webhook("{webhook: https://ntfy.sh/topic}", Format::Ntfy, "https://ntfy.sh/topic");
+    webhook("{webhook: 'http://ntfy.example.org:80/t'}", Format::Ntfy, "http://ntfy.example.org:80/t");
+    webhook("{webhook: http://notntfy.sh/t}", Format::Json, "http://notntfy.sh/t");
+    webhook("{webhook: 'http://${HOST}/x', format: slack}", Format::Slack, "http://h:1/x");
+    let telegram = "https://api.telegram.org/bot1:x/sendMessage?chat_id=-5";
+    webhook(&format!("{{webhook: '{telegram}'}}"), Format::Telegram, telegram);
+    refused(
+        &with("notify: [{webhook: 'https://api.telegram.org/bot1:s3cret/sendMessage'}]"),
+        &["w.yaml:1:20: `webhook` names no chat", "chat_id="],
+    );
+}
+
+#[test]
+fn a_mail_goes_through_sendmail_unless_it_is_said() {
+    #[track_caller]
+    fn via(item: &str, expected: Option<(&str, u16, Security)>) {
+        let Way::Email(email) = channel(item).way else { panic!("{item}") };
+        let found = match &email.via {
+            Via::Sendmail => None,
+            Via::Smtp(smtp) => Some((smtp.host.as_str(), smtp.port, smtp.security)),
+        };
+        assert_eq!(found, expected, "{item}");
+    }
+    via("{email: a@b}", None);
+    via("{email: 'Ops <a@b>', via: sendmail, from: w@b}", None);
+    via("{email: a@b, via: 'smtp://mail.b'}", Some(("mail.b", 587, Security::StartTls)));
+    via("{email: a@b, via: 'smtp://mail.b:25/'}", Some(("mail.b", 25, Security::StartTls)));
+    via("{email: a@b, via: 'smtps://[::1]:4650'}", Some(("::1", 4650, Security::Tls)));
+    via("{email: a@b, via: 'smtps://mail.b'}", Some(("mail.b", 465, Security::Tls)));
+    let Way::Email(email) = channel("{email: a@b, via: 'smtp://m', user: u, password: '${PASSWORD}'}").way else {
+        panic!("a mail")
+    };
+    let Via::Smtp(smtp) = email.via else { panic!("by SMTP") };
+    assert_eq!(smtp.credentials, Some((Hidden("u".into()), Hidden("p@s/s$%41".into()))));
+}
+
+#[test]
+fn a_channel_gets_all_four_messages_unless_it_is_said() {
+    let all = [Topic::Healed, Topic::Down, Topic::Up, Topic::Warn];
+    assert_eq!(channel("{command: ./tell.sh}").on, all.into());
+    assert_eq!(channel("{command: [./tell.sh, now], on: [down, up]}").on, [Topic::Down, Topic::Up].into());
+    let config = accepted(&with("notify: [{command: x}, {email: a@b}, {command: x, on: [warn]}]"));
+    let ids: Vec<&str> = config.notify.iter().map(|channel| channel.id.as_str()).collect();
+    assert_eq!(ids, ["command x", "a@b through sendmail", "command x#2"]);
+    assert!(accepted(&with("notify: []")).notify.is_empty());
+}
+
+#[test]
+fn a_variable_that_is_not_set_switches_off_its_channel_alone() {
+    let config = accepted(&with(
+        "heartbeat: '${PING}'\nnotify: [{webhook: 'https://hooks.slack.com/${SLACK}'}, \
+         {email: a@b, via: 'smtp://m', user: u, password: '${MAIL}'}, {email: a@b}]",
+    ));
+    assert_eq!((config.notify.len(), config.heartbeat), (1, None));
+    let off = [
+        "webhook hooks.slack.com: ${SLACK} is not set",
+        "a@b through m: ${MAIL} is not set",
+        "heartbeat: ${PING} is not set",
+    ];
+    assert_eq!(config.off.len(), off.len());
+    for (found, expected) in config.off.iter().zip(off) {
+        assert!(found.starts_with(expected), "{found}");
+    }
+    // What is wrong whatever the environment holds is refused all the same.
+    refused(&with("notify: [{webhook: '${SLACK}', on: [dwon]}]"), &["w.yaml:1:37: `on[0]` is none of the words"]);
+}
+
+#[test]
+fn what_is_no_channel_is_refused() {
+    refused(&with("notify: x"), &["w.yaml:1:9: `notify` must be a list, not text"]);
+    refused(&with("notify: [x]"), &["w.yaml:1:10: `notify[0]` is no channel", "{email: ops@example.org}"]);
+    refused(&with("notify: [{on: [down]}]"), &["w.yaml:1:10: `notify[0]` tells nobody", "webhook, email, command"]);
+    refused(&with("notify: [{email: a@b, command: x}]"), &["w.yaml:1:23: ", "two channels"]);
+    refused(&with("notify: [{email: a@b, format: slack}]"), &["w.yaml:1:23: unknown key `format`"]);
+    refused(&with("notify: [{webhook: http://h/x, format: slak}]"), &["w.yaml:1:40: `format` is none of", "slack"]);
+    refused(&with("notify: [{webhook: ftp://h/x}]"), &["w.yaml:1:20: `webhook`"]);
+    refused(&with("notify: [{email: a}]"), &["w.yaml:1:18: `email` is no address for mail"]);
+    refused(&with("notify: [{email: -oQ/tmp@b}]"), &["w.yaml:1:18: `email` is no address for mail"]);
+    refused(&with("notify: [{email: 'a@b, c@d'}]"), &["w.yaml:1:18: `email` is no address for mail"]);
+    refused(&with("notify: [{email: \"a@b\\nBcc: c@d\"}]"), &["w.yaml:1:18: `email` is no address for mail"]);
+    refused(&with("notify: [{email: a@b, via: mail.b}]"), &["w.yaml:1:28: `via` is no way for mail", "smtp://"]);
+    refused(&with("notify: [{email: a@b, via: 'smtp://m:0'}]"), &["w.yaml:1:28: `via` has no valid host and port"]);
+    refused(&with("notify: [{email: a@b, via: 'smtp://u:s3cret@m'}]"), &["w.yaml:1:28: `via` has a user in it"]);
+    refused(
+        &with("notify: [{email: a@b, via: 'smtp://m', password: s3cret}]"),
+        &["w.yaml:1:50: `password` stands alone"],
+    );
+    refused(
+        &with("notify: [{email: a@b, user: u, password: s3cret}]"),
+        &["w.yaml:1:10: `notify[0]` has a `user`, but sendmail asks for none"],
+    );
+    refused(&with(&format!("notify: [{}]", "{command: x},".repeat(21))), &["w.yaml:1:9: `notify` has too many"]);
+    refused(&with("heartbeat: ping"), &["w.yaml:1:12: `heartbeat`"]);
+}

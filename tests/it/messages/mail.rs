@@ -1,0 +1,145 @@
+//! Mail by SMTP, to a real server with STARTTLS and a login, and to servers that misbehave. aiosmtpd is installed below
+//! the target folder by the first test that needs it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use super::*;
+
+const NEEDED: &str = "the tests of mail need Python 3 with venv: apt-get install python3 python3-venv";
+
+/// Python with aiosmtpd; installs it first where that was not done yet.
+fn python() -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smtp/requirements.txt");
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smtp");
+    fs::create_dir_all(&to).expect("a folder below the target folder");
+    // Two tests must not install over each other. The lock ends with the file.
+    let lock = File::create(to.join("installing")).expect("a file below the target folder");
+    lock.lock().expect("a lock on a file of ours");
+    let (stamp, wanted) = (to.join("installed-by"), fs::read(&from).expect("a file of the repository"));
+    let python = to.join("bin/python");
+    if fs::read(&stamp).ok() != Some(wanted.clone()) {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&to));
+        run(Command::new(&python).args(["-m", "pip", "install", "-q", "--require-hashes", "-r"]).arg(&from));
+        fs::write(stamp, wanted).expect("a file below the target folder");
+    }
+    python
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect(NEEDED);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {said}\n{NEEDED}");
+}
+
+/// A mail server; ended when dropped.
+struct MailServer {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl MailServer {
+    fn start() -> MailServer {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let mut command = Command::new(python());
+        command.arg(tests.join("smtp/server.py"));
+        command.args(["good.pem", "good.key"].map(|name| tests.join("it/tls").join(name)));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect(NEEDED);
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("the server says its port");
+        let port = line.trim().parse().unwrap_or_else(|_| panic!("a port: {line}"));
+        MailServer { child, lines, port }
+    }
+
+    /// Waits for the next mail.
+    fn mail(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("the server says what it takes");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
+
+/// A place whose watchdog tells by this mail server, and trusts the authority of the tests.
+fn place(port: u16, password: &str) -> (Place, Command) {
+    let to = "email: ops@example.org, from: w@example.org";
+    let channel = format!("{{{to}, via: 'smtp://127.0.0.1:{port}', user: w, password: '{password}'}}");
+    let place = Place::with(&configuration(&[&channel], &["{name: a, command: test ! -e sick, failure_threshold: 1}"]));
+    let mut command = place.command(&["run"]);
+    let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls/ca.pem");
+    command.env("SSL_CERT_FILE", authority).env("MAIL_PASSWORD", "pass phrase");
+    (place, command)
+}
+
+#[test]
+fn mail_goes_over_tls_with_a_login() {
+    let mut server = MailServer::start();
+    let (place, command) = place(server.port, "${MAIL_PASSWORD}");
+    place.write("sick", "");
+    let _daemon = place.daemon_by(command);
+    let mail = server.mail();
+    assert_eq!((&mail["from"], &mail["to"][0]), (&"w@example.org".into(), &"ops@example.org".into()));
+    assert_eq!((&mail["user"], &mail["tls"]), (&"w".into(), &true.into()), "{mail}");
+    let text = mail["text"].as_str().unwrap_or_default();
+    assert!(text.contains("Subject: [DOWN] a since ") && text.contains("I go on looking."), "{text}");
+    fs::remove_file(place.path("sick")).expect("it is there");
+    assert!(server.mail()["text"].as_str().is_some_and(|text| text.contains("Subject: [up] a: back at ")));
+    let all = place.story() + &place.read("state/state.json");
+    assert!(!all.contains("pass phrase"), "{all}");
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_authority_are_told() {
+    let server = MailServer::start();
+    let (place, command) = place(server.port, "wrong pass");
+    place.write("sick", "");
+    let _daemon = place.daemon_by(command);
+    let is_told = || {
+        let failed = place.events("notify_failed").iter().any(|event| event["detail"].to_string().contains("535"));
+        failed || place.log().contains("no message gets to ops@example.org through 127.0.0.1")
+    };
+    place.eventually("it is told", is_told);
+    assert!(!(place.story().replace(&place.read("watchdog.yaml"), "")).contains("wrong pass"));
+
+    let (other, mut command) = super::mail::place(server.port, "${MAIL_PASSWORD}");
+    command.env_remove("SSL_CERT_FILE");
+    other.write("sick", "");
+    let _daemon = other.daemon_by(command);
+    other.eventually("it is told", || other.log().contains("no message gets to ops@example.org"));
+}
+
+#[test]
+fn servers_that_misbehave_get_the_mail_once_they_behave() {
+    let ways = [
+        Ways::CloseAtOnce,
+        Ways::Silent,
+        Ways::Drip(b"220-x\r\n".into(), b"220-x\r\n".into(), Duration::from_millis(50)),
+        Ways::raw("554 no service\r\n"),
+    ];
+    for way in ways {
+        let bad = Server::start(way.clone());
+        let (place, command) = place(bad.port(), "${MAIL_PASSWORD}");
+        let seen = taking();
+        let with = place.read("watchdog.yaml")
+            + &format!("  - {{name: b, http: 'http://127.0.0.1:{}/', interval: 100ms}}\n", seen.port());
+        place.write("watchdog.yaml", &with);
+        place.write("sick", "");
+        let _daemon = place.daemon_by(command);
+        place.eventually("it is down", || !place.events_of("a", "down").is_empty());
+        let before = seen.requests().len();
+        place.eventually("looks go on", || seen.requests().len() > before + 10);
+        place.demand(place.run(&["status"]).out.contains("messages waiting: 1"), &format!("{way:?}"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What becomes of messages when those who should take them are in trouble, or the watchdog is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::faults::Closed;
+
+/// A target that is down for as long as there is a file of its name, and only watched.
+fn watched(name: &str) -> String {
+    format!("{{name: {name}, command: 'test ! -e {name}.sick', failure_threshold: 1}}")
+}
+
+#[test]
+fn what_cannot_be_delivered_now_is_delivered_later_through_kill_9() {
+    let taker = Server::start(Ways::ResetAtOnce);
+    let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
+    let place = Place::with(&configuration(&[&channel], &[&watched("a"), &watched("b")]));
+    place.write("a.sick", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("a try", || !taker.requests().is_empty() || place.log().contains("no message gets to webhook"));
+    assert!(place.run(&["status"]).out.contains("messages waiting: 1"));
+    daemon.kill();
+    taker.turn(Ways::Answer(b"HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n".into()));
+    place.write("b.sick", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("another try", || !messages(&taker).is_empty());
+    daemon.kill();
+    taker.turn(Ways::answer("200 OK", "ok"));
+    let daemon = place.daemon(&["run"]);
+    place.eventually("both arrive", || {
+        let told = kinds(&messages(&taker));
+        told.contains(&"down a".into()) && told.contains(&"down b".into())
+    });
+    std::fs::remove_file(place.path("a.sick")).expect("it is there");
+    place.eventually("the end", || kinds(&messages(&taker)).contains(&"up a".into()));
+    place.eventually("nothing waits", || place.run(&["status"]).out.contains("messages waiting: 0"));
+    daemon.stop();
+    let of_a: Vec<Value> = messages(&taker).into_iter().filter(|message| message["target"] == "a").collect();
+    // The first that was refused is the first that arrives.
+    let ids: BTreeSet<String> = of_a.iter().map(|message| message["id"].to_string()).collect();
+    assert_eq!(ids.len(), 2, "one `down`, one `up`: {of_a:?}");
+    assert_eq!(kinds(&of_a).first().map(String::as_str), Some("down a"));
+    assert_eq!(kinds(&of_a).last().map(String::as_str), Some("up a"));
+}
+
+#[test]
+fn what_will_never_be_taken_is_dropped_and_said() {
+    let taker = Server::start(Ways::answer("410 Gone", "the hook\u{1b} was removed"));
+    let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
+    let place = Place::with(&configuration(&[&channel], &[&watched("a"), &watched("b")]));
+    place.write("a.sick", "");
+    let _daemon = place.daemon(&["run"]);
+    place.eventually("it is dropped", || !place.events("notify_failed").is_empty());
+    let detail = place.events("notify_failed")[0]["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.contains("status 410: the hook\\u{1b} was removed"), "{detail}");
+    taker.turn(Ways::answer("204 No Content", ""));
+    place.write("b.sick", "");
+    place.eventually("the next one arrives", || kinds(&messages(&taker)).contains(&"down b".into()));
+    assert_eq!(kinds(&messages(&taker)), ["down a", "down b"]);
+}
+
+#[test]
+fn a_tick_sends_and_leaves_the_rest_to_the_next() {
+    let taker = Server::start(Ways::answer("500 Oops", ""));
+    let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
+    let place = Place::with(&configuration(&[&channel], &[&watched("a")]));
+    place.write("a.sick", "");
+    assert_eq!(place.run(&["--once"]).code, Some(1));
+    assert_eq!(kinds(&messages(&taker)), ["down a"], "tried once: {}", place.story());
+    assert_eq!(place.run(&["--once"]).code, Some(1));
+    taker.turn(Ways::answer("200 OK", ""));
+    place.eventually("a later tick delivers it", || {
+        place.run(&["--once"]);
+        messages(&taker).len() > 1
+    });
+    let told = messages(&taker);
+    assert_eq!(told[0]["id"], told[told.len() - 1]["id"]);
+    place.run(&["--once"]);
+    assert_eq!(messages(&taker).len(), told.len(), "and not again");
+}
+
+#[test]
+fn those_who_hang_delay_no_look_and_hold_up_nobody_else() {
+    let (hanging, taker, backend) = (Server::start(Ways::Silent), taking(), taking());
+    let closed = Closed::new();
+    let channels = [
+        format!("webhook: http://127.0.0.1:{}/", hanging.port()),
+        format!("webhook: http://127.0.0.1:{}/", closed.port()),
+        "command: sleep 600".into(),
+        format!("webhook: http://127.0.0.1:{}/", taker.port()),
+    ];
+    let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+    let seen = format!("{{name: b, http: 'http://127.0.0.1:{}/', interval: 100ms}}", backend.port());
+    let place = Place::with(&configuration(&channels, &[&watched("a"), &seen]));
+    place.write("a.sick", "");
+    let _daemon = place.daemon(&["run"]);
+    gets(&place, &taker, &["down a"]);
+    place.eventually("the hanging one is asked", || !hanging.requests().is_empty());
+    let before = backend.requests().len();
+    place.eventually("looks go on", || backend.requests().len() >= before + 20);
+    assert!(!place.log().contains("no message gets to command sleep"), "that still hangs: {}", place.story());
+    std::fs::remove_file(place.path("a.sick")).expect("it is there");
+    gets(&place, &taker, &["down a", "up a"]);
+}
+
+#[test]
+fn a_tick_does_not_wait_for_those_who_hang() {
+    let hanging = Server::start(Ways::Silent);
+    let channel = format!("webhook: http://127.0.0.1:{}/", hanging.port());
+    let place = Place::with(&configuration(&[&channel, "command: sleep 600"], &[&watched("a")]));
+    place.write("a.sick", "");
+    let began = std::time::Instant::now();
+    assert_eq!(place.run(&["--once"]).code, Some(1));
+    // 10 s are promised; the rest is what a loaded machine may take.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    assert!(place.run(&["status"]).out.contains("messages waiting: 1"));
+}
+
+#[test]
+fn many_flaps_are_few_messages() {
+    let taker = taking();
+    let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
+    let target = "{name: a, command: test ! -e sick, restart: rm sick, failure_threshold: 1, max_restarts: 100, \
+                  cooldown: 0s, max_cooldown: 0s}";
+    let place = Place::with(&configuration(&[&channel], &[target]));
+    let _daemon = place.daemon(&["run"]);
+    place.eventually("it is seen", || place.target("a")["state"] == "healthy");
+    for flap in 1..=20 {
+        place.write("sick", "");
+        place.eventually("it goes down and is healed", || place.events("up").len() == flap);
+    }
+    let told = kinds(&messages(&taker));
+    let healed = told.iter().filter(|kind| *kind == "healed a").count();
+    assert_eq!((healed, told.len() - healed), (3, 2), "three healed, then `recurrent` and `flapping`: {told:?}");
+}
