@@ -215,11 +215,15 @@ mod tests {
         check(Kind::Stalled { gap_ms: 5 }, r#""event":"stalled","gap_ms":5"#);
         check(Kind::Reloaded { detail: "a\n\u{1b}[2J".into() }, r#""event":"reloaded","detail":"a\n\u001b[2J""#);
         check(Kind::ReloadFailed { detail: "x".into() }, r#""event":"reload_failed","detail":"x""#);
+        check(Kind::NotifyFailed { detail: "x".into() }, r#""event":"notify_failed","detail":"x""#);
     }
 
     #[test]
     fn what_is_not_known_is_passed_over() {
-        assert_eq!(Entry::parse(r#"{"at":"2026-11-22T02:12:10.123Z","event":"notify_failed","detail":"x"}"#), None);
+        assert_eq!(
+            Entry::parse(r#"{"at":"2026-11-22T02:12:10.123Z","event":"of_a_newer_version","detail":"x"}"#),
+            None
+        );
         assert_eq!(Entry::parse(r#"{"at":"yesterday","event":"stalled","gap_ms":5}"#), None);
         assert_eq!(Entry::parse("{"), None);
         let more = r#"{"at":"2026-11-22T02:12:10.123Z","event":"stalled","gap_ms":5,"new":1}"#;
