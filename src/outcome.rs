@@ -1,12 +1,16 @@
 //! What a look and a command can come to: the words that every other room shares.
 //! Only values live here, no judgement and no I/O.
 
+mod evidence;
+
 use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use evidence::{Evidence, Phases};
 
 use crate::time::Timestamp;
 
@@ -176,6 +180,8 @@ pub struct Look {
     pub latency: Duration,
     /// What was seen of PM2 along with it; `None` for a target without PM2, or when nothing could be seen.
     pub pm2: Option<Sight>,
+    /// What was seen of a target that was found unhealthy.
+    pub evidence: Option<Box<Evidence>>,
 }
 
 /// What one look shows of PM2 without asking it: its socket, its files and `/proc`.

@@ -11,6 +11,7 @@ mod http;
 mod judge;
 mod pm2;
 mod resolve;
+mod seen;
 mod setup;
 mod tcp;
 #[cfg_attr(not(feature = "tls"), path = "probe/no_tls.rs")]
@@ -38,6 +39,7 @@ use self::deadline::Deadline;
 use self::file::FileProbe;
 use self::http::HttpProbe;
 use self::pm2::Pm2Probe;
+use self::seen::Seen;
 use self::tcp::TcpProbe;
 use self::words::tame;
 
@@ -50,6 +52,8 @@ pub struct Prober {
     timeout: Duration,
     /// Glanced at beside the look.
     pm2: Option<Pm2Probe>,
+    /// Struck out of what is said of a failure.
+    secrets: Secrets,
 }
 
 enum Kind {
@@ -93,7 +97,7 @@ impl Prober {
             config::Probe::Pm2(pm2) => Kind::Pm2(Pm2Probe::new(pm2)),
         };
         let is_beside = !matches!(kind, Kind::Pm2(_));
-        Ok(Prober { kind, timeout, pm2: pm2.filter(|_| is_beside).map(Pm2Probe::new) })
+        Ok(Prober { kind, timeout, pm2: pm2.filter(|_| is_beside).map(Pm2Probe::new), secrets: secrets.clone() })
     }
 
     /// Looks once. Blocks until there is a verdict, which is when the timeout passes at the latest, give or take what
@@ -103,12 +107,12 @@ impl Prober {
     /// Wants a stack of [`STACK`] bytes.
     pub fn look(&self) -> Look {
         let deadline = Deadline::after(self.timeout);
-        let mut pm2 = None;
+        let (mut pm2, mut seen) = (None, Seen::default());
         let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {
-            Kind::Http(probe) => probe.look(deadline),
-            Kind::Tcp(probe) => probe.look(deadline),
+            Kind::Http(probe) => probe.look(deadline, &mut seen),
+            Kind::Tcp(probe) => probe.look(deadline, &mut seen),
             Kind::File(probe) => probe.look(deadline),
-            Kind::Command(probe) => probe.look(deadline),
+            Kind::Command(probe) => probe.look(deadline, &mut seen),
             Kind::Pm2(probe) => {
                 let (looked, sight) = probe.look(deadline);
                 pm2 = sight;
@@ -125,6 +129,7 @@ impl Prober {
             Ok(Err(Failure::Ours(detail))) => Verdict::Unknown { detail: tame(&detail) },
             Err(_) => Verdict::Unknown { detail: "the look failed by a bug of the watchdog's own".into() },
         };
-        Look { verdict, latency, pm2 }
+        let evidence = verdict.class().map(|_| Box::new(seen.evidence(latency, &self.secrets)));
+        Look { verdict, latency, pm2, evidence }
     }
 }

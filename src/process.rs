@@ -1,6 +1,8 @@
 //! Processes as `/proc` shows them, and signals to them. It must never take one process for another that had its number
 //! before, and never show what stands in an environment.
 
+mod machine;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+
+pub use machine::{Machine, Program};
 
 use crate::time::Timestamp;
 
@@ -44,6 +48,8 @@ pub struct Stat {
     pub cpu: Duration,
     /// When it was started, in the kernel's ticks since boot.
     pub started: u64,
+    /// The memory that it takes, in bytes.
+    pub memory: u64,
 }
 
 impl Stat {
@@ -246,7 +252,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 3 to 6, 14, 15 and 22 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so counting
+/// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so counting
 /// starts after the last one.
 fn parse(stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
@@ -258,5 +264,7 @@ fn parse(stat: &[u8]) -> Option<Stat> {
     let user: u64 = fields.nth(7)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     let started = fields.nth(6)?.parse().ok()?;
-    Some(Stat { state, parent, group, session, cpu: span(user.saturating_add(system)), started })
+    let pages: u64 = fields.nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let memory = pages.saturating_mul(rustix::param::page_size() as u64);
+    Some(Stat { state, parent, group, session, cpu: span(user.saturating_add(system)), started, memory })
 }

@@ -152,7 +152,11 @@ impl Agent {
         let prober = Arc::clone(prober);
         let latency = Duration::ZERO;
         let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
-        let otherwise = Message::Looked { target: target.clone(), number, look: Look { verdict, latency, pm2: None } };
+        let otherwise = Message::Looked {
+            target: target.clone(),
+            number,
+            look: Look { verdict, latency, pm2: None, evidence: None },
+        };
         spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look() });
     }
 

@@ -13,12 +13,11 @@ use crate::time::Span;
 use super::Failure;
 use super::aside::{Aside, Missing};
 use super::deadline::Deadline;
+use super::seen::{KEPT, Seen};
 use super::words::tame_to;
 
 /// Starting a command and cutting its output take little.
 const STACK: usize = 128 << 10;
-/// Bytes at the end of an output in which its last line is looked for.
-const LAST: usize = 1 << 10;
 /// Characters of the last line that are shown.
 const SHOWN: usize = 80;
 
@@ -40,7 +39,7 @@ impl CommandProbe {
         CommandProbe { argv: line.argv(), folder, env, secrets, running }
     }
 
-    pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
+    pub(super) fn look(&self, deadline: Deadline, seen: &mut Seen) -> Result<String, Failure> {
         let output = command::memory_output()
             .map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
         let kept = output.try_clone();
@@ -57,7 +56,12 @@ impl CommandProbe {
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.running.run(deadline, move || command::run(spec, |_| {})) {
-            Ok(ended) => judge(ended, || last_line(&kept, &self.secrets)),
+            Ok(ended) => judge(ended, || {
+                let said = self.secrets.strike(&end_of(&kept)).into_owned();
+                let said = &said[said.ceil_char_boundary(said.len().saturating_sub(KEPT))..];
+                seen.output = Some(said.to_owned());
+                last_line(said)
+            }),
             Err(Missing::Late) => late(format!("still running after {}", Span(deadline.budget()))),
             Err(Missing::Hanging) => late("the command of an earlier look is still there".into()),
             Err(Missing::Ours(trouble)) => Err(Failure::Ours(format!("cannot run the command: {trouble}"))),
@@ -80,14 +84,18 @@ fn judge(ended: Ended, last_line: impl FnOnce() -> String) -> Result<String, Fai
     }
 }
 
-/// The last line with something in it, tamed; empty where there is none. What cannot be read is not worth a failure.
-fn last_line(output: &File, secrets: &Secrets) -> String {
+/// The end of an output, longer than what is kept: a secret whose beginning is cut off would not be known. What cannot
+/// be read is not worth a failure.
+fn end_of(output: &File) -> String {
     let length = output.metadata().map_or(0, |found| found.len());
-    let mut bytes = [0; LAST];
-    let read = output.read_at(&mut bytes, length.saturating_sub(LAST as u64)).unwrap_or(0);
-    let text = String::from_utf8_lossy(&bytes[..read]);
-    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    tame_to(&secrets.strike(last.unwrap_or_default()), SHOWN)
+    let mut bytes = [0; 2 * KEPT];
+    let read = output.read_at(&mut bytes, length.saturating_sub(2 * KEPT as u64)).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
+/// The last line with something in it, tamed; empty where there is none.
+fn last_line(text: &str) -> String {
+    tame_to(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default(), SHOWN)
 }
 
 #[cfg(test)]
@@ -113,7 +121,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        assert_eq!(words(shell(text).look(Deadline::after(LONG))), expected);
+        assert_eq!(words(shell(text).look(Deadline::after(LONG), &mut Seen::default())), expected);
     }
 
     #[test]
@@ -132,13 +140,14 @@ mod tests {
     fn a_secret_that_is_printed_is_struck_out() {
         let line = CommandLine::Shell("echo no access with s3cret; exit 3".into());
         let probe = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::of(&["s3cret"]));
-        assert_eq!(words(probe.look(Deadline::after(LONG))), "exit: exit 3: no access with …");
+        assert_eq!(words(probe.look(Deadline::after(LONG), &mut Seen::default())), "exit: exit 3: no access with …");
     }
 
     #[test]
     fn what_cannot_be_started_is_unknown() {
         let line = CommandLine::Exec(vec!["./no-such-program".into()]);
-        let look = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::default()).look(Deadline::after(LONG));
+        let look = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::default())
+            .look(Deadline::after(LONG), &mut Seen::default());
         assert!(matches!(look, Err(Failure::Ours(_))), "{look:?}");
     }
 
@@ -147,7 +156,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let env = [("WORD".to_owned(), Hidden("told".into()))];
         let line = CommandLine::Shell("echo \"$WORD\" > here".into());
-        let look = CommandProbe::new(&line, folder.path(), &env, &Secrets::default()).look(Deadline::after(LONG));
+        let look = CommandProbe::new(&line, folder.path(), &env, &Secrets::default())
+            .look(Deadline::after(LONG), &mut Seen::default());
         assert_eq!(look, Ok("exit 0".into()));
         assert_eq!(fs::read_to_string(folder.path().join("here")).expect("what it wrote"), "told\n");
     }
@@ -163,7 +173,7 @@ mod tests {
         let probe = CommandProbe::new(&line, folder.path(), &[], &Secrets::default());
         let look = |timeout| {
             let deadline = Deadline::after(timeout);
-            let found = words(probe.look(deadline));
+            let found = words(probe.look(deadline, &mut Seen::default()));
             assert!(deadline.elapsed() < timeout + Duration::from_secs(4), "{:?}", deadline.elapsed());
             found
         };

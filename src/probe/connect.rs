@@ -15,6 +15,7 @@ use super::Failure;
 use super::classify::{self, Try};
 use super::deadline::Deadline;
 use super::resolve::Host;
+use super::seen::Seen;
 
 /// Where a target listens.
 #[derive(Debug)]
@@ -25,12 +26,22 @@ pub(super) enum Place {
 
 impl Place {
     /// Connects to the first address that takes it. One that never answers gets its share of the time, not all of it.
-    pub(super) fn dial(&self, deadline: Deadline) -> Result<Socket, Failure> {
+    pub(super) fn dial(&self, deadline: Deadline, seen: &mut Seen) -> Result<Socket, Failure> {
+        let socket = self.connect(deadline, seen)?;
+        seen.connected = Some(deadline.elapsed());
+        Ok(socket)
+    }
+
+    fn connect(&self, deadline: Deadline, seen: &mut Seen) -> Result<Socket, Failure> {
         let (host, port) = match self {
-            Place::Unix(path) => return dial_unix(path, deadline).map_err(|error| classify::unix_dial(&error)),
+            Place::Unix(path) => {
+                seen.resolved = Some(Duration::ZERO);
+                return dial_unix(path, deadline).map_err(|error| classify::unix_dial(&error));
+            }
             Place::Net { host, port } => (host, *port),
         };
         let addresses = host.addresses(port, deadline)?;
+        seen.resolved = Some(deadline.elapsed());
         let mut tries = Vec::new();
         for (done, &address) in addresses.iter().enumerate() {
             let begun = deadline.elapsed();

@@ -33,6 +33,11 @@ impl Deadline {
         self.budget
     }
 
+    /// An earlier deadline, `span` from now.
+    pub(super) fn within(&self, span: Duration) -> Deadline {
+        Deadline { start: self.start, budget: self.budget.min(self.elapsed() + span) }
+    }
+
     /// An earlier deadline that spends an equal share of what is left on one of `parts` steps.
     pub(super) fn share(&self, parts: usize) -> Deadline {
         let parts = u32::try_from(parts.max(1)).unwrap_or(u32::MAX);

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::uri::Scheme;
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
@@ -16,6 +17,7 @@ use super::connect::{self, Place};
 use super::deadline::Deadline;
 use super::judge::Wanted;
 use super::resolve::Host;
+use super::seen::{self, Seen};
 use super::setup::{INPUT, OUTPUT, Setup};
 use super::tls::{self, Trust};
 use super::wire::{Traced, Wire};
@@ -23,6 +25,8 @@ use super::words::Size;
 
 /// The longest body that is read, in bytes.
 const MAX_BODY: u64 = 1 << 20;
+/// How long the beginning of a body is waited for that can change nothing any more, but may say why.
+const AFTERTHOUGHT: Duration = Duration::from_millis(250);
 
 /// A target that speaks HTTP. Not to be printed: the request has secrets in it.
 pub(super) struct HttpProbe {
@@ -55,9 +59,9 @@ impl HttpProbe {
     }
 
     /// The status, where it is the wanted one and so is the body.
-    pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
-        let found = match (self.exchange(&self.setup, deadline), &self.fallback) {
-            (Err(Broken::NoCertificates(_)), Some(fallback)) => self.exchange(fallback, deadline),
+    pub(super) fn look(&self, deadline: Deadline, seen: &mut Seen) -> Result<String, Failure> {
+        let found = match (self.exchange(&self.setup, deadline, seen), &self.fallback) {
+            (Err(Broken::NoCertificates(_)), Some(fallback)) => self.exchange(fallback, deadline, seen),
             (found, _) => found,
         };
         match found {
@@ -67,24 +71,34 @@ impl HttpProbe {
     }
 
     /// Sends the request, judges the status as soon as it is known, then reads the body to its end and judges that.
-    fn exchange(&self, setup: &Arc<Setup>, deadline: Deadline) -> Result<u16, Broken> {
-        let socket = self.place.dial(deadline)?;
+    fn exchange(&self, setup: &Arc<Setup>, deadline: Deadline, seen: &mut Seen) -> Result<u16, Broken> {
+        let socket = self.place.dial(deadline, seen)?;
         let trace = Traced::new(deadline.elapsed(), setup.is_secure());
+        seen.exchange = Some(trace.clone());
         let wire = Wire::new(socket, deadline, trace.clone(), INPUT, OUTPUT);
         let broken = |error: ureq::Error| {
             let failure = classify::exchange(&error, &trace.lock(), deadline.elapsed());
             if tls::lacks_certificates(&error) { Broken::NoCertificates(failure) } else { Broken::Failed(failure) }
         };
         let response = setup.agent(wire).run(self.request.clone()).map_err(broken)?;
-        let status = response.status().as_u16();
+        let (head, body) = response.into_parts();
+        let status = head.status.as_u16();
         trace.lock().head = Some((status, deadline.elapsed()));
-        self.wanted.status(status)?;
-        if self.request.method() == Method::HEAD {
+        seen.headers = head.headers;
+        let has_body = self.request.method() != Method::HEAD;
+        if let Err(failure) = self.wanted.status(status) {
+            if has_body {
+                trace.lock().patience = Some(deadline.within(AFTERTHOUGHT));
+                // What comes in time is kept; that no more does says nothing.
+                let _ = body.into_reader().take(4 * seen::KEPT as u64).read_to_end(&mut seen.body);
+            }
+            return Err(failure.into());
+        }
+        if !has_body {
             return Ok(status);
         }
-        let mut body = Vec::new();
-        let read = response.into_body().into_reader().take(MAX_BODY + 1).read_to_end(&mut body);
-        trace.lock().body = body.len();
+        let read = body.into_reader().take(MAX_BODY + 1).read_to_end(&mut seen.body);
+        trace.lock().body = seen.body.len();
         let length = read.map_err(|error| broken(error.into()))?;
         if let Some(failure) = classify::hidden_fault(&trace.lock(), deadline.elapsed()) {
             return Err(failure.into());
@@ -92,7 +106,7 @@ impl HttpProbe {
         if length as u64 > MAX_BODY {
             return Err(Failure::Target(Class::Body, format!("body of more than {}", Size(MAX_BODY))).into());
         }
-        self.wanted.body(&body)?;
+        self.wanted.body(&seen.body)?;
         Ok(status)
     }
 }

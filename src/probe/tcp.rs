@@ -4,6 +4,7 @@ use super::Failure;
 use super::connect::Place;
 use super::deadline::Deadline;
 use super::resolve::Host;
+use super::seen::Seen;
 
 /// A target that takes connections.
 #[derive(Debug)]
@@ -14,7 +15,7 @@ impl TcpProbe {
         TcpProbe(Place::Net { host: Host::new(host), port })
     }
 
-    pub(super) fn look(&self, deadline: Deadline) -> Result<String, Failure> {
-        self.0.dial(deadline).map(|_| "connected".into())
+    pub(super) fn look(&self, deadline: Deadline, seen: &mut Seen) -> Result<String, Failure> {
+        self.0.dial(deadline, seen).map(|_| "connected".into())
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Trace {
     pub(super) body: usize,
     /// What reading failed with.
     pub(super) fault: Option<io::Error>,
+    /// The verdict is known: what still comes is waited for until then only.
+    pub(super) patience: Option<Deadline>,
 }
 
 /// A trace that the connection and whoever looks share.
@@ -87,7 +89,8 @@ impl Transport for Wire {
             let full = self.buffers.input().len();
             return Err(ureq::Error::LargeResponseHeader(full, full));
         }
-        match self.socket.read(room, self.deadline) {
+        let patience = self.trace.lock().patience;
+        match self.socket.read(room, patience.unwrap_or(self.deadline)) {
             Ok(amount) => {
                 self.buffers.input_appended(amount);
                 if amount > 0 {

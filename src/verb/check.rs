@@ -97,7 +97,12 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
         let (timeout, folder) = (target.limits.timeout, &config.folder);
         let look = match Prober::new(&target.probe, None, timeout, folder, &config.env, &config.secrets, &trust) {
             Ok(prober) => prober.look(),
-            Err(detail) => Look { verdict: Verdict::Unknown { detail }, latency: std::time::Duration::ZERO, pm2: None },
+            Err(detail) => Look {
+                verdict: Verdict::Unknown { detail },
+                latency: std::time::Duration::ZERO,
+                pm2: None,
+                evidence: None,
+            },
         };
         (target.name.clone(), look)
     };

@@ -89,7 +89,7 @@ fn all_that_is_wrong_is_told_with_its_place_its_advice_and_its_consequence() {
     place.configure("targets:\n  - {name: app, tcp: 'localhost:1', restart: [pm2, restart, app]}\n");
     check(&place, &["check"], 2, "{run: [");
     place.configure("notify: [{webhook: x}]\ntargets:\n  - {name: app, tcp: 'localhost:1'}\n");
-    check(&place, &["check"], 2, "`notify`");
+    check(&place, &["check"], 2, "`webhook` begins with neither http:// nor https://");
 }
 
 #[test]

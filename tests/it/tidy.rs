@@ -17,7 +17,7 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("policy", "outcome time", "serde"),
     ("config", "outcome policy time", "humantime log rustix serde serde_json serde_yaml ureq"),
     ("probe", "clock command config outcome pm2 time", "rustix serde_json ureq"),
-    ("process", "time", "rustix serde"),
+    ("process", "clock time", "rustix serde"),
     ("command", "clock outcome process", "rustix"),
     ("pm2", "clock command outcome process terminal time", "rustix serde serde_json"),
     ("notify", "command config outcome policy terminal time", "lettre rustix serde serde_json ureq"),

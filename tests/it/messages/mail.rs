@@ -20,9 +20,10 @@ fn python() -> PathBuf {
     let lock = File::create(to.join("installing")).expect("a file below the target folder");
     lock.lock().expect("a lock on a file of ours");
     let (stamp, wanted) = (to.join("installed-by"), fs::read(&from).expect("a file of the repository"));
-    let python = to.join("bin/python");
+    let venv = to.join("venv");
+    let python = venv.join("bin/python");
     if fs::read(&stamp).ok() != Some(wanted.clone()) {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&to));
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
         run(Command::new(&python).args(["-m", "pip", "install", "-q", "--require-hashes", "-r"]).arg(&from));
         fs::write(stamp, wanted).expect("a file below the target folder");
     }
