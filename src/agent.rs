@@ -1,6 +1,7 @@
 //! The loop: takes in what signals, looks and commands report, in one order; lets the policy decide; carries out.
 //! It must never wait for anything but its inbox: what may take time is a job on a thread of its own.
 
+mod accounts;
 mod carry;
 mod jobs;
 mod keep;
@@ -76,6 +77,7 @@ pub struct Agent {
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
     beside: pm2::Beside,
+    accounts: accounts::Accounts,
     messenger: messenger::Messenger,
     systemd: systemd::Systemd,
     stopping: bool,
@@ -154,6 +156,7 @@ impl Agent {
             post,
             upkeep: upkeep::Upkeep::default(),
             beside: pm2::Beside::default(),
+            accounts: accounts::Accounts::default(),
             messenger: messenger::Messenger::new(),
             systemd: match mode {
                 Mode::Daemon => systemd::Systemd::of_environment(),
@@ -182,7 +185,7 @@ impl Agent {
     fn is_over(&self) -> bool {
         let now = clock::now();
         let is_at_work =
-            !self.policy.is_idle() || self.beside.is_keeping(now) || self.is_sending(now) || self.owes_ping(now);
+            !self.policy.is_idle() || self.accounts.is_finding(now) || self.is_sending(now) || self.owes_ping(now);
         let tick_is_over = self.mode == Mode::Tick && !is_at_work;
         self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
     }
@@ -192,7 +195,7 @@ impl Agent {
         let now = clock::now();
         let until = self.policy.next_wake().map_or(ROUND, |wake| wake.since(now));
         let until = until.min(self.upkeep.pause(now));
-        let until = self.beside.pause(now).map_or(until, |kept| until.min(kept));
+        let until = self.accounts.pause(now).map_or(until, |found| until.min(found));
         let until = self.until_sending(now).map_or(until, |sent| until.min(sent));
         self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
@@ -205,8 +208,9 @@ impl Agent {
                 self.carry_out_orders();
                 self.save(false);
             }
-            Message::Looked { target, number, look } => {
+            Message::Looked { target, number, mut look } => {
                 self.note_span(&target);
+                self.accounts.note_look(&target, &mut look);
                 self.messenger.note_work();
                 let stamp = self.zone.incident(clock::wall());
                 log::debug!(
@@ -221,7 +225,8 @@ impl Agent {
                 let warranted = self.beside.weighed(&target, warrant);
                 self.step(Event::Weighed { target, warranted });
             }
-            Message::Kept => self.beside.kept(),
+            Message::Kept { target, incident, doing } => self.kept(&target, &incident, doing),
+            Message::Snapshot(machine) => self.snapshot(&machine),
             Message::Sent { channel, outcome } => self.sent(&channel, outcome),
             Message::Pinged(outcome) => self.pinged(outcome),
             Message::Event(event) => self.step(event),

@@ -79,6 +79,23 @@ pub enum Verb {
         #[arg(long)]
         watch: bool,
     },
+    /// How it went: uptime, incidents, what cured them, and what they have in common
+    Report {
+        /// How far back, 90 days at most
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = report_length)]
+        since: Duration,
+        /// As JSON, for machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// One incident with its evidence, or a list of all
+    Incident {
+        /// Its name, or `last` [default: a list of all]
+        id: Option<String>,
+        /// As JSON, for machines
+        #[arg(long)]
+        json: bool,
+    },
     /// Restart nothing for a while
     Pause {
         /// The targets [default: all]
@@ -120,6 +137,16 @@ pub enum Verb {
         /// Which shell
         shell: Shell,
     },
+}
+
+/// What is kept reaches back 90 days; less than an hour is in no bucket.
+fn report_length(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30d or 12h"))?;
+    match length.as_secs() {
+        0..3_600 => Err("a report is of an hour at least".into()),
+        3_600..=7_776_000 => Ok(length),
+        _ => Err("what is known reaches back 90 days at most".into()),
+    }
 }
 
 /// A day at most, as the contract has it.

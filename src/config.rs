@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::outcome::Topic;
 use crate::policy::Limits;
+use crate::time::Span;
 
 mod tree;
 
@@ -134,6 +135,8 @@ pub struct Target {
     pub ladder: Vec<Rung>,
     /// Asked before an attempt; `limits.gates` names it where it is present.
     pub only_if: Option<CommandLine>,
+    /// Run when it goes down, before any attempt; their output is kept.
+    pub diagnose: Vec<CommandLine>,
 }
 
 /// One restart command.
@@ -235,6 +238,30 @@ pub enum Probe {
     },
     /// PM2's daemon and the process must live.
     Pm2(Pm2),
+}
+
+impl fmt::Display for Probe {
+    /// As people read it, on one line, without secrets; a command's text as it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Probe::Http(http) => {
+                let method = match http.method {
+                    Method::Get => "GET",
+                    Method::Head => "HEAD",
+                };
+                // What is asked with may be a token.
+                match http.shown.split_once('?') {
+                    Some((page, _)) => write!(f, "{method} {page}?…"),
+                    None => write!(f, "{method} {}", http.shown),
+                }
+            }
+            Probe::Tcp { host, port } if host.contains(':') => write!(f, "connect to [{host}]:{port}"),
+            Probe::Tcp { host, port } => write!(f, "connect to {host}:{port}"),
+            Probe::Command(command) => write!(f, "run {}", command.to_string().trim()),
+            Probe::Pm2(pm2) => write!(f, "{} in PM2", pm2.process),
+            Probe::File { path, max_age } => write!(f, "{} written within {}", path.display(), Span(*max_age)),
+        }
+    }
 }
 
 impl Probe {

@@ -128,6 +128,9 @@ impl Policy {
                 self.on_case(&target, now, out, |case| case.answered(gate, yes, pm2.as_ref()))
             }
             Event::Weighed { target, warranted } => self.on_case(&target, now, out, |case| case.weighed(warranted)),
+            Event::Diagnosed { target, incident } => {
+                self.on_case(&target, now, out, |case| case.diagnosed(&incident));
+            }
             Event::Saved { ok } => {
                 self.unsaved = !ok;
                 self.on_all(now, out, |case| case.saved(ok));
@@ -162,8 +165,9 @@ impl Policy {
 
     /// Whether nothing is under way and nothing is planned that a tick would stay for.
     pub fn is_idle(&self) -> bool {
-        let is_busy =
-            |Watched { plan, state, .. }: &Watched| plan.has_look() || plan.is_asking() || state.attempt.is_some();
+        let is_busy = |Watched { plan, state, .. }: &Watched| {
+            plan.has_look() || plan.is_asking() || state.attempt.is_some() || state.is_diagnosing()
+        };
         !self.watched.values().any(is_busy)
     }
 
@@ -246,7 +250,9 @@ impl Watched {
         };
         let waiting = self.state.waiting.and_then(|waiting| waiting.until);
         let start_period = self.state.start_period.map(|period| period.until);
-        [next_look, verifying, waiting, start_period, self.state.paused_until].into_iter().flatten().min()
+        let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
+        let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.paused_until];
+        points.into_iter().flatten().min()
     }
 
     /// How late the look that is due, or the verdict of the one that is made, has become, if that is too late to be

@@ -6,13 +6,16 @@ mod descriptors;
 mod error;
 mod files;
 mod folder;
+mod lines;
 
+pub mod account;
 pub mod complaints;
 pub mod events;
 pub mod history;
 pub mod incidents;
 pub mod lock;
 pub mod orders;
+pub mod past;
 pub mod state;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, FixedOffset, TimeZone};
+use chrono::{DateTime, FixedOffset, TimeZone, Timelike};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds on the boot clock, which counts through suspend and never jumps. Negative: before this boot.
@@ -121,6 +121,31 @@ pub mod rfc3339 {
         let text = String::deserialize(deserializer)?;
         Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
     }
+
+    /// The same for a point that may not be known, which is written as null.
+    pub mod option {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        use super::Wall;
+
+        /// Writes it as [`Wall::rfc3339`] does.
+        ///
+        /// # Errors
+        /// What the serializer says.
+        pub fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
+            at.map(Wall::rfc3339).serialize(serializer)
+        }
+
+        /// Reads what [`serialize`] wrote.
+        ///
+        /// # Errors
+        /// It is neither null nor such a text.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
+            #[derive(Deserialize)]
+            struct Text(#[serde(with = "super")] Wall);
+            Ok(Option::<Text>::deserialize(deserializer)?.map(|Text(at)| at))
+        }
+    }
 }
 
 /// The local time zone, as the offset from UTC in seconds that holds at a given point.
@@ -162,6 +187,17 @@ impl Zone {
     /// `22 Nov`
     pub fn day(self, wall: Wall) -> String {
         self.at(wall).format("%-d %b").to_string()
+    }
+
+    /// `Sun 22 Nov`
+    pub fn weekday(self, wall: Wall) -> String {
+        self.at(wall).format("%a %-d %b").to_string()
+    }
+
+    /// Minutes since the day's beginning.
+    pub fn minute_of_day(self, wall: Wall) -> u32 {
+        let at = self.at(wall);
+        at.hour() * 60 + at.minute()
     }
 
     /// `1122-0313`, which names an incident.

@@ -5,8 +5,10 @@ mod completions;
 mod demo;
 mod ecosystem;
 mod hung;
+mod incident;
 mod init;
 mod pause;
+mod report;
 mod rivals;
 mod run;
 mod start;
@@ -69,6 +71,8 @@ pub fn main() -> ExitCode {
         Some(Verb::Stop) => stop::stop(&options).into(),
         Some(Verb::Check { offline, send }) => check::check(&options, offline, send).into(),
         Some(Verb::Status { json, watch }) => status::status(&options, json, watch).into(),
+        Some(Verb::Report { since, json }) => report::report(&options, since, json).into(),
+        Some(Verb::Incident { id, json }) => incident::incident(&options, id.as_deref(), json).into(),
         Some(Verb::Pause { targets, length, command }) => pause::pause(&options, targets, length, command),
         Some(Verb::Resume { targets }) => pause::resume(&options, targets).into(),
         Some(Verb::Init { pm2_home, stdout, force }) => init::init(&options, pm2_home, stdout, force).into(),

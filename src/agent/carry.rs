@@ -36,12 +36,8 @@ impl Agent {
             if self.displaced {
                 return;
             }
-            for (target, record) in &records {
-                self.tell(target, record, now);
-                if let Record::Down { incident, .. } = record {
-                    self.keep_what_pm2_says(target, incident);
-                }
-            }
+            records.iter().for_each(|(target, record)| self.tell(target, record, now));
+            self.account_for(&records, entries);
         }
         for action in rest {
             self.act(action);
@@ -57,6 +53,7 @@ impl Agent {
             Action::Look { target, number } => self.look(target, number),
             Action::Ask { target, gate } => self.ask(target, gate),
             Action::Weigh { target } => self.weigh(target),
+            Action::Diagnose { target, incident } => self.diagnose(target, incident),
             Action::Run { target, attempt, rung, incident, failures } => {
                 self.run_command(Order { target, attempt, rung, incident, failures });
             }
@@ -65,7 +62,7 @@ impl Agent {
         }
     }
 
-    fn command_of(&self, target: &str, record: &Record) -> String {
+    pub(super) fn command_of(&self, target: &str, record: &Record) -> String {
         let rung = match record {
             Record::Restart { rung, .. } | Record::RestartDone { rung, .. } | Record::WouldRestart { rung, .. } => {
                 *rung

@@ -17,7 +17,7 @@ use crate::outcome::{Ending, Look, Verdict};
 use crate::pm2::Warrant;
 use crate::policy::{Event, Gate, Phase, State};
 use crate::probe;
-use crate::process::{self, Process};
+use crate::process::{self, Machine, Process};
 use crate::signals::Signal;
 use crate::store::{self, Folder};
 use crate::time::Timestamp;
@@ -54,7 +54,16 @@ pub enum Message {
         warrant: Option<Warrant>,
     },
     /// What PM2's logs say is kept, or cannot be.
-    Kept,
+    Kept {
+        /// The target that went down.
+        target: String,
+        /// Its incident.
+        incident: String,
+        /// Its process, and what that was doing.
+        doing: Option<(u32, String)>,
+    },
+    /// What the machine is like.
+    Snapshot(Box<Machine>),
     /// A delivery has ended.
     Sent {
         /// On this channel.
@@ -289,7 +298,7 @@ impl Agent {
     }
 
     /// A command with the surroundings that the contract promises it.
-    fn spec(
+    pub(super) fn spec(
         &self,
         command: &CommandLine,
         timeout: Duration,

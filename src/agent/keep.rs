@@ -6,9 +6,10 @@ use crate::clock;
 use crate::config::Target;
 use crate::policy::Action;
 use crate::store::events::{self, Entry, Kind};
+use crate::store::history::{Absence, Gap};
 use crate::store::state::Shown;
 use crate::store::{self, Moment, lock};
-use crate::time::{Timestamp, millis};
+use crate::time::{Timestamp, Wall, millis};
 
 use super::{Agent, Ended, Mode};
 
@@ -18,6 +19,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 const UNWRITTEN_KEPT: usize = 1_000;
 /// Between two ticks no more than this counts as watched.
 const TICK_SPAN: Duration = Duration::from_secs(3_600);
+
+/// A daemon that was away for longer was missed.
+const DAEMON_SPAN: Duration = Duration::from_secs(120);
 
 /// How the disk does.
 #[derive(Default)]
@@ -41,6 +45,8 @@ impl Agent {
     /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
     pub(super) fn begin(&mut self, first: Vec<Action>) {
         let wall = clock::wall();
+        self.note_absence(wall);
+        self.take_accounts_up();
         self.saved.mode = Some(match self.mode {
             Mode::Daemon => lock::Mode::Daemon,
             Mode::Tick => lock::Mode::Once,
@@ -60,6 +66,22 @@ impl Agent {
         self.carry_out_orders();
     }
 
+    /// Remembers since when nobody has watched, if that is longer than can be expected.
+    fn note_absence(&mut self, wall: Wall) {
+        self.saved.first_start.get_or_insert(wall);
+        let longest = match self.mode {
+            Mode::Daemon => DAEMON_SPAN,
+            Mode::Tick => TICK_SPAN,
+        };
+        let Some(from) = self.saved.last_seen.filter(|seen| wall.since(*seen) > longest) else { return };
+        let why = match (self.saved.rebooted, self.saved.stopped) {
+            (true, _) => Absence::Rebooted,
+            (false, true) => Absence::Stopped,
+            (false, false) => Absence::Ended,
+        };
+        self.saved.gaps.note(Gap { from, to: wall, why });
+    }
+
     /// Keeps what `status` tells of the configuration.
     pub(super) fn show(&mut self) {
         let shown = |(order, target): (usize, &Target)| {
@@ -75,6 +97,8 @@ impl Agent {
             (target.name.clone(), shown)
         };
         self.saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
+        let shown = &self.saved.shown;
+        self.accounts.retain(|name| shown.contains_key(name));
         self.saved.history.retain(|name, _| self.saved.shown.contains_key(name));
         self.saved.channels = self.config.notify.len();
         self.saved.config = Some(self.config.path.clone());

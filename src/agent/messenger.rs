@@ -9,8 +9,10 @@ use crate::config::{Channel, Config};
 use crate::notify::{self, Given, Means, Outcome};
 use crate::policy::{Story, Tell};
 use crate::store::events::Kind;
-use crate::time::{Timestamp, Wall};
+use crate::store::past;
+use crate::time::{Timestamp, Wall, millis};
 use crate::view::letter::{self, Facts, topic};
+use crate::view::pattern::{LATELY, again};
 
 use super::jobs::{Message, spawn};
 use super::{Agent, Mode};
@@ -66,7 +68,7 @@ impl Agent {
         };
         let text = self.text(target, tell, now);
         self.messenger.written += 1;
-        let last = story.and_then(|story| story.last.clone());
+        let seen = story.and_then(|story| story.seen.clone());
         let down = story.map(|Story { began, .. }| now.0.since(*began));
         let message = notify::Message {
             id: format!("{:x}-{:x}-{}", now.1.as_ms(), std::process::id(), self.messenger.written),
@@ -76,8 +78,8 @@ impl Agent {
             host: self.messenger.host.clone(),
             at: now.1,
             text,
-            class: last.as_ref().map(|(class, _)| *class),
-            detail: detail.or_else(|| last.map(|(_, detail)| detail)),
+            class: seen.as_ref().map(|(class, _)| *class),
+            detail: detail.or_else(|| seen.map(|(_, detail)| detail)),
             incident: story.map(|story| story.incident.clone()),
             attempts: story.map(|story| story.attempts),
             down_ms: down.and_then(|down| u64::try_from(down.as_millis()).ok()),
@@ -95,6 +97,10 @@ impl Agent {
             Tell::Down { story, .. } => self.own_last_words(&story.incident),
             _ => None,
         };
+        let again = match tell {
+            Tell::Healed(story) => self.again(target, story.began, now),
+            _ => None,
+        };
         let facts = Facts {
             target,
             host: &self.messenger.host,
@@ -102,10 +108,20 @@ impl Agent {
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
             cooldown_until: self.policy.target(target).and_then(|state| state.real.cooldown_until),
             said: said.as_deref(),
+            again: again.as_deref(),
             now,
             zone: self.zone,
         };
         self.config.secrets.strike(&facts.text(tell)).into_owned()
+    }
+
+    /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
+    /// worth a word here.
+    fn again(&self, target: &str, began: Timestamp, (now, wall): (Timestamp, Wall)) -> Option<String> {
+        let past = past::read(&self.folder, wall.shifted(-millis(LATELY))).unwrap_or_default();
+        let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
+        let own = wall.shifted(began.as_ms().saturating_sub(now.as_ms()));
+        again(&before.chain([own]).collect::<Vec<Wall>>(), self.zone)
     }
 
     /// Delivers whatever is due, each channel on a thread of its own. Returns at once.

@@ -14,13 +14,10 @@ use crate::pm2::{self, Caller, Home, Listing, Managed, Warrant};
 use crate::policy::{Event, Gate};
 use crate::process::Process;
 use crate::store::incidents;
-use crate::time::Timestamp;
 
 use super::Agent;
 use super::jobs::{Message, Order, open_output, output_path, spawn};
 
-/// A tick waits no longer than this for what is kept of PM2's logs: they may lie on a file server that hangs.
-const KEEPING: Duration = Duration::from_secs(5);
 /// Bytes at the end of each of PM2's logs that an incident gets.
 const TAIL: u64 = 16 << 10;
 
@@ -29,8 +26,6 @@ const TAIL: u64 = 16 << 10;
 pub(super) struct Beside {
     /// Why PM2 may be reset, by the target that asked, until it is made use of.
     warrants: BTreeMap<String, Warrant>,
-    /// Logs being kept, and until when a tick waits for that.
-    keeping: Option<(u32, Timestamp)>,
 }
 
 impl Beside {
@@ -40,25 +35,6 @@ impl Beside {
         let Some(warrant) = warrant else { return false };
         self.warrants.insert(target.to_string(), warrant);
         true
-    }
-
-    fn keep(&mut self, now: Timestamp) {
-        let jobs = self.keeping.map_or(0, |(jobs, _)| jobs);
-        self.keeping = Some((jobs + 1, now + KEEPING));
-    }
-
-    pub(super) fn kept(&mut self) {
-        self.keeping = self.keeping.filter(|(jobs, _)| *jobs > 1).map(|(jobs, until)| (jobs - 1, until));
-    }
-
-    /// Whether a tick has to wait.
-    pub(super) fn is_keeping(&self, now: Timestamp) -> bool {
-        self.keeping.is_some_and(|(_, until)| until > now)
-    }
-
-    /// How long it has to at most.
-    pub(super) fn pause(&self, now: Timestamp) -> Option<Duration> {
-        self.keeping.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
     }
 }
 
@@ -187,16 +163,17 @@ impl Agent {
     pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
         let Some(pm2) = self.target(target).and_then(|target| target.pm2.clone()) else { return };
         let Some(folder) = self.incident_folder(incident) else { return };
-        self.beside.keep(clock::now());
-        let (target, secrets) = (target.to_string(), self.config.secrets.clone());
-        spawn(&self.post, "keeper", Message::Kept, move |_| {
+        self.accounts.find(clock::now());
+        let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
+        let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None };
+        spawn(&self.post, "keeper", nothing, move |_| {
             let home = Home::at(&pm2.home);
-            let doing = home.doing(&pm2.process).map(|doing| doing.to_string());
-            if let Some(doing) = &doing {
+            let doing = home.doing(&pm2.process).map(|doing| (doing.pid, doing.to_string()));
+            if let Some((_, doing)) = &doing {
                 log::info!("{target} {doing}");
             }
-            keep(&folder, doing.as_deref(), &home.logs(&pm2.process), &secrets);
-            Message::Kept
+            keep(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &home.logs(&pm2.process), &secrets);
+            Message::Kept { target, incident, doing }
         });
     }
 }

@@ -14,6 +14,8 @@ use crate::policy::{Gate, Limits};
 use crate::time::Span;
 
 const MOST_TARGETS: usize = 1_000;
+/// More commands than can be run in the time that they have together.
+const MOST_DIAGNOSES: usize = 20;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Intervals, and how long looks and commands may take.
@@ -43,9 +45,10 @@ pub(super) const TARGET: Keys = Keys {
         "restart_on",
         "only_if",
         "depends_on",
+        "diagnose",
         "dry_run",
     ],
-    later: &[("diagnose", "leave it out for now")],
+    later: &[],
     elsewhere: &[],
 };
 
@@ -64,9 +67,10 @@ pub(super) const DEFAULTS: Keys = Keys {
         "restart_on",
         "only_if",
         "depends_on",
+        "diagnose",
         "dry_run",
     ],
-    later: &[("diagnose", "leave it out for now")],
+    later: &[],
     elsewhere: &[
         ("name", OWN),
         (PROBES[0], OWN),
@@ -115,6 +119,7 @@ pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> 
         let said = Said { own, defaults: None };
         limits(reading, said);
         only_if(reading, said);
+        diagnose(reading, said);
     }
     let Some(list) = root.get("targets") else {
         reading.complain_of_missing(
@@ -159,6 +164,7 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
     let probe = probe(reading, node, pm2.as_ref());
     let ladder = ladder(reading, node, pm2.as_ref());
     let only_if = only_if(reading, said);
+    let diagnose = diagnose(reading, said);
     let before = reading.problems.len();
     let mut limits = limits(reading, said);
     if reading.problems.len() == before {
@@ -168,10 +174,11 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
     limits.reset = ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
     limits.gates = pm2.iter().map(|_| Gate::Stopped).chain(only_if.iter().map(|_| Gate::OnlyIf)).collect();
     limits.probe_id = probe_id(probe.as_ref()?);
+    limits.diagnose = !diagnose.is_empty();
     if node.get("pm2").is_some() && pm2.is_none() {
         return None;
     }
-    Some(Target { name: name?, probe: probe?, pm2, limits, ladder, only_if })
+    Some(Target { name: name?, probe: probe?, pm2, limits, ladder, only_if, diagnose })
 }
 
 /// The process's name as the target's, where it can be one.
@@ -188,6 +195,16 @@ fn name_of_process(reading: &mut Reading<'_>, process: &Node) -> Option<String> 
 
 fn only_if(reading: &mut Reading<'_>, said: Said<'_>) -> Option<CommandLine> {
     said.get("only_if").and_then(|node| reading.command(node))
+}
+
+/// What is run when the target goes down: one command or a list of them; an empty one frees from what `defaults` says.
+fn diagnose(reading: &mut Reading<'_>, said: Said<'_>) -> Vec<CommandLine> {
+    let Some(node) = said.get("diagnose") else { return Vec::new() };
+    let Value::List(items) = &node.value else { return reading.command(node).into_iter().collect() };
+    if items.len() > MOST_DIAGNOSES {
+        reading.complain(node, format!("has {} commands", items.len()), format!("at most {MOST_DIAGNOSES}"));
+    }
+    items.iter().filter_map(|item| reading.command(item)).collect()
 }
 
 /// The numbers. What is wrong is told and taken for its default, to tell of the rest too.
@@ -226,6 +243,7 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
         rungs: 0,
         reset: None,
         gates: Vec::new(),
+        diagnose: false,
         probe_id: 0,
     }
 }

@@ -42,6 +42,9 @@ impl Case<'_> {
     fn take_turn(&mut self) -> bool {
         let now = self.setting.now;
         let Some(look) = &self.state.last_look else { return false };
+        if self.state.is_diagnosing() {
+            return false;
+        }
         if now.since(look.at) > self.limits.timeout {
             self.plan.next = Some(now);
             return true;
@@ -371,6 +374,8 @@ impl Case<'_> {
 
     /// What an earlier watchdog left unfinished: a command that may still run is waited for, the rest is closed.
     pub(super) fn take_up(&mut self) {
+        // What was being found out has ended with whoever found it out.
+        self.state.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
         let Some(attempt) = &mut self.state.attempt else { return };
         attempt.over = true;
         attempt.ran = true;

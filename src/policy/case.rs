@@ -57,6 +57,9 @@ impl Case<'_> {
                 self.plan.next = None;
             }
         }
+        if let Some(incident) = &mut self.state.incident {
+            incident.diagnosing = incident.diagnosing.filter(|until| *until > now);
+        }
         if let Some(Phase::Verifying { until }) = self.state.phase()
             && *until <= now
         {

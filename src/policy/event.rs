@@ -43,6 +43,13 @@ pub enum Event {
         /// Whether a reset is warranted.
         warranted: bool,
     },
+    /// What was to be found out when the target went down is found out, or will never be.
+    Diagnosed {
+        /// The target it was asked for.
+        target: String,
+        /// Its incident.
+        incident: String,
+    },
     /// The state was saved, or could not be. Always the answer to [`Action::Save`], and told when it changes.
     Saved {
         /// Whether it is on disk.
@@ -115,6 +122,13 @@ pub enum Action {
     Weigh {
         /// For this target.
         target: String,
+    },
+    /// Find out what the operator wants to know of a target that went down; answer with [`Event::Diagnosed`].
+    Diagnose {
+        /// Of this target.
+        target: String,
+        /// In this incident.
+        incident: String,
     },
     /// Save the state and answer with [`Event::Saved`].
     Save,

@@ -43,6 +43,8 @@ pub struct Limits {
     pub depends_on: Vec<String>,
     /// What is asked before an attempt, in this order.
     pub gates: Vec<Gate>,
+    /// Whether something is to be found out when it goes down, before any attempt.
+    pub diagnose: bool,
     /// Decide and record, run nothing.
     pub dry_run: bool,
     /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
@@ -86,6 +88,7 @@ impl Default for Limits {
             restart_on: Class::ALL.into_iter().filter(|class| !matches!(class, Class::Dns | Class::Tls)).collect(),
             depends_on: Vec::new(),
             gates: Vec::new(),
+            diagnose: false,
             dry_run: false,
             probe_id: 0,
         }

@@ -40,6 +40,7 @@ impl State {
             target.stand_down = None;
             target.waiting = None;
             target.beside = Beside::default();
+            target.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
                 *process = None;
             }
@@ -141,6 +142,11 @@ impl TargetState {
         self.attempt.as_ref().map(|attempt| &attempt.phase)
     }
 
+    /// Whether what there is to find out is still being found out.
+    pub fn is_diagnosing(&self) -> bool {
+        self.incident.as_ref().is_some_and(|incident| incident.diagnosing.is_some())
+    }
+
     /// The last verdict is bad, as it is in every incident that is not over: others that depend on it must wait.
     pub(super) fn is_in_trouble(&self) -> bool {
         self.last_class.is_some()
@@ -166,7 +172,8 @@ impl TargetState {
         points.extend(self.last_look.iter_mut().map(|look| &mut look.at));
         points.extend(self.incident.iter_mut().flat_map(|incident| {
             let tried = incident.tried.as_mut().map(|tried| &mut tried.began);
-            [&mut incident.began, &mut incident.down_at].into_iter().chain(tried)
+            let points = [&mut incident.began, &mut incident.down_at];
+            points.into_iter().chain(tried).chain(&mut incident.diagnosing)
         }));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
@@ -223,11 +230,17 @@ pub struct Incident {
     pub attempts: u32,
     /// An attempt was made, and the threshold has not been reached again since.
     pub recovering: bool,
+    /// What there is to find out is being found out: no attempt before that is done, or before then.
+    #[serde(default)]
+    pub diagnosing: Option<Timestamp>,
     /// Why the latest due attempt was not made, as last recorded.
     pub held: Option<Why>,
     /// The latest command that ended.
     #[serde(default)]
     pub tried: Option<Tried>,
+    /// What the verdict said that made it down.
+    #[serde(default)]
+    pub cause: Option<(Class, String)>,
     /// What the latest bad verdict said.
     #[serde(default)]
     pub last: Option<(Class, String)>,

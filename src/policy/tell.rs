@@ -65,8 +65,8 @@ pub struct Story {
     pub cured: bool,
     /// The latest restart command.
     pub tried: Option<Tried>,
-    /// What the latest bad verdict said.
-    pub last: Option<(Class, String)>,
+    /// What was found: while it is down, by the latest look; once it is over, by the one that it went down with.
+    pub seen: Option<(Class, String)>,
 }
 
 /// What was told of one target.
@@ -137,7 +137,7 @@ impl Case<'_> {
 
     /// An incident has ended well.
     pub(super) fn tell_end(&mut self, incident: &Incident, cured: bool) {
-        let story = story(incident, cured);
+        let story = Story { seen: incident.cause.clone(), ..story(incident, cured) };
         let was_told = self.state.told.down.take().is_some_and(|down| down.incident == incident.id);
         match &mut self.state.told.flapping {
             _ if was_told => self.tell(Tell::Up(story)),
@@ -203,7 +203,7 @@ impl Case<'_> {
 
 fn story(incident: &Incident, cured: bool) -> Story {
     let Incident { id, began, attempts, tried, last, .. } = incident.clone();
-    Story { incident: id, began, attempts, cured, tried, last }
+    Story { incident: id, began, attempts, cured, tried, seen: last }
 }
 
 /// The next point at which people are reminded of what they were told at `at`; one that comes at once after a reminder

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::outcome::{Class, Look, Verdict};
-use crate::policy::Record;
 use crate::policy::case::Case;
 use crate::policy::state::{Beginning, Incident, LastLook, Streak};
 use crate::policy::words::About;
+use crate::policy::{Action, Record};
 use crate::time::{Span, Timestamp, millis};
 
 /// `unknown` for this long is worth a word.
@@ -20,6 +20,9 @@ const FLAPS_A_DAY: usize = 8;
 const CURES: usize = 3;
 /// … this time mean that a cause stays.
 const CURES_WITHIN: Duration = Duration::from_secs(7 * 86_400);
+
+/// What there is to find out when a target goes down holds up its first attempt no longer than this.
+const DIAGNOSIS: Duration = Duration::from_secs(10);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -140,8 +143,10 @@ impl Case<'_> {
             down_at: now,
             attempts: 0,
             recovering: false,
+            diagnosing: self.limits.diagnose.then_some(now + DIAGNOSIS),
             held: None,
             tried: None,
+            cause: Some((class, detail.clone())),
             last: Some((class, detail.clone())),
         });
         for ledger in [&mut self.state.real, &mut self.state.dry] {
@@ -150,7 +155,11 @@ impl Case<'_> {
             }
         }
         let last_healthy = self.state.last_healthy;
+        let (target, incident) = (self.name.to_string(), id.clone());
         self.record(Record::Down { failures: streak.count, class, detail, incident: id, last_healthy });
+        if self.limits.diagnose {
+            self.actions.push(Action::Diagnose { target, incident });
+        }
         self.note_down();
     }
 
@@ -195,6 +204,13 @@ impl Case<'_> {
         let since = *self.state.unknown_since.get_or_insert(now);
         if now.since(since) >= BLIND_AFTER {
             self.warn(About::Blind, format!("nothing could be said of it for {}: {detail}", Span(now.since(since))));
+        }
+    }
+
+    /// What there was to find out about an incident is known.
+    pub(super) fn diagnosed(&mut self, incident: &str) {
+        if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
+            open.diagnosing = None;
         }
     }
 

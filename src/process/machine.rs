@@ -101,6 +101,8 @@ fn largest(now: Timestamp) -> Vec<Program> {
         })
     };
     let mut programs: Vec<Program> = before.into_iter().filter_map(program).collect();
+    // Threads of the kernel take none.
+    programs.retain(|program| program.memory > 0);
     programs.sort_by(|a, b| (b.memory, a.pid).cmp(&(a.memory, b.pid)));
     // One that uses up a core says more than one that is large.
     let busy = programs.iter().skip(LARGEST).filter(|one| one.cpu_percent >= 50).max_by_key(|one| one.cpu_percent);

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::account::{self, Account};
 use super::files::{self, Inode};
 use super::folder::make_plain;
 use super::{Error, Folder, descriptors};
@@ -62,6 +63,32 @@ pub fn tail_of(path: &Path, max: u64) -> Result<Vec<u8>, Error> {
 /// The ids of all incidents on the disk, oldest first; none where they cannot be read.
 pub fn ids(folder: &Folder) -> Vec<String> {
     incidents(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
+}
+
+/// What is known of all incidents on the disk, in the order in which they began; and of each whose account cannot be
+/// read, why. One without an account is passed over. Whoever only looks may call this at any time.
+///
+/// # Errors
+/// The folders cannot be read.
+pub fn accounts(folder: &Folder) -> Result<(Vec<Account>, Vec<Error>), Error> {
+    let (mut accounts, mut damaged) = (Vec::new(), Vec::new());
+    for incident in incidents(folder)? {
+        match account::read(&incident.path) {
+            Ok(found) => accounts.extend(found),
+            Err(error) => damaged.push(error),
+        }
+    }
+    accounts.sort_by(|a, b| (a.began, &a.id).cmp(&(b.began, &b.id)));
+    Ok((accounts, damaged))
+}
+
+/// The folder of an incident, and the names of what lies in it beside its account.
+pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
+    let path = folder.file(INCIDENTS).join(id);
+    let names = files::entries(&path).unwrap_or_default().into_iter();
+    let mut names: Vec<String> = names.map(|(entry, _)| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    (path, names)
 }
 
 /// All outputs of commands, for whoever trims them.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::history::Uptime;
+use super::history::{Gaps, Uptime};
 use super::lock::Mode;
 use super::{Error, Folder, Moment, files};
 use crate::notify::Outbox;
@@ -35,6 +35,10 @@ pub struct Saved {
     pub policy: State,
     /// Uptime by target.
     pub history: BTreeMap<String, Uptime>,
+    /// When nobody watched.
+    pub gaps: Gaps,
+    /// When the first watchdog was started here.
+    pub first_start: Option<Wall>,
     /// Lines of events that may not have reached `events.jsonl` yet; see [`super::events::append_missing`].
     pub pending: Vec<String>,
     /// How the watchdog that wrote this works.
@@ -47,6 +51,9 @@ pub struct Saved {
     pub last_seen: Option<Wall>,
     /// Whether it ended by its `stop`.
     pub stopped: bool,
+    /// Whether the machine was rebooted since it was written.
+    #[serde(skip)]
+    pub rebooted: bool,
     /// The latest ticks, oldest first.
     pub ticks: VecDeque<Wall>,
     /// The configuration, and the log that it asks for.
@@ -244,6 +251,7 @@ impl Found {
         saved.policy.shift(by_boot.saturating_sub(elapsed.max(0)));
         if rebooted {
             saved.policy.reboot();
+            saved.rebooted = true;
         }
         saved
     }

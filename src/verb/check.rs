@@ -125,7 +125,7 @@ pub(super) fn in_words(look: &Look) -> String {
 fn describe(target: &Target, look: Option<&Look>) -> Vec<String> {
     let limits = &target.limits;
     let found = look.map_or_else(|| "not looked at (--offline)".into(), in_words);
-    let mut lines = vec![format!("{}   {}   {found}", target.name, probe(&target.probe))];
+    let mut lines = vec![format!("{}   {}   {found}", target.name, escaped(&target.probe.to_string()))];
     let bound = Span((limits.interval + limits.timeout) * limits.failure_threshold);
     let retry = match limits.retry_interval < limits.interval {
         true => format!(", every {} after a bad one", Span(limits.retry_interval)),
@@ -190,25 +190,6 @@ fn remedy(rung: &Rung, target: &Target) -> String {
 
 fn one_line(command: &CommandLine) -> String {
     escaped(command.to_string().trim()).into_owned()
-}
-
-fn probe(probe: &Probe) -> String {
-    match probe {
-        Probe::Http(http) => {
-            let method = match http.method {
-                crate::config::Method::Get => "GET",
-                crate::config::Method::Head => "HEAD",
-            };
-            // What is asked with may be a token.
-            let shown = http.shown.split_once('?').map_or(http.shown.clone(), |(page, _)| format!("{page}?…"));
-            format!("{method} {shown}")
-        }
-        Probe::Tcp { host, port } if host.contains(':') => format!("connect to [{host}]:{port}"),
-        Probe::Tcp { host, port } => format!("connect to {host}:{port}"),
-        Probe::Command(command) => format!("run {}", one_line(command)),
-        Probe::Pm2(pm2) => format!("{} in PM2", escaped(&pm2.process)),
-        Probe::File { path, max_age } => format!("{} written within {}", path.display(), Span(*max_age)),
-    }
 }
 
 /// The folders for state and log, and what else lives in them; says what is wrong with them.

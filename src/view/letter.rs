@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub cooldown_until: Option<Timestamp>,
     /// The last line of the target's own log, where one is known.
     pub said: Option<&'a str>,
+    /// How often this has happened lately, and when.
+    pub again: Option<&'a str>,
     /// Makes wall time of a point on the boot clock.
     pub now: (Timestamp, Wall),
     /// The local time zone.
@@ -46,8 +48,9 @@ impl Facts<'_> {
         match tell {
             Tell::Healed(story) => {
                 let down = Span(self.now.0.since(story.began));
-                let cured = format!("{} Nothing to do now.", self.cured(story));
-                self.letter(&format!("[healed] {target}: down {down}, cured by a restart"), &[seen(story), cured])
+                let again = self.again.map_or_else(String::new, |again| format!("{again}."));
+                let rest = [seen(story), self.cured(story), again, "Nothing to do now.".into()];
+                self.letter(&format!("[healed] {target}: down {down}, cured by a restart"), &rest)
             }
             Tell::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
             Tell::Up(story) => {
@@ -133,9 +136,9 @@ impl Facts<'_> {
     }
 }
 
-/// What the latest bad look found, as a sentence.
+/// What was found, as a sentence.
 fn seen(story: &Story) -> String {
-    let Some((class, detail)) = &story.last else { return String::new() };
+    let Some((class, detail)) = &story.seen else { return String::new() };
     let text = escaped(&class.with(detail)).into_owned();
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
@@ -204,7 +207,7 @@ mod tests {
             attempts,
             cured,
             tried: (attempts > 0).then_some(tried),
-            last: Some((Class::Timeout, "connected in 0.1 ms, then no byte for 10 s".into())),
+            seen: Some((Class::Timeout, "connected in 0.1 ms, then no byte for 10 s".into())),
         }
     }
 
@@ -218,6 +221,7 @@ mod tests {
             commands: &commands,
             depends_on: &["mailer".into()],
             cooldown_until: Some(at(130)),
+            again: Some("4th time in 30 days"),
             said: Some("connect ECONNREFUSED\u{1b}[2J"),
             now: (at(64), Wall::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time")),
             zone: Zone::UTC,
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn what_was_healed_needs_nobody() {
         let text = "[healed] sav-backend: down 1 min 4 s, cured by a restart\nTimeout; connected in 0.1 ms, then no \
-                    byte for 10 s. `pm2 restart api` cured it in 3 s. Nothing to do now.\nsrv412";
+                    byte for 10 s. `pm2 restart api` cured it in 3 s. 4th time in 30 days. Nothing to do now.\nsrv412";
         check(&Tell::Healed(story(1, true)), &["pm2 restart api"], text);
     }
 

@@ -1,7 +1,7 @@
 //! How the targets are: a table for people, JSON for machines.
 //! It must never let an old answer look like a new one, nor round a percentage up.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
 use crate::time::{Latency, Timestamp, Wall, Zone, rough};
 use crate::view::story::reason;
+use crate::view::{at_home, percent, table};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Watched for this part of a span, nobody asks about the rest.
@@ -119,15 +120,9 @@ impl Status {
         let targets = self.targets();
         let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST LOOK", "24 H", "30 D"].map(String::from)];
         rows.extend(targets.iter().map(Target::row));
-        let widths: Vec<usize> =
-            (0..6).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
         let mut lines = Vec::new();
-        for (index, row) in rows.iter().enumerate() {
-            let cells = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width_of)| format!("{cell}{}", " ".repeat(width_of.saturating_sub(width(cell)))));
-            lines.push(cells.collect::<Vec<String>>().join("  ").trim_end().to_string());
+        for (index, row) in table(&rows).into_iter().enumerate() {
+            lines.push(row);
             let note = index.checked_sub(1).and_then(|index| targets[index].note());
             lines.extend(note.map(|note| format!("  {note}")));
         }
@@ -178,12 +173,8 @@ impl Status {
 
     fn places(&self) -> Option<String> {
         let (config, log) = (self.saved.config.as_ref()?, self.saved.log.as_ref()?);
-        Some(format!("config {} · log {}", self.at_home(config), self.at_home(log)))
-    }
-
-    fn at_home(&self, path: &Path) -> String {
-        let below = self.home.as_ref().and_then(|home| path.strip_prefix(home).ok());
-        below.map_or_else(|| path.display().to_string(), |below| format!("~/{}", below.display()))
+        let home = self.home.as_deref();
+        Some(format!("config {} · log {}", at_home(home, config), at_home(home, log)))
     }
 }
 
@@ -234,10 +225,6 @@ struct ProbeAnswer<'a> {
 struct WaitingAnswer {
     why: Option<&'static str>,
     until: Option<String>,
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
 }
 
 struct Target<'a> {
@@ -364,12 +351,4 @@ fn seen(look: &LastLook) -> String {
         Verdict::Unhealthy { class, .. } => class.to_string(),
         Verdict::Unknown { .. } => "unknown".into(),
     }
-}
-
-/// Never rounded up: `uptime` is cut to four decimals already.
-fn percent(uptime: Option<f64>) -> String {
-    let Some(uptime) = uptime else { return "–".into() };
-    let digits = format!("{:.2}", uptime * 100.0);
-    let short = digits.trim_end_matches('0').trim_end_matches('.');
-    format!("{short} %")
 }

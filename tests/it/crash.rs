@@ -139,6 +139,13 @@ fn check_events(place: &Place, runs: &[Run]) {
         let numbers = |kind| of(kind, name).iter().map(|event| event["attempt"].as_u64()).collect::<Vec<_>>();
         let (begun, done) = (numbers("restart"), numbers("restart_done"));
         assert_eq!(begun, done, "{name}: each one begun is closed once\n{}", place.story());
+        let id = down[0]["incident"].as_str().expect("a name");
+        let said = place.run(&["incident", id, "--json"]);
+        let account: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        let entries = account["timeline"].as_array().expect("a list").clone();
+        let of_kind = |kind: &str| entries.iter().filter(|entry| entry["event"] == kind).cloned().collect::<Vec<_>>();
+        assert_eq!(of_kind("restart"), of("restart", name), "the account lacks none\n{}", place.story());
+        assert_eq!(of_kind("up"), up, "the account lacks its end\n{}", place.story());
         for run in runs.iter().filter(|run| run.target == name) {
             place.demand(begun.contains(&Some(run.attempt)), &format!("no event of {run:?}"));
         }

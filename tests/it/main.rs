@@ -14,6 +14,7 @@ mod cron;
 mod demo;
 mod detection;
 mod documents;
+mod evidence;
 mod init;
 mod messages;
 mod notify;

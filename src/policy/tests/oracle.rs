@@ -26,6 +26,8 @@ struct Known {
     restart_recorded: bool,
     paused_until: Option<i64>,
     down: Option<String>,
+    /// What there is to find out is being found out, until then at the latest.
+    diagnosis: Option<i64>,
     /// The incident that people were told of, and when last.
     told: Option<(String, i64)>,
     proven: bool,
@@ -124,7 +126,18 @@ impl Oracle {
         self.amnesia |= !self.saved;
         for known in self.known.values_mut() {
             known.broken_at = None;
+            known.diagnosis = None;
         }
+    }
+
+    pub(super) fn diagnosis_begins(&mut self, target: &str, at: i64) {
+        self.note(at, format!("{target}: a diagnosis begins"));
+        self.known(target).diagnosis = Some(at + 10_000);
+    }
+
+    pub(super) fn diagnosed(&mut self, target: &str, at: i64) {
+        self.note(at, format!("{target}: the diagnosis ends"));
+        self.known(target).diagnosis = None;
     }
 
     pub(super) fn rebooted(&mut self) {
@@ -249,6 +262,7 @@ impl Oracle {
         let passed_over = limits.reset == Some(kth) && rung == (kth + 1) % limits.rungs;
         self.demand(rung == kth || passed_over, "rule 4: attempt k starts at rung k");
         self.demand(known.paused_until.is_none_or(|until| at >= until), "rule 3: paused");
+        self.demand(known.diagnosis.is_none_or(|until| at >= until), "an attempt before the diagnosis is made");
         let class = known.last_class.expect("a failure was seen");
         self.demand(limits.restart_on.contains(&class), "rule 3: restart_on");
         if let Some((ended, cooldown)) = known.ended {
@@ -311,6 +325,7 @@ impl Oracle {
             }
             Record::Down { incident, .. } => self.goes_down(target, incident, at),
             Record::Up { incident, cured, .. } => {
+                self.known(target).diagnosis = None;
                 let open = self.known(target).down.take();
                 self.demand(open.as_ref() == Some(incident), "`up` ends the open incident");
                 self.cures += u64::from(*cured);

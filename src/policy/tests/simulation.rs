@@ -40,6 +40,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
         restart_on: classes,
         depends_on,
         gates: [Gate::Stopped, Gate::OnlyIf].into_iter().filter(|_| rng.u8(0..4) == 0).collect(),
+        diagnose: rng.u8(0..4) == 0,
         dry_run: rng.u8(0..12) == 0,
         probe_id: 1,
     }

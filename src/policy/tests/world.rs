@@ -34,6 +34,7 @@ enum Coming {
     Ended { target: String, pid: u32, rung: usize, ending: u8, took: i64 },
     Answered { target: String, gate: Gate, yes: bool },
     Weighed { target: String, warranted: bool },
+    Diagnosed { target: String, incident: String },
     Trouble,
 }
 
@@ -150,7 +151,9 @@ impl World {
         self.awaited.clear();
         self.oracle.killed();
         self.coming.retain(|Reverse((_, _, coming))| match coming {
-            Coming::Looked { .. } | Coming::Answered { .. } | Coming::Weighed { .. } => false,
+            Coming::Looked { .. } | Coming::Answered { .. } | Coming::Weighed { .. } | Coming::Diagnosed { .. } => {
+                false
+            }
             Coming::Ended { .. } | Coming::Trouble => true,
         });
     }
@@ -215,6 +218,10 @@ impl World {
             Coming::Weighed { target, warranted } => {
                 self.oracle.weighed(&target, warranted, self.now);
                 self.deliver(Event::Weighed { target, warranted });
+            }
+            Coming::Diagnosed { target, incident } => {
+                self.oracle.diagnosed(&target, self.now);
+                self.deliver(Event::Diagnosed { target, incident });
             }
             Coming::Trouble => self.trouble(),
         }
@@ -391,6 +398,11 @@ impl World {
             Action::Weigh { target } => {
                 let (at, warranted) = (self.now + self.rng.i64(0..10_000), self.rng.bool());
                 self.expect_at(at, Coming::Weighed { target, warranted });
+            }
+            Action::Diagnose { target, incident } => {
+                self.oracle.diagnosis_begins(&target, self.now);
+                let at = self.now + self.rng.i64(0..15_000);
+                self.expect_at(at, Coming::Diagnosed { target, incident });
             }
             Action::Run { target, attempt, rung, .. } => self.run(target, attempt, rung),
             Action::Adopt { target, process: (pid, _), .. } => self.adopt(target, pid),

@@ -1,6 +1,6 @@
 //! One line of `events.jsonl`: what it can say, and its form to the letter of the contract.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Ending};
 use crate::policy::{About, Why};
@@ -61,7 +61,7 @@ pub enum Kind {
     /// An attempt is due and waits.
     HeldBack {
         why: Why,
-        #[serde(with = "time_if_known", skip_serializing_if = "Option::is_none", default)]
+        #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
         until: Option<Wall>,
     },
     /// Healthy again.
@@ -75,7 +75,7 @@ pub enum Kind {
     },
     /// A pause ended; `until` is the end that was set for it.
     Resumed {
-        #[serde(with = "time_if_known", skip_serializing_if = "Option::is_none", default)]
+        #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
         until: Option<Wall>,
     },
     /// The watchdog woke up late.
@@ -114,19 +114,6 @@ impl From<&Ending> for Outcome {
             Ending::NotStarted(_) => Outcome::NotStarted,
             Ending::Lost => Outcome::Lost,
         }
-    }
-}
-
-/// A time that is left out where the time is not known.
-mod time_if_known {
-    use super::{Deserializer, Serialize, Serializer, Wall, rfc3339};
-
-    pub(super) fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
-        at.map(Wall::rfc3339).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
-        rfc3339::deserialize(deserializer).map(Some)
     }
 }
 

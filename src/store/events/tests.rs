@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
 
+use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use tempfile::TempDir;
@@ -33,24 +34,24 @@ fn what_is_appended_is_read_again() {
     let (_scene, folder) = scene();
     assert_eq!(times(&folder), [0_i64; 0]);
     append(&folder, &[]).unwrap();
-    assert!(!folder.file(EVENTS).exists());
+    assert!(!folder.file(EVENTS.name).exists());
     append(&folder, &lines(&[1, 2])).unwrap();
     fs::remove_dir_all(folder.path()).unwrap();
     append(&folder, &lines(&[3, 4])).unwrap();
     append(&folder, &lines(&[5])).unwrap();
     assert_eq!(read(&folder, Some(Wall::from_ms(4))).unwrap(), [entry(4), entry(5)]);
-    let file = fs::read_to_string(folder.file(EVENTS)).unwrap();
+    let file = fs::read_to_string(folder.file(EVENTS.name)).unwrap();
     assert_eq!(file, lines(&[3, 4, 5]).join("\n") + "\n");
-    assert_eq!(fs::metadata(folder.file(EVENTS)).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(folder.file(EVENTS.name)).unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]
 fn a_line_cut_short_is_ended_before_the_next() {
     let (_scene, folder) = scene();
     append(&folder, &lines(&[1])).unwrap();
-    let whole = fs::read(folder.file(EVENTS)).unwrap();
+    let whole = fs::read(folder.file(EVENTS.name)).unwrap();
     for len in 0..=whole.len() {
-        fs::write(folder.file(EVENTS), &whole[..len]).unwrap();
+        fs::write(folder.file(EVENTS.name), &whole[..len]).unwrap();
         append(&folder, &lines(&[2])).unwrap();
         let expected: &[i64] = if len + 1 >= whole.len() { &[1, 2] } else { &[2] };
         assert_eq!(times(&folder), expected, "cut after {len} bytes");
@@ -61,10 +62,10 @@ fn a_line_cut_short_is_ended_before_the_next() {
 fn damage_is_passed_over() {
     let (_scene, folder) = scene();
     append(&folder, &lines(&[1])).unwrap();
-    let mut bytes = fs::read(folder.file(EVENTS)).unwrap();
+    let mut bytes = fs::read(folder.file(EVENTS.name)).unwrap();
     bytes.extend(b"\n\n\xff\xfe\n{\"at\":1}\nnull\n");
     bytes.extend([0; 100]);
-    fs::write(folder.file(EVENTS), bytes).unwrap();
+    fs::write(folder.file(EVENTS.name), bytes).unwrap();
     append(&folder, &lines(&[2])).unwrap();
     assert_eq!(times(&folder), [1, 2]);
 }
@@ -74,21 +75,21 @@ fn two_files_of_4_mib_are_all_there_ever_is() {
     let (_scene, folder) = scene();
     let many: Vec<i64> = (0..5_000).collect();
     let bulk = lines(&many).join("\n").len() as u64 + 1;
-    let rounds = 3 * MAX_SIZE / bulk;
+    let rounds = 3 * EVENTS.max_size / bulk;
     for round in 0..rounds {
         append(&folder, &lines(&many)).unwrap();
         append(&folder, &lines(&[-1 - round.cast_signed()])).unwrap();
         let size = |name| fs::metadata(folder.file(name)).map_or(0, |metadata| metadata.len());
-        assert!(size(EVENTS) <= MAX_SIZE && size(ROTATED) <= MAX_SIZE);
+        assert!(size(EVENTS.name) <= EVENTS.max_size && size(EVENTS.rotated) <= EVENTS.max_size);
     }
     assert!(fs::read_dir(folder.path()).unwrap().count() == 2);
     let found = read(&folder, None).unwrap();
-    assert!(found.len() as u64 * bulk / 5_001 > MAX_SIZE, "the older file was not read");
+    assert!(found.len() as u64 * bulk / 5_001 > EVENTS.max_size, "the older file was not read");
     // One that somebody made huge is read from its end, and from the beginning of a line on.
     let mut huge = vec![b'x'; 20 << 20];
     huge.extend(b"\n");
     huge.extend(lines(&[7]).join("").as_bytes());
-    fs::write(folder.file(EVENTS), huge).unwrap();
+    fs::write(folder.file(EVENTS.name), huge).unwrap();
     assert_eq!(times(&folder).last(), Some(&7));
 }
 
@@ -97,8 +98,8 @@ fn pending_lines_are_there_exactly_once() {
     #[track_caller]
     fn check(rotated: &str, newer: &str, pending: &[i64], expected: &[i64]) {
         let (_scene, folder) = scene();
-        fs::write(folder.file(ROTATED), rotated).unwrap();
-        fs::write(folder.file(EVENTS), newer).unwrap();
+        fs::write(folder.file(EVENTS.rotated), rotated).unwrap();
+        fs::write(folder.file(EVENTS.name), newer).unwrap();
         append_missing(&folder, &lines(pending)).unwrap();
         assert_eq!(times(&folder), expected);
         append_missing(&folder, &lines(pending)).unwrap();
@@ -130,11 +131,11 @@ fn on_a_small_disk() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();
     append(&folder, &lines(&[1])).unwrap();
-    let before = fs::read(folder.file(EVENTS)).unwrap();
+    let before = fs::read(folder.file(EVENTS.name)).unwrap();
     let many: Vec<i64> = (0..2_000).collect();
     let error = append(&folder, &lines(&many)).unwrap_err().to_string();
     assert!(error.ends_with("events.jsonl: no space left on device"), "{error}");
-    assert!(fs::read(folder.file(EVENTS)).unwrap() == before);
+    assert!(fs::read(folder.file(EVENTS.name)).unwrap() == before);
     append_missing(&folder, &lines(&[1, 2])).unwrap();
     assert_eq!(times(&folder), [1, 2]);
 }
@@ -142,12 +143,12 @@ fn on_a_small_disk() {
 #[test]
 fn links_and_folders_in_its_place_are_errors() {
     let (_scene, folder) = scene();
-    symlink("/etc/hostname", folder.file(EVENTS)).unwrap();
+    symlink("/etc/hostname", folder.file(EVENTS.name)).unwrap();
     for error in [append(&folder, &lines(&[1])).unwrap_err(), read(&folder, None).unwrap_err()] {
         assert!(error.to_string().ends_with("events.jsonl: a symbolic link stands in its place"), "{error}");
     }
-    fs::remove_file(folder.file(EVENTS)).unwrap();
-    fs::create_dir(folder.file(EVENTS)).unwrap();
+    fs::remove_file(folder.file(EVENTS.name)).unwrap();
+    fs::create_dir(folder.file(EVENTS.name)).unwrap();
     assert!(append(&folder, &lines(&[1])).is_err());
     assert!(read(&folder, None).is_err());
 }

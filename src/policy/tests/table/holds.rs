@@ -30,6 +30,22 @@ fn of_several_reasons_the_first_is_told() {
 }
 
 #[test]
+fn what_is_to_be_found_out_is_found_out_before_the_first_attempt() {
+    let curious = "diagnose=yes";
+    check(curious, "S F*3 +2 diagnosed ok", "- failing+down+diagnose@90 - restart#1@92 -");
+    // It is waited for no longer than 10 s, which is older than the last verdict may be.
+    check(curious, "S F*3 +9 +1 diagnosed", "- failing+down+diagnose@90 - restart#1@100 -");
+    // Only the first attempt waits, and nothing is told of the wait.
+    check(curious, "S F*3 diagnosed ok +2m", "- failing+down+diagnose restart#1 - restart#2");
+    check("diagnose=yes interval=5s", "S F*3 S diagnosed", "- failing+down+diagnose up -");
+    check("diagnose=yes rungs=0", "S F*3 +1m diagnosed", "- failing+down+diagnose - -");
+    // Whoever starts anew does not wait for what nobody finds out any more; a tick does.
+    check(curious, "S F*3 crash daemon", "- failing+down+diagnose - restart#1");
+    let ticks = "diagnose=yes failure_threshold=1";
+    check(ticks, "tick S tick F diagnosed ok S", "- end - failing+down+diagnose restart#1 - cured#1+end");
+}
+
+#[test]
 fn classes_that_no_restart_cures_are_told_and_never_repaired() {
     check("", "S F:dns*3 F:dns*50 F:tls S", "- failing+down+held:restart_on - - up");
     check("", "S F:dns*3 F:refused", "- failing+down+held:restart_on restart#1");

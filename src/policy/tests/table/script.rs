@@ -91,6 +91,7 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "stopped" => limits.gates.insert(0, Gate::Stopped),
         "reset" => limits.reset = Some(value.parse::<usize>().expect("a number") - 1),
         "gates" => limits.gates = vec![Gate::OnlyIf; value.parse().expect("a number")],
+        "diagnose" => limits.diagnose = value == "yes",
         "dry_run" => limits.dry_run = value == "yes",
         "probe" => limits.probe_id = number().into(),
         _ => panic!("no limit is called `{key}`"),

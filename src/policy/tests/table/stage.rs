@@ -127,6 +127,10 @@ impl Stage {
             "warranted" | "unwarranted" => {
                 self.deliver(Event::Weighed { target, warranted: token.verb == "warranted" });
             }
+            "diagnosed" => {
+                let incident = self.target().incident.map(|incident| incident.id).unwrap_or_default();
+                self.deliver(Event::Diagnosed { target, incident });
+            }
             "app" | "god" => self.see(token),
             "pause" => {
                 let until = Timestamp::from_ms(self.clock().as_ms() + span("30m"));
@@ -339,6 +343,7 @@ impl Stage {
                 self.say(&target, if gate == Gate::OnlyIf { "ask" } else { "stopped?" });
             }
             Action::Weigh { target } => self.say(&target, "weigh"),
+            Action::Diagnose { target, .. } => self.say(&target, "diagnose"),
             Action::Run { target, attempt, rung, .. } => {
                 assert_eq!(self.announced.take(), Some((attempt, rung)), "`restart` comes before its command");
                 let ladder = self.limits.get(&target).map_or(1, |limits| limits.rungs);

@@ -1,0 +1,231 @@
+//! `incident.json`: what is known of one incident, from its first failure to its end. Written whole at each change;
+//! read again by the next watchdog while the incident is open, and by whoever asks later.
+//! It must never grow with the length of an outage.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::events::Entry;
+use super::{Error, files};
+use crate::outcome::{Class, Evidence};
+use crate::process::Machine;
+use crate::time::{Wall, rfc3339};
+
+const NAME: &str = "incident.json";
+/// The format that this code writes, and the newest that it reads.
+const VERSION: u32 = 1;
+/// More than any account takes: 16 KiB of evidence, and a timeline of 200 events.
+const MAX_SIZE: u64 = 1 << 20;
+/// Events that are kept from the beginning and from the end of an incident; what comes between is only counted.
+const FIRST: usize = 50;
+const LATEST: usize = 150;
+
+/// One incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// The format.
+    pub version: u32,
+    /// Its name, which is that of its folder.
+    pub id: String,
+    /// What went down.
+    pub target: String,
+    /// How it is looked at, as people read it.
+    pub probe: String,
+    /// The first failure.
+    #[serde(with = "rfc3339")]
+    pub began: Wall,
+    /// When the threshold was reached.
+    #[serde(with = "rfc3339")]
+    pub down: Wall,
+    /// When it was healthy again.
+    #[serde(with = "rfc3339::option", default)]
+    pub ended: Option<Wall>,
+    /// When it was last healthy before.
+    #[serde(with = "rfc3339::option", default)]
+    pub last_healthy: Option<Wall>,
+    /// How much of the 24 h before was watched, in milliseconds.
+    #[serde(default)]
+    pub watched_ms: u64,
+    /// The failures in a row that made it down.
+    pub failures: u32,
+    /// What the last of them was.
+    pub class: Class,
+    /// The same in words.
+    pub detail: String,
+    /// What that look saw.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+    /// What its process was doing.
+    #[serde(default)]
+    pub process: Option<String>,
+    /// The number of that process.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// The last line of its own log.
+    #[serde(default)]
+    pub said: Option<String>,
+    /// The machine just after it went down.
+    #[serde(default)]
+    pub machine: Option<Machine>,
+    /// What `diagnose` ran, in its order; the output of the first is in `diagnose-1.out`.
+    #[serde(default)]
+    pub diagnosed: Vec<String>,
+    /// Attempts that were made.
+    #[serde(default)]
+    pub attempts: u32,
+    /// How often each restart command was run.
+    #[serde(default)]
+    pub runs: BTreeMap<String, u32>,
+    /// The restart command that has cured it, as far as that can be said.
+    #[serde(default)]
+    pub cured: Option<String>,
+    /// From the start of that command to the first healthy look, in milliseconds.
+    #[serde(default)]
+    pub heal_ms: Option<u64>,
+    /// What the first healthy look saw.
+    #[serde(default)]
+    pub back: Option<String>,
+    /// What happened, in the form of `events.jsonl`.
+    #[serde(default)]
+    pub timeline: Vec<Entry>,
+    /// Events in the middle of the timeline that were left out.
+    #[serde(default)]
+    pub left_out: u64,
+}
+
+impl Account {
+    /// An account of an incident that has just begun to be one.
+    pub fn new(id: &str, target: &str, began: Wall, down: Wall, last: (u32, Class, String)) -> Account {
+        let (failures, class, detail) = last;
+        Account {
+            version: VERSION,
+            id: id.to_owned(),
+            target: target.to_owned(),
+            probe: String::new(),
+            began,
+            down,
+            ended: None,
+            last_healthy: None,
+            watched_ms: 0,
+            failures,
+            class,
+            detail,
+            evidence: None,
+            process: None,
+            pid: None,
+            said: None,
+            machine: None,
+            diagnosed: Vec::new(),
+            attempts: 0,
+            runs: BTreeMap::new(),
+            cured: None,
+            heal_ms: None,
+            back: None,
+            timeline: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    /// Goes on with what has happened.
+    pub fn add(&mut self, entry: Entry) {
+        self.timeline.push(entry);
+        if self.timeline.len() > FIRST + LATEST {
+            self.timeline.remove(FIRST);
+            self.left_out += 1;
+        }
+    }
+
+    /// How long it was down, or has been so far.
+    pub fn lasted(&self, now: Wall) -> std::time::Duration {
+        self.ended.unwrap_or(now).since(self.began)
+    }
+}
+
+/// Writes the account into the incident's folder. Only whoever holds the lock may call this.
+///
+/// # Errors
+/// It cannot be written, such as on a full disk; what was written before is intact.
+pub fn save(incident: &Path, account: &Account) -> Result<(), Error> {
+    let path = incident.join(NAME);
+    serde_json::to_vec_pretty(account)
+        .map_err(io::Error::from)
+        .and_then(|bytes| files::replace(&path, &bytes, false))
+        .map_err(|cause| Error::new("save", &path, cause))
+}
+
+/// Reads the account of the incident in this folder; `None` where there is none.
+///
+/// # Errors
+/// It cannot be read, or is damaged or of a newer version (the kind is `InvalidData` then).
+pub fn read(incident: &Path) -> Result<Option<Account>, Error> {
+    let path = incident.join(NAME);
+    let failed = |cause| Error::new("read", &path, cause);
+    let bytes = match files::read(&path, MAX_SIZE) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(failed)?,
+    };
+    let account: Account = serde_json::from_slice(&bytes).map_err(|error| failed(files::damaged(error.to_string())))?;
+    if account.version > VERSION {
+        return Err(failed(files::damaged(format!("it is of version {}, newer than this program", account.version))));
+    }
+    Ok(Some(account))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+    use std::fs;
+
+    use super::*;
+    use crate::store::events::Kind;
+
+    fn account() -> Account {
+        let at = Wall::from_ms(1_795_313_530_123);
+        let mut account =
+            Account::new("1122-0313", "api", at, at.shifted(60_000), (3, Class::Timeout, "no byte".into()));
+        account.evidence = Some(Evidence { status: Some(200), ..Evidence::default() });
+        account.add(Entry { at, target: Some("api".into()), kind: Kind::Stalled { gap_ms: 5 } });
+        account
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(folder.path()).unwrap(), None);
+        let written = account();
+        save(folder.path(), &written).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Some(written));
+    }
+
+    #[test]
+    fn what_is_damaged_or_newer_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        save(folder.path(), &account()).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        for text in ["", "{}", "[1]", &whole[..whole.len() - 2], &whole.replace("\"version\": 1", "\"version\": 2")] {
+            fs::write(&path, text).unwrap();
+            let error = read(folder.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{text}: {error}");
+        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+        assert!(read(folder.path()).is_err(), "a link is not followed");
+    }
+
+    #[test]
+    fn a_long_outage_leaves_its_beginning_and_its_end() {
+        let mut account = account();
+        for n in 1..1_000 {
+            account.add(Entry { at: account.began, target: None, kind: Kind::Stalled { gap_ms: n } });
+        }
+        let gap = |entry: &Entry| if let Kind::Stalled { gap_ms } = entry.kind { gap_ms } else { 0 };
+        let gaps: Vec<u64> = account.timeline.iter().map(gap).collect();
+        assert_eq!((gaps.len(), account.left_out), (FIRST + LATEST, 800));
+        assert_eq!((gaps[0], gaps[FIRST - 1], gaps[FIRST], gaps[199]), (5, 49, 850, 999));
+    }
+}

@@ -1,0 +1,114 @@
+//! `incidents.jsonl`: a line for each incident that is over, for as long as reports reach back. What incidents have in
+//! common is told from these; what one of them was like is in its own folder.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::account::Account;
+use super::lines::Lines;
+use super::{Error, Folder};
+use crate::outcome::Class;
+use crate::time::{Wall, rfc3339};
+
+/// About 250 bytes a line: at least 8,000 incidents.
+const PAST: Lines = Lines { name: "incidents.jsonl", rotated: "incidents.jsonl.1", max_size: 2 << 20 };
+
+/// One incident that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Its name.
+    pub id: String,
+    /// What was down.
+    pub target: String,
+    /// The first failure.
+    #[serde(with = "rfc3339")]
+    pub began: Wall,
+    /// From the first failure until it was healthy, in milliseconds.
+    pub down_ms: u64,
+    /// From the last healthy look before until it was found to be down, in milliseconds; `None` where it was never
+    /// healthy before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_ms: Option<u64>,
+    /// What the look was that found it.
+    pub class: Class,
+    /// How often each restart command was run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runs: BTreeMap<String, u32>,
+    /// The one that has cured it, as far as that can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cured: Option<String>,
+    /// From the start of that one to the first healthy look, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heal_ms: Option<u64>,
+}
+
+impl Closed {
+    /// What is left of an account; `None` while its incident is open.
+    pub fn of(account: &Account) -> Option<Closed> {
+        let ms = |from: Wall, to: Wall| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX);
+        Some(Closed {
+            id: account.id.clone(),
+            target: account.target.clone(),
+            began: account.began,
+            down_ms: ms(account.began, account.ended?),
+            found_ms: account.last_healthy.map(|healthy| ms(healthy, account.down)),
+            class: account.class,
+            runs: account.runs.clone(),
+            cured: account.cured.clone(),
+            heal_ms: account.heal_ms,
+        })
+    }
+}
+
+/// Adds an incident. Only whoever holds the lock may call this.
+///
+/// # Errors
+/// It cannot be written, such as on a full disk.
+pub fn append(folder: &Folder, closed: &Closed) -> Result<(), Error> {
+    let line = serde_json::to_string(closed).expect("text and numbers have a JSON form");
+    PAST.append(folder, &[line])
+}
+
+/// What is known of the incidents that began since then, oldest first; damaged lines are passed over.
+///
+/// # Errors
+/// A file is there and cannot be read.
+pub fn read(folder: &Folder, since: Wall) -> Result<Vec<Closed>, Error> {
+    let mut found = Vec::new();
+    for bytes in PAST.read(folder)? {
+        let lines = bytes.split(|&byte| byte == b'\n');
+        let parsed = lines.filter_map(|line| serde_json::from_slice::<Closed>(line).ok());
+        found.extend(parsed.filter(|closed| closed.began >= since));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_over_is_kept_and_what_is_damaged_passed_over() {
+        let scene = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&scene.path().join("state")).unwrap();
+        let at = |minute: i64| Wall::from_ms(1_795_313_530_000 + minute * 60_000);
+        let mut account = Account::new("1122-0313", "api", at(0), at(1), (3, Class::Timeout, "no byte".into()));
+        assert_eq!(Closed::of(&account), None);
+        (account.ended, account.last_healthy) = (Some(at(2)), Some(at(-1)));
+        account.runs.insert("x".into(), 2);
+        let closed = Closed::of(&account).unwrap();
+        assert_eq!((closed.down_ms, closed.found_ms), (120_000, Some(120_000)));
+        append(&folder, &closed).unwrap();
+        let path = folder.file(PAST.name);
+        fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"id\": \"torn").unwrap();
+        let later = Closed { id: "1122-0320".into(), began: at(7), cured: Some("x".into()), ..closed.clone() };
+        append(&folder, &later).unwrap();
+        assert_eq!(read(&folder, at(-5)).unwrap(), [closed, later.clone()]);
+        assert_eq!(read(&folder, at(1)).unwrap(), [later]);
+    }
+}

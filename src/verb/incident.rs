@@ -1,0 +1,68 @@
+//! `incident`: what is known of one incident, or a list of all.
+
+use crate::cli::Options;
+use crate::clock;
+use crate::store::account::Account;
+use crate::store::{Folder, incidents, past};
+use crate::time::millis;
+use crate::view::incident::{self, Incident};
+use crate::view::pattern::LATELY;
+
+use super::{Code, complain, environment, say, state_folder, status};
+
+pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Code {
+    let folder = match state_folder(options) {
+        Ok((folder, _)) => folder,
+        Err(code) => return code,
+    };
+    let (accounts, damaged) = match incidents::accounts(&folder) {
+        Ok(found) => found,
+        Err(error) => return complain(&error.to_string(), Code::Machine),
+    };
+    damaged.iter().for_each(|error| _ = complain(&error.to_string(), Code::Machine));
+    let (wall, zone) = (clock::wall(), clock::zone());
+    let meant = match id {
+        None if json => return done(&incident::list_json(&accounts, wall)),
+        None => return done(&incident::list(&accounts, wall, zone)),
+        Some("last") => accounts.last(),
+        Some(id) => accounts.iter().find(|account| account.id == id),
+    };
+    match (meant, id) {
+        (Some(account), _) => one(&folder, account, json),
+        (None, Some("last")) if json => done("null"),
+        (None, Some("last")) => done("No incident is on record here."),
+        (None, id) => {
+            let text = format!("no incident `{}` is on record; watchdog incident lists all", id.unwrap_or_default());
+            complain(&crate::terminal::escaped(&text), Code::Usage)
+        }
+    }
+}
+
+fn done(text: &str) -> Code {
+    say(text);
+    Code::Done
+}
+
+fn one(folder: &Folder, account: &Account, json: bool) -> Code {
+    let wall = clock::wall();
+    let mut past = match past::read(folder, wall.shifted(-millis(LATELY))) {
+        Ok(past) => past,
+        Err(error) => return complain(&error.to_string(), Code::Machine),
+    };
+    past.retain(|closed| closed.target == account.target);
+    let saved = status::read(folder).map(|status| status.saved).unwrap_or_default();
+    let depends_on = saved.shown.get(&account.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();
+    let (path, files) = incidents::files(folder, &account.id);
+    let home = environment("HOME").map(std::path::PathBuf::from);
+    let incident = Incident {
+        account,
+        past: &past,
+        depends_on: &depends_on,
+        folder: &path,
+        files: &files,
+        home: home.as_deref(),
+        wall,
+        zone: clock::zone(),
+    };
+    done(&if json { incident.json() } else { incident.text() })
+}

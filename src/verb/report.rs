@@ -1,0 +1,37 @@
+//! `report`: how it went over the last weeks.
+
+use std::time::Duration;
+
+use crate::cli::Options;
+use crate::clock;
+use crate::store::history::{Absence, Gap};
+use crate::store::past;
+use crate::time::millis;
+use crate::view::report::Report;
+
+use super::{Code, complain, say, state_folder, status};
+
+pub(super) fn report(options: &Options, span: Duration, json: bool) -> Code {
+    let folder = match state_folder(options) {
+        Ok((folder, _)) => folder,
+        Err(code) => return code,
+    };
+    let status = match status::read(&folder) {
+        Ok(status) => status,
+        Err(error) => return complain(&error.to_string(), Code::Machine),
+    };
+    let (now, wall) = (status.now, status.wall);
+    let past = match past::read(&folder, wall.shifted(-millis(span))) {
+        Ok(past) => past,
+        Err(error) => return complain(&error.to_string(), Code::Machine),
+    };
+    let is_current = status.is_current();
+    let mut saved = status.saved;
+    if let Some(from) = saved.last_seen.filter(|_| !is_current) {
+        let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
+        saved.gaps.note(Gap { from, to: wall, why });
+    }
+    let report = Report { saved: &saved, past: &past, span, now, wall, zone: clock::zone() };
+    say(&if json { report.json() } else { report.text() });
+    Code::Done
+}

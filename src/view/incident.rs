@@ -1,0 +1,356 @@
+//! One incident as a story: what, why, what was done, did it help, will it come again, was anybody watching. And all of
+//! them as a list.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::outcome::{Class, Evidence};
+use crate::process::{Machine, Program};
+use crate::store::account::Account;
+use crate::store::events::{Entry, Kind, Outcome};
+use crate::store::past::Closed;
+use crate::terminal::escaped;
+use crate::time::{Span, Wall, Zone, rough};
+use crate::view::pattern::{Efficacy, TimeOfDay, again, record_of};
+use crate::view::story::{cure, reason};
+use crate::view::{at_home, table};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Steps of what was done that are shown from the beginning and from the end.
+const FIRST_STEPS: usize = 6;
+const LAST_STEPS: usize = 4;
+/// Characters of an answer's body, or of a command's output, that are shown here; the file has more.
+const SHOWN: usize = 200;
+/// Less of a core does not make a process the cause.
+const BUSY: u64 = 80;
+
+/// An incident, and what there is to know around it.
+#[derive(Clone, Debug)]
+pub struct Incident<'a> {
+    /// What was written of it.
+    pub account: &'a Account,
+    /// The incidents of the same target that began in the last 30 days and are over, this one among them if it is.
+    pub past: &'a [Closed],
+    /// What it depends on.
+    pub depends_on: &'a [String],
+    /// Its folder.
+    pub folder: &'a Path,
+    /// The names of the files there.
+    pub files: &'a [String],
+    /// Shown as `~`.
+    pub home: Option<&'a Path>,
+    /// Now.
+    pub wall: Wall,
+    /// The local time zone.
+    pub zone: Zone,
+}
+
+/// The answer for machines: what was written, and what was found out around it.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    account: &'a Account,
+    down_ms: u64,
+    recent: usize,
+    time_of_day: Option<TimeOfDay>,
+    efficacy: Vec<Efficacy>,
+    folder: String,
+    files: &'a [String],
+}
+
+impl Incident<'_> {
+    /// For machines.
+    pub fn json(&self) -> String {
+        let began = self.began_lately();
+        let answer = Answer {
+            account: self.account,
+            down_ms: u64::try_from(self.account.lasted(self.wall).as_millis()).unwrap_or(u64::MAX),
+            recent: began.len(),
+            time_of_day: TimeOfDay::of(&began, self.zone),
+            efficacy: Efficacy::of(self.past),
+            folder: self.folder.display().to_string(),
+            files: self.files,
+        };
+        serde_json::to_string(&answer).expect("text and numbers have a JSON form")
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let parts: [(&str, Vec<String>); 7] = [
+            ("What", self.what()),
+            ("Why", self.why()),
+            ("Done", self.done()),
+            ("Helped", vec![self.helped()]),
+            ("Again?", vec![self.again()]),
+            ("Watched", vec![self.watched()]),
+            ("Files", self.places()),
+        ];
+        let mut lines = vec![self.title()];
+        for (name, texts) in parts {
+            for (index, text) in texts.into_iter().enumerate() {
+                lines.push(format!("{:<7}  {text}", if index == 0 { name } else { "" }));
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn title(&self) -> String {
+        let Account { id, target, began, ended, .. } = self.account;
+        let (day, from) = (self.zone.weekday(*began), self.zone.time_of_day(*began));
+        let lasted = Span(self.account.lasted(self.wall));
+        match ended {
+            Some(ended) => {
+                let to = self.clock_time(*ended, *began);
+                format!("{id}  {target}, {day}, {from} to {to}, down {lasted}")
+            }
+            None => format!("{id}  {target}, {day}, since {from}, STILL DOWN after {lasted}"),
+        }
+    }
+
+    fn what(&self) -> Vec<String> {
+        let Account { class, detail, failures, evidence, probe, .. } = self.account;
+        let seen = escaped(&class.with(detail)).into_owned();
+        let phases = evidence.as_ref().map_or_else(String::new, |seen| phases(seen, *class));
+        let bad = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
+        let mut lines = vec![format!("{seen}{bad}{phases}")];
+        if !probe.is_empty() {
+            lines.push(format!("looked at by: {}", escaped(probe)));
+        }
+        let Some(Evidence { status, body, output, .. }) = evidence else { return lines };
+        let start = |text: &str| escaped(text.trim()).chars().take(SHOWN).collect::<String>();
+        if let (Some(status), Some(body)) = (status, body) {
+            let body = start(body);
+            lines.push(match body.is_empty() {
+                true => format!("its answer: {status}, without a body"),
+                false => format!("its answer: {status}, {body}"),
+            });
+        }
+        if let Some(output) = output.as_ref().map(|text| start(text)).filter(|text| !text.is_empty()) {
+            lines.push(format!("it printed: {output}"));
+        }
+        lines
+    }
+
+    fn why(&self) -> Vec<String> {
+        let Account { process, pid, machine, said, .. } = self.account;
+        let program = |pid: u32| machine.as_ref()?.processes.iter().find(|one| one.pid == pid);
+        let about = pid.and_then(program).map_or_else(String::new, |one| format!(" ({})", size_and_age(one)));
+        let mut lines = Vec::new();
+        match (process, machine.as_ref().and_then(busiest)) {
+            (Some(process), _) => lines.push(format!("{}{about}", escaped(process))),
+            (None, Some(one)) => {
+                let name = escaped(&one.name);
+                let (pid, about, used) = (one.pid, size_and_age(one), one.cpu_percent);
+                lines.push(format!("the busiest of your processes: {name} (pid {pid}, {about}), {used} % of a core"));
+            }
+            (None, None) => {}
+        }
+        lines.extend(machine.as_ref().and_then(machine_line));
+        lines.extend(said.as_ref().map(|said| format!("its last log line: {}", escaped(said))));
+        if lines.is_empty() {
+            lines.push("nothing was found out".into());
+        }
+        lines
+    }
+
+    fn done(&self) -> Vec<String> {
+        let timeline = &self.account.timeline;
+        let mut steps: Vec<String> = Vec::new();
+        for entry in timeline {
+            let at = self.clock_time(entry.at, self.account.began);
+            match (&entry.kind, steps.last_mut()) {
+                (Kind::RestartDone { .. }, Some(last)) => last.push_str(&outcome(entry)),
+                (Kind::Restart { run, .. }, _) => steps.push(format!("{at}  {}", escaped(run))),
+                (Kind::WouldRestart { run, .. }, _) => {
+                    steps.push(format!("{at}  would have run {} (dry run)", escaped(run)));
+                }
+                (Kind::HeldBack { why, until }, _) => {
+                    let until = until.map(|until| format!(" until {}", self.clock_time(until, entry.at)));
+                    let (until, why) = (until.unwrap_or_default(), reason(*why, self.depends_on));
+                    steps.push(format!("{at}  not restarted{until}: {why}"));
+                }
+                (Kind::Paused { .. }, _) => steps.push(format!("{at}  paused by the operator")),
+                _ => {}
+            }
+        }
+        let left_out = self.account.left_out;
+        if steps.len() > FIRST_STEPS + LAST_STEPS {
+            let middle = steps.len() - FIRST_STEPS - LAST_STEPS;
+            let more = if left_out > 0 { " and more" } else { "" };
+            steps.splice(FIRST_STEPS..FIRST_STEPS + middle, [format!("          … {middle}{more} …")]);
+        }
+        if steps.is_empty() {
+            steps.push("nothing".into());
+        }
+        steps
+    }
+
+    fn helped(&self) -> String {
+        let Account { ended, attempts, cured, heal_ms, back, class, .. } = self.account;
+        let efficacy = Efficacy::of(self.past);
+        let record = |run: &str| record_of(&efficacy, run, *class).map_or_else(String::new, |said| format!(". {said}"));
+        let back = back.as_deref().map(escaped).unwrap_or_default();
+        match (ended, cured) {
+            (None, _) if *attempts == 0 => "not restarted so far".into(),
+            (None, _) => format!("not so far, {attempts} {} made", if *attempts == 1 { "try" } else { "tries" }),
+            (Some(_), Some(run)) => {
+                let after = Span(Duration::from_millis(heal_ms.unwrap_or(0)));
+                format!("yes: {back}, {after} after the command began{}", record(run))
+            }
+            (Some(_), None) if *attempts == 0 => format!("it came back by itself: {back}"),
+            (Some(_), None) => format!("{}: {back}", cure(*attempts, false)),
+        }
+    }
+
+    fn again(&self) -> String {
+        let began = self.began_lately();
+        let pattern = TimeOfDay::of(&began, self.zone);
+        match again(&began, self.zone) {
+            None => "the first in 30 days".into(),
+            Some(said) if pattern.is_some() => format!("{said}: look at what runs at that hour"),
+            Some(said) => said,
+        }
+    }
+
+    /// When the incidents of the last 30 days began up to this one, which may be open still.
+    fn began_lately(&self) -> Vec<Wall> {
+        let own = self.account.began;
+        let before = self.past.iter().filter(|closed| closed.id != self.account.id && closed.began <= own);
+        before.map(|closed| closed.began).chain([own]).collect()
+    }
+
+    fn watched(&self) -> String {
+        let watched = Duration::from_millis(self.account.watched_ms);
+        // One look more or less is no gap.
+        match watched {
+            _ if watched >= DAY.mul_f64(0.99) => "yes, all of the 24 h before".into(),
+            Duration::ZERO => "not before it went down".into(),
+            _ => format!("{} of the 24 h before", rough(watched)),
+        }
+    }
+
+    fn places(&self) -> Vec<String> {
+        let folder = at_home(self.home, self.folder);
+        let mut lines = vec![format!("{}/", escaped(&folder))];
+        if !self.files.is_empty() {
+            lines.push(escaped(&self.files.join("  ")).into_owned());
+        }
+        lines
+    }
+
+    /// The time of day, with the day where it is another than that of `beside`.
+    fn clock_time(&self, at: Wall, beside: Wall) -> String {
+        match self.zone.day(at) == self.zone.day(beside) {
+            true => self.zone.time_of_day(at),
+            false => format!("{} {}", self.zone.day(at), self.zone.time_of_day(at)),
+        }
+    }
+}
+
+/// ` (connect 0.1 ms, first byte never)`
+fn phases(seen: &Evidence, class: Class) -> String {
+    let phases = &seen.phases;
+    let time = |took: Duration| match took.as_millis() {
+        0..10 => format!("{:.1} ms", took.as_secs_f64() * 1e3),
+        _ => Span(took).to_string(),
+    };
+    let is_known = |name: &str, took: Duration| name != "resolve" || took >= Duration::from_millis(1);
+    let done = phases.done().filter(|(name, took)| is_known(name, *took));
+    let mut shown: Vec<String> = done.map(|(name, took)| format!("{name} {}", time(took))).collect();
+    let answers = matches!(class, Class::Timeout | Class::Reset | Class::Protocol);
+    if answers && phases.connect_us.is_some() && phases.first_byte_us.is_none() {
+        shown.push("first byte never".into());
+    }
+    if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
+}
+
+fn outcome(entry: &Entry) -> String {
+    let Kind::RestartDone { outcome, took_ms, .. } = &entry.kind else { return String::new() };
+    let took = Span(Duration::from_millis(*took_ms));
+    match outcome {
+        Outcome::Exited { code } => format!(", exit {code} in {took}"),
+        Outcome::Killed { signal } => format!(", killed by signal {signal} after {took}"),
+        Outcome::TimedOut => format!(", not done in {took}, and killed"),
+        Outcome::NotStarted => ", could not be started".into(),
+        Outcome::Lost => ", and how that went is not known".into(),
+    }
+}
+
+fn busiest(machine: &Machine) -> Option<&Program> {
+    machine.processes.iter().filter(|one| one.cpu_percent >= BUSY).max_by_key(|one| one.cpu_percent)
+}
+
+fn size_and_age(program: &Program) -> String {
+    format!("up {}, {} MB", rough(Duration::from_secs(program.up_s)), program.memory / 1_000_000)
+}
+
+fn machine_line(machine: &Machine) -> Option<String> {
+    let used = |free: u64, all: u64| (all > 0).then(|| 100 - (free.min(all) * 100).div_ceil(all));
+    let load = machine.load.map(|[load, ..]| format!("load {load:.1} on {} cores", machine.cores));
+    let memory = used(machine.memory_available, machine.memory_total).map(|part| format!("memory {part} %"));
+    let swap = used(machine.swap_free, machine.swap_total).filter(|part| *part > 0);
+    let swap = swap.map(|part| format!("swap {part} %"));
+    let disk = used(machine.disk_free, machine.disk_total).map(|part| format!("disk {part} %"));
+    let parts: Vec<String> = [load, memory, swap, disk].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("the machine: {}", parts.join(", ")))
+}
+
+/// One incident in a list, for machines.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a str,
+    target: &'a str,
+    began: String,
+    ended: Option<String>,
+    down_ms: u64,
+    class: Class,
+    attempts: u32,
+    cured: Option<&'a str>,
+}
+
+/// All of them, as JSON: the latest last.
+pub fn list_json(accounts: &[Account], wall: Wall) -> String {
+    let line = |account: &Account| {
+        let line = Line {
+            id: &account.id,
+            target: &account.target,
+            began: account.began.rfc3339(),
+            ended: account.ended.map(Wall::rfc3339),
+            down_ms: u64::try_from(account.lasted(wall).as_millis()).unwrap_or(u64::MAX),
+            class: account.class,
+            attempts: account.attempts,
+            cured: account.cured.as_deref(),
+        };
+        serde_json::to_string(&line).expect("text and numbers have a JSON form")
+    };
+    format!("[{}]", accounts.iter().map(line).collect::<Vec<String>>().join(","))
+}
+
+/// All of them, for people: the latest last, where the eye is.
+pub fn list(accounts: &[Account], wall: Wall, zone: Zone) -> String {
+    if accounts.is_empty() {
+        return "No incident is on record here.".into();
+    }
+    let row = |account: &Account| {
+        let began = format!("{} {}", zone.day(account.began), zone.hour_minute(account.began));
+        let down = match account.ended {
+            Some(_) => Span(account.lasted(wall)).to_string(),
+            None => format!("{} so far", rough(account.lasted(wall))),
+        };
+        let end = match (&account.ended, &account.cured) {
+            (None, _) => "STILL DOWN".into(),
+            (Some(_), Some(run)) => format!("cured by {}", escaped(run)),
+            (Some(_), None) if account.attempts == 0 => "came back by itself".into(),
+            (Some(_), None) => "came back later than the restart explains".into(),
+        };
+        [account.id.clone(), account.target.clone(), began, down, account.class.to_string(), end]
+    };
+    let mut rows = vec![["INCIDENT", "TARGET", "BEGAN", "DOWN", "CAUSE", "END"].map(String::from)];
+    rows.extend(accounts.iter().map(row));
+    table(&rows).join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Whole stories, as they are read at night.
+
+use super::*;
+use crate::outcome::Phases;
+use crate::policy::Why;
+
+/// 03:12:10 by the clock of the tests, an hour ahead of UTC; later by so many seconds.
+fn at(seconds: i64) -> Wall {
+    Wall::parse_rfc3339("2026-11-22T02:12:10.000Z").expect("a time").shifted(seconds * 1_000)
+}
+
+fn event(account: &mut Account, seconds: i64, kind: Kind) {
+    account.add(Entry { at: at(seconds), target: Some("sav-backend".into()), kind });
+}
+
+fn restart(account: &mut Account, seconds: i64, run: &str, outcome: Outcome) {
+    let incident = String::from("1122-0313");
+    let begins = Kind::Restart { attempt: 1, rung: 1, run: run.into(), incident: incident.clone() };
+    event(account, seconds, begins);
+    event(account, seconds + 2, Kind::RestartDone { attempt: 1, rung: 1, outcome, took_ms: 2_100, incident });
+    *account.runs.entry(run.into()).or_default() += 1;
+}
+
+fn down() -> Account {
+    let detail = "connected in 0.1 ms, then no byte for 10 s".to_owned();
+    let mut account = Account::new("1122-0313", "sav-backend", at(0), at(60), (3, Class::Timeout, detail));
+    account.probe = "GET http://localhost:5000/api/health".into();
+    account.watched_ms = 86_400_000;
+    let phases = Phases { resolve_us: Some(3), connect_us: Some(120), ..Phases::default() };
+    account.evidence = Some(Evidence { phases, ..Evidence::default() });
+    account
+}
+
+fn machine() -> Machine {
+    let node = Program {
+        pid: 4821,
+        name: "node".into(),
+        memory: 412_900_000,
+        cpu_percent: 99,
+        state: "R".into(),
+        up_s: 6 * 86_400,
+    };
+    Machine {
+        load: Some([1.24, 0.8, 0.5]),
+        cores: 2,
+        memory_total: 1_000,
+        memory_available: 290,
+        swap_total: 0,
+        swap_free: 0,
+        disk_total: 1_000,
+        disk_free: 390,
+        processes: vec![node],
+    }
+}
+
+fn text(account: &Account, past: &[Closed]) -> String {
+    let files = ["incident.json".to_owned(), "restart-1-1.out".to_owned()];
+    Incident {
+        account,
+        past,
+        depends_on: &["mailer".to_owned()],
+        folder: Path::new("/home/me/.local/state/watchdog/incidents/1122-0313"),
+        files: &files,
+        home: Some(Path::new("/home/me")),
+        wall: at(1_260),
+        zone: Zone(|_| 3_600),
+    }
+    .text()
+}
+
+#[test]
+fn a_frozen_backend_that_was_cured_answers_all_questions() {
+    let mut account = down();
+    account.machine = Some(machine());
+    account.pid = Some(4821);
+    account.process = Some("its process (pid 4821) used 99 % of a core: busy in a loop, not waiting".into());
+    account.said = Some("parsing report-2026-11.csv".into());
+    restart(&mut account, 61, "pm2 restart sav-backend", Outcome::Exited { code: 0 });
+    (account.ended, account.attempts, account.back) = (Some(at(64)), 1, Some("200 in 4 ms".into()));
+    (account.cured, account.heal_ms) = (Some("pm2 restart sav-backend".into()), Some(3_000));
+    let closed = Closed::of(&account).expect("it is over");
+    let nights = (1..4).map(|night| Closed { id: format!("{night}"), began: at(night * -86_400), ..closed.clone() });
+    let past: Vec<Closed> = nights.chain([closed.clone()]).collect();
+    assert_eq!(
+        text(&account, &past),
+        "\
+1122-0313  sav-backend, Sun 22 Nov, 03:12:10 to 03:13:14, down 1 min 4 s
+What     timeout; connected in 0.1 ms, then no byte for 10 s, 3 of 3 (connect 0.1 ms, first byte never)
+         looked at by: GET http://localhost:5000/api/health
+Why      its process (pid 4821) used 99 % of a core: busy in a loop, not waiting (up 6 days, 412 MB)
+         the machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
+         its last log line: parsing report-2026-11.csv
+Done     03:13:11  pm2 restart sav-backend, exit 0 in 2.1 s
+Helped   yes: 200 in 4 ms, 3 s after the command began. `pm2 restart sav-backend` has cured 4 of 4 timeouts in 3 s (median)
+Again?   4th time in 30 days, all between 03:10 and 03:15: look at what runs at that hour
+Watched  yes, all of the 24 h before
+Files    ~/.local/state/watchdog/incidents/1122-0313/
+         incident.json  restart-1-1.out"
+    );
+}
+
+#[test]
+fn a_ladder_that_failed_says_what_was_tried_and_that_it_goes_on() {
+    let mut account = down();
+    account.watched_ms = 3 * 3_600_000;
+    account.evidence =
+        Some(Evidence { status: Some(503), body: Some("{\"db\": \"\u{1b}[2Jgone\"}\n".into()), ..Evidence::default() });
+    account.machine = Some(machine());
+    restart(&mut account, 61, "./soft.sh", Outcome::Exited { code: 3 });
+    restart(&mut account, 70, "./hard.sh", Outcome::TimedOut);
+    event(&mut account, 200, Kind::HeldBack { why: Why::Cooldown, until: Some(at(260)) });
+    event(&mut account, 300, Kind::HeldBack { why: Why::DependsOn, until: None });
+    account.attempts = 1;
+    assert_eq!(
+        text(&account, &[]),
+        "\
+1122-0313  sav-backend, Sun 22 Nov, since 03:12:10, STILL DOWN after 21 min
+What     timeout; connected in 0.1 ms, then no byte for 10 s, 3 of 3
+         looked at by: GET http://localhost:5000/api/health
+         its answer: 503, {\"db\": \"\\u{1b}[2Jgone\"}
+Why      the busiest of your processes: node (pid 4821, up 6 days, 412 MB), 99 % of a core
+         the machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
+Done     03:13:11  ./soft.sh, exit 3 in 2.1 s
+         03:13:20  ./hard.sh, not done in 2.1 s, and killed
+         03:15:30  not restarted until 03:16:30: it is too soon for the next try (cooldown)
+         03:17:10  not restarted: what it depends on is in trouble (mailer)
+Helped   not so far, 1 try made
+Again?   the first in 30 days
+Watched  3 h of the 24 h before
+Files    ~/.local/state/watchdog/incidents/1122-0313/
+         incident.json  restart-1-1.out"
+    );
+}
+
+#[test]
+fn a_long_night_is_told_from_its_beginning_and_its_end() {
+    let mut account = down();
+    for n in 0..30 {
+        restart(&mut account, 60 + n * 600, "./restart.sh", Outcome::Exited { code: 0 });
+    }
+    let text = text(&account, &[]);
+    let done: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("Done")).collect();
+    let steps = done.iter().position(|line| line.starts_with("Helped")).expect("it goes on");
+    assert_eq!(steps, FIRST_STEPS + 1 + LAST_STEPS, "{text}");
+    assert_eq!(done[FIRST_STEPS].trim(), "… 20 …");
+}
+
+#[test]
+fn what_ended_otherwise_is_not_credited_to_a_command() {
+    let mut account = down();
+    (account.ended, account.back) = (Some(at(64)), Some("200 in 4 ms".into()));
+    assert!(text(&account, &[]).contains("Helped   it came back by itself: 200 in 4 ms\n"));
+    account.attempts = 1;
+    assert!(text(&account, &[]).contains("so that was probably not it: 200 in 4 ms\n"));
+}
+
+#[test]
+fn the_list_has_the_latest_last() {
+    let mut over = down();
+    (over.ended, over.attempts, over.cured) = (Some(at(64)), 1, Some("./restart.sh".into()));
+    let mut open = down();
+    (open.id, open.began, open.class) = ("1122-0330".into(), at(1_080), Class::Refused);
+    let accounts = [over, open];
+    assert_eq!(
+        list(&accounts, at(1_260), Zone(|_| 3_600)),
+        "\
+INCIDENT   TARGET       BEGAN         DOWN          CAUSE    END
+1122-0313  sav-backend  22 Nov 03:12  1 min 4 s     timeout  cured by ./restart.sh
+1122-0330  sav-backend  22 Nov 03:30  3 min so far  refused  STILL DOWN"
+    );
+    assert_eq!(list(&[], at(0), Zone::UTC), "No incident is on record here.");
+    let json: serde_json::Value = serde_json::from_str(&list_json(&accounts, at(1_260))).expect("JSON");
+    assert_eq!((&json[0]["down_ms"], &json[0]["cured"]), (&64_000.into(), &"./restart.sh".into()));
+    assert_eq!((&json[1]["down_ms"], &json[1]["ended"]), (&180_000.into(), &serde_json::Value::Null));
+}

@@ -1,0 +1,245 @@
+//! What incidents have in common: when they happen, and what cures them. Healing hides a disease; this is where it shows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::outcome::Class;
+use crate::store::past::Closed;
+use crate::terminal::escaped;
+use crate::time::{Span, Wall, Zone};
+
+/// How far back recurrence is told of.
+pub const LATELY: Duration = Duration::from_secs(30 * 86_400);
+/// A day in minutes.
+const DAY: u32 = 1_440;
+/// What happens within so many minutes of the day happens at the same time of day.
+const SAME_TIME: u32 = 60;
+/// Fewer say nothing.
+const FEWEST: usize = 3;
+
+/// A time of day that incidents cluster at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TimeOfDay {
+    /// How many of them.
+    pub count: usize,
+    /// Of how many.
+    pub of: usize,
+    /// From this time of day, such as `03:10`, by the local clock.
+    pub from: String,
+    /// Until this one.
+    pub to: String,
+}
+
+impl TimeOfDay {
+    /// Where all of at least three, or three quarters of at least four, lie within an hour of the day.
+    pub fn of(began: &[Wall], zone: Zone) -> Option<TimeOfDay> {
+        let mut minutes: Vec<u32> = began.iter().map(|at| zone.minute_of_day(*at)).collect();
+        minutes.sort_unstable();
+        let of = minutes.len();
+        let most = (of * 3).div_ceil(4);
+        let enough = if of > FEWEST { most } else { of };
+        (of >= FEWEST).then(|| (enough..=of).rev().find_map(|count| narrowest(&minutes, count)))?.map(
+            |(count, from, to)| {
+                let clock = |minute: u32| format!("{:02}:{:02}", minute % DAY / 60, minute % 60);
+                TimeOfDay { count, of, from: clock(from / 5 * 5), to: clock(to / 5 * 5 + 5) }
+            },
+        )
+    }
+}
+
+/// The narrowest part of the day that so many of the minutes lie in, if it is no longer than an hour. Midnight lies
+/// within a night.
+fn narrowest(minutes: &[u32], count: usize) -> Option<(usize, u32, u32)> {
+    let at = |index: usize| minutes[index % minutes.len()] + if index >= minutes.len() { DAY } else { 0 };
+    let windows = (0..minutes.len()).map(|first| (at(first), at(first + count - 1)));
+    let (from, to) = windows.min_by_key(|(from, to)| to - from)?;
+    (to - from <= SAME_TIME).then_some((count, from, to))
+}
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TimeOfDay { count, of, from, to } = self;
+        match count == of {
+            true => write!(f, "all between {from} and {to}"),
+            false => write!(f, "{count} of {of} between {from} and {to}"),
+        }
+    }
+}
+
+/// What a restart command has done about one class of failures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Efficacy {
+    /// The command.
+    pub run: String,
+    /// What it was run for.
+    pub class: Class,
+    /// How often it helped.
+    pub cured: u32,
+    /// How often it was run.
+    pub tried: u32,
+    /// From its start to the first healthy look, in milliseconds: the median of those that helped.
+    pub median_ms: Option<u64>,
+}
+
+impl Efficacy {
+    /// Of each command and each class; what was run most stands first.
+    pub fn of<'a>(past: impl IntoIterator<Item = &'a Closed>) -> Vec<Efficacy> {
+        let mut sums: BTreeMap<(&str, Class), (u32, Vec<u64>)> = BTreeMap::new();
+        for closed in past {
+            for (run, times) in &closed.runs {
+                let (tried, healed) = sums.entry((run, closed.class)).or_default();
+                *tried += times;
+                if closed.cured.as_ref() == Some(run) {
+                    healed.push(closed.heal_ms.unwrap_or(0));
+                }
+            }
+        }
+        let efficacy = |((run, class), (tried, healed)): ((&str, Class), (u32, Vec<u64>))| Efficacy {
+            run: run.to_owned(),
+            class,
+            cured: u32::try_from(healed.len()).unwrap_or(u32::MAX),
+            tried,
+            median_ms: median(healed),
+        };
+        let mut all: Vec<Efficacy> = sums.into_iter().map(efficacy).collect();
+        all.sort_by(|a, b| b.tried.cmp(&a.tried).then_with(|| a.run.cmp(&b.run)));
+        all
+    }
+
+    /// `3 of 3 timeouts in 8 s (median)`
+    pub fn score(&self) -> String {
+        let Efficacy { class, cured, tried, median_ms, .. } = self;
+        let in_time = median_ms.map_or_else(String::new, |ms| {
+            let median = if *cured > 1 { " (median)" } else { "" };
+            format!(" in {}{median}", Span(Duration::from_millis(ms)))
+        });
+        format!("{cured} of {tried} {}{in_time}", plural(*class, *tried))
+    }
+}
+
+/// The middle one; of two, the smaller.
+pub fn median(mut values: Vec<u64>) -> Option<u64> {
+    values.sort_unstable();
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
+/// What failures of a class are called, for so many of them.
+fn plural(class: Class, count: u32) -> &'static str {
+    let (one, many) = match class {
+        Class::Refused => ("refusal", "refusals"),
+        Class::Timeout => ("timeout", "timeouts"),
+        Class::Reset => ("reset", "resets"),
+        Class::Dns => ("failure of DNS", "failures of DNS"),
+        Class::Tls => ("failure of TLS", "failures of TLS"),
+        Class::Protocol => ("broken answer", "broken answers"),
+        Class::Status => ("wrong status", "wrong statuses"),
+        Class::Body => ("wrong body", "wrong bodies"),
+        Class::Exit => ("failed command", "failed commands"),
+        Class::Stale => ("stale file", "stale files"),
+        Class::Gone => ("dead process", "dead processes"),
+    };
+    if count == 1 { one } else { many }
+}
+
+/// Which of a row: `1st`, `2nd`, `11th`.
+pub fn ordinal(number: usize) -> String {
+    let ending = match (number % 10, number % 100) {
+        (1, rest) if rest != 11 => "st",
+        (2, rest) if rest != 12 => "nd",
+        (3, rest) if rest != 13 => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
+/// `4th time in 30 days, all between 03:10 and 03:15`; nothing for what happened once. `began`: each time in that
+/// span, the latest one too.
+pub fn again(began: &[Wall], zone: Zone) -> Option<String> {
+    if began.len() < 2 {
+        return None;
+    }
+    let pattern = TimeOfDay::of(began, zone).map_or_else(String::new, |pattern| format!(", {pattern}"));
+    Some(format!("{} time in 30 days{pattern}", ordinal(began.len())))
+}
+
+/// What is known of the command that has cured an incident of this class.
+pub fn record_of(efficacy: &[Efficacy], run: &str, class: Class) -> Option<String> {
+    let found = efficacy.iter().find(|one| one.run == run && one.class == class)?;
+    Some(format!("`{}` has cured {}", escaped(run), found.score()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Minutes since a midnight in UTC.
+    fn at(minute: i64) -> Wall {
+        Wall::from_ms((20_000 * 1_440 + minute) * 60_000)
+    }
+
+    #[test]
+    fn what_happens_at_the_same_time_of_day_is_seen() {
+        #[track_caller]
+        fn check(minutes: &[i64], expected: Option<&str>) {
+            let began: Vec<Wall> = minutes.iter().map(|minute| at(*minute)).collect();
+            assert_eq!(TimeOfDay::of(&began, Zone::UTC).map(|found| found.to_string()).as_deref(), expected);
+        }
+        check(&[], None);
+        check(&[192, 1_440 + 193], None);
+        check(&[192, 1_440 + 193, 2 * 1_440 + 191], Some("all between 03:10 and 03:15"));
+        check(&[192, 1_440 + 193, 2 * 1_440 + 600], None);
+        check(&[192, 1_440 + 193, 2 * 1_440 + 194, 600], Some("3 of 4 between 03:10 and 03:15"));
+        check(&[192, 1_440 + 193, 2 * 1_440 + 194, 600, 900], None);
+        // Around midnight, and no more than an hour.
+        check(&[1_430, 1_440 + 10, 2 * 1_440 + 1_435], Some("all between 23:50 and 00:15"));
+        check(&[0, 1_440 + 30, 2 * 1_440 + 60], Some("all between 00:00 and 01:05"));
+        check(&[0, 1_440 + 30, 2 * 1_440 + 61], None);
+    }
+
+    fn closed(class: Class, runs: &[(&str, u32)], cured: Option<(&str, u64)>) -> Closed {
+        Closed {
+            id: "1122-0313".into(),
+            target: "api".into(),
+            began: at(0),
+            down_ms: 1,
+            found_ms: None,
+            class,
+            runs: runs.iter().map(|(run, times)| ((*run).to_owned(), *times)).collect(),
+            cured: cured.map(|(run, _)| run.to_owned()),
+            heal_ms: cured.map(|(_, ms)| ms),
+        }
+    }
+
+    #[test]
+    fn what_commands_have_done_is_counted_by_class() {
+        let past = [
+            closed(Class::Timeout, &[("a", 1)], Some(("a", 3_000))),
+            closed(Class::Timeout, &[("a", 1), ("b", 1)], Some(("b", 9_000))),
+            closed(Class::Timeout, &[("a", 3)], Some(("a", 5_000))),
+            closed(Class::Refused, &[("a", 2)], None),
+            closed(Class::Dns, &[], None),
+        ];
+        let efficacy = Efficacy::of(&past);
+        let shown: Vec<String> = efficacy.iter().map(|one| format!("{}: {}", one.run, one.score())).collect();
+        assert_eq!(shown, ["a: 2 of 5 timeouts in 3 s (median)", "a: 0 of 2 refusals", "b: 1 of 1 timeout in 9 s"]);
+        let said = record_of(&efficacy, "b", Class::Timeout);
+        assert_eq!(said.as_deref(), Some("`b` has cured 1 of 1 timeout in 9 s"));
+        assert_eq!(record_of(&efficacy, "b", Class::Refused), None);
+    }
+
+    #[test]
+    fn what_comes_again_is_numbered() {
+        assert_eq!(again(&[at(0)], Zone::UTC), None);
+        assert_eq!(again(&[at(0), at(700)], Zone::UTC).as_deref(), Some("2nd time in 30 days"));
+        let nights: Vec<Wall> = (0..4).map(|night| at(192 + night * 1_440)).collect();
+        let expected = "4th time in 30 days, all between 03:10 and 03:15";
+        assert_eq!(again(&nights, Zone::UTC).as_deref(), Some(expected));
+        let all = [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111].map(ordinal).join(" ");
+        assert_eq!(all, "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 101st 111th");
+        assert_eq!(median(vec![]), None);
+        assert_eq!((median(vec![3, 1]), median(vec![9, 1, 3])), (Some(1), Some(3)));
+    }
+}

@@ -1,0 +1,248 @@
+//! How it went over weeks: uptime of the watched time, incidents, how soon they were found and healed, and what they
+//! have in common. It must never count as up what nobody watched.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::store::history::{Gap, Uptime};
+use crate::store::past::Closed;
+use crate::store::state::Saved;
+use crate::terminal::escaped;
+use crate::time::{Span, Timestamp, Wall, Zone, millis};
+use crate::view::pattern::{Efficacy, TimeOfDay, median};
+use crate::view::percent;
+
+/// Spans in which nobody watched that are told one by one.
+const GAPS_SHOWN: usize = 3;
+
+/// What a report is made of.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// The state as it was last saved.
+    pub saved: &'a Saved,
+    /// The incidents that are over and began within the span.
+    pub past: &'a [Closed],
+    /// How far back it reaches.
+    pub span: Duration,
+    /// Now, on the boot clock that the state lies on.
+    pub now: Timestamp,
+    /// Now, for people.
+    pub wall: Wall,
+    /// The local time zone.
+    pub zone: Zone,
+}
+
+/// The answer for machines. Spans are in milliseconds.
+#[derive(Debug, Serialize)]
+struct Answer {
+    version: &'static str,
+    at: String,
+    since: String,
+    watched_ms: u64,
+    not_watched: Vec<GapAnswer>,
+    targets: Vec<TargetAnswer>,
+}
+
+#[derive(Debug, Serialize)]
+struct GapAnswer {
+    from: String,
+    to: String,
+    why: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct TargetAnswer {
+    name: String,
+    /// The part of the watched time that it was up, rounded down to four decimals.
+    uptime: Option<f64>,
+    watched_ms: u64,
+    incidents: usize,
+    down_ms: u64,
+    longest_ms: Option<u64>,
+    /// From the last healthy look to the verdict that it is down.
+    found_ms: Option<Spread>,
+    /// From the start of the command that cured it to the first healthy look.
+    healed_ms: Option<Spread>,
+    cures: Vec<Efficacy>,
+    time_of_day: Option<TimeOfDay>,
+}
+
+/// The middle and the worst of some spans, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Spread {
+    median: u64,
+    worst: u64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = u64>) -> Option<Spread> {
+        let values: Vec<u64> = values.collect();
+        let worst = values.iter().copied().max()?;
+        Some(Spread { median: median(values)?, worst })
+    }
+
+    /// `71 s median, 96 s worst`
+    fn text(self) -> String {
+        let span = |ms: u64| Span(Duration::from_millis(ms));
+        match self.median == self.worst {
+            true => span(self.worst).to_string(),
+            false => format!("{} (median), {} worst", span(self.median), span(self.worst)),
+        }
+    }
+}
+
+impl Report<'_> {
+    /// When the span began, or the first watchdog here, whichever was later.
+    fn since(&self) -> Wall {
+        let asked = self.wall.shifted(-millis(self.span));
+        self.saved.first_start.map_or(asked, |first| first.max(asked))
+    }
+
+    /// The spans since then in which nobody watched, cut to it; the latest may go on.
+    fn gaps(&self) -> Vec<Gap> {
+        let since = self.since();
+        let within = self.saved.gaps.iter().filter(|gap| gap.to > since);
+        within.map(|gap| Gap { from: gap.from.max(since), ..gap.clone() }).collect()
+    }
+
+    fn not_watched(&self) -> Duration {
+        self.gaps().iter().map(|gap| gap.to.since(gap.from)).sum()
+    }
+
+    /// For machines.
+    pub fn json(&self) -> String {
+        let watched = self.wall.since(self.since()).saturating_sub(self.not_watched());
+        let gap = |gap: Gap| GapAnswer { from: gap.from.rfc3339(), to: gap.to.rfc3339(), why: gap.why.as_str() };
+        let answer = Answer {
+            version: env!("CARGO_PKG_VERSION"),
+            at: self.wall.rfc3339(),
+            since: self.since().rfc3339(),
+            watched_ms: u64::try_from(watched.as_millis()).unwrap_or(u64::MAX),
+            not_watched: self.gaps().into_iter().map(gap).collect(),
+            targets: self.targets(),
+        };
+        serde_json::to_string(&answer).expect("text and numbers have a JSON form")
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let targets = self.targets();
+        if targets.is_empty() {
+            return "No watchdog has looked at anything here yet.".into();
+        }
+        let width = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0);
+        let lines = targets.iter().flat_map(|target| target.lines(width));
+        [self.head()].into_iter().chain(lines).collect::<Vec<String>>().join("\n")
+    }
+
+    fn head(&self) -> String {
+        let (since, gaps) = (self.since(), self.gaps());
+        let reached = self.wall.since(since);
+        let span = if reached < self.span { format!("All of {}", Long(reached)) } else { Long(self.span).to_string() };
+        let watched = Long(reached.saturating_sub(self.not_watched()));
+        let head = format!("{span}, to {}. Watched {watched}", self.zone.day(self.wall));
+        if gaps.is_empty() {
+            return format!("{head}, without a gap.");
+        }
+        let told = |gap: &Gap| {
+            let (from, to) = (self.day_and_time(gap.from, None), self.day_and_time(gap.to, Some(gap.from)));
+            format!("{from} to {to}, {}", gap.why.in_words())
+        };
+        let mut latest: Vec<String> = gaps.iter().rev().take(GAPS_SHOWN).rev().map(told).collect();
+        if gaps.len() > GAPS_SHOWN {
+            latest.insert(0, format!("{} more", gaps.len() - GAPS_SHOWN));
+        }
+        format!("{head}; not watched {} ({}).", Long(self.not_watched()), latest.join("; "))
+    }
+
+    fn day_and_time(&self, at: Wall, beside: Option<Wall>) -> String {
+        match beside.is_some_and(|beside| self.zone.day(beside) == self.zone.day(at)) {
+            true => self.zone.hour_minute(at),
+            false => format!("{} {}", self.zone.day(at), self.zone.hour_minute(at)),
+        }
+    }
+
+    fn targets(&self) -> Vec<TargetAnswer> {
+        let mut names: Vec<(&String, usize)> =
+            self.saved.shown.iter().map(|(name, shown)| (name, shown.order)).collect();
+        names.sort_by_key(|(_, order)| *order);
+        names.into_iter().map(|(name, _)| self.target(name)).collect()
+    }
+
+    fn target(&self, name: &str) -> TargetAnswer {
+        let nothing = Uptime::default();
+        let history = self.saved.history.get(name).unwrap_or(&nothing);
+        let past: Vec<&Closed> = self.past.iter().filter(|closed| closed.target == name).collect();
+        // One that is open counts too; how it ends nobody knows.
+        let open = self.saved.policy.targets.get(name).and_then(|state| state.incident.as_ref());
+        let open = open.map(|open| (self.wall.shifted(open.began.as_ms().saturating_sub(self.now.as_ms())), &open.id));
+        let open = open.filter(|(_, id)| !past.iter().any(|closed| closed.id == **id)).map(|(began, _)| began);
+        let open_ms = open.map(|began| u64::try_from(self.wall.since(began).as_millis()).unwrap_or(u64::MAX));
+        let downs = past.iter().map(|closed| closed.down_ms).chain(open_ms);
+        let began: Vec<Wall> = past.iter().map(|closed| closed.began).chain(open).collect();
+        TargetAnswer {
+            name: name.to_owned(),
+            uptime: history.uptime(self.span, self.wall),
+            watched_ms: u64::try_from(history.watched(self.span, self.wall).as_millis()).unwrap_or(u64::MAX),
+            incidents: began.len(),
+            down_ms: downs.clone().sum(),
+            longest_ms: downs.max(),
+            found_ms: Spread::of(past.iter().filter_map(|closed| closed.found_ms)),
+            healed_ms: Spread::of(past.iter().filter_map(|closed| closed.heal_ms)),
+            cures: Efficacy::of(past.iter().copied()),
+            time_of_day: TimeOfDay::of(&began, self.zone),
+        }
+    }
+}
+
+impl TargetAnswer {
+    fn lines(&self, width: usize) -> Vec<String> {
+        let TargetAnswer { name, uptime, incidents, down_ms, longest_ms, .. } = self;
+        let up = match uptime {
+            Some(_) => format!("up {} of the watched time", percent(*uptime)),
+            None => "not watched".into(),
+        };
+        let span = |ms: u64| Span(Duration::from_millis(ms));
+        let had = match (*incidents, longest_ms) {
+            (0, _) | (_, None) => "no incident".into(),
+            (1, Some(longest)) => format!("1 incident, {}", span(*longest)),
+            (count, Some(longest)) => {
+                format!("{count} incidents, {} in all, longest {}", span(*down_ms), span(*longest))
+            }
+        };
+        let mut lines = vec![format!("{name:width$}  {up:<35}  {had}")];
+        let found = self.found_ms.map(|spread| format!("found in   {}", spread.text()));
+        let healed = self.healed_ms.map(|spread| format!("healed {} after the restart", spread.text()));
+        if let Some(found) = found {
+            let gap = " ".repeat((width + 37).saturating_sub(found.chars().count()).max(2));
+            lines.push(format!("  {found}{}", healed.map_or_else(String::new, |healed| format!("{gap}{healed}"))));
+        }
+        for (index, cure) in self.cures.iter().enumerate() {
+            let word = if index == 0 { "cures" } else { "" };
+            lines.push(format!("  {word:<9}  {}  {}", escaped(&cure.run), cure.score()));
+        }
+        if let Some(pattern) = &self.time_of_day {
+            let hidden = "Restarting hides a cause; it is still there";
+            lines.push(format!("  pattern    {pattern}. {hidden}"));
+        }
+        lines
+    }
+}
+
+/// A span of weeks, to the minute.
+struct Long(Duration);
+
+impl std::fmt::Display for Long {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hours = self.0.as_secs() / 3_600;
+        match hours {
+            0..48 => write!(f, "{}", Span(self.0)),
+            _ if hours.is_multiple_of(24) => write!(f, "{} days", hours / 24),
+            _ => write!(f, "{} d {} h", hours / 24, hours % 24),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
