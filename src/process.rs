@@ -252,8 +252,8 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so counting
-/// starts after the last one.
+/// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so
+/// counting starts after the last one.
 fn parse(stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?.split_ascii_whitespace();

@@ -43,8 +43,8 @@ impl Lines {
             last != *b"\n"
         };
         let bytes = if torn { format!("\n{text}") } else { text.to_string() };
-        // One write(2) for all, so that whoever follows the file sees whole lines; a second one only where the disk took
-        // a part, to learn why.
+        // One write(2) for all, so that whoever follows the file sees whole lines; a second one only where the disk
+        // took a part, to learn why.
         let written = file.write_all(bytes.as_bytes());
         if written.is_err() {
             // Takes a part back. Should that fail too, the next line begins with a newline.

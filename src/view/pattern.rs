@@ -1,4 +1,4 @@
-//! What incidents have in common: when they happen, and what cures them. Healing hides a disease; this is where it shows.
+//! What incidents have in common: when they happen, and what cures them. Healing hides a disease; here it shows.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -103,8 +103,8 @@ fn a_ladder_that_failed_is_told_with_each_step_and_what_the_answer_was() {
     let backend = Server::start(Ways::answer("200 OK", "ok"));
     let port = backend.port();
     let place = Place::with(&format!(
-        "{DEFAULTS}env: {{TOKEN: '${{TOKEN}}'}}\ntargets:\n  - name: a\n    http: {{url: 'http://127.0.0.1:{port}/', headers: \
-         {{X-Token: '${{TOKEN}}'}}}}\n    restart: [exit 3, {{run: sleep 60, timeout: 200ms}}]\n"
+        "{DEFAULTS}env: {{TOKEN: '${{TOKEN}}'}}\ntargets:\n  - name: a\n    \
+         http: {{url: 'http://127.0.0.1:{port}/', headers: {{X-Token: '${{TOKEN}}'}}}}\n    restart: [exit 3, {{run: sleep 60, timeout: 200ms}}]\n"
     ));
     let mut command = place.command(&["run"]);
     command.env("TOKEN", "s3cret");
@@ -184,6 +184,29 @@ fn an_incident_goes_on_through_the_watchdogs_death() {
     assert_eq!(kinds(&account), ["failing", "down", "up"], "{account}");
     let said = place.run(&["incident", "last"]);
     has(&place, &said.out, &["Done     nothing", "Helped   it came back by itself: exit 0 in "]);
+}
+
+#[test]
+fn what_was_saved_but_not_written_into_the_account_is_written_by_the_next_watchdog() {
+    let place = place("{name: a, command: test ! -e sick}");
+    place.write("sick", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is down", || !place.events("down").is_empty());
+    place.eventually("the machine is known", || !last(&place)["machine"].is_null());
+    let id = last(&place)["id"].as_str().expect("a name").to_owned();
+    let path = format!("state/incidents/{id}/incident.json");
+    let before = place.read(&path);
+    fs::remove_file(place.path("sick")).expect("it is there");
+    place.eventually("it is up", || !place.events("up").is_empty());
+    place.eventually("that is kept", || !place.read("state/incidents.jsonl").is_empty());
+    daemon.kill();
+    // As if it had been killed a moment earlier, before the account was written.
+    place.write(&path, &before);
+    fs::remove_file(place.path("state/incidents.jsonl")).expect("it is there");
+    let _daemon = place.daemon(&["run"]);
+    assert_eq!(kinds(&last(&place)), ["failing", "down", "up"], "{}", place.story());
+    assert!(!last(&place)["ended"].is_null());
+    assert_eq!(place.lines("state/incidents.jsonl").len(), 1);
 }
 
 #[test]

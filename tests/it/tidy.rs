@@ -26,7 +26,7 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("signals", "", "signal_hook"),
     ("logging", "clock config outcome terminal time", "fern log rustix"),
     ("terminal", "", ""),
-    ("view", "outcome policy store terminal time", "log serde serde_json"),
+    ("view", "outcome policy process store terminal time", "log serde serde_json"),
     ("agent", "clock command config logging notify outcome pm2 policy probe process signals store time view", "log"),
     (
         "verb",

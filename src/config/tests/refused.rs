@@ -44,11 +44,26 @@ fn what_is_not_built_yet_is_refused() {
             &["w.yaml:1:1: `", "is not built yet", "leave it out"],
         );
     }
-    refused(&one("tcp: h:1\ndiagnose: [df -h]"), &["w.yaml:4:5: `diagnose` is not built yet"]);
-    refused(
-        "defaults: {diagnose: [x]}\ntargets: [{name: a, tcp: 'h:1'}]",
-        &["w.yaml:1:12: `diagnose` is not built yet"],
-    );
+}
+
+#[test]
+fn what_is_run_to_find_out_is_a_command_or_a_list_of_them() {
+    let diagnose = |value: &str| {
+        let mut config = accepted(&one(&format!("tcp: h:1\ndiagnose: {value}")));
+        let target = config.targets.remove(0);
+        assert_eq!(target.limits.diagnose, !target.diagnose.is_empty(), "{value}");
+        target.diagnose.iter().map(ToString::to_string).collect::<Vec<String>>().join("; ")
+    };
+    assert_eq!(diagnose("df -h ."), "df -h .");
+    assert_eq!(diagnose("[df -h ., [ss, -ltn]]"), "df -h .; ss -ltn");
+    assert_eq!(diagnose("[]"), "");
+    let all =
+        accepted("defaults: {diagnose: [x]}\ntargets: [{name: a, tcp: 'h:1'}, {name: b, tcp: 'h:1', diagnose: []}]");
+    assert_eq!(all.targets.iter().map(|target| target.diagnose.len()).collect::<Vec<_>>(), [1, 0]);
+    refused(&one("tcp: h:1\ndiagnose: {run: x}"), &["w.yaml:4:15: `diagnose` must be a command, not a map"]);
+    refused(&one("tcp: h:1\ndiagnose: ['']"), &["w.yaml:4:16: `diagnose[0]` is empty"]);
+    let many = format!("[{}]", "x,".repeat(21));
+    refused(&one(&format!("tcp: h:1\ndiagnose: {many}")), &["w.yaml:4:15: `diagnose` has 21 commands", "at most 20"]);
 }
 
 #[test]

@@ -91,7 +91,8 @@ Why      its process (pid 4821) used 99 % of a core: busy in a loop, not waiting
          the machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
          its last log line: parsing report-2026-11.csv
 Done     03:13:11  pm2 restart sav-backend, exit 0 in 2.1 s
-Helped   yes: 200 in 4 ms, 3 s after the command began. `pm2 restart sav-backend` has cured 4 of 4 timeouts in 3 s (median)
+Helped   yes: 200 in 4 ms, 3 s after the command began. `pm2 restart sav-backend` has cured 4 of 4 timeouts in 3 s \
+         (median)
 Again?   4th time in 30 days, all between 03:10 and 03:15: look at what runs at that hour
 Watched  yes, all of the 24 h before
 Files    ~/.local/state/watchdog/incidents/1122-0313/

@@ -50,7 +50,8 @@ fn a_month_is_told_with_what_nobody_watched() {
     assert_eq!(
         report.text(),
         "\
-30 days, to 30 Nov. Watched 29 d 23 h; not watched 1 h (27 Nov 11:00 to 12:00, the watchdog was killed, or no tick came).
+30 days, to 30 Nov. Watched 29 d 23 h; not watched 1 h (27 Nov 11:00 to 12:00, the watchdog was killed, or no \
+tick came).
 sav-backend  up 99.94 % of the watched time       3 incidents, 3 min 58 s in all, longest 1 min 44 s
   found in   1 min 3 s (median), 1 min 33 s worst  healed 3 s (median), 31 s worst after the restart
   cures      pm2 restart x  3 of 3 timeouts in 3 s (median)
