@@ -104,7 +104,8 @@ fn a_ladder_that_failed_is_told_with_each_step_and_what_the_answer_was() {
     let port = backend.port();
     let place = Place::with(&format!(
         "{DEFAULTS}env: {{TOKEN: '${{TOKEN}}'}}\ntargets:\n  - name: a\n    \
-         http: {{url: 'http://127.0.0.1:{port}/', headers: {{X-Token: '${{TOKEN}}'}}}}\n    restart: [exit 3, {{run: sleep 60, timeout: 200ms}}]\n"
+         http: {{url: 'http://127.0.0.1:{port}/', headers: {{X-Token: '${{TOKEN}}'}}}}\n    \
+         restart: [exit 3, {{run: sleep 60, timeout: 200ms}}]\n"
     ));
     let mut command = place.command(&["run"]);
     command.env("TOKEN", "s3cret");
