@@ -7,6 +7,7 @@ mod jobs;
 mod keep;
 mod messenger;
 mod pm2;
+mod publish;
 mod reload;
 mod systemd;
 mod upkeep;
@@ -79,6 +80,7 @@ pub struct Agent {
     beside: pm2::Beside,
     accounts: accounts::Accounts,
     messenger: messenger::Messenger,
+    publisher: publish::Publisher,
     systemd: systemd::Systemd,
     stopping: bool,
     displaced: bool,
@@ -158,6 +160,7 @@ impl Agent {
             beside: pm2::Beside::default(),
             accounts: accounts::Accounts::default(),
             messenger: messenger::Messenger::new(),
+            publisher: publish::Publisher::default(),
             systemd: match mode {
                 Mode::Daemon => systemd::Systemd::of_environment(),
                 Mode::Tick => systemd::Systemd::default(),
@@ -184,8 +187,9 @@ impl Agent {
 
     fn is_over(&self) -> bool {
         let now = clock::now();
-        let is_at_work =
-            !self.policy.is_idle() || self.accounts.is_finding(now) || self.is_sending(now) || self.owes_ping(now);
+        let is_telling = self.is_sending(now) || self.owes_ping(now);
+        let is_publishing = self.publisher.is_at_work(now) || self.owes_publication(now);
+        let is_at_work = !self.policy.is_idle() || self.accounts.is_finding(now) || is_telling || is_publishing;
         let tick_is_over = self.mode == Mode::Tick && !is_at_work;
         self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
     }
@@ -197,6 +201,7 @@ impl Agent {
         let until = until.min(self.upkeep.pause(now));
         let until = self.accounts.pause(now).map_or(until, |found| until.min(found));
         let until = self.until_sending(now).map_or(until, |sent| until.min(sent));
+        let until = self.until_publication(now).map_or(until, |written| until.min(written));
         self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
 
@@ -210,6 +215,7 @@ impl Agent {
             }
             Message::Looked { target, number, mut look } => {
                 self.note_span(&target);
+                self.note_answer(&target, &look);
                 self.accounts.note_look(&target, &mut look);
                 self.messenger.note_work();
                 let stamp = self.zone.incident(clock::wall());
@@ -219,7 +225,10 @@ impl Agent {
                     look.verdict.detail(),
                     look.latency.as_millis()
                 );
-                self.step(Event::Looked { target, number, look, stamp });
+                let condition = |agent: &Agent| agent.policy.target(&target).map(|state| state.condition);
+                let before = condition(self);
+                self.step(Event::Looked { target: target.clone(), number, look, stamp });
+                self.publisher.note(before != condition(self));
             }
             Message::Weighed { target, warrant } => {
                 let warranted = self.beside.weighed(&target, warrant);
@@ -229,6 +238,7 @@ impl Agent {
             Message::Snapshot(machine) => self.snapshot(&machine),
             Message::Sent { channel, outcome } => self.sent(&channel, outcome),
             Message::Pinged(outcome) => self.pinged(outcome),
+            Message::Published(trouble) => self.published(trouble),
             Message::Event(event) => self.step(event),
         }
     }

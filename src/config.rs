@@ -1,5 +1,5 @@
 //! The operator's file, checked and ready for use: every limit, every default, every complaint about it.
-//! It must never accept what is not built, and never show a secret.
+//! It must never accept what it does not know, and never show a secret.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -74,10 +74,23 @@ pub struct Config {
     pub notify: Vec<Channel>,
     /// Pinged by a watchdog that does its job.
     pub heartbeat: Option<Webhook>,
+    /// A page for people who have no access to the machine.
+    pub page: Option<Page>,
+    /// A file for Prometheus.
+    pub metrics: Option<PathBuf>,
     /// What a `${NAME}` that is not set has switched off, in words.
     pub off: Vec<String>,
     /// What must be struck out of what servers and commands say.
     pub secrets: Secrets,
+}
+
+/// A page that is written again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Where, absolute.
+    pub file: PathBuf,
+    /// Whether it tells what was found and what was run.
+    pub details: bool,
 }
 
 impl Config {

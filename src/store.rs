@@ -16,6 +16,7 @@ pub mod incidents;
 pub mod lock;
 pub mod orders;
 pub mod past;
+pub mod publish;
 pub mod state;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 pub mod incident;
 pub mod letter;
+pub mod metrics;
+pub mod page;
 pub mod pattern;
 pub mod report;
 pub mod status;

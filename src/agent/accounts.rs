@@ -134,6 +134,8 @@ impl Agent {
         account.last_healthy = last_healthy.map(on_wall);
         account.probe = self.target(target).map_or_else(String::new, |target| target.probe.to_string());
         account.evidence = self.accounts.evidence.get(target).cloned();
+        // Of what cannot be read the incident says that nobody watched.
+        let _ = self.complete_history();
         let watched = self.saved.history.get(target).map(|history| history.watched(DAY, wall));
         account.watched_ms = u64::try_from(millis(watched.unwrap_or_default())).unwrap_or(0);
         if let Some(failing) = self.accounts.failing.remove(target) {
@@ -223,7 +225,8 @@ impl Agent {
         };
         let closed = Closed::of(account);
         let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(&self.folder, closed));
-        if closed.is_some() {
+        if let Some(closed) = &closed {
+            self.publisher.note_end(closed);
             self.accounts.open.remove(target);
         }
         let outcome = written.and(kept.map_err(|error| error.to_string()));

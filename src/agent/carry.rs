@@ -36,7 +36,10 @@ impl Agent {
             if self.displaced {
                 return;
             }
-            records.iter().for_each(|(target, record)| self.tell(target, record, now));
+            for (target, record) in &records {
+                self.tell(target, record, now);
+                self.count(target, record);
+            }
             self.account_for(&records, entries);
         }
         for action in rest {

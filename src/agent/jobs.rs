@@ -73,6 +73,8 @@ pub enum Message {
     },
     /// The heartbeat was sent; why it did not arrive.
     Pinged(Result<(), String>),
+    /// The page and the metrics were written; why not.
+    Published(Option<String>),
     /// Anything else that the policy is to know as it is.
     Event(Event),
 }

@@ -1,14 +1,16 @@
 //! What is kept on disk while the agent works: the state, the events, and how well that goes.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::clock;
 use crate::config::Target;
+use crate::outcome::{Look, Verdict};
 use crate::policy::Action;
 use crate::store::events::{self, Entry, Kind};
 use crate::store::history::{Absence, Gap};
 use crate::store::state::Shown;
-use crate::store::{self, Moment, lock};
+use crate::store::{self, Error, Moment, lock};
 use crate::time::{Timestamp, Wall, millis};
 
 use super::{Agent, Ended, Mode};
@@ -30,6 +32,7 @@ pub(super) struct Disk {
     saved_at: Option<Timestamp>,
     state_failed: bool,
     events_failed: bool,
+    history_failed: bool,
     /// Something was saved that must not be lost, so that the last save is of that kind too.
     mattered: bool,
 }
@@ -99,7 +102,8 @@ impl Agent {
         self.saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
         let shown = &self.saved.shown;
         self.accounts.retain(|name| shown.contains_key(name));
-        self.saved.history.retain(|name, _| self.saved.shown.contains_key(name));
+        self.saved.history.retain(|name| shown.contains_key(name));
+        self.saved.counts.retain(|name, _| shown.contains_key(name));
         self.saved.channels = self.config.notify.len();
         self.saved.config = Some(self.config.path.clone());
         self.saved.log = Some(self.config.log.file.clone());
@@ -112,6 +116,7 @@ impl Agent {
             Mode::Daemon => {
                 self.saved.stopped = true;
                 self.record_own(Kind::Stopped { reason: "told to stop".into() });
+                self.publish_end();
                 log::info!("watchdog stopped (pid {})", std::process::id());
             }
             Mode::Tick => self.save(self.disk.mattered),
@@ -136,6 +141,7 @@ impl Agent {
         }
         self.disk.mattered |= durable;
         let (now, wall) = (clock::now(), clock::wall());
+        self.flush_history(wall);
         self.saved.policy = self.policy.state();
         self.saved.last_seen = Some(wall);
         self.saved.pending.clone_from(&self.disk.unwritten);
@@ -156,6 +162,34 @@ impl Agent {
         }
         self.disk.state_failed = saved.is_err();
         self.write_events();
+    }
+
+    /// Once an hour what is remembered of the targets leaves the state for a file of its own.
+    fn flush_history(&mut self, wall: Wall) {
+        if !self.saved.history.is_due(wall) {
+            return;
+        }
+        let completed = self.complete_history();
+        let shown = &self.saved.shown;
+        self.saved.history.retain(|name| shown.contains_key(name));
+        let flushed = completed.and_then(|()| self.saved.history.flush(&self.folder, wall));
+        match (&flushed, self.disk.history_failed) {
+            (Err(error), false) => log::warn!("{error} (it is kept with the state)"),
+            (Ok(()), true) => log::info!("the history can be saved again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        self.disk.history_failed = flushed.is_err();
+    }
+
+    /// Reads what is remembered of the targets, where that was not done yet. What is damaged is lost.
+    pub(super) fn complete_history(&mut self) -> Result<(), Error> {
+        match self.saved.history.complete(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                log::error!("{error} (what was known of uptime before this hour is lost)");
+                Ok(())
+            }
+            completed => completed,
+        }
     }
 
     fn write_events(&mut self) {
@@ -199,6 +233,22 @@ impl Agent {
         }
         let healthy = last.verdict.is_healthy();
         let from = wall.shifted(last.at.as_ms().saturating_sub(now.as_ms()));
-        self.saved.history.entry(name.to_string()).or_default().record(healthy, from, wall);
+        self.saved.history.entry(name).record(healthy, from, wall);
+    }
+
+    /// Counts a look, and how long it took where it was a healthy one.
+    pub(super) fn note_answer(&mut self, name: &str, look: &Look) {
+        if !self.saved.shown.contains_key(name) {
+            return;
+        }
+        let counts = self.saved.counts.entry(name.to_owned()).or_default();
+        match &look.verdict {
+            Verdict::Healthy { .. } => {
+                counts.healthy += 1;
+                self.saved.history.entry(name).record_latency(look.latency, clock::wall());
+            }
+            Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
+            Verdict::Unknown { .. } => counts.unknown += 1,
+        }
     }
 }

@@ -49,6 +49,11 @@ impl Messenger {
         Messenger { host: notify::host(), ..Messenger::default() }
     }
 
+    /// The machine.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// A look has ended: the work goes on.
     pub(super) fn note_work(&mut self) {
         self.heartbeat.is_due = true;

@@ -62,6 +62,7 @@ impl Agent {
         }
         self.send();
         self.ping();
+        self.publish();
         if self.mode == Mode::Daemon {
             self.save_if_old(now);
             self.tell_systemd(now);

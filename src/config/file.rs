@@ -11,17 +11,28 @@ use super::notify::{heartbeat, notify};
 use super::reading::{Keys, Reading};
 use super::secrets::Secrets;
 use super::targets::targets;
-use super::tree::{self, Node};
+use super::tree::{self, Node, Value};
 use super::variables::Variables;
-use super::{Config, Hidden, Log, default_state_dir, units, whereabouts};
+use super::{Config, Hidden, Log, Page, default_state_dir, units, whereabouts};
 
-const LATER: &str = "leave it out for now";
 pub(super) const TOP: Keys = Keys {
-    known: &["state_dir", "log", "env_file", "env", "dry_run", "notify", "heartbeat", "defaults", "targets"],
-    later: &[("page", LATER), ("metrics", LATER)],
+    known: &[
+        "state_dir",
+        "log",
+        "env_file",
+        "env",
+        "dry_run",
+        "notify",
+        "heartbeat",
+        "page",
+        "metrics",
+        "defaults",
+        "targets",
+    ],
     elsewhere: &[],
 };
-pub(super) const LOG: Keys = Keys { known: &["file", "level", "max_size", "keep"], later: &[], elsewhere: &[] };
+pub(super) const PAGE: Keys = Keys { known: &["file", "details"], elsewhere: &[] };
+pub(super) const LOG: Keys = Keys { known: &["file", "level", "max_size", "keep"], elsewhere: &[] };
 const LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -100,10 +111,44 @@ fn top(
     let (channels, mut off) = root.get("notify").map(|node| notify(reading, node)).unwrap_or_default();
     let (heartbeat, is_off) = root.get("heartbeat").map(|node| heartbeat(reading, node)).unwrap_or_default();
     off.extend(is_off);
+    let page = root.get("page").and_then(|node| page(reading, node));
+    let metrics = root.get("metrics").and_then(|node| reading.path(node));
+    if let (Some(page), Some(metrics), Some(node)) = (&page, &metrics, root.get("metrics"))
+        && page.file == *metrics
+    {
+        reading.complain(node, "is the file of the `page` too", "two files: one would overwrite the other");
+    }
     let (path, folder) = (path.to_path_buf(), reading.folder.to_path_buf());
     let secrets = std::mem::take(&mut reading.secrets);
     let (state_dir, log) = (state_dir?, log?);
-    Some(Config { path, folder, state_dir, log, env, targets, notify: channels, heartbeat, off, secrets })
+    Some(Config {
+        path,
+        folder,
+        state_dir,
+        log,
+        env,
+        targets,
+        notify: channels,
+        heartbeat,
+        page,
+        metrics,
+        off,
+        secrets,
+    })
+}
+
+/// A path is short for a map with only the file.
+fn page(reading: &mut Reading<'_>, node: &Node) -> Option<Page> {
+    let Value::Map(_) = &node.value else { return Some(Page { file: reading.path(node)?, details: false }) };
+    if !reading.has_only(node, &PAGE) {
+        return None;
+    }
+    let details = node.get("details").map_or(Some(false), |node| reading.flag(node));
+    let Some(file) = node.get("file") else {
+        reading.complain_of_missing(node, "names no `file`", "such as {file: ~/public_html/status.html}");
+        return None;
+    };
+    Some(Page { file: reading.path(file)?, details: details? })
 }
 
 fn env_file(reading: &mut Reading<'_>, node: &Node) {

@@ -9,10 +9,9 @@ use super::tree::{Node, Value};
 use super::{Channel, Email, Format, Hidden, Security, Smtp, Via, Way, Webhook, url};
 use crate::outcome::Topic;
 
-pub(super) const WEBHOOK: Keys = Keys { known: &["webhook", "format", "on"], later: &[], elsewhere: &[] };
-pub(super) const EMAIL: Keys =
-    Keys { known: &["email", "from", "via", "user", "password", "on"], later: &[], elsewhere: &[] };
-pub(super) const COMMAND: Keys = Keys { known: &["command", "on"], later: &[], elsewhere: &[] };
+pub(super) const WEBHOOK: Keys = Keys { known: &["webhook", "format", "on"], elsewhere: &[] };
+pub(super) const EMAIL: Keys = Keys { known: &["email", "from", "via", "user", "password", "on"], elsewhere: &[] };
+pub(super) const COMMAND: Keys = Keys { known: &["command", "on"], elsewhere: &[] };
 const WAYS: [&str; 3] = ["webhook", "email", "command"];
 
 const FORMATS: [(&str, Format); 5] = [

@@ -6,7 +6,7 @@ use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
 use super::{Pm2, Remedy};
 
-pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "reset"], later: &[], elsewhere: &[] };
+pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "reset"], elsewhere: &[] };
 
 /// What PM2 itself puts behind its home: `/rpc.sock` and `/pub.sock`.
 const SOCKET: usize = "/rpc.sock".len();

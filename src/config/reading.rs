@@ -16,10 +16,8 @@ use crate::time::Span;
 
 /// The keys that a map may have.
 pub(super) struct Keys {
-    /// Those that are built.
+    /// All of them.
     pub(super) known: &'static [&'static str],
-    /// Those that are promised but not built yet, and what to do meanwhile.
-    pub(super) later: &'static [(&'static str, &'static str)],
     /// Those that stand elsewhere, and where.
     pub(super) elsewhere: &'static [(&'static str, &'static str)],
 }
@@ -81,13 +79,10 @@ impl Reading<'_> {
         let Some(entries) = self.map(node, &allowed()) else { return false };
         for entry in entries {
             let key = entry.key.as_str();
-            let find = |list: &[(&str, &'static str)]| list.iter().find(|(name, _)| *name == key).map(|(_, why)| *why);
             if keys.known.contains(&key) {
                 continue;
-            } else if let Some(meanwhile) = find(keys.later) {
-                self.complain_of_key(entry, format!("`{key}` is not built yet in this version"), meanwhile);
-            } else if let Some(place) = find(keys.elsewhere) {
-                self.complain_of_key(entry, format!("`{key}` cannot stand here"), place);
+            } else if let Some((_, place)) = keys.elsewhere.iter().find(|(name, _)| *name == key) {
+                self.complain_of_key(entry, format!("`{key}` cannot stand here"), *place);
             } else {
                 let advice = match units::nearest(key, keys.known.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),

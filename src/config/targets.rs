@@ -48,7 +48,7 @@ pub(super) const TARGET: Keys = Keys {
         "diagnose",
         "dry_run",
     ],
-    later: &[],
+
     elsewhere: &[],
 };
 
@@ -70,7 +70,7 @@ pub(super) const DEFAULTS: Keys = Keys {
         "diagnose",
         "dry_run",
     ],
-    later: &[],
+
     elsewhere: &[
         ("name", OWN),
         (PROBES[0], OWN),
@@ -83,7 +83,7 @@ pub(super) const DEFAULTS: Keys = Keys {
 };
 const OWN: &str = "each target has its own";
 
-pub(super) const RUNG: Keys = Keys { known: &["run", "pm2", "timeout"], later: &[], elsewhere: &[] };
+pub(super) const RUNG: Keys = Keys { known: &["run", "pm2", "timeout"], elsewhere: &[] };
 
 /// Where a target's keys are looked up: in the target, else in `defaults`.
 #[derive(Clone, Copy)]

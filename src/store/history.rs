@@ -1,12 +1,30 @@
-//! How much of the watched time a target was up, in buckets of an hour and of a day; time that nobody watched is in
-//! neither. Days are those of UTC: they all have 24 hours, and no reader needs to know where the watchdog lived.
+//! What is remembered of each target for 90 days: how much of the watched time it was up, in buckets of an hour and of
+//! a day, and how quickly it answered. Time that nobody watched is in none of them. Days are those of UTC: they all have
+//! 24 hours, and no reader needs to know where the watchdog lived.
+//!
+//! The bulk lies in `history.json`, written once an hour; `state.json` has only what has changed since, so that it stays
+//! small. A loss of either loses history and nothing else.
 
-use std::collections::VecDeque;
+mod gaps;
+mod latency;
+
+use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use gaps::{Absence, Gap, Gaps};
+pub use latency::{Latencies, Slot};
+
+use super::{Error, Folder, files};
 use crate::time::{Wall, millis};
+
+const HISTORY: &str = "history.json";
+/// The format that this code writes, and the newest that it reads.
+const VERSION: u64 = 1;
+/// A thousand targets take about 7 MiB.
+const MAX_SIZE: u64 = 32 << 20;
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -15,79 +33,117 @@ const HOURS_KEPT: i64 = 25;
 /// 90 whole ones and the present one.
 const DAYS_KEPT: i64 = 91;
 
-/// Gaps that are remembered.
-const GAPS_KEPT: usize = 100;
-
-/// Spans in which nobody watched anything, oldest first; the latest hundred.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Gaps(VecDeque<Gap>);
-
-impl Gaps {
-    /// Remembers a gap. One that ends before it begins is none: the wall clock was set back.
-    pub fn note(&mut self, gap: Gap) {
-        if gap.from < gap.to {
-            self.0.push_back(gap);
-        }
-        while self.0.len() > GAPS_KEPT {
-            self.0.pop_front();
-        }
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Gap> {
-        self.0.iter()
-    }
+/// What is remembered of all targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    targets: BTreeMap<String, Uptime>,
+    /// `history.json` has all there was to know up to the beginning of this hour since 1970.
+    flushed: i64,
+    /// What lies in `history.json` is in `targets` too.
+    is_whole: bool,
 }
 
-/// A span in which nobody watched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// The last sign of life before it.
-    pub from: Wall,
-    /// When somebody was there again.
-    pub to: Wall,
-    /// What it came from.
-    pub why: Absence,
+/// What `state.json` has of it: what has changed since `history.json` was written.
+#[derive(Serialize, Deserialize)]
+struct Recent {
+    flushed: i64,
+    targets: BTreeMap<String, Uptime>,
 }
 
-/// Why nobody watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Absence {
-    /// The watchdog was told to stop.
-    Stopped,
-    /// It ended otherwise, or cron made no tick.
-    Ended,
-    /// The machine was off, or was rebooted.
-    Rebooted,
-    /// The machine slept, or gave the watchdog no CPU.
-    Stalled,
-}
-
-impl Absence {
-    /// For machines.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Absence::Stopped => "stopped",
-            Absence::Ended => "ended",
-            Absence::Rebooted => "rebooted",
-            Absence::Stalled => "stalled",
-        }
-    }
-
-    /// For people.
-    pub fn in_words(self) -> &'static str {
-        match self {
-            Absence::Stopped => "the watchdog was stopped",
-            Absence::Ended => "the watchdog was killed, or no tick came",
-            Absence::Rebooted => "the machine was off or was rebooted",
-            Absence::Stalled => "the machine slept, or gave the watchdog no CPU",
-        }
+impl Serialize for History {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = |(name, uptime): (&String, &Uptime)| (name.clone(), uptime.since(self.flushed));
+        let targets = self.targets.iter().map(since).collect();
+        Recent { flushed: self.flushed, targets }.serialize(serializer)
     }
 }
 
-/// The watched time of one target, bounded at about 2 KiB.
+impl<'de> Deserialize<'de> for History {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<History, D::Error> {
+        let Recent { flushed, targets } = Recent::deserialize(deserializer)?;
+        Ok(History { targets, flushed, is_whole: false })
+    }
+}
+
+/// `history.json`.
+#[derive(Serialize, Deserialize)]
+struct File<T> {
+    version: u64,
+    targets: T,
+}
+
+impl History {
+    /// What is known of a target.
+    pub fn get(&self, name: &str) -> Option<&Uptime> {
+        self.targets.get(name)
+    }
+
+    /// The same to be added to.
+    pub fn entry(&mut self, name: &str) -> &mut Uptime {
+        self.targets.entry(name.to_owned()).or_default()
+    }
+
+    /// Forgets the targets that are not watched any more.
+    pub fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
+        self.targets.retain(|name, _| is_watched(name));
+    }
+
+    /// Reads what `history.json` has, if that was not done yet. Whoever only looks may call this at any time.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read; it is tried again then. Or it is damaged or of a newer version (the kind is
+    /// `InvalidData`): the next flush begins it anew. What is in `state.json` is known in any case.
+    pub fn complete(&mut self, folder: &Folder) -> Result<(), Error> {
+        if self.is_whole {
+            return Ok(());
+        }
+        let read = self.read(folder);
+        self.is_whole = read.as_ref().map_or_else(|error| error.kind() == io::ErrorKind::InvalidData, |()| true);
+        read
+    }
+
+    fn read(&mut self, folder: &Folder) -> Result<(), Error> {
+        let path = folder.file(HISTORY);
+        let failed = |cause| Error::new("read", &path, cause);
+        let bytes = match files::read(&path, MAX_SIZE) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found.map_err(failed)?,
+        };
+        let broken = |error: serde_json::Error| failed(files::damaged(error.to_string()));
+        let File::<serde_json::Value> { version, targets } = serde_json::from_slice(&bytes).map_err(broken)?;
+        if version > VERSION {
+            return Err(failed(files::damaged(format!("it is of version {version}, newer than this program"))));
+        }
+        let mut whole: BTreeMap<String, Uptime> = serde_json::from_value(targets).map_err(broken)?;
+        for (name, recent) in std::mem::take(&mut self.targets) {
+            whole.entry(name).or_default().overlay(recent);
+        }
+        self.targets = whole;
+        Ok(())
+    }
+
+    /// Whether an hour has begun since `history.json` was written.
+    pub fn is_due(&self, now: Wall) -> bool {
+        now.as_ms().div_euclid(HOUR) != self.flushed
+    }
+
+    /// Writes `history.json` whole. Only whoever holds the lock may call this, after [`History::complete`].
+    ///
+    /// # Errors
+    /// It cannot be written; `state.json` goes on to hold what it lacks.
+    pub fn flush(&mut self, folder: &Folder, now: Wall) -> Result<(), Error> {
+        folder.ensure()?;
+        let path = folder.file(HISTORY);
+        serde_json::to_vec(&File { version: VERSION, targets: &self.targets })
+            .map_err(io::Error::from)
+            .and_then(|bytes| files::replace(&path, &bytes, false))
+            .map_err(|cause| Error::new("save", &path, cause))?;
+        self.flushed = now.as_ms().div_euclid(HOUR);
+        Ok(())
+    }
+}
+
+/// What is remembered of one target, bounded at about 6 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uptime {
@@ -95,6 +151,19 @@ pub struct Uptime {
     hours: Vec<Bucket>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     days: Vec<Bucket>,
+    #[serde(skip_serializing_if = "Latencies::is_empty")]
+    latency: Latencies,
+}
+
+/// A day as a bar shows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Day {
+    /// Its beginning, in UTC.
+    pub begins: Wall,
+    /// How much of it was watched.
+    pub watched: Duration,
+    /// The part of that in which it was up, rounded down to four decimals; `None` where nothing was watched.
+    pub up: Option<f64>,
 }
 
 /// Which hour or day since 1970, and the milliseconds that were watched in it: up, down. Written as an array.
@@ -109,12 +178,56 @@ impl Uptime {
         record(&mut self.days, DAY, DAYS_KEPT, healthy, from, to);
     }
 
+    /// How quickly it has answered.
+    pub fn latency(&self) -> &Latencies {
+        &self.latency
+    }
+
+    /// Counts how long a healthy look took.
+    pub fn record_latency(&mut self, latency: Duration, at: Wall) {
+        self.latency.record(latency, at);
+    }
+
+    /// The last days, today the last of them, whether anything was watched in them or not.
+    pub fn days(&self, count: i64, now: Wall) -> Vec<Day> {
+        let today = now.as_ms().div_euclid(DAY);
+        let day = |index: i64| {
+            let found = self.days.binary_search_by_key(&index, |bucket| bucket.0).ok();
+            let Bucket(_, up, down) = found.map_or(Bucket(index, 0, 0), |at| self.days[at]);
+            let watched = Duration::from_millis(up.saturating_add(down));
+            Day { begins: Wall::from_ms(index * DAY), watched, up: part(up.into(), down.into()) }
+        };
+        (today - count + 1..=today).map(day).collect()
+    }
+
+    /// What has changed since the beginning of this hour since 1970.
+    fn since(&self, hour: i64) -> Uptime {
+        let since = |buckets: &[Bucket], first: i64| buckets.iter().filter(|one| one.0 >= first).copied().collect();
+        Uptime {
+            hours: since(&self.hours, hour),
+            days: since(&self.days, hour.div_euclid(24)),
+            latency: self.latency.since(Wall::from_ms(hour.saturating_mul(HOUR))),
+        }
+    }
+
+    /// Puts what has changed since in its place.
+    fn overlay(&mut self, recent: Uptime) {
+        for (buckets, recent) in [(&mut self.hours, recent.hours), (&mut self.days, recent.days)] {
+            for bucket in recent {
+                match buckets.binary_search_by_key(&bucket.0, |one| one.0) {
+                    Ok(at) => buckets[at] = bucket,
+                    Err(at) => buckets.insert(at, bucket),
+                }
+            }
+        }
+        self.latency.overlay(recent.latency);
+    }
+
     /// The part of the watched time in the `last` span before `now` in which it was up, to the hour (over 24 h: to the
     /// day). Rounded down to four decimals: 1 only when it was never down. `None` when nothing was watched.
     pub fn uptime(&self, last: Duration, now: Wall) -> Option<f64> {
         let (up, down) = self.sums(last, now);
-        let parts = (up * 10_000).checked_div(up + down)?;
-        u32::try_from(parts).ok().map(|parts| f64::from(parts) / 10_000.0)
+        part(up, down)
     }
 
     /// How much of the `last` span before `now` was watched.
@@ -138,6 +251,12 @@ impl Uptime {
     }
 }
 
+/// The part of both that `up` is, rounded down to four decimals.
+fn part(up: u128, down: u128) -> Option<f64> {
+    let parts = (up * 10_000).checked_div(up + down)?;
+    u32::try_from(parts).ok().map(|parts| f64::from(parts) / 10_000.0)
+}
+
 fn record(buckets: &mut Vec<Bucket>, unit: i64, kept: i64, healthy: bool, from: Wall, to: Wall) {
     let newest = to.as_ms().div_euclid(unit);
     let oldest = newest.saturating_sub(kept - 1);
@@ -158,83 +277,4 @@ fn record(buckets: &mut Vec<Bucket>, unit: i64, kept: i64, healthy: bool, from: 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY_S: u64 = 86_400;
-    /// 2026-11-22T02:12:10Z
-    const NOW: i64 = 1_795_313_530_000;
-
-    /// Spans as (healthy, minutes from, minutes to), relative to now.
-    #[track_caller]
-    fn check(spans: &[(bool, i64, i64)], last_s: u64, expected: Option<f64>) {
-        let mut uptime = Uptime::default();
-        let at = |minute: i64| Wall::from_ms(NOW + minute * 60_000);
-        for &(healthy, from, to) in spans {
-            uptime.record(healthy, at(from), at(to));
-        }
-        assert_eq!(uptime.uptime(Duration::from_secs(last_s), at(0)), expected);
-        let json = serde_json::to_string(&uptime).expect("numbers have a JSON form");
-        assert_eq!(serde_json::from_str::<Uptime>(&json).expect("it was just written"), uptime);
-    }
-
-    #[test]
-    fn what_was_not_watched_is_neither_up_nor_down() {
-        let mut uptime = Uptime::default();
-        let now = Wall::from_ms(1_795_313_530_123);
-        uptime.record(true, now.shifted(-60_000), now.shifted(-30_000));
-        uptime.record(false, now.shifted(-10_000), now);
-        assert_eq!(uptime.watched(Duration::from_secs(DAY_S), now), Duration::from_secs(40));
-        assert_eq!(Uptime::default().watched(Duration::from_secs(DAY_S), now), Duration::ZERO);
-    }
-
-    #[test]
-    fn uptime_is_of_the_watched_time() {
-        check(&[], DAY_S, None);
-        check(&[(true, -60, 0)], DAY_S, Some(1.0));
-        check(&[(false, -60, 0)], DAY_S, Some(0.0));
-        check(&[(true, -60, -30), (false, -30, 0)], DAY_S, Some(0.5));
-        check(&[(true, -600, -570), (false, -10, 0)], DAY_S, Some(0.75));
-        check(&[(false, -27 * 60, -26 * 60), (true, -60, 0)], DAY_S, Some(1.0));
-        check(&[(false, -27 * 60, -26 * 60), (true, -60, 0)], 30 * DAY_S, Some(0.5));
-        check(&[(false, -40 * 1_440, -39 * 1_440), (true, -60, 0)], 30 * DAY_S, Some(1.0));
-        check(&[(false, -40 * 1_440, -39 * 1_440), (true, -60, 0)], 90 * DAY_S, Some(0.04));
-        check(&[(true, -50 * 1_440, -49 * 1_440)], 30 * DAY_S, None);
-    }
-
-    #[test]
-    fn percentages_round_down() {
-        // 3 s in 100,000: 99.997 % is not 100 %, nor 99.998.
-        let mut uptime = Uptime::default();
-        let at = |ms: i64| Wall::from_ms(NOW - 1_000_000 + ms);
-        uptime.record(true, at(0), at(999_970));
-        uptime.record(false, at(999_970), at(1_000_000));
-        assert_eq!(uptime.uptime(Duration::from_secs(DAY_S), at(1_000_000)), Some(0.9999));
-    }
-
-    #[test]
-    fn a_clock_set_back_counts_nothing_twice_and_forgets_the_future() {
-        check(&[(true, 0, -60)], DAY_S, None);
-        check(&[(false, 600_000, 600_060), (true, -60, 0)], DAY_S, Some(1.0));
-        check(&[(false, 600_000, 600_060)], DAY_S, None);
-    }
-
-    #[test]
-    fn it_never_grows_beyond_its_bound() {
-        let mut uptime = Uptime::default();
-        let extremes = [i64::MIN, -NOW, 0, NOW, i64::MAX - 1, i64::MAX].map(Wall::from_ms);
-        for from in extremes {
-            for to in extremes {
-                uptime.record(true, from, to);
-                uptime.record(false, from, to);
-                uptime.uptime(Duration::MAX, to);
-            }
-        }
-        for minute in 0..200 * 1_440 {
-            let at = Wall::from_ms(NOW + minute * 60_000);
-            uptime.record(minute % 3 == 0, at, at.shifted(60_000));
-        }
-        assert_eq!((uptime.hours.len(), uptime.days.len()), (25, 91));
-        assert!(serde_json::to_string(&uptime).expect("numbers have a JSON form").len() < 3_500);
-    }
-}
+mod tests;

@@ -11,8 +11,8 @@ use super::{Error, Folder};
 use crate::outcome::Class;
 use crate::time::{Wall, rfc3339};
 
-/// About 250 bytes a line: at least 8,000 incidents.
-const PAST: Lines = Lines { name: "incidents.jsonl", rotated: "incidents.jsonl.1", max_size: 2 << 20 };
+/// About 250 bytes a line: at least 4,000 incidents.
+const PAST: Lines = Lines { name: "incidents.jsonl", rotated: "incidents.jsonl.1", max_size: 1 << 20 };
 
 /// One incident that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

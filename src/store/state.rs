@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{Gaps, Uptime};
+use super::history::{Gaps, History};
 use super::lock::Mode;
 use super::{Error, Folder, Moment, files};
 use crate::notify::Outbox;
+use crate::outcome::Class;
 use crate::policy::State;
 use crate::time::{Timestamp, Wall, Zone};
 
@@ -33,8 +34,10 @@ const TICKS_KEPT: usize = 6;
 pub struct Saved {
     /// What the policy remembers.
     pub policy: State,
-    /// Uptime by target.
-    pub history: BTreeMap<String, Uptime>,
+    /// What is remembered of the targets' looks.
+    pub history: History,
+    /// What was counted of the targets.
+    pub counts: BTreeMap<String, Counts>,
     /// When nobody watched.
     pub gaps: Gaps,
     /// When the first watchdog was started here.
@@ -70,6 +73,22 @@ pub struct Saved {
     pub off: Vec<String>,
     /// What the configuration says of the targets, as far as `status` tells it.
     pub shown: BTreeMap<String, Shown>,
+}
+
+/// What was counted of a target since the first watchdog here began to watch it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Looks that found it in order.
+    pub healthy: u64,
+    /// Looks that found it otherwise, by what they found.
+    pub bad: BTreeMap<Class, u64>,
+    /// Looks of which nothing can be said.
+    pub unknown: u64,
+    /// Attempts to repair it.
+    pub attempts: u64,
+    /// How often it went down.
+    pub incidents: u64,
 }
 
 /// What `status` tells of a target beside what the policy remembers.

@@ -206,9 +206,24 @@ fn places(config: &Config) -> Vec<String> {
             wrong.push(format!("{what} {} lies under a web root: {VISIBLE}", path.display()));
         }
     }
+    let published = [("page", config.page.as_ref().map(|page| &page.file)), ("metrics", config.metrics.as_ref())];
+    for (what, path) in published.into_iter().filter_map(|(what, path)| Some((what, path?))) {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let trouble = match folder.is_dir() {
+            true => unwritable(folder),
+            false => Some("its folder is not there".into()),
+        };
+        match trouble {
+            Some(why) => wrong.push(format!("{what} {}: {why}", path.display())),
+            None => say(&format!("Publishes   {what} in {}", tilde(path))),
+        }
+    }
+    if config.metrics.as_ref().is_some_and(|path| path.extension().is_none_or(|extension| extension != "prom")) {
+        wrong.push("metrics: node_exporter reads no file whose name does not end in .prom".into());
+    }
     let log_bytes = config.log.max_size.saturating_mul(u64::from(config.log.keep) + 1);
-    // Two files of events, the incidents, and the state, whatever it has come to.
-    let mib = (log_bytes + (8 << 20) + (10 << 20)).div_ceil(1 << 20) + 1;
+    // Two files of events, the incidents and what is over of them, and the state, whatever it has come to.
+    let mib = (log_bytes + (8 << 20) + (10 << 20) + (2 << 20)).div_ceil(1 << 20) + 1;
     say(&format!("Disk        about {mib} MiB at most in {}", state.display()));
     if let Some(holder) = read_holder(&Folder::at(state)) {
         let mode = match holder.mode {

@@ -92,5 +92,10 @@ fn ask(folder: &Folder, holder: &Holder) -> Result<Option<Saved>, Error> {
 fn look(folder: &Folder) -> Result<Option<Saved>, Error> {
     let boot_id = clock::boot_id();
     let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
-    Ok(peek(folder, &moment)?.map(|saved| *saved))
+    let mut saved = peek(folder, &moment)?.map(|saved| *saved);
+    if let Some(saved) = &mut saved {
+        // What is lost of it the watchdog has said; there is no more to tell then.
+        let _ = saved.history.complete(folder);
+    }
+    Ok(saved)
 }

@@ -39,9 +39,9 @@ fn keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let top = "zzz: 1\ntargets: [{name: a, tcp: 'localhost:1'}]\n";
     let rest = "log: {zzz: 1}\nnotify: [{webhook: 'http://h', zzz: 1}, {email: a@b, zzz: 1}, {command: x, zzz: 1}]\n\
-                defaults: {zzz: 1}\ntargets:\n  - {name: a, http: {zzz: 1}, restart: [{zzz: 1}]}\n  \
+                page: {zzz: 1}\ndefaults: {zzz: 1}\ntargets:\n  - {name: a, http: {zzz: 1}, restart: [{zzz: 1}]}\n  \
                 - {name: b, file: {zzz: 1}}\n  - {name: c, zzz: 1}\n  - {name: d, pm2: {zzz: 1}}\n";
-    for (text, complaints) in [(top, 1), (rest, 10)] {
+    for (text, complaints) in [(top, 1), (rest, 11)] {
         let place = Place::with("");
         place.write("watchdog.yaml", text);
         let said = place.run(&["check", "--offline"]);

@@ -205,8 +205,8 @@ fn what_was_saved_but_not_written_into_the_account_is_written_by_the_next_watchd
     place.write(&path, &before);
     fs::remove_file(place.path("state/incidents.jsonl")).expect("it is there");
     let _daemon = place.daemon(&["run"]);
+    place.eventually("it is written", || !last(&place)["ended"].is_null());
     assert_eq!(kinds(&last(&place)), ["failing", "down", "up"], "{}", place.story());
-    assert!(!last(&place)["ended"].is_null());
     assert_eq!(place.lines("state/incidents.jsonl").len(), 1);
 }
 

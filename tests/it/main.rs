@@ -3,6 +3,7 @@
 
 mod fakepm2;
 mod faults;
+mod page;
 mod place;
 
 mod alone;

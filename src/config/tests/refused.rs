@@ -37,13 +37,18 @@ fn keys_are_known_and_stand_once() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused() {
-    for key in ["page: x.html", "metrics: x.prom"] {
-        refused(
-            &format!("{key}\ntargets: [{{name: a, tcp: 'h:1'}}]"),
-            &["w.yaml:1:1: `", "is not built yet", "leave it out"],
-        );
-    }
+fn the_page_and_the_metrics_are_files() {
+    let with = |top: &str| format!("{top}\ntargets: [{{name: a, tcp: 'h:1'}}]");
+    let config = accepted(&with("page: ~/public_html/status.html\nmetrics: x.prom"));
+    let page = config.page.expect("a page");
+    assert_eq!((page.file.display().to_string().as_str(), page.details), ("/home/user/public_html/status.html", false));
+    assert!(config.metrics.is_some_and(|path| path.is_absolute() && path.ends_with("x.prom")));
+    assert!(accepted(&with("page: {file: x.html, details: true}")).page.is_some_and(|page| page.details));
+    refused(&with("page: {details: true}"), &["w.yaml:1:7: `page` names no `file`", "status.html"]);
+    refused(&with("page: {file: x, detail: true}"), &["w.yaml:1:17: unknown key `detail`", "`details`?"]);
+    refused(&with("page: {file: x, details: 1}"), &["w.yaml:1:26: `details` must be true or false"]);
+    refused(&with("page: 1"), &["w.yaml:1:7: `page` must be"]);
+    refused(&with("page: x\nmetrics: ./x"), &["w.yaml:2:10: `metrics` is the file of the `page` too"]);
 }
 
 #[test]

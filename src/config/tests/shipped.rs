@@ -54,7 +54,8 @@ fn the_examples_of_the_shipped_file_are_valid() {
 
 #[test]
 fn the_shipped_file_has_every_key() {
-    let whole = [file::TOP, file::LOG, targets::TARGET, targets::RUNG, probes::HTTP, probes::FILE, pm2::PM2];
+    let whole =
+        [file::TOP, file::LOG, file::PAGE, targets::TARGET, targets::RUNG, probes::HTTP, probes::FILE, pm2::PM2];
     let lists = whole.into_iter().chain([notify::WEBHOOK, notify::EMAIL, notify::COMMAND]).collect::<Vec<_>>();
     for key in lists.iter().flat_map(|keys| keys.known) {
         let places = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];

@@ -31,7 +31,7 @@ fn sample() -> Saved {
     target.real.cooldown_until = Some(at(90_000));
     let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), ..Saved::default() };
     saved.policy.targets.insert("a".into(), target);
-    saved.history.entry("a".into()).or_default().record(true, now().wall.shifted(-5_000), now().wall);
+    saved.history.entry("a").record(true, now().wall.shifted(-5_000), now().wall);
     saved.pending.push("{}".into());
     saved
 }

@@ -31,10 +31,9 @@ fn saved() -> Saved {
     let mut saved = Saved { first_start: Some(ago(60 * DAY_S)), ..Saved::default() };
     let shown = |order| Shown { order, ..Shown::default() };
     saved.shown = [("sav-backend".to_owned(), shown(0)), ("db".to_owned(), shown(1))].into();
-    let mut uptime = Uptime::default();
+    let uptime = saved.history.entry("sav-backend");
     uptime.record(true, ago(20 * DAY_S), ago(10_000));
     uptime.record(false, ago(10_000), ago(9_000));
-    saved.history.insert("sav-backend".into(), uptime);
     saved.gaps.note(Gap { from: ago(3 * DAY_S + 3_600), to: ago(3 * DAY_S), why: Absence::Ended });
     saved
 }

@@ -1,0 +1,80 @@
+//! Files for others to read, outside of the state folder: the page and the metrics. Written whole, so that whoever reads
+//! finds the old one or the new; readable by everybody, for a web server or a collector has an account of its own.
+//! It must never write through a link that somebody has planted under the name.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Error, files};
+
+/// Readable by all, whatever the umask.
+const MODE: u32 = 0o644;
+
+/// Replaces the file at `path`.
+///
+/// # Errors
+/// It cannot be written; what was there is intact.
+pub fn publish(path: &Path, text: &str) -> Result<(), Error> {
+    write(path, text).map_err(|cause| Error::new("write", path, cause))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = temporary(path)?;
+    // A fresh file rather than a truncated one, so that a link planted under its name is not written through.
+    files::remove(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.set_permissions(Permissions::from_mode(MODE)))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // On a full disk every byte counts. Should this fail too, the first failure is the one to tell.
+        let _ = files::remove(&temporary);
+    }
+    written
+}
+
+/// Beside the file, and hidden: neither a web server's index nor a collector of `*.prom` shows it.
+fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_string_lossy();
+    Ok(path.with_file_name(format!(".{name}.new")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn everybody_can_read_it_and_no_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("status.html"), folder.path().join("other"));
+        fs::write(&other, "untouched").unwrap();
+        symlink(&other, &path).unwrap();
+        symlink(&other, folder.path().join(".status.html.new")).unwrap();
+        publish(&path, "one").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "untouched");
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.is_file() && metadata.permissions().mode() & 0o777 == MODE);
+        publish(&path, "two").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+    }
+
+    #[test]
+    fn where_it_cannot_be_written_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("status.html");
+        fs::create_dir(&path).unwrap();
+        let error = publish(&path, "one").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write /"), "{error}");
+        assert!(publish(&folder.path().join("gone/status.html"), "one").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

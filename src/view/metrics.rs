@@ -1,0 +1,186 @@
+//! How the targets are, as Prometheus reads it from a file (node_exporter's textfile collector).
+//! It must reveal no address, no command and no error text.
+
+use std::fmt::Write as _;
+
+use crate::outcome::Class;
+use crate::policy::{Condition, TargetState};
+use crate::store::state::{Counts, Saved};
+use crate::time::Wall;
+
+/// What the metrics are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Metrics<'a> {
+    /// The state as it is now.
+    pub saved: &'a Saved,
+    /// Now.
+    pub wall: Wall,
+}
+
+/// A metric of each target: its name, type and meaning.
+struct Family(&'static str, &'static str, &'static str);
+
+impl Metrics<'_> {
+    /// The whole file.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut put = |line: &str| {
+            text.push_str(line);
+            text.push('\n');
+        };
+        put("# HELP watchdog_build_info The version of the watchdog.");
+        put("# TYPE watchdog_build_info gauge");
+        put(&format!("watchdog_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+        put("# HELP watchdog_last_cycle_timestamp_seconds When the watchdog last ended a round of work.");
+        put("# TYPE watchdog_last_cycle_timestamp_seconds gauge");
+        put(&format!("watchdog_last_cycle_timestamp_seconds {}", seconds(self.wall.as_ms())));
+        put("# HELP watchdog_messages_waiting Messages to people that have not arrived everywhere yet.");
+        put("# TYPE watchdog_messages_waiting gauge");
+        put(&format!("watchdog_messages_waiting {}", self.saved.outbox.waiting()));
+        self.families().for_each(|lines| text.push_str(&lines));
+        text
+    }
+
+    fn families(&self) -> impl Iterator<Item = String> {
+        [
+            self.family(
+                Family("watchdog_up", "gauge", "Whether the last look found the target healthy (1) or not (0)."),
+                |_, state| up(state).map(|up| (String::new(), up.to_string())).into_iter().collect(),
+            ),
+            self.family(
+                Family("watchdog_state", "gauge", "The state of the target: 1 for the one that it is in."),
+                |_, state| states(state),
+            ),
+            self.family(
+                Family("watchdog_consecutive_failures", "gauge", "Bad looks in a row that count."),
+                |_, state| one(state.failures()),
+            ),
+            self.family(
+                Family("watchdog_probe_duration_seconds", "gauge", "How long the last look took."),
+                |_, state| state.last_look.as_ref().map_or_else(Vec::new, |look| one(seconds_of(look.latency_ms))),
+            ),
+            self.family(
+                Family("watchdog_probes_total", "counter", "Looks, by their verdict and, where bad, its class."),
+                |counts, _| probes(counts),
+            ),
+            self.family(
+                Family("watchdog_restart_attempts_total", "counter", "Attempts to repair the target."),
+                |counts, _| one(counts.attempts),
+            ),
+            self.family(
+                Family("watchdog_incidents_total", "counter", "How often the target went down."),
+                |counts, _| one(counts.incidents),
+            ),
+        ]
+        .into_iter()
+    }
+
+    fn family(
+        &self,
+        Family(name, kind, help): Family,
+        samples: impl Fn(&Counts, &TargetState) -> Vec<(String, String)>,
+    ) -> String {
+        let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let nothing = Counts::default();
+        for target in self.saved.shown.keys() {
+            let Some(state) = self.saved.policy.targets.get(target) else { continue };
+            for (labels, value) in samples(self.saved.counts.get(target).unwrap_or(&nothing), state) {
+                // A name has no letter that would have to be escaped.
+                writeln!(text, "{name}{{target=\"{target}\"{labels}}} {value}").expect("a String takes all");
+            }
+        }
+        text
+    }
+}
+
+fn one(value: impl ToString) -> Vec<(String, String)> {
+    vec![(String::new(), value.to_string())]
+}
+
+/// 1 or 0 by the last verdict that was one; nothing before there was any.
+fn up(state: &TargetState) -> Option<u8> {
+    match (state.last_class, state.last_healthy) {
+        (Some(_), _) => Some(0),
+        (None, Some(_)) => Some(1),
+        (None, None) => None,
+    }
+}
+
+fn states(state: &TargetState) -> Vec<(String, String)> {
+    let all = [
+        Condition::Starting,
+        Condition::Healthy,
+        Condition::Failing,
+        Condition::Down,
+        Condition::Recovering,
+        Condition::Paused,
+    ];
+    let one = |condition: Condition| {
+        (format!(",state=\"{}\"", condition.as_str()), u8::from(condition == state.condition).to_string())
+    };
+    all.into_iter().map(one).collect()
+}
+
+fn probes(counts: &Counts) -> Vec<(String, String)> {
+    let sample = |(verdict, class, count): (&str, &str, u64)| {
+        (format!(",verdict=\"{verdict}\",class=\"{class}\""), count.to_string())
+    };
+    let bad = Class::ALL.into_iter().filter_map(|class| Some(("unhealthy", class.as_str(), *counts.bad.get(&class)?)));
+    [("healthy", "", counts.healthy), ("unknown", "", counts.unknown)].into_iter().chain(bad).map(sample).collect()
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{}.{:03}", ms.div_euclid(1_000), ms.rem_euclid(1_000))
+}
+
+fn seconds_of(ms: u64) -> String {
+    seconds(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Verdict;
+    use crate::policy::LastLook;
+    use crate::store::state::Shown;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn every_target_has_its_samples_and_nothing_is_revealed() {
+        let mut saved = Saved::default();
+        let detail = "refused by http://secret.example.org".to_owned();
+        let look = LastLook {
+            at: Timestamp::BOOT,
+            verdict: Verdict::Unhealthy { class: Class::Refused, detail },
+            latency_ms: 12,
+        };
+        let state = TargetState {
+            condition: Condition::Down,
+            last_look: Some(look),
+            last_class: Some(Class::Refused),
+            ..TargetState::default()
+        };
+        saved.policy.targets = [("api".to_owned(), state), ("new".to_owned(), TargetState::default())].into();
+        saved.shown = ["api", "new"].map(|name| (name.to_owned(), Shown::default())).into();
+        let counts = Counts { healthy: 7, bad: [(Class::Refused, 3)].into(), attempts: 2, incidents: 1, unknown: 0 };
+        saved.counts.insert("api".into(), counts);
+        let text = Metrics { saved: &saved, wall: Wall::from_ms(1_795_313_530_123) }.text();
+        for line in [
+            "watchdog_last_cycle_timestamp_seconds 1795313530.123",
+            "watchdog_up{target=\"api\"} 0",
+            "watchdog_state{target=\"api\",state=\"down\"} 1",
+            "watchdog_state{target=\"api\",state=\"healthy\"} 0",
+            "watchdog_state{target=\"new\",state=\"starting\"} 1",
+            "watchdog_consecutive_failures{target=\"new\"} 0",
+            "watchdog_probe_duration_seconds{target=\"api\"} 0.012",
+            "watchdog_probes_total{target=\"api\",verdict=\"healthy\",class=\"\"} 7",
+            "watchdog_probes_total{target=\"api\",verdict=\"unhealthy\",class=\"refused\"} 3",
+            "watchdog_restart_attempts_total{target=\"api\"} 2",
+            "watchdog_incidents_total{target=\"api\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("watchdog_up{target=\"new\"}"), "nobody has looked yet");
+        assert!(!text.contains("example") && text.ends_with('\n'));
+    }
+}

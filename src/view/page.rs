@@ -1,0 +1,279 @@
+//! One page for people without access to the machine: is everything up, was it, how quickly does it answer. It is one
+//! file without a script, which asks nobody for anything.
+//! It must reveal no address, command, header or error text unless it is told to, and let no text become markup.
+
+mod plot;
+
+use std::time::Duration;
+
+use crate::policy::{Condition, TargetState};
+use crate::store::history::Uptime;
+use crate::store::past::Closed;
+use crate::store::state::{Saved, Shown};
+use crate::terminal::escaped;
+use crate::time::{Span, Timestamp, Wall, Zone, rough};
+use crate::view::percent;
+use crate::view::story::reason;
+
+/// Days that have a bar.
+pub const DAYS: i64 = 90;
+/// Incidents that are shown.
+pub const INCIDENTS: usize = 10;
+
+const STYLE: &str = include_str!("page/style.css");
+
+/// What the page is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// The state as it is now, with the whole history.
+    pub saved: &'a Saved,
+    /// The latest incidents that are over.
+    pub past: &'a [Closed],
+    /// The machine.
+    pub host: &'a str,
+    /// Whether it may tell what was found and what was run.
+    pub details: bool,
+    /// The watchdog has ended: nobody looks any more.
+    pub is_over: bool,
+    /// Now, on the boot clock.
+    pub now: Timestamp,
+    /// Now, for people.
+    pub wall: Wall,
+    /// The local time zone.
+    pub zone: Zone,
+}
+
+/// How things stand, in a line, and the colour that it has.
+struct Banner {
+    class: &'static str,
+    text: String,
+}
+
+impl Page<'_> {
+    /// The whole file.
+    pub fn html(&self) -> String {
+        let Banner { class, text } = self.banner();
+        let (title, style) = (html(&text), STYLE);
+        let mut page = format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+             img-src data:\">\n<link rel=\"icon\" href=\"data:,\">\n<title>{title}</title>\n<style>\n{style}</style>\n\
+             </head>\n<body>\n<main>\n<header class=\"{class}\">\n<h1>{title}</h1>\n{}</header>\n",
+            self.age()
+        );
+        self.targets().iter().for_each(|(name, shown)| page.push_str(&self.target(name, shown)));
+        page.push_str(&self.incidents());
+        page.push_str("</main>\n</body>\n</html>\n");
+        page
+    }
+
+    /// The targets in the order of the configuration.
+    fn targets(&self) -> Vec<(&String, &Shown)> {
+        let mut targets: Vec<_> = self.saved.shown.iter().collect();
+        targets.sort_by_key(|(_, shown)| shown.order);
+        targets
+    }
+
+    fn state(&self, name: &str) -> Option<&TargetState> {
+        self.saved.policy.targets.get(name)
+    }
+
+    fn banner(&self) -> Banner {
+        let banner = |class, text: String| Banner { class, text };
+        if self.is_over {
+            return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.wall)));
+        }
+        let states: Vec<&TargetState> = self.targets().iter().filter_map(|(name, _)| self.state(name)).collect();
+        let is = |state: &&&TargetState, wanted: &[Condition]| wanted.contains(&state.condition);
+        let down: Vec<&&TargetState> =
+            states.iter().filter(|state| is(state, &[Condition::Down, Condition::Recovering])).collect();
+        let count = |wanted: &[Condition]| states.iter().filter(|state| is(state, wanted)).count();
+        let all = states.len();
+        let of = |count: usize, what: &str| match count {
+            1 if all == 1 => format!("It {what}"),
+            1 => format!("1 of {all} {what}"),
+            _ => format!("{count} of {all} {}", what.replacen("is ", "are ", 1)),
+        };
+        let since = down.iter().filter_map(|state| state.incident.as_ref()).map(|incident| incident.began).min();
+        match (down.len(), count(&[Condition::Failing]), count(&[Condition::Starting]), count(&[Condition::Paused])) {
+            (0, 0, 0, 0) => banner("up", "Everything is up".into()),
+            (0, 0, 0, paused) => banner("other", of(paused, "is paused")),
+            (0, 0, starting, _) => banner("other", of(starting, "is starting")),
+            (0, failing, ..) => banner("other", of(failing, "is failing")),
+            (down, ..) => {
+                let since = since.map(|at| format!(" since {}", self.clock_time(at))).unwrap_or_default();
+                banner("down", of(down, "is down") + &since)
+            }
+        }
+    }
+
+    /// When the page was written: whoever reads it must see that a dead watchdog writes none.
+    fn age(&self) -> String {
+        let (at, machine) = (self.wall.rfc3339(), html(self.host));
+        let shown = html(&self.zone.date_time(self.wall));
+        let targets = match self.targets().len() {
+            1 => "1 target".into(),
+            count => format!("{count} targets"),
+        };
+        let rule = match self.is_over {
+            true => "The watchdog was stopped then.",
+            false => "It is written anew every minute: if that was more than a few minutes ago, nobody is watching.",
+        };
+        format!(
+            "<p>{targets} on {machine}. This page is of <time datetime=\"{at}\">{shown}</time>. {rule}</p>\n\
+             <p class=\"old\">You have had it open for five minutes: reload it.</p>\n"
+        )
+    }
+
+    fn target(&self, name: &str, shown: &Shown) -> String {
+        let nothing = TargetState::default();
+        let state = self.state(name).unwrap_or(&nothing);
+        let (condition, name_shown) = (state.condition.as_str(), html(name));
+        let notes: String = self.notes(state, shown).iter().map(|note| format!("<p>{}</p>\n", html(note))).collect();
+        let none = Uptime::default();
+        let history = self.saved.history.get(name).unwrap_or(&none);
+        format!(
+            "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{condition}</span></h2>\n{notes}{}{}</section>\n",
+            colour(state.condition),
+            self.days(history),
+            self.latency(history)
+        )
+    }
+
+    fn notes(&self, state: &TargetState, shown: &Shown) -> Vec<String> {
+        let mut notes = Vec::new();
+        let since = state.since.map(|at| (self.clock_time(at), rough(self.now.since(at))));
+        let since = since.map_or_else(String::new, |(at, span)| format!("since {at} ({span})"));
+        let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {
+            0 => String::new(),
+            1 => ", restarted once".into(),
+            times => format!(", restarted {times} times"),
+        };
+        notes.push(format!("{since}{tried}"));
+        if let Some(until) = state.paused_until {
+            notes.push(format!("paused until {}", self.clock_time(until)));
+        } else if let Some(waiting) = state.waiting.filter(|_| state.condition == Condition::Down) {
+            let why = reason(waiting.why, &shown.depends_on);
+            let next = waiting.until.map(|at| format!(" (next try {})", self.clock_time(at))).unwrap_or_default();
+            notes.push(format!("not restarted now: {why}{next}"));
+        } else if state.condition == Condition::Down && !shown.repairs {
+            notes.push("it is only watched: nothing restarts it".into());
+        }
+        if shown.dry_run {
+            notes.push("a dry run: nothing would be restarted".into());
+        }
+        if self.details
+            && let Some(look) = &state.last_look
+            && !look.verdict.is_healthy()
+        {
+            let detail = look.verdict.detail();
+            notes.push(match look.verdict.class() {
+                Some(class) => class.with(detail),
+                None => format!("the last look told nothing: {detail}"),
+            });
+        }
+        notes.retain(|note| !note.is_empty());
+        notes
+    }
+
+    fn days(&self, history: &Uptime) -> String {
+        let span = Duration::from_secs(86_400 * u64::try_from(DAYS).expect("it is positive"));
+        let uptime = match history.uptime(span, self.wall) {
+            Some(part) => format!("up {} of the watched time", percent(Some(part))),
+            None => "not watched yet".into(),
+        };
+        let days = history.days(DAYS, self.wall);
+        let bad = days.iter().filter(|day| day.up.is_some_and(|up| up < 1.0)).count();
+        let bad = match bad {
+            0 => "no day with an outage".to_owned(),
+            1 => "1 day with an outage".to_owned(),
+            count => format!("{count} days with an outage"),
+        };
+        format!(
+            "<figure>\n{}<figcaption><span>90 days ago</span><span>{uptime}</span><span>today</span></figcaption>\n\
+             </figure>\n",
+            plot::bars(&days, self.zone, &format!("Uptime by day over 90 days: {uptime}, {bad}"))
+        )
+    }
+
+    fn latency(&self, history: &Uptime) -> String {
+        let slots: Vec<_> = history.latency().slots().collect();
+        match plot::latency(&slots, self.wall) {
+            None => "<p class=\"none\">No answer within the last 24 h.</p>\n".into(),
+            Some(plot::Plot { picture, median, worst }) => format!(
+                "<figure>\n{picture}<figcaption><span>24 h ago</span><span>answers: median {median} (the lower line), \
+                 worst {worst}</span><span>now</span></figcaption>\n</figure>\n"
+            ),
+        }
+    }
+
+    fn incidents(&self) -> String {
+        let mut rows = String::new();
+        let mut latest: Vec<&Closed> = self.past.iter().collect();
+        latest.sort_by_key(|closed| std::cmp::Reverse(closed.began));
+        for closed in latest.into_iter().take(INCIDENTS) {
+            let (at, shown) = (closed.began.rfc3339(), html(&self.day_and_time(closed.began)));
+            let (target, lasted) = (html(&closed.target), Span(Duration::from_millis(closed.down_ms)));
+            let end = match (&closed.cured, closed.runs.is_empty()) {
+                (Some(run), _) if self.details => format!("cured by {run}"),
+                (Some(_), _) => "cured by a restart".into(),
+                (None, true) => "came back by itself".into(),
+                (None, false) => "came back, probably not by a restart".into(),
+            };
+            let cause = if self.details { format!("{}: ", closed.class) } else { String::new() };
+            let end = html(&format!("{cause}{end}"));
+            rows.push_str(&format!(
+                "<tr><td><time datetime=\"{at}\">{shown}</time></td><td>{target}</td><td>{lasted}</td><td>{end}</td></tr>\n"
+            ));
+        }
+        if rows.is_empty() {
+            return "<section>\n<h2>Incidents</h2>\n<p>None in 90 days.</p>\n</section>\n".into();
+        }
+        format!(
+            "<section>\n<h2>Incidents</h2>\n<table>\n<thead><tr><th scope=\"col\">Began</th><th scope=\"col\">Target</th>\
+             <th scope=\"col\">Down for</th><th scope=\"col\">End</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n\
+             </section>\n"
+        )
+    }
+
+    fn clock_time(&self, at: Timestamp) -> String {
+        let wall = self.wall.shifted(at.as_ms().saturating_sub(self.now.as_ms()));
+        match self.zone.day(wall) == self.zone.day(self.wall) {
+            true => self.zone.hour_minute(wall),
+            false => self.day_and_time(wall),
+        }
+    }
+
+    fn day_and_time(&self, at: Wall) -> String {
+        format!("{} {}", self.zone.day(at), self.zone.hour_minute(at))
+    }
+}
+
+fn colour(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Healthy => "up",
+        Condition::Down | Condition::Recovering => "down",
+        Condition::Starting | Condition::Failing | Condition::Paused => "other",
+    }
+}
+
+/// Text as text, whatever is in it: in an element and in an attribute between double quotes.
+fn html(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len() + 16);
+    for letter in escaped(text).chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests;
