@@ -1,14 +1,12 @@
 //! The operator's file, checked and ready for use: every limit, every default, every complaint about it.
 //! It must never accept what it does not know, and never show a secret.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::outcome::Topic;
 use crate::policy::Limits;
 use crate::time::Span;
 
@@ -36,6 +34,8 @@ mod probes;
 
 mod pm2;
 
+mod channel;
+
 mod notify;
 
 mod targets;
@@ -47,6 +47,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+pub use channel::{Channel, Email, Format, Security, Smtp, Via, Way, Webhook};
 pub use error::Errors;
 pub use pm2::{home_is_too_long, objection};
 pub use secrets::Secrets;
@@ -337,98 +338,6 @@ pub enum Tls {
     Insecure,
     /// It must hold against the certificates in this PEM file; absolute.
     Ca(PathBuf),
-}
-
-/// Somebody who is told.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Channel {
-    /// Tells it from the others, over restarts too.
-    pub id: String,
-    /// As it may be shown.
-    pub shown: String,
-    /// How messages get there.
-    pub way: Way,
-    /// Which messages do.
-    pub on: BTreeSet<Topic>,
-}
-
-/// How messages get to somebody.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Way {
-    /// Posted to an address.
-    Webhook(Webhook),
-    /// By mail.
-    Email(Email),
-    /// The message as JSON on the standard input of this command.
-    Command(CommandLine),
-}
-
-/// An address that messages are posted to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Webhook {
-    /// http or https, without user and password.
-    pub url: Hidden,
-    /// The value of the header `Authorization`, from user and password.
-    pub authorization: Option<Hidden>,
-    /// In which form.
-    pub format: Format,
-}
-
-/// What a service wants to have posted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Slack's incoming webhooks, and those that speak like them.
-    Slack,
-    /// Discord's webhooks.
-    Discord,
-    /// `sendMessage` of Telegram's bots.
-    Telegram,
-    /// ntfy's topics.
-    Ntfy,
-    /// The contract's own.
-    Json,
-}
-
-/// Mail to somebody.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Email {
-    /// To whom.
-    pub to: String,
-    /// From whom; else from this account at this host.
-    pub from: Option<String>,
-    /// How it leaves this machine.
-    pub via: Via,
-}
-
-/// How mail leaves this machine.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Via {
-    /// The local `sendmail`.
-    Sendmail,
-    /// A mail server.
-    Smtp(Smtp),
-}
-
-/// A mail server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Smtp {
-    /// A name or an address, without brackets.
-    pub host: String,
-    /// 1 to 65535.
-    pub port: u16,
-    /// How the connection is secured.
-    pub security: Security,
-    /// User and password.
-    pub credentials: Option<(Hidden, Hidden)>,
-}
-
-/// How a connection to a mail server is secured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Security {
-    /// By STARTTLS where it is offered; it must be where a password goes to another machine.
-    StartTls,
-    /// From the first byte on.
-    Tls,
 }
 
 /// A text that must never be shown: it may hold a secret.

@@ -1,9 +1,9 @@
 //! What is remembered of each target for 90 days: how much of the watched time it was up, in buckets of an hour and of
-//! a day, and how quickly it answered. Time that nobody watched is in none of them. Days are those of UTC: they all have
-//! 24 hours, and no reader needs to know where the watchdog lived.
+//! a day, and how quickly it answered. Time that nobody watched is in none of them. Days are those of UTC: they all
+//! have 24 hours, and no reader needs to know where the watchdog lived.
 //!
-//! The bulk lies in `history.json`, written once an hour; `state.json` has only what has changed since, so that it stays
-//! small. A loss of either loses history and nothing else.
+//! The bulk lies in `history.json`, written once an hour; `state.json` has only what has changed since, so that it
+//! stays small. A loss of either loses history and nothing else.
 
 mod gaps;
 mod latency;
@@ -91,8 +91,8 @@ impl History {
     /// Reads what `history.json` has, if that was not done yet. Whoever only looks may call this at any time.
     ///
     /// # Errors
-    /// The file is there and cannot be read; it is tried again then. Or it is damaged or of a newer version (the kind is
-    /// `InvalidData`): the next flush begins it anew. What is in `state.json` is known in any case.
+    /// The file is there and cannot be read; it is tried again then. Or it is damaged or of a newer version (the kind
+    /// is `InvalidData`): the next flush begins it anew. What is in `state.json` is known in any case.
     pub fn complete(&mut self, folder: &Folder) -> Result<(), Error> {
         if self.is_whole {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Files for others to read, outside of the state folder: the page and the metrics. Written whole, so that whoever reads
-//! finds the old one or the new; readable by everybody, for a web server or a collector has an account of its own.
+//! Files for others to read, outside of the state folder: the page and the metrics. Written whole, so that whoever
+//! reads finds the old one or the new; readable by everybody, for a web server or a collector has its own account.
 //! It must never write through a link that somebody has planted under the name.
 
 use std::fs::{self, OpenOptions, Permissions};

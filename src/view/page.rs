@@ -135,7 +135,8 @@ impl Page<'_> {
         let none = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&none);
         format!(
-            "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{condition}</span></h2>\n{notes}{}{}</section>\n",
+            "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{condition}</span></h2>\n\
+             {notes}{}{}</section>\n",
             colour(state.condition),
             self.days(history),
             self.latency(history)
@@ -225,16 +226,17 @@ impl Page<'_> {
             let cause = if self.details { format!("{}: ", closed.class) } else { String::new() };
             let end = html(&format!("{cause}{end}"));
             rows.push_str(&format!(
-                "<tr><td><time datetime=\"{at}\">{shown}</time></td><td>{target}</td><td>{lasted}</td><td>{end}</td></tr>\n"
+                "<tr><td><time datetime=\"{at}\">{shown}</time></td><td>{target}</td><td>{lasted}</td>\
+                 <td>{end}</td></tr>\n"
             ));
         }
         if rows.is_empty() {
             return "<section>\n<h2>Incidents</h2>\n<p>None in 90 days.</p>\n</section>\n".into();
         }
         format!(
-            "<section>\n<h2>Incidents</h2>\n<table>\n<thead><tr><th scope=\"col\">Began</th><th scope=\"col\">Target</th>\
-             <th scope=\"col\">Down for</th><th scope=\"col\">End</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n\
-             </section>\n"
+            "<section>\n<h2>Incidents</h2>\n<table>\n<thead><tr><th scope=\"col\">Began</th>\
+             <th scope=\"col\">Target</th><th scope=\"col\">Down for</th><th scope=\"col\">End</th></tr></thead>\n\
+             <tbody>\n{rows}</tbody>\n</table>\n</section>\n"
         )
     }
 

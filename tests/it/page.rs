@@ -17,7 +17,8 @@ const JUDGE: &str = "the tests of the metrics need promtool: apt-get install pro
 const DEFAULTS: &str = "defaults: {interval: 200ms, timeout: 1s, start_period: 1s, cooldown: 1s, max_cooldown: 1s}\n";
 
 /// Shows the page in a frame of a phone's width or a desk's, and writes what it measures into its own document.
-const HARNESS: &str = r#"<!doctype html><iframe id="f" src="status.html" style="width:WIDTHpx;height:2000px;border:0"></iframe>
+const HARNESS: &str = r#"<!doctype html>
+<iframe id="f" src="status.html" style="width:WIDTHpx;height:2000px;border:0"></iframe>
 <pre id="result"></pre><script>
 f.onload = () => {
   const inner = f.contentDocument, root = inner.documentElement, style = f.contentWindow.getComputedStyle(inner.body);

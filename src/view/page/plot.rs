@@ -26,7 +26,8 @@ const SCALE: std::ops::RangeInclusive<f64> = 2.0..=8.0;
 pub(super) fn bars(days: &[Day], zone: Zone, meaning: &str) -> String {
     let (width, meaning) = (days.len() * STEP, html(meaning));
     let mut svg = format!(
-        "<svg class=\"days\" viewBox=\"0 0 {width} 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{meaning}\">\n"
+        "<svg class=\"days\" viewBox=\"0 0 {width} 10\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-label=\"{meaning}\">\n"
     );
     let mut index = 0;
     // Days that are alike are one line: a page of a thousand targets would be many megabytes otherwise.
@@ -90,8 +91,8 @@ pub(super) fn latency(slots: &[Slot], now: Wall) -> Option<Plot> {
     let worst = slots.iter().map(|slot| slot.worst()).max()?;
     let (median, worst) = (Latency(median), Latency(worst));
     let mut svg = format!(
-        "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"Latency \
-         over the last 24 hours: {median} in the middle, {worst} at worst\">\n"
+        "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-label=\"Latency over the last 24 hours: {median} in the middle, {worst} at worst\">\n"
     );
     let mut scale = String::new();
     for (power, name) in [(3, "1 ms"), (4, "10 ms"), (5, "100 ms"), (6, "1 s"), (7, "10 s")] {

@@ -134,3 +134,64 @@ fn many_flaps_are_few_messages() {
     let healed = told.iter().filter(|kind| *kind == "healed a").count();
     assert_eq!((healed, told.len() - healed), (3, 2), "three healed, then `recurrent` and `flapping`: {told:?}");
 }
+
+/// What the process takes: memory in KiB, threads, open files.
+fn taken(pid: i32) -> (u64, u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of proc(5)");
+        line.trim_start_matches(':').split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+    };
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("ours").count();
+    (field("VmRSS"), field("Threads"), files)
+}
+
+/// As many looks as a target has in a day, and far more flaps.
+#[test]
+fn with_every_sink_hanging_the_looks_go_on_and_nothing_grows() {
+    const TARGETS: usize = 10;
+    const LOOKS: usize = 3_000;
+    let (hanging, backend) = (Server::start(Ways::Silent), taking());
+    let webhook = format!("webhook: http://127.0.0.1:{}/", hanging.port());
+    let mail = format!("{{email: a@b.example, via: 'smtp://127.0.0.1:{}'}}", hanging.port());
+    let mut channels = vec![webhook.as_str(), "command: exec sleep 600"];
+    if cfg!(feature = "email") {
+        channels.push(&mail);
+    }
+    let target = |number| {
+        let port = backend.port();
+        format!("{{name: t{number}, http: 'http://127.0.0.1:{port}/{number}', interval: 100ms, failure_threshold: 1}}")
+    };
+    let targets: Vec<String> = (0..TARGETS).map(target).collect();
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let heartbeat = format!("heartbeat: 'http://127.0.0.1:{}/'\npage: status.html\n", hanging.port());
+    let place = Place::with(&(heartbeat + &configuration(&channels, &targets)));
+    let daemon = place.daemon(&["run"]);
+    let (mut sick, mut early) = (false, None);
+    let mut worst = (0, 0, 0);
+    loop {
+        sick = !sick;
+        backend.turn(if sick { Ways::answer("503 Busy", "no") } else { Ways::answer("200 OK", "ok") });
+        let looks = backend.requests().len();
+        place.eventually("looks go on", || backend.requests().len() >= looks + 3 * TARGETS);
+        let now = taken(daemon.pid());
+        worst = (worst.0.max(now.0), worst.1.max(now.1), worst.2.max(now.2));
+        if looks > LOOKS / 4 {
+            early.get_or_insert(now);
+        }
+        if looks > LOOKS {
+            break;
+        }
+    }
+    let (memory, ..) = early.expect("it passed a quarter");
+    let (most, threads, files) = worst;
+    // A look is a thread, and so is a delivery; the loop and the signals are two.
+    place.demand(threads <= 2 + 2 * (TARGETS as u64 + 6), &format!("{threads} threads"));
+    place.demand(files <= 100, &format!("{files} open files"));
+    place.demand(most < memory + 4_096, &format!("{memory} KiB at a quarter, {most} at the most"));
+    let of = |number: usize| backend.requests().iter().filter(|one| one.contains(&format!("GET /{number} "))).count();
+    let looks: Vec<usize> = (0..TARGETS).map(of).collect();
+    let (fewest, most) = (looks.iter().min().expect("some"), looks.iter().max().expect("some"));
+    place.demand(fewest * 10 >= most * 9, &format!("each has its turn: {looks:?}"));
+    place.demand(place.read("state/state.json").len() < 1 << 20, "the outbox is bounded");
+}

@@ -1,0 +1,98 @@
+//! Whom to tell and how, as `notify` was read.
+
+use std::collections::BTreeSet;
+
+use super::{CommandLine, Hidden};
+use crate::outcome::Topic;
+
+/// Somebody who is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Channel {
+    /// Tells it from the others, over restarts too.
+    pub id: String,
+    /// As it may be shown.
+    pub shown: String,
+    /// How messages get there.
+    pub way: Way,
+    /// Which messages do.
+    pub on: BTreeSet<Topic>,
+}
+
+/// How messages get to somebody.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Way {
+    /// Posted to an address.
+    Webhook(Webhook),
+    /// By mail.
+    Email(Email),
+    /// The message as JSON on the standard input of this command.
+    Command(CommandLine),
+}
+
+/// An address that messages are posted to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// http or https, without user and password.
+    pub url: Hidden,
+    /// The value of the header `Authorization`, from user and password.
+    pub authorization: Option<Hidden>,
+    /// In which form.
+    pub format: Format,
+}
+
+/// What a service wants to have posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Slack's incoming webhooks, and those that speak like them.
+    Slack,
+    /// Discord's webhooks.
+    Discord,
+    /// `sendMessage` of Telegram's bots.
+    Telegram,
+    /// ntfy's topics.
+    Ntfy,
+    /// The contract's own.
+    Json,
+}
+
+/// Mail to somebody.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Email {
+    /// To whom.
+    pub to: String,
+    /// From whom; else from this account at this host.
+    pub from: Option<String>,
+    /// How it leaves this machine.
+    pub via: Via,
+}
+
+/// How mail leaves this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Via {
+    /// The local `sendmail`.
+    Sendmail,
+    /// A mail server.
+    Smtp(Smtp),
+}
+
+/// A mail server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Smtp {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+    /// How the connection is secured.
+    pub security: Security,
+    /// User and password.
+    pub credentials: Option<(Hidden, Hidden)>,
+}
+
+/// How a connection to a mail server is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// By STARTTLS where it is offered; it must be where a password goes to another machine.
+    StartTls,
+    /// From the first byte on.
+    Tls,
+}
