@@ -44,7 +44,8 @@ pub struct History {
 }
 
 /// What `state.json` has of it: what has changed since `history.json` was written.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Recent {
     flushed: i64,
     targets: BTreeMap<String, Uptime>,

@@ -317,6 +317,7 @@ impl<'a> Target<'a> {
             1 => "restarted once, without success so far; ".into(),
             times => format!("restarted {times} times, without success so far; "),
         };
+        let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
         let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
         match state.condition {
             Condition::Paused => Some(format!("paused until {}", self.status.clock_time(state.paused_until?))),
@@ -331,7 +332,8 @@ impl<'a> Target<'a> {
             Condition::Down => Some(match state.waiting {
                 Some(waiting) => {
                     let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
-                    format!("{tried}not restarted now: {}{until}{dry}", reason(waiting.why, &self.shown.depends_on))
+                    let why = reason(waiting.why, &self.shown.depends_on);
+                    format!("{tried}not restarted now: {why}{until}{dry}{details}")
                 }
                 None if !self.status.is_current() => format!("{tried}not restarted now: no watchdog is at work{dry}"),
                 None => format!("{tried}a restart is due or under way{dry}"),

@@ -26,6 +26,21 @@ fn a_busy_loop_is_cured_by_one_restart() {
     check(&scene, "/freeze");
     let log = scene.place.log();
     scene.place.demand(log.contains("busy in a loop"), "what the process was doing is told");
+    let story = || scene.place.run(&["incident", "last"]).out;
+    scene.eventually("all is written", || story().contains("the machine: load "));
+    let story = story();
+    let parts = [
+        "What     timeout; connected in ",
+        "Why      its process (pid ",
+        "of a core: busy in a loop, not waiting (up ",
+        "  pm2 restart ",
+        "Helped   yes: 200 in ",
+        " has cured 1 of 1 timeout in ",
+        "process.txt",
+    ];
+    for part in parts {
+        scene.place.demand(story.contains(part), &format!("`{part}` is in:\n{story}"));
+    }
 }
 
 #[test]
