@@ -123,7 +123,7 @@ impl Agent {
         let boot_id = clock::boot_id();
         let (now, wall) = (clock::now(), clock::wall());
         let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
-        let (saved, lost) = take_up(&folder, &moment)?;
+        let (mut saved, lost) = take_up(&folder, &moment)?;
         lost.iter().for_each(|lost| news(lost));
         let policy_mode = match mode {
             Mode::Daemon => policy::Mode::Daemon,
@@ -136,7 +136,8 @@ impl Agent {
             let _ = signals.send(Message::Signal(signal));
         })
         .map_err(|error| format!("cannot listen to signals: {error}"))?;
-        let (mut policy, first) = Policy::new(policy_mode, limits(&config), saved.policy.clone(), lost.is_some(), now);
+        let (mut policy, first) =
+            Policy::new(policy_mode, limits(&config), std::mem::take(&mut saved.policy), lost.is_some(), now);
         for id in store::incidents::ids(&folder) {
             policy.remember_incident(id);
         }

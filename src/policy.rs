@@ -31,8 +31,8 @@ pub use budget::spent;
 pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};
 pub use state::{
-    Attempt, Beginning, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, StandDown, StartPeriod, State, Streak,
-    TargetState, Tried, Waiting,
+    Attempt, Beginning, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, Remembered, StandDown, StartPeriod,
+    State, Streak, TargetState, Tried, Waiting,
 };
 pub use tell::{Flapping, Story, Tell, Told, ToldDown};
 pub use words::{About, Condition, Why};
@@ -102,6 +102,19 @@ impl Policy {
         let watched = self.watched.iter().map(|(name, watched)| (name, &watched.state));
         let targets = watched.chain(&self.gone).map(|(name, state)| (name.clone(), state.clone()));
         State { targets: targets.collect(), incident_ids: self.incident_ids.clone() }
+    }
+
+    /// The same to be written, without a copy of it.
+    pub fn remembered(&self) -> Remembered<'_> {
+        let watched = self.watched.iter().map(|(name, watched)| (name.as_str(), &watched.state));
+        let gone = self.gone.iter().map(|(name, state)| (name.as_str(), state));
+        Remembered { targets: watched.chain(gone).collect(), incident_ids: &self.incident_ids }
+    }
+
+    /// The names of the incidents that are open.
+    pub fn open_incidents(&self) -> Vec<&str> {
+        let states = self.watched.values().map(|watched| &watched.state).chain(self.gone.values());
+        states.filter_map(|state| Some(state.incident.as_ref()?.id.as_str())).collect()
     }
 
     /// What is remembered of one target.

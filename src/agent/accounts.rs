@@ -148,7 +148,7 @@ impl Agent {
     /// may not have written into them.
     pub(super) fn take_accounts_up(&mut self) {
         let open = |(name, state): (&String, &TargetState)| Some((name.clone(), state.incident.clone()?));
-        let open: Vec<(String, Incident)> = self.saved.policy.targets.iter().filter_map(open).collect();
+        let open: Vec<(String, Incident)> = self.policy.state().targets.iter().filter_map(open).collect();
         open.into_iter().for_each(|(target, incident)| self.take_account_up(&target, incident));
         let pending: Vec<Entry> = self.saved.pending.iter().filter_map(|line| Entry::parse(line)).collect();
         for entry in pending {

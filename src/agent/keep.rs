@@ -142,12 +142,11 @@ impl Agent {
         self.disk.mattered |= durable;
         let (now, wall) = (clock::now(), clock::wall());
         self.flush_history(wall);
-        self.saved.policy = self.policy.state();
         self.saved.last_seen = Some(wall);
         self.saved.pending.clone_from(&self.disk.unwritten);
         self.disk.saved_at = Some(now);
         let moment = Moment { now, wall, boot_id: self.boot_id.as_deref() };
-        let saved = store::state::save(&self.folder, &self.saved, &moment, durable);
+        let saved = store::state::save(&self.folder, &self.saved, &self.policy.remembered(), &moment, durable);
         match (&saved, self.disk.state_failed) {
             (Err(error), false) => {
                 let consequence = match self.mode {

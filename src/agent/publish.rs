@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock;
-use crate::policy::Record;
+use crate::policy::{Record, State};
 use crate::store::past::{self, Closed};
 use crate::store::publish::publish;
-use crate::time::{Timestamp, millis};
+use crate::time::{Timestamp, Wall, millis};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
@@ -139,6 +139,12 @@ impl Agent {
     fn publications(&mut self, is_over: bool) -> Vec<(PathBuf, String)> {
         let (now, wall) = (clock::now(), clock::wall());
         self.saved.policy = self.policy.state();
+        let files = self.texts(is_over, now, wall);
+        self.saved.policy = State::default();
+        files
+    }
+
+    fn texts(&mut self, is_over: bool, now: Timestamp, wall: Wall) -> Vec<(PathBuf, String)> {
         let mut files = Vec::new();
         if let Some(metrics) = &self.config.metrics {
             files.push((metrics.clone(), Metrics { saved: &self.saved, wall }.text()));

@@ -127,9 +127,7 @@ impl Agent {
                 log::warn!("cannot cut {}: {error}", path.display());
             }
         }
-        let state = self.policy.state();
-        let open = state.targets.values().filter_map(|target| Some(target.incident.as_ref()?.id.as_str()));
-        if let Err(error) = incidents::prune(&self.folder, &open.collect::<Vec<_>>()) {
+        if let Err(error) = incidents::prune(&self.folder, &self.policy.open_incidents()) {
             log::warn!("{error} (old incidents stay on the disk)");
         }
     }

@@ -24,6 +24,13 @@ pub struct State {
     pub incident_ids: IncidentIds,
 }
 
+/// A [`State`] to be written.
+#[derive(Debug, Serialize)]
+pub struct Remembered<'a> {
+    pub(super) targets: BTreeMap<&'a str, &'a TargetState>,
+    pub(super) incident_ids: &'a IncidentIds,
+}
+
 impl State {
     /// Moves every point in time by `ms`: the boot clock that they were written on began at another moment.
     pub fn shift(&mut self, ms: i64) {

@@ -18,7 +18,7 @@ use super::deadline::Deadline;
 use super::judge::Wanted;
 use super::resolve::Host;
 use super::seen::{self, Seen};
-use super::setup::{INPUT, OUTPUT, Setup};
+use super::setup::{INPUT, LONGEST_LINE, Setup};
 use super::tls::{self, Trust};
 use super::wire::{Traced, Wire};
 use super::words::Size;
@@ -32,6 +32,8 @@ const AFTERTHOUGHT: Duration = Duration::from_millis(250);
 pub(super) struct HttpProbe {
     place: Place,
     request: Request<()>,
+    /// Bytes that the longest line of the request takes, and a margin.
+    longest_line: usize,
     wanted: Wanted,
     setup: Arc<Setup>,
     /// For where the first has no certificates to verify others by.
@@ -55,7 +57,9 @@ impl HttpProbe {
             (None, Some(host)) if !host.is_empty() => Place::Net { host: Host::new(host), port: port(&uri)? },
             (None, _) => return Err("the url names no host".into()),
         };
-        Ok(HttpProbe { place, request: request(http, uri)?, wanted: Wanted::new(http, secrets), setup, fallback })
+        let request = request(http, uri)?;
+        let (longest_line, wanted) = (longest_line(&request), Wanted::new(http, secrets));
+        Ok(HttpProbe { place, request, longest_line, wanted, setup, fallback })
     }
 
     /// The status, where it is the wanted one and so is the body.
@@ -75,7 +79,7 @@ impl HttpProbe {
         let socket = self.place.dial(deadline, seen)?;
         let trace = Traced::new(deadline.elapsed(), setup.is_secure());
         seen.exchange = Some(trace.clone());
-        let wire = Wire::new(socket, deadline, trace.clone(), INPUT, OUTPUT);
+        let wire = Wire::new(socket, deadline, trace.clone(), INPUT, self.longest_line);
         let broken = |error: ureq::Error| {
             let failure = classify::exchange(&error, &trace.lock(), deadline.elapsed());
             if tls::lacks_certificates(&error) { Broken::NoCertificates(failure) } else { Broken::Failed(failure) }
@@ -140,6 +144,14 @@ fn port(uri: &Uri) -> Result<u16, String> {
     }
 }
 
+/// Host and user agent are written by ureq; a KiB is more than they take.
+fn longest_line(request: &Request<()>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    let host = request.uri().host().map_or(0, str::len);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    (headers.chain([host, path]).max().unwrap_or(0) + 1_024).min(LONGEST_LINE)
+}
+
 fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
     let mut request = Request::new(());
     *request.method_mut() = match http.method {
@@ -148,8 +160,8 @@ fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
     };
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     // The method, the version and the ends of lines go on top.
-    if path + 32 > OUTPUT {
-        return Err(format!("the url is longer than {}", Size(OUTPUT as u64)));
+    if path + 32 > LONGEST_LINE {
+        return Err(format!("the url is longer than {}", Size(LONGEST_LINE as u64)));
     }
     *request.uri_mut() = uri;
     for (name, value) in &http.headers {
@@ -157,8 +169,8 @@ fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
         let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("its name is not one that HTTP allows"))?;
         let text = HeaderValue::from_bytes(value.0.as_bytes());
         let mut text = text.map_err(|_| bad("its value has a control character"))?;
-        if name.len() + value.0.len() + 4 > OUTPUT {
-            return Err(bad(&format!("it is longer than {}", Size(OUTPUT as u64))));
+        if name.len() + value.0.len() + 4 > LONGEST_LINE {
+            return Err(bad(&format!("it is longer than {}", Size(LONGEST_LINE as u64))));
         }
         text.set_sensitive(true);
         request.headers_mut().append(key, text);

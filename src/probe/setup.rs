@@ -12,12 +12,13 @@ use ureq::{Agent, Error};
 use super::tls::Layer;
 use super::wire::Wire;
 
-/// Headers longer than this are none: servers refuse requests at a quarter of it.
-const MAX_HEADERS: usize = 32 << 10;
-/// More than `MAX_HEADERS`, so that the limit is met before the buffer is full.
-pub(super) const INPUT: usize = 40 << 10;
-/// Every line of a request must fit into it.
-pub(super) const OUTPUT: usize = 16 << 10;
+/// Headers longer than this are none: servers refuse requests at that or less.
+const MAX_HEADERS: usize = 16 << 10;
+/// More than `MAX_HEADERS`, so that the limit is met before the buffer is full. A buffer is held for as long as a look
+/// lasts, and many may hang.
+pub(super) const INPUT: usize = 20 << 10;
+/// Every line of a request must fit into the buffer for it, which is no larger than that.
+pub(super) const LONGEST_LINE: usize = 16 << 10;
 
 /// Limits and TLS for the requests of a target, or of many.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(super) fn limits() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScop
         .max_idle_connections(0)
         .max_response_header_size(MAX_HEADERS)
         .input_buffer_size(INPUT)
-        .output_buffer_size(OUTPUT)
+        .output_buffer_size(LONGEST_LINE)
         .user_agent(concat!("watchdog-agent/", env!("CARGO_PKG_VERSION")))
 }
 

@@ -133,7 +133,7 @@ fn what_is_not_http_is_a_fault_of_protocol() {
     check(Ways::raw("HTTP/1.1 abc\r\n\r\n"), "protocol: not HTTP: *");
     check(Ways::raw("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "protocol: not HTTP: *");
     check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\n"), bytes("X-A: b\r\n")), "protocol: *");
-    check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\nX: "), bytes("xxxx")), "protocol: headers longer than 32 KiB");
+    check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\nX: "), bytes("xxxx")), "protocol: headers longer than 16 KiB");
     check(Ways::Flood(vec![], bytes("HTTP/1.1 103 Hint\r\n\r\n")), "protocol: *");
     check(Ways::Flood(bytes(&format!("{CHUNKED}0\r\nX: ")), bytes("xxxx")), "protocol: *");
     check(Ways::Flood(bytes(&format!("{CHUNKED}4;")), bytes("xxxx")), "protocol: broken body: *");

@@ -2,7 +2,7 @@
 //! never more than a limit, readable by their owner only.
 
 use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -94,10 +94,19 @@ pub(super) fn tail(file: &mut File, max: u64) -> io::Result<Vec<u8>> {
 /// Replaces the file at `path` whole: whoever reads it, at whatever moment, finds the old content or the new.
 /// `durable`: once this has returned, a loss of power does not undo it.
 pub(super) fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    replace_by(path, durable, |file| file.write_all(bytes))
+}
+
+/// The same for what need not be in memory all at once.
+pub(super) fn replace_by(
+    path: &Path,
+    durable: bool,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     // A fresh file rather than a truncated one, so that a link planted under its name is not written through.
     remove(&temporary)?;
-    let written = write_and_rename(&temporary, path, bytes, durable);
+    let written = write_and_rename(&temporary, path, durable, write);
     if written.is_err() {
         // On a full disk every byte counts. Should this fail too, the first failure is the one to tell.
         let _ = remove(&temporary);
@@ -105,9 +114,17 @@ pub(super) fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()
     written
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-    file.write_all(bytes)?;
+fn write_and_rename(
+    temporary: &Path,
+    path: &Path,
+    durable: bool,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+    let mut buffer = BufWriter::new(&file);
+    write(&mut buffer)?;
+    buffer.flush()?;
+    drop(buffer);
     if durable {
         file.sync_all()?;
     }

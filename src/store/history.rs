@@ -135,9 +135,8 @@ impl History {
     pub fn flush(&mut self, folder: &Folder, now: Wall) -> Result<(), Error> {
         folder.ensure()?;
         let path = folder.file(HISTORY);
-        serde_json::to_vec(&File { version: VERSION, targets: &self.targets })
-            .map_err(io::Error::from)
-            .and_then(|bytes| files::replace(&path, &bytes, false))
+        let document = File { version: VERSION, targets: &self.targets };
+        files::replace_by(&path, false, |file| serde_json::to_writer(file, &document).map_err(io::Error::from))
             .map_err(|cause| Error::new("save", &path, cause))?;
         self.flushed = now.as_ms().div_euclid(HOUR);
         Ok(())

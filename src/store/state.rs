@@ -32,7 +32,8 @@ const TICKS_KEPT: usize = 6;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Saved {
-    /// What the policy remembers.
+    /// What the policy remembers. Only whoever reads the file has it here: a watchdog at work has it in its policy.
+    #[serde(skip_serializing)]
     pub policy: State,
     /// What is remembered of the targets' looks.
     pub history: History,
@@ -162,15 +163,17 @@ pub enum Loaded {
 }
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct Written<'a, P> {
     version: u64,
     written: Stamp,
+    policy: &'a P,
     state: &'a Saved,
 }
 
 #[derive(Deserialize)]
 struct Found {
     written: Stamp,
+    policy: State,
     state: Saved,
 }
 
@@ -183,18 +186,23 @@ struct Stamp {
 }
 
 /// Writes the state whole. `durable`: synced, so that a loss of power does not undo it; without, the file is whole
-/// after a crash of the watchdog all the same. Only whoever holds the lock may call this.
+/// after a crash of the watchdog all the same. `policy` is what the policy remembers, in the form of a [`State`].
+/// Only whoever holds the lock may call this.
 ///
 /// # Errors
 /// It could not be written, and the old state is intact; or the new one is in place, but could not be synced.
-pub fn save(folder: &Folder, saved: &Saved, moment: &Moment, durable: bool) -> Result<(), Error> {
+pub fn save(
+    folder: &Folder,
+    saved: &Saved,
+    policy: &impl Serialize,
+    moment: &Moment,
+    durable: bool,
+) -> Result<(), Error> {
     folder.ensure()?;
     let path = folder.file(STATE);
     let written = Stamp { wall: moment.wall, boot: moment.now, boot_id: moment.boot_id.map(str::to_string) };
-    let document = Written { version: VERSION, written, state: saved };
-    serde_json::to_vec(&document)
-        .map_err(io::Error::from)
-        .and_then(|bytes| files::replace(&path, &bytes, durable))
+    let document = Written { version: VERSION, written, policy, state: saved };
+    files::replace_by(&path, durable, |file| serde_json::to_writer(file, &document).map_err(io::Error::from))
         .map_err(|cause| Error::new("save", &path, cause))
 }
 
@@ -259,7 +267,8 @@ impl Found {
     /// it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the boot
     /// clock went back, which only a reboot does.
     fn at(self, moment: &Moment) -> Saved {
-        let Found { written, state: mut saved } = self;
+        let Found { written, policy, state: mut saved } = self;
+        saved.policy = policy;
         let by_wall = moment.wall.as_ms().saturating_sub(written.wall.as_ms());
         let by_boot = moment.now.as_ms().saturating_sub(written.boot.as_ms());
         let (elapsed, rebooted) = match (&written.boot_id, moment.boot_id) {

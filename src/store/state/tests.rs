@@ -44,6 +44,11 @@ fn read(folder: &Folder, moment: &Moment) -> Saved {
     }
 }
 
+/// Saves with what the policy remembers as it was read.
+fn save(folder: &Folder, saved: &Saved, moment: &Moment, durable: bool) -> Result<(), Error> {
+    super::save(folder, saved, &saved.policy, moment, durable)
+}
+
 #[test]
 fn what_is_saved_is_read_again() {
     let (_scene, folder) = scene();
