@@ -239,8 +239,8 @@ mod tests {
     #[test]
     fn what_is_down_says_what_was_tried_and_what_comes_next() {
         let down = |attempts, waiting, reminder| Tell::Down { story: story(attempts, false), waiting, reminder };
-        let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog incident last · Silence: watchdog \
-                   pause sav-backend --for 2h\nsrv412";
+        let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog incident last · Silence: \
+                   watchdog pause sav-backend --for 2h\nsrv412";
         let seen = "Timeout; connected in 0.1 ms, then no byte for 10 s.";
         let tried = "`./restart.sh`: exit 0, and it did not come back.";
         check(

@@ -1,0 +1,244 @@
+//! What the machine may do to it: no descriptors, no processes, no disk, another clock, orders without end, and folders
+//! that are swapped under its feet. It goes on, restarts nothing for it, and is itself again when that is over.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+
+use crate::faults::{Server, Ways};
+use crate::place::{Place, send};
+
+/// Quick enough for a test, and a restart would leave a file.
+const WELL: &str = "defaults: {interval: 100ms, timeout: 2s, failure_threshold: 2, start_period: 0s, cooldown: 1s, \
+                    max_cooldown: 1s}\n";
+
+fn watching(port: u16) -> String {
+    format!("{WELL}targets:\n  - {{name: a, http: 'http://127.0.0.1:{port}/', restart: touch restarted}}\n")
+}
+
+fn limit(pid: i32, resource: Resource, current: Option<u64>) {
+    let pid = Pid::from_raw(pid).expect("a process");
+    let maximum = getrlimit(resource).maximum;
+    prlimit(Some(pid), resource, Rlimit { current, maximum }).expect("a limit of ours");
+}
+
+/// The verdict of the latest look, as it is in the state.
+fn verdict(place: &Place) -> String {
+    place.target("a")["last_probe"]["verdict"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Takes something away from a watchdog at work and gives it back.
+#[track_caller]
+fn without(place: &Place, server: &Server, take: impl FnOnce(), give: impl FnOnce(), said: &str) {
+    let looks = server.requests().len();
+    take();
+    place.eventually("it is told", || place.log().contains(said));
+    give();
+    place.eventually("it looks again", || server.requests().len() > looks + 10);
+    let is_well = |line: &str| line.contains("a healthy: 200 in ");
+    place.eventually("and finds it well", || place.log().lines().last().is_some_and(is_well));
+    place.demand(!place.path("restarted").exists(), "our own trouble restarts nothing");
+    place.demand(place.events("down").is_empty(), "and is nobody's failure");
+}
+
+#[test]
+fn without_descriptors_nothing_is_said_of_a_target_and_with_them_all_is_as_before() {
+    let server = Server::start(Ways::answer("200 OK", "ok"));
+    let place = Place::with(&watching(server.port()));
+    let daemon = place.daemon(&["-v", "run"]);
+    place.eventually("it is well", || verdict(&place) == "healthy");
+    let pid = daemon.pid();
+    let take = || limit(pid, Resource::Nofile, Some(4));
+    let give = || limit(pid, Resource::Nofile, Some(1_024));
+    without(&place, &server, take, give, "a unknown: cannot connect to ");
+}
+
+#[test]
+fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before() {
+    const NOBODY: u32 = 65_534;
+    const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let server = Server::start(Ways::answer("200 OK", "ok"));
+    let place = Place::with(&watching(server.port()));
+    // The limit is an account's, and root has none: as root it is tried as nobody, with a copy of the program.
+    let is_root = rustix::process::geteuid().is_root();
+    let starter = if is_root { &AS_NOBODY[..] } else { &["env"] };
+    let forks = ["sh", "-c", "ulimit -Su 0 && (true) && echo forked"];
+    let tried = Command::new(starter[0]).args(&starter[1..]).args(forks).output().expect("setpriv(1) is there");
+    if String::from_utf8_lossy(&tried.stdout).contains("forked") {
+        eprintln!("NOT TRIED: this machine starts processes whatever RLIMIT_NPROC says");
+        return;
+    }
+    let program = place.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_watchdog"), &program).expect("copied");
+    let mut command = place.command(&[]);
+    if is_root {
+        for path in [place.home(), &place.path("watchdog.yaml"), &program] {
+            chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
+        }
+        command = Command::new(AS_NOBODY[0]);
+        command.args(&AS_NOBODY[1..]).arg(&program).args(["-v", "run"]);
+        command.current_dir(place.home()).env("HOME", place.home());
+    } else {
+        command.args(["-v", "run"]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let daemon = place.daemon_by(command);
+    place.eventually("it is well", || server.requests().len() > 5);
+    let pid = daemon.pid();
+    // Who sets the limit must have the account, too.
+    let limit = |soft: &str| {
+        let mut command = Command::new(starter[0]);
+        command.args(&starter[1..]).args(["prlimit", &format!("--pid={pid}"), &format!("--nproc={soft}:")]);
+        assert!(command.status().expect("prlimit(1) is there").success(), "{command:?}");
+    };
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max processes")).expect("a limit");
+    let hard = line.split_whitespace().nth(1).expect("the second figure").to_owned();
+    let (take, give) = (|| limit("0"), || limit(&hard));
+    without(&place, &server, take, give, "no thread for a look");
+}
+
+#[test]
+fn a_wall_clock_that_is_set_moves_nothing_that_counts() {
+    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+    let library = library.map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
+    let library = library.into_iter().find(|path| path.exists());
+    let library = library.expect("the test of the clock needs libfaketime: apt-get install faketime");
+    let place = Place::with(
+        "defaults: {interval: 100ms, failure_threshold: 1, start_period: 0s, cooldown: 2s, max_cooldown: 2s, \
+         max_restarts: 3, restart_window: 1d}\ntargets:\n  - {name: a, command: test -e well && touch seen, restart: \
+         cut -d ' ' -f 1 /proc/uptime >> stamps}\n",
+    );
+    let clock = |offset: &str| {
+        place.write("clock.new", offset);
+        fs::rename(place.path("clock.new"), place.path("clock")).expect("renamed");
+    };
+    clock("+0");
+    place.write("well", "");
+    let mut command = place.command(&["run"]);
+    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", place.path("clock"));
+    command.env("FAKETIME_NO_CACHE", "1").env("DONT_FAKE_MONOTONIC", "1");
+    let _daemon = place.daemon_by(command);
+    place.eventually("it is well", || place.path("seen").exists());
+    fs::remove_file(place.path("well")).expect("it is there");
+    let stamps = || place.lines("stamps").iter().map(|line| line.parse().expect("seconds")).collect::<Vec<f64>>();
+    place.eventually("the first restart", || stamps().len() == 1);
+    clock("+3d");
+    place.eventually("the second", || stamps().len() == 2);
+    clock("-9d");
+    place.eventually("the third", || stamps().len() == 3);
+    clock("+40d");
+    let (count, began) = (stamps().len(), Instant::now());
+    place.eventually("no fourth, though the day is long over by the wall clock", || {
+        began.elapsed() > Duration::from_secs(4) || stamps().len() > count
+    });
+    let stamps = stamps();
+    place.demand(stamps.len() == 3, &format!("{stamps:?}"));
+    place.demand(stamps.windows(2).all(|pair| pair[1] - pair[0] > 1.9), &format!("{stamps:?}"));
+    place.demand(place.events("stalled").is_empty(), "a clock that is set is no gap");
+    let dates = place.read("state/events.jsonl");
+    let years = |word: &str| dates.lines().filter(|line| line.contains(word)).count();
+    place.demand(years("\"restart\"") >= 3, &dates);
+}
+
+#[test]
+fn a_hundred_orders_a_second_to_read_good_and_bad_files_change_nothing_else() {
+    let server = Server::start(Ways::answer("200 OK", "ok"));
+    let place = Place::with(&watching(server.port()));
+    let good = place.read("watchdog.yaml");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is well", || verdict(&place) == "healthy");
+    let replace = |text: &str| {
+        place.write("watchdog.new", text);
+        fs::set_permissions(place.path("watchdog.new"), Permissions::from_mode(0o600)).expect("ours");
+        fs::rename(place.path("watchdog.new"), place.path("watchdog.yaml")).expect("renamed");
+    };
+    let before = server.requests().len();
+    for order in 0..300 {
+        match order % 3 {
+            0 => replace("targets: [{name: a}]\n"),
+            1 => replace(&good),
+            _ => replace(&format!("{good}  - {{name: b, command: 'true'}}\n")),
+        }
+        send(daemon.pid(), Signal::HUP);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    replace(&good);
+    send(daemon.pid(), Signal::HUP);
+    place.eventually("it reads the last one", || place.target("b").is_null() && verdict(&place) == "healthy");
+    place.eventually("looks went on", || server.requests().len() > before + 10);
+    place.demand(!place.events("reload_failed").is_empty() && !place.events("reloaded").is_empty(), "both were read");
+    place.demand(!place.path("restarted").exists() && place.events("down").is_empty(), "nothing was restarted");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_state_folder_that_is_swapped_for_a_link_is_not_written_through() {
+    let server = Server::start(Ways::answer("200 OK", "ok"));
+    let place = Place::with(&watching(server.port()));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    // Where others can write: what lies there may be anybody's.
+    fs::set_permissions(elsewhere.path(), Permissions::from_mode(0o777)).expect("ours");
+    let _daemon = place.daemon(&["run"]);
+    place.eventually("it is well", || verdict(&place) == "healthy");
+    let looks = server.requests().len();
+    fs::rename(place.path("state"), place.path("before")).expect("renamed");
+    symlink(elsewhere.path(), place.path("state")).expect("a link");
+    place.eventually("looks go on", || server.requests().len() > looks + 20);
+    let written = fs::read_dir(elsewhere.path()).expect("ours").count();
+    place.demand(written == 0, "nothing is written through the link");
+    fs::remove_file(place.path("state")).expect("a link");
+    fs::rename(place.path("before"), place.path("state")).expect("renamed");
+    server.turn(Ways::answer("503 Busy", "no"));
+    place.eventually("it repairs", || place.path("restarted").exists());
+}
+
+/// A full disk under state, log, incidents and outbox at once, and room again.
+#[test]
+fn with_the_disk_full_it_goes_on_repairing_and_telling() {
+    let (taker, backend) = (Server::start(Ways::answer("200 OK", "ok")), Server::start(Ways::answer("200 OK", "ok")));
+    let place = Place::with(&format!(
+        "{WELL}log: {{file: state/watchdog.log}}\nnotify: [{{webhook: 'http://127.0.0.1:{}/'}}]\n\
+         page: state/page.html\ntargets:\n  - {{name: a, http: 'http://127.0.0.1:{}/', restart: touch restarted, diagnose: ls}}\n",
+        taker.port(),
+        backend.port()
+    ));
+    let disk = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        "mkdir -p state && mount -t tmpfs -o size=256k,mode=0700 tmpfs state || exit 99; exec \"$0\" \"$@\"",
+    ];
+    if !place.command_through(&disk, &["--version"]).output().is_ok_and(|said| said.status.success()) {
+        eprintln!("NOT TRIED: no mount namespace is to be had here, so there is no full disk to be made");
+        return;
+    }
+    let mut daemon = place.command_through(&disk, &["run"]).stderr(Stdio::null()).spawn().expect("unshare(1) runs");
+    let its = |name: &str| format!("/proc/{}/root{}", daemon.id(), place.path("state").join(name).display());
+    let read = |name: &str| fs::read_to_string(its(name)).unwrap_or_default();
+    place.eventually("it is well", || read("page.html").contains("Everything is up"));
+    let filled = fs::File::create(its("filler")).and_then(|mut file| std::io::copy(&mut std::io::repeat(0), &mut file));
+    assert!(filled.is_err());
+    backend.turn(Ways::answer("503 Busy", "no"));
+    place.eventually("it is restarted", || place.path("restarted").exists());
+    place.eventually("it is told", || taker.requests().iter().any(|request| request.contains("[DOWN] a")));
+    backend.turn(Ways::answer("200 OK", "ok"));
+    place.eventually("its end is told", || taker.requests().iter().any(|request| request.contains("[up] a")));
+    fs::remove_file(its("filler")).expect("it is there");
+    backend.turn(Ways::answer("503 Busy", "no"));
+    place.eventually("the state is saved again", || read("state.json").contains("\"condition\":\"down\""));
+    place.eventually("events are written again", || read("events.jsonl").contains("\"restart_done\""));
+    place.eventually("incidents are kept again", || {
+        fs::read_dir(its("incidents"))
+            .is_ok_and(|mut all| all.any(|one| one.is_ok_and(|one| one.path().join("incident.json").exists())))
+    });
+    place.eventually("the log goes on", || read("watchdog.log").contains("can be saved again"));
+    daemon.kill().expect("a child can be killed");
+    daemon.wait().expect("a child can be waited for");
+}
