@@ -190,7 +190,7 @@ def ratio(value, base):
     return f"{value / base:.2f}" if base else "-"
 
 
-def idle(rounds=3, seconds=60):
+def idle(rounds=3, seconds=30):
     """One target, looked at each second: what it costs to be there."""
     figures = {"watchdog": [], "monit": [], "node": []}
     for _ in range(rounds):
