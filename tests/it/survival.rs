@@ -203,7 +203,8 @@ fn with_the_disk_full_it_goes_on_repairing_and_telling() {
     let (taker, backend) = (Server::start(Ways::answer("200 OK", "ok")), Server::start(Ways::answer("200 OK", "ok")));
     let place = Place::with(&format!(
         "{WELL}log: {{file: state/watchdog.log}}\nnotify: [{{webhook: 'http://127.0.0.1:{}/'}}]\n\
-         page: state/page.html\ntargets:\n  - {{name: a, http: 'http://127.0.0.1:{}/', restart: touch restarted, diagnose: ls}}\n",
+         page: state/page.html\ntargets:\n  - {{name: a, http: 'http://127.0.0.1:{}/',\n      \
+         restart: touch restarted, diagnose: ls}}\n",
         taker.port(),
         backend.port()
     ));
