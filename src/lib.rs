@@ -41,4 +41,7 @@ pub mod verb;
 pub mod cli;
 
 #[cfg(test)]
+#[path = "../tests/it/mangle.rs"]
+mod mangle;
+#[cfg(test)]
 mod testing;

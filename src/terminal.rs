@@ -41,6 +41,7 @@ mod tests {
     use std::io::pipe;
 
     use super::*;
+    use crate::testing::fuzz;
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
@@ -57,6 +58,16 @@ mod tests {
         check("\x1b[2J\x07", "\\u{1b}[2J\\u{7}");
         check("\u{9b}31m\u{7f}\0", "\\u{9b}31m\\u{7f}\\u{0}");
         check("a\u{202e}b\u{2066}c\u{2028}d", "a\\u{202e}b\\u{2066}c\\u{2028}d");
+    }
+
+    #[test]
+    fn no_text_keeps_any_power() {
+        fuzz(&[b"503 \x1b[31mDown\x1b[0m", "gr\u{f6}\u{df}er \u{202e}".as_bytes()], 5_000, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let safe = escaped(&text);
+            assert!(!safe.contains(is_powerful), "{safe:?}");
+            assert_eq!(escaped(&safe), safe, "what is safe stays as it is");
+        });
     }
 
     #[test]

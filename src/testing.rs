@@ -1,7 +1,9 @@
 //! For tests only: runs one test once more, in a process of its own, for what concerns a whole process (signals,
-//! limits, its standard streams).
+//! limits, its standard streams); and tries a reader on thousands of damaged texts.
 
 use std::process::{Command, Output};
+
+use crate::mangle::mangled;
 
 const MARK: &str = "WATCHDOG_TEST_ALONE";
 
@@ -23,4 +25,25 @@ pub(crate) fn run_alone(test: &str, through: &[&str]) -> Output {
     assert!(output.status.success(), "{}\n{all}", output.status);
     assert!(all.contains("1 passed"), "no such test: {test}\n{all}");
     output
+}
+
+/// Hands `rounds` texts made from the samples to `check`, `FUZZ` times as many if that is set; the one on which it
+/// fails is shown.
+pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8])) {
+    let mut dice = fastrand::Rng::with_seed(7);
+    let times = std::env::var("FUZZ").map_or(1, |times| times.parse().expect("FUZZ is a number"));
+    for _ in 0..rounds * times {
+        let bytes = Shown(mangled(samples[dice.usize(..samples.len())], &mut dice));
+        check(&bytes.0);
+    }
+}
+
+struct Shown(Vec<u8>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("on: {}", self.0.escape_ascii());
+        }
+    }
 }

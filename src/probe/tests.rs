@@ -12,6 +12,7 @@ use serde_json::json;
 use super::faults::{BlackHole, Closed, Server, Ways};
 use super::*;
 use crate::config::{Http, Method, Tls};
+use crate::testing::fuzz;
 
 /// For faults that are found by waiting.
 const SHORT: Duration = Duration::from_secs(1);
@@ -395,4 +396,23 @@ fn a_look_gets_by_with_a_small_stack() {
     assert_like(&look(), "healthy: 200");
     server.turn(Ways::answer("200 OK", &"[".repeat(100_000)));
     assert_like(&look(), "body: body is not JSON: recursion limit exceeded *");
+}
+
+#[test]
+fn whatever_comes_is_judged_at_once_in_one_plain_line() {
+    let head = "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 14\r\n\r\n{\"status\":\"ok\"}";
+    let chunked = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
+    let server = Server::start(Ways::raw(""));
+    let asked =
+        Http { json: vec![("/status".into(), json!("ok"))], ..http(&format!("http://127.0.0.1:{}/", server.port())) };
+    let prober = prober(config::Probe::Http(Box::new(asked)), LONG);
+    fuzz(&[head.as_bytes(), chunked.as_bytes()], 1_000, |bytes| {
+        server.turn(Ways::Answer(bytes.to_vec()));
+        let look = prober.look();
+        let line = line(&look.verdict);
+        assert!(look.latency < LONG, "it waited: {line}");
+        assert!(!matches!(look.verdict, Verdict::Unknown { .. }), "it did not know: {line}");
+        assert_eq!(crate::terminal::escaped(&line), line);
+        assert!(line.chars().count() < 300, "{line}");
+    });
 }

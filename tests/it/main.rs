@@ -3,6 +3,7 @@
 
 mod fakepm2;
 mod faults;
+mod mangle;
 mod page;
 mod place;
 
@@ -12,6 +13,7 @@ mod check;
 mod commands;
 mod crash;
 mod cron;
+mod damage;
 mod demo;
 mod detection;
 mod documents;

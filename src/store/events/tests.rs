@@ -8,7 +8,10 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::outcome::Class;
 use crate::store::child;
+use crate::store::events::entry::Outcome;
+use crate::testing::fuzz;
 
 fn scene() -> (TempDir, Folder) {
     let scene = tempfile::tempdir().unwrap();
@@ -151,4 +154,22 @@ fn links_and_folders_in_its_place_are_errors() {
     fs::create_dir(folder.file(EVENTS.name)).unwrap();
     assert!(append(&folder, &lines(&[1])).is_err());
     assert!(read(&folder, None).is_err());
+}
+
+#[test]
+fn a_damaged_line_is_passed_over_or_means_what_it_says() {
+    let down =
+        Kind::Down { failures: 3, class: Class::Timeout, detail: "no byte".into(), incident: "1122-0313".into() };
+    let outcome = Outcome::Exited { code: 1 };
+    let done = Kind::RestartDone { attempt: 1, rung: 2, outcome, took_ms: 8, incident: "1122-0313".into() };
+    let line = |kind| Entry { at: Wall::from_ms(1_795_313_530_123), target: Some("a".into()), kind }.line();
+    let samples = [line(down), line(done), line(Kind::Stalled { gap_ms: 5 })];
+    let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();
+    let mut parsed = 0;
+    fuzz(&samples, 5_000, |bytes| {
+        let Some(entry) = Entry::parse(&String::from_utf8_lossy(bytes)) else { return };
+        parsed += 1;
+        assert_eq!(Entry::parse(&entry.line()), Some(entry));
+    });
+    assert!(parsed > 300, "only {parsed} meant anything");
 }

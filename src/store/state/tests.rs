@@ -8,8 +8,9 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{Streak, TargetState};
+use crate::policy::{self, Event, Limits, Policy, Streak, TargetState};
 use crate::store::child::{self, eventually};
+use crate::testing::fuzz;
 
 /// 50 s after the boot.
 fn now() -> Moment<'static> {
@@ -128,15 +129,6 @@ fn what_is_cut_short_anywhere_is_set_aside() {
 
 #[test]
 fn whatever_else_lies_there_is_set_aside() {
-    // A small generator is enough: what matters is that no byte sequence makes it panic.
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    for len in 0..300 {
-        let noise = std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 56) as u8
-        });
-        check_set_aside(&noise.take(len).collect::<Vec<u8>>());
-    }
     check_set_aside(&[0; 4_096]);
     check_set_aside("[".repeat(200_000).as_bytes());
     check_set_aside(format!("{{\"version\":1,\"x\":{}", "{\"a\":".repeat(200_000)).as_bytes());
@@ -145,6 +137,32 @@ fn whatever_else_lies_there_is_set_aside() {
     assert!(newer.ends_with("it is of version 2, and this watchdog reads version 1"), "{newer}");
     let huge = check_set_aside(&vec![b' '; 50 << 20]);
     assert!(huge.ends_with("it is larger than 32 MiB"), "{huge}");
+}
+
+/// Damage that leaves JSON of the right shape is taken for what it says, and must do no more harm than that: whatever
+/// the times and counts, the watchdog works on from them and can save what comes of it.
+#[test]
+fn a_damaged_state_is_set_aside_or_worked_on_from() {
+    let (_scene, folder) = scene();
+    save(&folder, &sample(), &now(), false).unwrap();
+    let sample = fs::read(folder.file(STATE)).unwrap();
+    let mut read = 0;
+    fuzz(&[&sample], 3_000, |bytes| {
+        fs::write(folder.file(STATE), bytes).unwrap();
+        let Loaded::Read(mut saved) = load(&folder, &now()).unwrap() else { return };
+        read += 1;
+        saved.history.entry("a").record(true, now().wall, now().wall.shifted(5_000));
+        saved.history.entry("a").days(90, now().wall);
+        let limits = BTreeMap::from([("a".to_owned(), Limits::default())]);
+        let state = std::mem::take(&mut saved.policy);
+        let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, now().now);
+        for minute in 1..20 {
+            policy.step(Event::Wake, Timestamp::from_ms(50_000 + minute * 60_000));
+        }
+        super::save(&folder, &saved, &policy.remembered(), &now(), false).unwrap();
+        assert!(matches!(load(&folder, &now()).unwrap(), Loaded::Read(_)));
+    });
+    assert!(read > 300, "only {read} were of the right shape");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::outcome::{Class, Verdict};
 use crate::policy::{Incident, LastLook};
+use crate::testing::fuzz;
 
 fn at(minutes: i64) -> Timestamp {
     Timestamp::from_ms(100_000_000 + minutes * 60_000)
@@ -119,4 +120,16 @@ fn what_was_never_watched_is_no_uptime() {
     let html = page(&saved, &[], false).html();
     assert!(html.contains("<span>not watched yet</span>"), "{html}");
     assert!(html.contains("No answer within the last 24 h.") && html.contains("None in 90 days."), "{html}");
+}
+
+#[test]
+fn text_stays_text_whatever_is_in_it() {
+    fuzz(&[b"<script src='x'>alert(\"&lt;\")</script>", b"plain text"], 5_000, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let safe = html(&text);
+        assert!(!safe.contains(['<', '>', '"', '\'']), "{safe}");
+        let names = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
+        let read = names.iter().fold(safe, |read, (name, letter)| read.replace(name, letter));
+        assert_eq!(read, escaped(&text), "a browser reads what was meant");
+    });
 }
