@@ -19,7 +19,6 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 WATCHDOG = TOP / "target/release/watchdog"
-TICK = os.sysconf("SC_CLK_TCK")
 # What watchdog.js did: a request every so often, three failures in a row, a restart.
 NODE = """
 const http = require("http");
@@ -163,9 +162,10 @@ def wait(condition, seconds=60):
         time.sleep(0.01)
 
 
-def rss(process):
+def rss(process, part="VmRSS"):
+    """KiB of memory: all that is resident, or with RssAnon what only this process has, no pages of files."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
+    return int(status.split(f"{part}:")[1].split()[0])
 
 
 def threads(process):
@@ -173,9 +173,8 @@ def threads(process):
 
 
 def cpu(process):
-    """Seconds of CPU, those of children that ended too."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(int(field) for field in fields[11:15]) / TICK
+    """Seconds of CPU of all its threads, to the nanosecond, as CLOCK_PROCESS_CPUTIME_ID of another process has it."""
+    return time.clock_gettime((~process.pid << 3) | 2)
 
 
 def show(title, rows):
@@ -204,13 +203,14 @@ def idle(rounds=3, seconds=30):
                 time.sleep(5)
                 before, spent = len(scene.arrivals()), cpu(watcher)
                 time.sleep(seconds)
-                spent, memory = cpu(watcher) - spent, rss(watcher)
-                figures[name].append((memory, spent / max(1, len(scene.arrivals()) - before) * 1000))
-    rows = [("", "RSS, KiB", "of monit's", "CPU a look, ms", "of monit's")]
+                spent, looks = cpu(watcher) - spent, max(1, len(scene.arrivals()) - before)
+                figures[name].append((rss(watcher), rss(watcher, "RssAnon"), spent / looks * 1000))
+    rows = [("", "RSS, KiB", "of monit's", "its own, KiB", "of monit's", "CPU a look, ms", "of monit's")]
     medians = {name: [statistics.median(values) for values in zip(*found)] for name, found in figures.items()}
-    for name, (memory, spent) in medians.items():
-        base = medians["monit"]
-        rows.append((name, int(memory), ratio(memory, base[0]), f"{spent:.2f}", ratio(spent, base[1])))
+    base = medians["monit"]
+    for name, (memory, own, spent) in medians.items():
+        rows.append((name, int(memory), ratio(memory, base[0]), int(own), ratio(own, base[1]), f"{spent:.2f}",
+                     ratio(spent, base[2])))
     show(f"idle, one HTTP target a second, {rounds} rounds of {seconds} s", rows)
 
 

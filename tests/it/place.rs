@@ -63,6 +63,8 @@ impl Place {
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
+        // Where a program that is built to measure coverage writes what of it was run.
+        command.envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
         command.stdin(Stdio::null());
         command
     }
