@@ -75,6 +75,30 @@ fn ticks_and_a_daemon_never_work_at_once() {
     assert!(place.lines("overlaps").is_empty(), "{}", place.story());
 }
 
+/// Two daemons and ten ticks at once, a hundred times over.
+#[test]
+fn of_a_crowd_one_works_at_a_time_and_one_daemon_stays() {
+    let place = Place::with(
+        "targets:\n  - name: app\n    command: mkdir busy || echo $PPID >> overlaps; rmdir busy\n    interval: 100ms\n",
+    );
+    for round in 0..100 {
+        let mut daemons: Vec<Daemon<'_>> = (0..2).map(|_| place.daemon_unchecked(&["-q", "run"])).collect();
+        let ticks: Vec<Child> = (0..10).map(|_| place.begin(&["--once"])).collect();
+        for said in ticks.into_iter().map(ended) {
+            let silent = said.out.is_empty() && said.err.is_empty();
+            place.demand(said.code == Some(0) && silent, &format!("round {round}: {said:?}"));
+        }
+        let mut is_over = |daemon: &mut Daemon<'_>| daemon.child.try_wait().expect("a child can be asked").is_some();
+        place.eventually("one of the daemons goes", || daemons.iter_mut().any(&mut is_over));
+        let stays = daemons.iter_mut().position(|daemon| !is_over(daemon)).expect("the other stays");
+        place.eventually("it works", || place.holder() == Some(daemons[stays].pid()));
+        assert_eq!(daemons.swap_remove(stays).stop().code(), Some(0), "round {round}\n{}", place.story());
+        let gone = daemons.remove(0).child.wait().expect("a child can be waited for");
+        assert_eq!(gone.code(), Some(5), "round {round}\n{}", place.story());
+    }
+    assert!(place.lines("overlaps").is_empty(), "{}", place.story());
+}
+
 #[test]
 fn the_later_of_two_ticks_ends_silently() {
     let place = Place::with(LONG_LOOK);

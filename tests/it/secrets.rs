@@ -61,8 +61,9 @@ fn secrets_are_seen_nowhere_even_where_they_are_repeated() {
     }
     targets += "  - {name: probe, command: 'echo cannot open $DATABASE; exit 1', restart: sh restart.sh probe}\n";
     let place = Place::with(&format!(
-        "env_file: secrets.env\nenv: {{DATABASE: 'db://me:${{FILE}}@h/${{ENV}}'}}\nlog: {{level: debug}}\n{LIMITS}\
-         {targets}"
+        "env_file: secrets.env\nenv: {{DATABASE: 'db://me:${{FILE}}@h/${{ENV}}'}}\nlog: {{level: debug}}\n\
+         page: {{file: state/page.html, details: true}}\nmetrics: state/watchdog.prom\n\
+         notify: [{{command: cat >> state/messages}}]\n{LIMITS}{targets}"
     ));
     place.write("secrets.env", &format!("FILE={FILE}\nQUERY={QUERY}\n"));
     fs::set_permissions(place.path("secrets.env"), Permissions::from_mode(0o600)).expect("a file of ours");
@@ -84,6 +85,9 @@ fn secrets_are_seen_nowhere_even_where_they_are_repeated() {
     for words in [&["check"][..], &["status"], &["status", "--json"], &["pause"], &["resume"], &["--once"]] {
         run(words, true);
     }
+    for words in [&["incident"][..], &["incident", "last"], &["incident", "last", "--json"], &["report"]] {
+        run(words, false);
+    }
     run(&["check"], false);
     place.write("secrets.env", &format!("FILE={FILE}\n{QUERY}\n"));
     run(&["check"], true);
@@ -95,6 +99,11 @@ fn secrets_are_seen_nowhere_even_where_they_are_repeated() {
     }
     assert_eq!(place.read("given").trim_end(), format!("db://me:{FILE}@h/{ENV}"));
     assert_eq!(place.events("restart_done").len(), 4, "{}", place.story());
+    for (file, told) in
+        [("page.html", "down"), ("watchdog.prom", "watchdog_up"), ("messages", "cannot open db://me:…@h/…")]
+    {
+        place.demand(place.read(&format!("state/{file}")).contains(told), &format!("{told} is in {file}"));
+    }
     let log = place.read("state/watchdog.log");
     for told in ["denied: db://me:…@h/…", "cannot open db://me:…@h/…", "/status is \"no: …, …, …, …, …, …\""]
     {

@@ -1,6 +1,7 @@
 //! A day of looks in fast motion, with faults that come and go: nothing grows. `SOAK=1200` makes it 20 minutes; the
 //! curve is printed in any case (`cargo test --test it soak -- --nocapture`).
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,13 +15,21 @@ const PHASE: Duration = Duration::from_secs(2);
 
 /// What the watchdog takes: all its memory and what of it is no page of its program's file, in KiB; threads, open
 /// files, bytes on the disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Sample {
     rss: u64,
     own: u64,
     threads: u64,
     files: u64,
     bytes: u64,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sample { rss, own, threads, files, bytes } = self;
+        let kept = bytes >> 10;
+        write!(f, "RSS {rss} KiB, its own {own} KiB, {threads} threads, {files} files, {kept} KiB on the disk")
+    }
 }
 
 fn sample(pid: i32, state: &Path) -> Sample {
@@ -86,12 +95,13 @@ fn a_day_in_fast_motion_leaves_nothing_behind() {
         }
     }
     for (number, sample) in samples.iter().enumerate().filter(|(number, _)| number % ways.len() == 0) {
-        println!("{:>5} s  {sample:?}", number as u64 * PHASE.as_secs());
+        println!("{:>5} s  {sample}", number as u64 * PHASE.as_secs());
     }
     let third = samples.len() / 3;
     let most = |part: &[Sample], what: fn(&Sample) -> u64| part.iter().map(what).max().expect("samples");
     let (middle, last) = (&samples[third..2 * third], &samples[2 * third..]);
-    let told = format!("{} restarts, {samples:?}", place.events("restart").len());
+    let curve: Vec<String> = samples.iter().map(Sample::to_string).collect();
+    let told = format!("{} restarts\n{}", place.events("restart").len(), curve.join("\n"));
     place.demand(most(last, |one| one.own) < most(middle, |one| one.own) + 1_024, &told);
     // A look is a thread, and so are a delivery, a command, what is found out and what is published.
     place.demand(most(&samples, |one| one.threads) <= 2 + 4 * TARGETS as u64, &told);
