@@ -412,7 +412,7 @@ fn whatever_comes_is_judged_at_once_in_one_plain_line() {
         let line = line(&look.verdict);
         assert!(look.latency < LONG, "it waited: {line}");
         assert!(!matches!(look.verdict, Verdict::Unknown { .. }), "it did not know: {line}");
-        assert_eq!(crate::terminal::escaped(&line), line);
+        assert!(!line.contains(|letter: char| letter.is_control() || letter == '\u{202e}'), "{line:?}");
         assert!(line.chars().count() < 300, "{line}");
     });
 }

@@ -146,21 +146,22 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
     let (_scene, folder) = scene();
     save(&folder, &sample(), &now(), false).unwrap();
     let sample = fs::read(folder.file(STATE)).unwrap();
+    let after = Moment { boot_id: Some("boot-2"), ..now() };
     let mut read = 0;
     fuzz(&[&sample], 3_000, |bytes| {
         fs::write(folder.file(STATE), bytes).unwrap();
-        let Loaded::Read(mut saved) = load(&folder, &now()).unwrap() else { return };
+        let Loaded::Read(mut saved) = load(&folder, &after).unwrap() else { return };
         read += 1;
         saved.history.entry("a").record(true, now().wall, now().wall.shifted(5_000));
         saved.history.entry("a").days(90, now().wall);
         let limits = BTreeMap::from([("a".to_owned(), Limits::default())]);
         let state = std::mem::take(&mut saved.policy);
-        let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, now().now);
+        let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, after.now);
         for minute in 1..20 {
             policy.step(Event::Wake, Timestamp::from_ms(50_000 + minute * 60_000));
         }
-        super::save(&folder, &saved, &policy.remembered(), &now(), false).unwrap();
-        assert!(matches!(load(&folder, &now()).unwrap(), Loaded::Read(_)));
+        super::save(&folder, &saved, &policy.remembered(), &after, false).unwrap();
+        assert!(matches!(load(&folder, &after).unwrap(), Loaded::Read(_)));
     });
     assert!(read > 300, "only {read} were of the right shape");
 }
