@@ -400,7 +400,7 @@ fn a_look_gets_by_with_a_small_stack() {
 
 #[test]
 fn whatever_comes_is_judged_at_once_in_one_plain_line() {
-    let head = "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 14\r\n\r\n{\"status\":\"ok\"}";
+    let head = "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 21\r\n\r\n{\"status\":\"o\\u001bk\"}";
     let chunked = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
     let server = Server::start(Ways::raw(""));
     let asked =

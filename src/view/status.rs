@@ -45,7 +45,7 @@ impl Status {
                 Order::Pause { targets, until } => (targets, Some(*until)),
                 Order::Resume { targets, .. } => (targets, None),
             };
-            let until = paused_until.map(|until| self.now.shifted(until.as_ms() - self.wall.as_ms()));
+            let until = paused_until.map(|until| self.now.shifted(until.as_ms().saturating_sub(self.wall.as_ms())));
             let meant = |name: &String| targets.as_ref().is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
                 state.paused_until = until.filter(|until| *until > self.now);
