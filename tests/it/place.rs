@@ -77,14 +77,27 @@ impl Place {
 
     /// The program in the foreground, ended with the guard. Returns when it is at work.
     pub(crate) fn daemon(&self, words: &[&str]) -> Daemon<'_> {
-        let daemon = self.daemon_unchecked(words);
-        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
+        self.daemon_by(self.command(words))
+    }
+
+    /// The same by a command of [`Place::command`] that was changed.
+    pub(crate) fn daemon_by(&self, command: Command) -> Daemon<'_> {
+        let before = self.events("started").len();
+        let mut daemon = self.daemon_unchecked_by(command);
+        self.eventually("the watchdog is at work", || {
+            let ended = daemon.child.try_wait().expect("a child can be asked");
+            self.demand(ended.is_none(), &format!("it ended: {ended:?}"));
+            self.events("started").len() > before
+        });
         daemon
     }
 
     pub(crate) fn daemon_unchecked(&self, words: &[&str]) -> Daemon<'_> {
-        let mut command = self.command(words);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.daemon_unchecked_by(self.command(words))
+    }
+
+    fn daemon_unchecked_by(&self, mut command: Command) -> Daemon<'_> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Daemon { child: command.spawn().expect("the program runs"), _place: self }
     }
 
@@ -136,14 +149,6 @@ impl Place {
     /// All events of this kind and target, oldest first; all kinds for an empty kind.
     pub(crate) fn events_of(&self, target: &str, kind: &str) -> Vec<Value> {
         self.events(kind).into_iter().filter(|event| event["target"] == target).collect()
-    }
-
-    /// A watchdog in the foreground that was made ready by [`Place::command`] or goes through another program.
-    pub(crate) fn daemon_by(&self, mut command: Command) -> Daemon<'_> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let daemon = Daemon { child: command.spawn().expect("the program runs"), _place: self };
-        self.eventually("the watchdog is at work", || !self.events("started").is_empty());
-        daemon
     }
 
     /// Starts the program with these words and does not wait for its end; [`Said::new`] takes what it says.
