@@ -3,6 +3,7 @@
 
 mod accounts;
 mod carry;
+mod inbox;
 mod jobs;
 mod keep;
 mod messenger;
@@ -15,7 +16,7 @@ mod upkeep;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::clock;
@@ -23,12 +24,13 @@ use crate::config::{Config, Hidden, Pm2, Probe, Secrets, Target};
 use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
 use crate::probe::{Prober, Trust};
-use crate::signals::{self, Signal};
+use crate::signals::Signal;
 use crate::store::lock::Lock;
 use crate::store::state::{Loaded, Saved};
 use crate::store::{self, Folder, Moment};
 use crate::time::Zone;
 
+pub use inbox::Inbox;
 pub use jobs::Message;
 pub use messenger::means;
 
@@ -74,7 +76,7 @@ pub struct Agent {
     zone: Zone,
     logging: Option<Logging>,
     news: News,
-    inbox: Receiver<Message>,
+    inbox: Inbox,
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
     beside: pm2::Beside,
@@ -102,6 +104,8 @@ struct Asked {
 
 /// What an agent needs from its surroundings.
 pub struct Surroundings {
+    /// Where signals arrive, since before the lock was taken.
+    pub inbox: Inbox,
     /// The state folder, locked.
     pub folder: Folder,
     /// The lock on it.
@@ -113,12 +117,12 @@ pub struct Surroundings {
 }
 
 impl Agent {
-    /// Makes ready for work: takes up the state and listens to signals.
+    /// Makes ready for work: takes up the state.
     ///
     /// # Errors
-    /// A probe cannot be made, the state cannot be read, or signals cannot be listened to; in words.
+    /// A probe cannot be made, or the state cannot be read; in words.
     pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
-        let Surroundings { folder, lock, logging, mut news } = around;
+        let Surroundings { inbox, folder, lock, logging, mut news } = around;
         let probers = probers(&config, &Probers::new())?;
         let boot_id = clock::boot_id();
         let (now, wall) = (clock::now(), clock::wall());
@@ -129,13 +133,6 @@ impl Agent {
             Mode::Daemon => policy::Mode::Daemon,
             Mode::Tick => policy::Mode::Tick,
         };
-        let (post, inbox) = channel();
-        let signals = post.clone();
-        signals::listen(move |signal| {
-            // The loop is gone: so is whoever would have heeded the signal.
-            let _ = signals.send(Message::Signal(signal));
-        })
-        .map_err(|error| format!("cannot listen to signals: {error}"))?;
         let (mut policy, first) =
             Policy::new(policy_mode, limits(&config), std::mem::take(&mut saved.policy), lost.is_some(), now);
         for id in store::incidents::ids(&folder) {
@@ -155,8 +152,8 @@ impl Agent {
             zone: clock::zone(),
             logging,
             news,
+            post: inbox.post.clone(),
             inbox,
-            post,
             upkeep: upkeep::Upkeep::default(),
             beside: pm2::Beside::default(),
             accounts: accounts::Accounts::default(),
@@ -177,10 +174,9 @@ impl Agent {
     pub fn run(mut self) -> Ended {
         while !self.is_over() {
             self.keep_up();
-            match self.inbox.recv_timeout(self.pause()) {
-                Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => self.step(Event::Wake),
-                Err(RecvTimeoutError::Disconnected) => unreachable!("the agent itself holds a sender"),
+            match self.inbox.next(self.pause()) {
+                Some(message) => self.take(message),
+                None => self.step(Event::Wake),
             }
         }
         self.end()

@@ -3,12 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use rustix::process::setsid;
 
-use crate::agent::{Agent, Ended, Mode, Surroundings};
+use crate::agent::{Agent, Ended, Inbox, Mode, Surroundings};
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
@@ -33,29 +32,31 @@ pub(super) const READY: &str = "ready";
 pub(super) const TAKEN: &str = "taken";
 
 pub(super) fn foreground(options: &Options) -> Code {
-    let (config, folder) = match prepare(options) {
+    let (config, folder, mut inbox) = match prepare(options) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let lock = match acquire_as_daemon(&folder, &config.path) {
-        Ok(lock) => lock,
+    let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Code::Done,
         Err(LockError::Held(holder)) => return held(&folder, holder.as_ref()),
         Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
     };
     let logging = start_log(&config, options, io::stderr().is_terminal());
-    work(config, options, Surroundings { folder, lock, logging, news: Box::new(|_| ()) }, || ())
+    work(config, options, Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()) }, || ())
 }
 
 /// The half of `start` that stays: leaves the terminal, and says on standard output when it is at work.
 pub(super) fn detached(options: &Options) -> Code {
     // A session leader already: then there is nothing to leave.
     let _ = setsid();
-    let (config, folder) = match prepare(options) {
+    let (config, folder, mut inbox) = match prepare(options) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let lock = match acquire_as_daemon(&folder, &config.path) {
-        Ok(lock) => lock,
+    let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Code::Done,
         Err(LockError::Held(_)) => {
             say(TAKEN);
             return Code::Done;
@@ -65,7 +66,7 @@ pub(super) fn detached(options: &Options) -> Code {
     let logging = start_log(&config, options, false);
     // The folder that we were started in may be one that somebody wants to unmount.
     let _ = std::env::set_current_dir("/");
-    let around = Surroundings { folder, lock, logging, news: Box::new(|_| ()) };
+    let around = Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()) };
     work(config, options, around, || {
         say(READY);
         let_go_of_streams();
@@ -90,6 +91,10 @@ pub(super) fn once(options: &Options) -> Code {
         Ok(folder) => folder,
         Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
     };
+    let inbox = match Inbox::open() {
+        Ok(inbox) => inbox,
+        Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
+    };
     let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
         Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Daemon => {
             if !hung::is_hung(&folder, &holder) {
@@ -110,16 +115,16 @@ pub(super) fn once(options: &Options) -> Code {
             return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine);
         }
     };
-    tick(config, options, folder, lock)
+    tick(config, options, inbox, folder, lock)
 }
 
-fn tick(config: Config, options: &Options, folder: Folder, lock: Lock) -> Code {
+fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: Lock) -> Code {
     let on_terminal = io::stdout().is_terminal();
     let logging = start_log(&config, options, on_terminal);
     // On a terminal the log is read along, and tells the same.
     let silent = options.quiet || (on_terminal && logging.is_some());
     let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| say(&escaped(line))) };
-    let around = Surroundings { folder, lock, logging, news };
+    let around = Surroundings { inbox, folder, lock, logging, news };
     let ended = match Agent::new(Mode::Tick, config, options.dry_run, around) {
         Ok(agent) => agent.run(),
         Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
@@ -161,19 +166,24 @@ fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Code {
     }
 }
 
-fn prepare(options: &Options) -> Result<(Config, Folder), Code> {
+fn prepare(options: &Options) -> Result<(Config, Folder, Inbox), Code> {
     let config = load(options, NOTHING_STARTED)?;
     let folder = Folder::open(&config.state_dir);
     let folder = folder.map_err(|error| complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine))?;
-    Ok((config, folder))
+    let inbox = Inbox::open().map_err(|error| complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine))?;
+    Ok((config, folder, inbox))
 }
 
-/// The lock, once a tick that holds it is over and a hung watchdog that holds it is ended.
-fn acquire_as_daemon(folder: &Folder, config: &Path) -> Result<Lock, LockError> {
+/// The lock, once a tick that holds it is over; none when we are told to stop meanwhile.
+fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Result<Option<Lock>, LockError> {
     loop {
         match Lock::try_acquire(folder, lock::Mode::Daemon, config) {
-            Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Once => thread::sleep(PAUSE),
-            other => return other,
+            Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Once => {
+                if inbox.is_told_to_stop(PAUSE) {
+                    return Ok(None);
+                }
+            }
+            other => return other.map(Some),
         }
     }
 }

@@ -36,6 +36,38 @@ fn shell(place: &Place, line: &str) -> Command {
     shell
 }
 
+/// Whoever finds its pid in the lock may ask it for something at once, as `status` does.
+#[test]
+fn from_the_moment_it_can_be_found_no_request_ends_it() {
+    for signal in [Signal::USR1, Signal::HUP].into_iter().cycle().take(20) {
+        let place = Place::with(APP);
+        place.write("well", "");
+        let daemon = place.daemon_unchecked(&["run"]);
+        let began = Instant::now();
+        while place.holder().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it never says who it is\n{}", place.story());
+        }
+        daemon.signal(signal);
+        place.eventually("it is at work", || !place.events("started").is_empty());
+        assert_eq!(daemon.stop().code(), Some(0), "{signal:?}\n{}", place.story());
+    }
+}
+
+#[test]
+fn a_daemon_that_waits_for_a_tick_can_be_stopped() {
+    let place =
+        Place::with("targets:\n  - name: app\n    command: until test -e go; do sleep 0.02; done\n    timeout: 1m\n");
+    let tick = place.begin(&["--once"]);
+    place.eventually("the tick is at work", || place.holder().is_some());
+    let daemon = place.daemon_unchecked(&["run"]);
+    let threads = || fs::read_dir(format!("/proc/{}/task", daemon.pid())).map_or(0, Iterator::count);
+    place.eventually("the daemon listens", || threads() == 2);
+    assert_eq!(daemon.stop().code(), Some(0), "{}", place.story());
+    place.write("go", "");
+    let said = Said::new(tick.wait_with_output().expect("a child can be waited for"));
+    assert_eq!((said.code, place.events("started").len()), (Some(0), 0), "{said:?}\n{}", place.story());
+}
+
 #[test]
 fn told_to_stop_it_finishes_the_command_and_starts_no_other() {
     for signal in [Signal::TERM, Signal::INT] {
