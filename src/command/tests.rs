@@ -224,7 +224,8 @@ fn what_it_leaves_running_lives_and_goes_on_writing() {
 #[test]
 fn what_prints_without_end_is_cut_while_it_runs() {
     let place = Place::new();
-    let text = "echo first; until [ -e enough ]; do yes 0123456789 | head -c 10000000; done; echo last";
+    let text = "echo first; until [ -e enough ]; do yes 0123456789 | head -c 10000000; done; touch over; \
+                until [ -e cut ]; do sleep 0.02; done; echo last";
     let spec = place.spec(&["sh", "-c", text], AMPLE);
     let watched = spec.output.try_clone().unwrap();
     let runner = thread::spawn(move || run(spec, |_| {}));
@@ -235,6 +236,9 @@ fn what_prints_without_end_is_cut_while_it_runs() {
         longest > 1_000_000 && length < longest / 2
     });
     fs::write(place.at("enough"), "").unwrap();
+    // What is written while a cut goes on may be lost with it.
+    eventually(|| place.at("over").exists() && watched.metadata().unwrap().len() <= CUT_ABOVE);
+    fs::write(place.at("cut"), "").unwrap();
     assert_eq!(runner.join().unwrap().ending, Ending::Exited(0));
     let kept = place.output();
     assert!(kept.len() < KEPT as usize + 64, "{} bytes kept", kept.len());
