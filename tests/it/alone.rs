@@ -95,6 +95,9 @@ fn of_a_crowd_one_works_at_a_time_and_one_daemon_stays() {
         assert_eq!(daemons.swap_remove(stays).stop().code(), Some(0), "round {round}\n{}", place.story());
         let gone = daemons.remove(0).child.wait().expect("a child can be waited for");
         assert_eq!(gone.code(), Some(5), "round {round}\n{}", place.story());
+        // A look that was under way when it was told to stop has left its command, and perhaps its mark.
+        place.eventually("nothing is left of this round", || place.processes().is_empty());
+        let _ = fs::remove_dir(place.path("busy"));
     }
     assert!(place.lines("overlaps").is_empty(), "{}", place.story());
 }
