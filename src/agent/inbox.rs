@@ -12,7 +12,7 @@ use super::Message;
 pub struct Inbox {
     pub(super) post: Sender<Message>,
     arrived: Receiver<Message>,
-    /// What arrived before the work began, and is heeded then.
+    /// Requests that arrived before the work began, to be heeded then, in whatever order.
     early: Vec<Message>,
 }
 
@@ -46,8 +46,8 @@ impl Inbox {
 
     /// The next message; none if nothing arrives for so long.
     pub(super) fn next(&mut self, within: Duration) -> Option<Message> {
-        if !self.early.is_empty() {
-            return Some(self.early.remove(0));
+        if let Some(message) = self.early.pop() {
+            return Some(message);
         }
         match self.arrived.recv_timeout(within) {
             Ok(message) => Some(message),

@@ -56,7 +56,9 @@ pub(super) fn detached(options: &Options) -> Code {
     };
     let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
         Ok(Some(lock)) => lock,
-        Ok(None) => return Code::Done,
+        Ok(None) => {
+            return complain(&format!("told to stop while a tick was at work ({NOTHING_STARTED})"), Code::Machine);
+        }
         Err(LockError::Held(_)) => {
             say(TAKEN);
             return Code::Done;

@@ -2,29 +2,16 @@
 //! terminal.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::mangle::mangled;
-use crate::place::Place;
+use crate::place::{Place, Said, files_below};
 
 const ROUNDS: usize = 60;
 
-/// The files below a folder, with what is in them.
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("the state folder").flatten() {
-        match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            true => found.extend(files(&entry.path())),
-            false => found.push((entry.path(), fs::read(entry.path()).expect("a file of ours"))),
-        }
-    }
-    found.sort();
-    found
-}
-
-/// A folder with everything that it can have: an incident that is over, one that is not, the history of both.
+/// A folder with everything that it can have: an incident that is over, one that is not, the history of both, and an
+/// order that nobody has carried out.
 fn lived_in() -> Place {
     let place = Place::with(
         "defaults: {interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 100ms, max_cooldown: 100ms}\n\
@@ -36,6 +23,8 @@ fn lived_in() -> Place {
     place.eventually("one is cured", || !place.events_of("cured", "up").is_empty());
     place.eventually("and one is not", || !place.events_of("ill", "restart_done").is_empty());
     assert!(daemon.stop().success());
+    let said = place.run(&["pause", "cured"]);
+    assert!(said.out.contains("no watchdog is at work now"), "{said:?}");
     place
 }
 
@@ -43,10 +32,11 @@ fn lived_in() -> Place {
 fn every_verb_answers_whatever_the_files_in_the_state_folder_say() {
     let place = lived_in();
     let state = place.path("state");
-    let whole = files(&state);
+    let whole = files_below(&state);
     for name in ["state.json", "events.jsonl", "incidents.jsonl", "history.json", "incident.json"] {
         assert!(whole.iter().any(|(path, _)| path.ends_with(name)), "{name} is there\n{}", place.story());
     }
+    assert!(whole.iter().any(|(path, _)| path.starts_with(state.join("orders"))), "{}", place.story());
     let mut dice = fastrand::Rng::with_seed(7);
     for round in 0..ROUNDS {
         fs::remove_dir_all(&state).expect("removed");
@@ -60,12 +50,13 @@ fn every_verb_answers_whatever_the_files_in_the_state_folder_say() {
         {
             let words: Vec<&str> = verb.split(' ').collect();
             let output = place.command_through(&["timeout", "60"], &words).output().expect("timeout of coreutils");
-            let said = crate::place::Said::new(output);
+            let said = Said::new(output);
             let all = format!("{}{}", said.out, said.err);
             assert!(matches!(said.code, Some(0..=4)), "round {round}, {verb}: {said:?}\n{}", place.story());
             let is_bug = all.contains("panicked") || place.log().contains("a bug in the watchdog");
             assert!(!is_bug, "round {round}, {verb}: {said:?}\n{}", place.story());
             assert!(!all.contains(|c: char| c.is_control() && c != '\n'), "round {round}, {verb}: {said:?}");
+            assert!(verb == "--once" || !all.is_empty(), "round {round}, {verb}: it says nothing");
             let is_json = verb.ends_with("--json") && said.code != Some(2) && !said.out.is_empty();
             assert!(!is_json || serde_json::from_str::<Value>(&said.out).is_ok(), "round {round}, {verb}: {said:?}");
         }

@@ -6,6 +6,7 @@ mod faults;
 mod mangle;
 mod page;
 mod place;
+mod takes;
 
 mod alone;
 mod beside;

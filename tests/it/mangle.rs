@@ -6,7 +6,7 @@ const NUMBERS: [&str; 9] =
     ["-1", "0", "7", "1e18", "1e999", "0.5", "9223372036854775807", "-9223372036854775808", "18446744073709551616"];
 
 /// What hurts a reader: ends and depths of JSON, YAML and HTML, what acts on a terminal or a log, what is no text.
-const HURTFUL: [&[u8]; 19] = [
+const HURTFUL: [&[u8]; 25] = [
     b"null",
     b"true",
     b"[]",
@@ -20,6 +20,12 @@ const HURTFUL: [&[u8]; 19] = [
     b"\r\n",
     b"\n\n",
     b": ",
+    b"\n- ",
+    b"\t",
+    b"&a *a ",
+    b"!<!> ",
+    b"|\n ",
+    b"\xef\xbb\xbf",
     b"&<>'\"",
     b"</script>",
     b"\x1b[2J\x07",

@@ -96,7 +96,7 @@ impl Place {
         self.daemon_unchecked_by(self.command(words))
     }
 
-    fn daemon_unchecked_by(&self, mut command: Command) -> Daemon<'_> {
+    pub(crate) fn daemon_unchecked_by(&self, mut command: Command) -> Daemon<'_> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Daemon { child: command.spawn().expect("the program runs"), _place: self }
     }
@@ -238,6 +238,19 @@ fn listing(folder: &Path) -> String {
         }
     }
     lines
+}
+
+/// The files in a folder and below, with what is in them.
+pub(crate) fn files_below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => found.extend(files_below(&entry.path())),
+            false => found.push((entry.path(), fs::read(entry.path()).unwrap_or_default())),
+        }
+    }
+    found.sort();
+    found
 }
 
 /// What a run of the program came to.

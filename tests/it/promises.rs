@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use crate::faults::{Server, Ways};
 use crate::place::{Place, Said, doing};
+use crate::takes::Takes;
 
 #[test]
 fn the_log_keeps_to_its_total() {
@@ -210,28 +211,18 @@ fn targets_that_hang_do_not_delay_the_others() {
 }
 
 /// What a process takes while nothing is under way: the least of many looks at it.
-#[derive(Clone, Copy, Debug)]
-struct Takes {
-    threads: u64,
-    descriptors: usize,
-    kib: u64,
-}
-
-fn takes(pid: i32) -> Takes {
-    let mut least = Takes { threads: u64::MAX, descriptors: usize::MAX, kib: u64::MAX };
-    for _ in 0..200 {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-        let number = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of proc(5)");
-            line.split_ascii_whitespace().next().and_then(|word| word.parse::<u64>().ok()).expect("a number")
-        };
-        least.threads = least.threads.min(number("Threads:"));
-        least.kib = least.kib.min(number("VmRSS:"));
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
-        least.descriptors = least.descriptors.min(descriptors);
+fn least(pid: i32) -> Takes {
+    let looks = (0..200).map(|_| {
         thread::sleep(Duration::from_millis(5));
-    }
-    least
+        Takes::of(pid)
+    });
+    let lesser = |a: Takes, b: Takes| Takes {
+        rss: a.rss.min(b.rss),
+        own: a.own.min(b.own),
+        threads: a.threads.min(b.threads),
+        files: a.files.min(b.files),
+    };
+    looks.reduce(lesser).expect("many looks")
 }
 
 #[test]
@@ -242,14 +233,14 @@ fn nothing_grows_with_the_number_of_looks() {
     let place = Place::with(&format!("targets:\n{targets}"));
     let daemon = place.daemon(&["run"]);
     place.eventually("a hundred looks", || server.requests().len() >= 100);
-    let before = takes(daemon.pid());
+    let before = least(daemon.pid());
     place.eventually("five hundred looks", || server.requests().len() >= 500);
-    let after = takes(daemon.pid());
+    let after = least(daemon.pid());
     let told = format!("{before:?}, then {after:?}");
     place.demand(before.threads == 2 && after.threads == 2, &told);
-    place.demand(after.descriptors <= before.descriptors, &told);
+    place.demand(after.files <= before.files, &told);
     // About 4 MiB when built for release; what counts here is that it does not grow.
-    place.demand(after.kib < before.kib + 1_024 && after.kib < 20 << 10, &told);
+    place.demand(after.rss < before.rss + 1_024 && after.rss < 20 << 10, &told);
 }
 
 #[test]

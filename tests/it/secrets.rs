@@ -9,24 +9,16 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::faults::{Server, Ways};
-use crate::place::{Place, Said};
+use crate::place::{Place, Said, files_below};
 
 const LIMITS: &str = "defaults: {interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 1d, \
                       max_cooldown: 1d}\ntargets:\n";
 
 /// All files below a folder, but for what commands themselves have printed.
 fn all_below(folder: &Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            text += &all_below(&path);
-        } else if path.extension().is_none_or(|extension| extension != "out") {
-            let bytes = fs::read(&path).unwrap_or_default();
-            text += &format!("\n--- {}\n{}", path.display(), String::from_utf8_lossy(&bytes));
-        }
-    }
-    text
+    let is_said = |path: &Path| path.extension().is_some_and(|extension| extension == "out");
+    let files = files_below(folder).into_iter().filter(|(path, _)| !is_said(path));
+    files.map(|(path, bytes)| format!("\n--- {}\n{}", path.display(), String::from_utf8_lossy(&bytes))).collect()
 }
 
 const PASSWORD: &str = "pa55word-in-the-url";

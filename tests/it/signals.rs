@@ -1,13 +1,14 @@
 //! What signals, dead terminals and closed streams do to a watchdog at work: only what was meant.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::place::{Place, Said, doing, is_alive};
+use crate::place::{Daemon, Place, Said, doing, is_alive};
+use crate::takes::Takes;
 
 /// A target that is well as long as the file `well` is there, and a command that makes it so.
 const APP: &str = "targets:\n  - name: app\n    command: test -e well\n    interval: 100ms\n    \
@@ -53,19 +54,39 @@ fn from_the_moment_it_can_be_found_no_request_ends_it() {
     }
 }
 
-#[test]
-fn a_daemon_that_waits_for_a_tick_can_be_stopped() {
-    let place =
-        Place::with("targets:\n  - name: app\n    command: until test -e go; do sleep 0.02; done\n    timeout: 1m\n");
+/// A tick at work, until the file `go` is there, and a daemon that waits for its end.
+fn waiting(place: &Place) -> (Child, Daemon<'_>) {
     let tick = place.begin(&["--once"]);
     place.eventually("the tick is at work", || place.holder().is_some());
     let daemon = place.daemon_unchecked(&["run"]);
-    let threads = || fs::read_dir(format!("/proc/{}/task", daemon.pid())).map_or(0, Iterator::count);
-    place.eventually("the daemon listens", || threads() == 2);
+    place.eventually("the daemon listens", || Takes::of(daemon.pid()).threads == 2);
+    (tick, daemon)
+}
+
+const LONG_LOOK: &str =
+    "targets:\n  - name: app\n    command: until test -e go; do sleep 0.02; done\n    timeout: 1m\n";
+
+#[test]
+fn a_daemon_that_waits_for_a_tick_can_be_stopped() {
+    let place = Place::with(LONG_LOOK);
+    let (tick, daemon) = waiting(&place);
     assert_eq!(daemon.stop().code(), Some(0), "{}", place.story());
     place.write("go", "");
     let said = Said::new(tick.wait_with_output().expect("a child can be waited for"));
     assert_eq!((said.code, place.events("started").len()), (Some(0), 0), "{said:?}\n{}", place.story());
+}
+
+#[test]
+fn a_daemon_that_waits_for_a_tick_reads_the_configuration_again_when_it_is_at_work() {
+    let place = Place::with(LONG_LOOK);
+    let (tick, daemon) = waiting(&place);
+    place.configure(&format!("{LONG_LOOK}  - {{name: new, command: 'true'}}\n"));
+    daemon.signal(Signal::HUP);
+    place.write("go", "");
+    assert_eq!(Said::new(tick.wait_with_output().expect("a child can be waited for")).code, Some(0));
+    place.eventually("it was read", || !place.events("reloaded").is_empty());
+    place.eventually("the new target is looked at", || place.target("new")["state"] == "healthy");
+    assert_eq!(daemon.stop().code(), Some(0), "{}", place.story());
 }
 
 #[test]

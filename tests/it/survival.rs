@@ -220,8 +220,8 @@ fn with_the_disk_full_it_goes_on_repairing_and_telling() {
         eprintln!("NOT TRIED: no mount namespace is to be had here, so there is no full disk to be made");
         return;
     }
-    let mut daemon = place.command_through(&disk, &["run"]).stderr(Stdio::null()).spawn().expect("unshare(1) runs");
-    let its = |name: &str| format!("/proc/{}/root{}", daemon.id(), place.path("state").join(name).display());
+    let daemon = place.daemon_unchecked_by(place.command_through(&disk, &["run"]));
+    let its = |name: &str| format!("/proc/{}/root{}", daemon.pid(), place.path("state").join(name).display());
     let read = |name: &str| fs::read_to_string(its(name)).unwrap_or_default();
     place.eventually("it is well", || read("page.html").contains("Everything is up"));
     let filled = fs::File::create(its("filler")).and_then(|mut file| std::io::copy(&mut std::io::repeat(0), &mut file));
@@ -240,6 +240,4 @@ fn with_the_disk_full_it_goes_on_repairing_and_telling() {
             .is_ok_and(|mut all| all.any(|one| one.is_ok_and(|one| one.path().join("incident.json").exists())))
     });
     place.eventually("the log goes on", || read("watchdog.log").contains("can be saved again"));
-    daemon.kill().expect("a child can be killed");
-    daemon.wait().expect("a child can be waited for");
 }

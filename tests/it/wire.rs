@@ -1,7 +1,6 @@
 //! Whatever a server does on the wire, the watchdog at work finds it in time and says what it is; and a slow but right
 //! answer is left alone.
 
-use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -11,6 +10,7 @@ use serde_json::Value;
 
 use crate::faults::{BlackHole, Closed, Server, Ways};
 use crate::place::{Place, at};
+use crate::takes::Takes;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -216,7 +216,7 @@ fn a_resolver_that_hangs_is_found_in_time_and_holds_up_nobody() {
     place.eventually("it is found", || !place.events("down").is_empty());
     found_in_time(&place, "hanging", "dns", started);
     // The look-up of the first look hangs still; those after it are told at once and start none of their own.
-    let threads = || fs::read_dir(format!("/proc/{}/task", daemon.pid())).map_or(0, Iterator::count);
+    let threads = || Takes::of(daemon.pid()).threads;
     let (looks, mut most) = (server.requests().len(), 0);
     place.eventually("the other one is looked at as ever", || {
         most = most.max(threads());

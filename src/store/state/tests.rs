@@ -153,7 +153,11 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
     fuzz(&[&sample], 3_000, |bytes| {
         let after = if bytes.len() % 2 == 0 { &reboot } else { &long_up };
         fs::write(folder.file(STATE), bytes).unwrap();
-        let Loaded::Read(mut saved) = load(&folder, after).unwrap() else { return };
+        let mut saved = match load(&folder, after).unwrap() {
+            Loaded::Read(saved) => saved,
+            Loaded::SetAside { to, .. } => return assert_eq!(fs::read(to).unwrap(), bytes),
+            Loaded::Fresh => panic!("there is a file"),
+        };
         read += 1;
         saved.history.entry("a").record(true, now().wall, now().wall.shifted(5_000));
         saved.history.entry("a").days(90, now().wall);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::faults::Closed;
+use crate::takes::Takes;
 
 /// A target that is down for as long as there is a file of its name, and only watched.
 fn watched(name: &str) -> String {
@@ -135,17 +136,6 @@ fn many_flaps_are_few_messages() {
     assert_eq!((healed, told.len() - healed), (3, 2), "three healed, then `recurrent` and `flapping`: {told:?}");
 }
 
-/// What the process takes: memory in KiB, threads, open files.
-fn taken(pid: i32) -> (u64, u64, usize) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of proc(5)");
-        line.trim_start_matches(':').split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
-    };
-    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("ours").count();
-    (field("VmRSS"), field("Threads"), files)
-}
-
 /// As many looks as a target has in a day, and far more flaps.
 #[test]
 fn with_every_sink_hanging_the_looks_go_on_and_nothing_grows() {
@@ -174,8 +164,8 @@ fn with_every_sink_hanging_the_looks_go_on_and_nothing_grows() {
         backend.turn(if sick { Ways::answer("503 Busy", "no") } else { Ways::answer("200 OK", "ok") });
         let looks = backend.requests().len();
         place.eventually("looks go on", || backend.requests().len() >= looks + 3 * TARGETS);
-        let now = taken(daemon.pid());
-        worst = (worst.0.max(now.0), worst.1.max(now.1), worst.2.max(now.2));
+        let now = Takes::of(daemon.pid());
+        worst = (worst.0.max(now.rss), worst.1.max(now.threads), worst.2.max(now.files));
         if looks > LOOKS / 4 {
             early.get_or_insert(now);
         }
@@ -183,7 +173,7 @@ fn with_every_sink_hanging_the_looks_go_on_and_nothing_grows() {
             break;
         }
     }
-    let (memory, ..) = early.expect("it passed a quarter");
+    let memory = early.expect("it passed a quarter").rss;
     let (most, threads, files) = worst;
     // A look is a thread, and so is a delivery; the loop and the signals are two.
     place.demand(threads <= 2 + 2 * (TARGETS as u64 + 6), &format!("{threads} threads"));
