@@ -61,8 +61,7 @@ fn a_backend_that_crashes_again_and_again_and_always_comes_back_is_told_once() {
     for _ in 0..3 {
         let before = scene.well();
         scene.ask("/exit?code=1");
-        scene.well_again(before);
-        scene.looks(3);
+        scene.known_as(scene.well_again(before));
     }
     scene.eventually("it is told", || scene.warnings("crash_loop") > 0);
     scene.looks(5);

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::scene::{NAME, Scene};
 use crate::place::{Daemon, Said, doing, is_alive, send};
@@ -113,13 +114,27 @@ impl Scene {
         format!(", config: '{}'", self.config())
     }
 
-    /// A watchdog that has seen the target well.
+    /// A watchdog that has seen the target well, and by which process.
     #[track_caller]
     pub(crate) fn watch(&self, target: &str) -> Daemon<'_> {
         self.configure(target);
         let daemon = self.place.daemon(&["run"]);
         self.eventually("it is seen well", || self.place.target(NAME)["state"] == "healthy");
+        self.eventually("its process is known", || self.known().is_some());
         daemon
+    }
+
+    /// The process that the watchdog remembers as the one of the last success. On a starved machine a look may be over
+    /// before PM2 could be looked at beside it, so that only this tells that a process was seen.
+    fn known(&self) -> Option<i64> {
+        let state: Value = serde_json::from_str(&self.place.read("state/state.json")).ok()?;
+        state["policy"]["targets"][NAME]["beside"]["known"][0].as_i64()
+    }
+
+    /// Waits until the watchdog remembers this process as the one of the last success.
+    #[track_caller]
+    pub(crate) fn known_as(&self, pid: i32) {
+        self.eventually("the process is known", || self.known() == Some(pid.into()));
     }
 
     /// The program as cron runs it: by its configuration, and with an environment that knows neither pm2 nor node.
