@@ -5,10 +5,14 @@ use crate::command::Ended;
 use crate::outcome::Ending;
 
 /// `resurrect` links the socket, and starts `sav` where it may; each call notes whom of `daemon` and `holder` it finds.
+/// As PM2 does, it ends only once the process runs under its name, which for a moment is another shell.
 const PM2: &str = "
 for who in daemon holder; do test ! -e $who || ! kill -0 $(cat $who) 2>/dev/null || echo $who lives >>calls; done
 test \"$1\" != resurrect || ln -sf real.sock \"$PM2_HOME/rpc.sock\"
-test \"$1\" != resurrect -o ! -e saved || { pm_id=0 name=sav setsid sleep 602 & }";
+test \"$1\" != resurrect -o ! -e saved || {
+    pm_id=0 name=sav setsid sleep 602 &
+    until grep -qa name=sav /proc/$!/environ; do :; done
+}";
 
 impl Place {
     fn reset(&self, warrant: &Warrant, managed: &Managed) -> Ended {
@@ -96,7 +100,7 @@ fn a_silent_daemon_is_killed_with_what_outlives_it_before_anything_is_started() 
     fs::write(place.at("saved"), "").unwrap();
     // One that does not end with its daemon nor when asked to, and something of the daemon's that is no process of
     // PM2's.
-    let app = "pm_id=0 name=sav sh -c 'trap \"\" TERM; sleep 601; :' & echo $! >app; sleep 600 & echo $! >beside";
+    let app = "pm_id=0 name=sav sh -c 'trap \"\" TERM; echo $$ >app; sleep 601; :' & sleep 600 & echo $! >beside";
     let daemon = place.daemon(app);
     let (app, beside) = (place.noted("app"), place.noted("beside"));
     let (holder, port) = place.orphan();
