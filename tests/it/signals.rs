@@ -1,6 +1,7 @@
 //! What signals, dead terminals and closed streams do to a watchdog at work: only what was meant.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -226,16 +227,21 @@ fn a_command_that_runs_keeps_its_limits_over_a_reload() {
     assert_eq!((&done["outcome"], &done["code"]), (&"exited".into(), &3.into()), "{}", place.story());
 }
 
-/// Without a change the state is written once a minute, so three times in less are its answers to the signal.
+/// Without a change the state is written once a minute, so three times in less are its answers to the signal. Each time
+/// to a file of its own, which tells them apart where two were written in one millisecond with the same text.
 #[test]
 fn sigusr1_writes_the_state_now() {
     let place = Place::with("targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}}\n");
+    let written = || {
+        let state = fs::metadata(place.path("state/state.json")).expect("it is there");
+        (state.ino(), place.read("state/state.json"))
+    };
     let daemon = place.daemon(&["run"]);
     let began = Instant::now();
     for _ in 0..3 {
-        let before = place.read("state/state.json");
+        let before = written();
         daemon.signal(Signal::USR1);
-        place.eventually("it is written", || place.read("state/state.json") != before);
+        place.eventually("it is written", || written() != before);
     }
     place.demand(began.elapsed() < Duration::from_secs(55), "it was not the signal");
 }
