@@ -158,11 +158,14 @@ impl Scene {
         });
     }
 
-    /// Waits until the target is up again, and says by which pid. One daemon and one backend are there then, and
-    /// neither has anything of ours in its environment.
+    /// Waits until the target is up again and no command of its repair runs any more, which might start it once more,
+    /// and says by which pid. One daemon and one backend are there then, and neither has anything of ours in its
+    /// environment.
     #[track_caller]
     pub(crate) fn healed(&self, before: i32) -> i32 {
         self.eventually("it is up again", || !self.place.events("up").is_empty());
+        let count = |kind| self.place.events(kind).len();
+        self.eventually("its repair is over", || count("restart") == count("restart_done"));
         let pid = self.well_again(before);
         self.eventually("one backend is left", || self.backends() == [pid]);
         for pid in [pid, self.daemon()] {
