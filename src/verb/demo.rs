@@ -31,6 +31,8 @@ const AT_MOST: Duration = Duration::from_secs(60);
 /// What the backend and its watchdog get to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
+/// So many failures in a row are no blip.
+const THRESHOLD: u32 = 3;
 /// Files of the demo: the backend's pid, its port, and the one that makes it freeze.
 const PID: &str = "backend.pid";
 const PORT: &str = "backend.port";
@@ -114,7 +116,7 @@ impl Scene {
             if let Some((look, target)) = backend.and_then(|target| Some((target.last_look.clone()?, target)))
                 && seen != Some(look.at)
             {
-                if seen.is_none() || (!look.verdict.is_healthy() && target.failures() > 0) {
+                if seen.is_none() || (!look.verdict.is_healthy() && (1..THRESHOLD).contains(&target.failures())) {
                     self.say_look(&look, target.failures());
                 }
                 seen = Some(look.at);
@@ -143,17 +145,25 @@ impl Scene {
         let latency = Latency(Duration::from_millis(look.latency_ms));
         match &look.verdict {
             Verdict::Healthy { detail } => self.line("healthy", &format!("{detail} in {latency}")),
-            Verdict::Unhealthy { detail, .. } if failures == 1 => {
-                self.line("failing", &format!("1 of 3: {detail}          (the demo backend has frozen)"));
+            Verdict::Unhealthy { detail, .. } => {
+                let cause = if failures == 1 { "          (the demo backend has frozen)" } else { "" };
+                self.say_failing(failures, &format!("{detail}{cause}"));
             }
-            Verdict::Unhealthy { detail, .. } => self.line("failing", &format!("{failures} of 3: {detail}")),
             Verdict::Unknown { detail } => self.line("unknown", detail),
         }
     }
 
+    fn say_failing(&self, failures: u32, detail: &str) {
+        self.line("failing", &format!("{failures} of {THRESHOLD}: {detail}"));
+    }
+
     fn say_event(&self, kind: &Kind) {
         match kind {
-            Kind::Down { failures, .. } => self.line("down", &format!("{failures} bad in a row, so this is no blip")),
+            // The look that made it so is told here: the repair is quick, and the next look may be over before we see.
+            Kind::Down { failures, detail, .. } => {
+                self.say_failing(*failures, detail);
+                self.line("down", &format!("{failures} bad in a row, so this is no blip"));
+            }
             Kind::Restart { attempt, run, .. } => self.line("restart", &format!("{attempt}: {run}")),
             Kind::RestartDone { took_ms, .. } => {
                 let took = Span(Duration::from_millis(*took_ms));
@@ -195,7 +205,7 @@ fn restart_script(program: &Path) -> String {
 fn configuration(port: &str) -> String {
     format!(
         "state_dir: state\ntargets:\n  - name: backend\n    http: http://127.0.0.1:{port}/api/health\n    \
-         restart: sh restart.sh\n    interval: 1s\n    timeout: 1s\n"
+         restart: sh restart.sh\n    interval: 1s\n    timeout: 1s\n    failure_threshold: {THRESHOLD}\n"
     )
 }
 

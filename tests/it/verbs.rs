@@ -200,6 +200,7 @@ fn the_demo_heals_a_real_backend_and_leaves_nothing_behind() {
         "s  failing   1 of 3: connected in ",
         "(the demo backend has frozen)\n",
         "s  failing   2 of 3: ",
+        "s  failing   3 of 3: connected in ",
         "s  down      3 bad in a row",
         "s  restart   1: sh restart.sh\n",
         "s  healthy   answers again; down ",
