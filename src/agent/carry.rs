@@ -129,9 +129,6 @@ impl Agent {
 
     /// An event of the watchdog itself.
     pub(super) fn record_own(&mut self, kind: Kind) {
-        if self.mode == Mode::Tick && matches!(kind, Kind::Started { .. } | Kind::Stopped { .. }) {
-            return;
-        }
         self.keep_entries(&[Entry { at: clock::wall(), target: None, kind }]);
         self.save(true);
     }

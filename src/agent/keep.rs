@@ -62,10 +62,14 @@ impl Agent {
             self.saved.note_tick(wall);
         } else {
             let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
-            self.record_own(Kind::Started { version, pid });
+            self.keep_entries(&[Entry { at: wall, target: None, kind: Kind::Started { version, pid } }]);
         }
         self.tell_off();
+        // The policy has closed already what a watchdog before us left open: whoever saves it must save that it is told.
         self.carry_out(first);
+        if !self.disk.unwritten.is_empty() {
+            self.save(true);
+        }
         self.carry_out_orders();
     }
 
