@@ -1,6 +1,8 @@
 //! Where all arrives that the loop must know. It must be open before the lock is taken: from then on others find our
 //! pid and may send it a signal, which would end a process that does not listen yet.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -14,6 +16,37 @@ pub struct Inbox {
     arrived: Receiver<Message>,
     /// Requests that arrived before the work began, to be heeded then, in whatever order.
     early: Vec<Message>,
+    asked: Arc<Asked>,
+}
+
+/// What signals have asked for and the loop has not begun yet. To ask once more asks for nothing new; on a slow disk a
+/// reload takes longer than the next signal does to come, and a queue of them would keep the loop from looking.
+#[derive(Default)]
+struct Asked {
+    reload: AtomicBool,
+    save: AtomicBool,
+}
+
+impl Asked {
+    /// None for what counts each time.
+    fn flag(&self, signal: Signal) -> Option<&AtomicBool> {
+        match signal {
+            Signal::Stop => None,
+            Signal::Reload => Some(&self.reload),
+            Signal::Save => Some(&self.save),
+        }
+    }
+
+    fn is_new(&self, signal: Signal) -> bool {
+        self.flag(signal).is_none_or(|flag| !flag.swap(true, Ordering::SeqCst))
+    }
+
+    /// From here on a signal asks anew: what it tells of may have changed after we have looked.
+    fn begin(&self, signal: Signal) {
+        if let Some(flag) = self.flag(signal) {
+            flag.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Inbox {
@@ -23,13 +56,16 @@ impl Inbox {
     /// There are no descriptors or no thread to be had; in words.
     pub fn open() -> Result<Inbox, String> {
         let (post, arrived) = channel();
-        let signals = post.clone();
+        let asked = Arc::new(Asked::default());
+        let (signals, before) = (post.clone(), Arc::clone(&asked));
         signals::listen(move |signal| {
-            // The loop is gone: so is whoever would have heeded the signal.
-            let _ = signals.send(Message::Signal(signal));
+            if before.is_new(signal) {
+                // The loop is gone: so is whoever would have heeded the signal.
+                let _ = signals.send(Message::Signal(signal));
+            }
         })
         .map_err(|error| format!("cannot listen to signals: {error}"))?;
-        Ok(Inbox { post, arrived, early: Vec::new() })
+        Ok(Inbox { post, arrived, early: Vec::new(), asked })
     }
 
     /// For whoever has to wait before the work can begin: waits so long, and says whether we were told to stop.
@@ -46,9 +82,14 @@ impl Inbox {
 
     /// The next message; none if nothing arrives for so long.
     pub(super) fn next(&mut self, within: Duration) -> Option<Message> {
-        if let Some(message) = self.early.pop() {
-            return Some(message);
+        let message = self.early.pop().or_else(|| self.take(within));
+        if let Some(Message::Signal(signal)) = message {
+            self.asked.begin(signal);
         }
+        message
+    }
+
+    fn take(&self, within: Duration) -> Option<Message> {
         match self.arrived.recv_timeout(within) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
