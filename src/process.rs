@@ -252,6 +252,13 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// How long the first thread of this process has waited so far for a processor that others had, by the second field of
+/// `/proc/PID/schedstat`; none where there is no such process, or the kernel does not count it.
+pub fn queued(pid: u32) -> Option<Duration> {
+    let counted = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    counted.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
 /// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so
 /// counting starts after the last one.
 fn parse(stat: &[u8]) -> Option<Stat> {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock;
-use crate::process::{self, Process, Stat};
+use crate::process::{self, Process};
 
 use super::Home;
 
@@ -21,6 +21,8 @@ pub struct Doing {
     pub pid: u32,
     /// The CPU time that it used, in percent of one core.
     pub share: u64,
+    /// The time that it waited for a core that others had, in percent; nothing where the kernel does not count it.
+    pub queued: u64,
     /// The letter that `/proc` has for its state.
     pub state: char,
 }
@@ -28,16 +30,16 @@ pub struct Doing {
 impl fmt::Display for Doing {
     /// As people read it: `its process (pid 4821) used 99 % of a core: busy in a loop, not waiting`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Doing { pid, share, state } = *self;
-        let meaning = match (state, share) {
+        let Doing { pid, share, queued, state } = *self;
+        let meaning = match (state, share.saturating_add(queued)) {
             ('T' | 't', _) => "stopped by a signal",
             ('D', _) => "in disk wait",
-            // Where others want the CPU too, a loop does not get a whole core.
             ('R', 50..) | (_, 90..) => "busy in a loop, not waiting",
             (_, 0..=5) => "waiting",
             _ => "working",
         };
-        write!(f, "its process (pid {pid}) used {share} % of a core: {meaning}")
+        let kept = if queued > 10 { format!(" (others kept it waiting for {queued} %)") } else { String::new() };
+        write!(f, "its process (pid {pid}) used {share} % of a core{kept}: {meaning}")
     }
 }
 
@@ -47,26 +49,38 @@ impl Home {
     pub fn doing(&self, name: &str) -> Option<Doing> {
         let is_meant = |pid: &u32| self.marks(*pid).iter().any(|mark| mark.name == name);
         let named: Vec<Process> = process::own_pids().ok()?.filter(is_meant).filter_map(process::living).collect();
-        let before: Vec<(Process, Stat)> = named.into_iter().filter_map(|one| Some((one, read(one)?))).collect();
+        let before: Vec<(Process, Times)> = named.into_iter().filter_map(|one| Some((one, read(one)?))).collect();
         if before.is_empty() {
             return None;
         }
         let began = clock::monotonic();
         thread::sleep(BETWEEN);
         let span = clock::monotonic().duration_since(began).as_millis().max(1);
-        let doing = |(process, before): (Process, Stat)| {
+        let percent = |before: Duration, after: Duration| {
+            let times = after.saturating_sub(before).as_millis();
+            u64::try_from(times.saturating_mul(100) / span).unwrap_or(u64::MAX)
+        };
+        let doing = |(process, before): (Process, Times)| {
             let after = read(process)?;
-            let used = after.cpu.saturating_sub(before.cpu).as_millis();
-            let share = u64::try_from(used.saturating_mul(100) / span).unwrap_or(u64::MAX);
-            Some(Doing { pid: process.pid, share, state: char::from(after.state) })
+            let (share, queued) = (percent(before.used, after.used), percent(before.queued, after.queued).min(100));
+            Some(Doing { pid: process.pid, share, queued, state: char::from(after.state) })
         };
         // Of those that do nothing, the one that is held up by something.
         before.into_iter().filter_map(doing).max_by_key(|doing| (doing.share, "DT".contains(doing.state)))
     }
 }
 
-fn read(process: Process) -> Option<Stat> {
-    process::stat(process.pid).filter(|stat| stat.started == process.started)
+/// What a process had used and waited for when it was looked at.
+struct Times {
+    used: Duration,
+    queued: Duration,
+    state: u8,
+}
+
+fn read(process: Process) -> Option<Times> {
+    let stat = process::stat(process.pid).filter(|stat| stat.started == process.started)?;
+    let queued = process::queued(process.pid).unwrap_or_default();
+    Some(Times { used: stat.cpu, queued, state: stat.state })
 }
 
 #[cfg(test)]
@@ -76,15 +90,16 @@ mod tests {
     #[test]
     fn what_a_process_did_is_said_in_words() {
         #[track_caller]
-        fn check(share: u64, state: char, expected: &str) {
-            let said = Doing { pid: 4821, share, state }.to_string();
+        fn check(share: u64, queued: u64, state: char, expected: &str) {
+            let said = Doing { pid: 4821, share, queued, state }.to_string();
             assert_eq!(said, format!("its process (pid 4821) used {expected}"));
         }
-        check(60, 'R', "60 % of a core: busy in a loop, not waiting");
-        check(99, 'S', "99 % of a core: busy in a loop, not waiting");
-        check(0, 'S', "0 % of a core: waiting");
-        check(0, 'D', "0 % of a core: in disk wait");
-        check(0, 'T', "0 % of a core: stopped by a signal");
-        check(40, 'S', "40 % of a core: working");
+        check(60, 0, 'R', "60 % of a core: busy in a loop, not waiting");
+        check(99, 0, 'S', "99 % of a core: busy in a loop, not waiting");
+        check(30, 65, 'R', "30 % of a core (others kept it waiting for 65 %): busy in a loop, not waiting");
+        check(0, 0, 'S', "0 % of a core: waiting");
+        check(0, 0, 'D', "0 % of a core: in disk wait");
+        check(0, 0, 'T', "0 % of a core: stopped by a signal");
+        check(40, 3, 'S', "40 % of a core: working");
     }
 }

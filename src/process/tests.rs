@@ -159,3 +159,19 @@ fn a_command_is_found_by_its_output_but_nothing_that_it_leaves_behind() {
     assert_eq!(find_by_output(&path), None);
     assert_eq!(find_by_output(&folder.path().join("missing")), None);
 }
+
+#[test]
+fn what_a_loop_waits_for_a_core_is_counted() {
+    if !std::path::Path::new("/proc/self/schedstat").exists() {
+        return;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "while :; do :; done"]);
+    let loops: Vec<Sleeper> = (0..2 * cores).map(|_| Sleeper::start(&mut shell)).collect();
+    let enough = Duration::from_millis(100);
+    eventually(|| loops.iter().any(|one| queued(one.process().pid).is_some_and(|waited| waited > enough)));
+    let idle = Sleeper::start(&mut sleep());
+    assert!(queued(idle.process().pid).is_some_and(|waited| waited < enough));
+    assert_eq!(queued(u32::MAX), None);
+}
