@@ -296,7 +296,7 @@ fn stop_waits_for_the_restart_command() {
     place.run(&["start"]);
     place.eventually("the command runs", || place.path("running").exists());
     let mut stop = place.begin(&["stop"]);
-    place.eventually("the order has arrived", || place.log().contains("told to stop: waiting for the restart command"));
+    place.told("told to stop: waiting for the restart command");
     place.demand(stop.try_wait().expect("a child can be asked").is_none(), "stop does not wait");
     place.write("go", "");
     let said = ended(stop);
@@ -350,7 +350,7 @@ fn deleted_and_taken_back() {
     delete_state(&place);
     place.eventually("the lock is back", || place.holder() == Some(daemon.pid()));
     assert_eq!(place.run(&["run"]).code, Some(5), "{}", place.story());
-    place.eventually("it is told", || place.log().contains("was deleted; made again"));
+    place.told("was deleted; made again");
     place.eventually("the state is back", || place.target("app")["state"] == "healthy");
 }
 

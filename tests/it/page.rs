@@ -187,7 +187,7 @@ fn what_cannot_be_published_is_said_once_and_hinders_nothing() {
         assert!(said.out.contains(part), "{part}: {said:?}");
     }
     let _daemon = place.daemon(&["run"]);
-    place.eventually("it is told", || place.log().contains("(tried again every minute)"));
+    place.told("(tried again every minute)");
     place.eventually("the rest is written", || place.read("watchdog.txt").contains("watchdog_up{target=\"a\"} 1"));
     assert_eq!(place.log().matches("gone/status.html").count(), 1, "{}", place.log());
 }

@@ -167,6 +167,12 @@ impl Place {
         self.read("state/watchdog.log")
     }
 
+    /// Waits until the log has these words: what happened is logged last, when the events and the state are on disk.
+    #[track_caller]
+    pub(crate) fn told(&self, words: &str) {
+        self.eventually(&format!("`{words}` in the log"), || self.log().contains(words));
+    }
+
     /// The living process that the lock file names.
     pub(crate) fn holder(&self) -> Option<i32> {
         let note: Value = serde_json::from_str(self.read("state/watchdog.lock").lines().next()?).ok()?;

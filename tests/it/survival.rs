@@ -36,7 +36,7 @@ fn verdict(place: &Place) -> String {
 fn without(place: &Place, server: &Server, take: impl FnOnce(), give: impl FnOnce(), said: &str) {
     let looks = server.requests().len();
     take();
-    place.eventually("it is told", || place.log().contains(said));
+    place.told(said);
     give();
     place.eventually("it looks again", || server.requests().len() > looks + 10);
     let is_well = |line: &str| line.contains("a healthy: 200 in ");

@@ -174,7 +174,7 @@ fn a_bad_certificate_is_found_in_time_and_a_good_one_is_left_alone() {
     place.eventually("the bad ones are found", || place.events("down").len() >= bad.len());
     bad.iter().for_each(|name| found_in_time(&place, name, "tls", started));
     for name in ["good", "anything-will-do", "frozen"] {
-        place.demand(place.target(name)["state"] == "healthy", &format!("{name} is healthy"));
+        place.eventually(&format!("{name} is healthy"), || place.target(name)["state"] == "healthy");
     }
 
     let turned = SystemTime::now();

@@ -118,7 +118,7 @@ fn a_wrong_password_and_an_unknown_authority_are_told() {
     command.env_remove("SSL_CERT_FILE");
     other.write("sick", "");
     let _daemon = other.daemon_by(command);
-    other.eventually("it is told", || other.log().contains("no message gets to ops@example.org"));
+    other.told("no message gets to ops@example.org");
 }
 
 #[test]
