@@ -65,7 +65,7 @@ impl Agent {
             self.keep_entries(&[Entry { at: wall, target: None, kind: Kind::Started { version, pid } }]);
         }
         self.tell_off();
-        // The policy has closed already what a watchdog before us left open: whoever saves it must save that it is told.
+        // The policy has closed already what a watchdog before us left open: it must not be saved without its events.
         self.carry_out(first);
         if !self.disk.unwritten.is_empty() {
             self.save(true);

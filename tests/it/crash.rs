@@ -187,8 +187,8 @@ fn a_command_left_running_is_waited_for_and_ended_at_its_timeout() {
     }
 }
 
-/// A watchdog killed between what it notes and what it does leaves an attempt of which no process is known. Its successor
-/// finds that out first of all; killed at once, it must not lose it.
+/// A watchdog killed between what it notes and what it does leaves an attempt of which no process is known. Its
+/// successor finds that out first of all; killed at once, it must not lose it.
 #[test]
 fn what_was_left_open_is_closed_once_though_its_successor_is_killed_at_once() {
     // With so many others a state takes a while to save, and the moment is longer.
