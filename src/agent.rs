@@ -135,6 +135,7 @@ impl Agent {
         };
         let (mut policy, first) =
             Policy::new(policy_mode, limits(&config), std::mem::take(&mut saved.policy), lost.is_some(), now);
+        policy.waited(now, now);
         for id in store::incidents::ids(&folder) {
             policy.remember_incident(id);
         }
@@ -174,7 +175,10 @@ impl Agent {
     pub fn run(mut self) -> Ended {
         while !self.is_over() {
             self.keep_up();
-            match self.inbox.next(self.pause()) {
+            let done = clock::now();
+            let message = self.inbox.next(self.pause());
+            self.policy.waited(done, clock::now());
+            match message {
                 Some(message) => self.take(message),
                 None => self.step(Event::Wake),
             }
@@ -256,7 +260,11 @@ impl Agent {
     }
 
     fn step(&mut self, event: Event) {
-        let actions = self.policy.step(event, clock::now());
+        let now = clock::now();
+        if self.inbox.continued.take() {
+            self.policy.was_stopped(now);
+        }
+        let actions = self.policy.step(event, now);
         self.carry_out(actions);
     }
 

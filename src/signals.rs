@@ -3,10 +3,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -21,6 +21,17 @@ pub enum Signal {
     Save,
 }
 
+/// Whether we were stopped (SIGSTOP, Ctrl-Z) and continued.
+#[derive(Debug)]
+pub struct Continued(Arc<AtomicBool>);
+
+impl Continued {
+    /// Since this was last asked.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
 /// From now on each signal is handed to `deliver`, on a thread made for that. Signals of one kind that arrive faster
 /// than they are delivered count as one.
 ///
@@ -29,11 +40,13 @@ pub enum Signal {
 /// And a write beyond the limit of a file's size becomes an error like that of a full disk, where it would end us.
 ///
 /// Errors: no descriptors or no thread to be had. Some signals have no effect any more then, so the caller should end.
-pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
+pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
     for signal in [SIGCHLD, SIGXFSZ] {
         // Nobody reads the flag: what counts is that there is a handler, and this one wakes no thread.
         flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
+    let continued = Arc::new(AtomicBool::new(false));
+    flag::register(SIGCONT, Arc::clone(&continued))?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let hand_over = move || {
         for number in signals.forever() {
@@ -45,7 +58,7 @@ pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
         }
     };
     thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(hand_over)?;
-    Ok(())
+    Ok(Continued(continued))
 }
 
 #[cfg(test)]
@@ -84,7 +97,7 @@ mod tests {
         let exit_3 = || Command::new("sh").args(["-c", "exit 3"]).status();
         assert!(exit_3().is_err(), "SIGCHLD is ignored");
         let (sender, orders) = channel();
-        listen(move |order| sender.send(order).unwrap()).unwrap();
+        let continued = listen(move |order| sender.send(order).unwrap()).unwrap();
         check(&orders, Sent::HUP, Signal::Reload);
         check(&orders, Sent::USR1, Signal::Save);
         check(&orders, Sent::TERM, Signal::Stop);
@@ -93,6 +106,10 @@ mod tests {
         assert_eq!(exit_3().unwrap().code(), Some(3));
         assert_eq!(status_line("SigBlk:"), "0".repeat(16));
         check(&orders, Sent::HUP, Signal::Reload); // and the child's end was no order
+        assert!(!continued.take());
+        let pid = std::process::id();
+        Command::new("sh").args(["-c", &format!("kill -STOP {pid}; kill -CONT {pid}")]).status().unwrap();
+        assert!(continued.take() && !continued.take());
     }
 
     #[test]

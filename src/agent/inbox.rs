@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::signals::{self, Signal};
+use crate::signals::{self, Continued, Signal};
 
 use super::Message;
 
@@ -17,6 +17,7 @@ pub struct Inbox {
     /// Requests that arrived before the work began, to be heeded then, in whatever order.
     early: Vec<Message>,
     asked: Arc<Asked>,
+    pub(super) continued: Continued,
 }
 
 /// What signals have asked for and the loop has not begun yet. To ask once more asks for nothing new; on a slow disk a
@@ -58,14 +59,14 @@ impl Inbox {
         let (post, arrived) = channel();
         let asked = Arc::new(Asked::default());
         let (signals, before) = (post.clone(), Arc::clone(&asked));
-        signals::listen(move |signal| {
+        let continued = signals::listen(move |signal| {
             if before.is_new(signal) {
                 // The loop is gone: so is whoever would have heeded the signal.
                 let _ = signals.send(Message::Signal(signal));
             }
         })
         .map_err(|error| format!("cannot listen to signals: {error}"))?;
-        Ok(Inbox { post, arrived, early: Vec::new(), asked })
+        Ok(Inbox { post, arrived, early: Vec::new(), asked, continued })
     }
 
     /// For whoever has to wait before the work can begin: waits so long, and says whether we were told to stop.

@@ -47,7 +47,7 @@ pub(super) fn demo() -> Code {
     let listening = signals::listen(move |_| {
         let _ = post.send(()); // nobody waits for it any more once the demo is over
     });
-    let told = listening.and_then(|()| Scene::set(&folder)).and_then(|mut scene| {
+    let told = listening.and_then(|_| Scene::set(&folder)).and_then(|mut scene| {
         let told = scene.tell(&stop);
         scene.clear();
         told

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::faults::{Server, Ways};
-use crate::place::{Place, send};
+use crate::place::{Place, at, send};
 
 /// Quick enough for a test, and a restart would leave a file.
 const WELL: &str = "defaults: {interval: 100ms, timeout: 2s, failure_threshold: 2, start_period: 0s, cooldown: 1s, \
@@ -240,4 +240,35 @@ fn with_the_disk_full_it_goes_on_repairing_and_telling() {
             .is_ok_and(|mut all| all.any(|one| one.is_ok_and(|one| one.path().join("incident.json").exists())))
     });
     place.eventually("the log goes on", || read("watchdog.log").contains("can be saved again"));
+}
+
+/// All that the watchdog notes for good takes longer than a gap may last. That is its own work, and no time in which it
+/// was not there.
+#[test]
+fn on_a_disk_that_takes_seconds_for_each_write_it_finds_and_repairs() {
+    let place = Place::with(
+        "defaults: {interval: 100ms, timeout: 1s, start_period: 0s}\n\
+         targets:\n  - {name: a, command: test -e restarted, restart: touch restarted}\n",
+    );
+    let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/slow.c"), place.path("slow.so"));
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(built.is_ok_and(|status| status.success()), "cc is what cargo links with, too");
+    let mut command = place.command(&["run"]);
+    command.env("LD_PRELOAD", library);
+    let daemon = place.daemon_by(command);
+    place.eventually("it is down", || !place.events("down").is_empty());
+    place.demand(place.events("stalled").is_empty(), "it was never away");
+    place.eventually("it is repaired", || !place.events("up").is_empty());
+    let (noted, done) = (&place.events("restart")[0], &place.events("restart_done")[0]);
+    let took = at(done).duration_since(at(noted)).unwrap_or_default();
+    place.demand(took > Duration::from_secs(2), &format!("the disk is slow: {took:?}"));
+
+    // Stopped in the middle of such work it is away.
+    fs::remove_file(place.path("restarted")).expect("it is there");
+    place.eventually("a save is under way", || place.path("state/state.tmp").exists());
+    daemon.signal(Signal::STOP);
+    let began = Instant::now();
+    place.eventually("the gap is long enough", || began.elapsed() > Duration::from_millis(4_500));
+    daemon.signal(Signal::CONT);
+    place.eventually("it is told", || !place.events("stalled").is_empty());
 }

@@ -1,6 +1,25 @@
 //! Rule 9: the watchdog itself was not there. And what a reboot ends (rule 10).
 
+use super::stage::Stage;
 use super::{check, check_looks, check_waits};
+use crate::policy::Event;
+
+impl Stage {
+    /// So many ms pass before it takes notice of anything: in which it waits (`stall`), or is at work itself (`work`),
+    /// stopped in the middle of it (`work!`).
+    pub(super) fn be_late(&mut self, verb: &str, span: i64) {
+        let begun = self.clock();
+        self.now += span;
+        let over = self.clock();
+        let policy = self.policy.as_mut().expect("a watchdog is at work");
+        policy.waited(begun, begun);
+        policy.waited(if verb == "stall" { begun } else { over }, over);
+        if verb == "work!" {
+            policy.was_stopped(over);
+        }
+        self.deliver(Event::Wake);
+    }
+}
 
 #[test]
 fn a_late_wake_up_sets_all_streaks_to_0() {
@@ -10,6 +29,13 @@ fn a_late_wake_up_sets_all_streaks_to_0() {
     // 3 s at the least.
     check("interval=500ms timeout=500ms", "S F*2 stall/3.5 F", "- failing@1 - down+restart#1");
     check("interval=500ms timeout=500ms", "S F*2 stall/3.6 F*3", "- failing@1 stalled..3.1 failing+down+restart#1");
+    // Who was at work has not been away, but may be later.
+    let quick = "interval=500ms timeout=500ms";
+    check(quick, "S F*2 work/30 F", "- failing@1 - down+restart#1");
+    check(quick, "S F*2 work/30.001 F*3", "- failing@1 stalled..29.501 failing+down+restart#1");
+    check(quick, "S F*2 work!/3.5 F", "- failing@1 - down+restart#1");
+    check(quick, "S F*2 work!/3.6 F*3", "- failing@1 stalled..3.1 failing+down+restart#1");
+    check(quick, "S F work/30 F stall/3.6 F*3", "- failing - - stalled..3.1 failing+down+restart#1");
     // One event, whichever was late, for all.
     check(
         "|b interval=5m",

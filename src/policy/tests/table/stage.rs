@@ -155,10 +155,7 @@ impl Stage {
             "corrupt" => self.is_corrupt = true,
             "full" => self.saves_left = Some(token.detail.map_or(0, |saves| saves.parse().expect("a number"))),
             "room" => self.saves_left = None,
-            "stall" => {
-                self.now += span("1m");
-                self.deliver(Event::Wake);
-            }
+            "stall" | "work" | "work!" => self.be_late(token.verb, span("1m")),
             "reload" | "remove" | "add" => self.reload(token),
             _ => self.end_command(token),
         }
@@ -290,7 +287,7 @@ impl Stage {
         }
     }
 
-    fn deliver(&mut self, event: Event) {
+    pub(super) fn deliver(&mut self, event: Event) {
         let now = self.clock();
         let policy = self.policy.as_mut().expect("a watchdog is at work");
         let actions = policy.step(event, now);
@@ -419,7 +416,7 @@ impl Stage {
         state
     }
 
-    fn clock(&self) -> Timestamp {
+    pub(super) fn clock(&self) -> Timestamp {
         Timestamp::from_ms(self.now - self.booted)
     }
 
