@@ -135,7 +135,6 @@ impl Agent {
         };
         let (mut policy, first) =
             Policy::new(policy_mode, limits(&config), std::mem::take(&mut saved.policy), lost.is_some(), now);
-        policy.waited(now, now);
         for id in store::incidents::ids(&folder) {
             policy.remember_incident(id);
         }

@@ -64,7 +64,7 @@ pub struct Policy {
     looks: u64,
     stopping: bool,
     unsaved: bool,
-    waited: Option<Waited>,
+    waited: Waited,
 }
 
 /// When it was last waited for something to happen.
@@ -101,7 +101,7 @@ impl Policy {
             looks: 0,
             stopping: false,
             unsaved: false,
-            waited: None,
+            waited: Waited { worked_since: now, from: now, to: now },
         };
         let mut actions = Vec::new();
         policy.enter(limits, lost, now);
@@ -143,18 +143,16 @@ impl Policy {
 
     /// From when to when there was nothing to do but to wait for the next event. Who works on a slow disk is late too,
     /// but was there: it is while waiting that it shows whether the watchdog was held up. Work of over 30 s counts as
-    /// waiting, for the CPU may have been withheld in the middle of it; and where this is never said, all does.
+    /// waiting, for the CPU may have been withheld in the middle of it.
     pub fn waited(&mut self, from: Timestamp, to: Timestamp) {
-        let worked_since = self.waited.map_or(from, |waited| waited.to);
+        let worked_since = self.waited.to;
         let from = if from.since(worked_since) > LONGEST_WORK { worked_since } else { from };
-        self.waited = Some(Waited { worked_since, from, to });
+        self.waited = Waited { worked_since, from, to };
     }
 
     /// It is known that the watchdog was stopped (SIGSTOP), in its work or waiting, and has only just gone on.
     pub fn was_stopped(&mut self, until: Timestamp) {
-        if let Some(waited) = &mut self.waited {
-            (waited.from, waited.to) = (waited.worked_since, until);
-        }
+        (self.waited.from, self.waited.to) = (self.waited.worked_since, until);
     }
 
     /// Takes in what has happened and says what is to be done.
@@ -259,8 +257,7 @@ impl Policy {
         if self.mode == Mode::Tick {
             return;
         }
-        let waited = self.waited.map_or((None, now), |waited| (Some(waited.from), waited.to));
-        let Some(gap) = self.watched.values().filter_map(|watched| watched.gap(waited)).max() else { return };
+        let Some(gap) = self.watched.values().filter_map(|watched| watched.gap(self.waited)).max() else { return };
         actions.push(Action::Record { target: None, record: Record::Stalled { gap } });
         self.on_all(now, actions, |case| case.start_afresh());
     }
@@ -301,12 +298,12 @@ impl Watched {
 
     /// How late the look that is due, or the verdict of the one that is made, has become, if that is too late to be
     /// anything but a gap in our own running.
-    fn gap(&self, (from, to): (Option<Timestamp>, Timestamp)) -> Option<Duration> {
+    fn gap(&self, waited: Waited) -> Option<Duration> {
         let due = match &self.plan.asked {
             Some(asked) => asked.at + self.limits.timeout,
             None => self.plan.next?,
         };
-        let late = to.since(from.map_or(due, |from| due.max(from)));
+        let late = waited.to.since(due.max(waited.from));
         (late > self.limits.gap()).then_some(late)
     }
 }

@@ -189,14 +189,14 @@ fn the_state_folder_is_known_whatever_else_is_wrong() {
         let folder = private_folder();
         let path = folder.path().join("watchdog.yaml");
         fs::write(&path, text).expect("written");
-        let environment = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
+        let environment = |name: &str| (name == "HOME").then(|| "/home/user".to_owned());
         let found = Config::state_dir_of(&path, &environment);
         let expected = expected.map(|expected| folder.path().join(expected));
         assert_eq!(found, expected, "{text}");
     }
     check("state_dir: run/state\nintervall: 3", Some("run/state"));
-    check("state_dir: ~/state\ntargets: []", Some("/home/me/state"));
-    check("nothing: right", Some("/home/me/.local/state/watchdog"));
+    check("state_dir: ~/state\ntargets: []", Some("/home/user/state"));
+    check("nothing: right", Some("/home/user/.local/state/watchdog"));
     check("state_dir: [a, list]", None);
     check("state_dir: here\n  - : [", None);
 }

@@ -38,8 +38,8 @@ impl fmt::Display for Doing {
             (_, 0..=5) => "waiting",
             _ => "working",
         };
-        let kept = if queued > 10 { format!(" (others kept it waiting for {queued} %)") } else { String::new() };
-        write!(f, "its process (pid {pid}) used {share} % of a core{kept}: {meaning}")
+        write!(f, "its process (pid {pid}) used {share} % of a core: {meaning}")?;
+        if queued > 10 { write!(f, "; others had it while it wanted to run, {queued} % of the time") } else { Ok(()) }
     }
 }
 
@@ -96,7 +96,12 @@ mod tests {
         }
         check(60, 0, 'R', "60 % of a core: busy in a loop, not waiting");
         check(99, 0, 'S', "99 % of a core: busy in a loop, not waiting");
-        check(30, 65, 'R', "30 % of a core (others kept it waiting for 65 %): busy in a loop, not waiting");
+        check(
+            30,
+            65,
+            'R',
+            "30 % of a core: busy in a loop, not waiting; others had it while it wanted to run, 65 % of the time",
+        );
         check(0, 0, 'S', "0 % of a core: waiting");
         check(0, 0, 'D', "0 % of a core: in disk wait");
         check(0, 0, 'T', "0 % of a core: stopped by a signal");

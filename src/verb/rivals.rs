@@ -250,7 +250,7 @@ mod tests {
             let found: Vec<(&str, &str)> = found.iter().map(|line| (&*line.what, &*line.when)).collect();
             assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{line}");
         };
-        check("*/5 * * * * /home/u/keep-alive.sh >/dev/null", Some(("keep-alive.sh", "every 5 minutes")));
+        check("*/5 * * * * /home/user/keep-alive.sh >/dev/null", Some(("keep-alive.sh", "every 5 minutes")));
         check("* * * * *  bash ~/KeepAlive.sh", Some(("KeepAlive.sh", "every minute")));
         check("0 4 * * * pm2 restart all >> x.log", Some(("pm2 restart all", "at 0 4 * * *")));
         check("@hourly cd /x && /usr/bin/pm2 resurrect", Some(("pm2 resurrect", "every hour")));
@@ -262,7 +262,7 @@ mod tests {
         check("MAILTO=keep-alive@example.org", None);
         check("PATH = /usr/bin pm2 restart a b c d", None);
         check("* * * * * '/opt/watch dog' start --cron -c pm2-restart.yaml", None);
-        check("*/5 * * * * /home/u/bin/watchdog --once -c keep-alive.yaml", None);
+        check("*/5 * * * * /home/user/bin/watchdog --once -c keep-alive.yaml", None);
         check("*/5 * * * * backup.sh >> out.log", None);
         check("*/5 * * * * backup.sh >>out.log 2>&1", None);
         check("0 3 * * * pm2 delete old", None);

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_word_reaches_the_program_through_cron_and_its_shell() {
         assert_eq!(for_cron("/home/user/bin/watchdog"), "/home/user/bin/watchdog");
-        assert_eq!(for_cron("/home/a b/it's"), r"'/home/a b/it'\''s'");
+        assert_eq!(for_cron("/srv/a b/it's"), r"'/srv/a b/it'\''s'");
         assert_eq!(for_cron("100%"), r"'100\%'");
     }
 }

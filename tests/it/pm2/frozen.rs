@@ -34,7 +34,8 @@ fn a_busy_loop_is_cured_by_one_restart() {
     let parts = [
         "What     timeout; connected in ",
         "Why      its process (pid ",
-        ": busy in a loop, not waiting (up ",
+        "of a core: busy in a loop, not waiting",
+        " (up ",
         "  pm2 restart ",
         "Helped   yes: 200 in ",
         " has cured 1 of 1 timeout in ",
