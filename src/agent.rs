@@ -33,6 +33,7 @@ use crate::time::Zone;
 pub use inbox::Inbox;
 pub use jobs::Message;
 pub use messenger::means;
+pub use pm2::calls_pm2;
 
 /// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
 const ROUND: Duration = Duration::from_secs(29);
@@ -79,7 +80,7 @@ pub struct Agent {
     inbox: Inbox,
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
-    beside: pm2::Beside,
+    pm2: pm2::Pm2Known,
     accounts: accounts::Accounts,
     messenger: messenger::Messenger,
     publisher: publish::Publisher,
@@ -155,7 +156,7 @@ impl Agent {
             post: inbox.post.clone(),
             inbox,
             upkeep: upkeep::Upkeep::default(),
-            beside: pm2::Beside::default(),
+            pm2: pm2::Pm2Known::default(),
             accounts: accounts::Accounts::default(),
             messenger: messenger::Messenger::new(),
             publisher: publish::Publisher::default(),
@@ -230,11 +231,12 @@ impl Agent {
                 self.step(Event::Looked { target: target.clone(), number, look, stamp });
                 self.publisher.note(before != condition(self));
             }
-            Message::Weighed { target, warrant } => {
-                let warranted = self.beside.weighed(&target, warrant);
+            Message::Inspected { target, found } => self.inspected(target, found.map(|found| *found)),
+            Message::ResetChecked { target, reason } => {
+                let warranted = self.pm2.note_reason(&target, reason);
                 self.step(Event::Weighed { target, warranted });
             }
-            Message::Kept { target, incident, doing } => self.kept(&target, &incident, doing),
+            Message::Kept { target, incident, doing, said } => self.kept(&target, &incident, doing, said),
             Message::Snapshot(machine) => self.snapshot(&machine),
             Message::Sent { channel, outcome } => self.sent(&channel, outcome),
             Message::Pinged(outcome) => self.pinged(outcome),

@@ -178,10 +178,7 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remedy::Command(command) => command.fmt(f),
-            Remedy::Pm2Restart(Pm2 { process, config: Some(config), .. }) => {
-                write!(f, "pm2 restart {} --only {process}", config.display())
-            }
-            Remedy::Pm2Restart(Pm2 { process, config: None, .. }) => write!(f, "pm2 restart {process}"),
+            Remedy::Pm2Restart(Pm2 { process, .. }) => write!(f, "pm2 restart {process}"),
             Remedy::Pm2Reset(Pm2 { home, .. }) => write!(f, "reset PM2 in {}", home.display()),
         }
     }
@@ -196,6 +193,8 @@ pub struct Pm2 {
     pub home: PathBuf,
     /// The ecosystem file that it was started from, absolute.
     pub config: Option<PathBuf>,
+    /// The block of variables in that file that it was started with, where not the usual one: pm2's `--env`.
+    pub env: Option<String>,
     /// Whether PM2 itself may be reset for it.
     pub reset: bool,
 }

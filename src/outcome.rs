@@ -2,6 +2,7 @@
 //! Only values live here, no judgement and no I/O.
 
 mod evidence;
+mod pm2;
 
 use std::fmt;
 use std::io;
@@ -11,8 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use evidence::{Evidence, Phases};
-
-use crate::time::Timestamp;
+pub use pm2::{DaemonState, Inspection, Pm2Evidence, RestReason, Seen};
 
 /// Why a look found the target unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -179,27 +179,9 @@ pub struct Look {
     /// From the start of the look to its verdict.
     pub latency: Duration,
     /// What was seen of PM2 along with it; `None` for a target without PM2, or when nothing could be seen.
-    pub pm2: Option<Sight>,
+    pub pm2: Option<Pm2Evidence>,
     /// What was seen of a target that was found unhealthy.
     pub evidence: Option<Box<Evidence>>,
-}
-
-/// What one look shows of PM2 without asking it: its socket, its files and `/proc`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sight {
-    /// Whether PM2's daemon accepts connections. A frozen one does too.
-    pub daemon: bool,
-    /// The youngest living process of the target's name.
-    pub process: Option<Seen>,
-}
-
-/// A process of PM2's, as `/proc` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// Its number.
-    pub pid: u32,
-    /// When it was started. With the number it tells the process from all others of this boot.
-    pub started: Timestamp,
 }
 
 /// Every way in which a command can end.

@@ -1,33 +1,47 @@
-//! PM2 as it is from outside: its home as files, sockets and `/proc`; who is who among processes; calling `pm2`;
-//! restart and reset. It must never signal a process that is not proven to be PM2's, never start a daemon only to look
-//! (every pm2 command does, where there is none), and never show an environment.
+//! PM2 as it is from outside: what its files, sockets and `/proc` show of its daemon and of a process, what follows
+//! from that, and the repairs by way of `pm2`. It must never signal a process that is not proven to be PM2's, never
+//! start a daemon only to look (every pm2 command does, where there is none), and never show an environment.
+//!
+//! In reading order: [`evidence`] is what can be seen and what follows from it; [`observe`] and [`inspect`] gather it,
+//! without and with PM2's list; [`plan`] makes steps of it, [`repair`] carries them out; [`reset_reason`] and
+//! [`reset`] are the last resort.
 
 use std::path::PathBuf;
 
+mod activity;
 mod app;
 mod caller;
-mod doing;
+mod evidence;
 mod home;
 mod identity;
+mod inspect;
+mod last_words;
+mod logs;
+mod observe;
+mod plan;
 mod ports;
+mod repair;
 mod reset;
-mod restart;
+mod reset_reason;
+mod rest;
 mod saved;
-mod stopped;
 #[cfg(test)]
 mod tests;
-mod warrant;
 
+pub use activity::Activity;
 pub use app::{App, parse_list};
 pub use caller::{Caller, Listing};
-pub use doing::Doing;
+pub use evidence::{Daemon, DaemonEvidence, Kind, ProcessState, Socket};
 pub use home::Home;
+pub use inspect::{Found, inspect};
+pub use last_words::{plain, telling_line};
+pub use logs::{Log, last_words};
+pub use plan::{Step, plan};
 pub use ports::{holder, listeners};
+pub use repair::Calls;
 pub use reset::reset;
-pub use restart::restart;
+pub use reset_reason::{ResetReason, missing_program, reset_reason};
 pub use saved::Saved;
-pub use stopped::is_stopped_by_hand;
-pub use warrant::{Warrant, weigh};
 
 /// A process that PM2 keeps, and what is known of it beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +50,8 @@ pub struct Managed {
     pub process: String,
     /// The ecosystem file that describes it.
     pub config: Option<PathBuf>,
+    /// The block of variables in that file that it is started with (pm2's `--env`).
+    pub env: Option<String>,
     /// The port that it is watched on, where that is one of this machine.
     pub port: Option<u16>,
 }

@@ -7,7 +7,6 @@
 
 mod attempt;
 mod backoff;
-mod beside;
 mod budget;
 mod case;
 mod change;
@@ -15,6 +14,8 @@ mod event;
 mod holds;
 mod limits;
 mod plan;
+mod pm2;
+mod rest;
 mod state;
 mod tell;
 mod verdicts;
@@ -26,10 +27,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use beside::Beside;
 pub use budget::spent;
 pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};
+pub use pm2::Pm2State;
+pub use rest::Rest;
 pub use state::{
     Attempt, Beginning, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, Remembered, StandDown, StartPeriod,
     State, Streak, TargetState, Tried, Waiting,
@@ -165,8 +167,11 @@ impl Policy {
             Event::Looked { target, number, look, stamp } => {
                 self.on_case(&target, now, out, |case| case.looked(number, look, &stamp));
             }
-            Event::Answered { target, gate, yes, pm2 } => {
-                self.on_case(&target, now, out, |case| case.answered(gate, yes, pm2.as_ref()))
+            Event::Answered { target, gate, yes } => {
+                self.on_case(&target, now, out, |case| case.answered(gate, yes));
+            }
+            Event::Inspected { target, inspection, pm2 } => {
+                self.on_case(&target, now, out, |case| case.inspected(inspection, pm2.as_ref()));
             }
             Event::Weighed { target, warranted } => self.on_case(&target, now, out, |case| case.weighed(warranted)),
             Event::Diagnosed { target, incident } => {
@@ -221,7 +226,10 @@ impl Policy {
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.on_all(now, actions, |case| case.pass_time());
         self.consider(now, actions);
-        self.on_all(now, actions, |case| case.tell_trouble());
+        self.on_all(now, actions, |case| {
+            case.tell_trouble();
+            case.remind_of_rest();
+        });
         let mut looks = self.looks;
         self.on_all(now, actions, |case| case.launch(&mut looks));
         self.looks = looks;
@@ -289,7 +297,8 @@ impl Watched {
             Some(Phase::Verifying { until }) => Some(*until),
             Some(Phase::Intended | Phase::Weighing | Phase::Running { .. }) | None => None,
         };
-        let waiting = self.state.waiting.and_then(|waiting| waiting.until);
+        // What is at rest is asked about when the next look finds it so.
+        let waiting = self.state.waiting.filter(|_| self.state.rest.is_none()).and_then(|waiting| waiting.until);
         let start_period = self.state.start_period.map(|period| period.until);
         let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
         let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.paused_until];

@@ -30,7 +30,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{self, Hidden, Secrets};
-use crate::outcome::{Class, Look, Verdict};
+use crate::outcome::{Class, Look, Seen as SeenProcess, Verdict};
 
 pub use self::tls::Trust;
 
@@ -104,8 +104,8 @@ impl Prober {
     /// the scheduler adds. What hangs beyond the timeout (resolver, file server, command) stays behind in a thread of
     /// its own, and while it does, the next looks answer its class at once.
     ///
-    /// Wants a stack of [`STACK`] bytes.
-    pub fn look(&self) -> Look {
+    /// `known` is the process of PM2's that was there at the last success. Wants a stack of [`STACK`] bytes.
+    pub fn look(&self, known: Option<SeenProcess>) -> Look {
         let deadline = Deadline::after(self.timeout);
         let (mut pm2, mut seen) = (None, Seen::default());
         let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {
@@ -114,14 +114,14 @@ impl Prober {
             Kind::File(probe) => probe.look(deadline),
             Kind::Command(probe) => probe.look(deadline, &mut seen),
             Kind::Pm2(probe) => {
-                let (looked, sight) = probe.look(deadline);
-                pm2 = sight;
+                let (looked, evidence) = probe.look(deadline, known);
+                pm2 = evidence;
                 looked
             }
         }));
         let latency = deadline.elapsed();
         if let Some(probe) = &self.pm2 {
-            pm2 = probe.glance(self.timeout);
+            pm2 = probe.observe(self.timeout, known);
         }
         let verdict = match looked {
             Ok(Ok(detail)) => Verdict::Healthy { detail },

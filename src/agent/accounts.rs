@@ -65,6 +65,11 @@ impl Accounts {
         self.finding.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
     }
 
+    /// The account of the target's open incident.
+    pub(super) fn open(&self, target: &str) -> Option<&Account> {
+        self.open.get(target)
+    }
+
     /// Keeps what a bad look saw until the next look.
     pub(super) fn note_look(&mut self, target: &str, look: &mut Look) {
         match look.evidence.take() {
@@ -91,6 +96,12 @@ impl Agent {
         let mut changed = Vec::new();
         for ((target, record), entry) in records.iter().zip(entries) {
             match record {
+                Record::Rested { .. } => {
+                    self.saved.undecided.remove(target);
+                    if self.go_on(target, entry, record) {
+                        changed.push(target.clone());
+                    }
+                }
                 Record::Stalled { gap } => {
                     let from = entry.at.shifted(-millis(*gap));
                     self.saved.gaps.note(Gap { from, to: entry.at, why: Absence::Stalled });
@@ -153,15 +164,19 @@ impl Agent {
         let pending: Vec<Entry> = self.saved.pending.iter().filter_map(|line| Entry::parse(line)).collect();
         for entry in pending {
             let Some(target) = entry.target.clone() else { continue };
-            if let Kind::Up { incident, .. } = &entry.kind
+            if let Kind::Up { incident, .. } | Kind::Rested { incident: Some(incident), .. } = &entry.kind
                 && let Some(account) = self.read_account(incident)
             {
                 self.accounts.open.insert(target.clone(), account);
             }
             let Some(account) = self.accounts.open.get_mut(&target) else { continue };
             if !account.timeline.contains(&entry) {
-                if let Kind::Up { attempts, .. } = entry.kind {
-                    (account.ended, account.attempts) = (Some(entry.at), attempts);
+                match entry.kind {
+                    Kind::Up { attempts, .. } => {
+                        (account.ended, account.attempts) = (Some(entry.at), attempts);
+                    }
+                    Kind::Rested { why, .. } => (account.ended, account.rested) = (Some(entry.at), Some(why)),
+                    _ => {}
                 }
                 account.add(entry);
                 self.write_account(&target);
@@ -211,6 +226,7 @@ impl Agent {
                     account.heal_ms = u64::try_from(entry.at.since(at).as_millis()).ok();
                 }
             }
+            Record::Rested { why, .. } => (account.ended, account.rested) = (Some(entry.at), Some(*why)),
             _ => {}
         }
         account.add(entry);
@@ -262,14 +278,13 @@ impl Agent {
     }
 
     /// What PM2 knows is kept in the incident's folder.
-    pub(super) fn kept(&mut self, target: &str, incident: &str, doing: Option<(u32, String)>) {
+    pub(super) fn kept(&mut self, target: &str, incident: &str, doing: Option<(u32, String)>, said: Option<String>) {
         self.accounts.found();
-        let said = self.own_last_words(incident);
         let (pid, process) = doing.unzip();
         self.amend(target, incident, |account| (account.pid, account.process, account.said) = (pid, process, said));
     }
 
-    fn amend(&mut self, target: &str, incident: &str, change: impl FnOnce(&mut Account)) {
+    pub(super) fn amend(&mut self, target: &str, incident: &str, change: impl FnOnce(&mut Account)) {
         let open = self.accounts.open.get_mut(target).filter(|account| account.id == incident);
         if let Some(account) = open {
             change(account);

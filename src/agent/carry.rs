@@ -55,7 +55,8 @@ impl Agent {
         match action {
             Action::Look { target, number } => self.look(target, number),
             Action::Ask { target, gate } => self.ask(target, gate),
-            Action::Weigh { target } => self.weigh(target),
+            Action::Inspect { target } => self.inspect(target),
+            Action::Weigh { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
             Action::Run { target, attempt, rung, incident, failures } => {
                 self.run_command(Order { target, attempt, rung, incident, failures });
@@ -72,8 +73,7 @@ impl Agent {
             }
             _ => return String::new(),
         };
-        let rung = self.target(target).and_then(|target| target.ladder.get(rung));
-        rung.map_or_else(String::new, |rung| rung.remedy.to_string())
+        self.command_at(target, rung).unwrap_or_default()
     }
 
     fn tell(&mut self, target: &str, record: &Record, now: (Timestamp, Wall)) {
@@ -119,6 +119,8 @@ impl Agent {
             }
             Record::HeldBack { why, until, .. } => Kind::HeldBack { why, until: until.map(on_wall) },
             Record::Up { incident, down, attempts, .. } => Kind::Up { incident, down_ms: ms(down), attempts },
+            Record::Rested { why, incident } => Kind::Rested { why, incident },
+            Record::Woke { why } => Kind::Woke { why },
             Record::Warn { about, detail } => Kind::Warn { about, detail },
             Record::Paused { until } => Kind::Paused { until: on_wall(until) },
             Record::Resumed { until } => Kind::Resumed { until: Some(on_wall(until)) },
@@ -138,6 +140,7 @@ impl Agent {
 fn is_news(record: &Record, level: Level) -> bool {
     match record {
         Record::Failing { .. } | Record::Paused { .. } | Record::Resumed { .. } | Record::Stalled { .. } => false,
+        Record::Rested { .. } | Record::Woke { .. } => true,
         Record::Down { .. } | Record::Up { .. } | Record::HeldBack { .. } | Record::Warn { .. } => true,
         Record::Restart { .. } | Record::WouldRestart { .. } => true,
         Record::RestartDone { .. } => level < Level::Info,

@@ -14,7 +14,7 @@ use crate::command::{self, Spec};
 use crate::config::{CommandLine, Remedy};
 use crate::notify::Outcome;
 use crate::outcome::{Ending, Look, Verdict};
-use crate::pm2::Warrant;
+use crate::pm2::{Found, Managed, ResetReason};
 use crate::policy::{Event, Gate, Phase, State};
 use crate::probe;
 use crate::process::{self, Machine, Process};
@@ -26,9 +26,6 @@ use super::Agent;
 
 /// What a look wants; the other jobs want less.
 const STACK: usize = probe::STACK;
-
-/// Bytes of a log in which its last line is looked for.
-const LAST_WORDS: u64 = 8 << 10;
 
 /// How long `only_if` may take.
 const GATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,12 +43,19 @@ pub enum Message {
         /// What was found.
         look: Look,
     },
+    /// A target was inspected, before anything is decided against it.
+    Inspected {
+        /// Which.
+        target: String,
+        /// What was found of which process; none where nobody had to be asked, or the inspection failed.
+        found: Option<Box<(Found, Managed)>>,
+    },
     /// Whether PM2 may be reset is known; and why, where it may.
-    Weighed {
+    ResetChecked {
         /// The target it was asked for.
         target: String,
         /// What speaks for it.
-        warrant: Option<Warrant>,
+        reason: Option<ResetReason>,
     },
     /// What PM2's logs say is kept, or cannot be.
     Kept {
@@ -61,6 +65,8 @@ pub enum Message {
         incident: String,
         /// Its process, and what that was doing.
         doing: Option<(u32, String)>,
+        /// The line of its log that tells most.
+        said: Option<String>,
     },
     /// What the machine is like.
     Snapshot(Box<Machine>),
@@ -161,6 +167,7 @@ impl Agent {
     pub(super) fn look(&self, target: String, number: u64) {
         let Some((prober, _)) = self.probers.get(&target) else { return };
         let prober = Arc::clone(prober);
+        let known = self.policy.target(&target).and_then(|state| state.pm2.remembered().0);
         let latency = Duration::ZERO;
         let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
         let otherwise = Message::Looked {
@@ -168,18 +175,18 @@ impl Agent {
             number,
             look: Look { verdict, latency, pm2: None, evidence: None },
         };
-        spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look() });
+        spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look(known) });
     }
 
     pub(super) fn ask(&self, target: String, gate: Gate) {
         match gate {
-            Gate::Stopped => self.ask_pm2(target),
+            Gate::Stopped => self.inspect(target),
             Gate::OnlyIf => self.ask_operator(target),
         }
     }
 
     fn ask_operator(&self, target: String) {
-        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes, pm2: None });
+        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {
@@ -218,6 +225,10 @@ impl Agent {
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
+        if let Some(why) = self.objection_to_pm2(&target, &rung.remedy) {
+            let _ = self.post.send(ended(target, Ending::NotStarted(why), Duration::ZERO)); // as above
+            return;
+        }
         let folder = self.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| output_path(folder, &order));
         let command = match &rung.remedy {
@@ -270,23 +281,6 @@ impl Agent {
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
         Some(self.config.secrets.strike(line).chars().take(200).collect())
-    }
-
-    /// The last line that the target's own log had when it went down, as far as PM2's logs were kept; without secrets.
-    pub(super) fn own_last_words(&self, incident: &str) -> Option<String> {
-        let folder = self.incident_folder(incident)?;
-        let entries = std::fs::read_dir(folder).ok()?.flatten();
-        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-        // What it complained of says more than what it went on printing.
-        logs.sort_by_key(|path| !path.to_string_lossy().contains("error"));
-        let last = |path: &PathBuf| {
-            let text = store::incidents::tail_of(path, LAST_WORDS).ok()?;
-            let text = String::from_utf8_lossy(&text).into_owned();
-            text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
-        };
-        let line = logs.iter().find_map(last)?;
-        Some(self.config.secrets.strike(&line).chars().take(200).collect())
     }
 
     pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {

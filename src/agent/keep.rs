@@ -108,6 +108,7 @@ impl Agent {
         self.accounts.retain(|name| shown.contains_key(name));
         self.saved.history.retain(|name| shown.contains_key(name));
         self.saved.counts.retain(|name, _| shown.contains_key(name));
+        self.saved.undecided.retain(|name, _| shown.contains_key(name));
         self.saved.channels = self.config.notify.len();
         self.saved.config = Some(self.config.path.clone());
         self.saved.log = Some(self.config.log.file.clone());
@@ -236,7 +237,31 @@ impl Agent {
         }
         let healthy = last.verdict.is_healthy();
         let from = wall.shifted(last.at.as_ms().saturating_sub(now.as_ms()));
-        self.saved.history.entry(name).record(healthy, from, wall);
+        let (is_at_rest, is_down) = match self.policy.target(name) {
+            Some(state) => (state.rest.is_some(), state.incident.is_some()),
+            None => (false, false),
+        };
+        match is_at_rest {
+            // What is deliberately at rest is neither up nor down.
+            true => {
+                self.saved.undecided.remove(name);
+            }
+            // What fails may turn out to be at rest, as long as it is not called down.
+            false if !healthy && !is_down => {
+                self.saved.undecided.entry(name.to_owned()).or_insert((from, wall)).1 = wall;
+            }
+            false => {
+                self.count_undecided(name);
+                self.saved.history.entry(name).record(healthy, from, wall);
+            }
+        }
+    }
+
+    /// What failed before it was called down, or well again, was down.
+    pub(super) fn count_undecided(&mut self, name: &str) {
+        if let Some((from, to)) = self.saved.undecided.remove(name) {
+            self.saved.history.entry(name).record(false, from, to);
+        }
     }
 
     /// Counts a look, and how long it took where it was a healthy one.

@@ -96,10 +96,10 @@ impl Agent {
 
     fn text(&self, target: &str, tell: &Tell, now: (Timestamp, Wall)) -> String {
         let configured = self.target(target);
-        let commands = configured.map(|target| target.ladder.iter().map(|rung| rung.remedy.to_string()).collect());
-        let commands: Vec<String> = commands.unwrap_or_default();
+        let rungs = configured.map_or(0, |target| target.ladder.len());
+        let commands: Vec<String> = (0..rungs).filter_map(|rung| self.command_at(target, rung)).collect();
         let said = match tell {
-            Tell::Down { story, .. } => self.own_last_words(&story.incident),
+            Tell::Down { .. } => self.accounts.open(target).and_then(|account| account.said.clone()),
             _ => None,
         };
         let again = match tell {

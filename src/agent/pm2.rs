@@ -1,39 +1,59 @@
-//! What takes time with PM2: asking whether the operator stopped a process, weighing a reset and making it, restarting,
-//! and keeping what PM2's logs say when a target goes down. Each is a job; pm2 is called by one of them at a time.
+//! What takes time with PM2: inspecting a process before anything is decided against it, repairing it, resetting PM2,
+//! and keeping what its logs say when a target goes down. Each is a job; pm2 is called by one of them at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::Ended;
-use crate::config::{Config, Pm2, Secrets};
-use crate::outcome::Ending;
-use crate::pm2::{self, Caller, Home, Listing, Managed, Warrant};
-use crate::policy::{Event, Gate};
+use crate::command::{Ended, first_word};
+use crate::config::{CommandLine, Config, Pm2, RUNG_TIMEOUT, Remedy, Secrets};
+use crate::outcome::{DaemonState, Ending, Inspection, Seen};
+use crate::pm2::{self, App, Caller, Calls, Found, Home, Log, Managed, ResetReason, Saved, Step};
+use crate::policy::Event;
 use crate::process::Process;
 use crate::store::incidents;
+use crate::time::Timestamp;
 
 use super::Agent;
 use super::jobs::{Message, Order, open_output, output_path, spawn};
 
-/// Bytes at the end of each of PM2's logs that an incident gets.
-const TAIL: u64 = 16 << 10;
+/// What was found longer ago than this is found out anew before it is acted on.
+const FRESH: Duration = Duration::from_secs(20);
 
-/// What is under way with PM2.
+/// What is known of PM2 beside each target.
 #[derive(Default)]
-pub(super) struct Beside {
-    /// Why PM2 may be reset, by the target that asked, until it is made use of.
-    warrants: BTreeMap<String, Warrant>,
+pub(super) struct Pm2Known {
+    found: BTreeMap<String, (Timestamp, Found)>,
+    /// The first step of the latest plan, as people read it.
+    shown: BTreeMap<String, String>,
+    /// Why PM2 may be reset, until it is made use of.
+    reasons: BTreeMap<String, ResetReason>,
 }
 
-impl Beside {
+impl Pm2Known {
+    fn note_found(&mut self, target: &str, found: Found, managed: &Managed) {
+        let first =
+            pm2::plan(managed, &found.facts).ok().and_then(|steps| steps.first().map(|step| step.shown(managed)));
+        match first {
+            Some(first) => self.shown.insert(target.to_owned(), first),
+            None => self.shown.remove(target),
+        };
+        self.found.insert(target.to_owned(), (clock::now(), found));
+    }
+
+    /// What was found lately; asked for once, since acting on it makes it old.
+    fn take_fresh(&mut self, target: &str) -> Option<Found> {
+        let (at, found) = self.found.remove(target)?;
+        (clock::now().since(at) <= FRESH).then_some(found)
+    }
+
     /// Remembers what speaks for a reset; whether anything does.
-    pub(super) fn weighed(&mut self, target: &str, warrant: Option<Warrant>) -> bool {
-        self.warrants.remove(target);
-        let Some(warrant) = warrant else { return false };
-        self.warrants.insert(target.to_string(), warrant);
+    pub(super) fn note_reason(&mut self, target: &str, reason: Option<ResetReason>) -> bool {
+        self.reasons.remove(target);
+        let Some(reason) = reason else { return false };
+        self.reasons.insert(target.to_string(), reason);
         true
     }
 }
@@ -44,88 +64,150 @@ pub(super) fn caller(config: &Config, pm2: &Pm2, timeout: Duration) -> Caller {
     Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout }
 }
 
-/// Everything that a repair by PM2 needs, apart from the agent.
-struct Repair {
+/// Whether a rung calls pm2, as far as the first word of its command says.
+pub fn calls_pm2(remedy: &Remedy) -> bool {
+    let program = match remedy {
+        Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => return true,
+        Remedy::Command(CommandLine::Shell(text)) => first_word(text),
+        Remedy::Command(CommandLine::Exec(words)) => words.first().map(String::as_str),
+    };
+    program.is_some_and(|program| program.rsplit('/').next() == Some("pm2"))
+}
+
+/// Everything that a job with PM2 needs, apart from the agent.
+struct Job {
     target: String,
     home: Home,
     caller: Caller,
     managed: Managed,
-    output: Option<PathBuf>,
+    /// The process of the last success, and the daemon that kept it.
+    known: (Option<Seen>, Option<Seen>),
+}
+
+impl Job {
+    fn inspect(&self) -> Found {
+        pm2::inspect(&self.home, &self.caller, &self.managed, self.known)
+    }
 }
 
 impl Agent {
-    /// A process that the operator stopped is left alone. No answer is no stop.
-    pub(super) fn ask_pm2(&self, target: String) {
-        let answer = |target, yes, pm2| Message::Event(Event::Answered { target, gate: Gate::Stopped, yes, pm2 });
-        let Some(pm2) = self.target(&target).and_then(|target| target.pm2.clone()) else {
+    /// None where the target or its `pm2` has left the configuration.
+    fn pm2_job(&self, target: &str, timeout: Duration) -> Option<Job> {
+        let configured = self.target(target)?;
+        let pm2 = configured.pm2.as_ref()?;
+        Some(Job {
+            target: target.to_string(),
+            home: Home::at(&pm2.home),
+            caller: caller(&self.config, pm2, timeout),
+            managed: Managed {
+                process: pm2.process.clone(),
+                config: pm2.config.clone(),
+                env: pm2.env.clone(),
+                port: configured.probe.local_port(),
+            },
+            known: self.policy.target(target).map(|state| state.pm2.remembered()).unwrap_or_default(),
+        })
+    }
+
+    /// Finds out all there is to know of a process before anything is decided against it.
+    pub(super) fn inspect(&self, target: String) {
+        let nothing = Message::Inspected { target: target.clone(), found: None };
+        let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             // The configuration has changed meanwhile: nobody has to be asked any more.
-            let _ = self.post.send(answer(target, true, None)); // the loop itself holds the other end
+            let _ = self.post.send(nothing); // the loop itself holds the other end
             return;
         };
-        let caller = caller(&self.config, &pm2, crate::config::RUNG_TIMEOUT);
-        spawn(&self.post, "question", answer(target.clone(), true, None), move |_| {
-            let home = Home::at(&pm2.home);
-            let stopped = is_stopped(&target, &home, &caller, &pm2.process);
-            answer(target, !stopped, home.sight(&pm2.process).ok())
+        spawn(&self.post, "inspection", nothing, move |_| {
+            let found = job.inspect();
+            Message::Inspected { target, found: Some(Box::new((found, job.managed))) }
         });
     }
 
+    /// The policy learns what was found; what a plan needs is kept.
+    pub(super) fn inspected(&mut self, target: String, found: Option<(Found, Managed)>) {
+        let (inspection, pm2) = match &found {
+            Some((found, _)) => (found.inspection, Some(found.evidence.clone())),
+            // No answer is no rest.
+            None => (Inspection::Failed { is_deaf: false }, None),
+        };
+        if let Some((found, managed)) = found {
+            log::info!("{target} {}", found.words);
+            self.pm2.note_found(&target, found, &managed);
+        }
+        self.step(Event::Inspected { target, inspection, pm2 });
+    }
+
     /// Finds out whether PM2 may be reset.
-    pub(super) fn weigh(&self, target: String) {
-        let weighed = |target, warrant| Message::Weighed { target, warrant };
-        let Some(Repair { home, caller, managed, .. }) = self.repair(&target, crate::config::RUNG_TIMEOUT, None) else {
-            let _ = self.post.send(weighed(target, None)); // the loop itself holds the other end
+    pub(super) fn check_reset(&self, target: String) {
+        let checked = |target, reason| Message::ResetChecked { target, reason };
+        let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
+            let _ = self.post.send(checked(target, None)); // the loop itself holds the other end
             return;
         };
-        spawn(&self.post, "question", weighed(target.clone(), None), move |_| {
-            let warrant = match pm2::weigh(&home, &caller, &managed) {
-                Ok(warrant) => {
-                    log::warn!("{target} wants PM2 reset: {warrant}");
-                    Some(warrant)
+        // What was found a moment ago holds still, and a daemon that is silent takes 10 s to be found so.
+        let known = self.pm2.found.get(&target).filter(|(at, _)| clock::now().since(*at) <= FRESH);
+        let known = known.map(|(_, found)| found.facts.clone());
+        spawn(&self.post, "inspection", checked(target.clone(), None), move |_| {
+            let facts = known.unwrap_or_else(|| job.inspect().facts);
+            let usable = job.caller.program().map(|_| ());
+            let reason = match usable.and_then(|()| pm2::reset_reason(&job.home, &job.managed, &facts)) {
+                Ok(reason) => {
+                    log::warn!("{target} PM2 is to be reset: {reason}");
+                    Some(reason)
                 }
                 Err(why) => {
                     log::info!("{target} PM2 is not reset: {why}");
                     None
                 }
             };
-            weighed(target, warrant)
+            checked(target, reason)
         });
     }
 
-    pub(super) fn restart_by_pm2(&self, order: Order, timeout: Duration) {
-        self.repair_by_pm2(order, timeout, |repair, output, on_start| {
-            pm2::restart(&repair.home, &repair.caller, &repair.managed, output, on_start)
+    pub(super) fn restart_by_pm2(&mut self, order: Order, timeout: Duration) {
+        let found = self.pm2.take_fresh(&order.target);
+        self.repair_by_pm2(order, timeout, |job, mut calls| {
+            let found = found.unwrap_or_else(|| job.inspect());
+            if let Inspection::AtRest(why) = found.inspection {
+                return Err(format!("it is deliberately at rest ({})", why.as_str()));
+            }
+            let steps: Vec<Step> = pm2::plan(&job.managed, &found.facts)?;
+            Ok(calls.carry_out(&steps))
         });
     }
 
     pub(super) fn reset_pm2(&mut self, order: Order, timeout: Duration) {
-        let warrant = self.beside.warrants.remove(&order.target);
-        self.repair_by_pm2(order, timeout, move |Repair { target, home, caller, managed, .. }, output, on_start| {
-            let say = |line: String| log::warn!("{target} {line}");
+        let reason = self.pm2.reasons.remove(&order.target);
+        self.pm2.found.remove(&order.target);
+        self.repair_by_pm2(order, timeout, move |job, calls| {
             // Without one, what spoke for it was found out for a configuration that has changed since.
-            match warrant.map_or_else(|| pm2::weigh(home, caller, managed), Ok) {
-                Ok(warrant) => pm2::reset(home, caller, managed, &warrant, &say, output, on_start),
-                Err(why) => Ended { ending: Ending::NotStarted(why), took: Duration::ZERO, our_trouble: false },
-            }
+            let reason = match reason {
+                Some(reason) => reason,
+                None => pm2::reset_reason(&job.home, &job.managed, &job.inspect().facts)?,
+            };
+            Ok(pm2::reset(&reason, calls))
         });
     }
 
-    /// Does `work` in a thread; the loop learns of each call of pm2 and of the end.
+    /// Does `work` in a thread; the loop learns of each call of pm2 and of the end. An error of `work` is why nothing
+    /// was done.
     fn repair_by_pm2(
         &self,
         order: Order,
         timeout: Duration,
-        work: impl FnOnce(&Repair, &File, &mut dyn FnMut(Process)) -> Ended + Send + 'static,
+        work: impl FnOnce(&Job, Calls<'_>) -> Result<Ended, String> + Send + 'static,
     ) {
         let target = order.target.clone();
         let ended = |target, ending, took| Message::Event(Event::Ended { target, ending, took });
-        let Some(repair) = self.repair(&target, timeout, Some(&order)) else {
+        let Some(job) = self.pm2_job(&target, timeout) else {
             let gone = Ending::NotStarted("it is not in the configuration any more".into());
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
+        let folder = self.incident_folder(&order.incident);
+        let output = folder.map(|folder| output_path(&folder, &order));
         spawn(&self.post, "restart", ended(target.clone(), Ending::Lost, Duration::ZERO), move |post| {
-            let output = match open_output(repair.output.as_deref()) {
+            let output: File = match open_output(output.as_deref()) {
                 Ok(output) => output,
                 Err(error) => {
                     let reason = format!("no place for its output: {error}");
@@ -136,68 +218,74 @@ impl Agent {
                 let spawned = Event::Spawned { target: target.clone(), process: (pid, started) };
                 let _ = post.send(Message::Event(spawned)); // without a loop nobody needs to know
             };
-            let done = work(&repair, &output, &mut on_start);
-            ended(repair.target, done.ending, done.took)
+            let say = |line: &str| log::info!("{} {line}", job.target);
+            let calls = Calls {
+                home: &job.home,
+                caller: &job.caller,
+                managed: &job.managed,
+                say: &say,
+                output: &output,
+                on_start: &mut on_start,
+            };
+            match work(&job, calls) {
+                Ok(done) => ended(job.target, done.ending, done.took),
+                Err(why) => ended(job.target, Ending::NotStarted(why), Duration::ZERO),
+            }
         });
     }
 
-    /// None where the target or its `pm2` has left the configuration.
-    fn repair(&self, target: &str, timeout: Duration, order: Option<&Order>) -> Option<Repair> {
-        let configured = self.target(target)?;
-        let pm2 = configured.pm2.as_ref()?;
-        let folder = order.and_then(|order| self.incident_folder(&order.incident));
-        Some(Repair {
-            target: target.to_string(),
-            home: Home::at(&pm2.home),
-            caller: caller(&self.config, pm2, timeout),
-            managed: Managed {
-                process: pm2.process.clone(),
-                config: pm2.config.clone(),
-                port: configured.probe.local_port(),
-            },
-            output: order.zip(folder).map(|(order, folder)| output_path(&folder, order)),
-        })
+    /// The command of a rung as people read it; of a repair by way of PM2, what is planned or was done lately.
+    pub(super) fn command_at(&self, target: &str, rung: usize) -> Option<String> {
+        let remedy = &self.target(target)?.ladder.get(rung)?.remedy;
+        let planned = self.pm2.shown.get(target).filter(|_| matches!(remedy, Remedy::Pm2Restart(_)));
+        Some(planned.cloned().unwrap_or_else(|| remedy.to_string()))
     }
 
-    /// When a target goes down: what its process was doing, and the ends of PM2's logs, before a restart changes both.
+    /// Why a command that calls pm2 must not be run for this target: with a daemon that it does not reach, it would
+    /// start a second one.
+    pub(super) fn objection_to_pm2(&self, target: &str, remedy: &Remedy) -> Option<String> {
+        let is_command = matches!(remedy, Remedy::Command(_));
+        let (_, found) = self.pm2.found.get(target).filter(|_| is_command && calls_pm2(remedy))?;
+        found.evidence.trouble.clone().filter(|_| found.evidence.daemon == DaemonState::Deaf)
+    }
+
+    /// When a target goes down: what was found of PM2, what its process was doing, and the ends of its logs, before a
+    /// restart changes all that.
     pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
-        let Some(pm2) = self.target(target).and_then(|target| target.pm2.clone()) else { return };
+        let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
         let Some(folder) = self.incident_folder(incident) else { return };
+        let found = self.pm2.found.get(target).map(|(_, found)| found.clone());
+        if let Some(words) = found.as_ref().map(|found| found.words.clone()) {
+            self.amend(target, incident, |account| account.pm2 = Some(words));
+        }
         self.accounts.find(clock::now());
         let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
-        let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None };
+        let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None, said: None };
         spawn(&self.post, "keeper", nothing, move |_| {
-            let home = Home::at(&pm2.home);
-            let doing = home.doing(&pm2.process).map(|doing| (doing.pid, doing.to_string()));
+            let name = &job.managed.process;
+            let doing = job.home.activity(name).map(|activity| (activity.pid, activity.to_string()));
             if let Some((_, doing)) = &doing {
                 log::info!("{target} {doing}");
             }
-            keep(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &home.logs(&pm2.process), &secrets);
-            Message::Kept { target, incident, doing }
+            let logs = job.home.logs(name, &apps(found), job.known.0);
+            let said = pm2::last_words(&logs).map(|line| secrets.strike(&line).into_owned());
+            keep(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &logs, &secrets);
+            Message::Kept { target, incident, doing, said }
         });
     }
 }
 
-fn is_stopped(target: &str, home: &Home, caller: &Caller, process: &str) -> bool {
-    // Asking a dead one would start another.
-    if !home.daemon_accepts().unwrap_or(false) {
-        return false;
-    }
-    match caller.list() {
-        Listing::Apps(apps) => pm2::is_stopped_by_hand(home, &apps, process),
-        Listing::Silent => {
-            log::warn!("{target} PM2's daemon does not answer: whether {process} was stopped by hand is not known");
-            false
-        }
-        Listing::Failed(why) => {
-            log::warn!("{target} PM2 cannot be asked whether {process} was stopped by hand: {why}");
-            false
-        }
+/// What PM2 lists, else what it saved.
+fn apps(found: Option<Found>) -> Vec<App> {
+    let Some(Found { facts, .. }) = found else { return Vec::new() };
+    match (facts.listed, facts.saved) {
+        (Some(apps), _) | (None, Saved::Apps(apps)) => apps,
+        (None, Saved::Missing | Saved::Unreadable(_)) => Vec::new(),
     }
 }
 
 /// Writes what was seen into the incident's folder. What cannot be kept is missing there and hinders nothing.
-fn keep(incident: &Path, doing: Option<&str>, logs: &[PathBuf], secrets: &Secrets) {
+fn keep(incident: &Path, doing: Option<&str>, logs: &[Log], secrets: &Secrets) {
     let write = |name: &str, text: &str| {
         if let Err(error) = incidents::keep(incident, name, text.as_bytes()) {
             log::warn!("{error} (the incident lacks it)");
@@ -206,11 +294,7 @@ fn keep(incident: &Path, doing: Option<&str>, logs: &[PathBuf], secrets: &Secret
     if let Some(doing) = doing {
         write("process.txt", &format!("{doing}\n"));
     }
-    for path in logs {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match incidents::tail_of(path, TAIL) {
-            Ok(tail) => write(&name, &secrets.strike(&String::from_utf8_lossy(&tail))),
-            Err(error) => log::warn!("{error} (the incident lacks it)"),
-        }
+    for Log { name, tail, .. } in logs {
+        write(name, &secrets.strike(tail));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::{self, find_program, first_word};
 use crate::config::{CommandLine, Config, Remedy, Target};
-use crate::policy::Event;
+use crate::policy::{Event, TargetState};
 use crate::store::lock::Touched;
 use crate::store::orders::Order;
 use crate::store::{incidents, orders};
@@ -112,6 +112,10 @@ impl Agent {
         self.saved.checked = Some(clock::wall());
         for target in self.config.clone().targets.iter().filter(|target| !target.ladder.is_empty()) {
             let missing = missing_executable(&self.config, target);
+            // What was refused for another reason is no better for its being there.
+            if missing.is_none() && self.policy.target(&target.name).is_some_and(TargetState::was_refused) {
+                continue;
+            }
             self.step(Event::Executables { target: target.name.clone(), missing });
         }
     }

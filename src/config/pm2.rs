@@ -6,7 +6,7 @@ use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
 use super::{Pm2, Remedy};
 
-pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "reset"], elsewhere: &[] };
+pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "env", "reset"], elsewhere: &[] };
 
 /// What PM2 itself puts behind its home: `/rpc.sock` and `/pub.sock`.
 const SOCKET: usize = "/rpc.sock".len();
@@ -38,9 +38,20 @@ pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
         process: process_name(reading, process, config.is_some())?,
         home: home?,
         config: config.and_then(|node| reading.path(node)),
+        env: node.get("env").and_then(|node| env(reading, node)),
         reset: node.get("reset").and_then(|node| reading.flag(node)).unwrap_or(false),
     };
     Some(pm2)
+}
+
+/// The name of a block of variables in the ecosystem file: `env_NAME` there.
+fn env(reading: &mut Reading<'_>, node: &Node) -> Option<String> {
+    let name = reading.text(node)?;
+    if name.is_empty() || name.starts_with('-') || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        reading.complain(node, "is no name of a block of variables", "for env_production: `production`");
+        return None;
+    }
+    Some(name.strip_prefix("env_").unwrap_or(name).to_owned())
 }
 
 /// A name that pm2 takes for this process and nothing else.

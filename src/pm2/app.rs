@@ -1,15 +1,13 @@
 //! What PM2 lists and saves of its processes, read from whatever it prints around it. It must never fail on what a list
 //! holds besides, never panic, and never keep an environment: secrets live there.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-
-/// What PM2 grants a process to end by itself where nothing is said (its `kill_timeout`).
-const KILL_TIMEOUT: Duration = Duration::from_millis(1_600);
 
 /// A process of PM2's, as `pm2 jlist` or a saved list has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +24,14 @@ pub struct App {
     pub autorestart: bool,
     /// The code that it last ended with; PM2 says 0 of one that a signal ended.
     pub exit_code: Option<i32>,
+    /// The codes that it ends with for good.
+    pub stop_exit_codes: Vec<i32>,
+    /// How often PM2 has started it again.
+    pub restarts: u64,
+    /// Whether PM2 starts it at certain times.
+    pub is_scheduled: bool,
+    /// Whether it is a module of PM2's own.
+    pub is_module: bool,
     /// What is run.
     pub script: PathBuf,
     /// The folder that it runs in.
@@ -38,10 +44,19 @@ pub struct App {
     pub kill_timeout: Duration,
     /// `PORT` in its environment.
     pub port: Option<u16>,
+    /// The names of those `env_NAME` blocks of its file whose every variable it has.
+    pub environments: Vec<String>,
+    /// The file with the number of its process.
+    pub pid_file: Option<PathBuf>,
     /// The file of its standard output.
     pub out_log: Option<PathBuf>,
     /// The file of its standard error.
     pub err_log: Option<PathBuf>,
+}
+
+impl App {
+    /// What PM2 grants a process to end by itself where nothing is said (its `kill_timeout`).
+    pub const KILL_TIMEOUT: Duration = Duration::from_millis(1_600);
 }
 
 /// Reads what `pm2 jlist -s` printed, or a saved list: the last line that is a list, whatever noise stands before it,
@@ -67,58 +82,76 @@ struct Listed<'a> {
     pm2_env: Option<&'a RawValue>,
 }
 
-/// Values of every type are taken here, so that one that is not as expected is without effect on the others.
+/// An object whose values are read one by one, so that one that is not as expected is without effect on the others.
 #[derive(Default, Deserialize)]
-#[serde(default)]
-struct Own<'a> {
-    name: Value,
-    pm_id: Value,
-    status: Value,
-    autorestart: Value,
-    exit_code: Value,
-    pm_exec_path: Value,
-    pm_cwd: Value,
-    exec_interpreter: Value,
-    exec_mode: Value,
-    kill_timeout: Value,
-    #[serde(rename = "PORT")]
-    port: Value,
-    pm_out_log_path: Value,
-    pm_err_log_path: Value,
-    #[serde(borrow)]
-    env: Option<&'a RawValue>,
-}
+#[serde(transparent)]
+struct Fields<'a>(#[serde(borrow)] BTreeMap<String, &'a RawValue>);
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Variables {
-    #[serde(rename = "PORT")]
-    port: Value,
+impl Fields<'_> {
+    fn get(&self, name: &str) -> Value {
+        self.0.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+    }
+
+    fn object(&self, name: &str) -> Fields<'_> {
+        self.0.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).as_str().filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
 }
 
 /// Reads one entry of a list, of `jlist` or of a saved one; none where it has no name.
 pub(super) fn entry(json: &str) -> Option<App> {
     let listed: Listed = serde_json::from_str(json).ok()?;
-    let own: Own = serde_json::from_str(listed.pm2_env.map_or(json, RawValue::get)).ok()?;
-    let inner = own.env.and_then(|env| serde_json::from_str::<Variables>(env.get()).ok()).unwrap_or_default();
-    let path = |value: &Value| value.as_str().filter(|path| !path.is_empty()).map(PathBuf::from);
+    let own: Fields = serde_json::from_str(listed.pm2_env.map_or(json, RawValue::get)).ok()?;
+    let inner = own.object("env");
+    let port = number(&own.get("PORT")).or_else(|| number(&inner.get("PORT")));
     Some(App {
-        name: text(&own.name)?,
-        id: number(&own.pm_id),
+        name: text(&own.get("name"))?,
+        id: number(&own.get("pm_id")),
         pid: number(&listed.pid).filter(|pid| *pid > 0),
-        status: text(&own.status).unwrap_or_default(),
+        status: text(&own.get("status")).unwrap_or_default(),
         // Set by hand in a JSON file, it may be a text.
-        autorestart: !matches!(text(&own.autorestart).as_deref(), Some("false" | "0")),
-        exit_code: number(&own.exit_code),
-        script: path(&own.pm_exec_path).unwrap_or_default(),
-        cwd: path(&own.pm_cwd).unwrap_or_default(),
-        interpreter: text(&own.exec_interpreter),
-        cluster: own.exec_mode == "cluster_mode",
-        kill_timeout: number(&own.kill_timeout).map_or(KILL_TIMEOUT, Duration::from_millis),
-        port: number(&own.port).or_else(|| number(&inner.port)).filter(|port| *port > 0),
-        out_log: path(&own.pm_out_log_path),
-        err_log: path(&own.pm_err_log_path),
+        autorestart: !matches!(text(&own.get("autorestart")).as_deref(), Some("false" | "0")),
+        exit_code: number(&own.get("exit_code")),
+        stop_exit_codes: numbers(&own.get("stop_exit_codes")),
+        restarts: number(&own.get("restart_time")).unwrap_or(0),
+        is_scheduled: text(&own.get("cron_restart")).is_some_and(|when| !matches!(when.trim(), "" | "0" | "false")),
+        is_module: own.get("pmx_module") == true,
+        script: own.path("pm_exec_path").unwrap_or_default(),
+        cwd: own.path("pm_cwd").unwrap_or_default(),
+        interpreter: text(&own.get("exec_interpreter")),
+        cluster: own.get("exec_mode") == "cluster_mode",
+        kill_timeout: number(&own.get("kill_timeout")).map_or(App::KILL_TIMEOUT, Duration::from_millis),
+        port: port.filter(|port| *port > 0),
+        environments: environments(&own, &inner),
+        pid_file: own.path("pm_pid_path"),
+        out_log: own.path("pm_out_log_path"),
+        err_log: own.path("pm_err_log_path"),
     })
+}
+
+/// PM2 keeps the blocks as they stand in the file, and what the process got of them among all that it has.
+fn environments(own: &Fields<'_>, inner: &Fields<'_>) -> Vec<String> {
+    let has = |name: &String, value: &RawValue| {
+        let wanted = serde_json::from_str(value.get()).ok().and_then(|value| text(&value));
+        wanted.is_some() && [own.get(name), inner.get(name)].iter().any(|found| text(found) == wanted)
+    };
+    let blocks = own.0.keys().filter_map(|key| Some((key, key.strip_prefix("env_")?)));
+    let got = blocks.filter(|(key, _)| {
+        let block = own.object(key);
+        !block.0.is_empty() && block.0.iter().all(|(name, value)| has(name, value))
+    });
+    got.map(|(_, name)| name.to_owned()).collect()
+}
+
+/// One number, or several in a list.
+fn numbers(value: &Value) -> Vec<i32> {
+    match value {
+        Value::Array(values) => values.iter().filter_map(number).collect(),
+        value => number(value).into_iter().collect(),
+    }
 }
 
 /// A text, or what a number or a truth value is as one.

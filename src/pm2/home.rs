@@ -1,15 +1,18 @@
-//! One look at a home of PM2's: its socket, and whether a process lives. It must never call `pm2`, and never believe a
-//! file without the process that it names.
+//! A home of PM2's: where it is, and what its socket says. It must never call `pm2`: each command starts a daemon where
+//! none is.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::geteuid;
 
-use crate::outcome::{Seen, Sight};
-use crate::process::{self, Process};
+use crate::outcome::in_words;
+
+use super::evidence::Socket;
 
 /// A folder of PM2's, its `PM2_HOME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,67 +31,71 @@ impl Home {
         &self.path
     }
 
-    /// Whether a daemon accepts connections on this home's socket. The kernel accepts for one that is frozen, so that
-    /// is yes too. No pm2 command could ask this: each starts a daemon where there is none.
-    ///
-    /// # Errors
-    /// What the system says to connecting, but for "nobody is there"; a path too long for a socket.
-    pub fn daemon_accepts(&self) -> io::Result<bool> {
+    /// Whether this path leads here.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let is_same = || Some(fs::canonicalize(path).ok()? == fs::canonicalize(self.path()).ok()?);
+        path == self.path() || path.is_absolute() && is_same().unwrap_or(false)
+    }
+
+    /// Connects to the daemon's socket and hangs up: at no cost, and without starting anything.
+    pub fn socket(&self) -> Socket {
+        match self.try_socket() {
+            // The second: so many wait to be accepted that there is no room for us. It must be frozen.
+            Ok(()) | Err(Errno::AGAIN) => Socket::Accepts,
+            Err(Errno::CONNREFUSED) => Socket::Refuses,
+            Err(Errno::NOENT | Errno::NOTDIR) => Socket::Missing,
+            Err(error) => Socket::Unreadable(self.unreadable(error)),
+        }
+    }
+
+    fn try_socket(&self) -> Result<(), Errno> {
         let address = SocketAddrUnix::new(self.path.join("rpc.sock"))?;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        match connect(&socket, &address) {
-            // The second: so many wait to be accepted that there is no room for us. It must be frozen.
-            Ok(()) | Err(Errno::AGAIN) => Ok(true),
-            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
-            Err(error) => Err(error.into()),
+        connect(&socket, &address)
+    }
+
+    /// Why the socket cannot be asked, and what mends it.
+    fn unreadable(&self, error: Errno) -> String {
+        let socket = self.path.join("rpc.sock");
+        let owner = fs::metadata(&socket).or_else(|_| fs::metadata(&self.path)).ok().map(|found| found.uid());
+        let (own, shown) = (geteuid().as_raw(), self.path.display());
+        match (error, owner) {
+            (Errno::ACCESS | Errno::PERM, Some(owner)) if owner != own => {
+                let whose = if owner == 0 { "root".to_owned() } else { format!("account {owner}") };
+                format!(
+                    "PM2 in {shown} cannot be asked: its socket belongs to {whose}, as after `sudo pm2`. To mend it, as \
+                     root: PM2_HOME={shown} pm2 kill && chown -R {own} {shown}, then start PM2 without sudo"
+                )
+            }
+            _ => format!("PM2's socket {} cannot be asked: {}", socket.display(), in_words(&error.into())),
         }
     }
 
-    /// What one look shows: whether the daemon accepts connections, and the youngest living process of this name.
-    ///
-    /// # Errors
-    /// What the system says to connecting to the daemon, and to reading `/proc`.
-    pub fn sight(&self, process: &str) -> io::Result<Sight> {
-        let daemon = self.daemon_accepts()?;
-        let seen = |Process { pid, started }| Seen { pid, started: process::since_boot(started) };
-        Ok(Sight { daemon, process: self.living(process)?.map(seen) })
-    }
-
-    /// The youngest living process of this name. Those that PM2 noted in its own folder are asked first; one with a
-    /// pid file elsewhere is only to be found among all.
-    pub(super) fn living(&self, name: &str) -> io::Result<Option<Process>> {
-        let noted = self.noted(name).into_iter().filter(|pid| process::is_ours(*pid));
-        match self.youngest(noted, name) {
-            Some((process, true)) => Ok(Some(process)),
-            Some((_, false)) | None => Ok(self.youngest(process::own_pids()?, name).map(|(process, _)| process)),
-        }
-    }
-
-    /// The numbers in the pid files of this name. They may be stale.
-    fn noted(&self, name: &str) -> Vec<u32> {
+    /// The numbers in PM2's pid files of this name, with the files. They may be stale.
+    pub(super) fn noted(&self, name: &str) -> Vec<(u32, PathBuf)> {
         let prefix = format!("{}-", file_name(name));
-        let entries = fs::read_dir(self.path.join("pids")).into_iter().flatten().flatten();
-        let is_meant = |file: &str| {
+        self.pid_files(|file| {
             let id = file.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".pid"));
             id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
-        };
-        let meant = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_meant));
-        meant.filter_map(|entry| fs::read_to_string(entry.path()).ok()?.trim().parse().ok()).collect()
+        })
     }
 
-    /// Of these processes of ours the youngest that lives and has this name, and whether PM2 started it itself: what
-    /// it starts inherits the name too.
-    fn youngest(&self, pids: impl Iterator<Item = u32>, name: &str) -> Option<(Process, bool)> {
-        let named = pids.filter_map(|pid| {
-            let process = process::living(pid)?;
-            let mark = self.marks(pid).into_iter().find(|mark| mark.name == name)?;
-            let parent = process::stat(pid)?.parent;
-            let is_own = !self.marks(parent).iter().any(|above| above.id == mark.id);
-            Some((process, is_own))
-        });
-        named.max_by_key(|(process, is_own)| (*is_own, process.started, process.pid))
+    /// The numbers in all of PM2's pid files.
+    pub(super) fn all_noted(&self) -> Vec<(u32, PathBuf)> {
+        self.pid_files(|file| file.ends_with(".pid"))
     }
+
+    fn pid_files(&self, is_meant: impl Fn(&str) -> bool) -> Vec<(u32, PathBuf)> {
+        let entries = fs::read_dir(self.path.join("pids")).into_iter().flatten().flatten();
+        let meant = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_meant)).map(|entry| entry.path());
+        meant.filter_map(|path| Some((read_pid(&path).ok()?, path))).collect()
+    }
+}
+
+/// The number in a pid file.
+pub(super) fn read_pid(path: &Path) -> io::Result<u32> {
+    fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
 }
 
 /// A name as PM2 makes names of files of it.

@@ -1,21 +1,23 @@
 //! The last resort: ends PM2's daemons and what they left on the port, and has PM2 start again. It must never signal a
 //! process that is not proven anew right before, and never begin to start anything while a daemon to be ended lives.
 
-use std::fs::File;
+use std::fs;
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::clock;
 use crate::command::Ended;
-use crate::outcome::{Ending, in_words};
+use crate::outcome::{DaemonState, Ending, in_words};
 use crate::process::{self, Process};
 use crate::terminal::escaped;
 
-use super::restart::Calls;
-use super::{Caller, Home, Managed, Warrant, identity, ports};
+use super::evidence::{Daemon, Kind};
+use super::inspect::inspect;
+use super::plan::plan;
+use super::repair::{Calls, came_to_nothing, wait};
+use super::{Home, ResetReason, identity, ports};
 
 /// How long a killed process, and the port that it held, may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
@@ -26,63 +28,76 @@ const NOTICED: Duration = Duration::from_secs(5);
 /// From SIGTERM to SIGKILL: more than the 1.6 s that PM2 itself grants.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Between two looks at who is left.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long a service manager may take to start a daemon again that was killed, before it is started by us. Two at the
+/// same time would make two.
+const SUPERVISED: Duration = Duration::from_secs(20);
 
-/// Resets PM2 on this warrant, and has it start the process again. `say` is told of each thing that is done or left
-/// alone, a line each. The ending is the last pm2 call's, 1 if it came to none; the time that of all.
-pub fn reset(
-    home: &Home,
-    caller: &Caller,
-    managed: &Managed,
-    warrant: &Warrant,
-    say: &dyn Fn(String),
-    output: &File,
-    on_start: &mut dyn FnMut(Process),
-) -> Ended {
+/// Resets PM2 for this reason, and has it start the process again. The ending is the last pm2 call's, 1 if it came to
+/// none; the time that of all.
+pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> Ended {
     let began = clock::monotonic();
-    let scene = Scene { home, say };
-    let ended = scene.clear(managed, warrant).map(|()| {
-        let is_killed = !matches!(warrant, Warrant::Orphan(_));
-        scene.start_again(managed, is_killed, Calls { caller, output, on_start })
+    let cleared = Scene { home: calls.home, calls: &calls }.clear(reason);
+    let ended = cleared.and_then(|is_supervised| {
+        if is_supervised {
+            let home = calls.home;
+            wait(SUPERVISED, || home.daemon_evidence().state() == DaemonState::Alive);
+        }
+        start_again(reason, &mut calls)
     });
     let ended = ended.unwrap_or_else(|reason| {
-        say(format!("reset stops here: {reason}"));
-        Ended { ending: Ending::Exited(1), took: Duration::ZERO, our_trouble: false }
+        calls.say(&format!("the reset stops here: {reason}"));
+        came_to_nothing()
     });
     Ended { took: clock::monotonic().duration_since(began), ..ended }
 }
 
-struct Scene<'a> {
-    home: &'a Home,
-    say: &'a dyn Fn(String),
+/// What was saved, while there is no daemon; then the process itself, where it is not back by that.
+fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<Ended, String> {
+    let is_killed = !matches!(reason, ResetReason::Orphan(_));
+    if is_killed && !calls.living().is_empty() {
+        return Ok(Ended { ending: Ending::Exited(0), ..came_to_nothing() });
+    }
+    let found = inspect(calls.home, calls.caller, calls.managed, (None, None));
+    let steps = plan(calls.managed, &found.facts)?;
+    Ok(calls.carry_out(&steps))
 }
 
-impl Scene<'_> {
-    /// Ends whom the warrant names.
-    fn clear(&self, managed: &Managed, warrant: &Warrant) -> Result<(), String> {
+struct Scene<'s, 'c> {
+    home: &'s Home,
+    calls: &'s Calls<'c>,
+}
+
+impl Scene<'_, '_> {
+    /// Ends whom the reason names; whether a service manager may start a daemon again.
+    fn clear(&self, reason: &ResetReason) -> Result<bool, String> {
         let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", in_words(&error));
-        if !matches!(warrant, Warrant::Orphan(_)) {
-            let daemons = self.home.daemons().map_err(cannot)?;
+        let mut is_supervised = false;
+        if !matches!(reason, ResetReason::Orphan(_)) {
+            let daemons = self.home.all_daemons().proven;
             let kept = self.kept_by(&daemons).map_err(cannot)?;
+            is_supervised = daemons.iter().any(|daemon| is_service(daemon.process.pid));
             self.kill(&daemons)?;
             wait(NOTICED, || !kept.iter().any(|process| process::is_alive(*process)));
             self.end(&kept, "outlived its daemon");
         }
-        if let Some(port) = managed.port {
+        if let Some(port) = self.calls.managed.port {
             let orphans = self.home.orphans_on(port).map_err(cannot)?;
             self.end(&orphans, &format!("an orphan on port {port}"));
             self.wait_for(port);
         }
-        Ok(())
+        Ok(is_supervised)
+    }
+
+    fn say(&self, line: String) {
+        self.calls.say(&line);
     }
 
     /// The living processes of PM2's that descend from these daemons. A second copy of each would be started beside
     /// those that stay.
-    fn kept_by(&self, daemons: &[Process]) -> io::Result<Vec<Process>> {
+    fn kept_by(&self, daemons: &[Daemon]) -> io::Result<Vec<Process>> {
         let mut kept = Vec::new();
         for daemon in daemons {
-            let family = process::family(daemon.pid)?.into_iter().filter(|pid| !identity::is_us(*pid));
+            let family = process::family(daemon.process.pid)?.into_iter().filter(|pid| !identity::is_us(*pid));
             let own = family.filter(|pid| process::is_ours(*pid) && !self.home.marks(*pid).is_empty());
             kept.extend(own.filter_map(process::living));
         }
@@ -91,13 +106,14 @@ impl Scene<'_> {
 
     /// Kills the daemons one after another. Asked to end, one that is not on the socket any more would overwrite the
     /// saved list with its own, and one that is frozen would not.
-    fn kill(&self, daemons: &[Process]) -> Result<(), String> {
-        for daemon in daemons {
-            if self.home.daemon(daemon.pid) != Some(*daemon) {
+    fn kill(&self, daemons: &[Daemon]) -> Result<(), String> {
+        for Daemon { process: daemon, .. } in daemons {
+            let now = self.home.daemon(daemon.pid).filter(|now| now.process == *daemon);
+            if now.is_none_or(|now| now.kind == Kind::Foreground) {
                 continue; // it has ended meanwhile
             }
             match process::signal(*daemon, Signal::KILL) {
-                Ok(true) => (self.say)(format!("killed PM2's daemon (pid {})", daemon.pid)),
+                Ok(true) => self.say(format!("killed PM2's daemon (pid {})", daemon.pid)),
                 Ok(false) => {}
                 Err(error) => return Err(format!("cannot kill the daemon (pid {}): {}", daemon.pid, in_words(&error))),
             }
@@ -120,7 +136,7 @@ impl Scene<'_> {
             }
         }
         for process in left.into_iter().filter(|process| process::is_alive(*process)) {
-            (self.say)(format!("pid {} was killed but does not go", process.pid));
+            self.say(format!("pid {} was killed but does not go", process.pid));
         }
     }
 
@@ -129,15 +145,15 @@ impl Scene<'_> {
         let pid = process.pid;
         if self.home.orphan(pid) != Some(process) {
             if process::is_alive(process) {
-                (self.say)(format!("left pid {pid} alone: it is not proven to be an orphan of PM2"));
+                self.say(format!("left pid {pid} alone: it is not proven to be an orphan of PM2"));
             }
             return false;
         }
         let title = process::title(pid).unwrap_or_default();
         match process::signal(process, signal) {
-            Ok(true) => (self.say)(format!("{how}: pid {pid} ({}), {what}", escaped(&title))),
+            Ok(true) => self.say(format!("{how}: pid {pid} ({}), {what}", escaped(&title))),
             Ok(false) => return false,
-            Err(error) => (self.say)(format!("cannot signal pid {pid}: {}", in_words(&error))),
+            Err(error) => self.say(format!("cannot signal pid {pid}: {}", in_words(&error))),
         }
         true
     }
@@ -149,41 +165,24 @@ impl Scene<'_> {
         wait(GONE, is_decided);
         match ports::holder(port) {
             None if ports::is_free(port) => {}
-            None => (self.say)(format!("port {port} is held by another account; left alone")),
+            None => self.say(format!("port {port} is held by another account; left alone")),
             Some((pid, title)) => {
                 let (title, is_pm2s) = (escaped(&title), self.home.daemon(pid).is_some());
                 let whose = match is_pm2s || !self.home.marks(pid).is_empty() {
                     true => "PM2's own",
                     false => "no process of PM2's",
                 };
-                (self.say)(format!("port {port} is held by pid {pid} ({title}), {whose}; left alone"));
+                self.say(format!("port {port} is held by pid {pid} ({title}), {whose}; left alone"));
             }
-        }
-    }
-
-    /// What was saved, while no daemon accepts; then the process itself, where it is down or its daemon still knows it.
-    fn start_again(&self, managed: &Managed, is_killed: bool, mut calls: Calls) -> Ended {
-        let is_dead = !self.home.daemon_accepts().unwrap_or(false);
-        let resurrected = is_dead.then(|| calls.resurrect());
-        let is_up = || self.home.sight(&managed.process).is_ok_and(|sight| sight.process.is_some());
-        match resurrected {
-            Some(ended) if matches!(ended.ending, Ending::NotStarted(_)) || is_killed && is_up() => ended,
-            None if is_killed && is_up() => {
-                Ended { ending: Ending::Exited(0), took: Duration::ZERO, our_trouble: false }
-            }
-            resurrected => calls.restart(managed, resurrected.is_some()),
         }
     }
 }
 
-/// Looks until it is so or `limit` is over; answers whether it is.
-fn wait(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let began = clock::monotonic();
-    while !is_so() {
-        if clock::monotonic().duration_since(began) >= limit {
-            return false;
-        }
-        thread::sleep(PAUSE);
-    }
-    true
+/// Whether a service manager keeps this process, which may start it again when it is gone.
+fn is_service(pid: u32) -> bool {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    groups.lines().any(|line| {
+        let unit = line.rsplit('/').next().unwrap_or_default();
+        unit.ends_with(".service") && unit.contains("pm2")
+    })
 }

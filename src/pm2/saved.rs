@@ -1,16 +1,17 @@
-//! What a home of PM2's keeps in files: the saved list and the logs. It must never wait for a file that is none, nor
+//! What a home of PM2's keeps in its saved list. It must never wait for a file that is none, nor
 //! read one without end.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::OFlags;
+use serde_json::value::RawValue;
 
 use crate::outcome::in_words;
 
-use super::home::file_name;
+use super::app::entry;
 use super::{App, Home, parse_list};
 
 /// Far more than any list: one with 100 processes of 100 KB of variables each has 10 MB.
@@ -38,12 +39,7 @@ impl Home {
 
     fn list(&self, name: &str) -> Saved {
         let path = self.path().join(name);
-        let read = || {
-            let mut bytes = Vec::new();
-            open(&path)?.take(LONGEST).read_to_end(&mut bytes)?;
-            Ok::<_, io::Error>(bytes)
-        };
-        match read().map(|bytes| parse_list(&bytes)) {
+        match self.bytes(name).map(|bytes| parse_list(&bytes)) {
             Ok(Some(apps)) => Saved::Apps(apps),
             Ok(None) => Saved::Unreadable(format!("{} is no list of processes", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Saved::Missing,
@@ -51,53 +47,25 @@ impl Home {
         }
     }
 
-    /// The files that a process of this name writes to, and PM2's own log; those that exist.
-    pub fn logs(&self, process: &str) -> Vec<PathBuf> {
-        let mut found = self.logs_of_living(process);
-        if found.is_empty()
-            && let Saved::Apps(apps) = self.saved()
-        {
-            let named = apps.into_iter().filter(|app| app.name == process);
-            found = named.flat_map(|app| app.out_log.into_iter().chain(app.err_log)).collect();
-        }
-        if found.is_empty() {
-            found = self.usual_logs(process);
-        }
-        found.push(self.own_log());
-        let mut logs: Vec<PathBuf> = Vec::new();
-        for path in found {
-            if path.is_file() && !logs.contains(&path) {
-                logs.push(path);
-            }
-        }
-        logs
-    }
-
-    /// What the daemon tells of itself and of its processes.
-    pub(super) fn own_log(&self) -> PathBuf {
-        self.path().join("pm2.log")
-    }
-
-    fn logs_of_living(&self, name: &str) -> Vec<PathBuf> {
-        let Ok(Some(process)) = self.living(name) else { return Vec::new() };
-        let mark = self.marks(process.pid).into_iter().find(|mark| mark.name == name);
-        mark.map(|mark| mark.logs).unwrap_or_default()
-    }
-
-    /// The logs that PM2 makes where it is told nothing: `NAME-out.log` and `NAME-error.log`, or one of each for every
-    /// instance, its number before the dot.
-    fn usual_logs(&self, name: &str) -> Vec<PathBuf> {
-        let starts = ["out", "error"].map(|kind| format!("{}-{kind}", file_name(name)));
-        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_meant = |file: &str| {
-            let rest = starts.iter().find_map(|start| file.strip_prefix(start.as_str())?.strip_suffix(".log"));
-            rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number))
+    /// The saved list without the processes of these names, as it stands in the file.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read; in words.
+    pub(super) fn saved_without(&self, names: &[String]) -> Result<Vec<u8>, String> {
+        let read = |name: &str| {
+            let bytes = self.bytes(name).ok()?;
+            serde_json::from_slice::<Vec<Box<RawValue>>>(&bytes).ok()
         };
-        let entries = fs::read_dir(self.path().join("logs")).into_iter().flatten().flatten();
-        let meant = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_meant));
-        let mut found: Vec<PathBuf> = meant.map(|entry| entry.path()).collect();
-        found.sort();
-        found
+        let entries = read("dump.pm2").or_else(|| read("dump.pm2.bak"));
+        let mut entries = entries.ok_or_else(|| format!("there is no saved list in {}", self.path().display()))?;
+        entries.retain(|one| entry(one.get()).is_some_and(|app| !names.contains(&app.name)));
+        serde_json::to_vec(&entries).map_err(|error| error.to_string())
+    }
+
+    fn bytes(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        open(&self.path().join(name))?.take(LONGEST).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 }
 

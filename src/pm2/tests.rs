@@ -21,10 +21,11 @@ use crate::clock;
 use crate::process::{self, Process};
 
 mod calls;
+mod concluded;
 mod lists;
+mod observed;
 mod resets;
-mod sights;
-mod stops;
+mod rests;
 
 const TITLE: &str = "PM2 v7.0.4: God Daemon (/h)";
 const AMPLE: Duration = Duration::from_secs(120);
@@ -127,8 +128,8 @@ impl Place {
         File::options().append(true).create(true).open(self.at("output")).unwrap()
     }
 
-    fn say(&self, line: String) {
-        self.said.lock().unwrap().push(line);
+    fn say(&self, line: &str) {
+        self.said.lock().unwrap().push(line.to_owned());
     }
 }
 

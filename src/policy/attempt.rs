@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::outcome::{Ending, Sight};
+use crate::outcome::Ending;
 use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
-use crate::policy::plan::Asking;
+use crate::policy::plan::{Asking, Inspecting};
 use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Tried, Waiting};
 use crate::policy::words::{About, Why};
 use crate::policy::{Action, Gate, Limits, Mode, Record};
@@ -75,15 +75,25 @@ impl Case<'_> {
 
     /// Asks the gate of this index; past the last, whether a reset is warranted where the attempt would begin with one.
     /// Stands down where that is the only rung and the last reset too recent.
-    fn ask(&mut self, index: usize) {
+    pub(super) fn ask(&mut self, index: usize) {
         let target = self.name.to_string();
-        if let Some(gate) = self.limits.gates.get(index) {
-            self.plan.asking = Asking::Gate(index);
-            self.actions.push(Action::Ask { target, gate: *gate });
-            return;
+        match self.limits.gates.get(index) {
+            // What was found a moment ago, before it was called down, is not asked for again.
+            Some(Gate::Stopped) if self.is_inspected() => return self.ask(index + 1),
+            Some(Gate::Stopped) => {
+                if self.inspect(Inspecting::BeforeAttempt { gate: index }) {
+                    self.plan.asking = Asking::Gate(index);
+                }
+                return;
+            }
+            Some(gate) => {
+                self.plan.asking = Asking::Gate(index);
+                return self.actions.push(Action::Ask { target, gate: *gate });
+            }
+            None => {}
         }
         let rung = self.rung_of(self.attempts_made().saturating_add(1));
-        if self.limits.reset == Some(rung) && self.may_reset() {
+        if (self.limits.reset == Some(rung) || self.resets_first()) && self.may_reset() {
             self.plan.asking = Asking::Weighing;
             self.actions.push(Action::Weigh { target });
         } else if self.limits.reset.is_some() && self.limits.rungs == 1 {
@@ -103,25 +113,29 @@ impl Case<'_> {
     }
 
     /// A gate has answered. Where the attempt is not due any more, its answer is of no use.
-    pub(super) fn answered(&mut self, gate: Gate, yes: bool, sight: Option<&Sight>) {
+    pub(super) fn answered(&mut self, gate: Gate, yes: bool) {
         let Asking::Gate(index) = self.plan.asking else { return };
         self.plan.asking = Asking::Nothing;
         if self.limits.gates.get(index) != Some(&gate) || self.plan.due_since.is_none() {
             return;
         }
-        self.note_sight(sight);
-        if yes && self.grant_start_period() {
-            self.plan.next = Some(self.setting.now);
-            return;
-        }
         if yes {
             self.ask(index + 1);
-            return;
+        } else {
+            self.stand_down(Why::OnlyIf);
         }
-        self.stand_down(match gate {
-            Gate::Stopped => Why::Stopped,
-            Gate::OnlyIf => Why::OnlyIf,
-        });
+    }
+
+    /// Whether an inspection is no older than a verdict may be.
+    fn is_inspected(&self) -> bool {
+        self.plan.inspected.is_some_and(|(at, _)| self.setting.now.since(at) <= self.limits.timeout)
+    }
+
+    /// Whether the attempt begins with the reset, where that is warranted: no other command reaches a deaf daemon, and
+    /// what was interrupted left nothing behind that another could repair.
+    fn resets_first(&self) -> bool {
+        let is_deaf = self.plan.inspected.is_some_and(|(_, is_deaf)| is_deaf);
+        self.limits.reset.is_some() && (is_deaf || self.state.real.reset_interrupted)
     }
 
     /// Not now; asked again after the cooldown, then later and later.
@@ -137,6 +151,7 @@ impl Case<'_> {
         if self.plan.asking == Asking::Weighing {
             let (is_due, is_all) = (self.plan.due_since.is_some(), self.limits.rungs == 1);
             self.plan.asking = Asking::Nothing;
+            self.state.real.reset_interrupted &= warranted;
             if is_due && is_all && !warranted {
                 self.stand_down(Why::Cooldown);
             } else if is_due {
@@ -179,10 +194,15 @@ impl Case<'_> {
         usize::try_from(attempt.saturating_sub(1)).unwrap_or(0) % self.limits.rungs.max(1)
     }
 
-    /// The rung that an attempt begins with: the one of its number, or the next where that is a reset not warranted.
+    /// The rung that an attempt begins with: a reset that is warranted, else the one of its number, or the next where
+    /// that is the reset.
     fn first_rung(&self, attempt: u32, reset: bool) -> usize {
         let rung = self.rung_of(attempt);
-        if self.limits.reset == Some(rung) && !reset { (rung + 1) % self.limits.rungs.max(1) } else { rung }
+        match self.limits.reset {
+            Some(of_reset) if reset => of_reset,
+            Some(of_reset) if of_reset == rung => (rung + 1) % self.limits.rungs.max(1),
+            Some(_) | None => rung,
+        }
     }
 
     /// Attempts of the running episode.
@@ -219,7 +239,7 @@ impl Case<'_> {
         let attempt = self.enter_attempt();
         self.plan.attempted = true;
         let (rung, incident) = (self.first_rung(attempt, reset), self.incident_id());
-        self.note_reset(rung);
+        self.note_reset(rung, &Ending::Exited(0));
         self.record(Record::WouldRestart { attempt, rung, incident });
         self.settle(attempt, true);
     }
@@ -237,17 +257,25 @@ impl Case<'_> {
         };
         attempt.phase = Phase::Running { since: now, process: None };
         let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
-        self.note_reset(rung);
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
         let spent = budget::spent(self.state.real.starts.iter().copied(), now, window);
         self.record(Record::Restart { attempt, rung, incident: incident.clone(), spent, max, window });
         self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
     }
 
-    /// PM2 is reset now, where this rung does that.
-    fn note_reset(&mut self, rung: usize) {
-        if self.limits.reset == Some(rung) {
-            self.ledger().last_reset = Some(self.setting.now);
+    /// Where this rung resets PM2: it has done so, or nobody knows how far it came.
+    fn note_reset(&mut self, rung: usize, ending: &Ending) {
+        let now = self.setting.now;
+        if self.limits.reset != Some(rung) {
+            return;
+        }
+        let ledger = self.ledger();
+        match ending {
+            Ending::Lost => ledger.reset_interrupted = true,
+            Ending::NotStarted(_) => ledger.reset_interrupted = false,
+            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => {
+                (ledger.last_reset, ledger.reset_interrupted) = (Some(now), false);
+            }
         }
     }
 
@@ -289,6 +317,7 @@ impl Case<'_> {
         attempt.ran |= !matches!(ending, Ending::NotStarted(_));
         let Attempt { number, rung, incident, over, ran, .. } = attempt.clone();
         let start_period = self.limits.start_period;
+        self.note_reset(rung, &ending);
         if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
             let began = self.setting.now - took;
             open.tried = Some(Tried { rung, ending: ending.clone(), began });

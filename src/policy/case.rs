@@ -70,7 +70,7 @@ impl Case<'_> {
         } else {
             self.plan.due_since = None;
             self.plan.pass_expires();
-            self.state.waiting = None;
+            self.state.waiting = self.rest_waits();
         }
     }
 
@@ -113,6 +113,7 @@ impl Case<'_> {
             _ if state.paused_until.is_some() => Condition::Paused,
             Some(incident) if incident.recovering => Condition::Recovering,
             Some(_) => Condition::Down,
+            None if state.rest.is_some() => Condition::Stopped,
             None if state.last_class.is_some() && state.start_period.is_none() => Condition::Failing,
             None if state.last_class.is_none() && state.last_healthy.is_some() => Condition::Healthy,
             None => Condition::Starting,
@@ -162,6 +163,7 @@ impl Case<'_> {
                 ledger.starts.clear();
                 ledger.cooldown_until = None;
                 ledger.last_reset = None;
+                ledger.reset_interrupted = false;
                 ledger.unproven = 0;
             }
             self.state.stand_down = None;
@@ -184,7 +186,7 @@ impl Case<'_> {
         let coming_up_pace = self.plan.paced_after(now, coming_up(interval));
         let verifying = matches!(self.state.phase(), Some(Phase::Verifying { .. }));
         let is_starting = self.state.start_period.is_some() || verifying;
-        let failed = self.state.last_class.is_some();
+        let failed = self.state.last_class.is_some() && self.state.rest.is_none();
         self.plan.next = match self.setting.mode {
             _ if is_starting => Some(coming_up_pace),
             Mode::Daemon if failed && retry_interval < interval => Some(self.plan.paced_after(now, retry_interval)),
@@ -199,6 +201,7 @@ impl Case<'_> {
     fn tick_goes_on(&self) -> bool {
         let failed = self.state.last_look.as_ref().is_some_and(|look| look.verdict.class().is_some());
         let undecided = self.state.failures() < self.limits.failure_threshold;
-        self.limits.retry_in_tick && failed && undecided && !self.plan.attempted
+        let counts = self.state.rest.is_none();
+        self.limits.retry_in_tick && failed && undecided && counts && !self.plan.attempted
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::outcome::{Class, Ending, Look, Sight};
+use crate::outcome::{Class, Ending, Inspection, Look, Pm2Evidence, RestReason};
 use crate::policy::tell::Tell;
 use crate::policy::words::{About, Why};
 use crate::policy::{Gate, Limits};
@@ -33,8 +33,15 @@ pub enum Event {
         gate: Gate,
         /// Whether the attempt may be made.
         yes: bool,
-        /// What was seen of PM2 after the answer: whatever was started while the question lasted.
-        pm2: Option<Sight>,
+    },
+    /// A target was inspected. Always the answer to [`Action::Inspect`].
+    Inspected {
+        /// Which.
+        target: String,
+        /// What was found.
+        inspection: Inspection,
+        /// What was observed of PM2 meanwhile; none where nothing could be.
+        pm2: Option<Pm2Evidence>,
     },
     /// It is known whether PM2 may be reset. Always the answer to [`Action::Weigh`].
     Weighed {
@@ -118,6 +125,12 @@ pub enum Action {
         /// This one.
         gate: Gate,
     },
+    /// Find out whether a target is deliberately at rest, before anything is decided against it; answer with
+    /// [`Event::Inspected`].
+    Inspect {
+        /// Which.
+        target: String,
+    },
     /// Find out whether PM2 may be reset.
     Weigh {
         /// For this target.
@@ -190,6 +203,10 @@ pub enum Record {
     HeldBack { why: Why, until: Option<Timestamp>, incident: String },
     /// Healthy again. `cured`: while an attempt or its start period lasted.
     Up { incident: String, down: Duration, attempts: u32, cured: bool, detail: String, latency: Duration },
+    /// Deliberately at rest; the incident that ends with it.
+    Rested { why: RestReason, incident: Option<String> },
+    /// Not at rest any more.
+    Woke { why: RestReason },
     /// Something that needs a person some day.
     Warn { about: About, detail: String },
     /// Hands off until then.

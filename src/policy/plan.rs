@@ -20,6 +20,10 @@ pub(super) struct Plan {
     pub(super) asked: Option<Asked>,
     /// Where the questions before an attempt stand.
     pub(super) asking: Asking,
+    /// What it is being inspected for.
+    pub(super) inspecting: Option<Inspecting>,
+    /// When the latest inspection found nothing that speaks against a repair, and whether PM2's daemon is deaf.
+    pub(super) inspected: Option<(Timestamp, bool)>,
     /// When the attempt became due: first come, first served.
     pub(super) due_since: Option<Timestamp>,
     /// In a tick: the attempt was made, and there is one at most.
@@ -35,6 +39,23 @@ pub(super) struct Asked {
     pub(super) at: Timestamp,
     /// A gap lies within it, so it says nothing.
     pub(super) spoiled: bool,
+}
+
+/// What a target is inspected for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inspecting {
+    /// It would be down.
+    BeforeDown {
+        /// The name that its incident would have.
+        stamp: String,
+    },
+    /// It would be restarted.
+    BeforeAttempt {
+        /// The index of the gate that asks.
+        gate: usize,
+    },
+    /// It is at rest, as far as is known.
+    AtRest,
 }
 
 /// Where the questions before an attempt stand.
@@ -57,7 +78,7 @@ pub(super) enum Asking {
 impl Plan {
     /// Whether an answer is awaited without which no attempt can be made.
     pub(super) fn is_asking(&self) -> bool {
-        matches!(self.asking, Asking::Gate(_) | Asking::Weighing)
+        self.inspecting.is_some() || matches!(self.asking, Asking::Gate(_) | Asking::Weighing)
     }
 
     /// Whether a look is being made or planned.
@@ -85,6 +106,7 @@ impl Plan {
         if let Asking::Passed { .. } = self.asking {
             self.asking = Asking::Nothing;
         }
+        self.inspected = None;
     }
 
     /// The next regular slot after `now`, `interval` apart.

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Ending, Verdict};
-use crate::policy::beside::Beside;
+use crate::policy::pm2::Pm2State;
+use crate::policy::rest::Rest;
 use crate::policy::tell::Told;
 use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
@@ -46,7 +47,8 @@ impl State {
             target.start_period = None;
             target.stand_down = None;
             target.waiting = None;
-            target.beside = Beside::default();
+            target.pm2 = Pm2State::default();
+            target.rest.iter_mut().for_each(|rest| rest.ask_at = Timestamp::BOOT);
             target.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
                 *process = None;
@@ -133,8 +135,11 @@ pub struct TargetState {
     pub downs: VecDeque<Timestamp>,
     /// When a restart cured it, as far back as recurrence is judged.
     pub cures: VecDeque<Timestamp>,
-    /// What was seen of PM2.
-    pub beside: Beside,
+    /// What was observed of PM2.
+    #[serde(alias = "beside")]
+    pub pm2: Pm2State,
+    /// It is deliberately at rest.
+    pub rest: Option<Rest>,
     /// What people were told of it.
     pub told: Told,
     /// Whether the state was last written by a dry run.
@@ -164,6 +169,12 @@ impl TargetState {
         self.warned.contains(&About::CannotRepair)
     }
 
+    /// Whether the latest command of its incident could not be started.
+    pub fn was_refused(&self) -> bool {
+        let tried = self.incident.as_ref().and_then(|incident| incident.tried.as_ref());
+        tried.is_some_and(|tried| matches!(tried.ending, Ending::NotStarted(_)))
+    }
+
     /// The failures counted so far.
     pub fn failures(&self) -> u32 {
         self.streak.map_or(0, |streak| streak.count)
@@ -184,10 +195,15 @@ impl TargetState {
         }));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
+        points.extend(
+            self.rest
+                .iter_mut()
+                .flat_map(|rest| [&mut rest.since, &mut rest.ask_at].into_iter().chain(&mut rest.reminded)),
+        );
         points.extend(self.waiting.iter_mut().flat_map(|waiting| &mut waiting.until));
-        for Ledger { starts, cooldown_until, last_end, last_reset, episode, unproven: _ } in
-            [&mut self.real, &mut self.dry]
-        {
+        for ledger in [&mut self.real, &mut self.dry] {
+            let Ledger { starts, cooldown_until, last_end, last_reset, reset_interrupted: _, episode, unproven: _ } =
+                ledger;
             points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end).chain(last_reset));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
@@ -274,8 +290,10 @@ pub struct Ledger {
     pub cooldown_until: Option<Timestamp>,
     /// When the last attempt ended.
     pub last_end: Option<Timestamp>,
-    /// When PM2 was last reset for it.
+    /// When the last reset of PM2 for it had ended.
     pub last_reset: Option<Timestamp>,
+    /// A reset of PM2 was begun, and nobody knows that it was brought to its end.
+    pub reset_interrupted: bool,
     /// The running episode.
     pub episode: Option<Episode>,
     /// Attempts made while the target had never been healthy under its present probe.

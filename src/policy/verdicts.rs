@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::outcome::{Class, Look, Verdict};
 use crate::policy::case::Case;
+use crate::policy::plan::Inspecting;
 use crate::policy::state::{Beginning, Incident, LastLook, Streak};
 use crate::policy::words::About;
 use crate::policy::{Action, Record};
@@ -46,12 +47,12 @@ impl Case<'_> {
         };
         self.plan.asked = None;
         let latency_ms = u64::try_from(millis(look.latency)).unwrap_or(0);
-        self.note_sight(look.pm2.as_ref());
+        self.note_pm2(look.pm2.as_ref());
         self.state.last_look = Some(LastLook { at: now, verdict: verdict.clone(), latency_ms });
         match verdict {
             Verdict::Healthy { detail } => {
                 self.found_healthy(detail, look.latency);
-                self.judge_sight(look.pm2.as_ref());
+                self.judge_pm2(look.pm2.as_ref());
             }
             Verdict::Unhealthy { class, detail } => self.found_unhealthy(class, detail, stamp),
             Verdict::Unknown { detail } => self.found_nothing(&detail),
@@ -62,6 +63,7 @@ impl Case<'_> {
     fn found_healthy(&mut self, detail: String, latency: Duration) {
         let now = self.setting.now;
         self.end_streak();
+        self.wake_up();
         self.state.stand_down = None;
         self.state.unknown_since = None;
         self.state.warned.remove(&About::Blind);
@@ -107,6 +109,9 @@ impl Case<'_> {
         self.state.last_class = Some(class);
         self.state.unknown_since = None;
         self.state.warned.remove(&About::Blind);
+        if self.is_still_at_rest() {
+            return;
+        }
         self.grant_start_period();
         if let Some(incident) = &mut self.state.incident {
             incident.last = Some((class, detail.clone()));
@@ -128,15 +133,17 @@ impl Case<'_> {
             let threshold = self.limits.failure_threshold;
             self.record(Record::Failing { class, detail: detail.clone(), threshold });
         }
-        if is_reached {
+        if is_reached && self.can_inspect() {
+            self.inspect(Inspecting::BeforeDown { stamp: stamp.to_owned() });
+        } else if is_reached {
             self.go_down(streak, class, detail, stamp);
         }
     }
 
-    fn go_down(&mut self, streak: Streak, class: Class, detail: String, stamp: &str) {
+    pub(super) fn go_down(&mut self, streak: Streak, class: Class, detail: String, stamp: &str) {
         let now = self.setting.now;
         let id = self.ids.name(stamp);
-        self.state.beside.changes.clear();
+        self.state.pm2.changes.clear();
         self.state.incident = Some(Incident {
             id: id.clone(),
             began: streak.first,

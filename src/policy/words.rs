@@ -17,6 +17,8 @@ pub enum Condition {
     Down,
     /// After an attempt, until healthy or the threshold is reached again.
     Recovering,
+    /// Deliberately at rest.
+    Stopped,
     /// The operator said to keep hands off.
     Paused,
 }
@@ -30,6 +32,7 @@ impl Condition {
             Condition::Failing => "failing",
             Condition::Down => "down",
             Condition::Recovering => "recovering",
+            Condition::Stopped => "stopped",
             Condition::Paused => "paused",
         }
     }
@@ -38,7 +41,7 @@ impl Condition {
     pub fn is_trouble(self) -> bool {
         match self {
             Condition::Failing | Condition::Down | Condition::Recovering => true,
-            Condition::Starting | Condition::Healthy | Condition::Paused => false,
+            Condition::Starting | Condition::Healthy | Condition::Stopped | Condition::Paused => false,
         }
     }
 }
@@ -61,7 +64,7 @@ pub enum Why {
     DependsOn,
     /// Another target's attempt runs.
     Busy,
-    /// PM2 says that the operator stopped it.
+    /// It is deliberately at rest in PM2.
     Stopped,
     /// The operator's command says no.
     OnlyIf,
@@ -96,8 +99,12 @@ pub enum About {
     CannotRepair,
     /// PM2's daemon is dead while the target is healthy.
     Pm2Gone,
+    /// No pm2 command reaches PM2's daemon, or it cannot be known whether one would.
+    Pm2Deaf,
     /// PM2 starts the process again and again while looks stay green.
     CrashLoop,
+    /// The operator stopped it a while ago.
+    Stopped,
     /// It goes down again and again.
     Flapping,
 }
@@ -110,7 +117,9 @@ impl About {
             About::Blind => "blind",
             About::CannotRepair => "cannot_repair",
             About::Pm2Gone => "pm2_gone",
+            About::Pm2Deaf => "pm2_deaf",
             About::CrashLoop => "crash_loop",
+            About::Stopped => "stopped",
             About::Flapping => "flapping",
         }
     }

@@ -1,11 +1,10 @@
-//! A look at PM2 by its socket, its files and `/proc`: beside another probe, or as the probe itself.
+//! PM2 observed by its socket, its files and `/proc`: beside another probe, or as the probe itself.
 //! It must never start a process of PM2 or node, and never wait for a home on a file server that does not answer.
 
-use std::io;
 use std::time::Duration;
 
 use crate::config;
-use crate::outcome::{Class, Sight, in_words};
+use crate::outcome::{Class, DaemonState, Pm2Evidence, Seen};
 use crate::pm2::Home;
 use crate::time::Span;
 
@@ -15,7 +14,7 @@ use super::deadline::Deadline;
 
 /// Reading a few files fits into this, and the JSON in the environment of a cluster's worker.
 const STACK: usize = 128 << 10;
-/// What a sight beside another probe may take at most.
+/// What an observation beside another probe may take at most.
 const BESIDE: Duration = Duration::from_secs(1);
 
 /// A process of PM2's.
@@ -32,12 +31,15 @@ impl Pm2Probe {
         Pm2Probe { home, process, looking: Aside::new("pm2", STACK) }
     }
 
-    /// As the probe itself: daemon and process must live.
-    pub(super) fn look(&self, deadline: Deadline) -> (Result<String, Failure>, Option<Sight>) {
+    /// As the probe itself: the process must live. `known`: the process of the last success.
+    pub(super) fn look(
+        &self,
+        deadline: Deadline,
+        known: Option<Seen>,
+    ) -> (Result<String, Failure>, Option<Pm2Evidence>) {
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
-        match self.see(deadline) {
-            Ok(Ok(sight)) => (self.judge(&sight), Some(sight)),
-            Ok(Err(error)) => (Err(Failure::Ours(format!("cannot look at PM2: {}", in_words(&error)))), None),
+        match self.see(deadline, known) {
+            Ok(evidence) => (self.judge(&evidence), Some(evidence)),
             Err(Missing::Late) => (late(format!("PM2's home gave no answer in {}", Span(deadline.budget()))), None),
             Err(Missing::Hanging) => (late("PM2's home still hangs since an earlier look".into()), None),
             Err(Missing::Ours(trouble)) => (Err(Failure::Ours(format!("cannot look at PM2: {trouble}"))), None),
@@ -46,21 +48,28 @@ impl Pm2Probe {
 
     /// Beside another look that is over. It takes half of that one's `timeout` at most, since a verdict after twice the
     /// timeout does not count; what cannot be seen in time is not seen.
-    pub(super) fn glance(&self, timeout: Duration) -> Option<Sight> {
-        self.see(Deadline::after(BESIDE.min(timeout / 2))).ok()?.ok()
+    pub(super) fn observe(&self, timeout: Duration, known: Option<Seen>) -> Option<Pm2Evidence> {
+        self.see(Deadline::after(BESIDE.min(timeout / 2)), known).ok()
     }
 
-    fn see(&self, deadline: Deadline) -> Result<io::Result<Sight>, Missing> {
+    fn see(&self, deadline: Deadline, known: Option<Seen>) -> Result<Pm2Evidence, Missing> {
         let (home, process) = (self.home.clone(), self.process.clone());
-        self.looking.run(deadline, move || home.sight(&process))
+        self.looking.run(deadline, move || home.observe(&process, known))
     }
 
-    fn judge(&self, sight: &Sight) -> Result<String, Failure> {
+    /// A process that lives is healthy, whatever became of its daemon: that is told, and no reason to start another.
+    fn judge(&self, evidence: &Pm2Evidence) -> Result<String, Failure> {
         let gone = |detail: String| Err(Failure::Target(Class::Gone, detail));
-        match (sight.daemon, sight.process) {
-            (false, _) => gone(format!("PM2's daemon in {} is dead", self.home.path().display())),
-            (true, None) => gone(format!("PM2 runs no {}", self.process)),
-            (true, Some(seen)) => Ok(format!("pid {}", seen.pid)),
+        match (evidence.process, evidence.daemon) {
+            (Some(Seen { pid, .. }), DaemonState::Dead) => Ok(format!("pid {pid}, without PM2's daemon")),
+            (Some(Seen { pid, .. }), _) => Ok(format!("pid {pid}")),
+            (None, DaemonState::Dead) => gone(format!("PM2's daemon in {} is dead", self.home.path().display())),
+            (None, DaemonState::Alive) if evidence.trouble.is_none() => gone(format!("PM2 runs no {}", self.process)),
+            (None, DaemonState::Deaf) => gone(format!("PM2 runs no {}, and its daemon is deaf", self.process)),
+            (None, DaemonState::Alive | DaemonState::Unknown) => {
+                let why = evidence.trouble.clone().unwrap_or_else(|| "PM2 cannot be seen".into());
+                Err(Failure::Ours(why))
+            }
         }
     }
 }

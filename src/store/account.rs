@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::events::Entry;
 use super::{Error, files};
-use crate::outcome::{Class, Evidence};
+use crate::outcome::{Class, Evidence, RestReason};
 use crate::process::Machine;
 use crate::time::{Wall, rfc3339};
 
@@ -64,7 +64,10 @@ pub struct Account {
     /// The number of that process.
     #[serde(default)]
     pub pid: Option<u32>,
-    /// The last line of its own log.
+    /// What was found of PM2.
+    #[serde(default)]
+    pub pm2: Option<String>,
+    /// The line of its own log that tells most.
     #[serde(default)]
     pub said: Option<String>,
     /// The machine just after it went down.
@@ -85,6 +88,9 @@ pub struct Account {
     /// From the start of that command to the first healthy look, in milliseconds.
     #[serde(default)]
     pub heal_ms: Option<u64>,
+    /// It ended with the target's being deliberately at rest, for this reason.
+    #[serde(default)]
+    pub rested: Option<RestReason>,
     /// What the first healthy look saw.
     #[serde(default)]
     pub back: Option<String>,
@@ -116,6 +122,7 @@ impl Account {
             evidence: None,
             process: None,
             pid: None,
+            pm2: None,
             said: None,
             machine: None,
             diagnosed: Vec::new(),
@@ -123,6 +130,7 @@ impl Account {
             runs: BTreeMap::new(),
             cured: None,
             heal_ms: None,
+            rested: None,
             back: None,
             timeline: Vec::new(),
             left_out: 0,

@@ -37,6 +37,9 @@ pub struct Saved {
     pub policy: State,
     /// What is remembered of the targets' looks.
     pub history: History,
+    /// By target: the span in which it failed and was not called down yet. It counts as down unless it turns out that
+    /// the target is deliberately at rest.
+    pub undecided: BTreeMap<String, (Wall, Wall)>,
     /// What was counted of the targets.
     pub counts: BTreeMap<String, Counts>,
     /// When nobody watched.

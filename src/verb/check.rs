@@ -96,7 +96,7 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     let look = |target: &Target| {
         let (timeout, folder) = (target.limits.timeout, &config.folder);
         let look = match Prober::new(&target.probe, None, timeout, folder, &config.env, &config.secrets, &trust) {
-            Ok(prober) => prober.look(),
+            Ok(prober) => prober.look(None),
             Err(detail) => Look {
                 verdict: Verdict::Unknown { detail },
                 latency: std::time::Duration::ZERO,
@@ -173,12 +173,9 @@ fn remedy(rung: &Rung, target: &Target) -> String {
     match &rung.remedy {
         Remedy::Command(command) => format!("{}   (at most {timeout})", one_line(command)),
         Remedy::Pm2Restart(Pm2 { process, config, .. }) => {
-            let process = escaped(process);
-            let what = match config {
-                Some(config) => format!("{} --only {process}", tilde(config)),
-                None => process.into_owned(),
-            };
-            format!("pm2 restart {what}   (pm2 resurrect first when PM2 is dead{each})")
+            let file = config.as_ref().map(|config| format!("; {} when nothing else brings it back", tilde(config)));
+            let file = file.unwrap_or_default();
+            format!("pm2 restart {}   (pm2 resurrect when PM2 is dead{file}{each})", escaped(process))
         }
         Remedy::Pm2Reset(_) => {
             let orphan = target.probe.local_port().map(|port| format!(" or an orphan holds port {port}"));

@@ -1,8 +1,14 @@
 //! Ecosystem files: where one may lie that describes a process, and whether it does. It must never run one: they are
 //! programs.
 
+mod scan;
+
 use std::path::{Path, PathBuf};
 
+use crate::outcome::in_words;
+use crate::pm2::App;
+
+use self::scan::{Entry, Value, entries};
 use super::strangers;
 
 /// What PM2 and people call them, the usual ones first.
@@ -23,15 +29,135 @@ const NAMES: [&str; 14] = [
     "pm2.json",
 ];
 
+/// What people call the link to the release that runs.
+const LINKS: [&str; 3] = ["current", "live", "latest"];
+
 /// More than any such file has.
 const LONGEST: u64 = 1 << 20;
 
-/// The file that describes the process `name`: in one of these folders or above them, in the home folder at the
-/// highest; outside of it up to two folders above.
-pub(super) fn find(name: &str, folders: &[&Path], home: Option<&Path>) -> Option<PathBuf> {
-    let places = folders.iter().filter(|folder| folder.is_absolute()).flat_map(|folder| above(folder, home));
-    let files = places.flat_map(|place| NAMES.map(|file| place.join(file)));
-    files.into_iter().find(|file| mentions(file, name))
+/// How a file and a process of PM2's belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// It describes this very process, as far as can be told without running it.
+    Same,
+    /// It describes none of this name.
+    Unnamed,
+    /// It describes one of this name, which is another: in these words.
+    Other(String),
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+}
+
+/// The file that describes this very process: in the folder that it runs in, in its script's, or above them, in the
+/// home folder at the highest; outside of it up to two folders above. By the path that a person would write.
+pub(super) fn find(app: &App, home: Option<&Path>) -> Option<PathBuf> {
+    let script_folder = app.script.parent().unwrap_or(Path::new(""));
+    let folders = [app.cwd.as_path(), script_folder].into_iter().filter(|folder| folder.is_absolute());
+    let places: Vec<&Path> = folders.flat_map(|folder| above(folder, home)).collect();
+    let files = places.into_iter().flat_map(|place| NAMES.map(|file| place.join(file)));
+    files.into_iter().find(|file| file.is_file() && compare(file, app) == Match::Same).map(|file| lasting(&file))
+}
+
+/// The same file by way of a link such as `current` that leads to its release: the release behind it is gone some day.
+fn lasting(file: &Path) -> PathBuf {
+    let through = |folder: &Path| {
+        let real = folder.canonicalize().ok()?;
+        let above = folder.ancestors().skip(1).take(2);
+        let links = above.flat_map(|above| LINKS.map(|link| above.join(link)));
+        let mut leading = links.filter(|link| link.is_symlink() && link.canonicalize().is_ok_and(|to| to == real));
+        Some(leading.next()?.join(file.strip_prefix(folder).ok()?))
+    };
+    file.ancestors().skip(1).find_map(through).unwrap_or_else(|| file.to_owned())
+}
+
+/// Compares what a file says of a process of this name with the process: pm2 is to start that and no other. A script or
+/// folder that only running the file could tell is no difference.
+pub(super) fn compare(file: &Path, app: &App) -> Match {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let described = match described(file) {
+        Ok(described) => described,
+        Err(why) => return Match::Unreadable(why),
+    };
+    let differences: Vec<Option<String>> =
+        described.iter().filter(|one| one.name == app.name).map(|one| difference(one, folder, app)).collect();
+    match differences.first() {
+        None => Match::Unnamed,
+        Some(_) if differences.contains(&None) => Match::Same,
+        Some(first) => Match::Other(first.clone().unwrap_or_default()),
+    }
+}
+
+/// The same where nothing is known of the process but its name.
+pub(super) fn compare_name(file: &Path, name: &str) -> Match {
+    match described(file) {
+        Ok(described) if described.iter().any(|one| one.name == name) => Match::Same,
+        Ok(_) => Match::Unnamed,
+        Err(why) => Match::Unreadable(why),
+    }
+}
+
+/// The names of the `env_NAME` blocks that a file has for a process.
+pub(super) fn environments(file: &Path, name: &str) -> Vec<String> {
+    let described = described(file).unwrap_or_default();
+    described.into_iter().filter(|one| one.name == name).flat_map(|one| one.environments).collect()
+}
+
+fn described(file: &Path) -> Result<Vec<Entry>, String> {
+    file.metadata().map_err(|error| in_words(&error))?;
+    let text = strangers::read(file, LONGEST).ok_or("it is no file that can be read")?;
+    let is_yaml = file.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+    Ok(if is_yaml { in_yaml(&text) } else { entries(&text) })
+}
+
+/// What is not as in the file; none where nothing is.
+fn difference(entry: &Entry, folder: &Path, app: &App) -> Option<String> {
+    let cwd = match &entry.cwd {
+        None => Some(folder.to_owned()),
+        Some(Value::Text(path) | Value::Below(path)) => Some(folder.join(path)),
+        Some(Value::Computed) => None,
+    };
+    if let Some(cwd) = cwd.as_ref().filter(|cwd| app.cwd.is_absolute() && !is_same(cwd, &app.cwd)) {
+        return Some(format!(
+            "from it, {} would run in {}, and runs in {}",
+            app.name,
+            cwd.display(),
+            app.cwd.display()
+        ));
+    }
+    let script = match (&entry.script, &cwd) {
+        (Some(Value::Text(script)), _) if Path::new(script).is_absolute() => PathBuf::from(script),
+        (Some(Value::Text(script)), Some(cwd)) => cwd.join(script),
+        (Some(Value::Below(script)), _) => folder.join(script),
+        (Some(Value::Text(_) | Value::Computed) | None, _) => return None,
+    };
+    // A command that is looked up in PATH, such as npm.
+    let is_command = !script.exists() && script.file_name() == app.script.file_name();
+    let is_known = app.script.is_absolute() && !is_command;
+    let differs = is_known && !is_same(&script, &app.script);
+    differs.then(|| format!("from it, {} would run {}, and runs {}", app.name, script.display(), app.script.display()))
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+}
+
+fn in_yaml(text: &str) -> Vec<Entry> {
+    let Ok(whole) = serde_yaml::from_str::<serde_yaml::Value>(text) else { return Vec::new() };
+    let apps = whole.get("apps").unwrap_or(&whole);
+    let list = apps.as_sequence().cloned().unwrap_or_else(|| vec![apps.clone()]);
+    let entry = |app: &serde_yaml::Value| {
+        let text = |key: &str| app.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+        let environments = app.as_mapping().into_iter().flat_map(|keys| keys.keys());
+        let environments = environments.filter_map(|key| key.as_str()?.strip_prefix("env_").map(str::to_owned));
+        Some(Entry {
+            name: text("name")?,
+            script: text("script").map(Value::Text),
+            cwd: text("cwd").map(Value::Text),
+            environments: environments.collect(),
+        })
+    };
+    list.iter().filter_map(entry).collect()
 }
 
 /// The folder and those above it that may have to do with it.
@@ -43,70 +169,103 @@ fn above<'f>(folder: &'f Path, home: Option<&Path>) -> Vec<&'f Path> {
     folder.ancestors().take(3).filter(|path| path.parent().is_some()).collect()
 }
 
-/// Whether the file has this name in it, as a word of its own.
-pub(super) fn mentions(file: &Path, name: &str) -> bool {
-    strangers::read(file, LONGEST).is_some_and(|text| has_word(&text, name))
-}
-
-/// Names stand in quotes, in YAML also without: `./app.js` is no mention of `app`.
-fn has_word(text: &str, name: &str) -> bool {
-    let opens = |c: char| c.is_whitespace() || "'\"`:".contains(c);
-    let closes = |c: char| c.is_whitespace() || "'\"`,}".contains(c);
-    !name.is_empty()
-        && text.match_indices(name).any(|(at, _)| {
-            let (before, after) = (text[..at].chars().next_back(), text[at + name.len()..].chars().next());
-            before.is_none_or(opens) && after.is_none_or(closes)
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
-    #[track_caller]
-    fn check(text: &str, name: &str, expected: bool) {
-        assert_eq!(has_word(text, name), expected, "{name} in {text}");
+    /// A process as PM2's list has it.
+    fn app(name: &str, script: &Path, cwd: &Path) -> App {
+        let list = serde_json::json!([{"name": name, "pm_exec_path": script, "pm_cwd": cwd}]).to_string();
+        crate::pm2::parse_list(list.as_bytes()).expect("a list").remove(0)
     }
 
     #[test]
-    fn a_name_is_found_as_a_word_only() {
-        check("{ name: 'sav-backend', script: 'server.js' }", "sav-backend", true);
-        check("{\"name\":\"sav-backend\"}", "sav-backend", true);
-        check("  - name: sav-backend\n", "sav-backend", true);
-        check("name: `sav-backend`", "sav-backend", true);
-        check("{ name: 'sav-backend-2' }", "sav-backend", false);
-        check("{ name: 'my-sav-backend' }", "sav-backend", false);
-        check("{ script: './app.js' }", "app", false);
-        check("apps: [{script: 'app/index.js'}]", "app", false);
-        check("name: 'größe'", "größe", true);
-        check("name: ''", "", false);
+    fn a_file_is_for_a_process_only_if_it_describes_this_very_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("it is there");
+        fs::create_dir_all(root.join("app/src")).expect("made");
+        fs::create_dir(root.join("other")).expect("made");
+        for script in ["app/server.js", "app/src/server.js", "other/server.js"] {
+            fs::write(root.join(script), "").expect("written");
+        }
+        let app = app("api", &root.join("app/server.js"), &root.join("app"));
+        let check = |file: &str, text: &str, expected: &str| {
+            let path = root.join(file);
+            fs::write(&path, text).expect("written");
+            let found = match compare(&path, &app) {
+                Match::Same => "same".to_owned(),
+                Match::Unnamed => "unnamed".to_owned(),
+                Match::Other(why) => why.replace(&format!("{}/", root.display()), ""),
+                Match::Unreadable(why) => why,
+            };
+            assert_eq!(found, expected, "{text}");
+            fs::remove_file(path).expect("it was written");
+        };
+        let (eco, yaml) = ("app/eco.config.js", "app/eco.yml");
+        check(eco, "module.exports = {apps: [{name: 'api', script: './server.js'}]}", "same");
+        check(eco, "module.exports = {apps: [{name: 'api', script: 'server.js', cwd: __dirname}]}", "same");
+        check(eco, "module.exports = {apps: [{name: 'api', script: start, cwd: process.cwd()}]}", "same");
+        check("eco.config.js", "x = {name: 'api', script: 'server.js', cwd: './app'}", "same");
+        check(yaml, "apps:\n  - name: api\n    script: ./server.js\n", "same");
+        check("app/eco.json", "{\"apps\": [{\"name\": \"api\", \"script\": \"server.js\"}]}", "same");
+        check(
+            eco,
+            "module.exports = {apps: [{name: 'web', namespace: 'api', script: './server.js'}], deploy: {production: \
+             {'post-deploy': 'pm2 reload eco.config.js --only api'}}}",
+            "unnamed",
+        );
+        check(eco, "// {name: 'api', script: './server.js'}", "unnamed");
+        check(
+            eco,
+            "x = {name: 'api', script: 'src/server.js'}",
+            "from it, api would run app/src/server.js, and runs app/server.js",
+        );
+        check(
+            "eco.config.js",
+            "x = {name: 'api', script: 'app/server.js'}",
+            &format!("from it, api would run in {}, and runs in app", root.display()),
+        );
+        check(
+            yaml,
+            "- {name: api, script: server.js, cwd: ../other}",
+            "from it, api would run in app/../other, and runs in app",
+        );
+        check(yaml, "{", "unnamed");
+        assert_eq!(compare(&root.join("gone.js"), &app), Match::Unreadable("no such file or directory".into()));
+        let npm = self::app("api", Path::new("/usr/bin/npm"), &root.join("app"));
+        fs::write(root.join(eco), "x = {name: 'api', script: 'npm', args: 'start'}").expect("written");
+        assert_eq!(compare(&root.join(eco), &npm), Match::Same, "a command of PATH");
     }
 
     #[test]
     fn it_is_looked_for_above_the_script_up_to_the_home_folder() {
         let folder = tempfile::tempdir().expect("a folder");
-        let home = folder.path().join("home");
+        let root = folder.path().canonicalize().expect("it is there");
+        let home = root.join("home");
         let deep = home.join("app/dist/src");
         fs::create_dir_all(&deep).expect("made");
-        let found = || find("api", &[&deep], Some(&home));
+        let api = app("api", &deep.join("server.js"), &home.join("app"));
+        let found = || find(&api, Some(&home));
         assert_eq!(found(), None);
+        let describes =
+            format!("x = {{name: 'api', script: '{0}/server.js', cwd: '{1}/app'}}", deep.display(), home.display());
         for (place, text, expected) in [
-            ("ecosystem.config.js", "name: 'api'", None), // above the home folder
-            ("home/app/ecosystem.config.js", "name: 'other'", None),
-            ("home/ecosystem.json", "{\"name\": \"api\"}", Some("home/ecosystem.json")),
-            ("home/app/ecosystem.yml", "- name: api", Some("home/app/ecosystem.yml")),
-            ("home/app/ecosystem.config.cjs", "name: \"api\"", Some("home/app/ecosystem.config.cjs")),
-            ("home/app/dist/src/pm2.config.js", "name: 'api'", Some("home/app/dist/src/pm2.config.js")),
+            ("ecosystem.config.js", &describes, None), // above the home folder
+            ("home/app/ecosystem.config.js", &"x = {name: 'other'}".to_owned(), None),
+            ("home/ecosystem.config.cjs", &describes, Some("home/ecosystem.config.cjs")),
+            ("home/app/ecosystem.config.mjs", &describes, Some("home/app/ecosystem.config.mjs")),
         ] {
-            fs::write(folder.path().join(place), text).expect("written");
-            assert_eq!(found(), expected.map(|path| folder.path().join(path)), "after {place}");
+            fs::write(root.join(place), text).expect("written");
+            assert_eq!(found(), expected.map(|path| root.join(path)), "after {place}");
         }
-        fs::create_dir_all(folder.path().join("srv/app")).expect("made");
-        fs::write(folder.path().join("srv/ecosystem.json"), "\"api\"").expect("written");
-        let elsewhere = folder.path().join("srv/app");
-        let above = Some(folder.path().join("srv/ecosystem.json"));
-        assert_eq!(find("api", &[Path::new(""), &elsewhere], Some(&home)), above);
+        fs::create_dir_all(root.join("srv/releases/7")).expect("made");
+        symlink("releases/7", root.join("srv/current")).expect("linked");
+        let release = root.join("srv/releases/7");
+        fs::write(release.join("ecosystem.config.js"), "x = {name: 'api', script: 'server.js'}").expect("written");
+        let deployed = app("api", &release.join("server.js"), &release);
+        assert_eq!(find(&deployed, Some(&home)), Some(root.join("srv/current/ecosystem.config.js")));
     }
 }

@@ -117,6 +117,7 @@ fn row(name: &str, fate: &Fate) -> [String; 3] {
         }
         Fate::Rival(script) if script.is_empty() => ("this is what you are replacing".into(), "not watched"),
         Fate::Rival(script) => (format!("{}: this is what you are replacing", escaped(script)), "not watched"),
+        Fate::Job => ("a job: it ends when its work is done (autorestart: false)".into(), "not watched"),
         Fate::Module => ("a module of PM2's".into(), "not watched"),
         Fate::Unnameable(why) => (format!("its name {why}"), "not watched"),
     };

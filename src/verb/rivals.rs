@@ -11,7 +11,7 @@ use crate::pm2::App;
 
 use super::strangers;
 
-/// What people call a watcher.
+/// What people call the script of a watcher.
 const NAMES: [&str; 4] = ["watchdog", "keep-alive", "keepalive", "keep_alive"];
 /// What a watcher asks pm2 for.
 const VERBS: [&str; 5] = ["restart", "reload", "start", "resurrect", "delete"];
@@ -24,24 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Characters of a command that are shown.
 const SHOWN: usize = 50;
 
-/// Whether a process of PM2's is itself there to restart others.
+/// Whether a process of PM2's is itself there to restart others: by what it runs. What it is called says nothing: a
+/// backend may be named after a watchdog.
 pub(super) fn is_watcher(app: &App) -> bool {
-    is_called_watcher(app) || script_calls_pm2(&app.script)
+    is_script_of_watcher(&script(app)) || script_calls_pm2(&app.script)
 }
 
-/// Whether it is one by its name or its script's.
-pub(super) fn is_called_watcher(app: &App) -> bool {
-    has_name(&app.name) || has_name(&script(app))
+fn is_script_of_watcher(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+    NAMES.iter().any(|watcher| stem == *watcher || stem.ends_with(&format!("-{watcher}")))
 }
 
 /// The file name of what a process runs.
 pub(super) fn script(app: &App) -> String {
     app.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn has_name(text: &str) -> bool {
-    let text = text.to_lowercase();
-    NAMES.iter().any(|name| text.contains(name))
 }
 
 fn script_calls_pm2(path: &Path) -> bool {
@@ -221,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_is_known_by_its_name_its_script_or_what_that_does() {
+    fn a_watcher_is_known_by_its_script_or_what_that_does() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("tick.js"), "setInterval(() => exec('pm2 restart api'), 1000)\n")
             .expect("written");
@@ -230,9 +227,11 @@ mod tests {
             let list = serde_json::json!([{"name": name, "pm_exec_path": folder.path().join(script)}]).to_string();
             is_watcher(&crate::pm2::parse_list(list.as_bytes()).expect("a list")[0])
         };
-        assert!(is_watcher("sav-watchdog", "server.js"));
-        assert!(is_watcher("Keep-Alive", "gone.js"));
         assert!(is_watcher("x", "keep_alive.sh"));
+        assert!(is_watcher("x", "Sav-Watchdog.js"));
+        assert!(!is_watcher("sav-watchdog", "server.js"));
+        assert!(!is_watcher("Keep-Alive", "gone.js"));
+        assert!(!is_watcher("x", "watchdogs-shop.js"));
         assert!(is_watcher("x", "tick.js"));
         assert!(!is_watcher("api", "server.js"));
         assert!(!is_watcher("api", "gone.js"));

@@ -14,7 +14,7 @@ use crate::store::past::Closed;
 use crate::terminal::escaped;
 use crate::time::{Span, Wall, Zone, rough};
 use crate::view::pattern::{Efficacy, TimeOfDay, again, record_of};
-use crate::view::story::{cure, reason};
+use crate::view::story::{at_rest, cure, reason};
 use crate::view::{at_home, table};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -134,7 +134,7 @@ impl Incident<'_> {
     }
 
     fn why(&self) -> Vec<String> {
-        let Account { process, pid, machine, said, .. } = self.account;
+        let Account { process, pid, machine, pm2, said, .. } = self.account;
         let program = |pid: u32| machine.as_ref()?.processes.iter().find(|one| one.pid == pid);
         let about = pid.and_then(program).map_or_else(String::new, |one| format!(" ({})", size_and_age(one)));
         let mut lines = Vec::new();
@@ -147,6 +147,7 @@ impl Incident<'_> {
             }
             (None, None) => {}
         }
+        lines.extend(pm2.as_ref().map(|pm2| escaped(pm2).into_owned()));
         lines.extend(machine.as_ref().and_then(machine_line));
         lines.extend(said.as_ref().map(|said| format!("its last log line: {}", escaped(said))));
         if lines.is_empty() {
@@ -171,6 +172,7 @@ impl Incident<'_> {
                     let (until, why) = (until.unwrap_or_default(), reason(*why, self.depends_on));
                     steps.push(format!("{at}  not restarted{until}: {why}"));
                 }
+                (Kind::Rested { why, .. }, _) => steps.push(format!("{at}  {}", at_rest(*why))),
                 (Kind::Paused { .. }, _) => steps.push(format!("{at}  paused by the operator")),
                 _ => {}
             }
@@ -188,7 +190,10 @@ impl Incident<'_> {
     }
 
     fn helped(&self) -> String {
-        let Account { ended, attempts, cured, heal_ms, back, class, .. } = self.account;
+        let Account { ended, attempts, cured, heal_ms, back, class, rested, .. } = self.account;
+        if let Some(why) = rested {
+            return format!("not needed: {}", at_rest(*why));
+        }
         let efficacy = Efficacy::of(self.past);
         let record = |run: &str| record_of(&efficacy, run, *class).map_or_else(String::new, |said| format!(". {said}"));
         let back = back.as_deref().map(escaped).unwrap_or_default();
@@ -342,6 +347,7 @@ pub fn list(accounts: &[Account], wall: Wall, zone: Zone) -> String {
         let end = match (&account.ended, &account.cured) {
             (None, _) => "STILL DOWN".into(),
             (Some(_), Some(run)) => format!("cured by {}", escaped(run)),
+            (Some(_), None) if account.rested.is_some() => "put to rest by the operator".into(),
             (Some(_), None) if account.attempts == 0 => "came back by itself".into(),
             (Some(_), None) => "came back later than the restart explains".into(),
         };

@@ -160,7 +160,9 @@ fn warning(about: About) -> &'static str {
         About::Blind => "I cannot look at it",
         About::CannotRepair => "I could not restart it",
         About::Pm2Gone => "PM2 is gone",
+        About::Pm2Deaf => "PM2 cannot be reached",
         About::CrashLoop => "it crashes again and again",
+        About::Stopped => "still stopped",
         About::Flapping => "up and down",
     }
 }
@@ -169,9 +171,13 @@ fn advice(about: About) -> &'static str {
     match about {
         About::Recurrent => "Restarting hides a cause; it is still there.",
         About::Blind => "Until that is mended nobody watches it.",
-        About::CannotRepair => "Mend the command, then: watchdog check",
+        About::CannotRepair => "Mend that, then: watchdog check",
         About::Pm2Gone => "pm2 resurrect would start a second copy: stop the backend first, at a time that suits you.",
+        About::Pm2Deaf => "Until then no pm2 command of mine or yours helps. More: watchdog check",
         About::CrashLoop => "PM2 brings it back each time: look at its log.",
+        About::Stopped => {
+            "It stays so until somebody starts it. If it is no longer needed, remove it from watchdog.yaml."
+        }
         About::Flapping => "Further incidents are not told one by one until it was up for an hour.",
     }
 }

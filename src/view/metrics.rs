@@ -113,6 +113,7 @@ fn states(state: &TargetState) -> Vec<(String, String)> {
         Condition::Failing,
         Condition::Down,
         Condition::Recovering,
+        Condition::Stopped,
         Condition::Paused,
     ];
     let one = |condition: Condition| {

@@ -13,7 +13,7 @@ use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
 use crate::time::{Span, Timestamp, Wall, Zone, rough};
 use crate::view::percent;
-use crate::view::story::reason;
+use crate::view::story::{at_rest, reason};
 
 /// Days that have a bar.
 pub const DAYS: i64 = 90;
@@ -97,9 +97,16 @@ impl Page<'_> {
             _ => format!("{count} of {all} {}", what.replacen("is ", "are ", 1)),
         };
         let since = down.iter().filter_map(|state| state.incident.as_ref()).map(|incident| incident.began).min();
-        match (down.len(), count(&[Condition::Failing]), count(&[Condition::Starting]), count(&[Condition::Paused])) {
-            (0, 0, 0, 0) => banner("up", "Everything is up".into()),
-            (0, 0, 0, paused) => banner("other", of(paused, "is paused")),
+        let resting = [Condition::Paused, Condition::Stopped];
+        match (
+            down.len(),
+            count(&[Condition::Failing]),
+            count(&[Condition::Starting]),
+            resting.map(|one| count(&[one])),
+        ) {
+            (0, 0, 0, [0, 0]) => banner("up", "Everything is up".into()),
+            (0, 0, 0, [0, stopped]) => banner("other", of(stopped, "is stopped")),
+            (0, 0, 0, [paused, _]) => banner("other", of(paused, "is paused")),
             (0, 0, starting, _) => banner("other", of(starting, "is starting")),
             (0, failing, ..) => banner("other", of(failing, "is failing")),
             (down, ..) => {
@@ -155,6 +162,8 @@ impl Page<'_> {
         notes.push(format!("{since}{tried}"));
         if let Some(until) = state.paused_until {
             notes.push(format!("paused until {}", self.clock_time(until)));
+        } else if let Some(rest) = state.rest {
+            notes.push(at_rest(rest.why).into());
         } else if let Some(waiting) = state.waiting.filter(|_| state.condition == Condition::Down) {
             let why = reason(waiting.why, &shown.depends_on);
             let next = waiting.until.map(|at| format!(" (next try {})", self.clock_time(at))).unwrap_or_default();
@@ -257,7 +266,7 @@ fn colour(condition: Condition) -> &'static str {
     match condition {
         Condition::Healthy => "up",
         Condition::Down | Condition::Recovering => "down",
-        Condition::Starting | Condition::Failing | Condition::Paused => "other",
+        Condition::Starting | Condition::Failing | Condition::Stopped | Condition::Paused => "other",
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::{Class, Verdict};
-use crate::policy::{Condition, LastLook, TargetState, spent};
+use crate::outcome::{Class, Ending, Verdict};
+use crate::policy::{Condition, LastLook, TargetState, Tried, spent};
 use crate::store::lock::{Holder, Mode};
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
 use crate::time::{Latency, Timestamp, Wall, Zone, rough};
-use crate::view::story::reason;
+use crate::view::story::{at_rest, reason};
 use crate::view::{at_home, percent, table};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -305,7 +305,13 @@ impl<'a> Target<'a> {
             Verdict::Unknown { detail } => Some(format!("the last look told nothing: {}", escaped(detail))),
             Verdict::Healthy { .. } | Verdict::Unhealthy { .. } => None,
         });
-        let notes: Vec<String> = [self.trouble(), blind].into_iter().flatten().collect();
+        // What is down says what it was told about PM2 already; the rest is told nowhere else.
+        let pm2 = match (&self.state.incident, &self.state.pm2.trouble, self.state.pm2.gone_since) {
+            (None, Some(trouble), _) => Some(escaped(trouble).into_owned()),
+            (None, None, Some(_)) => Some("PM2's daemon is dead, and this lives on without it".into()),
+            (Some(_), _, _) | (None, None, None) => None,
+        };
+        let notes: Vec<String> = [self.trouble(), blind, pm2].into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
@@ -317,10 +323,18 @@ impl<'a> Target<'a> {
             1 => "restarted once, without success so far; ".into(),
             times => format!("restarted {times} times, without success so far; "),
         };
+        let refused = match state.incident.as_ref().and_then(|incident| incident.tried.as_ref()) {
+            Some(Tried { ending: Ending::NotStarted(why), .. }) => format!("nothing could be done: {}; ", escaped(why)),
+            Some(_) | None => String::new(),
+        };
         let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
         let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
         match state.condition {
             Condition::Paused => Some(format!("paused until {}", self.status.clock_time(state.paused_until?))),
+            Condition::Stopped => {
+                let rest = state.rest?;
+                Some(format!("{}; asked again at {}", at_rest(rest.why), self.status.clock_time(rest.ask_at)))
+            }
             Condition::Failing if state.failures() > 0 => {
                 Some(format!("{} of {} bad in a row", state.failures(), self.shown.threshold))
             }
@@ -333,10 +347,10 @@ impl<'a> Target<'a> {
                 Some(waiting) => {
                     let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
                     let why = reason(waiting.why, &self.shown.depends_on);
-                    format!("{tried}not restarted now: {why}{until}{dry}{details}")
+                    format!("{tried}{refused}not restarted now: {why}{until}{dry}{details}")
                 }
                 None if !self.status.is_current() => format!("{tried}not restarted now: no watchdog is at work{dry}"),
-                None => format!("{tried}a restart is due or under way{dry}"),
+                None => format!("{tried}{refused}a restart is due or under way{dry}"),
             }),
             Condition::Starting | Condition::Healthy | Condition::Failing => None,
         }

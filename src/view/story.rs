@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::outcome::Ending;
+use crate::outcome::{Ending, RestReason};
 use crate::policy::{About, Record, Why};
 use crate::time::{Latency, Span, Timestamp, Wall, Zone};
 
@@ -76,6 +76,11 @@ impl Telling<'_> {
                 let healthy = format!("healthy: {detail} in {}. Down {}", Latency(*latency), Span(*down));
                 (Level::Info, format!("{healthy}. {}", cure(*attempts, *cured)))
             }
+            Record::Rested { why, incident } => {
+                let ends = incident.as_ref().map_or_else(String::new, |id| format!(". Incident {id} ends with that"));
+                (Level::Info, format!("{}: left alone until it runs again{ends}", at_rest(*why)))
+            }
+            Record::Woke { why } => (Level::Info, format!("not at rest any more ({})", at_rest(*why))),
             Record::Warn { about: About::CannotRepair, detail } => {
                 (Level::Error, format!("cannot be repaired: {detail}"))
             }
@@ -138,8 +143,18 @@ pub fn reason(why: Why, depends_on: &[String]) -> String {
         Why::Cooldown => "it is too soon for the next try (cooldown)".into(),
         Why::DependsOn => format!("what it depends on is in trouble ({})", depends_on.join(", ")),
         Why::Busy => "another target is being restarted".into(),
-        Why::Stopped => "the operator stopped it in PM2 (pm2 stop)".into(),
+        Why::Stopped => "it is deliberately at rest in PM2".into(),
         Why::OnlyIf => "only_if says no".into(),
+    }
+}
+
+/// Why it is deliberately at rest, in words.
+pub fn at_rest(why: RestReason) -> &'static str {
+    match why {
+        RestReason::Operator => "the operator stopped it in PM2 (pm2 stop)",
+        RestReason::Deleted => "the operator deleted it from PM2 (pm2 delete)",
+        RestReason::Schedule => "it has done its work, and PM2 starts it when it is due (cron_restart, autorestart)",
+        RestReason::Exit => "it ended with a code that is to stop it (stop_exit_codes)",
     }
 }
 

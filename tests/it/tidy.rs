@@ -32,7 +32,7 @@ const ROOMS: [(&str, &str, &str); 18] = [
         "verb",
         "agent cli clock command config logging notify outcome pm2 policy probe process signals store terminal time \
          view",
-        "clap clap_complete log rustix serde_json",
+        "clap clap_complete log rustix serde_json serde_yaml",
     ),
     ("cli", "", "clap clap_complete humantime"),
 ];

@@ -20,7 +20,8 @@ fn first(text: &str) -> Target {
 fn the_least_that_the_contract_shows_is_enough() {
     let target = first("pm2: sav-backend\nhttp: http://localhost:5000/api/health");
     assert_eq!(target.name, "sav-backend");
-    let pm2 = Pm2 { process: "sav-backend".into(), home: "/home/user/.pm2".into(), config: None, reset: false };
+    let pm2 =
+        Pm2 { process: "sav-backend".into(), home: "/home/user/.pm2".into(), config: None, env: None, reset: false };
     assert_eq!(target.pm2.as_ref(), Some(&pm2));
     assert_eq!(ladder(&target), ["pm2 restart sav-backend"]);
     assert_eq!((target.limits.rungs, target.limits.reset), (1, None));
@@ -42,7 +43,7 @@ fn everything_that_can_be_said_of_it_is_understood() {
     assert_eq!((target.limits.rungs, target.limits.reset), (2, Some(1)));
     assert_eq!(target.limits.gates, [Gate::Stopped, Gate::OnlyIf]);
     let target = first("pm2: {process: a, config: /app/ecosystem.config.js}");
-    assert_eq!(ladder(&target), ["pm2 restart /app/ecosystem.config.js --only a"]);
+    assert_eq!(ladder(&target), ["pm2 restart a"]);
     // A ladder that is written stands as it is, whatever `reset` says.
     let target = first(
         "pm2: {process: a, home: /p, reset: true}\nrestart: [./own.sh, {pm2: reset}, {pm2: restart, timeout: 20s}]",

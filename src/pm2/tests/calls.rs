@@ -6,13 +6,27 @@ use crate::outcome::Ending;
 use crate::testing::{is_alone, run_alone};
 
 impl Place {
-    pub(super) fn managed(&self, config: Option<&str>, port: Option<u16>) -> Managed {
-        Managed { process: "sav".into(), config: config.map(|name| self.at(name)), port }
+    pub(super) fn managed(&self, config: Option<&str>) -> Managed {
+        let env = config.map(|_| "production".to_owned());
+        Managed { process: "sav".into(), config: config.map(|name| self.at(name)), env, port: None }
     }
 
-    fn restart(&self, text: &str, config: Option<&str>) -> Ended {
-        let caller = self.pm2(text);
-        restart(&self.home, &caller, &self.managed(config, None), &self.output(), &mut |_| {})
+    /// Inspects, plans and carries out, as a rung does; `text` is what pm2 does beside giving the list in `list`.
+    fn repair(&self, text: &str, config: Option<&str>, timeout: Duration) -> Result<Ended, String> {
+        let caller =
+            Caller { timeout, ..self.pm2(&format!("test \"$1\" != jlist || {{ cat list; exit 0; }}\n{text}")) };
+        let (managed, say) = (self.managed(config), |line: &str| self.say(line));
+        let steps = plan(&managed, &inspect(&self.home, &caller, &managed, (None, None)).facts)?;
+        let (output, mut on_start) = (self.output(), |_| {});
+        let mut calls = Calls {
+            home: &self.home,
+            caller: &caller,
+            managed: &managed,
+            say: &say,
+            output: &output,
+            on_start: &mut on_start,
+        };
+        Ok(calls.carry_out(&steps))
     }
 }
 
@@ -52,8 +66,7 @@ fn without_pm2_or_node_nothing_is_run() {
     let mut caller = place.pm2("");
     caller.env = vec![("PATH".into(), place.folder.path().display().to_string())];
     let started = |caller: &Caller| {
-        let managed = place.managed(None, None);
-        let ended = restart(&place.home, caller, &managed, &place.output(), &mut |_| panic!("something was started"));
+        let ended = caller.call(&["resurrect"], &place.output(), &mut |_| panic!("something was started"));
         match ended.ending {
             Ending::NotStarted(reason) => reason,
             other => panic!("{other:?}"),
@@ -62,10 +75,6 @@ fn without_pm2_or_node_nothing_is_run() {
     fs::write(place.at("pm2"), "#!/usr/bin/env node\n").unwrap();
     assert_eq!(started(&caller), "pm2 needs node: no such file: node is nowhere in PATH");
     assert_eq!(caller.list(), Listing::Failed("pm2 needs node: no such file: node is nowhere in PATH".into()));
-    assert_eq!(
-        weigh(&place.home, &caller, &place.managed(None, None)),
-        Err("pm2 needs node: no such file: node is nowhere in PATH".into())
-    );
     fs::remove_file(place.at("pm2")).unwrap();
     assert_eq!(started(&caller), "no such file: pm2 is nowhere in PATH");
     caller.folder = place.at("missing");
@@ -114,40 +123,80 @@ fn a_caller_shows_no_environment() {
 }
 
 #[test]
-fn a_restart_resurrects_first_or_when_the_name_is_unknown() {
+fn a_repair_goes_by_the_list_and_believes_no_exit_code() {
     #[track_caller]
-    fn check(daemon: bool, config: Option<&str>, text: &str, expected: &str, ending: Ending) {
+    fn check(list: Option<&str>, saved: &str, config: Option<&str>, text: &str, expected: &str, ending: Ending) {
         let place = Place::new();
-        if daemon {
+        if let Some(list) = list {
+            fs::write(place.at("list"), list).unwrap();
             place.listen(true);
+            place.daemon("");
         }
-        let ended = place.restart(text, config);
-        assert_eq!((place.calls().as_str(), ended.ending), (expected, ending), "{text}");
+        fs::write(place.home.path().join("dump.pm2"), saved).unwrap();
+        fs::create_dir(place.at("app")).unwrap();
+        let ended = place.repair(text, config, AMPLE).unwrap_or_else(|why| panic!("{why}"));
+        let calls = place.calls().replace("jlist -s, ", "").replace(", jlist -s", "");
+        assert_eq!((calls.as_str(), ended.ending), (expected, ending), "{text}");
+        let where_it_ran = fs::read_to_string(place.at("folder")).unwrap_or_default();
+        assert!(config.is_none() || where_it_ran.is_empty() || where_it_ran.trim().ends_with("/app"), "{where_it_ran}");
     }
-    let unknown = "test \"$1\" != restart -o -e known || exit 1\ntest \"$1\" != resurrect || touch known";
-    check(true, None, "", "restart sav", Ending::Exited(0));
-    check(true, Some("eco.config.js"), "", "restart /eco.config.js --only sav", Ending::Exited(0));
-    check(false, None, "", "resurrect, restart sav", Ending::Exited(0));
-    check(false, Some("eco.json"), "", "resurrect, restart /eco.json --only sav", Ending::Exited(0));
-    check(true, None, unknown, "restart sav, resurrect, restart sav", Ending::Exited(0));
-    check(false, None, unknown, "resurrect, restart sav", Ending::Exited(0));
-    check(true, None, "exit 3", "restart sav, resurrect, restart sav", Ending::Exited(3));
-    check(false, None, "exit 3", "resurrect, restart sav", Ending::Exited(3));
-    check(true, None, "kill -9 $$", "restart sav", Ending::Killed(9));
+    let (sav, other) = (r#"[{"name":"x","pm_id":1},{"name":"sav","pm_id":3}]"#, r#"[{"name":"x","pm_id":1}]"#);
+    let file = "start /app/eco.js --only sav --env production";
+    let here = "test \"$1\" != start || echo \"$OLDPWD\" >folder";
+    check(Some(sav), "[]", None, "", "restart 3", Ending::Exited(0));
+    check(Some(sav), "[]", Some("app/eco.js"), "", "restart 3", Ending::Exited(0));
+    let refuses = "test \"$1\" != restart || exit 1";
+    check(Some(sav), "[]", None, refuses, "restart 3", Ending::Exited(1));
+    check(Some(sav), "[]", Some("app/eco.js"), refuses, &format!("restart 3, {file}"), Ending::Exited(0));
+    // What is in no list afterwards was not started, whatever the exit code.
+    check(Some(other), sav, None, "", "resurrect", Ending::Exited(1));
+    check(Some(other), sav, Some("app/eco.js"), here, &format!("resurrect, {file}"), Ending::Exited(1));
+    check(Some(other), "[]", Some("app/eco.js"), "", file, Ending::Exited(1));
+    check(Some(other), sav, None, "test \"$1\" != resurrect || cp home/dump.pm2 list", "resurrect", Ending::Exited(0));
+    check(None, sav, None, "exit 3", "resurrect", Ending::Exited(3));
+    check(None, sav, None, "kill -9 $$", "resurrect", Ending::Killed(9));
     let words = "exit code 127, a shell's word for command not found".to_owned();
-    check(false, None, "exit 127", "resurrect", Ending::NotStarted(words));
+    check(None, sav, None, "exit 127", "resurrect", Ending::NotStarted(words));
 }
 
 #[test]
-fn each_call_of_a_restart_has_its_time_and_is_told_of() {
+fn a_restart_that_leaves_the_process_as_it_was_has_failed() {
     let place = Place::new();
-    let caller = Caller { timeout: Duration::from_millis(1_500), ..place.pm2("sleep 600") };
-    let mut told = Vec::new();
-    let managed = place.managed(None, None);
-    let ended = restart(&place.home, &caller, &managed, &place.output(), &mut |process| told.push(process));
+    place.listen(true);
+    place.daemon("pm_id=3 name=sav sleep 601 & echo $! >child");
+    let child = place.noted("child");
+    fs::write(place.home.path().join("pids/sav-3.pid"), child.pid.to_string()).unwrap();
+    fs::write(place.at("list"), r#"[{"name":"sav","pm_id":3}]"#).unwrap();
+    let ended = place.repair("", None, AMPLE).unwrap();
+    assert_eq!(ended.ending, Ending::Exited(1));
+    let said = place.said.lock().unwrap().join("\n");
+    assert!(said.contains(&format!("pm2 exited 0, but sav still has pid {}: it did nothing", child.pid)), "{said}");
+    assert_eq!(place.repair(&format!("kill -9 {}", child.pid), None, AMPLE).unwrap().ending, Ending::Exited(0));
+}
+
+#[test]
+fn what_outlived_its_daemon_is_not_resurrected_beside_it() {
+    let place = Place::new();
+    let saved = r#"[{"name":"sav"},{"name":"mailer","pm_id":1}]"#;
+    fs::write(place.home.path().join("dump.pm2"), saved).unwrap();
+    let mailer = place.app("mailer", "1");
+    fs::write(place.home.path().join("pids/mailer-1.pid"), mailer.pid.to_string()).unwrap();
+    let shows = "test \"$1\" != resurrect || cat \"$PM2_DUMP_FILE_PATH\" >resurrected; env >env-of-$1";
+    place.repair(shows, None, AMPLE).unwrap();
+    assert!(place.calls().starts_with("ping, resurrect"), "{}", place.calls());
+    assert_eq!(fs::read_to_string(place.at("resurrected")).unwrap(), r#"[{"name":"sav"}]"#);
+    let of_daemon = fs::read_to_string(place.at("env-of-ping")).unwrap();
+    assert!(!of_daemon.contains("PM2_DUMP_FILE_PATH"), "the daemon keeps what it is started with");
+    assert!(process::is_alive(mailer));
+}
+
+#[test]
+fn each_call_of_a_repair_has_its_time() {
+    let place = Place::new();
+    fs::write(place.home.path().join("dump.pm2"), r#"[{"name":"sav"}]"#).unwrap();
+    fs::create_dir(place.at("app")).unwrap();
+    let ended = place.repair("sleep 600", Some("app/eco.js"), Duration::from_millis(1_500)).unwrap();
     assert_eq!(ended.ending, Ending::TimedOut);
     assert!(ended.took >= Duration::from_secs(3), "{:?}", ended.took);
-    assert_eq!(place.calls(), "resurrect, restart sav");
-    assert_eq!(told.len(), 2);
-    assert!(!told.into_iter().any(process::is_alive));
+    assert_eq!(place.calls(), "resurrect, start /app/eco.js --only sav --env production");
 }

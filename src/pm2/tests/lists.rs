@@ -8,7 +8,9 @@ use crate::testing::fuzz;
 const ENTRY: &str = r#"{"pid":4711,"name":"sav","pm2_env":{"name":"sav","autorestart":false,"exit_code":3,
 "env":{"PORT":1},"SECRET":"s3cret","pm_exec_path":"/srv/app.js","pm_cwd":"/srv","exec_interpreter":"node",
 "exec_mode":"cluster_mode","kill_timeout":20000,"PORT":"5000","pm_out_log_path":"/l/o.log",
-"pm_err_log_path":"/l/e.log","status":"online","pm_id":7,"odd":"\ud83d"},"pm_id":7,"monit":{"memory":1,"cpu":0}}"#;
+"pm_err_log_path":"/l/e.log","status":"online","pm_id":7,"restart_time":12,
+"stop_exit_codes":[3],"pm_pid_path":"/p/sav-7.pid","DB":"prod","env_production":{"DB":"prod","PORT":5000},
+"env_test":{"DB":"test"},"env_empty":{},"odd":"\ud83d"},"pm_id":7,"monit":{"memory":1,"cpu":0}}"#;
 
 fn entry() -> String {
     ENTRY.replace('\n', "")
@@ -22,12 +24,18 @@ fn named(name: &str) -> App {
         status: String::new(),
         autorestart: true,
         exit_code: None,
+        stop_exit_codes: Vec::new(),
+        restarts: 0,
+        is_scheduled: false,
+        is_module: false,
         script: "".into(),
         cwd: "".into(),
         interpreter: None,
         cluster: false,
         kill_timeout: Duration::from_millis(1_600),
         port: None,
+        environments: Vec::new(),
+        pid_file: None,
         out_log: None,
         err_log: None,
     }
@@ -46,6 +54,10 @@ fn full() -> App {
         cluster: true,
         kill_timeout: Duration::from_secs(20),
         port: Some(5_000),
+        environments: vec!["production".into()],
+        pid_file: Some("/p/sav-7.pid".into()),
+        restarts: 12,
+        stop_exit_codes: vec![3],
         out_log: Some("/l/o.log".into()),
         err_log: Some("/l/e.log".into()),
         ..named("sav")
@@ -111,6 +123,11 @@ fn a_value_of_another_type_costs_nothing_but_itself() {
     one(r#""kill_timeout":1.5,"PORT":70000,"env":[]"#, named("sav"));
     one(r#""PORT":{},"env":{"PORT":5000}"#, App { port: Some(5_000), ..named("sav") });
     one(r#""PORT":"0","pm_cwd":0,"pm_out_log_path":"""#, named("sav"));
+    one(r#""cron_restart":"0 4 * * *""#, App { is_scheduled: true, ..named("sav") });
+    one(r#""cron_restart":0,"pmx_module":true"#, App { is_module: true, ..named("sav") });
+    one(r#""stop_exit_codes":"4","restart_time":[]"#, App { stop_exit_codes: vec![4], ..named("sav") });
+    one(r#""env":{"A":"1"},"env_b":{"A":1},"env_c":{"A":2}"#, App { environments: vec!["b".into()], ..named("sav") });
+    one(r#""env_b":{"A":{}},"env_c":[]"#, named("sav"));
     one(r#""pid":0,"exec_mode":["cluster_mode"]"#, named("sav"));
     check(r#"[{"name":1},7,{"name":"b"},{"pm2_env":null},{"pm2_env":{}}]"#, Some(vec![named("1"), named("b")]));
 }

@@ -1,6 +1,7 @@
 //! What is remembered, and what becomes of it when the clock begins anew.
 
 use super::*;
+use crate::outcome::RestReason;
 use crate::policy::tell::{Flapping, ToldDown};
 
 #[test]
@@ -18,6 +19,7 @@ fn state_at(at: i64) -> State {
         cooldown_until: Some(at),
         last_end: Some(at),
         last_reset: Some(at),
+        reset_interrupted: true,
         episode: Some(Episode { attempts: 1, healthy_since: Some(at) }),
         unproven: 0,
     };
@@ -57,7 +59,8 @@ fn state_at(at: i64) -> State {
         warned: BTreeSet::new(),
         downs: [at].into(),
         cures: [at].into(),
-        beside: Beside::default(),
+        pm2: Pm2State::default(),
+        rest: Some(Rest { why: RestReason::Operator, since: at, ask_at: at, times: 1, reminded: Some(at) }),
         told: Told {
             down: Some(ToldDown { incident: String::new(), at, next: at }),
             flapping: Some(Flapping { since: at, folded: 1 }),

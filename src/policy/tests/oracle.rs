@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
-use crate::outcome::{Class, Ending, Verdict};
-use crate::policy::{Action, Limits, Record, Tell};
+use crate::outcome::{Class, Ending, Inspection, Verdict};
+use crate::policy::{Action, Gate, Limits, Record, Tell};
 use crate::time::millis;
 
 /// What the oracle knows of one target, in absolute milliseconds.
@@ -37,7 +37,12 @@ struct Known {
     granted: bool,
     /// Whether the latest weighing allowed a reset; none once it was made use of.
     warranted: bool,
+    /// When the last reset had ended.
     last_reset: Option<i64>,
+    /// A reset was begun of which nobody knows that it ended, or no pm2 command reaches the daemon: it comes first.
+    resets_first: bool,
+    /// Deliberately at rest.
+    at_rest: bool,
     /// When the backend broke, while nothing but looking has happened since.
     broken_at: Option<i64>,
 }
@@ -154,13 +159,17 @@ impl Oracle {
         self.known(target).warranted = warranted;
     }
 
+    pub(super) fn inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
+        self.note(at, format!("{target}: {inspection:?}"));
+        self.known(target).resets_first |= inspection == Inspection::Failed { is_deaf: true };
+    }
+
     pub(super) fn broken(&mut self, target: &str, at: i64) {
         self.note(at, format!("{target} breaks"));
         let timely = self.timely;
         let known = self.known(target);
-        known.broken_at =
-            (timely && known.down.is_none() && known.failures == 0 && known.counts_from <= at && !known.command_runs)
-                .then_some(at);
+        let counts = !known.at_rest && known.counts_from <= at && !known.command_runs;
+        known.broken_at = (timely && known.down.is_none() && known.failures == 0 && counts).then_some(at);
     }
 
     pub(super) fn paused(&mut self, target: &str, at: i64, until: i64) {
@@ -260,7 +269,9 @@ impl Oracle {
         self.demand(known.failures >= threshold, &promise);
         let kth = (attempt as usize - 1) % limits.rungs;
         let passed_over = limits.reset == Some(kth) && rung == (kth + 1) % limits.rungs;
-        self.demand(rung == kth || passed_over, "rule 4: attempt k starts at rung k");
+        let is_first = limits.reset == Some(rung) && known.resets_first;
+        self.demand(rung == kth || passed_over || is_first, "rule 4: attempt k starts at rung k");
+        self.demand(!known.at_rest, "4b: what is deliberately at rest is left alone");
         self.demand(known.paused_until.is_none_or(|until| at >= until), "rule 3: paused");
         self.demand(known.diagnosis.is_none_or(|until| at >= until), "an attempt before the diagnosis is made");
         let class = known.last_class.expect("a failure was seen");
@@ -290,8 +301,7 @@ impl Oracle {
         let Known { warranted, last_reset, .. } = self.known[target];
         self.demand(warranted, "4b: a reset that was not warranted");
         self.demand(last_reset.is_none_or(|last| at - last >= 3_600_000), "4b: two resets within an hour");
-        let known = self.known(target);
-        (known.warranted, known.last_reset) = (false, Some(at));
+        self.known(target).warranted = false;
     }
 
     fn judge_window(&self, target: &str, limits: &Limits) {
@@ -330,8 +340,23 @@ impl Oracle {
                 self.demand(open.as_ref() == Some(incident), "`up` ends the open incident");
                 self.cures += u64::from(*cured);
             }
+            Record::Rested { incident, .. } => {
+                let known = self.known(target);
+                known.failures = 0;
+                (known.diagnosis, known.told, known.broken_at) = (None, None, None);
+                let (open, before) = (known.down.take(), std::mem::replace(&mut known.at_rest, true));
+                self.demand(open == *incident, "`rested` names the incident that it ends");
+                self.demand(!before, "4b: `rested` once");
+            }
+            Record::Woke { .. } => {
+                let before = std::mem::take(&mut self.known(target).at_rest);
+                self.known(target).broken_at = None;
+                self.demand(before, "`woke` comes after `rested`");
+            }
             Record::Restart { .. } => self.known(target).restart_recorded = true,
-            Record::RestartDone { attempt, ending, .. } => self.command_done(target, *attempt, ending, at),
+            Record::RestartDone { attempt, rung, ending, .. } => {
+                self.command_done(target, (*attempt, *rung), ending, at)
+            }
             Record::HeldBack { incident, .. } => {
                 let open = self.known[target].down.clone();
                 self.demand(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
@@ -377,10 +402,13 @@ impl Oracle {
         let known = &self.known[target];
         self.demand(known.down.is_none(), "promise 7: no second `down`");
         self.demand(known.failures >= threshold, "`down` at the threshold, not before");
+        self.demand(!known.at_rest, "4b: what is deliberately at rest is not down");
         self.demand(!self.seen_ids.iter().any(|id| id == incident), "incident ids are unique");
         if let Some(broken_at) = known.broken_at {
             let Limits { interval, timeout, .. } = self.limits[target];
-            let bound = millis((interval + timeout) * threshold);
+            // PM2 is asked before, which takes 20 s at most.
+            let asked = if self.limits[target].gates.contains(&Gate::Stopped) { 20_000 } else { 0 };
+            let bound = millis((interval + timeout) * threshold) + asked;
             let promise = format!("promise 4: found after {} ms, {bound} allowed", at - broken_at);
             self.demand(at - broken_at <= bound, &promise);
         }
@@ -391,11 +419,12 @@ impl Oracle {
         self.known(target).down = Some(incident.to_string());
     }
 
-    fn command_done(&mut self, target: &str, attempt: u32, ending: &Ending, at: i64) {
+    fn command_done(&mut self, target: &str, (attempt, rung): (u32, usize), ending: &Ending, at: i64) {
         let limits = &self.limits[target];
         let doublings = (attempt as usize).saturating_sub(limits.rungs).min(40);
         let cooldown = millis(limits.cooldown).saturating_mul(1 << doublings).min(millis(limits.max_cooldown));
         let start_period = millis(limits.start_period);
+        let is_reset = limits.reset == Some(rung);
         let recorded = self.known[target].restart_recorded;
         self.demand(recorded, "`restart_done` comes after its `restart`");
         let known = self.known(target);
@@ -403,6 +432,12 @@ impl Oracle {
         known.command_runs = false;
         known.failures = 0;
         known.counts_from = at + start_period;
+        match ending {
+            Ending::Lost => known.resets_first |= is_reset,
+            Ending::NotStarted(_) => {}
+            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut if is_reset => known.last_reset = Some(at),
+            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => {}
+        }
         if !matches!(ending, Ending::NotStarted(_)) {
             known.ended = Some((at, cooldown));
         }

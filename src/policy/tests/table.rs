@@ -29,12 +29,12 @@
 //! after the beginning.
 
 mod attempts;
-mod beside;
 mod changes;
 mod counting;
 mod gaps;
 mod holds;
 mod pauses;
+mod pm2;
 mod saving;
 mod schedule;
 mod script;

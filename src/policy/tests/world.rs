@@ -10,7 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::oracle::Oracle;
-use crate::outcome::{Class, Ending, Look, Seen, Sight, Verdict};
+use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, RestReason, Seen, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, State};
 use crate::time::Timestamp;
 
@@ -35,6 +35,7 @@ enum Coming {
     Looked { target: String, number: u64, took: i64 },
     Ended { target: String, pid: u32, rung: usize, ending: u8, took: i64 },
     Answered { target: String, gate: Gate, yes: bool },
+    Inspected { target: String, lot: u8 },
     Weighed { target: String, warranted: bool },
     Diagnosed { target: String, incident: String },
     Trouble,
@@ -153,9 +154,8 @@ impl World {
         self.awaited.clear();
         self.oracle.killed();
         self.coming.retain(|Reverse((_, _, coming))| match coming {
-            Coming::Looked { .. } | Coming::Answered { .. } | Coming::Weighed { .. } | Coming::Diagnosed { .. } => {
-                false
-            }
+            Coming::Looked { .. } | Coming::Answered { .. } | Coming::Inspected { .. } => false,
+            Coming::Weighed { .. } | Coming::Diagnosed { .. } => false,
             Coming::Ended { .. } | Coming::Trouble => true,
         });
     }
@@ -207,15 +207,24 @@ impl World {
             Coming::Looked { target, number, took } => {
                 let verdict = self.verdict(&target);
                 let latency = Duration::from_millis(u64::try_from(took).unwrap_or(0));
-                let look = Look { verdict, latency, pm2: self.sight(&target), evidence: None };
+                let look = Look { verdict, latency, pm2: self.pm2(&target), evidence: None };
                 let process = self.processes.get(&target).copied().filter(|_| self.rough.pm2);
                 self.oracle.looked(&target, number, (&look.verdict, process), self.now);
                 self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
             Coming::Answered { target, gate, yes } => {
-                let pm2 = self.sight(&target);
-                self.deliver(Event::Answered { target, gate, yes, pm2 });
+                self.deliver(Event::Answered { target, gate, yes });
+            }
+            Coming::Inspected { target, lot } => {
+                let inspection = match lot {
+                    0 => Inspection::AtRest(RestReason::Operator),
+                    1 => Inspection::AtRest(RestReason::Schedule),
+                    _ => Inspection::Failed { is_deaf: lot < 4 },
+                };
+                self.oracle.inspected(&target, inspection, self.now);
+                let pm2 = self.pm2(&target);
+                self.deliver(Event::Inspected { target, inspection, pm2 });
             }
             Coming::Weighed { target, warranted } => {
                 self.oracle.weighed(&target, warranted, self.now);
@@ -230,10 +239,16 @@ impl World {
     }
 
     /// What is seen of PM2 at this moment.
-    fn sight(&mut self, target: &str) -> Option<Sight> {
+    fn pm2(&mut self, target: &str) -> Option<Pm2Evidence> {
         let &(pid, started) = self.processes.get(target)?;
         let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted) };
-        self.rough.pm2.then_some(Sight { daemon: self.rng.u8(0..50) > 0, process: Some(seen) })
+        let (daemon, trouble) = match self.rng.u8(0..50) {
+            0 => (DaemonState::Dead, None),
+            1 => (DaemonState::Deaf, Some("no socket".into())),
+            2 => (DaemonState::Unknown, Some("root's".into())),
+            _ => (DaemonState::Alive, None),
+        };
+        self.rough.pm2.then_some(Pm2Evidence { daemon, daemon_process: None, trouble, process: Some(seen) })
     }
 
     /// PM2, or a restart command, starts the target's process anew.
@@ -337,6 +352,10 @@ impl World {
             Action::Ask { target, gate } => {
                 let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
                 self.expect_at(at, Coming::Answered { target, gate, yes });
+            }
+            Action::Inspect { target } => {
+                let (at, lot) = (self.now + self.rng.i64(0..20_000), self.rng.u8(0..12));
+                self.expect_at(at, Coming::Inspected { target, lot });
             }
             Action::Weigh { target } => {
                 let (at, warranted) = (self.now + self.rng.i64(0..10_000), self.rng.bool());

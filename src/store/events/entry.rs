@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Ending};
+use crate::outcome::{Class, Ending, RestReason};
 use crate::policy::{About, Why};
 use crate::time::{Wall, rfc3339};
 
@@ -66,6 +66,14 @@ pub enum Kind {
     },
     /// Healthy again.
     Up { incident: String, down_ms: u64, attempts: u32 },
+    /// Deliberately at rest; the incident that ended with it.
+    Rested {
+        why: RestReason,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        incident: Option<String>,
+    },
+    /// It runs again.
+    Woke { why: RestReason },
     /// Something that the operator should know.
     Warn { about: About, detail: String },
     /// The operator said to keep hands off.
@@ -163,6 +171,10 @@ mod tests {
             Kind::Up { incident, down_ms: 64_000, attempts: 1 },
             r#""event":"up","incident":"1122-0313","down_ms":64000,"attempts":1"#,
         );
+        let (why, incident) = (RestReason::Operator, Some(text("1122-0313")));
+        check(Kind::Rested { why, incident }, r#""event":"rested","why":"operator","incident":"1122-0313""#);
+        check(Kind::Rested { why: RestReason::Schedule, incident: None }, r#""event":"rested","why":"schedule""#);
+        check(Kind::Woke { why: RestReason::Deleted }, r#""event":"woke","why":"deleted""#);
         check(
             Kind::Warn { about: About::CannotRepair, detail: text("pm2 is gone") },
             r#""event":"warn","about":"cannot_repair","detail":"pm2 is gone""#,

@@ -1,18 +1,18 @@
 //! PM2 beside the targets: whether it is as the configuration has it, and who else restarts what is watched. It must
 //! never start a daemon: pm2 is asked for its list only where one accepts connections.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::command::first_word;
-use crate::config::{self, CommandLine, Config, Pm2, RUNG_TIMEOUT, Remedy, Rung, Target};
-use crate::outcome::in_words;
-use crate::pm2::{App, Caller, Home, Listing, Saved};
-use crate::process::Process;
+use crate::agent::calls_pm2;
+use crate::config::{self, Config, Pm2, RUNG_TIMEOUT, Remedy, Rung, Target};
+use crate::outcome::DaemonState;
+use crate::pm2::{App, Caller, DaemonEvidence, Home, Listing, ProcessState, Saved, listeners, missing_program};
+use crate::process::living;
 use crate::terminal::escaped;
 use crate::time::Span;
-use crate::verb::{ecosystem, environment, rivals, tilde};
+use crate::verb::ecosystem::{self, Match};
+use crate::verb::{environment, rivals, tilde};
 
 use super::{for_shell, version};
 
@@ -23,8 +23,7 @@ const OVER_KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Seen {
     home: Home,
     version: Option<String>,
-    accepts: io::Result<bool>,
-    daemons: Vec<Process>,
+    daemon: DaemonEvidence,
     /// None where it was not asked.
     listing: Option<Listing>,
     saved: Saved,
@@ -50,16 +49,12 @@ pub(super) fn look(config: &Config, offline: bool) -> Vec<Seen> {
         let caller = Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout: RUNG_TIMEOUT };
         let home = Home::at(&pm2.home);
         let program = caller.program().ok();
-        let accepts = home.daemon_accepts();
-        let is_asked = !offline && program.is_some() && matches!(accepts, Ok(true));
-        homes.push(Seen {
-            version: program.as_deref().and_then(version::of),
-            listing: is_asked.then(|| caller.list()),
-            daemons: home.daemons().unwrap_or_default(),
-            saved: home.saved(),
-            accepts,
-            home,
-        });
+        let mut daemon = home.all_daemons();
+        let is_asked = !offline && program.is_some() && daemon.state() == DaemonState::Alive;
+        let listing = is_asked.then(|| caller.list());
+        daemon.is_silent = listing == Some(Listing::Silent);
+        let (version, saved) = (program.as_deref().and_then(version::of), home.saved());
+        homes.push(Seen { version, listing, daemon, saved, home });
     }
     homes
 }
@@ -86,11 +81,34 @@ pub(super) fn judge(target: &Target, homes: &[Seen]) -> Beside {
         lines
             .push("              reset: true has no effect beside restart: write {pm2: reset} as its last rung".into());
     }
-    wrong.extend(ecosystem_file(pm2));
-    if let Some(app) = seen.apps().find(|app| app.name == pm2.process) {
+    if pm2.env.is_some() && pm2.config.is_none() {
+        lines.push("              env has no effect without config: PM2 keeps the variables of what it runs".into());
+    }
+    let app = seen.apps().find(|app| app.name == pm2.process);
+    if let Some(app) = app {
+        lines.extend(at_work_sometimes(app));
         wrong.extend(slow_to_end(target, app));
+        wrong.extend(seen.saved_app(app).and_then(missing_program).map(|missing| {
+            format!("{}: a reboot would not bring it back. Start it anew, then: pm2 save", escaped(&missing))
+        }));
+    }
+    for (is_wrong, said) in ecosystem_file(pm2, app, is_kept) {
+        match is_wrong {
+            true => wrong.push(said),
+            false => lines.push(format!("              {said}")),
+        }
     }
     Beside { lines, wrong }
+}
+
+/// What is at rest at times is no trouble then, and nothing that anybody should be told.
+fn at_work_sometimes(app: &App) -> Option<String> {
+    let what = match (app.is_scheduled, app.autorestart) {
+        (true, false) => "runs at certain times only (cron_restart)",
+        (false, false) => "is not started again by PM2 when it ends with 0 (autorestart: false)",
+        (_, true) => return None,
+    };
+    Some(format!("              {} {what}: at rest between its runs, which is no outage", escaped(&app.name)))
 }
 
 impl Seen {
@@ -117,6 +135,14 @@ impl Seen {
         self.saved_apps().iter().any(|app| app.name == process)
     }
 
+    fn saved_app(&self, app: &App) -> Option<&App> {
+        self.saved_apps().iter().find(|saved| saved.name == app.name)
+    }
+
+    fn is_alive(&self) -> bool {
+        self.daemon.state() == DaemonState::Alive
+    }
+
     /// Of the daemon, the saved list and the process.
     fn state(&self, pm2: &Pm2) -> String {
         let list = match (&self.saved, self.saves(&pm2.process)) {
@@ -125,24 +151,34 @@ impl Seen {
             (Saved::Missing, _) => "no list saved",
             (Saved::Unreadable(_), _) => "saved list spoilt",
         };
-        let daemon = match (&self.accepts, &self.listing) {
-            (Err(error), _) => format!("cannot be seen ({}), {list}", in_words(error)),
-            (Ok(false), _) if self.saves(&pm2.process) || pm2.config.is_some() => {
-                return format!("dead, {list}; it is brought back when the target fails");
+        let process = self.process(pm2);
+        match self.daemon.state() {
+            DaemonState::Alive => format!("alive, {list}; {process}"),
+            DaemonState::Deaf => format!("cannot be reached, {list}; {process}"),
+            DaemonState::Unknown => format!("cannot be seen, {list}; {process}"),
+            DaemonState::Dead if self.living(pm2).is_some() => format!("dead, {list}; {process} without it"),
+            DaemonState::Dead if self.saves(&pm2.process) || pm2.config.is_some() => {
+                format!("dead, {list}; it is brought back when the target fails")
             }
-            (Ok(false), _) => return format!("dead, {list}"),
-            (Ok(true), Some(Listing::Silent)) => format!("takes connections, but does not answer in 10 s, {list}"),
-            (Ok(true), Some(Listing::Apps(_) | Listing::Failed(_)) | None) => format!("alive, {list}"),
-        };
-        format!("{daemon}; {}", self.process(pm2))
+            DaemonState::Dead => format!("dead, {list}"),
+        }
+    }
+
+    /// The process of the target that lives, as far as signs show it.
+    fn living(&self, pm2: &Pm2) -> Option<u32> {
+        match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
+            ProcessState::Alive(process) => Some(process.pid),
+            ProcessState::Gone | ProcessState::Unknown(_) => None,
+        }
     }
 
     fn process(&self, pm2: &Pm2) -> String {
         let name = escaped(&pm2.process);
         let Some(listed) = self.listed() else {
-            return match self.home.sight(&pm2.process).ok().and_then(|sight| sight.process) {
-                Some(seen) => format!("{name} runs, pid {}", seen.pid),
-                None => format!("{name} does not run"),
+            return match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
+                ProcessState::Alive(process) => format!("{name} runs, pid {}", process.pid),
+                ProcessState::Gone if self.daemon.state() != DaemonState::Unknown => format!("{name} does not run"),
+                ProcessState::Gone | ProcessState::Unknown(_) => format!("whether {name} runs cannot be seen"),
             };
         };
         let instances: Vec<&App> = listed.iter().filter(|app| app.name == pm2.process).collect();
@@ -163,21 +199,24 @@ impl Seen {
             return vec![format!("there is no PM2 in {home}: no such folder{}", elsewhere(self.home.path()))];
         }
         let mut wrong = Vec::new();
-        if let Err(error) = &self.accepts {
-            wrong.push(format!("PM2's socket in {home} cannot be reached: {}", in_words(error)));
+        if let Some(trouble) = self.daemon.trouble(&self.home.path().display().to_string()) {
+            wrong.push(escaped(&trouble).into_owned());
         }
-        if self.daemons.len() > 1 {
-            let pids: Vec<String> = self.daemons.iter().map(|daemon| daemon.pid.to_string()).collect();
+        if self.daemon.proven.len() > 1 {
+            let pids: Vec<String> = self.daemon.proven.iter().map(|daemon| daemon.process.pid.to_string()).collect();
             let mend = format!("pm2 save; pm2 kill; kill {}; pm2 resurrect", pids.join(" "));
             wrong.push(format!("{} PM2 daemons run in {home} (pids {}): {mend}", pids.len(), pids.join(", ")));
         }
-        match &self.listing {
-            Some(Listing::Silent) => {
-                let mend = "kill -9 its daemon and run pm2 resurrect, or let reset: true do that when the target fails";
-                wrong.push(format!("PM2 in {home} takes connections, but does not answer in 10 s: {mend}"));
-            }
-            Some(Listing::Failed(why)) => wrong.push(format!("PM2 in {home} could not be asked: {}", escaped(why))),
-            Some(Listing::Apps(_)) | None => {}
+        if let Some(Listing::Failed(why)) = &self.listing {
+            wrong.push(format!("PM2 in {home} could not be asked: {}", escaped(why)));
+        }
+        if self.daemon.state() == DaemonState::Dead
+            && let Some(pid) = self.living(pm2)
+        {
+            wrong.push(format!(
+                "PM2's daemon is dead, and {name} (pid {pid}) lives on without it: PM2 will not start it again. When it \
+                 suits you: kill {pid}; pm2 resurrect"
+            ));
         }
         let is_known = self.apps().any(|app| app.name == pm2.process);
         if !is_known && !self.saves(&pm2.process) && pm2.config.is_none() {
@@ -209,14 +248,44 @@ fn elsewhere(home: &Path) -> String {
     found.map(|path| format!("; there is {}", tilde(&path))).unwrap_or_default()
 }
 
-fn ecosystem_file(pm2: &Pm2) -> Option<String> {
-    let path = pm2.config.as_deref()?;
+/// What there is to say of the file, and whether it is wrong. `app`: the process as PM2 has it.
+fn ecosystem_file(pm2: &Pm2, app: Option<&App>, is_kept: bool) -> Vec<(bool, String)> {
+    let Some(path) = pm2.config.as_deref() else { return Vec::new() };
     let (shown, name) = (tilde(path), escaped(&pm2.process));
-    if let Err(error) = path.metadata() {
-        return Some(format!("the ecosystem file {shown} cannot be read: {}", in_words(&error)));
+    let matched = match app {
+        Some(app) => ecosystem::compare(path, app),
+        None => ecosystem::compare_name(path, &pm2.process),
+    };
+    let mut found = match matched {
+        Match::Same => Vec::new(),
+        Match::Unreadable(why) => {
+            return vec![(true, format!("the ecosystem file {shown} cannot be read: {}", escaped(&why)))];
+        }
+        Match::Unnamed => {
+            vec![(true, format!("the ecosystem file {shown} describes no {name}: pm2 start would find nothing in it"))]
+        }
+        Match::Other(why) => vec![(
+            true,
+            format!(
+                "the ecosystem file {shown} describes another {name}: {}. Write cwd into it, with its whole path",
+                escaped(&why)
+            ),
+        )],
+    };
+    let blocks = ecosystem::environments(path, &pm2.process);
+    match (&pm2.env, app.map(|app| &app.environments[..]).unwrap_or_default()) {
+        (Some(env), _) if !blocks.contains(env) => {
+            found.push((true, format!("the ecosystem file {shown} has no env_{env} for {name}")));
+        }
+        (None, [env, ..]) if blocks.contains(env) => {
+            // Where the file is all there is, a repair would give it other variables, and so another database.
+            let env = escaped(env);
+            let said = format!("{name} has the variables of env_{env} in {shown}: write env: {env} beside config");
+            found.push((!is_kept, said));
+        }
+        (Some(_) | None, _) => {}
     }
-    let missing = format!("the ecosystem file {shown} does not mention {name}: pm2 restart would find nothing in it");
-    (!ecosystem::mentions(path, &pm2.process)).then_some(missing)
+    found
 }
 
 /// Rungs that would be ended while pm2 still waits for the process to end.
@@ -234,15 +303,6 @@ fn slow_to_end(target: &Target, app: &App) -> Vec<String> {
         format!("{name} may take {may_take} to end (kill_timeout), and pm2 is given {given} in all: write {write}")
     };
     target.ladder.iter().filter(too_short).map(complaint).collect()
-}
-
-fn calls_pm2(remedy: &Remedy) -> bool {
-    let program = match remedy {
-        Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => return true,
-        Remedy::Command(CommandLine::Shell(text)) => first_word(text),
-        Remedy::Command(CommandLine::Exec(words)) => words.first().map(String::as_str),
-    };
-    program.is_some_and(|program| program.rsplit('/').next() == Some("pm2"))
 }
 
 /// Whoever else restarts what is watched, and how that is ended; of a configuration that has nothing to do with PM2
@@ -278,7 +338,9 @@ fn watchers(config: &Config, seen: &Seen) -> Vec<String> {
     let mut told: Vec<&str> = Vec::new();
     let mut dangers = Vec::new();
     for app in listed.unwrap_or_default().iter().chain(seen.saved_apps()) {
-        if told.contains(&app.name.as_str()) || is_watched(app) || !rivals::is_watcher(app) {
+        // Who takes requests is a backend, which may call pm2 for its deployments.
+        let serves = || app.pid.and_then(living).is_some_and(|process| !listeners(process).is_empty());
+        if told.contains(&app.name.as_str()) || is_watched(app) || !rivals::is_watcher(app) || serves() {
             continue;
         }
         told.push(&app.name);
@@ -287,7 +349,7 @@ fn watchers(config: &Config, seen: &Seen) -> Vec<String> {
         let is_gone = listed.is_some_and(|listed| listed.iter().all(|other| other.name != app.name));
         let delete = escaped(&for_shell(&app.name)).into_owned();
         // What is to be deleted must be in the list of a living daemon.
-        let first = if matches!(seen.accepts, Ok(true)) { String::new() } else { format!("{prefix}pm2 resurrect && ") };
+        let first = if seen.is_alive() { String::new() } else { format!("{prefix}pm2 resurrect && ") };
         dangers.push(match is_gone {
             true => format!("PM2's saved list still has {name}{script}:\n              {prefix}pm2 save"),
             false => format!(

@@ -24,6 +24,8 @@ pub(super) struct Target {
     pub(super) home: Option<String>,
     /// The ecosystem file.
     pub(super) config: Option<String>,
+    /// The block of variables in that file.
+    pub(super) env: Option<String>,
     /// Whether PM2 may be reset for it.
     pub(super) reset: bool,
     /// Where it answers.
@@ -85,8 +87,12 @@ fn push(text: &mut String, target: &Target) {
         lines.push(format!("  process: {process}"));
         lines.extend(target.home.iter().map(|home| format!("  home: {}", quoted(home))));
         lines.extend(target.config.iter().map(|config| {
-            format!("  config: {}   # with it, a restart works even when PM2 has lost its list", quoted(config))
+            format!(
+                "  config: {}   # used only when neither PM2 nor its saved list has the process any more",
+                quoted(config)
+            )
         }));
+        lines.extend(target.env.iter().map(|env| format!("  env: {}", quoted(env))));
         if target.reset {
             lines.push("  reset: true   # PM2 runs nothing else, so it may be reset when it is stuck".into());
         }
@@ -228,6 +234,12 @@ mod tests {
         assert!(matches!(target.probe, Probe::Pm2(_)));
     }
 
+    /// A name that a block of variables may have, as odd as the process's.
+    fn env_name(process: &str) -> String {
+        let name: String = process.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect();
+        name.trim_start_matches('-').to_owned()
+    }
+
     #[test]
     fn whatever_a_process_and_its_folders_are_called_is_read_as_it_was_written() {
         let mut written = 0;
@@ -250,6 +262,7 @@ mod tests {
                     process: process.into(),
                     home: Some(home.clone()),
                     config: config.clone(),
+                    env: config.as_ref().map(|_| env_name(process)),
                     reset: true,
                     address: Some(address),
                 };
@@ -259,6 +272,7 @@ mod tests {
                     process: process.into(),
                     home: home.clone().into(),
                     config: config.clone().map(Into::into),
+                    env: config.as_ref().map(|_| env_name(process)),
                     reset: true,
                 };
                 assert_eq!(read.targets[0].pm2.as_ref(), Some(&expected));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{Hidden, Http, Method, Probe, Secrets, Tls};
 use crate::outcome::{Class, Verdict};
-use crate::pm2::{App, Home, listeners};
+use crate::pm2::{App, Home, ProcessState, listeners};
 use crate::probe::{Prober, Trust};
 use crate::process::{Process, living};
 
@@ -35,29 +35,41 @@ impl Health {
     }
 }
 
-/// The ports of a process with these instances, the likeliest first: those that they listen on, else the one that their
-/// environment names. In cluster mode the daemon listens for them, and for others too.
-pub(super) fn ports(home: &Home, instances: &[App], daemon: Option<Process>) -> Vec<u16> {
+/// The ports of a process.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    /// The likeliest first.
+    pub(super) numbers: Vec<u16>,
+    /// It listens on them; else its environment names one, which it may share with others.
+    pub(super) are_open: bool,
+}
+
+/// The ports that a process with these instances listens on; only where none of it runs, the one that its environment
+/// names. In cluster mode the daemon listens for them, and for others too.
+pub(super) fn ports(home: &Home, instances: &[App], daemon: Option<Process>) -> Ports {
     let named: Vec<u16> = instances.iter().filter_map(|app| app.port).collect();
     let name = instances.first().map(|app| app.name.as_str()).unwrap_or_default();
     let mut pids: Vec<u32> = instances.iter().filter_map(|app| app.pid).collect();
     if pids.is_empty()
-        && let Ok(sight) = home.sight(name)
+        && let ProcessState::Alive(process) = home.process_evidence(name, None, &home.daemon_evidence()).state()
     {
-        pids.extend(sight.process.map(|seen| seen.pid));
+        pids.push(process.pid);
     }
-    let mut found: Vec<u16> = pids.into_iter().filter_map(living).flat_map(listeners).collect();
+    let living: Vec<Process> = pids.into_iter().filter_map(living).collect();
+    let runs = !living.is_empty();
+    let mut found: Vec<u16> = living.into_iter().flat_map(listeners).collect();
     if instances.iter().any(|app| app.cluster) {
         let held = daemon.map(listeners).unwrap_or_default();
         found.extend(named.iter().filter(|port| held.contains(port)));
     }
-    if found.is_empty() {
+    let are_open = !found.is_empty();
+    if !runs {
         found.clone_from(&named);
     }
     found.sort_by_key(|port| (!named.contains(port), *port));
     found.dedup();
     found.truncate(PORTS);
-    found
+    Ports { numbers: found, are_open }
 }
 
 /// The first of the usual addresses that answers with a status from 200 to 299, on any of the ports.
@@ -93,7 +105,7 @@ fn look(port: u16, path: &str) -> Verdict {
     };
     let (probe, secrets, trust) = (Probe::Http(Box::new(http)), Secrets::default(), Trust::default());
     match Prober::new(&probe, None, PATIENCE, Path::new("/"), &[], &secrets, &trust) {
-        Ok(prober) => prober.look().verdict,
+        Ok(prober) => prober.look(None).verdict,
         Err(detail) => Verdict::Unknown { detail },
     }
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::config::{RUNG_TIMEOUT, objection};
+use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, Home, Listing, Saved};
 use crate::process::Process;
 use crate::verb::{ecosystem, rivals, tilde};
 
 use super::file::{Address, File, Target};
-use super::looking::{self, Health};
+use super::looking::{self, Health, Ports};
 use super::path::{Search, search};
 
 /// Characters of a target's name.
@@ -46,6 +47,8 @@ pub(super) enum Fate {
     Watched(Watched),
     /// It is a watcher itself; the name of its script.
     Rival(String),
+    /// It does its work and ends, which is no outage.
+    Job,
     /// It belongs to PM2.
     Module,
     /// It cannot be asked for by its name, for this reason.
@@ -60,14 +63,17 @@ pub(super) struct Watched {
     pub(super) health: Option<Health>,
     /// The ecosystem file that describes it.
     config: Option<PathBuf>,
+    /// The block of variables in that file that it has.
+    env: Option<String>,
 }
 
 /// Looks at everything in this home. `own_home` is the operator's. Takes some seconds where processes do not answer.
 pub(super) fn survey(path: &Path, is_usual: bool, own_home: Option<&Path>) -> Survey {
     let home = Home::at(path);
-    let daemon = home.daemons().ok().and_then(|daemons| daemons.into_iter().next());
+    let evidence = home.daemon_evidence();
+    let daemon = evidence.latest().map(|daemon| daemon.process);
     let Search { path: path_variable, missing } = search(std::env::var_os("PATH").as_deref(), daemon, own_home);
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = evidence.trouble(&tilde(path)).into_iter().collect();
     let saved = saved(&home, &mut notes);
     let listed = listed(&home, &path_variable, own_home, &mut notes);
     let entries = entries(&home, daemon, &saved, listed, own_home);
@@ -92,7 +98,7 @@ fn saved(home: &Home, notes: &mut Vec<String>) -> Vec<App> {
 
 /// The list of a daemon that is there.
 fn listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<String>) -> Vec<App> {
-    if !matches!(home.daemon_accepts(), Ok(true)) {
+    if home.daemon_evidence().state() != DaemonState::Alive {
         return Vec::new();
     }
     let caller = Caller {
@@ -144,36 +150,41 @@ fn entries(
 
 fn fate(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Option<&Path>) -> Fate {
     let app = &instances[0];
-    if app.name.starts_with("pm2-") || app.script.starts_with(home.path().join("modules")) {
+    if app.is_module || app.script.starts_with(home.path().join("modules")) {
         return Fate::Module;
     }
-    let ports = looking::ports(home, instances, daemon);
+    let Ports { numbers: ports, are_open } = looking::ports(home, instances, daemon);
+    if !app.autorestart && !are_open {
+        return Fate::Job;
+    }
     let health = looking::health(&ports);
     // A backend that answers is one, even if it calls pm2 too.
-    if rivals::is_called_watcher(app) || (health.is_none() && rivals::is_watcher(app)) {
+    if health.is_none() && rivals::is_watcher(app) {
         return Fate::Rival(rivals::script(app));
     }
-    let script_folder = app.script.parent().unwrap_or(Path::new(""));
-    let config = ecosystem::find(&app.name, &[&app.cwd, script_folder], own_home);
+    let config = ecosystem::find(app, own_home);
     let config = config.filter(|path| path.to_str().is_some() && objection(&app.name, true).is_none());
     if let Some((why, _)) = objection(&app.name, config.is_some()) {
         return Fate::Unnameable(why);
     }
-    Fate::Watched(Watched { ports, health, config })
+    let blocks = config.as_ref().map(|file| ecosystem::environments(file, &app.name)).unwrap_or_default();
+    let env = app.environments.iter().find(|env| blocks.contains(env)).cloned();
+    Fate::Watched(Watched { ports, health, config, env })
 }
 
 impl Survey {
     /// What the configuration is to have in it.
     pub(super) fn file(&self) -> File {
         let is_alone = {
-            let mut others = self.entries.iter().filter(|entry| !matches!(entry.fate, Fate::Rival(_) | Fate::Module));
+            let mut others =
+                self.entries.iter().filter(|entry| !matches!(entry.fate, Fate::Rival(_) | Fate::Module | Fate::Job));
             others.next().is_some() && others.next().is_none()
         };
         let home = (!self.is_usual).then(|| self.home.to_string_lossy().into_owned());
         let mut names: Vec<String> = Vec::new();
         let mut targets = Vec::new();
         for entry in &self.entries {
-            let Fate::Watched(Watched { ports, health, config }) = &entry.fate else { continue };
+            let Fate::Watched(Watched { ports, health, config, env }) = &entry.fate else { continue };
             let address = match (health, ports.first()) {
                 (Some(health), _) => Some(Address::Answers { url: health.url(), answer: health.answer.clone() }),
                 (None, Some(port)) => Some(Address::Port(*port)),
@@ -185,6 +196,7 @@ impl Survey {
                 process: entry.name.clone(),
                 home: home.clone(),
                 config: config.as_ref().and_then(|path| path.to_str()).map(str::to_owned),
+                env: env.clone(),
                 reset: is_alone,
                 address,
             });

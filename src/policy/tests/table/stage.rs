@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::script::{self, Token, ms, seconds, set, tell_shown};
-use crate::outcome::{Class, Ending, Look, Seen, Sight, Verdict};
+use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, RestReason, Seen, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State, TargetState};
 use crate::time::Timestamp;
 
@@ -52,8 +52,8 @@ pub(super) struct Stage {
     command: Option<Command>,
     /// The gate that was asked last.
     gate: Option<Gate>,
-    /// What looks see of PM2, where a target has it.
-    sight: Option<Sight>,
+    /// What looks observe of PM2, where a target has it.
+    pm2: Option<Pm2Evidence>,
     /// The attempt and rung of a `restart` record whose command is to follow.
     announced: Option<(u32, usize)>,
     /// How the script lets a command end.
@@ -122,8 +122,15 @@ impl Stage {
             }
             "yes" | "no" => {
                 let (gate, yes) = (self.gate.unwrap_or(Gate::OnlyIf), token.verb == "yes");
-                self.deliver(Event::Answered { target, gate, yes, pm2: self.sight.clone() });
+                match gate {
+                    Gate::OnlyIf => self.deliver(Event::Answered { target, gate, yes }),
+                    Gate::Stopped if yes => self.inspected(target, Inspection::Failed { is_deaf: false }),
+                    Gate::Stopped => self.inspected(target, Inspection::AtRest(RestReason::Operator)),
+                }
             }
+            "deaf" => self.inspected(target, Inspection::Failed { is_deaf: true }),
+            "deleted" => self.inspected(target, Inspection::AtRest(RestReason::Deleted)),
+            "done" => self.inspected(target, Inspection::AtRest(RestReason::Schedule)),
             "warranted" | "unwarranted" => {
                 self.deliver(Event::Weighed { target, warranted: token.verb == "warranted" });
             }
@@ -161,17 +168,29 @@ impl Stage {
         }
     }
 
-    /// What looks see of PM2 from now on: `app:7` a process with that number, which begins now, `app` none;
-    /// `god:dead` and `god` a daemon that is dead or alive.
+    /// What looks observe of PM2 from now on: `app:7` a process with that number, which begins now, `app` none;
+    /// `god:dead`, `god:deaf`, `god:unknown` and `god` a daemon that is so, or alive.
     fn see(&mut self, token: &Token<'_>) {
         let started = self.clock();
-        let sight = self.sight.get_or_insert(Sight { daemon: true, process: None });
+        let alive = Pm2Evidence { daemon: DaemonState::Alive, daemon_process: None, trouble: None, process: None };
+        let pm2 = self.pm2.get_or_insert(alive);
         if token.verb == "god" {
-            sight.daemon = token.detail.is_none();
+            pm2.daemon = match token.detail {
+                None => DaemonState::Alive,
+                Some("dead") => DaemonState::Dead,
+                Some("deaf") => DaemonState::Deaf,
+                Some(_) => DaemonState::Unknown,
+            };
+            let is_trouble = matches!(pm2.daemon, DaemonState::Deaf | DaemonState::Unknown);
+            pm2.trouble = is_trouble.then(|| "its socket is missing".into());
         } else {
             let seen = |pid: &str| Seen { pid: pid.parse().expect("a number"), started };
-            sight.process = token.detail.map(seen);
+            pm2.process = token.detail.map(seen);
         }
+    }
+
+    fn inspected(&mut self, target: String, inspection: Inspection) {
+        self.deliver(Event::Inspected { target, inspection, pm2: self.pm2.clone() });
     }
 
     fn start(&mut self, mode: Mode) {
@@ -237,7 +256,7 @@ impl Stage {
         let Some(number) = self.asked.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.weather.get(target).cloned().unwrap_or_else(healthy);
-        let look = Look { verdict, latency: Duration::from_millis(2), pm2: self.sight.clone(), evidence: None };
+        let look = Look { verdict, latency: Duration::from_millis(2), pm2: self.pm2.clone(), evidence: None };
         self.deliver(Event::Looked { target: target.to_string(), number, look, stamp: "1122-0313".into() });
     }
 
@@ -337,7 +356,11 @@ impl Stage {
             }
             Action::Ask { target, gate } => {
                 self.gate = Some(gate);
-                self.say(&target, if gate == Gate::OnlyIf { "ask" } else { "stopped?" });
+                self.say(&target, "ask");
+            }
+            Action::Inspect { target } => {
+                self.gate = Some(Gate::Stopped);
+                self.say(&target, "stopped?");
             }
             Action::Weigh { target } => self.say(&target, "weigh"),
             Action::Diagnose { target, .. } => self.say(&target, "diagnose"),

@@ -1,6 +1,7 @@
 //! What the processes of a name are doing, from two reads of `/proc`. It must be quick: what it is to show, a restart
 //! ends.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::thread;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const BETWEEN: Duration = Duration::from_millis(250);
 
 /// What a process was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Doing {
+pub struct Activity {
     /// Its number.
     pub pid: u32,
     /// The CPU time that it used, in percent of one core.
@@ -27,10 +28,10 @@ pub struct Doing {
     pub state: char,
 }
 
-impl fmt::Display for Doing {
+impl fmt::Display for Activity {
     /// As people read it: `its process (pid 4821) used 99 % of a core: busy in a loop, not waiting`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Doing { pid, share, queued, state } = *self;
+        let Activity { pid, share, queued, state } = *self;
         let meaning = match (state, share.saturating_add(queued)) {
             ('T' | 't', _) => "stopped by a signal",
             ('D', _) => "in disk wait",
@@ -46,8 +47,11 @@ impl fmt::Display for Doing {
 impl Home {
     /// What the busiest process of this name is doing; its children count too, which do the work for `npm start`, and
     /// in a cluster every worker. Takes a quarter of a second. None where none lives, or `/proc` cannot be read.
-    pub fn doing(&self, name: &str) -> Option<Doing> {
-        let is_meant = |pid: &u32| self.marks(*pid).iter().any(|mark| mark.name == name);
+    pub fn activity(&self, name: &str) -> Option<Activity> {
+        let known = self.process_evidence(name, None, &self.daemon_evidence()).living;
+        let family = known.iter().filter_map(|(process, _)| process::family(process.pid).ok()).flatten();
+        let family: BTreeSet<u32> = family.collect();
+        let is_meant = |pid: &u32| family.contains(pid) || self.marks(*pid).iter().any(|mark| mark.name == name);
         let named: Vec<Process> = process::own_pids().ok()?.filter(is_meant).filter_map(process::living).collect();
         let before: Vec<(Process, Times)> = named.into_iter().filter_map(|one| Some((one, read(one)?))).collect();
         if before.is_empty() {
@@ -60,13 +64,13 @@ impl Home {
             let times = after.saturating_sub(before).as_millis();
             u64::try_from(times.saturating_mul(100) / span).unwrap_or(u64::MAX)
         };
-        let doing = |(process, before): (Process, Times)| {
+        let activity = |(process, before): (Process, Times)| {
             let after = read(process)?;
             let (share, queued) = (percent(before.used, after.used), percent(before.queued, after.queued).min(100));
-            Some(Doing { pid: process.pid, share, queued, state: char::from(after.state) })
+            Some(Activity { pid: process.pid, share, queued, state: char::from(after.state) })
         };
         // Of those that do nothing, the one that is held up by something.
-        before.into_iter().filter_map(doing).max_by_key(|doing| (doing.share, "DT".contains(doing.state)))
+        before.into_iter().filter_map(activity).max_by_key(|one| (one.share, "DT".contains(one.state)))
     }
 }
 
@@ -91,7 +95,7 @@ mod tests {
     fn what_a_process_did_is_said_in_words() {
         #[track_caller]
         fn check(share: u64, queued: u64, state: char, expected: &str) {
-            let said = Doing { pid: 4821, share, queued, state }.to_string();
+            let said = Activity { pid: 4821, share, queued, state }.to_string();
             assert_eq!(said, format!("its process (pid 4821) used {expected}"));
         }
         check(60, 0, 'R', "60 % of a core: busy in a loop, not waiting");

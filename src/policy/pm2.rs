@@ -1,4 +1,4 @@
-//! What is seen of PM2 beside a target: whether its daemon lives, and which process is the target's.
+//! What is observed of PM2 beside a target: how its daemon is, and which process is the target's.
 //! It must never lead to a restart by itself: a backend that answers is left alone whatever PM2 looks like.
 
 use std::collections::VecDeque;
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Seen, Sight};
+use crate::outcome::{DaemonState, Pm2Evidence, Seen};
 use crate::policy::Action;
 use crate::policy::case::Case;
 use crate::policy::state::{Beginning, StartPeriod};
 use crate::policy::words::About;
 use crate::time::Timestamp;
 
-/// The apps of a daemon that was killed outlive it by two seconds; before then nothing is to be said of it.
+/// The apps of a daemon that was killed outlive it by two seconds, and one that ends closes its socket first: before
+/// then nothing is to be said of it.
 const GONE_FOR: Duration = Duration::from_secs(5);
 /// This many new processes within …
 const CHANGES: usize = 3;
@@ -23,56 +24,87 @@ const CHANGES_WITHIN: Duration = Duration::from_secs(600);
 /// What is remembered of PM2 beside one target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Beside {
+pub struct Pm2State {
     /// The process of the last success: its number and its start.
     pub known: Option<(u32, Timestamp)>,
     /// A younger process had its start period since then.
     pub granted: bool,
+    /// The daemon that kept the process when it was last seen.
+    pub kept_by: Option<(u32, Timestamp)>,
     /// Since when the daemon is dead.
     pub gone_since: Option<Timestamp>,
+    /// Since when no pm2 command reaches the daemon, or it cannot be known whether one would.
+    pub deaf_since: Option<Timestamp>,
+    /// What is wrong with the daemon and what mends it.
+    pub trouble: Option<String>,
     /// When another process was found healthy that no restart of ours had started.
     pub changes: VecDeque<Timestamp>,
     /// The process of the latest sight.
     pub seen: Option<(u32, Timestamp)>,
 }
 
+impl Pm2State {
+    /// The process of the last success, and the daemon that kept it.
+    pub fn remembered(&self) -> (Option<Seen>, Option<Seen>) {
+        let seen = |(pid, started)| Seen { pid, started };
+        (self.known.map(seen), self.kept_by.map(seen))
+    }
+}
+
 impl Case<'_> {
-    /// Takes in a sight, whatever the verdict that came with it. One that could not be had changes nothing.
-    pub(super) fn note_sight(&mut self, sight: Option<&Sight>) {
+    /// Takes in what was observed, whatever the verdict that came with it. What could not be had changes nothing.
+    pub(super) fn note_pm2(&mut self, evidence: Option<&Pm2Evidence>) {
         let now = self.setting.now;
-        let Some(Sight { daemon, process }) = sight else { return };
-        let beside = &mut self.state.beside;
-        if *daemon {
-            beside.gone_since = None;
-            self.state.warned.remove(&About::Pm2Gone);
-        } else {
-            beside.gone_since.get_or_insert(now);
+        let Some(Pm2Evidence { daemon, daemon_process, process, trouble }) = evidence else { return };
+        let pm2 = &mut self.state.pm2;
+        pm2.trouble.clone_from(trouble);
+        pm2.seen = process.map(|Seen { pid, started }| (pid, started));
+        if process.is_some() {
+            pm2.kept_by = daemon_process.map(|Seen { pid, started }| (pid, started));
         }
-        beside.seen = process.map(|Seen { pid, started }| (pid, started));
+        match daemon {
+            DaemonState::Alive => {
+                (pm2.gone_since, pm2.deaf_since) = (None, None);
+                self.state.warned.retain(|about| !matches!(about, About::Pm2Gone | About::Pm2Deaf));
+            }
+            DaemonState::Dead => {
+                pm2.gone_since.get_or_insert(now);
+                pm2.deaf_since = None;
+                self.state.warned.remove(&About::Pm2Deaf);
+            }
+            DaemonState::Deaf | DaemonState::Unknown => {
+                let since = *pm2.deaf_since.get_or_insert(now);
+                pm2.gone_since = None;
+                self.state.warned.remove(&About::Pm2Gone);
+                if let Some(trouble) = trouble.clone().filter(|_| now.since(since) >= GONE_FOR) {
+                    self.warn(About::Pm2Deaf, trouble);
+                }
+            }
+        }
     }
 
     /// After a healthy verdict: who lives now is known, and what PM2 did beside it may be worth a word.
-    pub(super) fn judge_sight(&mut self, sight: Option<&Sight>) {
+    pub(super) fn judge_pm2(&mut self, evidence: Option<&Pm2Evidence>) {
         let now = self.setting.now;
-        if sight.is_none() {
+        if evidence.is_none() {
             return;
         }
-        let beside = &mut self.state.beside;
-        if let Some(process) = beside.seen {
-            let granted = std::mem::take(&mut beside.granted);
-            let before = beside.known.replace(process);
+        let pm2 = &mut self.state.pm2;
+        if let Some(process) = pm2.seen {
+            let granted = std::mem::take(&mut pm2.granted);
+            let before = pm2.known.replace(process);
             if before.is_some_and(|known| known != process) {
-                beside.changes.push_back(now);
+                pm2.changes.push_back(now);
             }
             if granted || before != Some(process) {
                 self.actions.push(Action::Save);
             }
         }
-        beside.changes.retain(|at| now.since(*at) < CHANGES_WITHIN);
-        while beside.changes.len() > CHANGES {
-            beside.changes.pop_front();
+        pm2.changes.retain(|at| now.since(*at) < CHANGES_WITHIN);
+        while pm2.changes.len() > CHANGES {
+            pm2.changes.pop_front();
         }
-        let (changes, gone_since) = (beside.changes.len(), beside.gone_since);
+        let (changes, gone_since) = (pm2.changes.len(), pm2.gone_since);
         match changes {
             CHANGES.. => self.warn(
                 About::CrashLoop,
@@ -92,21 +124,21 @@ impl Case<'_> {
 
     /// A healthy look ends an incident in which restarts were made: the process that answers is of our own making.
     pub(super) fn know_our_own(&mut self) {
-        let beside = &mut self.state.beside;
-        beside.known = beside.seen.or(beside.known);
+        let pm2 = &mut self.state.pm2;
+        pm2.known = pm2.seen.or(pm2.known);
     }
 
     /// On an unhealthy verdict, and before an attempt: a process that is younger than the one of the last success gets
     /// its time to come up, whoever started it. Once until the next success, or a process that keeps crashing would
     /// never count as down. Whether it got that now.
     pub(super) fn grant_start_period(&mut self) -> bool {
-        let (now, beside) = (self.setting.now, &mut self.state.beside);
-        let Some((pid, started)) = beside.seen else { return false };
+        let (now, pm2) = (self.setting.now, &mut self.state.pm2);
+        let Some((pid, started)) = pm2.seen else { return false };
         let until = started + self.limits.start_period;
-        let is_new = beside.known != Some((pid, started)) && !beside.granted;
+        let is_new = pm2.known != Some((pid, started)) && !pm2.granted;
         let is_granted = is_new && until > now && self.state.attempt.is_none() && self.state.start_period.is_none();
         if is_granted {
-            beside.granted = true;
+            pm2.granted = true;
             self.actions.push(Action::Save);
             self.state.start_period = Some(StartPeriod { until, after: Beginning::Process });
         }

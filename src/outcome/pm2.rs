@@ -1,0 +1,83 @@
+//! What a probe concludes of PM2. Only values live here; how they are concluded is the pm2 room's business.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// What is known of PM2 beside one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pm2Evidence {
+    /// How the daemon is.
+    pub daemon: DaemonState,
+    /// The daemon's process, where one is proven.
+    pub daemon_process: Option<Seen>,
+    /// What is wrong with the daemon and what mends it, where it is deaf or unknown.
+    pub trouble: Option<String>,
+    /// The youngest living process of the target's name.
+    pub process: Option<Seen>,
+}
+
+/// How a daemon of PM2's is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DaemonState {
+    /// It takes connections.
+    Alive,
+    /// Its process runs, but no pm2 command can reach it.
+    Deaf,
+    /// No process can be it, and nobody listens on its socket.
+    Dead,
+    /// Something could not be read.
+    Unknown,
+}
+
+/// A process of PM2's, as `/proc` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started. With the number it tells the process from all others of this boot.
+    pub started: Timestamp,
+}
+
+/// Why a process is deliberately at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestReason {
+    /// The operator stopped it.
+    Operator,
+    /// The operator deleted it from the very daemon that had listed it.
+    Deleted,
+    /// It runs at certain times only, or did its work and ended with 0.
+    Schedule,
+    /// It ended with a code that is to stop it (`stop_exit_codes`).
+    Exit,
+}
+
+impl RestReason {
+    /// The contract's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RestReason::Operator => "operator",
+            RestReason::Deleted => "deleted",
+            RestReason::Schedule => "schedule",
+            RestReason::Exit => "exit",
+        }
+    }
+
+    /// Whether somebody did it, who may have forgotten it since.
+    pub fn is_by_operator(self) -> bool {
+        matches!(self, RestReason::Operator | RestReason::Deleted)
+    }
+}
+
+/// What was found of a process before anything is decided against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspection {
+    /// Nothing speaks for leaving it alone.
+    Failed {
+        /// No pm2 command reaches the daemon, so that a reset, where allowed, is the first thing to try.
+        is_deaf: bool,
+    },
+    /// It is deliberately at rest.
+    AtRest(RestReason),
+}

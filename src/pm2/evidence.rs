@@ -1,0 +1,176 @@
+//! What was seen of PM2 and of a process, and what follows from it. Evidence keeps each sign as it was seen, what could
+//! not be read among them; the conclusions are pure. They must never take the absence of one sign for the absence of
+//! the thing.
+
+use crate::outcome::DaemonState;
+use crate::process::Process;
+
+/// What connecting to the daemon's socket came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// Somebody listens. The kernel accepts for a frozen daemon, too.
+    Accepts,
+    /// It is there, and nobody listens.
+    Refuses,
+    /// There is no such file.
+    Missing,
+    /// It cannot be known, for this reason.
+    Unreadable(String),
+}
+
+/// What kind of daemon a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Started by a pm2 command, and left running in a session of its own.
+    Detached,
+    /// In the foreground of whoever started it (pm2-runtime, --no-daemon): nothing of PM2's would bring it back.
+    Foreground,
+}
+
+/// A process that is proven to be a daemon of the home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// The process.
+    pub process: Process,
+    /// What kind of daemon it is.
+    pub kind: Kind,
+    /// It is stopped by a signal.
+    pub is_stopped: bool,
+    /// It began so lately that its socket may be still to come.
+    pub is_starting: bool,
+}
+
+/// All signs of the daemon of one home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonEvidence {
+    /// What its socket did.
+    pub socket: Socket,
+    /// Its processes, oldest first; more than one is a fault.
+    pub proven: Vec<Daemon>,
+    /// Why some living process may be a daemon of this home all the same, or cannot be seen.
+    pub unclear: Option<String>,
+    /// It was asked for its list and gave no answer in 10 s.
+    pub is_silent: bool,
+}
+
+impl DaemonEvidence {
+    /// What follows from the signs.
+    pub fn state(&self) -> DaemonState {
+        let is_proven = !self.proven.is_empty();
+        match &self.socket {
+            Socket::Unreadable(_) => DaemonState::Unknown,
+            Socket::Accepts if self.is_silent || self.all(|daemon| daemon.is_stopped) => DaemonState::Deaf,
+            Socket::Accepts => DaemonState::Alive,
+            Socket::Refuses | Socket::Missing if self.all(|daemon| daemon.is_starting) => DaemonState::Unknown,
+            Socket::Refuses | Socket::Missing if is_proven => DaemonState::Deaf,
+            Socket::Refuses | Socket::Missing if self.unclear.is_some() => DaemonState::Unknown,
+            Socket::Refuses | Socket::Missing => DaemonState::Dead,
+        }
+    }
+
+    /// Whether no pm2 command reaches the daemon only for want of its socket: it does its work all the same.
+    pub fn lacks_socket(&self) -> bool {
+        let has_none = matches!(self.socket, Socket::Refuses | Socket::Missing);
+        has_none && self.state() == DaemonState::Deaf && !self.all(|daemon| daemon.is_stopped)
+    }
+
+    /// The daemon that works, where one is proven: the youngest took the socket from the others.
+    pub fn latest(&self) -> Option<&Daemon> {
+        self.proven.last()
+    }
+
+    /// Whether a process of this number is one of the daemons.
+    pub fn has(&self, pid: u32) -> bool {
+        self.proven.iter().any(|daemon| daemon.process.pid == pid)
+    }
+
+    /// Whether it is so of each proven daemon, and there is one.
+    fn all(&self, is_so: impl Fn(&Daemon) -> bool) -> bool {
+        !self.proven.is_empty() && self.proven.iter().all(is_so)
+    }
+
+    /// What is wrong with a daemon that is deaf or unknown, and which command mends it; `home` as people write it.
+    pub fn trouble(&self, home: &str) -> Option<String> {
+        let pid = self.latest().map_or(0, |daemon| daemon.process.pid);
+        let is_foreground = self.proven.iter().any(|daemon| daemon.kind == Kind::Foreground);
+        let again = match is_foreground {
+            true => "start it again the way it was started".to_owned(),
+            false => "pm2 resurrect".to_owned(),
+        };
+        match (self.state(), &self.socket) {
+            (DaemonState::Alive | DaemonState::Dead, _) => None,
+            (DaemonState::Unknown, Socket::Unreadable(why)) => Some(why.clone()),
+            (DaemonState::Unknown, _) if self.proven.is_empty() => self.unclear.clone(),
+            (DaemonState::Unknown, _) => Some(format!("PM2's daemon (pid {pid}) is only just starting")),
+            (DaemonState::Deaf, _) if self.all(|daemon| daemon.is_stopped) => {
+                Some(format!("PM2's daemon (pid {pid}) is stopped by a signal. To mend it: kill -CONT {pid}"))
+            }
+            (DaemonState::Deaf, Socket::Accepts | Socket::Unreadable(_)) => Some(format!(
+                "PM2's daemon (pid {pid}) takes connections, but gave no answer in 10 s. To mend it: kill -9 {pid}, \
+                 then {again}"
+            )),
+            (DaemonState::Deaf, Socket::Refuses | Socket::Missing) => {
+                let socket = if self.socket == Socket::Missing { "is missing" } else { "takes no connections" };
+                Some(format!(
+                    "PM2's daemon (pid {pid}) runs, but its socket {home}/rpc.sock {socket}: no pm2 command reaches \
+                     it, and each would start a second daemon. To mend it: kill {pid}, wait until it is gone, then \
+                     {again}"
+                ))
+            }
+        }
+    }
+}
+
+/// What shows that a process is the one that is meant, and lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// PM2's file with its number, and its parent is a daemon.
+    PidFile,
+    /// Its environment, and its parent is a daemon.
+    Environment,
+    /// It was known before to be the one, and its parent is a daemon still.
+    Known,
+    /// PM2's list.
+    List,
+    /// It was the one, and outlived its daemon.
+    Orphan,
+}
+
+/// All signs of the processes of one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessEvidence {
+    /// Those that live, and what shows each.
+    pub living: Vec<(Process, Sign)>,
+    /// Children of a daemon that nothing names: each may be the one that is meant.
+    pub nameless: Vec<u32>,
+    /// Why processes of PM2's may live and cannot be seen.
+    pub hidden: Option<String>,
+}
+
+/// Whether a process lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessState {
+    /// This one does, the youngest of them.
+    Alive(Process),
+    /// Nothing says that one does.
+    Gone,
+    /// It cannot be seen, for this reason.
+    Unknown(String),
+}
+
+impl ProcessEvidence {
+    /// What follows from the signs.
+    pub fn state(&self) -> ProcessState {
+        let youngest = self.living.iter().map(|(process, _)| *process).max_by_key(|one| (one.started, one.pid));
+        match (youngest, &self.hidden) {
+            (Some(process), _) => ProcessState::Alive(process),
+            (None, Some(why)) => ProcessState::Unknown(why.clone()),
+            (None, None) => ProcessState::Gone,
+        }
+    }
+
+    /// The one that outlived its daemon, where there is one.
+    pub fn orphan(&self) -> Option<Process> {
+        self.living.iter().find(|(_, sign)| *sign == Sign::Orphan).map(|(process, _)| *process)
+    }
+}

@@ -1,0 +1,169 @@
+//! Finds out all there is to know before anything is decided against a process: the daemon, its list, the process, what
+//! was saved. It must never ask a daemon for its list that is not alive, nor take the moment in which things change for
+//! how they are.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use crate::clock;
+use crate::outcome::{DaemonState, Inspection, Pm2Evidence, RestReason, Seen};
+use crate::process;
+
+use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
+use super::observe::seen;
+use super::plan::Facts;
+use super::rest::at_rest;
+use super::{App, Caller, Home, Listing, Managed, Saved};
+
+/// Processes notice within 1.5 to 2.3 s that their daemon is gone, and end; a daemon that was told to end closes its
+/// socket first. What looks like that is looked at again until it has looked so for this long.
+const SETTLED: Duration = Duration::from_secs(4);
+/// Between two looks at what changes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// For a plan.
+    pub facts: Facts,
+    /// What follows for the decision.
+    pub inspection: Inspection,
+    /// The same as a probe concludes it, now that PM2's list is known.
+    pub evidence: Pm2Evidence,
+    /// In words, for the incident.
+    pub words: String,
+}
+
+/// Inspects the process. `known`: the process of the last success, and the daemon that kept it then. Takes up to 24 s:
+/// PM2 gets 10 s for its list, and as much to end.
+pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: (Option<Seen>, Option<Seen>)) -> Found {
+    let (known, kept_by) = known;
+    let (mut daemon, mut process) = settled(home, &managed.process, known);
+    let mut failure = None;
+    let listed = match daemon.state() {
+        DaemonState::Alive => match caller.list() {
+            Listing::Apps(apps) => Some(apps),
+            Listing::Silent => {
+                daemon.is_silent = true;
+                None
+            }
+            Listing::Failed(why) => {
+                failure = Some(why);
+                None
+            }
+        },
+        DaemonState::Deaf | DaemonState::Dead | DaemonState::Unknown => None,
+    };
+    let pids = listed.iter().flatten().filter(|app| app.name == managed.process).filter_map(|app| app.pid);
+    process.living.extend(pids.filter_map(process::living).map(|process| (process, Sign::List)));
+    let saved = home.saved();
+    let names = saved_names(&saved, managed, listed.as_deref());
+    let outlived = names.into_iter().filter(|name| home.outlived(name)).collect();
+    let shown = home.path().display().to_string();
+    let facts = Facts { home: shown, daemon, listed, process, saved, outlived };
+    let rest = resting(home, managed, &facts, kept_by);
+    let is_deaf = facts.daemon.state() == DaemonState::Deaf;
+    Found {
+        inspection: rest.map_or(Inspection::Failed { is_deaf }, Inspection::AtRest),
+        evidence: home.conclude(&facts.daemon, &facts.process),
+        words: words(managed, &facts, failure.as_deref()),
+        facts,
+    }
+}
+
+/// Daemon and process once they do not look like something that is just ending or beginning.
+fn settled(home: &Home, name: &str, known: Option<Seen>) -> (DaemonEvidence, ProcessEvidence) {
+    let began = clock::monotonic();
+    loop {
+        let daemon = home.daemon_evidence();
+        let process = home.process_evidence(name, known, &daemon);
+        let is_starting = daemon.proven.iter().any(|daemon| daemon.is_starting) && daemon.state() != DaemonState::Alive;
+        let may_change = is_starting || daemon.lacks_socket() || process.orphan().is_some();
+        if !may_change || clock::monotonic().duration_since(began) >= SETTLED {
+            return (daemon, process);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The other saved processes that PM2 does not list.
+fn saved_names(saved: &Saved, managed: &Managed, listed: Option<&[App]>) -> Vec<String> {
+    let Saved::Apps(apps) = saved else { return Vec::new() };
+    let is_listed = |name: &str| listed.is_some_and(|listed| listed.iter().any(|app| app.name == name));
+    let mut names: Vec<String> = apps.iter().map(|app| app.name.clone()).collect();
+    names.retain(|name| *name != managed.process && !is_listed(name));
+    names.sort();
+    names.dedup();
+    names
+}
+
+impl Home {
+    /// Whether a process of this name has outlived its daemon, and goes on to.
+    fn outlived(&self, name: &str) -> bool {
+        let none = DaemonEvidence { proven: Vec::new(), ..self.daemon_evidence() };
+        let began = clock::monotonic();
+        while self.process_evidence(name, None, &none).orphan().is_some() {
+            if clock::monotonic().duration_since(began) >= SETTLED {
+                return true;
+            }
+            thread::sleep(PAUSE);
+        }
+        false
+    }
+}
+
+fn resting(home: &Home, managed: &Managed, facts: &Facts, kept_by: Option<Seen>) -> Option<RestReason> {
+    let name = &managed.process;
+    match (&facts.listed, &facts.saved) {
+        (Some(listed), _) if listed.iter().any(|app| app.name == *name) => at_rest(listed, name, &home.log_tail()),
+        (Some(_), _) => {
+            let is_same_daemon =
+                kept_by.is_some_and(|kept_by| facts.daemon.proven.iter().any(|daemon| seen(daemon.process) == kept_by));
+            let is_gone = facts.process.state() == ProcessState::Gone;
+            (is_same_daemon && is_gone).then_some(RestReason::Deleted)
+        }
+        // Whoever saves a stopped process wants it to be stopped after a reboot, too; that it does not run on a
+        // schedule any more, as without a daemon it cannot, he does not.
+        (None, Saved::Apps(apps)) if facts.daemon.state() == DaemonState::Dead => {
+            at_rest(apps, name, "").filter(|reason| *reason == RestReason::Operator)
+        }
+        (None, _) => None,
+    }
+}
+
+/// `PM2's daemon (pid 812) is alive; its list has api: online, pid 4821, restarted 3 times`
+fn words(managed: &Managed, facts: &Facts, failure: Option<&str>) -> String {
+    let name = &managed.process;
+    let saved = match &facts.saved {
+        Saved::Apps(apps) if apps.iter().any(|app| app.name == *name) => format!("the saved list has {name}"),
+        Saved::Apps(_) => format!("the saved list has no {name}"),
+        Saved::Missing => "no list is saved".into(),
+        Saved::Unreadable(_) => "the saved list cannot be read".into(),
+    };
+    let pid = facts.daemon.latest().map_or_else(String::new, |daemon| format!(" (pid {})", daemon.process.pid));
+    match (facts.daemon.state(), &facts.listed) {
+        (DaemonState::Alive, Some(listed)) => {
+            let mut said = format!("PM2's daemon{pid} is alive");
+            let named: Vec<&App> = listed.iter().filter(|app| app.name == *name).collect();
+            if named.is_empty() {
+                let _ = write!(said, "; its list has no {name}, {saved}"); // writing to a String cannot fail
+            }
+            for App { status, pid, restarts, .. } in named {
+                let pid = pid.map_or_else(|| "no process".into(), |pid| format!("pid {pid}"));
+                let _ = write!(said, "; its list has {name}: {status}, {pid}, restarted {restarts} times"); // as above
+            }
+            said
+        }
+        (DaemonState::Alive, None) => {
+            format!(
+                "PM2's daemon{pid} is alive, but its list cannot be had: {}",
+                failure.unwrap_or("no reason is known")
+            )
+        }
+        (DaemonState::Dead, _) => format!("PM2's daemon is dead; {saved}"),
+        (DaemonState::Deaf | DaemonState::Unknown, _) => {
+            facts.daemon.trouble(&facts.home).unwrap_or_else(|| format!("how PM2's daemon{pid} is cannot be known"))
+        }
+    }
+}

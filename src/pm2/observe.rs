@@ -1,0 +1,166 @@
+//! Gathers the evidence: what the socket, the files and `/proc` show of a daemon and of the processes of a name. It
+//! must never call `pm2`, and never conclude anything that a pure function could.
+
+use std::io;
+
+use crate::outcome::{DaemonState, Pm2Evidence, Seen, in_words};
+use crate::process::{self, Environment, Process};
+
+use super::evidence::{Daemon, DaemonEvidence, ProcessEvidence, ProcessState, Sign, Socket};
+use super::home::{file_name, read_pid};
+use super::identity::{Whose, is_about};
+use super::{Home, ports};
+
+impl Home {
+    /// What a probe concludes of the daemon and of the processes of this name. `known`: the process of the last
+    /// success. While all is well this reads a handful of files.
+    pub fn observe(&self, name: &str, known: Option<Seen>) -> Pm2Evidence {
+        let daemon = self.daemon_evidence();
+        let process = self.process_evidence(name, known, &daemon);
+        self.conclude(&daemon, &process)
+    }
+
+    /// The same of evidence at hand.
+    pub(super) fn conclude(&self, daemon: &DaemonEvidence, process: &ProcessEvidence) -> Pm2Evidence {
+        let (process, hidden) = match process.state() {
+            ProcessState::Alive(process) => (Some(seen(process)), None),
+            ProcessState::Gone => (None, None),
+            ProcessState::Unknown(why) => (None, Some(why)),
+        };
+        Pm2Evidence {
+            daemon: daemon.state(),
+            daemon_process: daemon.latest().map(|daemon| seen(daemon.process)),
+            trouble: daemon.trouble(&self.path().display().to_string()).or(hidden),
+            process,
+        }
+    }
+
+    /// The signs of the daemon. Where its socket accepts and its own file names it, no other process is looked at.
+    pub fn daemon_evidence(&self) -> DaemonEvidence {
+        let socket = self.socket();
+        if socket == Socket::Accepts
+            && let Some(daemon) = read_pid(&self.path().join("pm2.pid")).ok().and_then(|pid| self.daemon(pid))
+        {
+            return DaemonEvidence { socket, proven: vec![daemon], unclear: None, is_silent: false };
+        }
+        self.search(socket)
+    }
+
+    /// The same with all daemons there are, for whoever is to end them: one that lost its socket to another shows too.
+    pub fn all_daemons(&self) -> DaemonEvidence {
+        self.search(self.socket())
+    }
+
+    fn search(&self, socket: Socket) -> DaemonEvidence {
+        let mut evidence = DaemonEvidence { socket, proven: Vec::new(), unclear: None, is_silent: false };
+        let pids = match process::pids() {
+            Ok(pids) => pids,
+            Err(error) => return DaemonEvidence { unclear: Some(unseen(&error)), ..evidence },
+        };
+        for pid in pids {
+            match self.whose(pid) {
+                Whose::Here(_) => evidence.proven.extend(self.daemon(pid)),
+                Whose::Unclear => {
+                    let home = self.path().display();
+                    let why =
+                        format!("a PM2 daemon (pid {pid}) runs, and whether it is the one of {home} cannot be read");
+                    evidence.unclear = Some(why);
+                }
+                Whose::Elsewhere => {}
+            }
+        }
+        evidence.proven.sort_by_key(|Daemon { process, .. }| (process.started, process.pid));
+        evidence
+    }
+
+    /// The signs of the processes of this name, under these daemons.
+    pub fn process_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
+        let mut evidence = ProcessEvidence::default();
+        let is_living = |pid: &u32| process::living(*pid);
+        for (process, file) in self.noted(name).into_iter().filter_map(|(pid, file)| Some((is_living(&pid)?, file))) {
+            if is_child(process.pid, daemons) && self.may_be(process.pid, name) {
+                evidence.living.push((process, Sign::PidFile));
+            } else if daemons.proven.is_empty() && is_about(&file, process) && self.orphan(process.pid).is_some() {
+                evidence.living.push((process, Sign::Orphan));
+            }
+        }
+        if let Some(process) = known.filter(|_| evidence.living.is_empty()).and_then(the_same)
+            && is_child(process.pid, daemons)
+            && self.may_be(process.pid, name)
+        {
+            evidence.living.push((process, Sign::Known));
+        }
+        if evidence.living.is_empty() {
+            self.look_everywhere(name, daemons, &mut evidence);
+        }
+        evidence
+    }
+
+    /// Whether a process may have this name: two names may share a pid file, and an environment that can be read
+    /// tells them apart. It costs a file to read, so it is asked only where the file's name leaves it open.
+    fn may_be(&self, pid: u32, name: &str) -> bool {
+        if file_name(name) == name {
+            return true;
+        }
+        let marks = self.marks(pid);
+        marks.is_empty() || marks.iter().any(|mark| mark.name == name)
+    }
+
+    fn look_everywhere(&self, name: &str, daemons: &DaemonEvidence, evidence: &mut ProcessEvidence) {
+        let pids = match process::pids() {
+            Ok(pids) => pids,
+            Err(error) => return evidence.hidden = Some(unseen(&error)),
+        };
+        for process in pids.filter_map(process::living) {
+            let is_child = is_child(process.pid, daemons);
+            let may_be_orphan = daemons.proven.is_empty() && process::is_ours(process.pid);
+            let Some(environment) = process::environment(process.pid).filter(|_| is_child || may_be_orphan) else {
+                evidence.nameless.extend(is_child.then_some(process.pid));
+                continue;
+            };
+            let marks = self.marks_in(process.pid, &environment);
+            let named = marks.iter().find(|mark| mark.name == name);
+            match named {
+                Some(_) if is_child => evidence.living.push((process, Sign::Environment)),
+                // Whoever has the marks of a process only because that started it is no sign of it, unless it does
+                // its work: it is named by the pid file itself, or holds a port.
+                Some(mark) if self.orphan(process.pid).is_some() => {
+                    let names_it = |file: &std::path::PathBuf| read_pid(file).is_ok_and(|pid| pid == process.pid);
+                    if mark.pid_file.as_ref().is_some_and(names_it) || !ports::listeners(process).is_empty() {
+                        evidence.living.push((process, Sign::Orphan));
+                    }
+                }
+                None if is_child && says_nothing(&environment) => evidence.nameless.push(process.pid),
+                Some(_) | None => {}
+            }
+        }
+        if evidence.living.is_empty() && daemons.state() == DaemonState::Alive && daemons.proven.is_empty() {
+            let why = "PM2 answers, but its processes cannot be seen from here, as from another container";
+            evidence.hidden = Some(why.into());
+        }
+    }
+}
+
+/// What /proc shows of a process, for those who compare points in time.
+pub(super) fn seen(Process { pid, started }: Process) -> Seen {
+    Seen { pid, started: process::since_boot(started) }
+}
+
+/// The process that was seen, if it lives still.
+fn the_same(before: Seen) -> Option<Process> {
+    process::living(before.pid).filter(|process| seen(*process) == before)
+}
+
+fn is_child(pid: u32, daemons: &DaemonEvidence) -> bool {
+    process::stat(pid).is_some_and(|stat| daemons.has(stat.parent))
+}
+
+/// An environment that a process has written over, as setproctitle does, tells nothing; one of PM2's own helpers has
+/// all that its daemon has.
+fn says_nothing(environment: &Environment) -> bool {
+    environment.get("PM2_HOME").is_none()
+}
+
+fn unseen(error: &io::Error) -> String {
+    format!("processes cannot be seen: {}", in_words(error))
+}

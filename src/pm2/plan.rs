@@ -1,0 +1,160 @@
+//! What a repair by way of PM2 is to do: a pure function from the evidence and the lists to its steps. It must never
+//! plan a command that would start a second daemon, or a process beside one that lives.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::outcome::DaemonState;
+use crate::process::Process;
+
+use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
+use super::{App, Managed, Saved};
+
+/// All that a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// PM2's home, as people write it.
+    pub home: String,
+    /// The daemon.
+    pub daemon: DaemonEvidence,
+    /// What it lists, where it answered.
+    pub listed: Option<Vec<App>>,
+    /// The processes of the name.
+    pub process: ProcessEvidence,
+    /// What would be resurrected.
+    pub saved: Saved,
+    /// Names of other saved processes that outlived the daemon: to resurrect them would start each a second time.
+    pub outlived: Vec<String>,
+}
+
+/// One thing to do. The next one follows only where the process is still not there, or this one has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `pm2 restart` of these ids: a name may be that of a namespace, too.
+    Restart(Vec<u32>),
+    /// `pm2 resurrect`, without those that live.
+    Resurrect {
+        /// Names of saved processes that are left out.
+        without: Vec<String>,
+    },
+    /// `pm2 start FILE --only NAME`, in the file's own folder.
+    Start(PathBuf),
+    /// No pm2 command reaches the daemon, but it starts again whatever ends.
+    End {
+        /// What is to be ended.
+        process: Process,
+        /// How long it may take.
+        kill_timeout: Duration,
+    },
+}
+
+/// Plans the repair of a process.
+///
+/// # Errors
+/// Why nothing may be done, and which command mends it.
+pub fn plan(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
+    match facts.daemon.state() {
+        DaemonState::Alive => under_living_daemon(managed, facts),
+        DaemonState::Dead => without_daemon(managed, facts),
+        DaemonState::Deaf if facts.daemon.lacks_socket() => by_hand(managed, facts),
+        DaemonState::Deaf | DaemonState::Unknown => Err(trouble(facts)),
+    }
+}
+
+fn under_living_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
+    let Some(listed) = &facts.listed else { return Err("PM2's list cannot be had, so nothing is known of it".into()) };
+    let Managed { process: name, .. } = managed;
+    let ids: Vec<u32> = listed.iter().filter(|app| app.name == *name).filter_map(|app| app.id).collect();
+    if !ids.is_empty() {
+        return Ok([Step::Restart(ids)].into_iter().chain(file(managed)).collect());
+    }
+    if let ProcessState::Alive(process) = facts.process.state() {
+        let pid = process.pid;
+        return Err(format!(
+            "{name} (pid {pid}) runs, but PM2's list does not have it: another daemon keeps it, or it was left behind. \
+             Another one would be started beside it. To mend it: kill {pid}, then pm2 resurrect"
+        ));
+    }
+    from_disk(managed, facts)
+}
+
+fn without_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
+    if let Some(orphan) = facts.process.orphan() {
+        let (name, pid) = (&managed.process, orphan.pid);
+        return Err(format!(
+            "PM2's daemon is dead, and {name} (pid {pid}) outlived it. Another one would be started beside it. To mend \
+             it: kill -9 {pid}, then pm2 resurrect, or allow that with reset: true"
+        ));
+    }
+    from_disk(managed, facts)
+}
+
+/// From what was saved, and from the file where that does not bring it back.
+fn from_disk(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
+    let apps = match &facts.saved {
+        Saved::Apps(apps) => &apps[..],
+        Saved::Missing | Saved::Unreadable(_) => &[],
+    };
+    let is_saved = apps.iter().any(|app| app.name == managed.process);
+    // Without a daemon the others that were saved are lost, too.
+    let is_dead = facts.daemon.state() == DaemonState::Dead;
+    let resurrects = is_saved || is_dead && apps.iter().any(|app| !facts.outlived.contains(&app.name));
+    let resurrect = resurrects.then(|| Step::Resurrect { without: facts.outlived.clone() });
+    let steps: Vec<Step> = resurrect.into_iter().filter(|_| is_saved || managed.config.is_some()).collect();
+    let steps: Vec<Step> = steps.into_iter().chain(file(managed)).collect();
+    if steps.is_empty() { Err(not_kept(managed, &facts.saved)) } else { Ok(steps) }
+}
+
+fn file(managed: &Managed) -> Option<Step> {
+    managed.config.clone().map(Step::Start)
+}
+
+/// Why neither the disk nor a file has it.
+fn not_kept(managed: &Managed, saved: &Saved) -> String {
+    let name = &managed.process;
+    let without = match saved {
+        Saved::Apps(_) => format!("PM2's saved list has no {name}"),
+        Saved::Missing => "PM2 has no saved list".into(),
+        Saved::Unreadable(reason) => reason.clone(),
+    };
+    format!(
+        "{without}, and no config is given: nothing says how {name} is started. To mend it: start it, then pm2 save"
+    )
+}
+
+/// The daemon works without its socket: what ends, it starts again.
+fn by_hand(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
+    let under_daemon = |sign: Sign| matches!(sign, Sign::PidFile | Sign::Environment | Sign::Known);
+    let living = facts.process.living.iter().filter(|(_, sign)| under_daemon(*sign)).map(|(process, _)| *process);
+    let apps = match &facts.saved {
+        Saved::Apps(apps) => &apps[..],
+        Saved::Missing | Saved::Unreadable(_) => &[],
+    };
+    let saved = apps.iter().find(|app| app.name == managed.process);
+    let is_started_again = saved.is_none_or(|app| app.autorestart);
+    let end = |process| Step::End { process, kill_timeout: saved.map_or(App::KILL_TIMEOUT, |app| app.kill_timeout) };
+    let steps: Vec<Step> = living.filter(|_| is_started_again).map(end).collect();
+    if steps.is_empty() { Err(trouble(facts)) } else { Ok(steps) }
+}
+
+fn trouble(facts: &Facts) -> String {
+    let unseen = || "it cannot be known how PM2's daemon is".to_owned();
+    facts.daemon.trouble(&facts.home).unwrap_or_else(unseen)
+}
+
+impl Step {
+    /// As people read it, the same each time: ids change.
+    pub fn shown(&self, managed: &Managed) -> String {
+        let name = &managed.process;
+        match self {
+            Step::Restart(_) => format!("pm2 restart {name}"),
+            Step::Resurrect { without } if without.is_empty() => "pm2 resurrect".into(),
+            Step::Resurrect { without } => format!("pm2 resurrect, without {}", without.join(", ")),
+            Step::Start(file) => {
+                let environment = managed.env.as_ref().map_or_else(String::new, |env| format!(" --env {env}"));
+                format!("pm2 start {} --only {name}{environment}", file.display())
+            }
+            Step::End { .. } => format!("end {name}, for PM2's daemon to start it again"),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What follows from which signs, without any process: how the daemon is, whether a process lives, what a repair does.
+
+use super::*;
+use crate::outcome::DaemonState;
+use crate::pm2::evidence::{ProcessEvidence, Sign};
+use crate::pm2::plan::Facts;
+
+fn process(pid: u32) -> Process {
+    Process { pid, started: u64::from(pid) }
+}
+
+/// `7`, `7 stopped`, `7 starting`, `7 foreground`, several with commas.
+fn daemons(text: &str) -> Vec<Daemon> {
+    let daemon = |text: &str| {
+        let (pid, how) = text.split_once(' ').unwrap_or((text, ""));
+        Daemon {
+            process: process(pid.parse().unwrap()),
+            kind: if how == "foreground" { Kind::Foreground } else { Kind::Detached },
+            is_stopped: how == "stopped",
+            is_starting: how == "starting",
+        }
+    };
+    text.split(", ").filter(|text| !text.is_empty()).map(daemon).collect()
+}
+
+/// `accepts`, `silent`, `refuses`, `missing`, `denied`; `unclear` and a daemon that nothing proves behind it.
+fn daemon(socket: &str, proven: &str) -> DaemonEvidence {
+    let (socket, unclear) = match socket.split_once(" unclear") {
+        Some((socket, _)) => (socket, Some("a daemon (pid 9) may be it".to_owned())),
+        None => (socket, None),
+    };
+    DaemonEvidence {
+        socket: match socket {
+            "accepts" | "silent" => Socket::Accepts,
+            "refuses" => Socket::Refuses,
+            "missing" => Socket::Missing,
+            other => Socket::Unreadable(other.to_owned()),
+        },
+        proven: daemons(proven),
+        unclear,
+        is_silent: socket == "silent",
+    }
+}
+
+#[test]
+fn one_sign_alone_proves_no_death() {
+    #[track_caller]
+    fn check(socket: &str, proven: &str, expected: DaemonState, trouble: &str) {
+        let evidence = daemon(socket, proven);
+        assert_eq!(evidence.state(), expected, "{socket}; {proven}");
+        let said = evidence.trouble("~/.pm2").unwrap_or_default();
+        assert!(said.starts_with(trouble) && said.is_empty() == trouble.is_empty(), "{socket}; {proven}: {said}");
+    }
+    check("accepts", "7", DaemonState::Alive, "");
+    check("accepts", "", DaemonState::Alive, "");
+    check("accepts", "7, 8", DaemonState::Alive, "");
+    check("accepts", "7 stopped, 8", DaemonState::Alive, "");
+    check("accepts", "7 foreground", DaemonState::Alive, "");
+    check("accepts unclear", "", DaemonState::Alive, "");
+    let silent =
+        "PM2's daemon (pid 7) takes connections, but gave no answer in 10 s. To mend it: kill -9 7, then pm2 res";
+    check("silent", "7", DaemonState::Deaf, silent);
+    check(
+        "accepts",
+        "7 stopped",
+        DaemonState::Deaf,
+        "PM2's daemon (pid 7) is stopped by a signal. To mend it: kill -CONT 7",
+    );
+    let missing =
+        "PM2's daemon (pid 7) runs, but its socket ~/.pm2/rpc.sock is missing: no pm2 command reaches it, and";
+    check("missing", "7", DaemonState::Deaf, missing);
+    check("refuses", "7", DaemonState::Deaf, "PM2's daemon (pid 7) runs, but its socket ~/.pm2/rpc.sock takes no conn");
+    check("missing", "7, 8 starting", DaemonState::Deaf, "PM2's daemon (pid 8) runs");
+    check("missing", "7 starting", DaemonState::Unknown, "PM2's daemon (pid 7) is only just starting");
+    check("missing", "", DaemonState::Dead, "");
+    check("refuses", "", DaemonState::Dead, "");
+    check("refuses unclear", "", DaemonState::Unknown, "a daemon (pid 9) may be it");
+    check("missing unclear", "", DaemonState::Unknown, "a daemon (pid 9) may be it");
+    check("denied", "", DaemonState::Unknown, "denied");
+    check("denied", "7", DaemonState::Unknown, "denied");
+    let foreground = daemon("missing", "7 foreground").trouble("~/.pm2").unwrap();
+    assert!(foreground.ends_with("then start it again the way it was started"), "{foreground}");
+    assert!(daemon("missing", "7").lacks_socket() && daemon("refuses", "7").lacks_socket());
+    for (socket, proven) in [("silent", "7"), ("missing", "7 stopped"), ("missing", ""), ("accepts", "7 stopped")] {
+        assert!(!daemon(socket, proven).lacks_socket(), "{socket} {proven}");
+    }
+}
+
+#[test]
+fn any_sign_of_life_is_life_and_what_cannot_be_seen_is_unknown() {
+    let check = |living: &[(u32, Sign)], hidden: Option<&str>, expected: ProcessState| {
+        let living = living.iter().map(|(pid, sign)| (process(*pid), *sign)).collect();
+        let evidence = ProcessEvidence { living, nameless: vec![9], hidden: hidden.map(str::to_owned) };
+        assert_eq!(evidence.state(), expected);
+    };
+    check(&[], None, ProcessState::Gone);
+    check(&[], Some("no /proc"), ProcessState::Unknown("no /proc".into()));
+    for sign in [Sign::PidFile, Sign::Environment, Sign::Known, Sign::List, Sign::Orphan] {
+        check(&[(4, sign)], Some("no /proc"), ProcessState::Alive(process(4)));
+    }
+    check(&[(4, Sign::PidFile), (6, Sign::PidFile), (5, Sign::List)], None, ProcessState::Alive(process(6)));
+}
+
+/// What a plan is made from, in words: the socket and the daemons, what is listed, what lives, what is saved.
+fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)], saved: Option<&str>) -> Facts {
+    let apps = |names: &str| {
+        let names = names.split(' ').filter(|name| !name.is_empty());
+        let entry = |(id, name)| serde_json::json!({"name": name, "pm_id": id});
+        parse_list(serde_json::Value::from_iter((0..).zip(names).map(entry)).to_string().as_bytes()).unwrap()
+    };
+    Facts {
+        home: "/h".into(),
+        daemon: daemon(socket, proven),
+        listed: listed.map(apps),
+        process: ProcessEvidence {
+            living: living.iter().map(|(pid, sign)| (process(*pid), *sign)).collect(),
+            ..ProcessEvidence::default()
+        },
+        saved: saved.map_or(Saved::Missing, |names| Saved::Apps(apps(names))),
+        outlived: Vec::new(),
+    }
+}
+
+#[track_caller]
+fn check_plan(config: bool, facts: &Facts, expected: Result<&str, &str>) {
+    let managed = Managed {
+        process: "sav".into(),
+        config: config.then(|| "/a/eco.js".into()),
+        env: config.then(|| "production".into()),
+        port: None,
+    };
+    let shown = |steps: Vec<Step>| {
+        let ids = |step: &Step| if let Step::Restart(ids) = step { format!(" {ids:?}") } else { String::new() };
+        steps.iter().map(|step| step.shown(&managed) + &ids(step)).collect::<Vec<_>>().join("; ")
+    };
+    match (plan(&managed, facts).map(shown), expected) {
+        (Ok(steps), Ok(expected)) => assert_eq!(steps, expected),
+        (Err(why), Err(expected)) => assert!(why.starts_with(expected), "{why}"),
+        (found, expected) => panic!("{found:?}, not {expected:?}"),
+    }
+}
+
+#[test]
+fn a_plan_starts_nothing_twice_and_nothing_else() {
+    let file = "pm2 start /a/eco.js --only sav --env production";
+    let none = &[][..];
+    // Listed: by its ids, whatever a namespace is called.
+    let alive = |listed, living, saved| facts("accepts", "7", listed, living, saved);
+    check_plan(false, &alive(Some("x sav sav"), none, None), Ok("pm2 restart sav [1, 2]"));
+    check_plan(true, &alive(Some("sav"), none, Some("sav")), Ok(&format!("pm2 restart sav [0]; {file}")));
+    // Not listed: from the disk.
+    check_plan(false, &alive(Some("x"), none, Some("sav x")), Ok("pm2 resurrect"));
+    check_plan(true, &alive(Some("x"), none, Some("sav x")), Ok(&format!("pm2 resurrect; {file}")));
+    check_plan(true, &alive(Some(""), none, Some("x")), Ok(file));
+    check_plan(false, &alive(Some(""), none, Some("x")), Err("PM2's saved list has no sav, and no config is given"));
+    check_plan(false, &alive(Some(""), none, None), Err("PM2 has no saved list, and no config is given"));
+    // Not listed, and it lives: under another daemon, or left behind.
+    let living = &[(4, Sign::PidFile)][..];
+    check_plan(true, &alive(Some("x"), living, Some("sav")), Err("sav (pid 4) runs, but PM2's list does not have it"));
+    check_plan(true, &alive(None, living, Some("sav")), Err("PM2's list cannot be had"));
+    // No daemon.
+    let dead = |living, saved| facts("missing", "", None, living, saved);
+    check_plan(false, &dead(none, Some("sav")), Ok("pm2 resurrect"));
+    check_plan(true, &dead(none, Some("sav")), Ok(&format!("pm2 resurrect; {file}")));
+    check_plan(true, &dead(none, Some("x")), Ok(&format!("pm2 resurrect; {file}")));
+    check_plan(false, &dead(none, Some("x")), Err("PM2's saved list has no sav"));
+    check_plan(true, &dead(none, None), Ok(file));
+    let orphan = &[(4, Sign::Orphan)][..];
+    check_plan(true, &dead(orphan, Some("sav")), Err("PM2's daemon is dead, and sav (pid 4) outlived it"));
+    let outlived = Facts { outlived: vec!["x".into()], ..dead(none, Some("sav x")) };
+    check_plan(false, &outlived, Ok("pm2 resurrect, without x"));
+    check_plan(true, &Facts { outlived: vec!["x".into()], ..dead(none, Some("x")) }, Ok(file));
+    // No pm2 command against a daemon that none reaches: what ends, it starts again.
+    let deaf = |living, saved| facts("missing", "7", None, living, saved);
+    check_plan(true, &deaf(living, Some("sav")), Ok("end sav, for PM2's daemon to start it again"));
+    check_plan(true, &deaf(none, Some("sav")), Err("PM2's daemon (pid 7) runs, but its socket /h/rpc.sock is missing"));
+    let Facts { saved: Saved::Apps(mut apps), .. } = deaf(living, Some("sav")) else { panic!("it was saved") };
+    apps[0].autorestart = false;
+    let once = Facts { saved: Saved::Apps(apps), ..deaf(living, None) };
+    check_plan(true, &once, Err("PM2's daemon (pid 7) runs, but its socket"));
+    for (socket, proven, why) in [
+        ("silent", "7", "PM2's daemon (pid 7) takes connections, but gave no answer"),
+        ("accepts", "7 stopped", "PM2's daemon (pid 7) is stopped"),
+        ("denied", "7", "denied"),
+        ("missing unclear", "", "a daemon (pid 9) may be it"),
+        ("missing", "7 starting", "PM2's daemon (pid 7) is only just starting"),
+    ] {
+        check_plan(true, &facts(socket, proven, None, living, Some("sav")), Err(why));
+    }
+}
+
+#[test]
+fn a_reset_needs_a_reason_and_a_way_back() {
+    let check = |facts: &Facts, port: Option<u16>, orphans: &[u32], expected: Result<ResetReason, &str>| {
+        let managed = Managed { process: "sav".into(), config: None, env: None, port };
+        let orphans: Vec<Process> = orphans.iter().map(|pid| process(*pid)).collect();
+        let found = crate::pm2::reset_reason::judge(&managed, facts, &orphans);
+        assert_eq!(found, expected.map_err(str::to_owned), "{facts:?}");
+    };
+    let of = |socket, proven, saved| facts(socket, proven, Some(""), &[], saved);
+    let lost = "nothing could bring sav back: PM2 has no saved list (pm2 save), and no config is given";
+    check(&of("missing", "", Some("sav")), None, &[], Err("PM2 does not run"));
+    check(&of("missing", "", Some("sav")), Some(80), &[], Err("PM2 does not run, and no orphan holds port 80"));
+    check(&of("missing", "", None), Some(80), &[4], Err(lost));
+    check(&of("missing", "", Some("sav")), Some(80), &[4], Ok(ResetReason::Orphan(process(4))));
+    check(&of("accepts", "7", None), None, &[], Err("PM2 answers and runs once"));
+    check(&of("accepts", "7", None), Some(80), &[4], Ok(ResetReason::Orphan(process(4))));
+    let mut listed = of("accepts", "7", None);
+    listed.listed = Some(parse_list(br#"[{"pid":4,"name":"other"}]"#).unwrap());
+    check(&listed, Some(80), &[4], Err("PM2 answers and runs once, and no orphan holds port 80"));
+    for (socket, proven) in [("silent", "7"), ("missing", "7"), ("accepts", "7 stopped")] {
+        check(&of(socket, proven, None), None, &[], Err(lost));
+        check(&of(socket, proven, Some("sav")), Some(80), &[], Ok(ResetReason::Deaf));
+        check(&of(socket, proven, Some("sav")), Some(80), &[4], Ok(ResetReason::Deaf));
+    }
+    check(&of("silent", "", Some("sav")), None, &[], Err("PM2's daemon cannot be proven"));
+    check(&of("accepts", "7, 8", None), None, &[], Err(lost));
+    check(&of("accepts", "7, 8", Some("sav")), None, &[], Ok(ResetReason::Doubled(2)));
+    check(&of("denied", "7", Some("sav")), Some(80), &[4], Err("denied"));
+    let foreground = "PM2 (pid 7) runs in the foreground: nothing of PM2's would bring it back";
+    for socket in ["silent", "missing", "accepts"] {
+        check(&of(socket, "7 foreground", Some("sav")), Some(80), &[4], Err(foreground));
+    }
+    let mut gone = of("silent", "7", None);
+    let entry = br#"[{"name":"sav","pm_exec_path":"/","exec_interpreter":"/gone/bin/node"}]"#;
+    gone.saved = Saved::Apps(parse_list(entry).unwrap());
+    let missing = "nothing could bring sav back: the saved list starts sav with /gone/bin/node, which is not there, and \
+                   no config is given";
+    check(&gone, None, &[], Err(missing));
+}
