@@ -13,7 +13,7 @@ use super::secrets::Secrets;
 use super::targets::targets;
 use super::tree::{self, Node, Value};
 use super::variables::Variables;
-use super::{Config, Hidden, Log, Page, default_state_dir, units, whereabouts};
+use super::{Config, Hidden, Log, Page, default_state_dir, pm2, units, whereabouts};
 
 pub(super) const TOP: Keys = Keys {
     known: &[
@@ -107,7 +107,8 @@ fn top(
     let dry_run = root.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false);
     let env = root.get("env").map(|node| env(reading, node)).unwrap_or_default();
     let log = log(reading, root.get("log"), state_dir.as_deref());
-    let targets = targets(reading, root, dry_run);
+    let mut targets = targets(reading, root, dry_run);
+    pm2::tell_once(&mut targets);
     let (channels, mut off) = root.get("notify").map(|node| notify(reading, node)).unwrap_or_default();
     let (heartbeat, is_off) = root.get("heartbeat").map(|node| heartbeat(reading, node)).unwrap_or_default();
     off.extend(is_off);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
-use super::{Pm2, Remedy};
+use super::{Pm2, Remedy, Target};
 
 pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "env", "reset"], elsewhere: &[] };
 
@@ -108,6 +108,16 @@ fn default_home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
         reading.complain(node, "is in ~/.pm2, but $HOME is not set", "write {process: …, home: /…/.pm2}");
     }
     home
+}
+
+/// What is wrong with a daemon is the same for all that it keeps: the first target of each home tells it.
+pub(super) fn tell_once(targets: &mut [Target]) {
+    let mut homes: Vec<PathBuf> = Vec::new();
+    for target in targets {
+        let Some(pm2) = &target.pm2 else { continue };
+        target.limits.tells_of_pm2 = !homes.contains(&pm2.home);
+        homes.push(pm2.home.clone());
+    }
 }
 
 /// The ladder of a target with `pm2` and without `restart`.

@@ -244,6 +244,7 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
         reset: None,
         gates: Vec::new(),
         diagnose: false,
+        tells_of_pm2: true,
         probe_id: 0,
     }
 }

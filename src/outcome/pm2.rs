@@ -11,10 +11,12 @@ pub struct Pm2Evidence {
     pub daemon: DaemonState,
     /// The daemon's process, where one is proven.
     pub daemon_process: Option<Seen>,
-    /// What is wrong with the daemon and what mends it, where it is deaf or unknown.
+    /// What is wrong with PM2 and what mends it.
     pub trouble: Option<String>,
     /// The youngest living process of the target's name.
     pub process: Option<Seen>,
+    /// It outlived the daemon that started it, and no daemon keeps it.
+    pub is_orphan: bool,
 }
 
 /// How a daemon of PM2's is.

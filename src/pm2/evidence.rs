@@ -101,7 +101,8 @@ impl DaemonEvidence {
             (DaemonState::Alive | DaemonState::Dead, _) => None,
             (DaemonState::Unknown, Socket::Unreadable(why)) => Some(why.clone()),
             (DaemonState::Unknown, _) if self.proven.is_empty() => self.unclear.clone(),
-            (DaemonState::Unknown, _) => Some(format!("PM2's daemon (pid {pid}) is only just starting")),
+            // It is only just starting, which will be over in a moment.
+            (DaemonState::Unknown, _) => None,
             (DaemonState::Deaf, _) if self.all(|daemon| daemon.is_stopped) => {
                 Some(format!("PM2's daemon (pid {pid}) is stopped by a signal. To mend it: kill -CONT {pid}"))
             }

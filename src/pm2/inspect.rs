@@ -78,7 +78,8 @@ fn settled(home: &Home, name: &str, known: Option<Seen>) -> (DaemonEvidence, Pro
     loop {
         let daemon = home.daemon_evidence();
         let process = home.process_evidence(name, known, &daemon);
-        let is_starting = daemon.proven.iter().any(|daemon| daemon.is_starting) && daemon.state() != DaemonState::Alive;
+        let is_starting =
+            daemon.state() == DaemonState::Unknown && daemon.proven.iter().any(|daemon| daemon.is_starting);
         let may_change = is_starting || daemon.lacks_socket() || process.orphan().is_some();
         if !may_change || clock::monotonic().duration_since(began) >= SETTLED {
             return (daemon, process);
@@ -101,9 +102,8 @@ fn saved_names(saved: &Saved, managed: &Managed, listed: Option<&[App]>) -> Vec<
 impl Home {
     /// Whether a process of this name has outlived its daemon, and goes on to.
     fn outlived(&self, name: &str) -> bool {
-        let none = DaemonEvidence { proven: Vec::new(), ..self.daemon_evidence() };
         let began = clock::monotonic();
-        while self.process_evidence(name, None, &none).orphan().is_some() {
+        while self.orphan_of(name).is_some() {
             if clock::monotonic().duration_since(began) >= SETTLED {
                 return true;
             }
@@ -163,7 +163,7 @@ fn words(managed: &Managed, facts: &Facts, failure: Option<&str>) -> String {
         }
         (DaemonState::Dead, _) => format!("PM2's daemon is dead; {saved}"),
         (DaemonState::Deaf | DaemonState::Unknown, _) => {
-            facts.daemon.trouble(&facts.home).unwrap_or_else(|| format!("how PM2's daemon{pid} is cannot be known"))
+            facts.daemon.trouble(&facts.home).unwrap_or_else(|| format!("PM2's daemon{pid} is only just starting"))
         }
     }
 }

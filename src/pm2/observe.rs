@@ -22,16 +22,24 @@ impl Home {
 
     /// The same of evidence at hand.
     pub(super) fn conclude(&self, daemon: &DaemonEvidence, process: &ProcessEvidence) -> Pm2Evidence {
-        let (process, hidden) = match process.state() {
-            ProcessState::Alive(process) => (Some(seen(process)), None),
+        let (living, hidden) = match process.state() {
+            ProcessState::Alive(process) => (Some(process), None),
             ProcessState::Gone => (None, None),
             ProcessState::Unknown(why) => (None, Some(why)),
         };
+        let is_orphan = living.is_some() && living == process.orphan();
+        let outlived = living.filter(|_| is_orphan).map(|Process { pid, .. }| {
+            format!(
+                "its process (pid {pid}) outlived the daemon of PM2 that started it, so that PM2 will not start it \
+                 again. When it suits you: kill {pid}, then pm2 resurrect"
+            )
+        });
         Pm2Evidence {
             daemon: daemon.state(),
             daemon_process: daemon.latest().map(|daemon| seen(daemon.process)),
-            trouble: daemon.trouble(&self.path().display().to_string()).or(hidden),
-            process,
+            trouble: daemon.trouble(&self.path().display().to_string()).or(hidden).or(outlived),
+            process: living.map(seen),
+            is_orphan,
         }
     }
 
@@ -75,12 +83,37 @@ impl Home {
 
     /// The signs of the processes of this name, under these daemons.
     pub fn process_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
+        let evidence = self.known_evidence(name, known, daemons);
+        if !evidence.living.is_empty() {
+            return evidence;
+        }
+        // A daemon that lost its socket to another keeps its processes.
+        let daemons = self.all_daemons();
+        let mut evidence = self.known_evidence(name, known, &daemons);
+        if evidence.living.is_empty() {
+            self.look_everywhere(name, &daemons, &mut evidence);
+        }
+        evidence
+    }
+
+    /// The process of this name that has no daemon above it and goes on with its work.
+    pub(super) fn orphan_of(&self, name: &str) -> Option<Process> {
+        let none = DaemonEvidence { socket: Socket::Missing, proven: Vec::new(), unclear: None, is_silent: false };
+        let mut evidence = self.known_evidence(name, None, &none);
+        if evidence.living.is_empty() {
+            self.look_everywhere(name, &none, &mut evidence);
+        }
+        evidence.orphan()
+    }
+
+    /// What the pid files and the memory of the last success show.
+    fn known_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
         let mut evidence = ProcessEvidence::default();
         let is_living = |pid: &u32| process::living(*pid);
         for (process, file) in self.noted(name).into_iter().filter_map(|(pid, file)| Some((is_living(&pid)?, file))) {
             if is_child(process.pid, daemons) && self.may_be(process.pid, name) {
                 evidence.living.push((process, Sign::PidFile));
-            } else if daemons.proven.is_empty() && is_about(&file, process) && self.orphan(process.pid).is_some() {
+            } else if is_about(&file, process) && self.orphan(process.pid).is_some() {
                 evidence.living.push((process, Sign::Orphan));
             }
         }
@@ -89,9 +122,6 @@ impl Home {
             && self.may_be(process.pid, name)
         {
             evidence.living.push((process, Sign::Known));
-        }
-        if evidence.living.is_empty() {
-            self.look_everywhere(name, daemons, &mut evidence);
         }
         evidence
     }

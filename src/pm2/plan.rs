@@ -138,8 +138,8 @@ fn by_hand(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
 }
 
 fn trouble(facts: &Facts) -> String {
-    let unseen = || "it cannot be known how PM2's daemon is".to_owned();
-    facts.daemon.trouble(&facts.home).unwrap_or_else(unseen)
+    let starting = || "PM2's daemon is only just starting".to_owned();
+    facts.daemon.trouble(&facts.home).unwrap_or_else(starting)
 }
 
 impl Step {

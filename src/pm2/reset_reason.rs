@@ -73,7 +73,7 @@ fn no_reason(managed: &Managed, facts: &Facts, state: DaemonState) -> String {
         DaemonState::Dead => "PM2 does not run".to_owned(),
         DaemonState::Deaf => "PM2's daemon cannot be proven".to_owned(),
         DaemonState::Unknown => {
-            return facts.daemon.trouble(&facts.home).unwrap_or_else(|| "how PM2's daemon is cannot be known".into());
+            return facts.daemon.trouble(&facts.home).unwrap_or_else(|| "PM2's daemon is only just starting".into());
         }
     };
     match managed.port {

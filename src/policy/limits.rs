@@ -45,6 +45,8 @@ pub struct Limits {
     pub gates: Vec<Gate>,
     /// Whether something is to be found out when it goes down, before any attempt.
     pub diagnose: bool,
+    /// Whether people hear from this target that PM2's daemon is deaf; of several with one home one tells it.
+    pub tells_of_pm2: bool,
     /// Decide and record, run nothing.
     pub dry_run: bool,
     /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
@@ -89,6 +91,7 @@ impl Default for Limits {
             depends_on: Vec::new(),
             gates: Vec::new(),
             diagnose: false,
+            tells_of_pm2: true,
             dry_run: false,
             probe_id: 0,
         }

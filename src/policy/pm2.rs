@@ -55,19 +55,20 @@ impl Case<'_> {
     /// Takes in what was observed, whatever the verdict that came with it. What could not be had changes nothing.
     pub(super) fn note_pm2(&mut self, evidence: Option<&Pm2Evidence>) {
         let now = self.setting.now;
-        let Some(Pm2Evidence { daemon, daemon_process, process, trouble }) = evidence else { return };
+        let Some(Pm2Evidence { daemon, daemon_process, process, trouble, is_orphan }) = evidence else { return };
         let pm2 = &mut self.state.pm2;
         pm2.trouble.clone_from(trouble);
         pm2.seen = process.map(|Seen { pid, started }| (pid, started));
-        if process.is_some() {
+        if process.is_some() && !is_orphan {
             pm2.kept_by = daemon_process.map(|Seen { pid, started }| (pid, started));
         }
         match daemon {
-            DaemonState::Alive => {
+            DaemonState::Alive if !is_orphan => {
                 (pm2.gone_since, pm2.deaf_since) = (None, None);
                 self.state.warned.retain(|about| !matches!(about, About::Pm2Gone | About::Pm2Deaf));
             }
-            DaemonState::Dead => {
+            // No daemon keeps it: the one that did is dead, even where there is another.
+            DaemonState::Alive | DaemonState::Dead => {
                 pm2.gone_since.get_or_insert(now);
                 pm2.deaf_since = None;
                 self.state.warned.remove(&About::Pm2Deaf);
@@ -116,9 +117,9 @@ impl Case<'_> {
             _ => {}
         }
         if gone_since.is_some_and(|since| now.since(since) >= GONE_FOR) {
-            let detail = "PM2's daemon is dead and the backend lives on without it. It is left alone: a second one \
-                          would fight it for its port. Nobody but the watchdog restarts it now";
-            self.warn(About::Pm2Gone, detail.into());
+            let trouble = self.state.pm2.trouble.clone().unwrap_or_else(|| "PM2's daemon is dead".into());
+            let detail = format!("{trouble}. It is left alone: a second one would fight it for its port");
+            self.warn(About::Pm2Gone, detail);
         }
     }
 

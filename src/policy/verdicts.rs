@@ -234,7 +234,9 @@ impl Case<'_> {
     /// Once per change: what the operator was told of and still holds is not told again.
     pub(super) fn warn(&mut self, about: About, detail: String) {
         if self.state.warned.insert(about) {
-            self.tell_warning(about, &detail);
+            if about != About::Pm2Deaf || self.limits.tells_of_pm2 {
+                self.tell_warning(about, &detail);
+            }
             self.record(Record::Warn { about, detail });
         }
     }

@@ -159,7 +159,7 @@ fn warning(about: About) -> &'static str {
         About::Recurrent => "it keeps failing",
         About::Blind => "I cannot look at it",
         About::CannotRepair => "I could not restart it",
-        About::Pm2Gone => "PM2 is gone",
+        About::Pm2Gone => "no PM2 keeps it",
         About::Pm2Deaf => "PM2 cannot be reached",
         About::CrashLoop => "it crashes again and again",
         About::Stopped => "still stopped",
@@ -172,7 +172,7 @@ fn advice(about: About) -> &'static str {
         About::Recurrent => "Restarting hides a cause; it is still there.",
         About::Blind => "Until that is mended nobody watches it.",
         About::CannotRepair => "Mend that, then: watchdog check",
-        About::Pm2Gone => "pm2 resurrect would start a second copy: stop the backend first, at a time that suits you.",
+        About::Pm2Gone => "pm2 resurrect alone would start a second copy beside it.",
         About::Pm2Deaf => "Until then no pm2 command of mine or yours helps. More: watchdog check",
         About::CrashLoop => "PM2 brings it back each time: look at its log.",
         About::Stopped => {

@@ -308,7 +308,7 @@ impl<'a> Target<'a> {
         // What is down says what it was told about PM2 already; the rest is told nowhere else.
         let pm2 = match (&self.state.incident, &self.state.pm2.trouble, self.state.pm2.gone_since) {
             (None, Some(trouble), _) => Some(escaped(trouble).into_owned()),
-            (None, None, Some(_)) => Some("PM2's daemon is dead, and this lives on without it".into()),
+            (None, None, Some(_)) => Some("PM2's daemon is dead".into()),
             (Some(_), _, _) | (None, None, None) => None,
         };
         let notes: Vec<String> = [self.trouble(), blind, pm2].into_iter().flatten().collect();

@@ -7,7 +7,12 @@ mod scene;
 
 mod crashed;
 mod daemon;
+mod evidence;
 mod frozen;
 mod ground;
 mod operator;
 mod reboot;
+mod rests;
+mod setups;
+mod signs;
+mod sockets;

@@ -1,4 +1,5 @@
-// The backend of the tests beside the real PM2. It answers /api/health with its pid, and fails when a path asks it to.
+// The backend of the tests beside the real PM2. It answers /api/health with its pid, its port and its database, and
+// fails when a path asks it to.
 // How a start turns out is said by files in its folder and not by the environment, of which PM2 forgets nothing:
 // `broken` (it exits with 1), `delay` (milliseconds until it listens), `stubborn` (SIGINT does not end it).
 // It prints nothing: an orphan that printed would die of it. Each start leaves its pid in the file `starts`.
@@ -30,7 +31,7 @@ const server = http.createServer((request, response) => {
   const { pathname, searchParams } = new URL(request.url, 'http://localhost');
   const way = ways[pathname];
   const code = way === undefined ? 404 : degraded ? 503 : 200;
-  const body = JSON.stringify({ status: code === 200 ? 'ok' : 'bad', pid: process.pid });
+  const body = JSON.stringify({ status: code === 200 ? 'ok' : 'bad', pid: process.pid, port: process.env.PORT, db: process.env.DB });
   response.writeHead(code, { 'Content-Type': 'application/json', 'Content-Length': body.length, Connection: 'close' });
   // Only once the answer is on its way.
   response.end(body, () => setTimeout(() => way?.(searchParams), 20));

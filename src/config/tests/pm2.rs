@@ -101,6 +101,24 @@ fn what_pm2_would_take_for_something_else_is_refused() {
 }
 
 #[test]
+fn of_several_with_one_home_the_first_tells_what_is_wrong_with_it() {
+    let text = "targets: [{pm2: a}, {pm2: b}, {pm2: {process: c, home: /x}}, {name: d, tcp: 'h:1'}]";
+    let told: Vec<bool> = accepted(text).targets.iter().map(|target| target.limits.tells_of_pm2).collect();
+    assert_eq!(told, [true, false, true, true]);
+}
+
+#[test]
+fn the_block_of_variables_is_named_as_pm2_wants_it() {
+    let of = |env: &str| format!("targets: [{{pm2: {{process: a, config: eco.js, env: {env}}}}}]");
+    let read = |env: &str| accepted(&of(env)).targets[0].pm2.as_ref().and_then(|pm2| pm2.env.clone());
+    assert_eq!(read("production").as_deref(), Some("production"));
+    assert_eq!(read("env_production").as_deref(), Some("production"));
+    for env in ["'a b'", "-x"] {
+        refused(&of(env), &["w.yaml:1:51: `env` is no name of a block of variables"]);
+    }
+}
+
+#[test]
 fn ladders_with_pm2_make_sense() {
     refused(&one("tcp: h:1\nrestart: {pm2: restart}"), &["w.yaml:4:20: `pm2` needs to know the process"]);
     refused(&one("tcp: h:1\npm2: a\nrestart: {pm2: reboot}"), &["w.yaml:5:20: `pm2` is none of", "restart, reset"]);

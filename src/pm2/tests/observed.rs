@@ -164,7 +164,8 @@ fn who_has_another_parent_is_no_sign_of_life() {
     place.daemon("");
     let left = place.app("sav", "0");
     let stranger = place.start("node", &[], "", |_| {});
-    for pid in [left.pid, stranger.pid, 1, 0, std::process::id()] {
+    assert!(process::is_alive(left));
+    for pid in [stranger.pid, 1, 0, std::process::id()] {
         fs::write(place.home.path().join("pids/sav-0.pid"), pid.to_string()).unwrap();
         place.sees("sav", &[]);
     }
@@ -185,6 +186,13 @@ fn an_orphan_that_does_its_work_lives() {
     place.sees("sav", &[(app, Sign::Orphan)]);
     let evidence = place.home.observe("sav", None);
     assert_eq!((evidence.daemon, evidence.process.map(|seen| seen.pid)), (DaemonState::Dead, Some(app.pid)));
+    // Nor does a daemon that came after its own make it another's.
+    place.daemon("");
+    place.sees("sav", &[(app, Sign::Orphan)]);
+    let evidence = place.home.observe("sav", None);
+    assert!(evidence.is_orphan && evidence.trouble.is_some_and(|trouble| trouble.contains("outlived the daemon")));
+    place.daemons().into_iter().for_each(|daemon| drop(process::signal(daemon, Signal::KILL)));
+    eventually(|| place.daemons().is_empty());
     place.app("web", "1");
     place.sees("web", &[]);
     let web = place.start("node", &place.marks("web", "1"), "", |command| {

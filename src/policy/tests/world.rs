@@ -248,7 +248,13 @@ impl World {
             2 => (DaemonState::Unknown, Some("root's".into())),
             _ => (DaemonState::Alive, None),
         };
-        self.rough.pm2.then_some(Pm2Evidence { daemon, daemon_process: None, trouble, process: Some(seen) })
+        self.rough.pm2.then_some(Pm2Evidence {
+            daemon,
+            daemon_process: None,
+            trouble,
+            process: Some(seen),
+            is_orphan: false,
+        })
     }
 
     /// PM2, or a restart command, starts the target's process anew.

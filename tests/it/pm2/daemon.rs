@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::scene::{NAME, Scene};
+use super::scene::Scene;
 use crate::place::is_alive;
 
 #[test]
@@ -23,13 +23,15 @@ fn a_killed_daemon_comes_back_by_the_ecosystem_file_where_nothing_was_saved() {
     scene.healed_by_one(before);
 }
 
+/// As any pm2 command leaves one behind, where there was none.
 #[test]
 fn a_daemon_whose_list_is_empty_gets_the_backend_back() {
     let scene = Scene::saved("");
-    let daemon = scene.daemon();
     let _watchdog = scene.watch(&scene.target(&scene.by_file()));
     let before = scene.well();
-    scene.pm2(&["delete", NAME]);
+    scene.kill_daemon();
+    scene.pm2(&["list"]);
+    let daemon = scene.daemon();
     scene.healed_by_one(before);
     assert_eq!(scene.daemon(), daemon, "{}", scene.place.story());
 }
@@ -43,35 +45,34 @@ fn stand_still(scene: &Scene) -> (i32, i32) {
 }
 
 #[test]
-fn a_daemon_that_stands_still_is_reset_where_that_is_allowed() {
+fn a_daemon_that_stands_still_is_reset_where_that_is_allowed_before_anything_else_is_tried() {
     let scene = Scene::saved("");
-    let ladder = "restart: [{pm2: restart, timeout: 3s}, {pm2: reset}]";
-    let _watchdog = scene.watch(&format!("{}, {ladder}", scene.target("")));
+    let _watchdog = scene.watch(&scene.target(", reset: true"));
     let (daemon, before) = stand_still(&scene);
-    scene.healed(before);
+    scene.healed_by_one(before);
     scene.place.demand(!is_alive(daemon), "the daemon that stood still is gone");
-    let outcomes: Vec<_> = scene.place.events("restart_done").iter().map(|done| done["outcome"].clone()).collect();
-    scene.place.demand(outcomes[0] == "timed_out", &format!("the smaller command was tried first: {outcomes:?}"));
+    assert_eq!(scene.place.events("restart")[0]["rung"], 2, "{}", scene.place.story());
 }
 
 #[test]
-fn a_daemon_that_stands_still_is_told_and_no_hung_commands_pile_up_where_a_reset_is_not_allowed() {
+fn a_daemon_that_stands_still_is_told_and_no_command_is_run_where_a_reset_is_not_allowed() {
     let scene = Scene::saved("");
-    let limits = "restart: [{pm2: restart, timeout: 2s}], max_restarts: 2, start_period: 1s";
-    let _watchdog = scene.watch(&format!("{}, {limits}", scene.target("")));
+    let _watchdog = scene.watch(&format!("{}, start_period: 1s", scene.target("")));
     let (daemon, _) = stand_still(&scene);
-    let mut most = 0;
-    scene.eventually("the limit is reached", || {
-        most = most.max(scene.calls().len());
-        scene.place.events("held_back").iter().any(|event| event["why"] == "limit")
-    });
-    scene.place.demand((1..=3).contains(&most), &format!("{most} commands at a time"));
+    let mends = format!("kill -CONT {daemon}");
+    let tells = |about: &str| {
+        scene.place.events("warn").iter().any(|warn| warn["about"] == about && warn.to_string().contains(&mends))
+    };
+    scene.eventually("it is told what mends it", || tells("cannot_repair") && tells("pm2_deaf"));
+    scene.looks(12);
+    scene.place.demand(scene.calls().is_empty() && scene.daemons() == [daemon], "nothing was started");
     let done = scene.place.events("restart_done");
-    let told = done.len() == 2 && done.iter().all(|done| done["outcome"] == "timed_out");
-    scene.place.demand(told, &format!("{done:?}"));
-    scene.eventually("none is left", || scene.calls().is_empty());
-    scene.looks(3);
-    assert_eq!(scene.daemons(), [daemon], "{}", scene.place.story());
+    scene.place.demand(done.iter().all(|done| done["outcome"] == "not_started"), &format!("{done:?}"));
+    assert_eq!(scene.warnings("cannot_repair"), 1, "{}", scene.place.story());
+    for verb in ["status", "check"] {
+        let said = scene.place.run(&[verb]);
+        scene.place.demand(said.code == Some(1) && said.out.contains(&mends), &format!("{said:?}"));
+    }
 }
 
 /// As they come to be: two commands find no daemon at the same moment, and one of them hangs.

@@ -127,8 +127,12 @@ impl Scene {
     /// The process that the watchdog remembers as the one of the last success. On a starved machine a look may be over
     /// before PM2 could be looked at beside it, so that only this tells that a process was seen.
     fn known(&self) -> Option<i64> {
+        self.known_of(NAME)
+    }
+
+    fn known_of(&self, target: &str) -> Option<i64> {
         let state: Value = serde_json::from_str(&self.place.read("state/state.json")).ok()?;
-        state["policy"]["targets"][NAME]["beside"]["known"][0].as_i64()
+        state["policy"]["targets"][target]["pm2"]["known"][0].as_i64()
     }
 
     /// Waits until the watchdog remembers this process as the one of the last success.
@@ -203,8 +207,57 @@ impl Scene {
         });
     }
 
+    /// Waits until the target is found at rest for this reason.
+    #[track_caller]
+    pub(crate) fn rests(&self, why: &str) {
+        self.eventually(&format!("it rests: {why}"), || {
+            self.place.events("rested").iter().any(|event| event["why"] == why)
+        });
+    }
+
     /// How often this was warned about.
     pub(crate) fn warnings(&self, about: &str) -> usize {
         self.place.events("warn").iter().filter(|event| event["about"] == about).count()
+    }
+}
+
+impl Scene {
+    // The configuration as a new user has it.
+
+    /// Has `init` write the configuration, with the times of a test put before it; what it said.
+    #[track_caller]
+    pub(crate) fn init(&self) -> Said {
+        let mut command = self.place.command(&["init", "--force", "--pm2-home", &self.home()]);
+        let said = Said::new(command.env("PATH", self.installed.path()).output().expect("the program runs"));
+        self.place.demand(said.code == Some(0), &format!("{said:?}"));
+        let times = "defaults: {interval: 300ms, timeout: 1s, start_period: 30s, cooldown: 1s, max_cooldown: 2s}\n";
+        self.place.configure(&format!("{times}{}", self.place.read("watchdog.yaml")));
+        said
+    }
+
+    /// A watchdog with the configuration that is there, in cron's environment, once each of these targets was seen well
+    /// and its process is known.
+    #[track_caller]
+    pub(crate) fn watch_all(&self, targets: &[&str]) -> Daemon<'_> {
+        let mut command = self.place.command(&["run"]);
+        command.env("PATH", "/usr/bin:/bin");
+        let daemon = self.place.daemon_by(command);
+        for target in targets {
+            self.eventually(&format!("{target} is seen well"), || self.place.target(target)["state"] == "healthy");
+            self.eventually(&format!("{target} is known"), || self.known_of(target).is_some());
+        }
+        daemon
+    }
+
+    /// Deletes the sockets of a daemon that has had the time to make them, as cleaners of old files do.
+    #[track_caller]
+    pub(crate) fn lose_sockets(&self) {
+        let began = fs::metadata(format!("/proc/{}", self.daemon())).and_then(|found| found.modified());
+        let began = began.expect("it is alive");
+        let grown = std::time::Duration::from_secs(12);
+        self.eventually("the daemon is not just starting", || began.elapsed().is_ok_and(|age| age >= grown));
+        for socket in ["rpc.sock", "pub.sock"] {
+            fs::remove_file(format!("{}/{socket}", self.home())).expect("it was there");
+        }
     }
 }

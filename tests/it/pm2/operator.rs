@@ -13,14 +13,20 @@ fn what_the_operator_has_stopped_stays_stopped_and_his_start_is_noticed() {
     let scene = Scene::saved("");
     let _watchdog = scene.watch(&scene.target(", reset: true"));
     scene.pm2(&["stop", NAME]);
-    scene.held_back("stopped");
+    scene.rests("operator");
     // Several times its cooldown.
     scene.looks(12);
-    assert_eq!(scene.place.target(NAME)["waiting"]["why"], "stopped", "{}", scene.place.story());
+    let target = scene.place.target(NAME);
+    let is_told = target["state"] == "stopped" && target["waiting"]["why"] == "stopped";
+    scene.place.demand(is_told, &target.to_string());
+    let said = scene.place.run(&["status"]);
+    let right = said.code == Some(0) && said.out.contains("the operator stopped it in PM2 (pm2 stop)");
+    scene.place.demand(right, &format!("{said:?}"));
     scene.pm2(&["start", NAME]);
-    scene.eventually("it is up", || !scene.place.events("up").is_empty());
-    assert_eq!(scene.place.events("up")[0]["attempts"], 0, "{}", scene.place.story());
-    scene.place.demand(scene.place.events("restart").is_empty() && scene.starts() == 2, "nothing was restarted");
+    scene.eventually("it is noticed", || !scene.place.events("woke").is_empty());
+    scene.eventually("it is well", || scene.place.target(NAME)["state"] == "healthy");
+    scene.demand_untouched();
+    assert_eq!(scene.starts(), 2, "{}", scene.place.story());
 }
 
 /// It boots for longer than three looks, and less than its start period.

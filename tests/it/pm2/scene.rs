@@ -72,9 +72,20 @@ impl Scene {
         let (place, port) = (Place::with("targets: []\n"), free_port());
         let scene = Scene { place, home, installed, port, path: installed.path(), _turn: turn };
         fs::create_dir(scene.place.path("app")).expect("a folder");
-        scene.place.write("app/backend.js", include_str!("../../pm2/backend.js"));
+        scene.write_backend("backend.js");
         scene.place.write("app/ecosystem.config.js", &scene.ecosystem(keys));
         scene
+    }
+
+    /// The backend under another name of its script.
+    pub(crate) fn write_backend(&self, script: &str) {
+        self.place.write(&format!("app/{script}"), include_str!("../../pm2/backend.js"));
+    }
+
+    /// Another ecosystem file: what stands in the list of its processes, with PORT for the port.
+    pub(crate) fn describe(&self, apps: &str) {
+        let apps = apps.replace("PORT_HERE", &self.port.to_string());
+        self.place.write("app/ecosystem.config.js", &format!("module.exports = {{apps: [{apps}]}};\n"));
     }
 
     fn ecosystem(&self, keys: &str) -> String {
@@ -135,6 +146,15 @@ impl Scene {
 
     // What PM2 says.
 
+    /// The real pm2 as the operator runs it in the folder `app`, with these variables in his shell, to its end.
+    #[track_caller]
+    pub(crate) fn pm2_in_app(&self, shell: &[(&str, &str)], words: &[&str]) {
+        let mut command = self.pm2_command(words);
+        command.current_dir(self.place.path("app")).envs(shell.iter().copied());
+        let said = Said::new(command.output().expect("pm2 is installed"));
+        self.place.demand(said.code == Some(0), &format!("{said:?}"));
+    }
+
     fn pm2_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.installed.bin.join("pm2"));
         command.args(words).current_dir(self.place.home()).stdin(Stdio::null()).env_clear();
@@ -174,7 +194,12 @@ impl Scene {
 
     /// The backend's answer to this path: code and body.
     pub(crate) fn ask(&self, path: &str) -> Option<(u16, String)> {
-        let address = (Ipv4Addr::LOCALHOST, self.port).into();
+        self.ask_at(self.port, path)
+    }
+
+    /// The answer of whoever listens on this port.
+    pub(crate) fn ask_at(&self, port: u16, path: &str) -> Option<(u16, String)> {
+        let address = (Ipv4Addr::LOCALHOST, port).into();
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
@@ -186,9 +211,30 @@ impl Scene {
 
     /// The pid by which the backend answers that it is well.
     pub(crate) fn pid(&self) -> Option<i32> {
-        let (code, body) = self.ask("/api/health")?;
-        let answer: Value = serde_json::from_str(&body).ok().filter(|_| code == 200)?;
-        i32::try_from(answer["pid"].as_i64()?).ok()
+        self.pid_at(self.port)
+    }
+
+    /// The same of another process on this port.
+    pub(crate) fn pid_at(&self, port: u16) -> Option<i32> {
+        i32::try_from(self.health_at(port)?["pid"].as_i64()?).ok()
+    }
+
+    /// What is answered on this port by one that is well.
+    pub(crate) fn health_at(&self, port: u16) -> Option<Value> {
+        let (code, body) = self.ask_at(port, "/api/health")?;
+        serde_json::from_str(&body).ok().filter(|_| code == 200)
+    }
+
+    /// The processes of PM2's list: name, pid (0 for none) and status.
+    #[track_caller]
+    pub(crate) fn list(&self) -> Vec<(String, i64, String)> {
+        let said = self.pm2(&["jlist", "-s"]);
+        let list: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let apps = list.as_array().cloned().unwrap_or_default();
+        apps.iter()
+            .map(|app| (text(&app["name"]), app["pid"].as_i64().unwrap_or(0), text(&app["pm2_env"]["status"])))
+            .collect()
     }
 
     /// Waits until the backend is well, and says by which pid.
@@ -290,7 +336,7 @@ fn owner(pid: i32) -> Option<u32> {
 }
 
 /// A port below those that the kernel gives to outgoing connections, for it must stay free while nobody listens there.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).find(is_free).expect("it goes on until one is free")
 }

@@ -76,6 +76,9 @@ fn a_deaf_daemon_is_told_and_a_reset_comes_first_then() {
     check(quick, "app:1 S god:unknown S*4 S", "- - - warn:pm2_deaf -");
     check(quick, "app:1 S god:deaf S S god S god:deaf S S S S", "- - - - - - - - - - - warn:pm2_deaf");
     check(quick, "app:1 S god:deaf F*3 F", "- - - failing+down+restart#1 warn:pm2_deaf");
+    // Of several with one daemon one tells it.
+    check_tells(quick, "app:1 S god:deaf S*5", "- - - warn:pm2_deaf");
+    check_tells(&format!("{quick} tells_of_pm2=no"), "app:1 S god:deaf S*5", "- - - -");
     let ladder = "stopped=yes rungs=2 reset=2";
     check(ladder, "S F*3 deaf warranted ok", "- failing+stopped? down+weigh restart#1.2 -");
     check(ladder, "S F*3 deaf unwarranted", "- failing+stopped? down+weigh restart#1.1");

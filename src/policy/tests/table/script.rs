@@ -92,6 +92,7 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "reset" => limits.reset = Some(value.parse::<usize>().expect("a number") - 1),
         "gates" => limits.gates = vec![Gate::OnlyIf; value.parse().expect("a number")],
         "diagnose" => limits.diagnose = value == "yes",
+        "tells_of_pm2" => limits.tells_of_pm2 = value == "yes",
         "dry_run" => limits.dry_run = value == "yes",
         "probe" => limits.probe_id = number().into(),
         _ => panic!("no limit is called `{key}`"),

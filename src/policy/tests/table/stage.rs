@@ -172,7 +172,13 @@ impl Stage {
     /// `god:dead`, `god:deaf`, `god:unknown` and `god` a daemon that is so, or alive.
     fn see(&mut self, token: &Token<'_>) {
         let started = self.clock();
-        let alive = Pm2Evidence { daemon: DaemonState::Alive, daemon_process: None, trouble: None, process: None };
+        let alive = Pm2Evidence {
+            daemon: DaemonState::Alive,
+            daemon_process: None,
+            trouble: None,
+            process: None,
+            is_orphan: false,
+        };
         let pm2 = self.pm2.get_or_insert(alive);
         if token.verb == "god" {
             pm2.daemon = match token.detail {
