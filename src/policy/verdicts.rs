@@ -234,7 +234,9 @@ impl Case<'_> {
     /// Once per change: what the operator was told of and still holds is not told again.
     pub(super) fn warn(&mut self, about: About, detail: String) {
         if self.state.warned.insert(about) {
-            if about != About::Pm2Deaf || self.limits.tells_of_pm2 {
+            // What kept a restart from being made was told with that.
+            let is_told = self.state.cannot_be_repaired() || !self.limits.tells_of_pm2;
+            if about != About::Pm2Deaf || !is_told {
                 self.tell_warning(about, &detail);
             }
             self.record(Record::Warn { about, detail });

@@ -318,14 +318,12 @@ impl<'a> Target<'a> {
     fn trouble(&self) -> Option<String> {
         let state = self.state;
         let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
-        let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {
-            0 => String::new(),
-            1 => "restarted once, without success so far; ".into(),
-            times => format!("restarted {times} times, without success so far; "),
-        };
-        let refused = match state.incident.as_ref().and_then(|incident| incident.tried.as_ref()) {
+        let attempts = state.incident.as_ref().map_or(0, |incident| incident.attempts);
+        let tried = match state.incident.as_ref().and_then(|incident| incident.tried.as_ref()) {
             Some(Tried { ending: Ending::NotStarted(why), .. }) => format!("nothing could be done: {}; ", escaped(why)),
-            Some(_) | None => String::new(),
+            Some(_) | None if attempts == 0 => String::new(),
+            Some(_) | None if attempts == 1 => "restarted once, without success so far; ".into(),
+            Some(_) | None => format!("restarted {attempts} times, without success so far; "),
         };
         let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
         let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
@@ -347,10 +345,10 @@ impl<'a> Target<'a> {
                 Some(waiting) => {
                     let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
                     let why = reason(waiting.why, &self.shown.depends_on);
-                    format!("{tried}{refused}not restarted now: {why}{until}{dry}{details}")
+                    format!("{tried}not restarted now: {why}{until}{dry}{details}")
                 }
                 None if !self.status.is_current() => format!("{tried}not restarted now: no watchdog is at work{dry}"),
-                None => format!("{tried}{refused}a restart is due or under way{dry}"),
+                None => format!("{tried}a restart is due or under way{dry}"),
             }),
             Condition::Starting | Condition::Healthy | Condition::Failing => None,
         }

@@ -133,6 +133,7 @@ fn sockets_of_another_account_are_told_and_nothing_is_done() {
     let (daemon, pid) = (scene.daemon(), scene.well());
     assert_eq!(as_nobody(&["--once"]).code, Some(0), "{}", scene.place.story());
     scene.ask("/degrade");
+    scene.eventually("it is not well any more", || scene.pid().is_none());
     for _ in 0..4 {
         as_nobody(&["--once"]);
     }
