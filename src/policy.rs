@@ -301,7 +301,8 @@ impl Watched {
         let waiting = self.state.waiting.filter(|_| self.state.rest.is_none()).and_then(|waiting| waiting.until);
         let start_period = self.state.start_period.map(|period| period.until);
         let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
-        let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.paused_until];
+        let inspected = self.plan.inspected_until();
+        let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.paused_until, inspected];
         points.into_iter().flatten().min()
     }
 

@@ -128,7 +128,7 @@ impl Agent {
         let (inspection, pm2) = match &found {
             Some((found, _)) => (found.inspection, Some(found.evidence.clone())),
             // No answer is no rest.
-            None => (Inspection::Failed { is_deaf: false }, None),
+            None => (Inspection::Failed { is_deaf: false, is_listed: false }, None),
         };
         if let Some((found, managed)) = found {
             log::info!("{target} {}", found.words);

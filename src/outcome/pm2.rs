@@ -79,6 +79,8 @@ pub enum Inspection {
     Failed {
         /// No pm2 command reaches the daemon, so that a reset, where allowed, is the first thing to try.
         is_deaf: bool,
+        /// PM2's list was had: what was at rest is not any more. Else nothing is known of that.
+        is_listed: bool,
     },
     /// It is deliberately at rest.
     AtRest(RestReason),

@@ -42,6 +42,8 @@ pub struct App {
     pub cluster: bool,
     /// How long it may take to end before PM2 kills it.
     pub kill_timeout: Duration,
+    /// How long pm2 waits for it to say that it is ready (`wait_ready`); none where it does not say.
+    pub ready_within: Option<Duration>,
     /// `PORT` in its environment.
     pub port: Option<u16>,
     /// The names of those `env_NAME` blocks of its file whose every variable it has.
@@ -57,6 +59,8 @@ pub struct App {
 impl App {
     /// What PM2 grants a process to end by itself where nothing is said (its `kill_timeout`).
     pub const KILL_TIMEOUT: Duration = Duration::from_millis(1_600);
+    /// How long PM2 waits for one that says when it is ready, where nothing is said (its `listen_timeout`).
+    pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 }
 
 /// Reads what `pm2 jlist -s` printed, or a saved list: the last line that is a list, whatever noise stands before it,
@@ -106,6 +110,8 @@ pub(super) fn entry(json: &str) -> Option<App> {
     let listed: Listed = serde_json::from_str(json).ok()?;
     let own: Fields = serde_json::from_str(listed.pm2_env.map_or(json, RawValue::get)).ok()?;
     let inner = own.object("env");
+    let waits_for_ready = text(&own.get("wait_ready")).is_some_and(|flag| flag == "true" || flag == "1");
+    let listen_timeout = number(&own.get("listen_timeout")).map_or(App::LISTEN_TIMEOUT, Duration::from_millis);
     let port = number(&own.get("PORT")).or_else(|| number(&inner.get("PORT")));
     Some(App {
         name: text(&own.get("name"))?,
@@ -124,6 +130,7 @@ pub(super) fn entry(json: &str) -> Option<App> {
         interpreter: text(&own.get("exec_interpreter")),
         cluster: own.get("exec_mode") == "cluster_mode",
         kill_timeout: number(&own.get("kill_timeout")).map_or(App::KILL_TIMEOUT, Duration::from_millis),
+        ready_within: waits_for_ready.then_some(listen_timeout),
         port: port.filter(|port| *port > 0),
         environments: environments(&own, &inner),
         pid_file: own.path("pm_pid_path"),

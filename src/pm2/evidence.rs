@@ -92,6 +92,10 @@ impl DaemonEvidence {
     /// What is wrong with a daemon that is deaf or unknown, and which command mends it; `home` as people write it.
     pub fn trouble(&self, home: &str) -> Option<String> {
         let pid = self.latest().map_or(0, |daemon| daemon.process.pid);
+        let (daemon, killed) = match pid {
+            0 => ("PM2's daemon".to_owned(), "kill -9 its process".to_owned()),
+            pid => (format!("PM2's daemon (pid {pid})"), format!("kill -9 {pid}")),
+        };
         let is_foreground = self.proven.iter().any(|daemon| daemon.kind == Kind::Foreground);
         let again = match is_foreground {
             true => "start it again the way it was started".to_owned(),
@@ -107,8 +111,7 @@ impl DaemonEvidence {
                 Some(format!("PM2's daemon (pid {pid}) is stopped by a signal. To mend it: kill -CONT {pid}"))
             }
             (DaemonState::Deaf, Socket::Accepts | Socket::Unreadable(_)) => Some(format!(
-                "PM2's daemon (pid {pid}) takes connections, but gave no answer in 10 s. To mend it: kill -9 {pid}, \
-                 then {again}"
+                "{daemon} takes connections, but gave no answer in 10 s. To mend it: {killed}, then {again}"
             )),
             (DaemonState::Deaf, Socket::Refuses | Socket::Missing) => {
                 let socket = if self.socket == Socket::Missing { "is missing" } else { "takes no connections" };

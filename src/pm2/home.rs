@@ -64,8 +64,8 @@ impl Home {
             (Errno::ACCESS | Errno::PERM, Some(owner)) if owner != own => {
                 let whose = if owner == 0 { "root".to_owned() } else { format!("account {owner}") };
                 format!(
-                    "PM2 in {shown} cannot be asked: its socket belongs to {whose}, as after `sudo pm2`. To mend it, as \
-                     root: PM2_HOME={shown} pm2 kill && chown -R {own} {shown}, then start PM2 without sudo"
+                    "PM2 in {shown} cannot be asked: its socket belongs to {whose}, as after `sudo pm2`. To mend it, \
+                     as root: PM2_HOME={shown} pm2 kill && chown -R {own} {shown}, then start PM2 without sudo"
                 )
             }
             _ => format!("PM2's socket {} cannot be asked: {}", socket.display(), in_words(&error.into())),

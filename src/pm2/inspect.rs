@@ -59,13 +59,14 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: (Option<S
     process.living.extend(pids.filter_map(process::living).map(|process| (process, Sign::List)));
     let saved = home.saved();
     let names = saved_names(&saved, managed, listed.as_deref());
-    let outlived = names.into_iter().filter(|name| home.outlived(name)).collect();
+    let outlived = home.outlived(names);
     let shown = home.path().display().to_string();
     let facts = Facts { home: shown, daemon, listed, process, saved, outlived };
     let rest = resting(home, managed, &facts, kept_by);
     let is_deaf = facts.daemon.state() == DaemonState::Deaf;
+    let failed = Inspection::Failed { is_deaf, is_listed: facts.listed.is_some() };
     Found {
-        inspection: rest.map_or(Inspection::Failed { is_deaf }, Inspection::AtRest),
+        inspection: rest.map_or(failed, Inspection::AtRest),
         evidence: home.conclude(&facts.daemon, &facts.process),
         words: words(managed, &facts, failure.as_deref()),
         facts,
@@ -100,16 +101,16 @@ fn saved_names(saved: &Saved, managed: &Managed, listed: Option<&[App]>) -> Vec<
 }
 
 impl Home {
-    /// Whether a process of this name has outlived its daemon, and goes on to.
-    fn outlived(&self, name: &str) -> bool {
+    /// Those of these names of which a process has outlived its daemon, and goes on to.
+    fn outlived(&self, mut names: Vec<String>) -> Vec<String> {
         let began = clock::monotonic();
-        while self.orphan_of(name).is_some() {
-            if clock::monotonic().duration_since(began) >= SETTLED {
-                return true;
+        loop {
+            names.retain(|name| self.orphan_of(name).is_some());
+            if names.is_empty() || clock::monotonic().duration_since(began) >= SETTLED {
+                return names;
             }
             thread::sleep(PAUSE);
         }
-        false
     }
 }
 

@@ -41,9 +41,9 @@ pub enum Step {
     Start(PathBuf),
     /// No pm2 command reaches the daemon, but it starts again whatever ends.
     End {
-        /// What is to be ended.
-        process: Process,
-        /// How long it may take.
+        /// All of the name that live.
+        processes: Vec<Process>,
+        /// How long each may take.
         kill_timeout: Duration,
     },
 }
@@ -126,15 +126,18 @@ fn not_kept(managed: &Managed, saved: &Saved) -> String {
 fn by_hand(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
     let under_daemon = |sign: Sign| matches!(sign, Sign::PidFile | Sign::Environment | Sign::Known);
     let living = facts.process.living.iter().filter(|(_, sign)| under_daemon(*sign)).map(|(process, _)| *process);
+    let processes: Vec<Process> = living.collect();
     let apps = match &facts.saved {
         Saved::Apps(apps) => &apps[..],
         Saved::Missing | Saved::Unreadable(_) => &[],
     };
     let saved = apps.iter().find(|app| app.name == managed.process);
     let is_started_again = saved.is_none_or(|app| app.autorestart);
-    let end = |process| Step::End { process, kill_timeout: saved.map_or(App::KILL_TIMEOUT, |app| app.kill_timeout) };
-    let steps: Vec<Step> = living.filter(|_| is_started_again).map(end).collect();
-    if steps.is_empty() { Err(trouble(facts)) } else { Ok(steps) }
+    if processes.is_empty() || !is_started_again {
+        return Err(trouble(facts));
+    }
+    let kill_timeout = saved.map_or(App::KILL_TIMEOUT, |app| app.kill_timeout);
+    Ok(vec![Step::End { processes, kill_timeout }])
 }
 
 fn trouble(facts: &Facts) -> String {

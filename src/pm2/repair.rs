@@ -2,7 +2,7 @@
 //! that changed nothing has failed.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
@@ -44,29 +44,32 @@ pub struct Calls<'a> {
 }
 
 impl Calls<'_> {
-    /// Carries out the steps until one has brought the process back. The ending is the last one's, 1 where a call came
-    /// to nothing; the time that of all.
+    /// Carries out the steps until one has brought the process back, or is about to. The ending is the last one's, 1
+    /// where a call came to nothing; the time that of all.
     pub fn carry_out(&mut self, steps: &[Step]) -> Ended {
         let began = clock::monotonic();
         let mut ended = came_to_nothing();
         for step in steps {
-            ended = self.carry_out_one(step);
-            if matches!(ended.ending, Ending::Exited(0)) {
+            let before = self.living();
+            ended = self.carry_out_one(step, &before);
+            // PM2 goes on with what it has begun, though nobody waits for it any more.
+            let is_under_way =
+                ended.ending == Ending::TimedOut && self.living().iter().any(|one| !before.contains(one));
+            if ended.ending == Ending::Exited(0) || is_under_way {
                 break;
             }
         }
         Ended { took: clock::monotonic().duration_since(began), ..ended }
     }
 
-    fn carry_out_one(&mut self, step: &Step) -> Ended {
+    fn carry_out_one(&mut self, step: &Step, before: &[Process]) -> Ended {
         match step {
             Step::Restart(ids) => {
-                let before = self.living();
                 let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
                 let words: Vec<&str> = ["restart"].into_iter().chain(ids.iter().map(String::as_str)).collect();
                 let ended = self.call(self.caller, &words);
                 wait(ENDED, || !before.iter().any(|process| process::is_alive(*process)));
-                let same = before.into_iter().find(|process| process::is_alive(*process));
+                let same = before.iter().find(|process| process::is_alive(**process));
                 let unchanged = same.map(|same| format!("{} still has pid {}", self.managed.process, same.pid));
                 self.unless_in_vain(ended, unchanged)
             }
@@ -88,7 +91,7 @@ impl Calls<'_> {
                 let ended = self.call(&caller, &words);
                 self.if_there(ended)
             }
-            Step::End { process, kill_timeout } => self.end(*process, *kill_timeout),
+            Step::End { processes, kill_timeout } => self.end(processes, *kill_timeout),
         }
     }
 
@@ -132,25 +135,30 @@ impl Calls<'_> {
         self.call(&caller, &["resurrect"])
     }
 
-    /// Ends a process the way that PM2 does, with all that it started, and waits for its daemon to start it again.
-    fn end(&mut self, process: Process, kill_timeout: Duration) -> Ended {
+    /// Ends processes the way that PM2 does, with all that they started, and waits for their daemon to start them
+    /// again.
+    fn end(&mut self, processes: &[Process], kill_timeout: Duration) -> Ended {
         let began = clock::monotonic();
-        let family = process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
-        let family: Vec<Process> = family.into_iter().filter_map(process::living).collect();
-        let send = |signal: Signal| family.iter().filter_map(|one| process::signal(*one, signal).err()).last();
+        let family = |process: &Process| process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
+        let families: Vec<Process> = processes.iter().flat_map(family).filter_map(process::living).collect();
+        let send = |signal: Signal| {
+            let refused = families.iter().filter_map(|one| process::signal(*one, signal).err());
+            refused.collect::<Vec<io::Error>>().into_iter().next()
+        };
         let trouble = send(Signal::INT);
-        let is_over = || !family.iter().any(|one| process::is_alive(*one));
+        let is_over = || !families.iter().any(|one| process::is_alive(*one));
         let trouble = if wait(kill_timeout, is_over) { trouble } else { send(Signal::KILL).or(trouble) };
-        if !wait(GONE, || !process::is_alive(process)) {
+        let pids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
+        let (name, pids) = (&self.managed.process, pids.join(", "));
+        if !wait(GONE, || !processes.iter().any(|process| process::is_alive(*process))) {
             let why = trouble.map_or_else(|| "it does not go".to_owned(), |error| in_words(&error));
-            self.say(&format!("pid {} cannot be ended: {why}", process.pid));
+            self.say(&format!("{name} (pid {pids}) cannot be ended: {why}"));
             return came_to_nothing();
         }
-        let is_again = wait(STARTED_AGAIN, || !self.living().is_empty());
+        let is_again = wait(STARTED_AGAIN, || self.living().len() >= processes.len());
         let took = clock::monotonic().duration_since(began);
-        let name = &self.managed.process;
         let then = if is_again { "PM2's daemon has started it again" } else { "PM2's daemon did not start it again" };
-        self.say(&format!("{name} (pid {}) ended; {then}", process.pid));
+        self.say(&format!("{name} (pid {pids}) ended; {then}"));
         Ended { ending: Ending::Exited(i32::from(!is_again)), took, our_trouble: false }
     }
 

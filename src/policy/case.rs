@@ -57,6 +57,7 @@ impl Case<'_> {
                 self.plan.next = None;
             }
         }
+        self.give_up_inspecting();
         if let Some(incident) = &mut self.state.incident {
             incident.diagnosing = incident.diagnosing.filter(|until| *until > now);
         }

@@ -7,6 +7,9 @@ use crate::time::Timestamp;
 /// The pace while a target comes up: every second, as the contract has it.
 const COMING_UP: Duration = Duration::from_secs(1);
 
+/// An inspection takes up to 30 s: PM2 gets 10 s for its list, as much to end, and what changes gets its time.
+const INSPECTION: Duration = Duration::from_secs(45);
+
 /// What is planned for one target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
@@ -20,8 +23,8 @@ pub(super) struct Plan {
     pub(super) asked: Option<Asked>,
     /// Where the questions before an attempt stand.
     pub(super) asking: Asking,
-    /// What it is being inspected for.
-    pub(super) inspecting: Option<Inspecting>,
+    /// What it is being inspected for, and since when.
+    pub(super) inspecting: Option<(Inspecting, Timestamp)>,
     /// When the latest inspection found nothing that speaks against a repair, and whether PM2's daemon is deaf.
     pub(super) inspected: Option<(Timestamp, bool)>,
     /// When the attempt became due: first come, first served.
@@ -79,6 +82,11 @@ impl Plan {
     /// Whether an answer is awaited without which no attempt can be made.
     pub(super) fn is_asking(&self) -> bool {
         self.inspecting.is_some() || matches!(self.asking, Asking::Gate(_) | Asking::Weighing)
+    }
+
+    /// When an inspection that is under way is given up.
+    pub(super) fn inspected_until(&self) -> Option<Timestamp> {
+        self.inspecting.as_ref().map(|(_, since)| *since + INSPECTION)
     }
 
     /// Whether a look is being made or planned.

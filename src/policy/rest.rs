@@ -1,5 +1,5 @@
-//! What is deliberately at rest: stopped by the operator, deleted, or between two runs. It must never be restarted, told
-//! as down, or counted as down, and never be forgotten.
+//! What is deliberately at rest: stopped by the operator, deleted, or between two runs. It must never be restarted,
+//! told as down, or counted as down, and never be forgotten.
 
 use std::time::Duration;
 
@@ -46,15 +46,22 @@ impl Case<'_> {
     pub(super) fn inspect(&mut self, purpose: Inspecting) -> bool {
         let is_free = self.plan.inspecting.is_none();
         if is_free {
-            self.plan.inspecting = Some(purpose);
+            self.plan.inspecting = Some((purpose, self.setting.now));
             self.actions.push(Action::Inspect { target: self.name.to_string() });
         }
         is_free
     }
 
+    /// An inspection that hangs, as on a file server that does not answer, must not keep what is down from being told.
+    pub(super) fn give_up_inspecting(&mut self) {
+        if self.plan.inspected_until().is_some_and(|until| until <= self.setting.now) {
+            self.inspected(Inspection::Failed { is_deaf: false, is_listed: false }, None);
+        }
+    }
+
     /// An inspection has ended. Where what it was made for is over, its answer is of no use.
     pub(super) fn inspected(&mut self, inspection: Inspection, evidence: Option<&Pm2Evidence>) {
-        let Some(purpose) = self.plan.inspecting.take() else { return };
+        let Some((purpose, _)) = self.plan.inspecting.take() else { return };
         self.note_pm2(evidence);
         match purpose {
             Inspecting::BeforeDown { stamp } => self.inspected_before_down(inspection, &stamp),
@@ -77,7 +84,7 @@ impl Case<'_> {
             Inspection::AtRest(why) => self.rest(why),
             Inspection::Failed { .. } if self.lives_after_all() => {}
             Inspection::Failed { .. } if self.grant_start_period() => self.plan.next = Some(self.setting.now),
-            Inspection::Failed { is_deaf } => {
+            Inspection::Failed { is_deaf, .. } => {
                 self.plan.inspected = Some((self.setting.now, is_deaf));
                 self.go_down(streak, class, detail, stamp);
             }
@@ -86,14 +93,15 @@ impl Case<'_> {
 
     fn inspected_at_rest(&mut self, inspection: Inspection) {
         let Some(rest) = self.state.rest else { return };
-        match inspection {
-            Inspection::AtRest(why) => {
-                let times = rest.times.saturating_add(1);
-                self.state.rest = Some(Rest { why, times, ask_at: self.ask_at(times), ..rest });
-                self.actions.push(Action::Save);
-            }
-            Inspection::Failed { .. } => self.wake_up(),
-        }
+        let why = match inspection {
+            Inspection::AtRest(why) => why,
+            Inspection::Failed { is_listed: true, .. } => return self.wake_up(),
+            // Nobody could be asked: that is no reason to start what somebody stopped.
+            Inspection::Failed { is_listed: false, .. } => rest.why,
+        };
+        let times = rest.times.saturating_add(1);
+        self.state.rest = Some(Rest { why, times, ask_at: self.ask_at(times), ..rest });
+        self.actions.push(Action::Save);
     }
 
     fn inspected_before_attempt(&mut self, inspection: Inspection, gate: usize) {
@@ -105,7 +113,7 @@ impl Case<'_> {
             Inspection::AtRest(why) => self.rest(why),
             Inspection::Failed { .. } if self.lives_after_all() => {}
             Inspection::Failed { .. } if self.grant_start_period() => self.plan.next = Some(self.setting.now),
-            Inspection::Failed { is_deaf } => {
+            Inspection::Failed { is_deaf, .. } => {
                 self.plan.inspected = Some((self.setting.now, is_deaf));
                 self.ask(gate + 1);
             }

@@ -48,7 +48,8 @@ impl State {
             target.stand_down = None;
             target.waiting = None;
             target.pm2 = Pm2State::default();
-            target.rest.iter_mut().for_each(|rest| rest.ask_at = Timestamp::BOOT);
+            // PM2 starts what was saved; whether that is at rest too is asked anew.
+            target.rest = None;
             target.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
                 *process = None;

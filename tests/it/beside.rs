@@ -29,14 +29,14 @@ fn pm2_that_is_in_order_is_shown_as_it_is() {
     let fake = FakePm2::new(&place);
     let server = Server::start(Ways::answer("200 OK", ""));
     let apps = [fake.app("api", json!({"pid": 4821}))];
-    place.write("eco.config.js", "apps: [{name: 'api'}]");
+    place.write("eco.config.js", "x = {apps: [{name: 'api', script: './server.js', cwd: './app'}]}");
     let http = format!("http: 'http://localhost:{}/health'", server.port());
     configure(&place, &format!("{{{http}, pm2: {{process: api, config: eco.config.js, reset: true}}}}"));
     fake.save(&apps);
     let daemon = fake.daemon(&apps);
     let orphan = format!("2  reset PM2: only when it is stuck or an orphan holds port {}, and only", server.port());
     let says = [
-        "1  pm2 restart ~/eco.config.js --only api   (pm2 resurrect first when PM2 is dead)\n",
+        "1  pm2 restart api   (pm2 resurrect when PM2 is dead; ~/eco.config.js when nothing else brings it back)\n",
         &orphan,
         "\n  PM2 7.0.4   alive, list saved; api online, pid 4821\n",
         "In cron (PATH=/usr/bin:/bin)  node: ",
@@ -44,7 +44,7 @@ fn pm2_that_is_in_order_is_shown_as_it_is() {
     ];
     check(&fake, &place, &[], 0, &[&says[..3], &says[4..]].concat());
     assert_eq!(fake.calls(), ["jlist -s"]);
-    check(&fake, &place, &["--offline"], 0, &["  PM2 7.0.4   alive, list saved; api does not run\n"]);
+    check(&fake, &place, &["--offline"], 0, &["  PM2 7.0.4   alive, list saved; whether api runs cannot be seen\n"]);
     assert_eq!(fake.calls(), ["jlist -s"], "PM2 is not asked offline");
     drop(daemon);
     let dead = "  PM2 7.0.4   dead, list saved; it is brought back when the target fails\n";
@@ -72,13 +72,13 @@ fn what_pm2_would_fail_at_is_told() {
         1,
         &["WRONG       the ecosystem file ~/eco.js cannot be read: no such"],
     );
-    place.write("eco.js", "apps: [{name: 'api2'}]");
+    place.write("eco.js", "x = {apps: [{name: 'api2', namespace: 'api'}]}; // name: 'api'");
     offline(
         "pm2: {process: api, config: eco.js}",
         1,
-        &["WRONG       the ecosystem file ~/eco.js does not mention api"],
+        &["WRONG       the ecosystem file ~/eco.js describes no api: pm2 start would find nothing in it"],
     );
-    place.write("eco.js", "apps: [{name: 'api'}]");
+    place.write("eco.js", "x = {apps: [{name: 'api'}]}");
     let hint = "api is not in its saved list: it is started from its file, the others are lost; run pm2 save";
     offline("pm2: {process: api, config: eco.js}", 0, &[hint, "Ready."]);
     let elsewhere = "WRONG       there is no PM2 in ~/gone: no such folder; there is ~/.pm2\n";
@@ -123,8 +123,8 @@ fn pm2_that_takes_connections_and_says_nothing_is_told() {
     fake.save(&[fake.app("api", json!({}))]);
     let _daemon = fake.daemon(&[]);
     fake.program("pm2", "exec sleep 60");
-    let silent = "WRONG       PM2 in ~/.pm2 takes connections, but does not answer in 10 s: ";
-    check(&fake, &place, &[], 1, &["takes connections, but does not answer in 10 s, list saved; api does not", silent]);
+    let silent = "WRONG       PM2's daemon takes connections, but gave no answer in 10 s";
+    check(&fake, &place, &[], 1, &["cannot be reached, list saved; whether api runs cannot be seen", silent]);
 }
 
 #[test]

@@ -20,6 +20,10 @@ impl<'a> FakePm2<'a> {
     pub(crate) fn new(place: &'a Place) -> Self {
         fs::create_dir_all(place.path(".pm2")).expect("a folder");
         fs::create_dir_all(place.path("bin")).expect("a folder");
+        fs::create_dir_all(place.path("app")).expect("a folder");
+        if !place.path("app/server.js").exists() {
+            place.write("app/server.js", "");
+        }
         place.write("package.json", r#"{"name": "pm2", "version": "7.0.4"}"#);
         let fake = FakePm2 { place };
         fake.program("node", "exit 1");

@@ -136,7 +136,7 @@ fn names_that_pm2_or_a_configuration_cannot_take_are_told_or_mended() {
         fake.app("Größe: #1 \"x\"", json!({})),
         fake.app("17", json!({})),
         fake.app("a\u{1b}[2Jb", json!({})),
-        fake.app("pm2-logrotate", json!({})),
+        fake.app("pm2-logrotate", json!({"pmx_module": true})),
         fake.app("logs", module),
         fake.app("true", json!({"instances": 2})),
         fake.app("true", json!({"instances": 2})),

@@ -57,8 +57,7 @@ fn one_sign_alone_proves_no_death() {
     check("accepts", "7 stopped, 8", DaemonState::Alive, "");
     check("accepts", "7 foreground", DaemonState::Alive, "");
     check("accepts unclear", "", DaemonState::Alive, "");
-    let silent =
-        "PM2's daemon (pid 7) takes connections, but gave no answer in 10 s. To mend it: kill -9 7, then pm2 res";
+    let silent = "PM2's daemon (pid 7) takes connections, but gave no answer in 10 s. To mend it: kill -9 7, then";
     check("silent", "7", DaemonState::Deaf, silent);
     check(
         "accepts",
@@ -224,7 +223,7 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     let mut gone = of("silent", "7", None);
     let entry = br#"[{"name":"sav","pm_exec_path":"/","exec_interpreter":"/gone/bin/node"}]"#;
     gone.saved = Saved::Apps(parse_list(entry).unwrap());
-    let missing = "nothing could bring sav back: the saved list starts sav with /gone/bin/node, which is not there, and \
-                   no config is given";
+    let missing = "nothing could bring sav back: the saved list starts sav with /gone/bin/node, which is not there, \
+                   and no config is given";
     check(&gone, None, &[], Err(missing));
 }

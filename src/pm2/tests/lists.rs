@@ -33,6 +33,7 @@ fn named(name: &str) -> App {
         interpreter: None,
         cluster: false,
         kill_timeout: Duration::from_millis(1_600),
+        ready_within: None,
         port: None,
         environments: Vec::new(),
         pid_file: None,
@@ -127,6 +128,10 @@ fn a_value_of_another_type_costs_nothing_but_itself() {
     one(r#""cron_restart":0,"pmx_module":true"#, App { is_module: true, ..named("sav") });
     one(r#""stop_exit_codes":"4","restart_time":[]"#, App { stop_exit_codes: vec![4], ..named("sav") });
     one(r#""env":{"A":"1"},"env_b":{"A":1},"env_c":{"A":2}"#, App { environments: vec!["b".into()], ..named("sav") });
+    one(r#""wait_ready":true"#, App { ready_within: Some(Duration::from_secs(3)), ..named("sav") });
+    let slow = App { ready_within: Some(Duration::from_secs(70)), ..named("sav") };
+    one(r#""wait_ready":"true","listen_timeout":70000"#, slow);
+    one(r#""wait_ready":false,"listen_timeout":70000"#, named("sav"));
     one(r#""env_b":{"A":{}},"env_c":[]"#, named("sav"));
     one(r#""pid":0,"exec_mode":["cluster_mode"]"#, named("sav"));
     check(r#"[{"name":1},7,{"name":"b"},{"pm2_env":null},{"pm2_env":{}}]"#, Some(vec![named("1"), named("b")]));

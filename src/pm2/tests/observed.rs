@@ -165,8 +165,12 @@ fn who_has_another_parent_is_no_sign_of_life() {
     let left = place.app("sav", "0");
     let stranger = place.start("node", &[], "", |_| {});
     assert!(process::is_alive(left));
-    for pid in [stranger.pid, 1, 0, std::process::id()] {
-        fs::write(place.home.path().join("pids/sav-0.pid"), pid.to_string()).unwrap();
+    let file = place.home.path().join("pids/sav-0.pid");
+    for pid in [left.pid, stranger.pid, 1, 0, std::process::id()] {
+        fs::write(&file, pid.to_string()).unwrap();
+        // Written long before they began: it was about another of this number.
+        let before = std::time::SystemTime::now() - Duration::from_secs(600);
+        File::options().append(true).open(&file).unwrap().set_modified(before).unwrap();
         place.sees("sav", &[]);
     }
     for text in ["-1", "x", ""] {

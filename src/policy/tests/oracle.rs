@@ -1,11 +1,13 @@
 //! Judges the policy by the contract's promises, from what happened and what was done alone.
 //! It knows nothing of the policy's inside: every rule is written here a second time, from the contract.
 
+mod told;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
-use crate::outcome::{Class, Ending, Inspection, Verdict};
-use crate::policy::{Action, Gate, Limits, Record, Tell};
+use crate::outcome::{Class, Inspection, Verdict};
+use crate::policy::Limits;
 use crate::time::millis;
 
 /// What the oracle knows of one target, in absolute milliseconds.
@@ -150,6 +152,7 @@ impl Oracle {
             known.ended = None;
             known.failures = 0;
             known.last_attempt = None;
+            known.at_rest = false;
             (known.process, known.granted) = (None, false);
         }
     }
@@ -161,7 +164,8 @@ impl Oracle {
 
     pub(super) fn inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
         self.note(at, format!("{target}: {inspection:?}"));
-        self.known(target).resets_first |= inspection == Inspection::Failed { is_deaf: true };
+        let is_deaf = matches!(inspection, Inspection::Failed { is_deaf: true, .. });
+        self.known(target).resets_first |= is_deaf;
     }
 
     pub(super) fn broken(&mut self, target: &str, at: i64) {
@@ -311,135 +315,5 @@ impl Oracle {
         let inside = starts.iter().filter(|start| last - **start < window).count();
         let promise = format!("promise 2: {inside} attempts within {window} ms, {} allowed", limits.max_restarts);
         self.demand(inside <= limits.max_restarts as usize, &promise);
-    }
-
-    /// What is recorded or told.
-    pub(super) fn learns(&mut self, action: &Action, at: i64) {
-        match action {
-            Action::Record { target, record } => self.recorded(target.as_deref(), record, at),
-            Action::Tell { target, tell } => self.told(target, tell, at),
-            _ => {}
-        }
-    }
-
-    fn recorded(&mut self, target: Option<&str>, record: &Record, at: i64) {
-        self.note(at, (target, record));
-        let Some(target) = target else {
-            self.known.values_mut().for_each(|known| (known.failures, known.broken_at) = (0, None));
-            return;
-        };
-        match record {
-            Record::Failing { .. } => {
-                let down = self.known[target].down.is_some();
-                self.demand(!down, "`failing` only outside an incident");
-            }
-            Record::Down { incident, .. } => self.goes_down(target, incident, at),
-            Record::Up { incident, cured, .. } => {
-                self.known(target).diagnosis = None;
-                let open = self.known(target).down.take();
-                self.demand(open.as_ref() == Some(incident), "`up` ends the open incident");
-                self.cures += u64::from(*cured);
-            }
-            Record::Rested { incident, .. } => {
-                let known = self.known(target);
-                known.failures = 0;
-                (known.diagnosis, known.told, known.broken_at) = (None, None, None);
-                let (open, before) = (known.down.take(), std::mem::replace(&mut known.at_rest, true));
-                self.demand(open == *incident, "`rested` names the incident that it ends");
-                self.demand(!before, "4b: `rested` once");
-            }
-            Record::Woke { .. } => {
-                let before = std::mem::take(&mut self.known(target).at_rest);
-                self.known(target).broken_at = None;
-                self.demand(before, "`woke` comes after `rested`");
-            }
-            Record::Restart { .. } => self.known(target).restart_recorded = true,
-            Record::RestartDone { attempt, rung, ending, .. } => {
-                self.command_done(target, (*attempt, *rung), ending, at)
-            }
-            Record::HeldBack { incident, .. } => {
-                let open = self.known[target].down.clone();
-                self.demand(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
-            }
-            Record::Resumed { .. } => {
-                let start_period = millis(self.limits[target].start_period);
-                let known = self.known(target);
-                known.failures = 0;
-                known.paused_until = None;
-                known.counts_from = at + start_period;
-                known.broken_at = None;
-            }
-            Record::WouldRestart { .. } => self.known(target).failures = 0,
-            Record::Warn { .. } | Record::Paused { .. } | Record::Stalled { .. } => {}
-        }
-    }
-
-    /// Section 8: each message belongs to what is the case, and `down` is told once and repeated after half an hour at
-    /// the earliest.
-    fn told(&mut self, target: &str, tell: &Tell, at: i64) {
-        self.note(at, (target, tell));
-        let known = &self.known[target];
-        let quiet = known.paused_until.is_none() && !self.limits[target].dry_run;
-        let of_this = |incident: &String| known.told.as_ref().filter(|(told, _)| told == incident).map(|(_, at)| *at);
-        let is_right = match tell {
-            Tell::Healed(story) => known.down.as_ref() == Some(&story.incident) && of_this(&story.incident).is_none(),
-            Tell::Up(story) => known.down.as_ref() == Some(&story.incident) && of_this(&story.incident).is_some(),
-            Tell::Down { story, reminder, .. } => {
-                let before = of_this(&story.incident);
-                let is_time = before.is_none_or(|before| at - before >= 1_800_000);
-                known.down.as_ref() == Some(&story.incident) && before.is_some() == reminder.is_some() && is_time
-            }
-            Tell::Warn { .. } | Tell::Calm { .. } => true,
-        };
-        self.demand(quiet && is_right, "a message says what is the case, once");
-        if let Tell::Down { story, .. } = tell {
-            self.known(target).told = Some((story.incident.clone(), at));
-        }
-    }
-
-    fn goes_down(&mut self, target: &str, incident: &str, at: i64) {
-        let threshold = self.limits[target].failure_threshold;
-        let known = &self.known[target];
-        self.demand(known.down.is_none(), "promise 7: no second `down`");
-        self.demand(known.failures >= threshold, "`down` at the threshold, not before");
-        self.demand(!known.at_rest, "4b: what is deliberately at rest is not down");
-        self.demand(!self.seen_ids.iter().any(|id| id == incident), "incident ids are unique");
-        if let Some(broken_at) = known.broken_at {
-            let Limits { interval, timeout, .. } = self.limits[target];
-            // PM2 is asked before, which takes 20 s at most.
-            let asked = if self.limits[target].gates.contains(&Gate::Stopped) { 20_000 } else { 0 };
-            let bound = millis((interval + timeout) * threshold) + asked;
-            let promise = format!("promise 4: found after {} ms, {bound} allowed", at - broken_at);
-            self.demand(at - broken_at <= bound, &promise);
-        }
-        self.seen_ids.push(incident.to_string());
-        if self.seen_ids.len() > 40 {
-            self.seen_ids.remove(0);
-        }
-        self.known(target).down = Some(incident.to_string());
-    }
-
-    fn command_done(&mut self, target: &str, (attempt, rung): (u32, usize), ending: &Ending, at: i64) {
-        let limits = &self.limits[target];
-        let doublings = (attempt as usize).saturating_sub(limits.rungs).min(40);
-        let cooldown = millis(limits.cooldown).saturating_mul(1 << doublings).min(millis(limits.max_cooldown));
-        let start_period = millis(limits.start_period);
-        let is_reset = limits.reset == Some(rung);
-        let recorded = self.known[target].restart_recorded;
-        self.demand(recorded, "`restart_done` comes after its `restart`");
-        let known = self.known(target);
-        known.restart_recorded = false;
-        known.command_runs = false;
-        known.failures = 0;
-        known.counts_from = at + start_period;
-        match ending {
-            Ending::Lost => known.resets_first |= is_reset,
-            Ending::NotStarted(_) => {}
-            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut if is_reset => known.last_reset = Some(at),
-            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => {}
-        }
-        if !matches!(ending, Ending::NotStarted(_)) {
-            known.ended = Some((at, cooldown));
-        }
     }
 }

@@ -220,7 +220,7 @@ impl World {
                 let inspection = match lot {
                     0 => Inspection::AtRest(RestReason::Operator),
                     1 => Inspection::AtRest(RestReason::Schedule),
-                    _ => Inspection::Failed { is_deaf: lot < 4 },
+                    _ => Inspection::Failed { is_deaf: lot < 4, is_listed: lot.is_multiple_of(2) },
                 };
                 self.oracle.inspected(&target, inspection, self.now);
                 let pm2 = self.pm2(&target);

@@ -87,7 +87,7 @@ pub(super) fn judge(target: &Target, homes: &[Seen]) -> Beside {
     let app = seen.apps().find(|app| app.name == pm2.process);
     if let Some(app) = app {
         lines.extend(at_work_sometimes(app));
-        wrong.extend(slow_to_end(target, app));
+        wrong.extend(too_slow(target, app));
         wrong.extend(seen.saved_app(app).and_then(missing_program).map(|missing| {
             format!("{}: a reboot would not bring it back. Start it anew, then: pm2 save", escaped(&missing))
         }));
@@ -214,8 +214,8 @@ impl Seen {
             && let Some(pid) = self.living(pm2)
         {
             wrong.push(format!(
-                "PM2's daemon is dead, and {name} (pid {pid}) lives on without it: PM2 will not start it again. When it \
-                 suits you: kill {pid}; pm2 resurrect"
+                "PM2's daemon is dead, and {name} (pid {pid}) lives on without it: PM2 will not start it again. When \
+                 it suits you: kill {pid}; pm2 resurrect"
             ));
         }
         let is_known = self.apps().any(|app| app.name == pm2.process);
@@ -288,9 +288,15 @@ fn ecosystem_file(pm2: &Pm2, app: Option<&App>, is_kept: bool) -> Vec<(bool, Str
     found
 }
 
-/// Rungs that would be ended while pm2 still waits for the process to end.
-fn slow_to_end(target: &Target, app: &App) -> Vec<String> {
-    let needed = app.kill_timeout + OVER_KILL_TIMEOUT;
+/// Rungs that would be ended while pm2 still waits, for the process to end or to say that it is ready.
+fn too_slow(target: &Target, app: &App) -> Vec<String> {
+    let name = escaped(&app.name);
+    let waits = app.kill_timeout + app.ready_within.unwrap_or_default();
+    let what = match app.ready_within {
+        None => format!("{name} may take {} to end (kill_timeout)", Span(app.kill_timeout)),
+        Some(_) => format!("{name} may take {} to end and to be ready (kill_timeout, listen_timeout)", Span(waits)),
+    };
+    let needed = waits + OVER_KILL_TIMEOUT;
     let too_short = |rung: &&Rung| rung.timeout < needed && calls_pm2(&rung.remedy);
     let complaint = |rung: &Rung| {
         let seconds = needed.as_secs() + u64::from(needed.subsec_nanos() > 0);
@@ -299,10 +305,16 @@ fn slow_to_end(target: &Target, app: &App) -> Vec<String> {
             Remedy::Pm2Reset(_) => format!("{{pm2: reset, timeout: {seconds}s}} in restart"),
             Remedy::Command(_) => format!("{{run: …, timeout: {seconds}s}}"),
         };
-        let (name, may_take, given) = (escaped(&app.name), Span(app.kill_timeout), Span(rung.timeout));
-        format!("{name} may take {may_take} to end (kill_timeout), and pm2 is given {given} in all: write {write}")
+        format!("{what}, and pm2 is given {} in all: write {write}", Span(rung.timeout))
     };
-    target.ladder.iter().filter(too_short).map(complaint).collect()
+    let mut wrong: Vec<String> = target.ladder.iter().filter(too_short).map(complaint).collect();
+    if let Some(ready) = app.ready_within.filter(|ready| *ready > target.limits.start_period) {
+        let (ready, given) = (Span(ready), Span(target.limits.start_period));
+        wrong.push(format!(
+            "{name} may take {ready} to be ready (listen_timeout), and failures count after {given}: write start_period"
+        ));
+    }
+    wrong
 }
 
 /// Whoever else restarts what is watched, and how that is ended; of a configuration that has nothing to do with PM2

@@ -6,7 +6,8 @@ impl Scene {
     /// A job that writes its pid into `works` and ends with this code.
     fn job(&self, keys: &str, code: i32) {
         let script = format!(
-            "require('fs').appendFileSync('works', `${{process.pid}}\\n`);\nsetTimeout(() => process.exit({code}), 300);\n"
+            "require('fs').appendFileSync('works', `${{process.pid}}\\n`);\nsetTimeout(() => process.exit({code}), \
+             300);\n"
         );
         self.place.write("app/job.js", &script);
         self.describe(&format!("{{name: 'sav-backend', script: 'job.js', {keys}}}"));

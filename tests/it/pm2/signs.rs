@@ -5,8 +5,8 @@ use super::scene::{NAME, Scene};
 use crate::place::is_alive;
 
 /// `$0 = …` writes over the memory of the environment, as Python's setproctitle does.
-const WORKER: &str = "open(my $log, '>>', 'works'); print $log \"$$\\n\"; close $log;\nsleep 2;\n$0 = 'worker: ' . ('x' x \
-                      4000);\nopen(my $done, '>', 'titled'); close $done;\nsleep 1 while 1;\n";
+const WORKER: &str = "open(my $log, '>>', 'works'); print $log \"$$\\n\"; close $log;\nsleep 2;
+$0 = 'worker: ' . ('x' x 4000);\nopen(my $done, '>', 'titled'); close $done;\nsleep 1 while 1;\n";
 
 impl Scene {
     fn worker(&self, keys: &str) {

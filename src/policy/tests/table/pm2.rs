@@ -6,7 +6,13 @@ use super::{check, check_conditions, check_looks, check_tells, check_waits};
 fn what_is_deliberately_at_rest_is_neither_down_nor_restarted() {
     let gated = "stopped=yes";
     // It is asked before it is called down, and probed on.
-    check(gated, "S F*3 no F*9 S", "- failing+stopped?@90 rested:operator@90 stopped? woke@390");
+    check(gated, "S F*3 no F*4 no F S", "- failing+stopped?@90 rested:operator@90 stopped?@210 - -@240 woke@270");
+    // Nobody can be asked, or nobody answers: it is left alone as it was.
+    check(
+        gated,
+        "S F*3 no +1m unlisted +2m +45 +195 +1m",
+        "- failing+stopped? rested:operator stopped?@150 - stopped?@270 - - stopped?@570",
+    );
     check(gated, "S F*3 deleted S", "- failing+stopped?@90 rested:deleted woke");
     check(gated, "S F*3 done S", "- failing+stopped?@90 rested:schedule woke");
     check_conditions(gated, "S F*3 no F S", "healthy failing stopped stopped healthy");
@@ -35,9 +41,16 @@ fn what_is_deliberately_at_rest_is_neither_down_nor_restarted() {
         "S F*3 yes +9 +1 F",
         "- failing+stopped?@90 down+diagnose@90 - stopped?@100 -@120",
     );
+    // An inspection that hangs keeps nothing from being told.
+    check(gated, "S F*3 +44 +1 no", "- failing+stopped?@90 - down+restart#1@135 -");
+    check(gated, "S F*3 yes ok +2m +45", "- failing+stopped? down+restart#1 - stopped?@210 restart#2@255");
     // Through the end of the watchdog and a reboot, after which it is asked at once.
     check(gated, "S F*3 no crash daemon F +1m", "- failing+stopped? rested:operator - - - stopped?@150");
-    check(gated, "S F*3 no reboot daemon F", "- failing+stopped? rested:operator - - stopped?");
+    check(
+        gated,
+        "S F*3 no reboot daemon F*3 no",
+        "- failing+stopped? rested:operator - - failing+stopped? rested:operator",
+    );
     check(gated, "S F*3 no pause/1h resume F S", "- failing+stopped? rested:operator paused..3690 resumed - woke");
 }
 

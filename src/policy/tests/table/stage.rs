@@ -1,10 +1,12 @@
 //! Plays a script: stands for the driver, the clock, the disk and the commands of one policy, a token at a time.
 
+mod pm2;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::script::{self, Token, ms, seconds, set, tell_shown};
-use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, RestReason, Seen, Verdict};
+use crate::outcome::{Class, Ending, Inspection, Look, Pm2Evidence, RestReason, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State, TargetState};
 use crate::time::Timestamp;
 
@@ -124,11 +126,14 @@ impl Stage {
                 let (gate, yes) = (self.gate.unwrap_or(Gate::OnlyIf), token.verb == "yes");
                 match gate {
                     Gate::OnlyIf => self.deliver(Event::Answered { target, gate, yes }),
-                    Gate::Stopped if yes => self.inspected(target, Inspection::Failed { is_deaf: false }),
+                    Gate::Stopped if yes => {
+                        self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: true })
+                    }
                     Gate::Stopped => self.inspected(target, Inspection::AtRest(RestReason::Operator)),
                 }
             }
-            "deaf" => self.inspected(target, Inspection::Failed { is_deaf: true }),
+            "deaf" => self.inspected(target, Inspection::Failed { is_deaf: true, is_listed: false }),
+            "unlisted" => self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: false }),
             "deleted" => self.inspected(target, Inspection::AtRest(RestReason::Deleted)),
             "done" => self.inspected(target, Inspection::AtRest(RestReason::Schedule)),
             "warranted" | "unwarranted" => {
@@ -166,37 +171,6 @@ impl Stage {
             "reload" | "remove" | "add" => self.reload(token),
             _ => self.end_command(token),
         }
-    }
-
-    /// What looks observe of PM2 from now on: `app:7` a process with that number, which begins now, `app` none;
-    /// `god:dead`, `god:deaf`, `god:unknown` and `god` a daemon that is so, or alive.
-    fn see(&mut self, token: &Token<'_>) {
-        let started = self.clock();
-        let alive = Pm2Evidence {
-            daemon: DaemonState::Alive,
-            daemon_process: None,
-            trouble: None,
-            process: None,
-            is_orphan: false,
-        };
-        let pm2 = self.pm2.get_or_insert(alive);
-        if token.verb == "god" {
-            pm2.daemon = match token.detail {
-                None => DaemonState::Alive,
-                Some("dead") => DaemonState::Dead,
-                Some("deaf") => DaemonState::Deaf,
-                Some(_) => DaemonState::Unknown,
-            };
-            let is_trouble = matches!(pm2.daemon, DaemonState::Deaf | DaemonState::Unknown);
-            pm2.trouble = is_trouble.then(|| "its socket is missing".into());
-        } else {
-            let seen = |pid: &str| Seen { pid: pid.parse().expect("a number"), started };
-            pm2.process = token.detail.map(seen);
-        }
-    }
-
-    fn inspected(&mut self, target: String, inspection: Inspection) {
-        self.deliver(Event::Inspected { target, inspection, pm2: self.pm2.clone() });
     }
 
     fn start(&mut self, mode: Mode) {
