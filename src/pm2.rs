@@ -2,9 +2,9 @@
 //! from that, and the repairs by way of `pm2`. It must never signal a process that is not proven to be PM2's, never
 //! start a daemon only to look (every pm2 command does, where there is none), and never show an environment.
 //!
-//! In reading order: `evidence` is what can be seen and what follows from it; `observe` and `inspect` gather it, without
-//! and with PM2's list; `plan` makes steps of it, `repair` carries them out; `reset_reason` and `reset` are the last
-//! resort.
+//! In reading order: `evidence` is what can be seen and what follows from it; `observe` and `inspect` gather it,
+//! without and with PM2's list; `plan` makes steps of it, `repair` carries them out; `reset_reason` and `reset` are the
+//! last resort.
 
 use std::path::PathBuf;
 

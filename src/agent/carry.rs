@@ -140,7 +140,9 @@ impl Agent {
 fn is_news(record: &Record, level: Level) -> bool {
     match record {
         Record::Failing { .. } | Record::Paused { .. } | Record::Resumed { .. } | Record::Stalled { .. } => false,
-        Record::Rested { .. } | Record::Woke { .. } => true,
+        // Whoever put it to rest knows; that an outage ends with it is news.
+        Record::Rested { incident, .. } => incident.is_some(),
+        Record::Woke { .. } => false,
         Record::Down { .. } | Record::Up { .. } | Record::HeldBack { .. } | Record::Warn { .. } => true,
         Record::Restart { .. } | Record::WouldRestart { .. } => true,
         Record::RestartDone { .. } => level < Level::Info,

@@ -263,7 +263,8 @@ impl Agent {
         let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None, said: None };
         spawn(&self.post, "keeper", nothing, move |_| {
             let name = &job.managed.process;
-            let doing = job.home.activity(name).map(|activity| (activity.pid, activity.to_string()));
+            let activity = found.as_ref().map_or_else(|| job.home.activity(name), |found| found.activity);
+            let doing = activity.map(|activity| (activity.pid, activity.to_string()));
             if let Some((_, doing)) = &doing {
                 log::info!("{target} {doing}");
             }

@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::process::{self, Process};
 
 use super::Home;
 
-/// Between the two reads. CPU time is counted in hundredths of a second, so this tells 4 %; and asking PM2 before a
-/// restart takes longer.
+/// Between the two reads, at the least. CPU time is counted in hundredths of a second, so this tells 4 %.
 const BETWEEN: Duration = Duration::from_millis(250);
 
 /// What a process was doing.
@@ -44,22 +43,39 @@ impl fmt::Display for Activity {
     }
 }
 
+/// The first of the two reads.
+pub(super) struct Measurement {
+    began: Instant,
+    before: Vec<(Process, Times)>,
+}
+
 impl Home {
     /// What the busiest process of this name is doing; its children count too, which do the work for `npm start`, and
     /// in a cluster every worker. Takes a quarter of a second. None where none lives, or `/proc` cannot be read.
     pub fn activity(&self, name: &str) -> Option<Activity> {
+        self.measure_activity(name).finish()
+    }
+
+    /// Begins to measure that, for whoever has something else to do meanwhile.
+    pub(super) fn measure_activity(&self, name: &str) -> Measurement {
         let known = self.process_evidence(name, None, &self.daemon_evidence()).living;
         let family = known.iter().filter_map(|(process, _)| process::family(process.pid).ok()).flatten();
         let family: BTreeSet<u32> = family.collect();
         let is_meant = |pid: &u32| family.contains(pid) || self.marks(*pid).iter().any(|mark| mark.name == name);
-        let named: Vec<Process> = process::own_pids().ok()?.filter(is_meant).filter_map(process::living).collect();
-        let before: Vec<(Process, Times)> = named.into_iter().filter_map(|one| Some((one, read(one)?))).collect();
-        if before.is_empty() {
+        let pids = process::own_pids().into_iter().flatten().filter(is_meant);
+        let before = pids.filter_map(process::living).filter_map(|one| Some((one, read(one)?))).collect();
+        Measurement { began: clock::monotonic(), before }
+    }
+}
+
+impl Measurement {
+    /// The second read, a quarter of a second after the first at the earliest.
+    pub(super) fn finish(self) -> Option<Activity> {
+        if self.before.is_empty() {
             return None;
         }
-        let began = clock::monotonic();
-        thread::sleep(BETWEEN);
-        let span = clock::monotonic().duration_since(began).as_millis().max(1);
+        thread::sleep(BETWEEN.saturating_sub(clock::monotonic().duration_since(self.began)));
+        let span = clock::monotonic().duration_since(self.began).as_millis().max(1);
         let percent = |before: Duration, after: Duration| {
             let times = after.saturating_sub(before).as_millis();
             u64::try_from(times.saturating_mul(100) / span).unwrap_or(u64::MAX)
@@ -70,7 +86,7 @@ impl Home {
             Some(Activity { pid: process.pid, share, queued, state: char::from(after.state) })
         };
         // Of those that do nothing, the one that is held up by something.
-        before.into_iter().filter_map(activity).max_by_key(|one| (one.share, "DT".contains(one.state)))
+        self.before.into_iter().filter_map(activity).max_by_key(|one| (one.share, "DT".contains(one.state)))
     }
 }
 

@@ -145,6 +145,8 @@ pub enum Sign {
 pub struct ProcessEvidence {
     /// Those that live, and what shows each.
     pub living: Vec<(Process, Sign)>,
+    /// Their numbers in PM2, as far as its pid files tell them.
+    pub ids: Vec<u32>,
     /// Children of a daemon that nothing names: each may be the one that is meant.
     pub nameless: Vec<u32>,
     /// Why processes of PM2's may live and cannot be seen.

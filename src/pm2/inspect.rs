@@ -14,7 +14,7 @@ use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
 use super::observe::seen;
 use super::plan::Facts;
 use super::rest::at_rest;
-use super::{App, Caller, Home, Listing, Managed, Saved};
+use super::{Activity, App, Caller, Home, Listing, Managed, Saved};
 
 /// Processes notice within 1.5 to 2.3 s that their daemon is gone, and end; a daemon that was told to end closes its
 /// socket first. What looks like that is looked at again until it has looked so for this long.
@@ -33,14 +33,17 @@ pub struct Found {
     pub evidence: Pm2Evidence,
     /// In words, for the incident.
     pub words: String,
+    /// What the process was doing meanwhile: a restart, which may follow at once, ends that.
+    pub activity: Option<Activity>,
 }
 
-/// Inspects the process. `known`: the process of the last success, and the daemon that kept it then. Takes up to 24 s:
+/// Inspects the process. `known`: the process of the last success, and the daemon that kept it then. Takes up to 28 s:
 /// PM2 gets 10 s for its list, and as much to end.
 pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: (Option<Seen>, Option<Seen>)) -> Found {
     let (known, kept_by) = known;
     let (mut daemon, mut process) = settled(home, &managed.process, known);
-    let mut failure = None;
+    let activity = home.measure_activity(&managed.process);
+    let mut unlisted = None;
     let listed = match daemon.state() {
         DaemonState::Alive => match caller.list() {
             Listing::Apps(apps) => Some(apps),
@@ -49,26 +52,28 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: (Option<S
                 None
             }
             Listing::Failed(why) => {
-                failure = Some(why);
+                unlisted = Some(why);
                 None
             }
         },
         DaemonState::Deaf | DaemonState::Dead | DaemonState::Unknown => None,
     };
+    let activity = activity.finish();
     let pids = listed.iter().flatten().filter(|app| app.name == managed.process).filter_map(|app| app.pid);
     process.living.extend(pids.filter_map(process::living).map(|process| (process, Sign::List)));
     let saved = home.saved();
     let names = saved_names(&saved, managed, listed.as_deref());
     let outlived = home.outlived(names);
     let shown = home.path().display().to_string();
-    let facts = Facts { home: shown, daemon, listed, process, saved, outlived };
+    let facts = Facts { home: shown, daemon, listed, unlisted, process, saved, outlived };
     let rest = resting(home, managed, &facts, kept_by);
     let is_deaf = facts.daemon.state() == DaemonState::Deaf;
     let failed = Inspection::Failed { is_deaf, is_listed: facts.listed.is_some() };
     Found {
         inspection: rest.map_or(failed, Inspection::AtRest),
         evidence: home.conclude(&facts.daemon, &facts.process),
-        words: words(managed, &facts, failure.as_deref()),
+        words: words(managed, &facts),
+        activity,
         facts,
     }
 }
@@ -134,7 +139,7 @@ fn resting(home: &Home, managed: &Managed, facts: &Facts, kept_by: Option<Seen>)
 }
 
 /// `PM2's daemon (pid 812) is alive; its list has api: online, pid 4821, restarted 3 times`
-fn words(managed: &Managed, facts: &Facts, failure: Option<&str>) -> String {
+fn words(managed: &Managed, facts: &Facts) -> String {
     let name = &managed.process;
     let saved = match &facts.saved {
         Saved::Apps(apps) if apps.iter().any(|app| app.name == *name) => format!("the saved list has {name}"),
@@ -159,7 +164,7 @@ fn words(managed: &Managed, facts: &Facts, failure: Option<&str>) -> String {
         (DaemonState::Alive, None) => {
             format!(
                 "PM2's daemon{pid} is alive, but its list cannot be had: {}",
-                failure.unwrap_or("no reason is known")
+                facts.unlisted.as_deref().unwrap_or("no reason is known")
             )
         }
         (DaemonState::Dead, _) => format!("PM2's daemon is dead; {saved}"),

@@ -2,6 +2,7 @@
 //! must never call `pm2`, and never conclude anything that a pure function could.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::outcome::{DaemonState, Pm2Evidence, Seen, in_words};
 use crate::process::{self, Environment, Process};
@@ -113,6 +114,7 @@ impl Home {
         for (process, file) in self.noted(name).into_iter().filter_map(|(pid, file)| Some((is_living(&pid)?, file))) {
             if is_child(process.pid, daemons) && self.may_be(process.pid, name) {
                 evidence.living.push((process, Sign::PidFile));
+                evidence.ids.extend(id_of(&file));
             } else if is_about(&file, process) && self.orphan(process.pid).is_some() {
                 evidence.living.push((process, Sign::Orphan));
             }
@@ -155,7 +157,7 @@ impl Home {
                 // Whoever has the marks of a process only because that started it is no sign of it, unless it does
                 // its work: it is named by the pid file itself, or holds a port.
                 Some(mark) if self.orphan(process.pid).is_some() => {
-                    let names_it = |file: &std::path::PathBuf| read_pid(file).is_ok_and(|pid| pid == process.pid);
+                    let names_it = |file: &PathBuf| read_pid(file).is_ok_and(|pid| pid == process.pid);
                     if mark.pid_file.as_ref().is_some_and(names_it) || !ports::listeners(process).is_empty() {
                         evidence.living.push((process, Sign::Orphan));
                     }
@@ -165,7 +167,7 @@ impl Home {
             }
         }
         if evidence.living.is_empty() && daemons.state() == DaemonState::Alive && daemons.proven.is_empty() {
-            let why = "PM2 answers, but its processes cannot be seen from here, as from another container";
+            let why = "PM2 answers, but its processes cannot be seen, as those of another account or container";
             evidence.hidden = Some(why.into());
         }
     }
@@ -183,6 +185,11 @@ fn the_same(before: Seen) -> Option<Process> {
 
 fn is_child(pid: u32, daemons: &DaemonEvidence) -> bool {
     process::stat(pid).is_some_and(|stat| daemons.has(stat.parent))
+}
+
+/// The number in PM2 that a pid file's name ends with.
+fn id_of(file: &Path) -> Option<u32> {
+    file.file_stem()?.to_str()?.rsplit_once('-')?.1.parse().ok()
 }
 
 /// An environment that a process has written over, as setproctitle does, tells nothing; one of PM2's own helpers has

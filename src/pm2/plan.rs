@@ -19,6 +19,8 @@ pub struct Facts {
     pub daemon: DaemonEvidence,
     /// What it lists, where it answered.
     pub listed: Option<Vec<App>>,
+    /// Why it has no list for us, where it was asked.
+    pub unlisted: Option<String>,
     /// The processes of the name.
     pub process: ProcessEvidence,
     /// What would be resurrected.
@@ -62,8 +64,8 @@ pub fn plan(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
 }
 
 fn under_living_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
-    let Some(listed) = &facts.listed else { return Err("PM2's list cannot be had, so nothing is known of it".into()) };
     let Managed { process: name, .. } = managed;
+    let Some(listed) = &facts.listed else { return without_list(facts) };
     let ids: Vec<u32> = listed.iter().filter(|app| app.name == *name).filter_map(|app| app.id).collect();
     if !ids.is_empty() {
         return Ok([Step::Restart(ids)].into_iter().chain(file(managed)).collect());
@@ -76,6 +78,15 @@ fn under_living_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, St
         ));
     }
     from_disk(managed, facts)
+}
+
+/// PM2's files tell the ids of what lives; of what does not, nothing is known.
+fn without_list(facts: &Facts) -> Result<Vec<Step>, String> {
+    if facts.process.ids.is_empty() {
+        let why = facts.unlisted.as_deref().unwrap_or("no reason is known");
+        return Err(format!("PM2's list cannot be had: {why}"));
+    }
+    Ok(vec![Step::Restart(facts.process.ids.clone())])
 }
 
 fn without_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {

@@ -180,9 +180,30 @@ impl Scene<'_, '_> {
 
 /// Whether a service manager keeps this process, which may start it again when it is gone.
 fn is_service(pid: u32) -> bool {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    groups.lines().any(|line| {
-        let unit = line.rsplit('/').next().unwrap_or_default();
-        unit.ends_with(".service") && unit.contains("pm2")
-    })
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| is_in_service(&groups))
+}
+
+/// Whether these control groups are those of a service of PM2's, as `pm2 startup` makes it. One of another name is the
+/// one that we run in ourselves, and the daemon too since we had to start it.
+fn is_in_service(groups: &str) -> bool {
+    let units = groups.lines().filter_map(|line| line.rsplit('/').next());
+    units.filter_map(|unit| unit.strip_suffix(".service")).any(|unit| unit.contains("pm2"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_of_systemd_is_known_by_its_group() {
+        let check = |groups: &str, expected: bool| assert_eq!(is_in_service(groups), expected, "{groups}");
+        check("0::/system.slice/pm2-deploy.service\n", true);
+        check("12:pids:/user.slice\n1:name=systemd:/system.slice/pm2-root.service\n", true);
+        check("0::/user.slice/user-1000.slice/user@1000.service/app.slice/pm2.service\n", true);
+        check("0::/system.slice/watchdog-agent.service\n", false);
+        check("0::/user.slice/user-1000.slice/session-3.scope\n", false);
+        check("0::/system.slice/pm2-deploy.slice/x.scope\n", false);
+        check("0::/\n", false);
+        check("", false);
+    }
 }

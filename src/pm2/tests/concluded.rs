@@ -89,7 +89,8 @@ fn one_sign_alone_proves_no_death() {
 fn any_sign_of_life_is_life_and_what_cannot_be_seen_is_unknown() {
     let check = |living: &[(u32, Sign)], hidden: Option<&str>, expected: ProcessState| {
         let living = living.iter().map(|(pid, sign)| (process(*pid), *sign)).collect();
-        let evidence = ProcessEvidence { living, nameless: vec![9], hidden: hidden.map(str::to_owned) };
+        let evidence =
+            ProcessEvidence { living, ids: Vec::new(), nameless: vec![9], hidden: hidden.map(str::to_owned) };
         assert_eq!(evidence.state(), expected);
     };
     check(&[], None, ProcessState::Gone);
@@ -111,6 +112,7 @@ fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)
         home: "/h".into(),
         daemon: daemon(socket, proven),
         listed: listed.map(apps),
+        unlisted: listed.is_none().then(|| "pm2 jlist exited with 3".into()),
         process: ProcessEvidence {
             living: living.iter().map(|(pid, sign)| (process(*pid), *sign)).collect(),
             ..ProcessEvidence::default()
@@ -156,7 +158,11 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
     // Not listed, and it lives: under another daemon, or left behind.
     let living = &[(4, Sign::PidFile)][..];
     check_plan(true, &alive(Some("x"), living, Some("sav")), Err("sav (pid 4) runs, but PM2's list does not have it"));
-    check_plan(true, &alive(None, living, Some("sav")), Err("PM2's list cannot be had"));
+    // No list: only the files tell an id.
+    let mut unlisted = alive(None, living, Some("sav"));
+    check_plan(true, &unlisted, Err("PM2's list cannot be had: pm2 jlist exited with 3"));
+    unlisted.process.ids = vec![5, 6];
+    check_plan(true, &unlisted, Ok("pm2 restart sav [5, 6]"));
     // No daemon.
     let dead = |living, saved| facts("missing", "", None, living, saved);
     check_plan(false, &dead(none, Some("sav")), Ok("pm2 resurrect"));

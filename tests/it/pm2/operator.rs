@@ -17,7 +17,7 @@ fn what_the_operator_has_stopped_stays_stopped_and_his_start_is_noticed() {
     // Several times its cooldown.
     scene.looks(12);
     let target = scene.place.target(NAME);
-    let is_told = target["state"] == "stopped" && target["waiting"]["why"] == "stopped";
+    let is_told = target["state"] == "stopped" && target["waiting"]["why"] == "stopped" && target["uptime_24h"] == 1.0;
     scene.place.demand(is_told, &target.to_string());
     let said = scene.place.run(&["status"]);
     let right = said.code == Some(0) && said.out.contains("the operator stopped it in PM2 (pm2 stop)");

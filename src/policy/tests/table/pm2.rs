@@ -23,8 +23,8 @@ fn what_is_deliberately_at_rest_is_neither_down_nor_restarted() {
                     stopped?@1590 - stopped?@2190 woke failing+stopped?@2280 down+restart#1@2280";
     check(gated, script, expected);
     // An incident that was open ends with it.
-    let open = "- failing+stopped?@90 down+restart#1@90 - stopped?@240 rested:operator!@240 woke";
-    check(gated, "S F*3 yes ok +150 no S", open);
+    let open = "- failing+stopped?@90 down+restart#1@90 - stopped?@210 rested:operator!@210 woke";
+    check(gated, "S F*3 yes ok +2m no S", open);
     let open = "- failing+stopped? down+ask held:only_if..150 stopped?@150 rested:operator!@150 woke";
     check("only_if=yes stopped=yes", "S F*3 yes no +60 no S", open);
     // Whoever does not watch it any more by PM2 cannot ask, and one that is watched only is asked about, too.
@@ -33,7 +33,7 @@ fn what_is_deliberately_at_rest_is_neither_down_nor_restarted() {
     // A late answer is of no use, and a yes holds for the attempt that follows.
     check(gated, "S F*2 S no F*3", "- failing - - failing+stopped?");
     check(gated, "S F*3 S no F*3", "- failing+stopped? - - failing+stopped?");
-    check(gated, "S F*3 F F yes", "- failing+stopped? - - down+restart#1");
+    check(gated, "S F*3 F yes", "- failing+stopped? - down+restart#1");
     check("only_if=yes stopped=yes", "S F*3 yes yes", "- failing+stopped? down+ask restart#1");
     check("stopped=yes diagnose=yes", "S F*3 yes +2 diagnosed", "- failing+stopped? down+diagnose - restart#1");
     check(
