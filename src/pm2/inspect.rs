@@ -155,9 +155,10 @@ fn words(managed: &Managed, facts: &Facts) -> String {
             if named.is_empty() {
                 let _ = write!(said, "; its list has no {name}, {saved}"); // writing to a String cannot fail
             }
-            for App { status, pid, restarts, .. } in named {
+            for (index, App { status, pid, restarts, .. }) in named.into_iter().enumerate() {
                 let pid = pid.map_or_else(|| "no process".into(), |pid| format!("pid {pid}"));
-                let _ = write!(said, "; its list has {name}: {status}, {pid}, restarted {restarts} times"); // as above
+                let before = if index == 0 { format!("its list has {name}: ") } else { String::new() };
+                let _ = write!(said, "; {before}{status}, {pid}, restarted {restarts} times"); // as above
             }
             said
         }

@@ -155,6 +155,8 @@ fn a_child_of_the_daemon_is_seen_by_its_file_or_its_environment() {
     place.sees("my clus", &[(cluster, Sign::PidFile)]);
     place.sees("my+clus", &[]);
     assert!(process::is_alive(daemon));
+    // Nothing in its environment tells whose it is.
+    process::signal(silent, Signal::KILL).unwrap();
 }
 
 /// What a process leaves behind has its environment, and is no sign of it; nor is a stale file.

@@ -259,12 +259,15 @@ impl Scene {
         pid.expect("as just seen")
     }
 
-    /// All living processes that PM2 in this home has started, its daemons and the commands that speak to them.
+    /// All living processes that PM2 in this home has started, its daemons and the commands that speak to them. One
+    /// that has written over its environment is known by its folder.
     pub(super) fn all(&self) -> Vec<i32> {
         let ours = [b"PM2_HOME=", self.home.path().as_os_str().as_encoded_bytes()].concat();
+        let app = self.place.path("app");
         let is_ours = |pid: &i32| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|&byte| byte == 0).any(|variable| variable == ours)
+            let is_named = environment.split(|&byte| byte == 0).any(|variable| variable == ours);
+            is_named || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == app)
         };
         let entries = fs::read_dir("/proc").expect("/proc is there").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
