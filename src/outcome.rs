@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use evidence::{Evidence, Phases};
-pub use pm2::{DaemonState, Inspection, Pm2Evidence, RestReason, Seen};
+pub use pm2::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
 
 /// Why a look found the target unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

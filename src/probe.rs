@@ -30,7 +30,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{self, Hidden, Secrets};
-use crate::outcome::{Class, Look, Seen as SeenProcess, Verdict};
+use crate::outcome::{Class, Look, Remembered, Verdict};
 
 pub use self::tls::Trust;
 
@@ -104,8 +104,8 @@ impl Prober {
     /// the scheduler adds. What hangs beyond the timeout (resolver, file server, command) stays behind in a thread of
     /// its own, and while it does, the next looks answer its class at once.
     ///
-    /// `known` is the process of PM2's that was there at the last success. Wants a stack of [`STACK`] bytes.
-    pub fn look(&self, known: Option<SeenProcess>) -> Look {
+    /// `known` is who was there of PM2's at the last success. Wants a stack of [`STACK`] bytes.
+    pub fn look(&self, known: Remembered) -> Look {
         let deadline = Deadline::after(self.timeout);
         let (mut pm2, mut seen) = (None, Seen::default());
         let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {

@@ -167,7 +167,7 @@ impl Agent {
     pub(super) fn look(&self, target: String, number: u64) {
         let Some((prober, _)) = self.probers.get(&target) else { return };
         let prober = Arc::clone(prober);
-        let known = self.policy.target(&target).and_then(|state| state.pm2.remembered().0);
+        let known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
         let latency = Duration::ZERO;
         let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
         let otherwise = Message::Looked {

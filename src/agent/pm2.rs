@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::{Ended, first_word};
 use crate::config::{CommandLine, Config, Pm2, RUNG_TIMEOUT, Remedy, Secrets};
-use crate::outcome::{DaemonState, Ending, Inspection, Seen};
+use crate::outcome::{DaemonState, Ending, Inspection, Remembered};
 use crate::pm2::{self, App, Caller, Calls, Found, Home, Log, Managed, ResetReason, Saved, Step};
 use crate::policy::Event;
 use crate::process::Process;
@@ -80,8 +80,7 @@ struct Job {
     home: Home,
     caller: Caller,
     managed: Managed,
-    /// The process of the last success, and the daemon that kept it.
-    known: (Option<Seen>, Option<Seen>),
+    known: Remembered,
 }
 
 impl Job {
@@ -268,7 +267,7 @@ impl Agent {
             if let Some((_, doing)) = &doing {
                 log::info!("{target} {doing}");
             }
-            let logs = job.home.logs(name, &apps(found), job.known.0);
+            let logs = job.home.logs(name, &apps(found), job.known.process);
             let said = pm2::last_words(&logs).map(|line| secrets.strike(&line).into_owned());
             keep(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &logs, &secrets);
             Message::Kept { target, incident, doing, said }

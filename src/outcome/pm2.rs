@@ -41,6 +41,15 @@ pub struct Seen {
     pub started: Timestamp,
 }
 
+/// Who was there at the last success.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The target's process.
+    pub process: Option<Seen>,
+    /// The daemon that kept it.
+    pub daemon: Option<Seen>,
+}
+
 /// Why a process is deliberately at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

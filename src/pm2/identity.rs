@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock;
-use crate::process::{self, Environment, Process};
+use crate::process::{self, Environment, Process, Stat};
 use crate::time::Wall;
 
 use super::app::entry;
@@ -130,9 +130,11 @@ pub(super) fn is_about(file: &Path, process: Process) -> bool {
     up.abs_diff(age) <= NOTED_WITHIN
 }
 
-fn daemon(pid: u32, kind: Kind) -> Option<Daemon> {
-    let process = process::living(pid)?;
-    let is_stopped = process::stat(pid).is_some_and(|stat| matches!(stat.state, b'T' | b't'));
+/// The process of this number as a daemon of this kind, if it lives.
+pub(super) fn daemon(pid: u32, kind: Kind) -> Option<Daemon> {
+    let stat = process::stat(pid).filter(Stat::is_alive)?;
+    let process = Process { pid, started: stat.started };
+    let is_stopped = matches!(stat.state, b'T' | b't');
     let is_starting = clock::now().since(process::since_boot(process.started)) < STARTING;
     Some(Daemon { process, kind, is_stopped, is_starting })
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock;
-use crate::outcome::{DaemonState, Inspection, Pm2Evidence, RestReason, Seen};
+use crate::outcome::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
 use crate::process;
 
 use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
@@ -37,11 +37,10 @@ pub struct Found {
     pub activity: Option<Activity>,
 }
 
-/// Inspects the process. `known`: the process of the last success, and the daemon that kept it then. Takes up to 28 s:
+/// Inspects the process. Takes up to 28 s:
 /// PM2 gets 10 s for its list, and as much to end.
-pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: (Option<Seen>, Option<Seen>)) -> Found {
-    let (known, kept_by) = known;
-    let (mut daemon, mut process) = settled(home, &managed.process, known);
+pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembered) -> Found {
+    let (mut daemon, mut process) = settled(home, &managed.process, known.process);
     let activity = home.measure_activity(&managed.process);
     let mut unlisted = None;
     let listed = match daemon.state() {
@@ -66,7 +65,7 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: (Option<S
     let outlived = home.outlived(names);
     let shown = home.path().display().to_string();
     let facts = Facts { home: shown, daemon, listed, unlisted, process, saved, outlived };
-    let rest = resting(home, managed, &facts, kept_by);
+    let rest = resting(home, managed, &facts, known.daemon);
     let is_deaf = facts.daemon.state() == DaemonState::Deaf;
     let failed = Inspection::Failed { is_deaf, is_listed: facts.listed.is_some() };
     Found {

@@ -4,21 +4,35 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::outcome::{DaemonState, Pm2Evidence, Seen, in_words};
-use crate::process::{self, Environment, Process};
+use crate::outcome::{DaemonState, Pm2Evidence, Remembered, Seen, in_words};
+use crate::process::{self, Environment, Process, Stat};
 
-use super::evidence::{Daemon, DaemonEvidence, ProcessEvidence, ProcessState, Sign, Socket};
+use super::evidence::{Daemon, DaemonEvidence, Kind, ProcessEvidence, ProcessState, Sign, Socket};
 use super::home::{file_name, read_pid};
-use super::identity::{Whose, is_about};
+use super::identity::{Whose, daemon, is_about};
 use super::{Home, ports};
 
 impl Home {
-    /// What a probe concludes of the daemon and of the processes of this name. `known`: the process of the last
-    /// success. While all is well this reads a handful of files.
-    pub fn observe(&self, name: &str, known: Option<Seen>) -> Pm2Evidence {
-        let daemon = self.daemon_evidence();
-        let process = self.process_evidence(name, known, &daemon);
+    /// What a probe concludes of the daemon and of the processes of this name. While all is well this reads a handful of
+    /// files: a daemon that was proven before needs no proof.
+    pub fn observe(&self, name: &str, known: Remembered) -> Pm2Evidence {
+        let daemon = match self.known_daemon(known.daemon) {
+            Some(daemon) => self.evidence_of(daemon),
+            None => self.daemon_evidence(),
+        };
+        let process = self.process_evidence(name, known.process, &daemon);
         self.conclude(&daemon, &process)
+    }
+
+    /// The daemon that was there before, if it is the one of PM2's file still and takes connections.
+    fn known_daemon(&self, before: Option<Seen>) -> Option<Daemon> {
+        let before = before.filter(|_| self.socket() == Socket::Accepts)?;
+        let pid = read_pid(&self.path().join("pm2.pid")).ok().filter(|pid| *pid == before.pid)?;
+        daemon(pid, Kind::Detached).filter(|daemon| seen(daemon.process) == before)
+    }
+
+    fn evidence_of(&self, daemon: Daemon) -> DaemonEvidence {
+        DaemonEvidence { socket: Socket::Accepts, proven: vec![daemon], unclear: None, is_silent: false }
     }
 
     /// The same of evidence at hand.
@@ -50,7 +64,7 @@ impl Home {
         if socket == Socket::Accepts
             && let Some(daemon) = read_pid(&self.path().join("pm2.pid")).ok().and_then(|pid| self.daemon(pid))
         {
-            return DaemonEvidence { socket, proven: vec![daemon], unclear: None, is_silent: false };
+            return self.evidence_of(daemon);
         }
         self.search(socket)
     }
@@ -110,9 +124,10 @@ impl Home {
     /// What the pid files and the memory of the last success show.
     fn known_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
         let mut evidence = ProcessEvidence::default();
-        let is_living = |pid: &u32| process::living(*pid);
-        for (process, file) in self.noted(name).into_iter().filter_map(|(pid, file)| Some((is_living(&pid)?, file))) {
-            if is_child(process.pid, daemons) && self.may_be(process.pid, name) {
+        for (pid, file) in self.noted(name) {
+            let Some(stat) = process::stat(pid).filter(Stat::is_alive) else { continue };
+            let process = Process { pid, started: stat.started };
+            if daemons.has(stat.parent) && self.may_be(pid, name) {
                 evidence.living.push((process, Sign::PidFile));
                 evidence.ids.extend(id_of(&file));
             } else if is_about(&file, process) && self.orphan(process.pid).is_some() {

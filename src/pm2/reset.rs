@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::clock;
 use crate::command::Ended;
-use crate::outcome::{DaemonState, Ending, in_words};
+use crate::outcome::{DaemonState, Ending, Remembered, in_words};
 use crate::process::{self, Process};
 use crate::terminal::escaped;
 
@@ -57,7 +57,7 @@ fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<Ended, Str
     if is_killed && !calls.living().is_empty() {
         return Ok(Ended { ending: Ending::Exited(0), ..came_to_nothing() });
     }
-    let found = inspect(calls.home, calls.caller, calls.managed, (None, None));
+    let found = inspect(calls.home, calls.caller, calls.managed, Remembered::default());
     let steps = plan(calls.managed, &found.facts)?;
     Ok(calls.carry_out(&steps))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{DaemonState, Pm2Evidence, Seen};
+use crate::outcome::{DaemonState, Pm2Evidence, Remembered, Seen};
 use crate::policy::Action;
 use crate::policy::case::Case;
 use crate::policy::state::{Beginning, StartPeriod};
@@ -45,9 +45,9 @@ pub struct Pm2State {
 
 impl Pm2State {
     /// The process of the last success, and the daemon that kept it.
-    pub fn remembered(&self) -> (Option<Seen>, Option<Seen>) {
+    pub fn remembered(&self) -> Remembered {
         let seen = |(pid, started)| Seen { pid, started };
-        (self.known.map(seen), self.kept_by.map(seen))
+        Remembered { process: self.known.map(seen), daemon: self.kept_by.map(seen) }
     }
 }
 

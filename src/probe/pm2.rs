@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::outcome::{Class, DaemonState, Pm2Evidence, Seen};
+use crate::outcome::{Class, DaemonState, Pm2Evidence, Remembered, Seen};
 use crate::pm2::Home;
 use crate::time::Span;
 
@@ -31,12 +31,8 @@ impl Pm2Probe {
         Pm2Probe { home, process, looking: Aside::new("pm2", STACK) }
     }
 
-    /// As the probe itself: the process must live. `known`: the process of the last success.
-    pub(super) fn look(
-        &self,
-        deadline: Deadline,
-        known: Option<Seen>,
-    ) -> (Result<String, Failure>, Option<Pm2Evidence>) {
+    /// As the probe itself: the process must live.
+    pub(super) fn look(&self, deadline: Deadline, known: Remembered) -> (Result<String, Failure>, Option<Pm2Evidence>) {
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.see(deadline, known) {
             Ok(evidence) => (self.judge(&evidence), Some(evidence)),
@@ -48,11 +44,11 @@ impl Pm2Probe {
 
     /// Beside another look that is over. It takes half of that one's `timeout` at most, since a verdict after twice the
     /// timeout does not count; what cannot be seen in time is not seen.
-    pub(super) fn observe(&self, timeout: Duration, known: Option<Seen>) -> Option<Pm2Evidence> {
+    pub(super) fn observe(&self, timeout: Duration, known: Remembered) -> Option<Pm2Evidence> {
         self.see(Deadline::after(BESIDE.min(timeout / 2)), known).ok()
     }
 
-    fn see(&self, deadline: Deadline, known: Option<Seen>) -> Result<Pm2Evidence, Missing> {
+    fn see(&self, deadline: Deadline, known: Remembered) -> Result<Pm2Evidence, Missing> {
         let (home, process) = (self.home.clone(), self.process.clone());
         self.looking.run(deadline, move || home.observe(&process, known))
     }

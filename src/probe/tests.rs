@@ -42,7 +42,7 @@ fn prober(probe: config::Probe, timeout: Duration) -> Prober {
 }
 
 fn look_at(http: Http, timeout: Duration) -> Verdict {
-    let look = prober(config::Probe::Http(Box::new(http)), timeout).look(None);
+    let look = prober(config::Probe::Http(Box::new(http)), timeout).look(Remembered::default());
     assert!(look.latency < timeout + SLACK, "{look:?}");
     look.verdict
 }
@@ -79,8 +79,8 @@ fn check(ways: Ways, expected: &str) {
 #[track_caller]
 fn check_slow(ways: Ways, expected: &str) {
     let server = Server::start(ways);
-    let look =
-        prober(config::Probe::Http(Box::new(http(&format!("http://127.0.0.1:{}/", server.port())))), SHORT).look(None);
+    let look = prober(config::Probe::Http(Box::new(http(&format!("http://127.0.0.1:{}/", server.port())))), SHORT)
+        .look(Remembered::default());
     assert!((SHORT..SHORT + SLACK).contains(&look.latency), "{look:?}");
     assert_like(&look.verdict, expected);
 }
@@ -222,7 +222,7 @@ fn nobody_listens() {
     if Server::on((Ipv6Addr::LOCALHOST, 0), Ways::Silent).is_ok() {
         assert_like(&look_at(http(&format!("http://localhost:{port}/")), LONG), &refused);
         let tcp = config::Probe::Tcp { host: "LOCALHOST.".into(), port };
-        assert_like(&prober(tcp, LONG).look(None).verdict, &refused);
+        assert_like(&prober(tcp, LONG).look(Remembered::default()).verdict, &refused);
     }
 }
 
@@ -230,7 +230,7 @@ fn nobody_listens() {
 fn a_full_queue_is_a_timeout() {
     let hole = BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue");
     let port = hole.port();
-    let look = prober(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT).look(None);
+    let look = prober(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT).look(Remembered::default());
     assert_like(&look.verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
     assert!((SHORT..SHORT + SLACK).contains(&look.latency), "{look:?}");
     let verdict = look_at(http(&format!("http://127.0.0.1:{port}/")), SHORT);
@@ -258,7 +258,8 @@ fn connecting_is_all_that_tcp_asks_for() {
     for ways in [Ways::Silent, Ways::CloseAtOnce] {
         let server = Server::start(ways);
         for host in ["127.0.0.1", "localhost"] {
-            let look = prober(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG).look(None);
+            let look =
+                prober(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG).look(Remembered::default());
             assert_like(&look.verdict, "healthy: connected");
         }
     }
@@ -391,7 +392,7 @@ fn a_look_gets_by_with_a_small_stack() {
     let look = || {
         let prober = prober(config::Probe::Http(Box::new(http.clone())), LONG);
         let small = std::thread::Builder::new().stack_size(STACK);
-        small.spawn(move || prober.look(None).verdict).expect("a thread").join().expect("enough stack")
+        small.spawn(move || prober.look(Remembered::default()).verdict).expect("a thread").join().expect("enough stack")
     };
     assert_like(&look(), "healthy: 200");
     server.turn(Ways::answer("200 OK", &"[".repeat(100_000)));
@@ -408,7 +409,7 @@ fn whatever_comes_is_judged_at_once_in_one_plain_line() {
     let prober = prober(config::Probe::Http(Box::new(asked)), LONG);
     fuzz(&[head.as_bytes(), chunked.as_bytes()], 1_000, |bytes| {
         server.turn(Ways::Answer(bytes.to_vec()));
-        let look = prober.look(None);
+        let look = prober.look(Remembered::default());
         let line = line(&look.verdict);
         assert!(look.latency < LONG, "it waited: {line}");
         assert!(!matches!(look.verdict, Verdict::Unknown { .. }), "it did not know: {line}");

@@ -13,7 +13,7 @@ use rustix::fs::{Access, access};
 
 use crate::cli::Options;
 use crate::config::{CommandLine, Config, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung, Target, Tls};
-use crate::outcome::{Look, Verdict};
+use crate::outcome::{Look, Remembered, Verdict};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
 use crate::store::lock::{Mode, read_holder};
@@ -96,7 +96,7 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     let look = |target: &Target| {
         let (timeout, folder) = (target.limits.timeout, &config.folder);
         let look = match Prober::new(&target.probe, None, timeout, folder, &config.env, &config.secrets, &trust) {
-            Ok(prober) => prober.look(None),
+            Ok(prober) => prober.look(Remembered::default()),
             Err(detail) => Look {
                 verdict: Verdict::Unknown { detail },
                 latency: std::time::Duration::ZERO,

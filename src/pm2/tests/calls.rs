@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::Ended;
-use crate::outcome::Ending;
+use crate::outcome::{Ending, Remembered};
 use crate::testing::{is_alone, run_alone};
 
 impl Place {
@@ -16,7 +16,7 @@ impl Place {
         let caller =
             Caller { timeout, ..self.pm2(&format!("test \"$1\" != jlist || {{ cat list; exit 0; }}\n{text}")) };
         let (managed, say) = (self.managed(config), |line: &str| self.say(line));
-        let steps = plan(&managed, &inspect(&self.home, &caller, &managed, (None, None)).facts)?;
+        let steps = plan(&managed, &inspect(&self.home, &caller, &managed, Remembered::default()).facts)?;
         let (output, mut on_start) = (self.output(), |_| {});
         let mut calls = Calls {
             home: &self.home,

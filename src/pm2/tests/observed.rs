@@ -1,7 +1,7 @@
 //! Who is who: daemons, processes, orphans, and those who only look like them.
 
 use super::*;
-use crate::outcome::{DaemonState, Seen};
+use crate::outcome::{DaemonState, Remembered, Seen};
 use crate::pm2::evidence::Sign;
 
 impl Place {
@@ -179,7 +179,7 @@ fn who_has_another_parent_is_no_sign_of_life() {
         fs::write(place.home.path().join("pids/sav-0.pid"), text).unwrap();
         place.sees("sav", &[]);
     }
-    assert_eq!(place.home.observe("sav", None).process, None);
+    assert_eq!(place.home.observe("sav", Remembered::default()).process, None);
 }
 
 /// Without a daemon the one that its file names goes on, and one that does the work, but not what either left behind.
@@ -190,12 +190,12 @@ fn an_orphan_that_does_its_work_lives() {
     place.sees("sav", &[]);
     fs::write(place.home.path().join("pids/sav-0.pid"), app.pid.to_string()).unwrap();
     place.sees("sav", &[(app, Sign::Orphan)]);
-    let evidence = place.home.observe("sav", None);
+    let evidence = place.home.observe("sav", Remembered::default());
     assert_eq!((evidence.daemon, evidence.process.map(|seen| seen.pid)), (DaemonState::Dead, Some(app.pid)));
     // Nor does a daemon that came after its own make it another's.
     place.daemon("");
     place.sees("sav", &[(app, Sign::Orphan)]);
-    let evidence = place.home.observe("sav", None);
+    let evidence = place.home.observe("sav", Remembered::default());
     assert!(evidence.is_orphan && evidence.trouble.is_some_and(|trouble| trouble.contains("outlived the daemon")));
     place.daemons().into_iter().for_each(|daemon| drop(process::signal(daemon, Signal::KILL)));
     eventually(|| place.daemons().is_empty());

@@ -61,7 +61,7 @@ fn one_prober_looks_again_and_again() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     for _ in 0..3 {
-        assert_like(&prober.look(None).verdict, "healthy: 200");
+        assert_like(&prober.look(Remembered::default()).verdict, "healthy: 200");
     }
     assert_eq!(server.requests().len(), 3);
 }
@@ -141,7 +141,7 @@ fn a_look_over_tls_gets_by_with_a_small_stack() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     let small = std::thread::Builder::new().stack_size(STACK);
-    let look = small.spawn(move || prober.look(None)).expect("a thread").join().expect("enough stack");
+    let look = small.spawn(move || prober.look(Remembered::default())).expect("a thread").join().expect("enough stack");
     assert_like(&look.verdict, "healthy: 200");
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Hidden, Http, Method, Probe, Secrets, Tls};
-use crate::outcome::{Class, Verdict};
+use crate::outcome::{Class, Remembered, Verdict};
 use crate::pm2::{App, Home, ProcessState, listeners};
 use crate::probe::{Prober, Trust};
 use crate::process::{Process, living};
@@ -105,7 +105,7 @@ fn look(port: u16, path: &str) -> Verdict {
     };
     let (probe, secrets, trust) = (Probe::Http(Box::new(http)), Secrets::default(), Trust::default());
     match Prober::new(&probe, None, PATIENCE, Path::new("/"), &[], &secrets, &trust) {
-        Ok(prober) => prober.look(None).verdict,
+        Ok(prober) => prober.look(Remembered::default()).verdict,
         Err(detail) => Verdict::Unknown { detail },
     }
 }
