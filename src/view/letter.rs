@@ -80,6 +80,7 @@ impl Facts<'_> {
             Some(Waiting { why, .. }) => format!("not restarted: {}", reason(why, self.depends_on)),
             None if self.commands.is_empty() => "it is only watched".into(),
             None if story.attempts == 0 => "not restarted yet".into(),
+            None if was_refused(story) => "it could not be restarted".into(),
             None => "restarting did not help".into(),
         };
         let first = match reminder {
@@ -134,6 +135,11 @@ impl Facts<'_> {
         let time = self.zone.hour_minute(at);
         if self.zone.day(at) == self.zone.day(now) { time } else { format!("{} {time}", self.zone.day(at)) }
     }
+}
+
+/// Whether the latest restart command could not even be started.
+fn was_refused(story: &Story) -> bool {
+    story.tried.as_ref().is_some_and(|tried| matches!(tried.ending, Ending::NotStarted(_)))
 }
 
 /// What was found, as a sentence.
@@ -260,6 +266,16 @@ mod tests {
             &down(0, None, Some(26)),
             &[],
             &format!("[DOWN] sav-backend, still, since 03:12 (26 h): it is only watched\n{seen} I go on looking.{end}"),
+        );
+        let mut refused = story(1, false);
+        refused.tried = refused.tried.map(|tried| Tried { ending: Ending::NotStarted("PM2 is deaf".into()), ..tried });
+        check(
+            &Tell::Down { story: refused, waiting: None, reminder: None },
+            &["pm2 restart api"],
+            &format!(
+                "[DOWN] sav-backend since 03:12, it could not be restarted\n{seen} `pm2 restart api`: could not be \
+                 started: PM2 is deaf. I go on; next try 03:14.{end}"
+            ),
         );
         let waiting = Waiting { why: Why::DependsOn, until: None };
         check(
