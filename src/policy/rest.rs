@@ -82,12 +82,10 @@ impl Case<'_> {
         }
         match inspection {
             Inspection::AtRest(why) => self.rest(why),
-            Inspection::Failed { .. } if self.lives_after_all() => {}
-            Inspection::Failed { .. } if self.grant_start_period() => self.plan.next = Some(self.setting.now),
-            Inspection::Failed { is_deaf, .. } => {
-                self.plan.inspected = Some((self.setting.now, is_deaf));
+            Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => {
                 self.go_down(streak, class, detail, stamp);
             }
+            Inspection::Failed { .. } => {}
         }
     }
 
@@ -111,13 +109,22 @@ impl Case<'_> {
         }
         match inspection {
             Inspection::AtRest(why) => self.rest(why),
-            Inspection::Failed { .. } if self.lives_after_all() => {}
-            Inspection::Failed { .. } if self.grant_start_period() => self.plan.next = Some(self.setting.now),
-            Inspection::Failed { is_deaf, .. } => {
-                self.plan.inspected = Some((self.setting.now, is_deaf));
-                self.ask(gate + 1);
-            }
+            Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => self.ask(gate + 1),
+            Inspection::Failed { .. } => {}
         }
+    }
+
+    /// Whether the failure stands once PM2 was asked: the process does not live after all, nor has it just started.
+    fn is_confirmed(&mut self, is_deaf: bool) -> bool {
+        if self.lives_after_all() {
+            return false;
+        }
+        if self.grant_start_period() {
+            self.plan.next = Some(self.setting.now);
+            return false;
+        }
+        self.plan.inspected = Some((self.setting.now, is_deaf));
+        true
     }
 
     /// PM2's list has a process that lives, though the probe found none: its other signs are gone, and it is not. From
