@@ -243,9 +243,15 @@ impl Agent {
     /// Why a command that calls pm2 must not be run for this target: with a daemon that it does not reach, it would
     /// start a second one.
     pub(super) fn objection_to_pm2(&self, target: &str, remedy: &Remedy) -> Option<String> {
-        let is_command = matches!(remedy, Remedy::Command(_));
-        let (_, found) = self.pm2.found.get(target).filter(|_| is_command && calls_pm2(remedy))?;
-        found.evidence.trouble.clone().filter(|_| found.evidence.daemon == DaemonState::Deaf)
+        let is_command = matches!(remedy, Remedy::Command(_)) && calls_pm2(remedy);
+        let pm2 = self.target(target)?.pm2.as_ref().filter(|_| is_command)?;
+        let home = Home::at(&pm2.home);
+        // Seen anew, since an earlier rung may have made what was found old; that it is silent takes 10 s to find.
+        let daemon = match self.pm2.found.get(target) {
+            Some((_, found)) => home.daemon_evidence().silent_since(&found.facts.daemon),
+            None => home.daemon_evidence(),
+        };
+        daemon.trouble(&home.path().display().to_string()).filter(|_| daemon.state() == DaemonState::Deaf)
     }
 
     /// When a target goes down: what was found of PM2, what its process was doing, and the ends of its logs, before a

@@ -61,6 +61,11 @@ impl App {
     pub const KILL_TIMEOUT: Duration = Duration::from_millis(1_600);
     /// How long PM2 waits for one that says when it is ready, where nothing is said (its `listen_timeout`).
     pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+    /// Whether PM2 may not start it again once it was ended: which code it ends with is its own affair.
+    pub fn may_stay_ended(&self) -> bool {
+        !self.autorestart || !self.stop_exit_codes.is_empty()
+    }
 }
 
 /// Reads what `pm2 jlist -s` printed, or a saved list: the last line that is a list, whatever noise stands before it,

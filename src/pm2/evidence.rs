@@ -74,6 +74,12 @@ impl DaemonEvidence {
         has_none && self.state() == DaemonState::Deaf && !self.all(|daemon| daemon.is_stopped)
     }
 
+    /// The same with the silence that was found before, where the daemon that was silent is the one that works still.
+    pub fn silent_since(self, before: &DaemonEvidence) -> DaemonEvidence {
+        let process = |evidence: &DaemonEvidence| evidence.latest().map(|daemon| daemon.process);
+        DaemonEvidence { is_silent: before.is_silent && process(&self) == process(before), ..self }
+    }
+
     /// The daemon that works, where one is proven: the youngest took the socket from the others.
     pub fn latest(&self) -> Option<&Daemon> {
         self.proven.last()

@@ -31,6 +31,8 @@ pub(super) struct Mark {
     pub(super) logs: Vec<PathBuf>,
     /// The file with its number; a child that it left behind has the same.
     pub(super) pid_file: Option<PathBuf>,
+    /// Whether PM2 may not start it again once it was ended.
+    pub(super) may_stay_ended: bool,
 }
 
 /// Whether a process with a title of PM2's is a daemon of a certain home.
@@ -171,14 +173,17 @@ fn plain_mark(environment: &Environment) -> Option<Mark> {
     text("pm_id")?.parse::<u32>().ok()?;
     let path = |name| environment.get(name).map(PathBuf::from);
     let logs = ["pm_out_log_path", "pm_err_log_path"].into_iter().filter_map(path).collect();
-    Some(Mark { name: text("name")?.to_owned(), logs, pid_file: path("pm_pid_path") })
+    // What it has of `stop_exit_codes` only PM2 knows.
+    let may_stay_ended = text("autorestart") == Some("false");
+    Some(Mark { name: text("name")?.to_owned(), logs, pid_file: path("pm_pid_path"), may_stay_ended })
 }
 
 /// And to one in cluster mode all in one.
 fn cluster_mark(environment: &Environment) -> Option<Mark> {
     let app = entry(environment.get("pm2_env")?.to_str()?).filter(|app| app.id.is_some())?;
+    let may_stay_ended = app.may_stay_ended();
     let logs = app.out_log.into_iter().chain(app.err_log).collect();
-    Some(Mark { name: app.name, logs, pid_file: app.pid_file })
+    Some(Mark { name: app.name, logs, pid_file: app.pid_file, may_stay_ended })
 }
 
 /// Whether it is this process or one that started it: under PM2 we are a process of PM2's ourselves.

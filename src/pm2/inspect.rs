@@ -13,7 +13,7 @@ use crate::process;
 use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
 use super::observe::seen;
 use super::plan::Facts;
-use super::rest::at_rest;
+use super::rest::{at_rest, ids_at_rest};
 use super::{Activity, App, Caller, Home, Listing, Managed, Saved};
 
 /// Processes notice within 1.5 to 2.3 s that their daemon is gone, and end; a daemon that was told to end closes its
@@ -63,9 +63,19 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembere
     let saved = home.saved();
     let names = saved_names(&saved, managed, listed.as_deref());
     let outlived = home.outlived(names);
-    let shown = home.path().display().to_string();
-    let facts = Facts { home: shown, daemon, listed, unlisted, process, saved, outlived };
-    let rest = resting(home, managed, &facts, known.daemon);
+    let log = home.log_tail();
+    let facts = Facts {
+        home: home.path().display().to_string(),
+        at_rest: listed.as_deref().map(|listed| ids_at_rest(listed, &managed.process, &log)).unwrap_or_default(),
+        may_stay_ended: process.living.iter().any(|(one, _)| home.may_stay_ended(one.pid)),
+        daemon,
+        listed,
+        unlisted,
+        process,
+        saved,
+        outlived,
+    };
+    let rest = resting(managed, &facts, &log, known.daemon);
     let is_deaf = facts.daemon.state() == DaemonState::Deaf;
     let failed = Inspection::Failed { is_deaf, is_listed: facts.listed.is_some() };
     Found {
@@ -105,6 +115,11 @@ fn saved_names(saved: &Saved, managed: &Managed, listed: Option<&[App]>) -> Vec<
 }
 
 impl Home {
+    /// Whether PM2 may not start this process again once it was ended.
+    fn may_stay_ended(&self, pid: u32) -> bool {
+        self.marks(pid).iter().any(|mark| mark.may_stay_ended)
+    }
+
     /// Those of these names of which a process has outlived its daemon, and goes on to.
     fn outlived(&self, mut names: Vec<String>) -> Vec<String> {
         let began = clock::monotonic();
@@ -118,10 +133,10 @@ impl Home {
     }
 }
 
-fn resting(home: &Home, managed: &Managed, facts: &Facts, kept_by: Option<Seen>) -> Option<RestReason> {
+fn resting(managed: &Managed, facts: &Facts, log: &str, kept_by: Option<Seen>) -> Option<RestReason> {
     let name = &managed.process;
     match (&facts.listed, &facts.saved) {
-        (Some(listed), _) if listed.iter().any(|app| app.name == *name) => at_rest(listed, name, &home.log_tail()),
+        (Some(listed), _) if listed.iter().any(|app| app.name == *name) => at_rest(listed, name, log),
         (Some(_), _) => {
             let is_same_daemon =
                 kept_by.is_some_and(|kept_by| facts.daemon.proven.iter().any(|daemon| seen(daemon.process) == kept_by));

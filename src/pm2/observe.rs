@@ -92,6 +92,10 @@ impl Home {
                 Whose::Elsewhere => {}
             }
         }
+        // What a daemon has just forked looks like the daemon until it has become what it is to run.
+        let proven = evidence.clone();
+        let is_forked = |daemon: &Daemon| is_child(daemon.process.pid, &proven);
+        evidence.proven.retain(|daemon| !is_forked(daemon));
         evidence.proven.sort_by_key(|Daemon { process, .. }| (process.started, process.pid));
         evidence
     }
@@ -127,10 +131,12 @@ impl Home {
         for (pid, file) in self.noted(name) {
             let Some(stat) = process::stat(pid).filter(Stat::is_alive) else { continue };
             let process = Process { pid, started: stat.started };
-            if daemons.has(stat.parent) && self.may_be(pid, name) {
-                evidence.living.push((process, Sign::PidFile));
-                evidence.ids.extend(id_of(&file));
-            } else if is_about(&file, process) && self.orphan(process.pid).is_some() {
+            if daemons.has(stat.parent) {
+                if self.may_be(pid, name) {
+                    evidence.living.push((process, Sign::PidFile));
+                    evidence.ids.extend(id_of(&file));
+                }
+            } else if is_about(&file, process) && self.may_be(pid, name) && self.orphan(process.pid).is_some() {
                 evidence.living.push((process, Sign::Orphan));
             }
         }
@@ -143,10 +149,11 @@ impl Home {
         evidence
     }
 
-    /// Whether a process may have this name: two names may share a pid file, and an environment that can be read
-    /// tells them apart. It costs a file to read, so it is asked only where the file's name leaves it open.
+    /// Whether a process may have this name: two names may share a pid file (`-` stands there for much else), and an
+    /// environment that can be read tells them apart. It costs a file to read, so it is asked only where the file's
+    /// name leaves it open.
     fn may_be(&self, pid: u32, name: &str) -> bool {
-        if file_name(name) == name {
+        if !file_name(name).contains('-') {
             return true;
         }
         let marks = self.marks(pid);

@@ -21,8 +21,12 @@ pub struct Facts {
     pub listed: Option<Vec<App>>,
     /// Why it has no list for us, where it was asked.
     pub unlisted: Option<String>,
+    /// The numbers of those of the name that are deliberately at rest.
+    pub at_rest: Vec<u32>,
     /// The processes of the name.
     pub process: ProcessEvidence,
+    /// Whether one of them, once ended, may stay ended, as far as its own environment says.
+    pub may_stay_ended: bool,
     /// What would be resurrected.
     pub saved: Saved,
     /// Names of other saved processes that outlived the daemon: to resurrect them would start each a second time.
@@ -66,8 +70,13 @@ pub fn plan(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
 fn under_living_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
     let Managed { process: name, .. } = managed;
     let Some(listed) = &facts.listed else { return without_list(facts) };
-    let ids: Vec<u32> = listed.iter().filter(|app| app.name == *name).filter_map(|app| app.id).collect();
+    let mut ids: Vec<u32> = listed.iter().filter(|app| app.name == *name).filter_map(|app| app.id).collect();
     if !ids.is_empty() {
+        // An instance that somebody stopped stays stopped when another one fails.
+        ids.retain(|id| !facts.at_rest.contains(id));
+        if ids.is_empty() {
+            return Err(format!("{name} is deliberately at rest"));
+        }
         return Ok([Step::Restart(ids)].into_iter().chain(file(managed)).collect());
     }
     if let ProcessState::Alive(process) = facts.process.state() {
@@ -143,8 +152,8 @@ fn by_hand(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
         Saved::Missing | Saved::Unreadable(_) => &[],
     };
     let saved = apps.iter().find(|app| app.name == managed.process);
-    let is_started_again = saved.is_none_or(|app| app.autorestart);
-    if processes.is_empty() || !is_started_again {
+    let stays_ended = facts.may_stay_ended || saved.is_some_and(App::may_stay_ended);
+    if processes.is_empty() || stays_ended {
         return Err(trouble(facts));
     }
     let kill_timeout = saved.map_or(App::KILL_TIMEOUT, |app| app.kill_timeout);

@@ -140,7 +140,8 @@ impl Calls<'_> {
     fn end(&mut self, processes: &[Process], kill_timeout: Duration) -> Ended {
         let began = clock::monotonic();
         let family = |process: &Process| process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
-        let families: Vec<Process> = processes.iter().flat_map(family).filter_map(process::living).collect();
+        let living = processes.iter().filter(|process| process::is_alive(**process));
+        let families: Vec<Process> = living.flat_map(family).filter_map(process::living).collect();
         let send = |signal: Signal| {
             let refused = families.iter().filter_map(|one| process::signal(*one, signal).err());
             refused.collect::<Vec<io::Error>>().into_iter().next()

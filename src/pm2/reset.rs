@@ -54,7 +54,9 @@ pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> Ended {
 /// What was saved, while there is no daemon; then the process itself, where it is not back by that.
 fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<Ended, String> {
     let is_killed = !matches!(reason, ResetReason::Orphan(_));
-    if is_killed && !calls.living().is_empty() {
+    // Whoever outlived the daemon was not started again by one.
+    let is_back = || !calls.living().is_empty() && calls.home.daemon_evidence().state() == DaemonState::Alive;
+    if is_killed && is_back() {
         return Ok(Ended { ending: Ending::Exited(0), ..came_to_nothing() });
     }
     let found = inspect(calls.home, calls.caller, calls.managed, Remembered::default());
@@ -98,8 +100,8 @@ impl Scene<'_, '_> {
         let mut kept = Vec::new();
         for daemon in daemons {
             let family = process::family(daemon.process.pid)?.into_iter().filter(|pid| !identity::is_us(*pid));
-            let own = family.filter(|pid| process::is_ours(*pid) && !self.home.marks(*pid).is_empty());
-            kept.extend(own.filter_map(process::living));
+            let own = family.filter(|pid| process::is_ours(*pid)).filter_map(process::living);
+            kept.extend(own.filter(|one| !self.home.marks(one.pid).is_empty() || self.home.is_noted(*one)));
         }
         Ok(kept)
     }

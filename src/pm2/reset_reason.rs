@@ -7,7 +7,7 @@ use std::io;
 use crate::outcome::{DaemonState, in_words};
 use crate::process::Process;
 
-use super::evidence::{DaemonEvidence, Kind};
+use super::evidence::Kind;
 use super::plan::Facts;
 use super::{App, Home, Managed, Saved};
 
@@ -40,7 +40,7 @@ impl fmt::Display for ResetReason {
 /// Why there is none, or why it must not be, in words.
 pub fn reset_reason(home: &Home, managed: &Managed, facts: &Facts) -> Result<ResetReason, String> {
     let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", in_words(&error));
-    let daemon = DaemonEvidence { is_silent: facts.daemon.is_silent, ..home.all_daemons() };
+    let daemon = home.all_daemons().silent_since(&facts.daemon);
     let orphans = managed.port.map_or(Ok(Vec::new()), |port| home.orphans_on(port)).map_err(cannot)?;
     judge(managed, &Facts { daemon, ..facts.clone() }, &orphans)
 }

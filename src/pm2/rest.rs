@@ -18,6 +18,12 @@ pub(super) fn at_rest(apps: &[App], process: &str, log: &str) -> Option<RestReas
     named.try_fold(first, |reason, app| Some(resting(app, log)?.min(reason)))
 }
 
+/// The numbers of those of this name that are at rest, whatever its other instances do.
+pub(super) fn ids_at_rest(apps: &[App], process: &str, log: &str) -> Vec<u32> {
+    let named = apps.iter().filter(|app| app.name == process);
+    named.filter(|app| resting(app, log).is_some()).filter_map(|app| app.id).collect()
+}
+
 impl Home {
     /// The end of PM2's own log. One that cannot be read is as good as one that says nothing.
     pub(super) fn log_tail(&self) -> String {
@@ -53,6 +59,8 @@ fn resting(app: &App, log: &str) -> Option<RestReason> {
     match () {
         () if is_stopped => Some(RestReason::Operator),
         () if ends_for_good => Some(RestReason::Exit),
+        // PM2 takes a signal for the code 0.
+        () if ended == Some(None) && app.stop_exit_codes.contains(&0) => None,
         // What PM2 would start again, it stops on somebody's word only.
         () if app.autorestart => Some(RestReason::Operator),
         () if app.is_scheduled || code == Some(0) => Some(RestReason::Schedule),

@@ -83,6 +83,11 @@ fn one_sign_alone_proves_no_death() {
     for (socket, proven) in [("silent", "7"), ("missing", "7 stopped"), ("missing", ""), ("accepts", "7 stopped")] {
         assert!(!daemon(socket, proven).lacks_socket(), "{socket} {proven}");
     }
+    // A silence is of the daemon that kept it.
+    for (before, now, expected) in [("7", "7", true), ("7", "8", false), ("7", "7, 8", false), ("", "", true)] {
+        let now = daemon("accepts", now).silent_since(&daemon("silent", before));
+        assert_eq!(now.is_silent, expected, "{before}, then {now:?}");
+    }
 }
 
 #[test]
@@ -113,6 +118,8 @@ fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)
         daemon: daemon(socket, proven),
         listed: listed.map(apps),
         unlisted: listed.is_none().then(|| "pm2 jlist exited with 3".into()),
+        at_rest: Vec::new(),
+        may_stay_ended: false,
         process: ProcessEvidence {
             living: living.iter().map(|(pid, sign)| (process(*pid), *sign)).collect(),
             ..ProcessEvidence::default()
@@ -149,6 +156,9 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
     let alive = |listed, living, saved| facts("accepts", "7", listed, living, saved);
     check_plan(false, &alive(Some("x sav sav"), none, None), Ok("pm2 restart sav [1, 2]"));
     check_plan(true, &alive(Some("sav"), none, Some("sav")), Ok(&format!("pm2 restart sav [0]; {file}")));
+    let resting = |at_rest| Facts { at_rest, ..alive(Some("sav sav"), none, Some("sav")) };
+    check_plan(false, &resting(vec![1]), Ok("pm2 restart sav [0]"));
+    check_plan(true, &resting(vec![0, 1]), Err("sav is deliberately at rest"));
     // Not listed: from the disk.
     check_plan(false, &alive(Some("x"), none, Some("sav x")), Ok("pm2 resurrect"));
     check_plan(true, &alive(Some("x"), none, Some("sav x")), Ok(&format!("pm2 resurrect; {file}")));
@@ -179,10 +189,14 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
     let deaf = |living, saved| facts("missing", "7", None, living, saved);
     check_plan(true, &deaf(living, Some("sav")), Ok("end sav, for PM2's daemon to start it again"));
     check_plan(true, &deaf(none, Some("sav")), Err("PM2's daemon (pid 7) runs, but its socket /h/rpc.sock is missing"));
-    let Facts { saved: Saved::Apps(mut apps), .. } = deaf(living, Some("sav")) else { panic!("it was saved") };
-    apps[0].autorestart = false;
-    let once = Facts { saved: Saved::Apps(apps), ..deaf(living, None) };
-    check_plan(true, &once, Err("PM2's daemon (pid 7) runs, but its socket"));
+    check_plan(true, &deaf(living, None), Ok("end sav, for PM2's daemon to start it again"));
+    let unsaved = Facts { may_stay_ended: true, ..deaf(living, None) };
+    check_plan(true, &unsaved, Err("PM2's daemon (pid 7) runs, but its socket"));
+    for saved in [r#""autorestart":false"#, r#""stop_exit_codes":[0]"#] {
+        let apps = parse_list(format!("[{{\"name\":\"sav\",{saved}}}]").as_bytes()).unwrap();
+        let once = Facts { saved: Saved::Apps(apps), ..deaf(living, None) };
+        check_plan(true, &once, Err("PM2's daemon (pid 7) runs, but its socket"));
+    }
     for (socket, proven, why) in [
         ("silent", "7", "PM2's daemon (pid 7) takes connections, but gave no answer"),
         ("accepts", "7 stopped", "PM2's daemon (pid 7) is stopped"),

@@ -68,6 +68,16 @@ fn a_daemon_is_proven_by_account_title_and_home() {
     }
 }
 
+/// A process between its fork and its exec has all that its parent has.
+#[test]
+fn what_a_daemon_has_just_forked_is_no_second_daemon() {
+    let place = Place::new();
+    let daemon = place.daemon("(sleep 600; :) & echo $! >child");
+    let child = place.noted("child");
+    assert_eq!(process::title(child.pid), process::title(daemon.pid));
+    assert_eq!(place.daemons(), [daemon]);
+}
+
 #[test]
 fn a_daemon_whose_environment_cannot_be_read_is_proven_by_its_title_and_its_file() {
     let place = Place::new();
@@ -154,6 +164,7 @@ fn a_child_of_the_daemon_is_seen_by_its_file_or_its_environment() {
     fs::write(place.home.path().join("pids/my-clus-1.pid"), cluster.pid.to_string()).unwrap();
     place.sees("my clus", &[(cluster, Sign::PidFile)]);
     place.sees("my+clus", &[]);
+    place.sees("my-clus", &[]);
     assert!(process::is_alive(daemon));
     // Nothing in its environment tells whose it is.
     process::signal(silent, Signal::KILL).unwrap();

@@ -93,6 +93,22 @@ fn a_silent_daemon_is_killed_with_what_outlives_it_before_anything_is_started() 
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{said}");
 }
 
+/// One that has written over its environment is known by PM2's file only, and that it lives does not mean that it was
+/// started again.
+#[test]
+fn what_outlives_its_daemon_under_another_title_is_ended_and_started_again() {
+    let place = Place::new();
+    place.listen(false);
+    fs::write(place.at("saved"), "").unwrap();
+    let daemon = place.daemon("env -i sleep 601 & echo $! >app");
+    let app = place.noted("app");
+    place.note("home/pids/sav-0.pid", app);
+    let ended = place.reset(&ResetReason::Deaf, None);
+    assert_eq!(ended.ending, Ending::Exited(0), "{}", place.said());
+    assert!(!process::is_alive(daemon) && !process::is_alive(app), "{}", place.said());
+    assert_eq!(place.calls(), "resurrect");
+}
+
 #[test]
 fn of_two_daemons_none_stays() {
     let place = Place::new();

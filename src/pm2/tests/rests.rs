@@ -96,6 +96,13 @@ fn what_runs_at_times_and_what_ends_for_good_is_at_rest_too() {
         check(&[&format!("sav stopped true 3 {codes}")], &[START, STOP, crash], BY_HAND);
         check(&[&format!("sav stopped false 4 {codes}")], &[START, &end(4, "SIGINT")], None);
     }
+    // PM2 takes a crash for the code 0, and lets it lie.
+    let zero = r#""stop_exit_codes":[0]"#;
+    let of_zero = |log: &[&str], expected| check(&[&format!("sav stopped true 0 {zero}")], log, expected);
+    of_zero(&[START, done], FOR_GOOD);
+    of_zero(&[START, killed], None);
+    of_zero(&[START, &end(0, "SIGSEGV")], None);
+    of_zero(&[START, STOP, killed], BY_HAND);
 }
 
 #[test]

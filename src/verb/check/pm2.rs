@@ -204,8 +204,14 @@ impl Seen {
         }
         if self.daemon.proven.len() > 1 {
             let pids: Vec<String> = self.daemon.proven.iter().map(|daemon| daemon.process.pid.to_string()).collect();
-            let mend = format!("pm2 save; pm2 kill; kill {}; pm2 resurrect", pids.join(" "));
-            wrong.push(format!("{} PM2 daemons run in {home} (pids {}): {mend}", pids.len(), pids.join(", ")));
+            // Asked to end, each would put its own list in place of the saved one.
+            wrong.push(format!(
+                "{} PM2 daemons run in {home} (pids {}), and none knows all processes. To mend it: kill -9 {}, wait \
+                 until their processes are gone, then pm2 resurrect, which starts what was saved",
+                pids.len(),
+                pids.join(", "),
+                pids.join(" ")
+            ));
         }
         if let Some(Listing::Failed(why)) = &self.listing {
             wrong.push(format!("PM2 in {home} could not be asked: {}", escaped(why)));
