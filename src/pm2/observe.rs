@@ -13,8 +13,8 @@ use super::identity::{Whose, daemon, is_about};
 use super::{Home, ports};
 
 impl Home {
-    /// What a probe concludes of the daemon and of the processes of this name. While all is well this reads a handful of
-    /// files: a daemon that was proven before needs no proof.
+    /// What a probe concludes of the daemon and of the processes of this name. While all is well this reads a handful
+    /// of files: a daemon that was proven before needs no proof.
     pub fn observe(&self, name: &str, known: Remembered) -> Pm2Evidence {
         let daemon = match self.known_daemon(known.daemon) {
             Some(daemon) => self.evidence_of(daemon),

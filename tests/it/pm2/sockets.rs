@@ -70,6 +70,21 @@ fn a_daemon_without_its_sockets_is_told_and_nothing_is_started_beside_it() {
     assert_eq!((site, mailers), (before.1, before.2), "{}", scene.place.story());
 }
 
+/// A rung before has looked at PM2 already; the command of the next one is not run blindly for that.
+#[test]
+fn no_rung_of_a_ladder_makes_a_second_daemon() {
+    let scene = Scene::saved("autorestart: false");
+    let ladder = "restart: [{pm2: restart}, pm2 resurrect], start_period: 2s";
+    let _watchdog = scene.watch(&format!("{}, {ladder}", scene.target("")));
+    let daemon = scene.daemon();
+    scene.lose_sockets();
+    scene.ask("/exit?code=3");
+    scene.eventually("both were tried", || scene.place.events("restart_done").len() >= 2);
+    let done = scene.place.events("restart_done");
+    scene.place.demand(done.iter().all(|done| done["outcome"] == "not_started"), "nothing is run");
+    assert_eq!((scene.daemons(), scene.pid()), (vec![daemon], None), "{}", scene.place.story());
+}
+
 /// With all times at their defaults, and by ticks.
 #[test]
 fn ticks_start_nothing_beside_a_daemon_without_its_sockets() {
