@@ -14,11 +14,11 @@ fn a_crash_that_pm2_heals_is_left_to_it() {
     assert_eq!(scene.starts(), 2, "{}", scene.place.story());
 }
 
-/// PM2 says `stopped` of both, and of the one that was killed even that it exited with 0.
+/// PM2 says `stopped` of all, and of one that was killed even that it exited with 0.
 #[test]
 fn a_crash_that_pm2_does_not_heal_is_repaired_whether_it_exited_or_was_killed() {
-    for kill in [false, true] {
-        let scene = Scene::unsaved("autorestart: false");
+    for (keys, kill) in [("autorestart: false", false), ("autorestart: false", true), ("stop_exit_codes: [0]", true)] {
+        let scene = Scene::unsaved(keys);
         let _watchdog = scene.watch(&scene.target(""));
         let before = scene.well();
         if kill {

@@ -70,6 +70,17 @@ fn a_frozen_worker_of_a_cluster_is_cured_and_the_daemon_that_listens_for_it_is_l
 }
 
 #[test]
+fn an_instance_that_somebody_stopped_stays_so_when_another_one_freezes() {
+    let scene = Scene::unsaved("exec_mode: 'cluster', instances: 2");
+    scene.pm2(&["stop", "1"]);
+    let _watchdog = scene.watch(&scene.target(""));
+    let before = scene.freeze("/block");
+    scene.healed_by_one(before);
+    let states: Vec<String> = scene.list().into_iter().map(|(_, _, state)| state).collect();
+    assert_eq!(states, ["online", "stopped"], "{}", scene.place.story());
+}
+
+#[test]
 fn beside_an_older_pm2_it_is_cured_too() {
     let scene = Scene::with(Version::Five, "");
     scene.start();
