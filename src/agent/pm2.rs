@@ -251,7 +251,7 @@ impl Agent {
             Some((_, found)) => home.daemon_evidence().silent_since(&found.facts.daemon),
             None => home.daemon_evidence(),
         };
-        daemon.trouble(&home.path().display().to_string()).filter(|_| daemon.state() == DaemonState::Deaf)
+        daemon.trouble(&home.path().display().to_string(), &home.call()).filter(|_| daemon.state() == DaemonState::Deaf)
     }
 
     /// When a target goes down: what was found of PM2, what its process was doing, and the ends of its logs, before a

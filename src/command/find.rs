@@ -100,6 +100,13 @@ fn interpreter(script: &Path) -> Option<String> {
     words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_string)
 }
 
+/// A word as a shell must be given it: quoted where it has anything special.
+pub fn for_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
+    let is_plain = !word.is_empty() && word.chars().all(plain);
+    if is_plain { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 /// The program that the shell text starts first, as far as that can be told without being a shell: assignments and
 /// `exec` are skipped; none for whatever a shell does itself, and for all that it would expand.
 pub fn first_word(text: &str) -> Option<&str> {

@@ -95,8 +95,9 @@ impl DaemonEvidence {
         !self.proven.is_empty() && self.proven.iter().all(is_so)
     }
 
-    /// What is wrong with a daemon that is deaf or unknown, and which command mends it; `home` as people write it.
-    pub fn trouble(&self, home: &str) -> Option<String> {
+    /// What is wrong with a daemon that is deaf or unknown, and which command mends it; `home` as people write it, and
+    /// `pm2` as they call it there.
+    pub fn trouble(&self, home: &str, pm2: &str) -> Option<String> {
         let pid = self.latest().map_or(0, |daemon| daemon.process.pid);
         let (daemon, killed) = match pid {
             0 => ("PM2's daemon".to_owned(), "kill -9 its process".to_owned()),
@@ -105,7 +106,7 @@ impl DaemonEvidence {
         let is_foreground = self.proven.iter().any(|daemon| daemon.kind == Kind::Foreground);
         let again = match is_foreground {
             true => "start it again the way it was started".to_owned(),
-            false => "pm2 resurrect".to_owned(),
+            false => format!("{pm2} resurrect"),
         };
         match (self.state(), &self.socket) {
             (DaemonState::Alive | DaemonState::Dead, _) => None,

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::geteuid;
 
+use crate::command::for_shell;
 use crate::outcome::in_words;
 
 use super::evidence::Socket;
@@ -29,6 +30,15 @@ impl Home {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How somebody calls pm2 for it in a shell: one that is not at the usual place must be named.
+    pub fn call(&self) -> String {
+        let usual = std::env::home_dir().map(|home| home.join(".pm2"));
+        match usual.as_deref() == Some(self.path()) {
+            true => "pm2".into(),
+            false => format!("PM2_HOME={} pm2", for_shell(&self.path().to_string_lossy())),
+        }
     }
 
     /// Whether this path leads here.

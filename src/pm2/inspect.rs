@@ -66,6 +66,7 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembere
     let log = home.log_tail();
     let facts = Facts {
         home: home.path().display().to_string(),
+        pm2: home.call(),
         at_rest: listed.as_deref().map(|listed| ids_at_rest(listed, &managed.process, &log)).unwrap_or_default(),
         may_stay_ended: process.living.iter().any(|(one, _)| home.may_stay_ended(one.pid)),
         daemon,
@@ -183,8 +184,9 @@ fn words(managed: &Managed, facts: &Facts) -> String {
             )
         }
         (DaemonState::Dead, _) => format!("PM2's daemon is dead; {saved}"),
-        (DaemonState::Deaf | DaemonState::Unknown, _) => {
-            facts.daemon.trouble(&facts.home).unwrap_or_else(|| format!("PM2's daemon{pid} is only just starting"))
-        }
+        (DaemonState::Deaf | DaemonState::Unknown, _) => facts
+            .daemon
+            .trouble(&facts.home, &facts.pm2)
+            .unwrap_or_else(|| format!("PM2's daemon{pid} is only just starting")),
     }
 }

@@ -44,15 +44,16 @@ impl Home {
         };
         let is_orphan = living.is_some() && living == process.orphan();
         let outlived = living.filter(|_| is_orphan).map(|Process { pid, .. }| {
+            let pm2 = self.call();
             format!(
                 "its process (pid {pid}) outlived the daemon of PM2 that started it, so that PM2 will not start it \
-                 again. When it suits you: kill {pid}, then pm2 resurrect"
+                 again. When it suits you: kill {pid}, then {pm2} resurrect"
             )
         });
         Pm2Evidence {
             daemon: daemon.state(),
             daemon_process: daemon.latest().map(|daemon| seen(daemon.process)),
-            trouble: daemon.trouble(&self.path().display().to_string()).or(hidden).or(outlived),
+            trouble: daemon.trouble(&self.path().display().to_string(), &self.call()).or(hidden).or(outlived),
             process: living.map(seen),
             is_orphan,
         }

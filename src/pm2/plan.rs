@@ -15,6 +15,8 @@ use super::{App, Managed, Saved};
 pub struct Facts {
     /// PM2's home, as people write it.
     pub home: String,
+    /// How they call pm2 there.
+    pub pm2: String,
     /// The daemon.
     pub daemon: DaemonEvidence,
     /// What it lists, where it answered.
@@ -80,10 +82,10 @@ fn under_living_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, St
         return Ok([Step::Restart(ids)].into_iter().chain(file(managed)).collect());
     }
     if let ProcessState::Alive(process) = facts.process.state() {
-        let pid = process.pid;
+        let (pid, pm2) = (process.pid, &facts.pm2);
         return Err(format!(
             "{name} (pid {pid}) runs, but PM2's list does not have it: another daemon keeps it, or it was left behind. \
-             Another one would be started beside it. To mend it: kill {pid}, then pm2 resurrect"
+             Another one would be started beside it. To mend it: kill {pid}, then {pm2} resurrect"
         ));
     }
     from_disk(managed, facts)
@@ -100,10 +102,10 @@ fn without_list(facts: &Facts) -> Result<Vec<Step>, String> {
 
 fn without_daemon(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
     if let Some(orphan) = facts.process.orphan() {
-        let (name, pid) = (&managed.process, orphan.pid);
+        let (name, pid, pm2) = (&managed.process, orphan.pid, &facts.pm2);
         return Err(format!(
             "PM2's daemon is dead, and {name} (pid {pid}) outlived it. Another one would be started beside it. To mend \
-             it: kill -9 {pid}, then pm2 resurrect, or allow that with reset: true"
+             it: kill -9 {pid}, then {pm2} resurrect, or allow that with reset: true"
         ));
     }
     from_disk(managed, facts)
@@ -122,7 +124,7 @@ fn from_disk(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
     let resurrect = resurrects.then(|| Step::Resurrect { without: facts.outlived.clone() });
     let steps: Vec<Step> = resurrect.into_iter().filter(|_| is_saved || managed.config.is_some()).collect();
     let steps: Vec<Step> = steps.into_iter().chain(file(managed)).collect();
-    if steps.is_empty() { Err(not_kept(managed, &facts.saved)) } else { Ok(steps) }
+    if steps.is_empty() { Err(not_kept(managed, facts)) } else { Ok(steps) }
 }
 
 fn file(managed: &Managed) -> Option<Step> {
@@ -130,15 +132,15 @@ fn file(managed: &Managed) -> Option<Step> {
 }
 
 /// Why neither the disk nor a file has it.
-fn not_kept(managed: &Managed, saved: &Saved) -> String {
-    let name = &managed.process;
-    let without = match saved {
+fn not_kept(managed: &Managed, facts: &Facts) -> String {
+    let (name, pm2) = (&managed.process, &facts.pm2);
+    let without = match &facts.saved {
         Saved::Apps(_) => format!("PM2's saved list has no {name}"),
         Saved::Missing => "PM2 has no saved list".into(),
         Saved::Unreadable(reason) => reason.clone(),
     };
     format!(
-        "{without}, and no config is given: nothing says how {name} is started. To mend it: start it, then pm2 save"
+        "{without}, and no config is given: nothing says how {name} is started. To mend it: start it, then {pm2} save"
     )
 }
 
@@ -162,7 +164,7 @@ fn by_hand(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
 
 fn trouble(facts: &Facts) -> String {
     let starting = || "PM2's daemon is only just starting".to_owned();
-    facts.daemon.trouble(&facts.home).unwrap_or_else(starting)
+    facts.daemon.trouble(&facts.home, &facts.pm2).unwrap_or_else(starting)
 }
 
 impl Step {

@@ -73,7 +73,10 @@ fn no_reason(managed: &Managed, facts: &Facts, state: DaemonState) -> String {
         DaemonState::Dead => "PM2 does not run".to_owned(),
         DaemonState::Deaf => "PM2's daemon cannot be proven".to_owned(),
         DaemonState::Unknown => {
-            return facts.daemon.trouble(&facts.home).unwrap_or_else(|| "PM2's daemon is only just starting".into());
+            return facts
+                .daemon
+                .trouble(&facts.home, &facts.pm2)
+                .unwrap_or_else(|| "PM2's daemon is only just starting".into());
         }
     };
     match managed.port {

@@ -22,7 +22,7 @@ use crate::time::{Latency, Span};
 
 use super::{Code, load, say, tilde};
 
-pub(super) use cron::{crontab_line, for_shell};
+pub(super) use cron::crontab_line;
 
 /// What follows from a file's being under a web root, and what helps.
 pub(super) const VISIBLE: &str = "a web server may show it to everybody; move it to your home folder";

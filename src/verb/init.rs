@@ -12,10 +12,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
+use crate::command::for_shell;
 use crate::config::{self, Config};
 use crate::terminal::{escaped, write_line};
 
-use super::check::for_shell;
 use super::{Code, complain, environment, tilde};
 
 use self::place::Refusal;

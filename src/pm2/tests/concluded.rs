@@ -48,7 +48,7 @@ fn one_sign_alone_proves_no_death() {
     fn check(socket: &str, proven: &str, expected: DaemonState, trouble: &str) {
         let evidence = daemon(socket, proven);
         assert_eq!(evidence.state(), expected, "{socket}; {proven}");
-        let said = evidence.trouble("~/.pm2").unwrap_or_default();
+        let said = evidence.trouble("~/.pm2", "pm2").unwrap_or_default();
         assert!(said.starts_with(trouble) && said.is_empty() == trouble.is_empty(), "{socket}; {proven}: {said}");
     }
     check("accepts", "7", DaemonState::Alive, "");
@@ -77,7 +77,7 @@ fn one_sign_alone_proves_no_death() {
     check("missing unclear", "", DaemonState::Unknown, "a daemon (pid 9) may be it");
     check("denied", "", DaemonState::Unknown, "denied");
     check("denied", "7", DaemonState::Unknown, "denied");
-    let foreground = daemon("missing", "7 foreground").trouble("~/.pm2").unwrap();
+    let foreground = daemon("missing", "7 foreground").trouble("~/.pm2", "pm2").unwrap();
     assert!(foreground.ends_with("then start it again the way it was started"), "{foreground}");
     assert!(daemon("missing", "7").lacks_socket() && daemon("refuses", "7").lacks_socket());
     for (socket, proven) in [("silent", "7"), ("missing", "7 stopped"), ("missing", ""), ("accepts", "7 stopped")] {
@@ -115,6 +115,7 @@ fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)
     };
     Facts {
         home: "/h".into(),
+        pm2: "PM2_HOME=/h pm2".into(),
         daemon: daemon(socket, proven),
         listed: listed.map(apps),
         unlisted: listed.is_none().then(|| "pm2 jlist exited with 3".into()),
@@ -181,7 +182,9 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
     check_plan(false, &dead(none, Some("x")), Err("PM2's saved list has no sav"));
     check_plan(true, &dead(none, None), Ok(file));
     let orphan = &[(4, Sign::Orphan)][..];
-    check_plan(true, &dead(orphan, Some("sav")), Err("PM2's daemon is dead, and sav (pid 4) outlived it"));
+    let outlived = "PM2's daemon is dead, and sav (pid 4) outlived it. Another one would be started beside it. To mend \
+                    it: kill -9 4, then PM2_HOME=/h pm2 resurrect";
+    check_plan(true, &dead(orphan, Some("sav")), Err(outlived));
     let outlived = Facts { outlived: vec!["x".into()], ..dead(none, Some("sav x")) };
     check_plan(false, &outlived, Ok("pm2 resurrect, without x"));
     check_plan(true, &Facts { outlived: vec!["x".into()], ..dead(none, Some("x")) }, Ok(file));

@@ -106,6 +106,14 @@ fn a_daemon_whose_environment_cannot_be_read_is_proven_by_its_title_and_its_file
 }
 
 #[test]
+fn a_home_at_another_place_is_named_in_what_is_to_be_typed() {
+    let check = |home: &Path, expected: &str| assert_eq!(Home::at(home).call(), expected);
+    check(&std::env::home_dir().unwrap().join(".pm2"), "pm2");
+    check(Path::new("/srv/pm2"), "PM2_HOME=/srv/pm2 pm2");
+    check(Path::new("/srv/it's mine"), r"PM2_HOME='/srv/it'\''s mine' pm2");
+}
+
+#[test]
 fn the_socket_tells_whether_somebody_listens() {
     let place = Place::new();
     let socket = || place.home.socket();

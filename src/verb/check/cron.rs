@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::command::{first_word, locate};
+use crate::command::{first_word, for_shell, locate};
 use crate::config::{CommandLine, Config, Probe, Remedy};
 
 use super::say;
@@ -77,13 +77,6 @@ pub(in crate::verb) fn crontab_line(config: &Config, when: &str, what: &str) -> 
 /// A word as cron and its shell must be given it: as a shell, and `%` escaped.
 fn for_cron(word: &str) -> String {
     for_shell(word).replace('%', r"\%")
-}
-
-/// A word as a shell must be given it: quoted where it has anything special.
-pub(in crate::verb) fn for_shell(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
-    let is_plain = !word.is_empty() && word.chars().all(plain);
-    if is_plain { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::calls_pm2;
+use crate::command::for_shell;
 use crate::config::{self, Config, Pm2, RUNG_TIMEOUT, Remedy, Rung, Target};
 use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, DaemonEvidence, Home, Listing, ProcessState, Saved, listeners, missing_program};
@@ -14,7 +15,7 @@ use crate::time::Span;
 use crate::verb::ecosystem::{self, Match};
 use crate::verb::{environment, rivals, tilde};
 
-use super::{for_shell, version};
+use super::version;
 
 /// What pm2 needs over the time that it grants a process to end.
 const OVER_KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,8 +73,9 @@ pub(super) fn judge(target: &Target, homes: &[Seen]) -> Beside {
     let is_kept = seen.saves(&pm2.process);
     if !is_kept && pm2.config.is_some() {
         lines.push(format!(
-            "              {} is not in its saved list: it is started from its file, the others are lost; run pm2 save",
-            escaped(&pm2.process)
+            "              {} is not in its saved list: it is started from its file, the others are lost; run {} save",
+            escaped(&pm2.process),
+            escaped(&seen.home.call())
         ));
     }
     let resets = target.ladder.iter().any(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
@@ -89,7 +91,8 @@ pub(super) fn judge(target: &Target, homes: &[Seen]) -> Beside {
         lines.extend(at_work_sometimes(app));
         wrong.extend(too_slow(target, app));
         wrong.extend(seen.saved_app(app).and_then(missing_program).map(|missing| {
-            format!("{}: a reboot would not bring it back. Start it anew, then: pm2 save", escaped(&missing))
+            let (missing, call) = (escaped(&missing), seen.home.call());
+            format!("{missing}: a reboot would not bring it back. Start it anew, then: {} save", escaped(&call))
         }));
     }
     for (is_wrong, said) in ecosystem_file(pm2, app, is_kept) {
@@ -195,11 +198,12 @@ impl Seen {
 
     fn wrong(&self, pm2: &Pm2) -> Vec<String> {
         let (home, name) = (tilde(self.home.path()), escaped(&pm2.process).into_owned());
+        let call = escaped(&self.home.call()).into_owned();
         if !self.home.path().is_dir() {
             return vec![format!("there is no PM2 in {home}: no such folder{}", elsewhere(self.home.path()))];
         }
         let mut wrong = Vec::new();
-        if let Some(trouble) = self.daemon.trouble(&self.home.path().display().to_string()) {
+        if let Some(trouble) = self.daemon.trouble(&self.home.path().display().to_string(), &self.home.call()) {
             wrong.push(escaped(&trouble).into_owned());
         }
         if self.daemon.proven.len() > 1 {
@@ -207,7 +211,7 @@ impl Seen {
             // Asked to end, each would put its own list in place of the saved one.
             wrong.push(format!(
                 "{} PM2 daemons run in {home} (pids {}), and none knows all processes. To mend it: kill -9 {}, wait \
-                 until their processes are gone, then pm2 resurrect, which starts what was saved",
+                 until their processes are gone, then {call} resurrect, which starts what was saved",
                 pids.len(),
                 pids.join(", "),
                 pids.join(" ")
@@ -221,17 +225,17 @@ impl Seen {
         {
             wrong.push(format!(
                 "PM2's daemon is dead, and {name} (pid {pid}) lives on without it: PM2 will not start it again. When \
-                 it suits you: kill {pid}; pm2 resurrect"
+                 it suits you: kill {pid}; {call} resurrect"
             ));
         }
         let is_known = self.apps().any(|app| app.name == pm2.process);
         if !is_known && !self.saves(&pm2.process) && pm2.config.is_none() {
             wrong.push(format!("PM2 in {home} has no process {name}; {}", self.names()));
         } else if !self.saves(&pm2.process) && pm2.config.is_none() {
-            wrong.push(format!("{name} is not in PM2's saved list, and a reboot would lose it: run pm2 save"));
+            wrong.push(format!("{name} is not in PM2's saved list, and a reboot would lose it: run {call} save"));
         }
         if let Saved::Unreadable(why) = &self.saved {
-            wrong.push(format!("PM2's saved list cannot be read: {}; run pm2 save", escaped(why)));
+            wrong.push(format!("PM2's saved list cannot be read: {}; run {call} save", escaped(why)));
         }
         wrong
     }
@@ -347,11 +351,7 @@ fn watchers(config: &Config, seen: &Seen) -> Vec<String> {
         let mut watched = config.targets.iter().filter_map(|target| target.pm2.as_ref());
         watched.any(|pm2| pm2.home == seen.home.path() && pm2.process == app.name)
     };
-    let usual = config::home(&environment).map(|home| home.join(".pm2"));
-    let prefix = match usual.as_deref() == Some(seen.home.path()) {
-        true => String::new(),
-        false => format!("PM2_HOME={} ", for_shell(&seen.home.path().display().to_string())),
-    };
+    let call = escaped(&seen.home.call()).into_owned();
     let listed = seen.listed();
     let mut told: Vec<&str> = Vec::new();
     let mut dangers = Vec::new();
@@ -367,12 +367,12 @@ fn watchers(config: &Config, seen: &Seen) -> Vec<String> {
         let is_gone = listed.is_some_and(|listed| listed.iter().all(|other| other.name != app.name));
         let delete = escaped(&for_shell(&app.name)).into_owned();
         // What is to be deleted must be in the list of a living daemon.
-        let first = if seen.is_alive() { String::new() } else { format!("{prefix}pm2 resurrect && ") };
+        let first = if seen.is_alive() { String::new() } else { format!("{call} resurrect && ") };
         dangers.push(match is_gone {
-            true => format!("PM2's saved list still has {name}{script}:\n              {prefix}pm2 save"),
+            true => format!("PM2's saved list still has {name}{script}:\n              {call} save"),
             false => format!(
                 "PM2 also runs {name}{script}. Two restarters make two PM2 daemons:\n              \
-                 {first}{prefix}pm2 delete {delete} && {prefix}pm2 save"
+                 {first}{call} delete {delete} && {call} save"
             ),
         });
     }

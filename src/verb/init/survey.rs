@@ -73,7 +73,7 @@ pub(super) fn survey(path: &Path, is_usual: bool, own_home: Option<&Path>) -> Su
     let evidence = home.daemon_evidence();
     let daemon = evidence.latest().map(|daemon| daemon.process);
     let Search { path: path_variable, missing } = search(std::env::var_os("PATH").as_deref(), daemon, own_home);
-    let mut notes: Vec<String> = evidence.trouble(&tilde(path)).into_iter().collect();
+    let mut notes: Vec<String> = evidence.trouble(&tilde(path), &home.call()).into_iter().collect();
     let saved = saved(&home, &mut notes);
     let listed = listed(&home, &path_variable, own_home, &mut notes);
     let entries = entries(&home, daemon, &saved, listed, own_home);

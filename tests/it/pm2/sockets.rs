@@ -41,7 +41,8 @@ impl Three {
     fn tells(&self, daemon: i32) {
         for verb in ["status", "check"] {
             let said = self.scene.by_cron(&[verb]);
-            let mends = said.out.contains(&format!("kill {daemon}, wait until it is gone, then pm2 resurrect"));
+            let resurrect = format!("PM2_HOME={} pm2 resurrect", self.scene.home());
+            let mends = said.out.contains(&format!("kill {daemon}, wait until it is gone, then {resurrect}"));
             let untrue = ["daemon is dead", "does not run", "runs no"].iter().any(|words| said.out.contains(words));
             self.scene.place.demand(mends && !untrue, &format!("{said:?}"));
         }
