@@ -175,6 +175,25 @@ fn a_restart_that_leaves_the_process_as_it_was_has_failed() {
 }
 
 #[test]
+fn what_pm2_would_not_start_again_shows_it_in_its_environment() {
+    let json = r#"{"name":"sav","pm_id":3,"stop_exit_codes":[0]}"#;
+    for (variables, expected) in [
+        ("pm_id=3 name=sav autorestart=true".to_owned(), false),
+        ("pm_id=3 name=sav autorestart=false".to_owned(), true),
+        (format!("pm2_env='{json}'"), true),
+        (format!("pm2_env='{}'", json.replace("[0]", "[]")), false),
+    ] {
+        let place = Place::new();
+        place.listen(true);
+        place.daemon(&format!("{variables} sleep 601 & echo $! >child"));
+        let child = place.noted("child");
+        eventually(|| !place.home.marks(child.pid).is_empty());
+        let found = inspect(&place.home, &place.pm2("echo '[]'"), &place.managed(None), Remembered::default());
+        assert_eq!(found.facts.may_stay_ended, expected, "{variables}");
+    }
+}
+
+#[test]
 fn what_outlived_its_daemon_is_not_resurrected_beside_it() {
     let place = Place::new();
     let saved = r#"[{"name":"sav"},{"name":"mailer","pm_id":1}]"#;
