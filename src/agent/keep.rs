@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::config::Target;
+use crate::logging::Logging;
 use crate::outcome::{Look, Verdict};
 use crate::policy::Action;
 use crate::store::events::{self, Entry, Kind};
@@ -149,6 +150,7 @@ impl Agent {
         self.flush_history(wall);
         self.saved.last_seen = Some(wall);
         self.saved.pending.clone_from(&self.disk.unwritten);
+        self.saved.log_trouble = self.logging.as_ref().and_then(Logging::trouble);
         self.disk.saved_at = Some(now);
         let moment = Moment { now, wall, boot_id: self.boot_id.as_deref() };
         let saved = store::state::save(&self.folder, &self.saved, &self.policy.remembered(), &moment, durable);

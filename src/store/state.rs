@@ -67,6 +67,8 @@ pub struct Saved {
     pub config: Option<PathBuf>,
     /// Where the log goes.
     pub log: Option<PathBuf>,
+    /// Why lines of the log are being lost.
+    pub log_trouble: Option<String>,
     /// When the executables of the restart commands were last looked up.
     pub checked: Option<Wall>,
     /// Messages that have not arrived everywhere yet.

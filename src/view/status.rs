@@ -130,6 +130,7 @@ impl Status {
             lines = vec!["No watchdog has looked at anything here yet.".into()];
         }
         lines.push(self.about_us());
+        lines.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
         lines.extend(self.places());
         lines.join("\n")
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::faults::{Server, Ways};
@@ -162,4 +163,21 @@ fn whoever_asks_touches_nothing() {
 /// The line of a target in the table.
 fn row_of<'a>(table: &'a str, name: &str) -> &'a str {
     table.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default()
+}
+
+#[test]
+fn lines_that_the_log_loses_are_told() {
+    let server = Server::start(Ways::answer("200 OK", "fine"));
+    let http = format!("http: 'http://127.0.0.1:{}/'", server.port());
+    let log = "log: {file: taken.log, level: debug}";
+    let place = Place::with(&format!("{log}\ntargets: [{{name: app, {http}, interval: 100ms}}]\n"));
+    fs::create_dir(place.path("taken.log")).expect("a folder where the log should be");
+    let daemon = place.daemon(&["run"]);
+    let is_told = || {
+        daemon.signal(Signal::USR1);
+        place.run(&["status"]).out.contains("cannot write to the log ")
+    };
+    place.eventually("status says that lines are lost", is_told);
+    fs::remove_dir(place.path("taken.log")).expect("an empty folder");
+    place.eventually("status says no more of it", || !is_told());
 }
