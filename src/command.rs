@@ -24,7 +24,7 @@ use crate::clock;
 use crate::outcome::{Ending, in_words};
 use crate::process::{self, Process, is_alive};
 
-pub use find::{NotFound, find_program, first_word, for_shell, locate};
+pub use find::{find_program, first_word, for_shell, locate};
 pub use output::{KEPT, memory_output, open_output, trim_output};
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.

@@ -1,44 +1,44 @@
 //! `watchdog` notices when a backend is dead, frozen or wrong, repairs it with the operator's own commands,
 //! and never makes it worse.
 //!
-//! Decisions are made in one place, [`policy`], which reads no clock and does no I/O.
+//! Decisions are made in one place, `policy`, which reads no clock and does no I/O.
 //! Everything else observes, acts, stores or shows. The modules stand in the order in which to read them.
 
-pub mod time;
+mod time;
 
-pub mod outcome;
+mod outcome;
 
-pub mod policy;
+mod policy;
 
-pub mod config;
+mod config;
 
-pub mod probe;
+mod probe;
 
-pub mod process;
+mod process;
 
-pub mod command;
+mod command;
 
-pub mod pm2;
+mod pm2;
 
-pub mod notify;
+mod notify;
 
-pub mod store;
+mod store;
 
-pub mod clock;
+mod clock;
 
-pub mod signals;
+mod signals;
 
-pub mod terminal;
+mod terminal;
 
-pub mod logging;
+mod logging;
 
-pub mod view;
+mod view;
 
-pub mod agent;
+mod agent;
 
 pub mod verb;
 
-pub mod cli;
+mod cli;
 
 #[cfg(test)]
 #[path = "../tests/it/mangle.rs"]

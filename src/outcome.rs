@@ -200,19 +200,6 @@ pub enum Ending {
     Lost,
 }
 
-impl Ending {
-    /// The contract's word for it (`outcome` of `restart_done`).
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Ending::Exited(_) => "exited",
-            Ending::Killed(_) => "killed",
-            Ending::TimedOut => "timed_out",
-            Ending::NotStarted(_) => "not_started",
-            Ending::Lost => "lost",
-        }
-    }
-}
-
 /// What the system said to a call, as the end of a sentence: lower case, without the number.
 pub fn in_words(error: &io::Error) -> String {
     let text = error.to_string();

@@ -30,13 +30,10 @@ use std::time::Duration;
 pub use budget::spent;
 pub use event::{Action, Event, Record};
 pub use limits::{Gate, Limits};
-pub use pm2::Pm2State;
-pub use rest::Rest;
-pub use state::{
-    Attempt, Beginning, Episode, Incident, IncidentIds, LastLook, Ledger, Phase, Remembered, StandDown, StartPeriod,
-    State, Streak, TargetState, Tried, Waiting,
-};
-pub use tell::{Flapping, Story, Tell, Told, ToldDown};
+#[cfg(test)]
+pub use state::Streak;
+pub use state::{Incident, IncidentIds, LastLook, Phase, Remembered, State, TargetState, Tried, Waiting};
+pub use tell::{Story, Tell};
 pub use words::{About, Condition, Why};
 
 use crate::time::Timestamp;

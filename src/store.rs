@@ -22,7 +22,7 @@ pub mod state;
 #[cfg(test)]
 mod child;
 
-pub use error::{Error, words};
+pub use error::Error;
 pub use folder::Folder;
 
 use crate::time::{Timestamp, Wall};

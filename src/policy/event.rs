@@ -187,7 +187,6 @@ pub enum Action {
 
 /// A change worth remembering; the contract's event of the same name says what its fields mean.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the fields are the contract's")]
 pub enum Record {
     /// First failure of a streak outside an incident.
     Failing { class: Class, detail: String, threshold: u32 },

@@ -52,14 +52,6 @@ pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     written.map_err(|cause| Error::new("write", &path, cause))
 }
 
-/// The last `max` bytes of a log that others write, from the beginning of a line on.
-///
-/// # Errors
-/// It cannot be read.
-pub fn tail_of(path: &Path, max: u64) -> Result<Vec<u8>, Error> {
-    files::open(path).and_then(|mut file| files::tail(&mut file, max)).map_err(|cause| Error::new("read", path, cause))
-}
-
 /// The ids of all incidents on the disk, oldest first; none where they cannot be read.
 pub fn ids(folder: &Folder) -> Vec<String> {
     incidents(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
@@ -230,19 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_has_a_plain_name_and_the_end_of_a_log_begins_with_a_line() {
-        let (scene, folder) = scene();
+    fn what_is_kept_has_a_plain_name() {
+        let (_scene, folder) = scene();
         let incident = create(&folder, "1122-0313").unwrap();
         for (name, kept_as) in [("a-out.log", "a-out.log"), ("../../x y", "_.._x_y"), ("", "_"), ("..", "_")] {
             keep(&incident, name, b"old and long").unwrap();
             keep(&incident, name, b"new").unwrap();
             assert_eq!(fs::read(incident.join(kept_as)).unwrap(), b"new", "{name}");
         }
-        let log = scene.path().join("log");
-        fs::write(&log, "first\nsecond\nthird\n").unwrap();
-        assert_eq!(tail_of(&log, 8).unwrap(), b"third\n");
-        assert_eq!(tail_of(&log, 100).unwrap(), b"first\nsecond\nthird\n");
-        assert!(tail_of(&scene.path().join("none"), 8).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::outcome::DaemonState;
-use crate::pm2::evidence::{ProcessEvidence, Sign};
+use crate::pm2::evidence::{Daemon, Kind, ProcessEvidence, Sign, Socket};
 use crate::pm2::plan::Facts;
 
 fn process(pid: u32) -> Process {

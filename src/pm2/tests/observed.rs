@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::outcome::{DaemonState, Remembered, Seen};
-use crate::pm2::evidence::Sign;
+use crate::pm2::evidence::{Sign, Socket};
+use crate::pm2::ports::holder;
 
 impl Place {
     /// A child of the daemon, and what the file of this name in `pids` says of it.

@@ -35,7 +35,6 @@ impl Entry {
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are those of the contract's table, explained there")]
 pub enum Kind {
     /// A daemon began its work.
     Started { version: String, pid: u32 },
@@ -99,7 +98,6 @@ pub enum Kind {
 /// How a restart command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are those of the contract's table, explained there")]
 pub enum Outcome {
     /// By itself.
     Exited { code: i32 },
@@ -194,7 +192,6 @@ mod tests {
                 r#""event":"restart_done","attempt":2,"rung":1,{outcome},"took_ms":2100,"incident":"1122-0313""#
             );
             check(done, &rest);
-            assert!(outcome.contains(ending.as_str()));
         }
         check_done(Ending::Exited(3), r#""outcome":"exited","code":3"#);
         check_done(Ending::Killed(9), r#""outcome":"killed","signal":9"#);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::outcome::Class;
+use crate::outcome::{Class, Ending};
 use crate::policy::{Gate, Limits, Record, Tell};
 use crate::time::{Timestamp, millis};
 
@@ -99,13 +99,24 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
     }
 }
 
+/// The contract's word for how a command ended.
+fn outcome(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Exited(_) => "exited",
+        Ending::Killed(_) => "killed",
+        Ending::TimedOut => "timed_out",
+        Ending::NotStarted(_) => "not_started",
+        Ending::Lost => "lost",
+    }
+}
+
 /// A record as the tables show it.
 pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> String {
     match record {
         Record::Failing { .. } => "failing".into(),
         Record::Down { .. } => "down".into(),
         Record::Restart { attempt, .. } => format!("restart#{attempt}"),
-        Record::RestartDone { ending, .. } => ending.as_str().into(),
+        Record::RestartDone { ending, .. } => outcome(ending).into(),
         Record::WouldRestart { attempt, .. } => format!("would#{attempt}"),
         Record::HeldBack { why, until: None, .. } => format!("held:{}", why.as_str()),
         Record::HeldBack { why, until: Some(until), .. } => format!("held:{}..{}", why.as_str(), shown(*until)),
