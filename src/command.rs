@@ -25,7 +25,7 @@ use crate::outcome::{Ending, in_words};
 use crate::process::{self, Process, is_alive};
 
 pub use find::{find_program, first_word, for_shell, locate};
-pub use output::{KEPT, memory_output, open_output, trim_output};
+pub use output::{BLOT, KEPT, blot_output, memory_output, open_output, trim_output};
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use crate::store::past::{self, Closed};
 use crate::time::{Span, Timestamp, Wall, millis};
 
 use super::Agent;
-use super::jobs::{Message, Order, spawn};
+use super::jobs::{Message, Order, spawn, strike};
 
 /// A tick waits no longer than this for what is still being found out: a folder may be on a file server that hangs.
 const FINDING: Duration = Duration::from_secs(5);
@@ -312,19 +312,21 @@ impl Agent {
         let order = Order { target: target.clone(), attempt: 0, rung: 0, incident: incident.clone(), failures };
         let spec = |(index, command): (usize, &CommandLine)| {
             let output = folder.as_deref().map(|folder| diagnosis(folder, index));
-            self.spec(command, DIAGNOSIS, &order, folder.as_deref(), output.as_deref())
+            (self.spec(command, DIAGNOSIS, &order, folder.as_deref(), output.as_deref()), output)
         };
+        let secrets = self.config.secrets.clone();
         let specs: Vec<_> = commands.iter().enumerate().map(spec).collect();
         let otherwise = diagnosed(target.clone(), incident.clone());
         spawn(&self.post, "diagnosis", otherwise, move |_| {
             let began = clock::now();
             let (count, mut good) = (specs.len(), 0);
-            for spec in specs {
+            for (spec, output) in specs {
                 let left = DIAGNOSIS.saturating_sub(clock::now().since(began));
                 match spec {
                     _ if left.is_zero() => break,
                     Ok(spec) => {
                         let ended = command::run(command::Spec { timeout: left, ..spec }, |_| ());
+                        strike(output.as_deref(), &secrets);
                         good += usize::from(ended.ending == Ending::Exited(0));
                     }
                     Err(error) => log::warn!("{target} cannot be looked into: no place for the output: {error}"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::command::{self, Spec};
-use crate::config::{CommandLine, Remedy};
+use crate::config::{self, CommandLine, Ends, Remedy, Secrets};
 use crate::notify::Outcome;
 use crate::outcome::{Ending, Look, Verdict};
 use crate::pm2::{Found, Managed, ResetReason};
@@ -204,9 +204,11 @@ impl Agent {
         let folder = self.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
         let spec = self.spec(&command, GATE_TIMEOUT, &order, folder.as_deref(), path.as_deref());
+        let secrets = self.config.secrets.clone();
         let otherwise = answer(target.clone(), false);
         spawn(&self.post, "question", otherwise, move |_| {
             let ending = spec.map(|spec| command::run(spec, |_| ()).ending);
+            strike(path.as_deref(), &secrets);
             let yes = matches!(ending, Ok(Ending::Exited(0)));
             match ending {
                 Ok(Ending::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
@@ -237,6 +239,7 @@ impl Agent {
             Remedy::Pm2Reset(_) => return self.reset_pm2(order, rung.timeout),
         };
         let spec = self.spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
+        let secrets = self.config.secrets.clone();
         let otherwise = ended(target.clone(), Ending::Lost, Duration::ZERO);
         spawn(&self.post, "restart", otherwise, move |post| match spec {
             Ok(spec) => {
@@ -246,6 +249,7 @@ impl Agent {
                     let _ = post.send(Message::Event(spawned)); // without a loop nobody needs to know
                 };
                 let done = command::run(spec, on_start);
+                strike(path.as_deref(), &secrets);
                 ended(target, done.ending, done.took)
             }
             Err(error) => {
@@ -260,12 +264,19 @@ impl Agent {
         let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
         let elapsed = clock::now().since(since);
         let ended = |target| Message::Event(Event::Ended { target, ending: Ending::Lost, took: elapsed });
+        let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
+        let path = attempt.and_then(|attempt| {
+            let folder = self.incident_folder(&attempt.incident)?;
+            Some(store::incidents::output(&folder, attempt.number, rung_from_one(rung)))
+        });
+        let secrets = self.config.secrets.clone();
         log::info!("{target}: waiting for the restart command (pid {}) of a watchdog that ended", process.0);
         let otherwise = ended(target.clone());
         spawn(&self.post, "restart", otherwise, move |_| {
             let (pid, started) = process;
             let left = timeout.saturating_sub(elapsed);
             let done = command::adopt(Process { pid, started }, left);
+            strike(path.as_deref(), &secrets);
             if done.took >= left && !left.is_zero() {
                 log::warn!("{target}: that command (pid {pid}) did not end in time and was killed");
             }
@@ -280,7 +291,7 @@ impl Agent {
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(self.config.secrets.strike(line).chars().take(200).collect())
+        Some(unblotted(&self.config.secrets.strike(line)).chars().take(200).collect())
     }
 
     pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
@@ -321,6 +332,30 @@ pub(super) fn output_path(folder: &Path, order: &Order) -> PathBuf {
     store::incidents::output(folder, order.attempt, rung_from_one(order.rung))
 }
 
+/// Overwrites secrets in what a command has printed. What it leaves running may go on printing: upkeep sees to that.
+pub(super) fn strike(output: Option<&Path>, secrets: &Secrets) {
+    let Some(path) = output.filter(|_| !secrets.is_empty()) else { return };
+    let places = |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, Ends { is_start_cut, is_end_cut });
+    match command::blot_output(path, places) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!("cannot strike secrets out of {}: {error} (it may hold some)", path.display());
+        }
+        _ => {}
+    }
+}
+
+/// What was struck out looks in a line as it does everywhere else, whatever its length.
+fn unblotted(line: &str) -> String {
+    let mut text = String::new();
+    for piece in line.split_inclusive(|char| char != char::from(command::BLOT)) {
+        let shown = piece.trim_start_matches(char::from(command::BLOT));
+        let blots = piece.len() - shown.len();
+        text += if blots < config::SHORTEST_SECRET { &piece[..blots] } else { "…" };
+        text += shown;
+    }
+    text
+}
+
 fn rung_from_one(rung: usize) -> u32 {
     u32::try_from(rung + 1).unwrap_or(u32::MAX)
 }
@@ -341,5 +376,22 @@ fn in_words(ending: &Ending) -> String {
         Ending::TimedOut => "did not end in time".into(),
         Ending::NotStarted(reason) => format!("could not be started: {reason}"),
         Ending::Lost => "was lost".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_struck_out_of_a_line_has_no_length() {
+        #[track_caller]
+        fn check(line: &str, expected: &str) {
+            assert_eq!(unblotted(line), expected);
+        }
+        check("", "");
+        check("denied: db://me:****************@h/****", "denied: db://me:…@h/…");
+        check("***** ***x**", "… ***x**");
+        check("ä****ö", "ä…ö");
     }
 }

@@ -17,7 +17,7 @@ use crate::store::incidents;
 use crate::time::Timestamp;
 
 use super::Agent;
-use super::jobs::{Message, Order, open_output, output_path, spawn};
+use super::jobs::{Message, Order, open_output, output_path, spawn, strike};
 
 /// What was found longer ago than this is found out anew before it is acted on.
 const FRESH: Duration = Duration::from_secs(20);
@@ -204,9 +204,10 @@ impl Agent {
             return;
         };
         let folder = self.incident_folder(&order.incident);
-        let output = folder.map(|folder| output_path(&folder, &order));
+        let path = folder.map(|folder| output_path(&folder, &order));
+        let secrets = self.config.secrets.clone();
         spawn(&self.post, "restart", ended(target.clone(), Ending::Lost, Duration::ZERO), move |post| {
-            let output: File = match open_output(output.as_deref()) {
+            let output: File = match open_output(path.as_deref()) {
                 Ok(output) => output,
                 Err(error) => {
                     let reason = format!("no place for its output: {error}");
@@ -226,7 +227,9 @@ impl Agent {
                 output: &output,
                 on_start: &mut on_start,
             };
-            match work(&job, calls) {
+            let done = work(&job, calls);
+            strike(path.as_deref(), &secrets);
+            match done {
                 Ok(done) => ended(job.target, done.ending, done.took),
                 Err(why) => ended(job.target, Ending::NotStarted(why), Duration::ZERO),
             }

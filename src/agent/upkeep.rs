@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::command::{self, find_program, first_word};
-use crate::config::{CommandLine, Config, Remedy, Target};
+use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
 use crate::policy::{Event, TargetState};
 use crate::store::lock::Touched;
 use crate::store::orders::Order;
 use crate::store::{incidents, orders};
 use crate::time::{Timestamp, Wall};
 
+use super::jobs::strike;
 use super::pm2::caller;
 use super::{Agent, Mode, ROUND};
 
@@ -29,6 +30,8 @@ pub(super) struct Upkeep {
     trimmed: Option<Timestamp>,
     looked_up: Option<Timestamp>,
     trouble: Option<String>,
+    /// Those of every configuration so far: what was started under an old one may print the old ones still.
+    secrets: Secrets,
 }
 
 impl Upkeep {
@@ -120,8 +123,10 @@ impl Agent {
         }
     }
 
-    /// What commands that ended left running may go on printing; it must not fill the disk.
+    /// What commands that ended left running may go on printing; it must not fill the disk, and no secret stays in it.
+    /// So it is with what a watchdog has left that was killed.
     fn trim_outputs(&mut self) {
+        self.upkeep.secrets.join(&self.config.secrets);
         let outputs = incidents::outputs(&self.folder).unwrap_or_else(|error| {
             log::warn!("{error} (output of commands is not cut)");
             Vec::new()
@@ -130,6 +135,7 @@ impl Agent {
             if let Err(error) = command::trim_output(&path) {
                 log::warn!("cannot cut {}: {error}", path.display());
             }
+            strike(Some(&path), &self.upkeep.secrets);
         }
         if let Err(error) = incidents::prune(&self.folder, &self.policy.open_incidents()) {
             log::warn!("{error} (old incidents stay on the disk)");

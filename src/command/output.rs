@@ -1,8 +1,10 @@
-//! The file that takes a command's output, and cutting it down to its first and last bytes while others write to it.
+//! The file that takes a command's output: cutting it down to its first and last bytes, and overwriting what must not
+//! be kept, while others write to it.
 //! It must never lose what is kept, and never write through a link.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -20,6 +22,11 @@ const TAIL: u64 = 48 << 10;
 /// Room for the line between: its words and the largest number there is.
 const NOTE_MAX: u64 = 64;
 const NOTE: (&str, &str) = ("\n[at least ", " bytes cut out here]\n");
+
+/// Takes the place of each byte that is overwritten.
+pub const BLOT: u8 = b'*';
+/// No output is longer that is cut now and then; what is beyond is seen the next time.
+const READ: u64 = 8 << 20;
 
 /// Makes a new file for a command's output, open for reading and appending, for us alone (0600). What was at `path` is
 /// replaced, not written over: whoever still has it open goes on writing to a file without a name.
@@ -56,12 +63,38 @@ pub fn memory_output() -> io::Result<File> {
 ///
 /// Errors: what the system says to opening, reading and writing it; not a regular file.
 pub fn trim_output(path: &Path) -> io::Result<u64> {
+    trim(&open(path)?, KEPT)
+}
+
+/// Overwrites what `places` finds in an output, each byte with [`BLOT`]: the length stays, so those who append to it
+/// lose nothing. `places` is asked for each piece of the output that was kept, and told whether something was cut out
+/// before and after it.
+///
+/// Errors: as of [`trim_output`].
+pub fn blot_output(path: &Path, places: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
+    let file = open(path)?;
+    let mut bytes = Vec::new();
+    (&file).take(READ).read_to_end(&mut bytes)?;
+    let (head, note_length) =
+        if bytes.len() as u64 > HEAD + NOTE_MAX { (HEAD, earlier_note(&file)?.1) } else { (0, 0) };
+    let is_cut = note_length > 0;
+    let (head, tail) = if is_cut { (head as usize, (head + note_length) as usize) } else { (0, 0) };
+    for (start, piece, before, after) in [(0, &bytes[..head], false, is_cut), (tail, &bytes[tail..], is_cut, false)] {
+        for place in places(piece, before, after) {
+            let blot = vec![BLOT; place.len()];
+            file.write_all_at(&blot, (start + place.start) as u64)?;
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    trim(&file, KEPT)
+    Ok(file)
 }
 
 /// Opens the file behind `file` once more, for writing at any place: Linux ignores the place where the file was opened
@@ -152,6 +185,45 @@ mod tests {
     }
 
     #[test]
+    fn what_must_not_be_kept_is_overwritten_in_its_place() {
+        let folder = folder();
+        let path = folder.path().join("output");
+        let find = |piece: &[u8], before: bool, after: bool| {
+            let text = String::from_utf8_lossy(piece).into_owned();
+            let mut found: Vec<_> = text.match_indices("secret").map(|(at, found)| at..at + found.len()).collect();
+            found.extend((before && text.starts_with("ret")).then_some(0..3));
+            found.extend((after && text.ends_with("sec")).then(|| text.len() - 3..text.len()));
+            found
+        };
+        let mut output = open_output(&path).expect("a new file");
+        output.write_all(b"ret a secret sec").expect("room on the disk");
+        blot_output(&path, find).expect("a regular file");
+        output.write_all(b", more").expect("it is open still");
+        assert_eq!(std::fs::read_to_string(&path).expect("the output"), "ret a ****** sec, more");
+
+        // One stands across the end of the head, another across the start of the tail.
+        let (head, tail) = (HEAD as usize, TAIL as usize);
+        let long = [
+            "x".repeat(head - 3),
+            "secret".into(),
+            "y".repeat(100_000),
+            "sec".into(),
+            "ret".into(),
+            "z".repeat(tail - 3),
+        ];
+        let mut output = open_output(&path).expect("a new file");
+        output.write_all(long.concat().as_bytes()).expect("room on the disk");
+        assert!(trim_output(&path).expect("a regular file") > 0);
+        let cut = std::fs::read_to_string(&path).expect("the output");
+        assert!(cut.contains("xsec\n[") && cut.contains("]\nretz"), "the cut goes through both");
+        blot_output(&path, find).expect("a regular file");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("the output"),
+            cut.replace("xsec\n", "x***\n").replace("\nretz", "\n***z")
+        );
+    }
+
+    #[test]
     fn a_new_output_is_ours_alone_and_leaves_the_old_one_to_its_writer() {
         let folder = folder();
         let path = folder.path().join("output");
@@ -170,6 +242,7 @@ mod tests {
         std::fs::write(&victim, vec![b'v'; 200_000]).expect("room on the disk");
         symlink(&victim, &link).expect("a link");
         assert!(trim_output(&link).is_err());
+        assert!(blot_output(&link, |_, _, _| Vec::new()).is_err());
         drop(open_output(&link).expect("the link is replaced"));
         assert_eq!(std::fs::metadata(&victim).expect("the victim").len(), 200_000);
         assert!(trim_output(folder.path()).is_err());

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::{self, Ended, Spec};
-use crate::config::{CommandLine, Hidden, Secrets};
+use crate::config::{CommandLine, Ends, Hidden, Secrets};
 use crate::outcome::{Class, Ending, in_words};
 use crate::time::Span;
 
@@ -57,7 +57,8 @@ impl CommandProbe {
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.running.run(deadline, move || command::run(spec, |_| {})) {
             Ok(ended) => judge(ended, || {
-                let said = self.secrets.strike(&end_of(&kept)).into_owned();
+                let (end, ends) = end_of(&kept);
+                let said = self.secrets.strike_piece(&end, ends);
                 let said = &said[said.ceil_char_boundary(said.len().saturating_sub(KEPT))..];
                 seen.output = Some(said.to_owned());
                 last_line(said)
@@ -84,13 +85,15 @@ fn judge(ended: Ended, last_line: impl FnOnce() -> String) -> Result<String, Fai
     }
 }
 
-/// The end of an output, longer than what is kept: a secret whose beginning is cut off would not be known. What cannot
-/// be read is not worth a failure.
-fn end_of(output: &File) -> String {
+/// The end of an output, longer than what is kept, so that the cut is seldom among what is shown. What cannot be read
+/// is not worth a failure.
+fn end_of(output: &File) -> (Vec<u8>, Ends) {
     let length = output.metadata().map_or(0, |found| found.len());
-    let mut bytes = [0; 2 * KEPT];
-    let read = output.read_at(&mut bytes, length.saturating_sub(2 * KEPT as u64)).unwrap_or(0);
-    String::from_utf8_lossy(&bytes[..read]).into_owned()
+    let start = length.saturating_sub(2 * KEPT as u64);
+    let mut bytes = vec![0; 2 * KEPT];
+    let read = output.read_at(&mut bytes, start).unwrap_or(0);
+    bytes.truncate(read);
+    (bytes, Ends { is_start_cut: start > 0, ..Ends::default() })
 }
 
 /// The last line with something in it, tamed; empty where there is none.

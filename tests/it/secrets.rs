@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -16,9 +17,12 @@ const LIMITS: &str = "defaults: {interval: 100ms, failure_threshold: 1, start_pe
 
 /// All files below a folder, but for what commands themselves have printed.
 fn all_below(folder: &Path) -> String {
-    let is_said = |path: &Path| path.extension().is_some_and(|extension| extension == "out");
-    let files = files_below(folder).into_iter().filter(|(path, _)| !is_said(path));
+    let files = files_below(folder).into_iter().filter(|(path, _)| !is_printed(path));
     files.map(|(path, bytes)| format!("\n--- {}\n{}", path.display(), String::from_utf8_lossy(&bytes))).collect()
+}
+
+fn is_printed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "out")
 }
 
 const PASSWORD: &str = "pa55word-in-the-url";
@@ -101,11 +105,71 @@ fn secrets_are_seen_nowhere_even_where_they_are_repeated() {
     {
         place.demand(log.contains(told), &format!("`{told}` is in the log"));
     }
-    let all = seen + &place.read("cmdlines") + &all_below(&place.path("state"));
+    let all = seen + &place.read("cmdlines") + &all_below(&place.path("state")) + &printed(&place);
     for secret in [PASSWORD, QUERY, HEADER, QUOTED, r#"q\"uoted\\t0ken"#, FILE, ENV, BASIC] {
         let at = all.find(secret).map(|at| String::from_utf8_lossy(&all.as_bytes()[at.saturating_sub(300)..at + 40]));
         assert!(at.is_none(), "{secret} is seen: {at:?}");
     }
+}
+
+/// Of 22 bytes.
+const PRINTED: &str = "s3cret-that-is-printed";
+
+/// The program with a secret in its environment that its commands have as `TOKEN`.
+fn knowing(place: &Place, words: &[&str]) -> Command {
+    let mut command = place.command(words);
+    command.env("SECRET", PRINTED);
+    command
+}
+
+/// What commands have printed, as far as it is kept.
+fn printed(place: &Place) -> String {
+    let said = files_below(&place.path("state/incidents")).into_iter().filter(|(path, _)| is_printed(path));
+    said.map(|(path, bytes)| format!("--- {}\n{}", path.display(), String::from_utf8_lossy(&bytes))).collect()
+}
+
+#[test]
+fn what_commands_print_of_secrets_is_not_kept() {
+    let commands = "diagnose: 'echo diagnosed $TOKEN', only_if: 'echo asked $TOKEN', restart: sh restart.sh";
+    let target = format!("  - {{name: app, file: {{path: up, max_age: 1d}}, {commands}}}\n");
+    let place = Place::with(&format!("env: {{TOKEN: '${{SECRET}}'}}\n{LIMITS}{target}"));
+    // 16 KiB of the beginning and 48 KiB of the end are kept: both cuts go through a secret. A child stays behind.
+    place.write(
+        "restart.sh",
+        "fill() { head -c $1 /dev/zero | tr '\\0' x; }\nfill 16380; printf %s \"$TOKEN\"; fill 100000\n\
+         printf %s \"$TOKEN\"; fill 49148\n(while [ ! -e go ]; do sleep 0.1; done; echo \"late $TOKEN\") &\n",
+    );
+    let tick = || Said::new(knowing(&place, &["--once"]).output().expect("the program runs"));
+    let hidden = |text: &str| !["s3cr", "nted"].iter().any(|part| text.contains(part));
+    place.demand(tick().code == Some(1), "it is down");
+    let said = printed(&place);
+    for told in ["diagnosed ***", "asked ***", "x****\n[at least", "here]\n****x"] {
+        place.demand(said.contains(told), &format!("`{told}` is kept"));
+    }
+    place.demand(hidden(&said), "of the secret, no part is kept");
+
+    place.write("go", "");
+    place.eventually("the child prints", || printed(&place).contains("late "));
+    tick();
+    place.demand(printed(&place).contains("late ***") && hidden(&printed(&place)), "what it printed is struck out");
+}
+
+#[test]
+fn what_was_printed_under_a_watchdog_that_was_killed_is_struck_out_by_the_next() {
+    let restart = "echo denied $TOKEN; while [ ! -e go ]; do sleep 0.1; done; echo again $TOKEN";
+    let restart = format!("[{{run: '{restart}', timeout: 1h}}]");
+    let target = format!("  - {{name: app, file: {{path: up, max_age: 1d}}, restart: {restart}}}\n");
+    let place = Place::with(&format!("env: {{TOKEN: '${{SECRET}}'}}\n{LIMITS}{target}"));
+    let killed = place.daemon_by(knowing(&place, &["run"]));
+    place.eventually("it has printed", || printed(&place).contains(PRINTED));
+    killed.kill();
+    let next = place.daemon_by(knowing(&place, &["run"]));
+    place.eventually("it is struck out", || printed(&place).contains("denied ******"));
+    place.demand(!printed(&place).contains("s3cr"), "no part of it is left");
+    place.write("go", "");
+    place.eventually("the command ends", || !place.events("restart_done").is_empty());
+    place.demand(printed(&place).contains("again ***"), "so is what it printed later");
+    assert!(next.stop().success());
 }
 
 #[test]
