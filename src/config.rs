@@ -47,6 +47,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use access::{BYTE_ORDER_MARK, is_utf16};
 pub use channel::{Channel, Email, Format, Security, Smtp, Via, Way, Webhook};
 pub use error::Errors;
 pub use pm2::{home_is_too_long, objection};

@@ -11,6 +11,9 @@ use rustix::fs::OFlags;
 /// Bytes of a configuration and of a file of variables.
 const MOST: u64 = 1 << 20;
 
+/// What some editors put before UTF-8 text; it is no part of the text.
+pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readers {
@@ -20,7 +23,8 @@ pub(super) enum Readers {
     Owner,
 }
 
-/// Reads a text of at most 1 MiB that nobody else could have written. The errors name the path and what mends it.
+/// Reads a text of at most 1 MiB that nobody else could have written, without a byte order mark before it. The errors
+/// name the path and what mends it.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>> {
     let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), plain(&error))];
     let file = open(path).map_err(failed)?;
@@ -37,11 +41,22 @@ pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>>
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST {
         return Err(vec![format!("cannot read {}: it is larger than 1 MiB", path.display())]);
     }
+    if is_utf16(&bytes) {
+        return Err(vec![format!("cannot read {}: it is in UTF-16; save it as UTF-8", path.display())]);
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         vec![format!("{}:{line}: not UTF-8 text", path.display())]
     })
+}
+
+/// Whether a text is in UTF-16, of either order: by its mark, or by the zeros of an ASCII character.
+pub(crate) fn is_utf16(text: &[u8]) -> bool {
+    matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0xff, ..] | [1..=0xff, 0, ..])
 }
 
 /// Without waiting for a writer, should it be a pipe.
@@ -172,6 +187,11 @@ mod tests {
         reads(w, Readers::Anyone, |_| (), Err("no such file"));
         reads(w, Readers::Anyone, |folder| fs::create_dir(folder.join(w)).expect("made"), Err("not a regular file"));
         reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a\n\xff", 0o644), Err(":2: not UTF-8"));
+        let marked = "\u{feff}a\u{feff}".as_bytes();
+        reads(w, Readers::Anyone, |folder| write(&folder.join(w), marked, 0o644), Ok("a\u{feff}"));
+        for utf16 in [b"\xff\xfea\0", b"\xfe\xff\0a", b"a\0b\0", b"\0a\0b"] {
+            reads(w, Readers::Owner, |folder| write(&folder.join(w), utf16, 0o600), Err("UTF-16; save it as UTF-8"));
+        }
         let large = vec![b'a'; (1 << 20) + 1];
         reads(w, Readers::Anyone, |folder| write(&folder.join(w), &large, 0o644), Err("larger than 1 MiB"));
         reads(

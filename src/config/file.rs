@@ -47,10 +47,8 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
     let text = read(path, Readers::Anyone).map_err(Errors::several)?;
     let path = std::path::absolute(path).map_err(|error| Errors::one(format!("cannot find {shown}: {error}")))?;
     let folder = path.parent().unwrap_or(&path).to_path_buf();
-    // A byte order mark is no part of the first line, which columns are counted in.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let source = Source { file: &shown, text };
-    let root = tree::parse(text).map_err(|error| source.syntax(&error))?;
+    let source = Source { file: &shown, text: &text };
+    let root = tree::parse(&text).map_err(|error| source.syntax(&error))?;
     let mut reading = Reading {
         folder: &folder,
         home: whereabouts::home(environment),
@@ -70,7 +68,7 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
 /// The state folder of a configuration in which other things may be wrong; `None` where that cannot be told.
 pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let text = read(path, Readers::Anyone).ok()?;
-    let root = tree::parse(text.strip_prefix('\u{feff}').unwrap_or(&text)).ok()?;
+    let root = tree::parse(&text).ok()?;
     let path = std::path::absolute(path).ok()?;
     let mut reading = Reading {
         folder: path.parent().unwrap_or(&path),

@@ -89,7 +89,8 @@ impl<'a> Variables<'a> {
 /// The pairs of a file, or the numbers of the lines that are wrong and why, without what stands in them.
 ///
 /// A value is all that follows `=`, `#` included (passwords have them), without the blanks around it and without one
-/// pair of quotes. A shell's `export` before the name is passed over.
+/// pair of quotes. Behind a closing quote a blank and `#` begin a comment. A shell's `export` before the name is passed
+/// over.
 fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     let mut wrong = Vec::new();
@@ -98,7 +99,8 @@ fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let line = line.strip_prefix("export ").unwrap_or(line);
+        let exported = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t']));
+        let line = exported.unwrap_or(line);
         let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
             wrong.push(format!("{number}: not NAME=value"));
             continue;
@@ -117,7 +119,14 @@ fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
 }
 
 fn unquoted(value: &str) -> &str {
-    let inside = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    let inside = |quote: char| {
+        let after = value.strip_prefix(quote)?;
+        let commented = after.split_once(quote).filter(|(_, rest)| {
+            let comment = rest.trim_start();
+            comment.len() < rest.len() && comment.starts_with('#')
+        });
+        after.strip_suffix(quote).or(commented.map(|(inside, _)| inside))
+    };
     inside('"').or_else(|| inside('\'')).unwrap_or(value)
 }
 
@@ -169,6 +178,11 @@ mod tests {
         let no_name = "no name of a variable before the `=`: letters, digits and _";
         lines("\n# words\n A = b \nexport C=\"d e\"\nE='f'\nG=\nH=a#b=c\n", "A=b|C=d e|E=f|G=|H=a#b=c|");
         lines("A=\"\nB='x\"\nC=\"\"", "A=\"|B='x\"|C=|");
+        lines("export\tA=b\r\nB='c'\r\n\r\n# words\r\n", "A=b|B=c|");
+        lines(
+            "exported=b\nB=c # d\nC=\"d e\" # f\nD='#' #\nE='f'#g\nF=\"g\" \"h\"",
+            "exported=b|B=c # d|C=d e|D=#|E='f'#g|F=g\" \"h|",
+        );
         lines("A=1\nno\n=x\n", &format!("2: not NAME=value|3: {no_name}"));
         lines(
             "1A=2\nA=3\nA=4\nB=\0\n",

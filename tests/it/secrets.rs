@@ -61,7 +61,8 @@ fn secrets_are_seen_nowhere_even_where_they_are_repeated() {
          page: {{file: state/page.html, details: true}}\nmetrics: state/watchdog.prom\n\
          notify: [{{command: cat >> state/messages}}]\n{LIMITS}{targets}"
     ));
-    place.write("secrets.env", &format!("FILE={FILE}\nQUERY={QUERY}\n"));
+    // As an editor of Windows leaves it.
+    place.write("secrets.env", &format!("\u{feff}FILE={FILE}\r\nQUERY={QUERY}\r\n"));
     fs::set_permissions(place.path("secrets.env"), Permissions::from_mode(0o600)).expect("a file of ours");
     let record = "tr '\\0' ' ' < /proc/$$/cmdline >> cmdlines; tr '\\0' ' ' < /proc/$PPID/cmdline >> cmdlines";
     place.write("restart.sh", &format!("{record}\necho \"$DATABASE\" > given\necho \"denied: $DATABASE\"; exit 3\n"));
