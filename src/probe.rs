@@ -2,11 +2,14 @@
 //! It must never outlast the deadline, panic, or blame the target for our own trouble; a look decides nothing.
 
 mod aside;
+mod chunks;
 mod classify;
 mod command;
 mod connect;
 mod deadline;
 mod file;
+mod filter;
+mod head;
 mod http;
 mod judge;
 mod pm2;

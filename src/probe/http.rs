@@ -88,7 +88,6 @@ impl HttpProbe {
         let (head, body) = response.into_parts();
         let status = head.status.as_u16();
         trace.lock().head = Some((status, deadline.elapsed()));
-        seen.headers = head.headers;
         let has_body = self.request.method() != Method::HEAD;
         if let Err(failure) = self.wanted.status(status) {
             if has_body {
@@ -110,7 +109,7 @@ impl HttpProbe {
         if length as u64 > MAX_BODY {
             return Err(Failure::Target(Class::Body, format!("body of more than {}", Size(MAX_BODY))).into());
         }
-        self.wanted.body(&seen.body)?;
+        self.wanted.body(&seen.body, &trace.lock().answer.codings)?;
         Ok(status)
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use crate::config::{Http, Secrets};
+use crate::config::{BYTE_ORDER_MARK, Http, Secrets, is_utf16};
 use crate::outcome::Class;
 
 use super::Failure;
@@ -40,19 +40,22 @@ impl Wanted {
         Err(Failure::Target(Class::Status, format!("status {status}{note}")))
     }
 
-    /// Judges a whole body.
-    pub(super) fn body(&self, body: &[u8]) -> Result<(), Failure> {
+    /// Judges a whole body that came in these `codings`.
+    pub(super) fn body(&self, body: &[u8], codings: &[String]) -> Result<(), Failure> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
         if let Some(text) = &self.contains
             && !holds(body, text.as_bytes())
         {
-            return Err(wrong(format!("body lacks `{}`", tame_to(text, VALUE))));
+            let form = form(body, codings).map_or_else(String::new, |form| format!(": it is in {form}"));
+            return Err(wrong(format!("body lacks `{}`{form}", tame_to(text, VALUE))));
         }
         if self.json.is_empty() {
             return Ok(());
         }
-        let found: Value = serde_json::from_slice(body).map_err(|error| match body {
-            [] => wrong("body is empty, not JSON".into()),
-            _ => wrong(format!("body is not JSON: {error}")),
+        let found: Value = serde_json::from_slice(body).map_err(|error| match (body, form(body, codings)) {
+            ([], _) => wrong("body is empty, not JSON".into()),
+            (_, Some(form)) => wrong(format!("body is not JSON: it is in {form}")),
+            (_, None) => wrong(format!("body is not JSON: {error}")),
         })?;
         for (pointer, wanted) in &self.json {
             match found.pointer(pointer) {
@@ -75,6 +78,17 @@ impl Wanted {
 
 fn wrong(detail: String) -> Failure {
     Failure::Target(Class::Body, detail)
+}
+
+/// The form of a body that hides its text from us; none where nothing speaks for one.
+fn form(body: &[u8], codings: &[String]) -> Option<String> {
+    let begins = |coding: &'static str, magic: &[u8]| body.starts_with(magic).then_some(coding);
+    let coding = codings.first().map(String::as_str);
+    let coding = coding.or_else(|| begins("gzip", &[0x1f, 0x8b])).or_else(|| begins("zstd", &[0x28, 0xb5, 0x2f, 0xfd]));
+    match coding {
+        Some(coding) => Some(format!("{}, a content coding that was not asked for", tame_to(coding, VALUE))),
+        None => is_utf16(body).then(|| "UTF-16, not UTF-8".to_owned()),
+    }
 }
 
 fn holds(body: &[u8], text: &[u8]) -> bool {
@@ -117,12 +131,18 @@ mod tests {
         let mut wanted = wanted(None, json!({"/status": "ok"}));
         wanted.secrets = Secrets::of(&["a-secret-longer-than-what-is-shown-of-a-value"]);
         let body = br#"{"status": "no: a-secret-longer-than-what-is-shown-of-a-value"}"#;
-        assert_eq!(wanted.body(body), Err(wrong(r#"/status is "no: …", not "ok""#.into())));
+        assert_eq!(wanted.body(body, &[]), Err(wrong(r#"/status is "no: …", not "ok""#.into())));
     }
 
     #[track_caller]
     fn check(contains: Option<&str>, json: Value, body: &str, expected: &str) {
-        let found = match wanted(contains, json).body(body.as_bytes()) {
+        check_bytes(contains, json, body.as_bytes(), &[], expected);
+    }
+
+    #[track_caller]
+    fn check_bytes(contains: Option<&str>, json: Value, body: &[u8], codings: &[&str], expected: &str) {
+        let codings: Vec<String> = codings.iter().map(|coding| (*coding).to_owned()).collect();
+        let found = match wanted(contains, json).body(body, &codings) {
             Ok(()) => "ok".into(),
             Err(Failure::Target(Class::Body, detail)) => detail,
             Err(other) => panic!("{other:?}"),
@@ -150,6 +170,30 @@ mod tests {
         check(None, json!({"": {"a": 1}}), "{\"a\": 1}", "ok");
         check(None, json!({"/a": {"b": 1}}), "{\"a\": {\"b\": 1, \"c\": 2}}", "/a is {\"b\":1,\"c\":2}, not {\"b\":1}");
         check(None, json!({"/0": "x"}), "[\"\\u202e\"]", "/0 is \"\\u{202e}\", not \"x\"");
+    }
+
+    #[test]
+    fn a_mark_is_skipped_and_a_form_that_hides_the_text_is_named() {
+        check(None, json!({"/a": 1}), "\u{feff}{\"a\": 1}", "ok");
+        check(Some("ok"), json!({}), "\u{feff}ok", "ok");
+        check(None, json!({"/a": 1}), "\u{feff}", "body is empty, not JSON");
+        check(None, json!({"/a": 1}), "\u{feff}<", "body is not JSON: expected value at line 1 column 1");
+        let utf16 = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
+            [mark, &"{\"a\": 1}".encode_utf16().flat_map(bytes).collect::<Vec<u8>>()].concat()
+        };
+        for body in [utf16(&[0xff, 0xfe], u16::to_le_bytes), utf16(&[], u16::to_le_bytes), utf16(&[], u16::to_be_bytes)]
+        {
+            check_bytes(None, json!({"/a": 1}), &body, &[], "body is not JSON: it is in UTF-16, not UTF-8");
+            check_bytes(Some("1"), json!({}), &body, &[], "ok");
+            check_bytes(Some("a\""), json!({}), &body, &[], "body lacks `a\"`: it is in UTF-16, not UTF-8");
+        }
+        let gzip = "in gzip, a content coding that was not asked for";
+        check_bytes(None, json!({"/a": 1}), &[0x1f, 0x8b, 8], &[], &format!("body is not JSON: it is {gzip}"));
+        check_bytes(Some("ok"), json!({}), b"\x01", &["gzip"], &format!("body lacks `ok`: it is {gzip}"));
+        let brotli = "body is not JSON: it is in br, a content coding that was not asked for";
+        check_bytes(None, json!({"/a": 1}), b"\x8b", &["br"], brotli);
+        // What is said to be coded and is not.
+        check_bytes(None, json!({"/a": 1}), b"{\"a\": 1}", &["gzip"], "ok");
     }
 
     #[test]

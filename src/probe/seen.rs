@@ -1,19 +1,16 @@
-//! What a look saw on its way, kept for the case that it ends badly; while all is well nothing of it is copied.
+//! What a look saw on its way, kept for the case that it ends badly.
 //! It must never let a secret through: not one of the configuration, and not what a header's name calls one.
 
 use std::time::Duration;
 
-use ureq::http::HeaderMap;
-
-use crate::config::Secrets;
+use crate::config::{Ends, Secrets};
 use crate::outcome::{Evidence, Phases};
 
 use super::wire::{Trace, Traced};
 
 /// Bytes of a body, or of a command's output, that are kept.
 pub(super) const KEPT: usize = 1 << 10;
-/// Headers that are kept, and characters of each.
-const HEADERS: usize = 40;
+/// Characters of each header that are kept.
 const HEADER: usize = 200;
 /// A header with one of these in its name may hold what lets its reader in somewhere.
 const PRIVATE: [&str; 10] =
@@ -25,7 +22,6 @@ pub(super) struct Seen {
     pub(super) resolved: Option<Duration>,
     pub(super) connected: Option<Duration>,
     pub(super) exchange: Option<Traced>,
-    pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     pub(super) output: Option<String>,
 }
@@ -36,14 +32,15 @@ impl Seen {
         let trace = self.exchange.as_ref().map(Traced::lock);
         let status = trace.as_ref().and_then(|trace| trace.head).map(|(status, _)| status);
         let phases = phases(self.resolved, self.connected, trace.as_deref(), took);
-        let text = |bytes: &[u8]| cut(&secrets.strike(&String::from_utf8_lossy(bytes)), KEPT);
-        // More than is kept, for a secret that begins before the cut would not be known after it.
+        // More than is kept, so that the cut is seldom among what is shown.
         let start = &self.body[..self.body.len().min(4 * KEPT)];
+        let ends = Ends { is_end_cut: start.len() < self.body.len(), ..Ends::default() };
+        let body = || cut(&secrets.strike_piece(start, ends), KEPT);
         Evidence {
             phases,
             status,
-            headers: headers(&self.headers, secrets),
-            body: status.map(|_| text(start)),
+            headers: trace.map_or_else(Vec::new, |trace| headers(&trace.answer.headers, secrets)),
+            body: status.map(|_| body()),
             output: self.output.clone(),
         }
     }
@@ -66,13 +63,23 @@ fn phases(resolved: Option<Duration>, connected: Option<Duration>, trace: Option
     }
 }
 
-fn headers(headers: &HeaderMap, secrets: &Secrets) -> Vec<(String, String)> {
-    let shown = |name: &str, value: &[u8]| match PRIVATE.iter().any(|word| name.contains(word)) {
-        true => "…".into(),
-        false => cut(&secrets.strike(&String::from_utf8_lossy(value)), HEADER),
+/// The names are shown as the answer has them: a header that is none may be all name.
+fn headers(headers: &[(String, String)], secrets: &Secrets) -> Vec<(String, String)> {
+    let shown = |text: &str| cut(&secrets.strike(text), HEADER);
+    let pair = |(name, value): &(String, String)| {
+        let lower = name.to_ascii_lowercase();
+        match PRIVATE.iter().filter_map(|word| lower.find(word)).min() {
+            Some(_) if is_token(name) => (shown(name), "…".into()),
+            Some(at) => (shown(&name[..at]) + "…", "…".into()),
+            None => (shown(name), shown(value)),
+        }
     };
-    let all = headers.iter().map(|(name, value)| (cut(name.as_str(), HEADER), shown(name.as_str(), value.as_bytes())));
-    all.take(HEADERS).collect()
+    headers.iter().map(pair).collect()
+}
+
+/// Whether this is a header's name as HTTP has them.
+fn is_token(name: &str) -> bool {
+    name.chars().all(|char| char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char))
 }
 
 /// The beginning of a text, at most so many bytes of it.
@@ -82,23 +89,25 @@ pub(super) fn cut(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ureq::http::{HeaderName, HeaderValue};
+    use crate::probe::head::Head;
 
     use super::*;
 
     #[test]
     fn secrets_are_left_out_before_anything_is_cut() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [("server", "x"), ("set-cookie", "sid=1"), ("x-api-key", "k"), ("x-echo", "a s3cret")] {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
+        let sent =
+            ["Server: x", "Set-Cookie: sid=1", "x-api-key: k", "X-Echo: a s3cret", "the s3cret", "my cookie by auth"];
+        let sent = sent.join("\r\n");
+        let answer = Head::parse(format!("HTTP/1.1 503 X\r\n{sent}\r\n\r\n").as_bytes()).expect("a head");
         let trace = Traced::new(Duration::from_millis(1), false);
         trace.lock().head = Some((503, Duration::from_millis(3)));
+        trace.lock().answer = answer;
         let body = [vec![b'x'; KEPT - 3], b"s3cret and more".to_vec()].concat();
-        let seen = Seen { exchange: Some(trace), headers, body, ..Seen::default() };
+        let seen = Seen { exchange: Some(trace), body, ..Seen::default() };
         let evidence = seen.evidence(Duration::from_millis(4), &Secrets::of(&["s3cret"]));
         let shown: Vec<String> = evidence.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        assert_eq!(shown, ["server: x", "set-cookie: …", "x-api-key: …", "x-echo: a …"]);
+        let expected = ["server: x", "set-cookie: …", "x-api-key: …", "x-echo: a …", "the …: ", "my …: …"];
+        assert_eq!(shown, expected);
         assert_eq!(evidence.body, Some("x".repeat(KEPT - 3) + "…"));
         assert_eq!(evidence.status, Some(503));
     }

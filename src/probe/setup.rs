@@ -9,14 +9,15 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Agent, Error};
 
+use super::filter::Filtered;
 use super::tls::Layer;
 use super::wire::Wire;
 
-/// Headers longer than this are none: servers refuse requests at that or less.
-const MAX_HEADERS: usize = 16 << 10;
+/// What ureq sees of a head is short; only what is no answer of HTTP at all reaches it as it came.
+const MAX_HEADERS: usize = 4 << 10;
 /// More than `MAX_HEADERS`, so that the limit is met before the buffer is full. A buffer is held for as long as a look
 /// lasts, and many may hang.
-pub(super) const INPUT: usize = 20 << 10;
+pub(super) const INPUT: usize = 8 << 10;
 /// Every line of a request must fit into the buffer for it, which is no larger than that.
 pub(super) const LONGEST_LINE: usize = 16 << 10;
 
@@ -79,12 +80,12 @@ impl Connector for Handover {
             return Err(Error::ConnectionFailed);
         };
         let (trace, deadline) = (wire.trace(), wire.deadline());
-        let transport = match &self.setup.layer {
+        let transport: Box<dyn Transport> = match &self.setup.layer {
             None => Box::new(wire),
             Some(layer) => layer.over(wire, details)?,
         };
         trace.lock().ready = Some(deadline.elapsed());
-        Ok(Some(transport))
+        Ok(Some(Box::new(Filtered::new(transport, trace))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Looks at real servers that misbehave on the wire, each with the class and the words that must come of it.
 
 mod alone;
+mod odd;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -134,8 +135,12 @@ fn what_is_not_http_is_a_fault_of_protocol() {
     check(Ways::raw("HTTP/1.1 abc\r\n\r\n"), "protocol: not HTTP: *");
     check(Ways::raw("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "protocol: not HTTP: *");
     check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\n"), bytes("X-A: b\r\n")), "protocol: *");
-    check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\nX: "), bytes("xxxx")), "protocol: headers longer than 16 KiB");
-    check(Ways::Flood(vec![], bytes("HTTP/1.1 103 Hint\r\n\r\n")), "protocol: *");
+    check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\nX: "), vec![b'x'; 4096]), "protocol: headers longer than 1 MiB");
+    let hints = "HTTP/1.1 103 Hint\r\n\r\n".repeat(200);
+    check(Ways::Flood(vec![], bytes(&hints)), "protocol: headers longer than 1 MiB");
+    check(Ways::raw("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine"), "protocol: not HTTP: *");
+    check(Ways::raw("HTTP/1.1 200OK\r\n\r\n"), "protocol: not HTTP: *");
+    check(Ways::Flood(vec![], vec![b'x'; 4096]), "protocol: not HTTP: *");
     check(Ways::Flood(bytes(&format!("{CHUNKED}0\r\nX: ")), bytes("xxxx")), "protocol: *");
     check(Ways::Flood(bytes(&format!("{CHUNKED}4;")), bytes("xxxx")), "protocol: broken body: *");
 }
@@ -199,6 +204,10 @@ fn bodies_are_judged() {
     with(|http| http.json = vec![("/status".into(), json!("ok"))], "healthy: 200");
     with(|http| http.json = vec![("/db/up".into(), json!(true))], "body: /db/up is false, not true");
     with(|http| http.status = vec![201..=201], "status: status 200");
+    server.turn(Ways::answer("200 OK", "\u{feff}{\"status\": \"ok\"}"));
+    with(|http| http.json = vec![("/status".into(), json!("ok"))], "healthy: 200");
+    server.turn(Ways::raw("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n\u{b}\u{2}"));
+    with(|http| http.contains = Some("ok".into()), "body: body lacks `ok`: it is in br, a content coding *");
     server.turn(Ways::answer("200 OK", "<html>"));
     with(|http| http.json = vec![("/status".into(), json!("ok"))], "body: body is not JSON: *");
 }

@@ -9,6 +9,7 @@ use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport}
 
 use super::connect::Socket;
 use super::deadline::Deadline;
+use super::head::Head;
 
 /// How far one exchange came. Spans are from the start of the look.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(super) struct Trace {
     pub(super) first_byte: Option<Duration>,
     /// The headers were complete, and with this status.
     pub(super) head: Option<(u16, Duration)>,
+    /// The head as the server sent it.
+    pub(super) answer: Head,
     /// Bytes of the body that had come.
     pub(super) body: usize,
     /// What reading failed with.
@@ -82,13 +85,8 @@ impl Transport for Wire {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        // There is always room, or a read into nothing would look like the end: who reads takes all that came before.
         let room = self.buffers.input_append_buf();
-        if room.is_empty() {
-            // A read into nothing would look like the end of the stream. Only a line without an end fills a buffer:
-            // the headers have their own, smaller limit, so this one is in the trailers of a chunked body.
-            let full = self.buffers.input().len();
-            return Err(ureq::Error::LargeResponseHeader(full, full));
-        }
         let patience = self.trace.lock().patience;
         match self.socket.read(room, patience.unwrap_or(self.deadline)) {
             Ok(amount) => {

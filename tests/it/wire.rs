@@ -100,6 +100,10 @@ fn every_fault_on_the_wire_is_found_in_time_and_told_as_what_it_is() {
     let pieces = ["HTTP/1.1 200 OK\r\nContent-", "Length: 1", "6\r\n\r\n", WELL];
     let slow = Server::start(Ways::Slow(pieces.map(|piece| (TIMEOUT / 2, piece.into())).into()));
     target("slow", &format!("\"http://127.0.0.1:{}/\"", slow.port()), ", timeout: 30s");
+    // Lines that decide nothing, however odd and many.
+    let odd = "X-Folded: a\r\n b\r\nX Y: a name with spaces\r\nno colon\r\nX\u{0}: \u{7}\r\n".repeat(100);
+    let odd = Server::start(Ways::raw(&format!("{HEAD}{odd}Content-Length: 19\r\n\r\n\u{feff}{WELL}")));
+    target("odd", &format!("{{url: \"http://127.0.0.1:{}/\", json: {{/status: ok}}}}", odd.port()), "");
     let (hole, closed) = (BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue"), Closed::new());
     // The beginning of a handshake's record, whose end is never seen.
     let handshake = Server::start(Ways::Drip(vec![0x16, 3, 3, 0x3f, 0xff, 2, 0, 0x3f, 0xfb], vec![3], DRIP));
@@ -115,7 +119,7 @@ fn every_fault_on_the_wire_is_found_in_time_and_told_as_what_it_is() {
     place.eventually("all that can be are healthy", || {
         let healthy = |target: &&Value| target["state"] == "healthy";
         let status = place.status();
-        status["targets"].as_array().map_or(0, |targets| targets.iter().filter(healthy).count()) == turning.len() + 3
+        status["targets"].as_array().map_or(0, |targets| targets.iter().filter(healthy).count()) == turning.len() + 4
     });
     let turned = SystemTime::now();
     drop(dying);
@@ -132,8 +136,10 @@ fn every_fault_on_the_wire_is_found_in_time_and_told_as_what_it_is() {
     for (name, class, _) in &constant {
         found_in_time(&place, name, class, started);
     }
-    place.demand(place.target("slow")["state"] == "healthy", "what is slow but right is healthy");
-    place.demand(place.events_of("slow", "").is_empty(), "what is slow but right is left alone");
+    for (name, is) in [("slow", "what is slow but right"), ("odd", "what is odd but right")] {
+        place.demand(place.target(name)["state"] == "healthy", &format!("{is} is healthy"));
+        place.demand(place.events_of(name, "").is_empty(), &format!("{is} is left alone"));
+    }
     assert!(daemon.stop().success());
 }
 

@@ -1,0 +1,209 @@
+//! The head of an answer as servers really send it, and the little of it that decides how the answer is read. Pure.
+//! It must never refuse an answer for a line that decides nothing.
+
+/// Headers that are kept for whoever wants to know why a probe failed.
+const KEPT: usize = 40;
+/// Characters of a value that decides something. What is longer is none of those that can be understood.
+const VALUE: usize = 64;
+const BEGINNING: &[u8] = b"HTTP/1.";
+
+/// What is known of an answer before its body.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    status: u16,
+    is_chunked: bool,
+    /// What Content-Length says, each thing once.
+    lengths: Vec<String>,
+    /// The codings of the body beside its chunks, such as `gzip`.
+    pub(super) codings: Vec<String>,
+    /// The first headers as they were sent, but for the case of their names. A line without a colon is all name.
+    pub(super) headers: Vec<(String, String)>,
+}
+
+/// Whether these bytes begin an answer of HTTP/1, as far as they have come.
+pub(super) fn may_begin(bytes: &[u8]) -> bool {
+    bytes.iter().zip(BEGINNING).all(|(found, wanted)| found.eq_ignore_ascii_case(wanted))
+}
+
+/// The length of a head: up to and with the first empty line, which may end with LF alone. What comes before `from` was
+/// searched already.
+pub(super) fn length(bytes: &[u8], from: usize) -> Option<usize> {
+    let ends = bytes.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n');
+    ends.map(|(at, _)| at + 1).find_map(|next| match &bytes[next..] {
+        [b'\n', ..] => Some(next + 1),
+        [b'\r', b'\n', ..] => Some(next + 2),
+        _ => None,
+    })
+}
+
+impl Head {
+    /// Reads a head; `None` where its first line is no status line.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
+        let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+        let mut head = Head { status: status(lines.next()?)?, ..Head::default() };
+        let mut header = Vec::new();
+        for line in lines {
+            match line {
+                // A folded line goes on with the one before it; the first line has none.
+                [b' ' | b'\t', ..] if header.is_empty() => {}
+                [b' ' | b'\t', rest @ ..] => {
+                    header.push(b' ');
+                    header.extend_from_slice(rest.trim_ascii_start());
+                }
+                _ => {
+                    head.note(&header);
+                    header.clear();
+                    header.extend_from_slice(line);
+                }
+            }
+        }
+        head.note(&header);
+        Some(head)
+    }
+
+    /// Another answer follows this one. 101 is the last over HTTP.
+    pub(super) fn is_interim(&self) -> bool {
+        matches!(self.status, 100..=199) && self.status != 101
+    }
+
+    /// Whether the body comes in chunks.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.is_chunked
+    }
+
+    /// The head that says the same in lines which every parser takes. Chunks are told in HTTP/1.1 whatever version was
+    /// said, since servers of HTTP/1.0 that announce them send them, too.
+    pub(super) fn plain(&self) -> String {
+        let length = match (self.is_chunked, &self.lengths[..]) {
+            (true, _) => "Transfer-Encoding: chunked\r\n".into(),
+            (false, []) => String::new(),
+            (false, lengths) => format!("Content-Length: {}\r\n", lengths.join(", ")),
+        };
+        format!("HTTP/1.1 {:03} \r\nConnection: close\r\n{length}\r\n", self.status)
+    }
+
+    fn note(&mut self, header: &[u8]) {
+        if header.is_empty() {
+            return;
+        }
+        let colon = header.iter().position(|byte| *byte == b':');
+        let (name, value) = match colon {
+            Some(at) => (text(&header[..at]).to_ascii_lowercase(), text(&header[at + 1..])),
+            None => (text(header), String::new()),
+        };
+        match name.as_str() {
+            "content-length" => items(&value).for_each(|length| add(&mut self.lengths, length)),
+            "content-encoding" | "transfer-encoding" => self.note_codings(&value),
+            _ => {}
+        }
+        if self.headers.len() < KEPT {
+            self.headers.push((name, value));
+        }
+    }
+
+    fn note_codings(&mut self, value: &str) {
+        for item in items(value) {
+            let coding = item.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            match coding.as_str() {
+                "" | "identity" => {}
+                "chunked" => self.is_chunked = true,
+                _ => add(&mut self.codings, &coding),
+            }
+        }
+    }
+}
+
+/// The code of a status line. Its reason decides nothing and need not be there.
+fn status(line: &[u8]) -> Option<u16> {
+    let (minor, rest) = line.get(BEGINNING.len()..).filter(|_| may_begin(line))?.split_first()?;
+    let code = rest.trim_ascii_start();
+    let (code, reason) = code.split_at_checked(3).filter(|_| code.len() < rest.len() && minor.is_ascii_digit())?;
+    let is_code = code.iter().all(u8::is_ascii_digit) && matches!(reason, [] | [b' ' | b'\t', ..]);
+    is_code.then(|| str::from_utf8(code).ok()?.parse().ok())?
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.trim_ascii()).into_owned()
+}
+
+fn items(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim)
+}
+
+/// Two that differ are enough to know that they do.
+fn add(found: &mut Vec<String>, item: &str) {
+    if found.len() < 2 && found.iter().all(|known| known != item) {
+        found.push(item.chars().take(VALUE).map(|char| if char.is_control() { '?' } else { char }).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(head: &str, expected: Option<&str>) {
+        let plain = Head::parse(head.as_bytes()).map(|head| head.plain().replace("\r\nConnection: close", ""));
+        assert_eq!(plain.as_deref().map(str::trim_end), expected, "{head}");
+    }
+
+    #[test]
+    fn what_decides_is_kept_in_a_form_that_every_parser_takes() {
+        check("HTTP/1.1 200 OK\r\nServer: x\r\n\r\n", Some("HTTP/1.1 200"));
+        for odd in
+            ["HTTP/1.1 200", "http/1.0 200 fine", "HTTP/1.1  200 \t", "HTTP/1.1 200 \u{7}\u{1b}ä", "HTTP/1.9\t200"]
+        {
+            check(&format!("{odd}\r\n\r\n"), Some("HTTP/1.1 200"));
+        }
+        for none in ["HTTP/1.1200 OK", "HTTP/1.1 20", "HTTP/1.1 2000", "HTTP/1.1 200OK", "HTTP/2 200", "ICY 200 OK", ""]
+        {
+            check(&format!("{none}\r\n\r\n"), None);
+        }
+        check("HTTP/1.1 042 X\n\n", Some("HTTP/1.1 042"));
+    }
+
+    #[test]
+    fn lines_that_decide_nothing_are_passed_over() {
+        let length = Some("HTTP/1.1 200 \r\nContent-Length: 4");
+        let chunked = Some("HTTP/1.1 200 \r\nTransfer-Encoding: chunked");
+        let with = |lines: &str, expected| check(&format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n"), expected);
+        with("X Y: a\r\n: b\r\nno colon\r\nX\u{0}: \u{1}\r\nContent-Length: 4", length);
+        with(" folded\r\nX: a\r\n\tContent-Length: 5\r\nContent-Length:\r\n  4", length);
+        with("X: a\nContent-Length : 4\n \nY: b", length);
+        with("CONTENT-LENGTH: 4\r\ncontent-length: 4, 4", length);
+        with("Content-Length: 4\r\nContent-Length: 5", Some("HTTP/1.1 200 \r\nContent-Length: 4, 5"));
+        with("Content-Length: -4", Some("HTTP/1.1 200 \r\nContent-Length: -4"));
+        with("Content-Length: 4\r\nTransfer-Encoding: identity", length);
+        with("Content-Length: 9\r\nTransfer-Encoding: gzip, Chunked;q=1", chunked);
+        let many = "X-Many: of them\r\n".repeat(1_000);
+        with(&format!("{many}Content-Length: 4"), length);
+        check("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunked);
+    }
+
+    #[test]
+    fn what_was_sent_is_kept_as_it_was() {
+        let head = Head::parse(b"HTTP/1.1 503 X\r\nX Y: a\r\n b\r\nNo colon\r\nContent-Encoding: gzip\r\n\r\n")
+            .expect("a head");
+        let pairs: Vec<String> = head.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(pairs, ["x y=a b", "No colon=", "content-encoding=gzip"]);
+        assert_eq!(head.codings, ["gzip"]);
+        let many = format!("HTTP/1.1 200\n{}\n", "X: y\n".repeat(100));
+        assert_eq!(Head::parse(many.as_bytes()).expect("a head").headers.len(), KEPT);
+    }
+
+    #[test]
+    fn a_head_ends_at_the_first_empty_line() {
+        #[track_caller]
+        fn check(bytes: &str, from: usize, expected: Option<usize>) {
+            assert_eq!(length(bytes.as_bytes(), from), expected, "{bytes:?}");
+        }
+        check("a\r\n\r\nb", 0, Some(5));
+        check("a\n\nb", 0, Some(3));
+        check("a\r\n\nb", 1, Some(4));
+        check("a\r\n \r\n\r\n", 0, Some(8));
+        check("a\r\n\r", 0, None);
+        check("a\r\nb\r\n", 0, None);
+        check("a\r\n\r\n", 2, Some(5));
+        check("", 0, None);
+    }
+}
