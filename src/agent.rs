@@ -217,6 +217,7 @@ impl Agent {
             Message::Looked { target, number, mut look } => {
                 self.note_span(&target);
                 self.note_answer(&target, &look);
+                self.note_file(&target, &look);
                 self.accounts.note_look(&target, &mut look);
                 self.messenger.note_work();
                 let stamp = self.zone.incident(clock::wall());

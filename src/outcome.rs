@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::{Timestamp, Wall};
+
 pub use evidence::{Evidence, Phases};
 pub use pm2::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
 
@@ -182,6 +184,19 @@ pub struct Look {
     pub pm2: Option<Pm2Evidence>,
     /// What was seen of a target that was found unhealthy.
     pub evidence: Option<Box<Evidence>>,
+    /// What was seen of the target's file; `None` where it has none, or it could not be seen.
+    pub file: Option<FileTime>,
+}
+
+/// When a file was written, as it was seen first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileTime {
+    /// The file's time. The clock that it is of may be another than ours, or ours before it was set.
+    pub written: Wall,
+    /// When the file was first seen with that time.
+    pub seen: Timestamp,
+    /// How old it was then by the wall clock, in milliseconds; 0 for a time ahead.
+    pub age_ms: i64,
 }
 
 /// Every way in which a command can end.

@@ -107,14 +107,14 @@ impl Prober {
     /// the scheduler adds. What hangs beyond the timeout (resolver, file server, command) stays behind in a thread of
     /// its own, and while it does, the next looks answer its class at once.
     ///
-    /// `known` is who was there of PM2's at the last success. Wants a stack of [`STACK`] bytes.
+    /// `known` is what earlier looks have left. Wants a stack of [`STACK`] bytes.
     pub fn look(&self, known: Remembered) -> Look {
         let deadline = Deadline::after(self.timeout);
-        let (mut pm2, mut seen) = (None, Seen::default());
+        let (mut pm2, mut file, mut seen) = (None, None, Seen::default());
         let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {
             Kind::Http(probe) => probe.look(deadline, &mut seen),
             Kind::Tcp(probe) => probe.look(deadline, &mut seen),
-            Kind::File(probe) => probe.look(deadline),
+            Kind::File(probe) => probe.look(deadline, known.file, &mut file),
             Kind::Command(probe) => probe.look(deadline, &mut seen),
             Kind::Pm2(probe) => {
                 let (looked, evidence) = probe.look(deadline, known);
@@ -133,6 +133,6 @@ impl Prober {
             Err(_) => Verdict::Unknown { detail: "the look failed by a bug of the watchdog's own".into() },
         };
         let evidence = verdict.class().map(|_| Box::new(seen.evidence(latency, &self.secrets)));
-        Look { verdict, latency, pm2, evidence }
+        Look { verdict, latency, pm2, evidence, file }
     }
 }

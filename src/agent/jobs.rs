@@ -167,13 +167,14 @@ impl Agent {
     pub(super) fn look(&self, target: String, number: u64) {
         let Some((prober, _)) = self.probers.get(&target) else { return };
         let prober = Arc::clone(prober);
-        let known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
+        let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
+        known.file = self.saved.files.get(&target).copied();
         let latency = Duration::ZERO;
         let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
         let otherwise = Message::Looked {
             target: target.clone(),
             number,
-            look: Look { verdict, latency, pm2: None, evidence: None },
+            look: Look { verdict, latency, pm2: None, evidence: None, file: None },
         };
         spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look(known) });
     }

@@ -110,6 +110,7 @@ impl Agent {
         self.saved.history.retain(|name| shown.contains_key(name));
         self.saved.counts.retain(|name, _| shown.contains_key(name));
         self.saved.undecided.retain(|name, _| shown.contains_key(name));
+        self.saved.files.retain(|name, _| shown.contains_key(name));
         self.saved.channels = self.config.notify.len();
         self.saved.config = Some(self.config.path.clone());
         self.saved.log = Some(self.config.log.file.clone());
@@ -263,6 +264,13 @@ impl Agent {
     pub(super) fn count_undecided(&mut self, name: &str) {
         if let Some((from, to)) = self.saved.undecided.remove(name) {
             self.saved.history.entry(name).record(false, from, to);
+        }
+    }
+
+    /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
+    pub(super) fn note_file(&mut self, name: &str, look: &Look) {
+        if let Some(file) = look.file.filter(|_| self.saved.shown.contains_key(name)) {
+            self.saved.files.insert(name.to_owned(), file);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FileTime;
 use crate::time::Timestamp;
 
 /// What is known of PM2 beside one target.
@@ -41,13 +42,15 @@ pub struct Seen {
     pub started: Timestamp,
 }
 
-/// Who was there at the last success.
+/// What earlier probes have left: who was there at the last success, and what was seen of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
     /// The target's process.
     pub process: Option<Seen>,
     /// The daemon that kept it.
     pub daemon: Option<Seen>,
+    /// The file as it was seen last.
+    pub file: Option<FileTime>,
 }
 
 /// Why a process is deliberately at rest.

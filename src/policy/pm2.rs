@@ -47,7 +47,7 @@ impl Pm2State {
     /// The process of the last success, and the daemon that kept it.
     pub fn remembered(&self) -> Remembered {
         let seen = |(pid, started)| Seen { pid, started };
-        Remembered { process: self.known.map(seen), daemon: self.kept_by.map(seen) }
+        Remembered { process: self.known.map(seen), daemon: self.kept_by.map(seen), file: None }
     }
 }
 

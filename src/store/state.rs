@@ -14,7 +14,7 @@ use super::history::{Gaps, History};
 use super::lock::Mode;
 use super::{Error, Folder, Moment, files};
 use crate::notify::Outbox;
-use crate::outcome::Class;
+use crate::outcome::{Class, FileTime};
 use crate::policy::State;
 use crate::time::{Timestamp, Wall, Zone};
 
@@ -40,6 +40,8 @@ pub struct Saved {
     /// By target: the span in which it failed and was not called down yet. It counts as down unless it turns out that
     /// the target is deliberately at rest.
     pub undecided: BTreeMap<String, (Wall, Wall)>,
+    /// By target: its file as it was seen last.
+    pub files: BTreeMap<String, FileTime>,
     /// What was counted of the targets.
     pub counts: BTreeMap<String, Counts>,
     /// When nobody watched.
@@ -281,7 +283,9 @@ impl Found {
             (Some(_), Some(_)) => (by_wall, true),
             _ => (by_wall, by_boot < 0),
         };
-        saved.policy.shift(by_boot.saturating_sub(elapsed.max(0)));
+        let shift = by_boot.saturating_sub(elapsed.max(0));
+        saved.policy.shift(shift);
+        saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(shift));
         if rebooted {
             saved.policy.reboot();
             saved.rebooted = true;

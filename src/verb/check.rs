@@ -102,6 +102,7 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
                 latency: std::time::Duration::ZERO,
                 pm2: None,
                 evidence: None,
+                file: None,
             },
         };
         (target.name.clone(), look)

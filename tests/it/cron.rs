@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use crate::place::{Place, Said};
 
@@ -285,6 +286,29 @@ fn a_tick_that_sees_nothing_says_so_and_restarts_nothing() {
     let more = "  - {name: other, file: {path: watchdog.yaml, max_age: 1d}}\n";
     place.configure(&format!("targets:\n  - {{name: app, command: [./nowhere]}}\n{more}"));
     assert_eq!(place.run(&["--once"]).code, Some(0), "{}", place.story());
+}
+
+/// One whose clock was ahead when it was written, or is another machine's.
+#[test]
+fn a_file_of_the_future_grows_old_from_tick_to_tick_and_under_a_daemon() {
+    let place = Place::with("targets:\n  - {name: app, file: {path: beat, max_age: 1s}, interval: 100ms}\n");
+    place.write("beat", "");
+    let beat = |days: u64| {
+        let time = SystemTime::now() + Duration::from_secs(86_400 * days);
+        fs::File::open(place.path("beat")).and_then(|file| file.set_modified(time)).expect("a file of ours");
+    };
+    let tick = || place.run(&["--once"]).code;
+    for days in [10, 20] {
+        beat(days);
+        place.demand(tick() == Some(0), "it has just been written");
+        place.eventually("it is old", || tick() == Some(1));
+    }
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is old still", || place.target("app")["last_probe"]["class"] == "stale");
+    beat(30);
+    place.eventually("it is written anew", || place.target("app")["state"] == "healthy");
+    place.eventually("it is old again", || place.target("app")["last_probe"]["class"] == "stale");
+    assert!(daemon.stop().success());
 }
 
 #[test]

@@ -207,7 +207,7 @@ impl World {
             Coming::Looked { target, number, took } => {
                 let verdict = self.verdict(&target);
                 let latency = Duration::from_millis(u64::try_from(took).unwrap_or(0));
-                let look = Look { verdict, latency, pm2: self.pm2(&target), evidence: None };
+                let look = Look { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
                 let process = self.processes.get(&target).copied().filter(|_| self.rough.pm2);
                 self.oracle.looked(&target, number, (&look.verdict, process), self.now);
                 self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });

@@ -32,6 +32,7 @@ fn sample() -> Saved {
     target.real.cooldown_until = Some(at(90_000));
     let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), ..Saved::default() };
     saved.policy.targets.insert("a".into(), target);
+    saved.files.insert("a".into(), FileTime { written: now().wall, seen: at(45_000), age_ms: 7 });
     saved.history.entry("a").record(true, now().wall.shifted(-5_000), now().wall);
     saved.pending.push("{}".into());
     saved
@@ -77,6 +78,7 @@ fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, sta
     let saved = read(&folder, &Moment { now: Timestamp::from_ms(now_ms), wall, boot_id: after });
     let target = &saved.policy.targets["a"];
     assert_eq!(target.real.starts[1].as_ms(), start);
+    assert_eq!(saved.files["a"].seen.as_ms(), start);
     assert_eq!(target.real.starts[1].since(target.real.starts[0]), Duration::from_secs(25));
     assert_eq!(target.real.cooldown_until.is_none(), rebooted);
     assert_eq!(target.streak.is_none(), rebooted);

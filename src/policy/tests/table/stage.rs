@@ -236,7 +236,8 @@ impl Stage {
         let Some(number) = self.asked.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.weather.get(target).cloned().unwrap_or_else(healthy);
-        let look = Look { verdict, latency: Duration::from_millis(2), pm2: self.pm2.clone(), evidence: None };
+        let look =
+            Look { verdict, latency: Duration::from_millis(2), pm2: self.pm2.clone(), evidence: None, file: None };
         self.deliver(Event::Looked { target: target.to_string(), number, look, stamp: "1122-0313".into() });
     }
 
@@ -330,7 +331,7 @@ impl Stage {
                     let probe = self.limits.get(&target).map(|limits| limits.probe_id);
                     assert!(probe > Some(0), "a second look while one is made");
                     let verdict = Verdict::Healthy { detail: "200".into() };
-                    let look = Look { verdict, latency: Duration::ZERO, pm2: None, evidence: None };
+                    let look = Look { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
                     self.deliver(Event::Looked { target, number: old, look, stamp: String::new() });
                 }
             }
