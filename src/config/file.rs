@@ -45,7 +45,8 @@ const LOG_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
 pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
     let shown = path.display().to_string();
     let text = read(path, Readers::Anyone).map_err(Errors::several)?;
-    let path = std::path::absolute(path).map_err(|error| Errors::one(format!("cannot find {shown}: {error}")))?;
+    let path = whereabouts::absolute(path, environment)
+        .map_err(|error| Errors::one(format!("cannot find {shown}: {error}")))?;
     let folder = path.parent().unwrap_or(&path).to_path_buf();
     let source = Source { file: &shown, text: &text };
     let root = tree::parse(&text).map_err(|error| source.syntax(&error))?;
@@ -69,7 +70,7 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
 pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let text = read(path, Readers::Anyone).ok()?;
     let root = tree::parse(&text).ok()?;
-    let path = std::path::absolute(path).ok()?;
+    let path = whereabouts::absolute(path, environment).ok()?;
     let mut reading = Reading {
         folder: path.parent().unwrap_or(&path),
         home: whereabouts::home(environment),

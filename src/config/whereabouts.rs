@@ -1,5 +1,7 @@
-//! Where the configuration and the state are looked for when nobody says so. It opens no file.
+//! Where the configuration and the state are looked for when nobody says so, and what a path means. It opens no file.
 
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::Errors;
@@ -34,6 +36,23 @@ fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
     places.extend(candidates.iter().skip(1).map(|path| path.display().to_string()));
     let places = places.join(", ");
     Err(Errors::one(format!("no configuration found; looked for {places} (name one with -c or $WATCHDOG_CONFIG)")))
+}
+
+/// A path made absolute as people write it: what is relative begins in the working folder under the name that the shell
+/// has for it (`$PWD`), `~/app/current` rather than the release that this link leads to today.
+///
+/// # Errors
+///
+/// There is no working folder.
+pub fn absolute(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> io::Result<PathBuf> {
+    let inode = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    let here = environment("PWD").map(PathBuf::from).filter(|here| here.is_absolute());
+    match here {
+        Some(here) if path.is_relative() && inode(&here).ok() == inode(Path::new(".")).ok() => {
+            std::path::absolute(here.join(path))
+        }
+        _ => std::path::absolute(path),
+    }
 }
 
 /// `~/.local/state/watchdog`, whatever XDG says: cron and shell must agree.
@@ -80,6 +99,26 @@ mod tests {
             fs::write(&expected, "").expect("written");
             assert_eq!(search(&here, Some(home.clone())).expect("found"), expected);
         }
+    }
+
+    #[test]
+    fn a_relative_path_begins_where_the_shell_says_that_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (link, elsewhere) = (folder.path().join("current"), folder.path().join("elsewhere"));
+        let here = std::env::current_dir().expect("a working folder");
+        std::os::unix::fs::symlink(&here, &link).expect("a link");
+        fs::create_dir(&elsewhere).expect("made");
+        let check = |pwd: &Path, path: &str, expected: PathBuf| {
+            let pwd = pwd.display().to_string();
+            let environment = |name: &str| (name == "PWD").then(|| pwd.clone());
+            assert_eq!(absolute(Path::new(path), &environment).expect("a path"), expected);
+        };
+        check(&link, "watchdog.yaml", link.join("watchdog.yaml"));
+        check(&link, "./sub/../w.yaml", link.join("sub/../w.yaml"));
+        check(&link, "/etc/w.yaml", "/etc/w.yaml".into());
+        check(&elsewhere, "w.yaml", here.join("w.yaml"));
+        check(&folder.path().join("gone"), "w.yaml", here.join("w.yaml"));
+        check(Path::new("."), "w.yaml", here.join("w.yaml"));
     }
 
     #[test]
