@@ -21,6 +21,8 @@ pub(super) enum Readers {
     Anyone,
     /// It holds secrets: its owner only.
     Owner,
+    /// It is asked for its state folder and not obeyed, so root may do so of another account's.
+    Root,
 }
 
 /// Reads a text of at most 1 MiB that nobody else could have written, without a byte order mark before it. The errors
@@ -73,7 +75,10 @@ fn plain(error: &io::Error) -> String {
 
 /// What is wrong with the file and with every folder through which it is reached by name: of a link, both.
 fn complaints(path: &Path, file: &Metadata, readers: Readers) -> io::Result<Vec<String>> {
-    let me = rustix::process::geteuid().as_raw();
+    let me = match rustix::process::geteuid().as_raw() {
+        0 if readers == Readers::Root => file.uid(),
+        me => me,
+    };
     let mut complaints = Facts::of(file).complaints(path, me, readers);
     let mut folders = vec![folder_of(&std::path::absolute(path)?), folder_of(&path.canonicalize()?)];
     folders.dedup();

@@ -68,7 +68,7 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
 
 /// The state folder of a configuration in which other things may be wrong; `None` where that cannot be told.
 pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let text = read(path, Readers::Anyone).ok()?;
+    let text = read(path, Readers::Root).ok()?;
     let root = tree::parse(&text).ok()?;
     let path = whereabouts::absolute(path, environment).ok()?;
     let mut reading = Reading {
