@@ -53,8 +53,8 @@ pub type News = Box<dyn FnMut(&str)>;
 /// How the work came to its end.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// Another watchdog took the state folder over while it was deleted.
-    pub displaced: bool,
+    /// Another watchdog has the state folder now: which one, in words.
+    pub displaced_by: Option<String>,
     /// The state could not be saved at the end.
     pub unsaved: bool,
     /// The targets in the order of the configuration, as they were left.
@@ -86,7 +86,7 @@ pub struct Agent {
     publisher: publish::Publisher,
     systemd: systemd::Systemd,
     stopping: bool,
-    displaced: bool,
+    displaced_by: Option<String>,
 }
 
 /// A prober for each target, and what it was made from.
@@ -165,7 +165,7 @@ impl Agent {
                 Mode::Tick => systemd::Systemd::default(),
             },
             stopping: false,
-            displaced: false,
+            displaced_by: None,
         };
         agent.begin(first);
         Ok(agent)
@@ -192,7 +192,12 @@ impl Agent {
         let is_publishing = self.publisher.is_at_work(now) || self.owes_publication(now);
         let is_at_work = !self.policy.is_idle() || self.accounts.is_finding(now) || is_telling || is_publishing;
         let tick_is_over = self.mode == Mode::Tick && !is_at_work;
-        self.displaced || (self.stopping && !self.policy.is_repairing()) || tick_is_over
+        self.is_displaced() || (self.stopping && !self.policy.is_repairing()) || tick_is_over
+    }
+
+    /// Whether the state folder is another watchdog's by now: nothing is ours to do any more.
+    fn is_displaced(&self) -> bool {
+        self.displaced_by.is_some()
     }
 
     /// How long nothing needs to be done unless something happens.

@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod demo;
 mod ecosystem;
+mod holder;
 mod hung;
 mod incident;
 mod init;
@@ -17,7 +18,7 @@ mod stop;
 mod strangers;
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -152,13 +153,19 @@ fn try_load(options: &Options) -> Result<Config, Errors> {
 /// The state folder that the command line means, with the configuration where there is a valid one. Those who ask a
 /// watchdog that is at work must get their answer also while its configuration is being written.
 fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
+    state_folder_and_path(options).map(|(folder, config, _)| (folder, config))
+}
+
+/// The same, with the path of the configuration where one is named or found, valid or not.
+fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, Option<PathBuf>), Code> {
     let found = config::find(options.config.as_deref(), &environment);
     let named = options.config.is_some() || environment("WATCHDOG_CONFIG").is_some();
     let default = || config::default_state_dir(&environment);
     let default = || default().map_err(|errors| complain(&errors.to_string(), Code::Usage));
-    let Ok(path) = found else { return Ok((Folder::at(&default()?), None)) };
+    let Ok(path) = found else { return Ok((Folder::at(&default()?), None, None)) };
+    let absolute = config::absolute(&path, &environment).ok();
     match Config::load(&path, &environment) {
-        Ok(config) => Ok((Folder::at(&config.state_dir), Some(config))),
+        Ok(config) => Ok((Folder::at(&config.state_dir), Some(config), absolute)),
         Err(errors) => {
             let (folder, which) = match Config::state_dir_of(&path, &environment) {
                 Some(folder) => (folder, "its state folder"),
@@ -172,7 +179,7 @@ fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
             };
             let consequence = format!("the configuration is not valid; going by {which}, {}", folder.display());
             write_line(io::stderr(), &format!("{errors}\n{consequence}"));
-            Ok((Folder::at(&folder), None))
+            Ok((Folder::at(&folder), None, absolute))
         }
     }
 }

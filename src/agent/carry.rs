@@ -33,7 +33,7 @@ impl Agent {
             let entries: Vec<Entry> = records.iter().map(|(target, record)| self.entry(target, record, now)).collect();
             self.keep_entries(&entries);
             self.save(true);
-            if self.displaced {
+            if self.is_displaced() {
                 return;
             }
             for (target, record) in &records {

@@ -119,7 +119,7 @@ impl Agent {
     /// The last save, and what the verb needs to know for its exit code.
     pub(super) fn end(mut self) -> Ended {
         match self.mode {
-            _ if self.displaced => {}
+            _ if self.is_displaced() => {}
             Mode::Daemon => {
                 self.saved.stopped = true;
                 self.record_own(Kind::Stopped { reason: "told to stop".into() });
@@ -130,7 +130,7 @@ impl Agent {
         }
         let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
         let targets = self.config.targets.iter().filter_map(left).collect();
-        Ended { displaced: self.displaced, unsaved: !self.disk.is_ok(), targets }
+        Ended { displaced_by: self.displaced_by, unsaved: !self.disk.is_ok(), targets }
     }
 
     pub(super) fn keep_entries(&mut self, entries: &[Entry]) {
@@ -143,7 +143,7 @@ impl Agent {
     /// taken our place, for both files are its then.
     pub(super) fn save(&mut self, durable: bool) {
         self.touch();
-        if self.displaced {
+        if self.is_displaced() {
             return;
         }
         self.disk.mattered |= durable;

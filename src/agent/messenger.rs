@@ -131,7 +131,7 @@ impl Agent {
 
     /// Delivers whatever is due, each channel on a thread of its own. Returns at once.
     pub(super) fn send(&mut self) {
-        if self.displaced || self.saved.outbox.waiting() == 0 {
+        if self.is_displaced() || self.saved.outbox.waiting() == 0 {
             return;
         }
         let wall = clock::wall();

@@ -83,7 +83,7 @@ impl Agent {
             Mode::Tick => age.is_none() && self.policy.is_idle(),
             Mode::Daemon => age.is_none_or(|age| age >= EVERY || (self.publisher.has_changed && age >= AT_MOST_EVERY)),
         };
-        is_wanted && is_time && self.publisher.under_way.is_none() && !self.displaced
+        is_wanted && is_time && self.publisher.under_way.is_none() && !self.is_displaced()
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.

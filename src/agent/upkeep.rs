@@ -1,13 +1,14 @@
 //! What the agent does beside its targets: the sign of life, old output, missing executables, what the operator asks.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
 use crate::command::{self, find_program, first_word};
 use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
 use crate::policy::{Event, TargetState};
-use crate::store::lock::Touched;
+use crate::store::lock::{Held, Touched};
 use crate::store::orders::Order;
 use crate::store::{incidents, orders};
 use crate::time::{Timestamp, Wall};
@@ -81,10 +82,10 @@ impl Agent {
                 self.save(true);
                 None
             }
-            Ok(Touched::Lost(holder)) => {
-                let who = holder.map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
-                log::error!("another watchdog{who} has taken over {}: ending", self.folder.path().display());
-                self.displaced = true;
+            Ok(Touched::Lost(held)) => {
+                let by = taken_over_by(&held, self.folder.path());
+                log::error!("{by}: ending");
+                self.displaced_by = Some(by);
                 None
             }
             Err(error) => Some(error.to_string()),
@@ -188,6 +189,16 @@ impl Agent {
             }
         }
     }
+}
+
+fn taken_over_by(held: &Held, folder: &Path) -> String {
+    let who = match held {
+        Held::Seen(holder) => format!(" with pid {} and configuration {}", holder.pid, holder.config.display()),
+        Held::Unseen(unseen) => unseen.note.as_ref().map_or_else(String::new, |note| {
+            format!(" that I cannot see, with pid {} and configuration {}", note.pid, note.config)
+        }),
+    };
+    format!("another watchdog{who} has taken over {}", folder.display())
 }
 
 fn on_boot_clock(at: Wall, now: Timestamp, wall: Wall) -> Timestamp {

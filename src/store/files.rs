@@ -49,6 +49,12 @@ pub(super) fn open_to_append(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true).append(true).create(true), path)
 }
 
+/// Opens a new file without a name in a folder, which goes when it is closed. Not every file system has those.
+pub(super) fn open_unnamed(folder: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::TMPFILE.bits()).expect("flags of open(2) are an int");
+    OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(folder)
+}
+
 /// Non-blocking, for a pipe planted under the name would hold up whoever opens it.
 fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();

@@ -38,6 +38,12 @@ impl Folder {
         &self.path
     }
 
+    /// Whether it is a folder, and no link to one, of another account.
+    pub(super) fn is_anothers(&self) -> bool {
+        let uid = rustix::process::geteuid().as_raw();
+        fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() != uid)
+    }
+
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

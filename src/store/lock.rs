@@ -25,8 +25,6 @@ const MAX_NOTE: u64 = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Looks before a lock that is surely held has a holder who does not say who it is: 1 s.
 const LOOKS_WHEN_HELD: u32 = 200;
-/// Looks before nobody holds it, though somebody may just have locked it and not written yet: 50 ms.
-const LOOKS_WHEN_NOT: u32 = 10;
 
 /// How the holder works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,12 +48,46 @@ impl Mode {
 
 /// What the lock file says, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
-    pid: u32,
-    /// In clock ticks after boot.
-    started: u64,
-    mode: Mode,
-    config: String,
+pub struct Note {
+    /// The holder's process id, as it is called where it runs.
+    pub pid: u32,
+    /// Its start time in clock ticks after boot.
+    pub started: u64,
+    /// How it works.
+    pub mode: Mode,
+    /// Its configuration.
+    pub config: String,
+}
+
+/// Who holds the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A process that can be seen from here.
+    Seen(Holder),
+    /// One that cannot: it runs in another container or on another machine, or did not say who it is.
+    Unseen(Unseen),
+}
+
+/// What is known of a holder that cannot be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// What the file says, where it can be read. It may still be the note of a holder before this one.
+    pub note: Option<Note>,
+    /// Its last sign of life.
+    pub touched: Wall,
+}
+
+impl Unseen {
+    /// What the file says of it, taken on trust: without a note, it is a daemon.
+    pub fn as_it_says(self) -> Holder {
+        let touched = self.touched;
+        match self.note {
+            Some(Note { pid, started, mode, config }) => {
+                Holder { pid, started, mode, config: PathBuf::from(config), touched }
+            }
+            None => Holder { pid: 0, started: 0, mode: Mode::Daemon, config: PathBuf::new(), touched },
+        }
+    }
 }
 
 /// A process that holds the lock.
@@ -76,8 +108,8 @@ pub struct Holder {
 /// Why the lock could not be had.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process has it: this one, or one that does not say who it is (it may live in another container).
-    Held(Option<Holder>),
+    /// Another process has it.
+    Held(Held),
     /// The machine failed us.
     Io(Error),
 }
@@ -89,8 +121,20 @@ pub enum Touched {
     Ours,
     /// The file was deleted or replaced; it was made again, and the new one is ours.
     Remade,
-    /// The file was deleted, and another watchdog has the new one. Whoever learns this must stop.
-    Lost(Option<Holder>),
+    /// The file was deleted and another watchdog has the new one, or another one's note stands in it: both have the
+    /// lock then, as on a network drive that has dropped ours. Whoever learns this must stop.
+    Lost(Held),
+}
+
+/// What can be said of a holder that was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It is alive and has the lock file open: the pid is its beyond doubt.
+    Holds,
+    /// It is alive, but what it has open cannot be seen: it belongs to another account.
+    Hidden,
+    /// It is gone, or has let go of the lock.
+    Over,
 }
 
 /// The lock, held until this is dropped or the process ends. Processes that this one starts do not inherit it.
@@ -134,15 +178,16 @@ impl Lock {
                     return Ok(lock);
                 }
                 Err(TryLockError::WouldBlock) => {
+                    // Held by somebody who does not say who it is, or for an instant by one who only asks.
                     if let Some(holder) = look(folder) {
-                        return Err(LockError::Held(Some(holder)));
+                        return Err(LockError::Held(Held::Seen(holder)));
                     }
                     thread::sleep(PAUSE);
                 }
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
         }
-        Err(LockError::Held(None))
+        Err(LockError::Held(Held::Unseen(unseen(folder))))
     }
 
     /// Gives the sign of life, and makes sure that the lock still is the one that others find.
@@ -160,6 +205,15 @@ impl Lock {
                 Err(LockError::Held(holder)) => Ok(Touched::Lost(holder)),
                 Err(LockError::Io(error)) => Err(error),
             };
+        }
+        if self.announced {
+            match read_note(&path) {
+                Ok(Some(note)) if note == self.note => {}
+                Ok(Some(_)) => return Ok(Touched::Lost(named(&self.folder))),
+                // Damaged or emptied by somebody who is no watchdog.
+                Ok(None) => self.announced = false,
+                Err(cause) => return Err(Error::new("read", &path, cause)),
+            }
         }
         let failed = |cause: io::Error| Error::new("write", &path, cause);
         if !self.announced {
@@ -190,55 +244,130 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Who holds the lock, without taking it, for a lock taken even for an instant could turn a watchdog away.
-/// A file left by one that is gone is nobody's, even when another process has its pid now.
-pub fn read_holder(folder: &Folder) -> Option<Holder> {
-    for _ in 0..LOOKS_WHEN_NOT {
-        if !fs::exists(folder.file(LOCK)).is_ok_and(|there| there) {
-            return None;
+/// Who holds the lock, whether that one can be seen from here or not. Waits up to 1 s for a holder that does not say
+/// who it is. A file left by one that is gone is nobody's, even when another process has its pid now.
+///
+/// # Errors
+/// Whether somebody holds it cannot be known.
+pub fn read_lock(folder: &Folder) -> Result<Option<Held>, Error> {
+    let path = folder.file(LOCK);
+    for _ in 0..LOOKS_WHEN_HELD {
+        if let Some(holder) = look(folder) {
+            return Ok(Some(Held::Seen(holder)));
         }
-        let holder = look(folder);
-        if holder.is_some() {
-            return holder;
+        if !is_locked(&path).map_err(|cause| Error::new("look at", &path, cause))? {
+            return Ok(None);
         }
         thread::sleep(PAUSE);
     }
-    None
+    Ok(Some(Held::Unseen(unseen(folder))))
 }
 
-/// Whether the pid is that holder's beyond doubt, now: for whoever is about to kill it.
-pub fn prove(folder: &Folder, holder: &Holder) -> bool {
-    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK)) else { return false };
-    let lock = Inode::of(&metadata);
-    process::is_ours(holder.pid)
-        && has_open(holder.pid, lock).is_ok_and(|open| open)
-        // Asked last: had the pid gone to another process meanwhile, its start time would be another.
-        && process::is_alive(Process { pid: holder.pid, started: holder.started })
+/// Who holds the lock, if that is a process that can be seen from here.
+pub fn read_holder(folder: &Folder) -> Option<Holder> {
+    match read_lock(folder) {
+        Ok(Some(Held::Seen(holder))) => Some(holder),
+        Ok(Some(Held::Unseen(_)) | None) | Err(_) => None,
+    }
+}
+
+/// Whether somebody holds the lock. Only the kernel knows that of processes in other containers, and only whoever asks
+/// for the lock is told. It is asked for in the way that all who ask can have it at once, and given back immediately;
+/// who wants it for good meanwhile finds nobody behind it, and tries again.
+fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match files::open(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(cause)) => Err(cause),
+    }
+}
+
+/// Whether locks are to be had where the folder is or would be made. Nothing is left behind: it is tried on the lock
+/// file or, where there is none, on a file without a name, or on a folder where the file system has no such files.
+///
+/// # Errors
+/// They are not.
+pub fn can_lock(folder: &Folder) -> Result<(), Error> {
+    let path = folder.file(LOCK);
+    let Some(existing) = folder.path().ancestors().find(|path| path.is_dir()) else { return Ok(()) };
+    let unnamed = || files::open_unnamed(existing).or_else(|_| File::open(existing));
+    // What cannot be opened is told by those who need it.
+    let Ok(file) = files::open(&path).or_else(|_| unnamed()) else { return Ok(()) };
+    match file.try_lock_shared() {
+        Ok(()) | Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(cause)) => Err(Error::new("lock", &path, cause)),
+    }
+}
+
+/// Whether the pid is that holder's beyond doubt, now: for whoever is about to signal it.
+pub fn prove(folder: &Folder, holder: &Holder) -> Proof {
+    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK)) else { return Proof::Over };
+    let open = has_open(holder.pid, Inode::of(&metadata));
+    // Asked last: had the pid gone to another process meanwhile, its start time would be another.
+    let is_alive = process::is_alive(Process { pid: holder.pid, started: holder.started });
+    match (is_alive, open) {
+        (true, Ok(true)) => Proof::Holds,
+        (true, Err(_)) => Proof::Hidden,
+        (true, Ok(false)) | (false, _) => Proof::Over,
+    }
+}
+
+/// Whether the process of that holder is no more. It lets go of its lock a moment before.
+pub fn is_gone(holder: &Holder) -> bool {
+    !process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
 /// One look at the file and at the process that it names.
 fn look(folder: &Folder) -> Option<Holder> {
     let path = folder.file(LOCK);
     let metadata = fs::symlink_metadata(&path).ok()?;
-    let bytes = files::read(&path, MAX_NOTE).ok()?;
-    let line = bytes.split(|&byte| byte == b'\n').next()?;
-    let Note { pid, started, mode, config } = serde_json::from_slice(line).ok()?;
+    let Note { pid, started, mode, config } = read_note(&path).ok()??;
     // Of a process whose files we may not see, its start time must do.
     let holds = has_open(pid, Inode::of(&metadata)).unwrap_or(true) && process::is_alive(Process { pid, started });
     let touched = files::modified(&metadata);
     holds.then(|| Holder { pid, started, mode, config: PathBuf::from(config), touched })
 }
 
+/// Whoever the file names.
+fn named(folder: &Folder) -> Held {
+    look(folder).map_or_else(|| Held::Unseen(unseen(folder)), Held::Seen)
+}
+
+fn unseen(folder: &Folder) -> Unseen {
+    let path = folder.file(LOCK);
+    let touched = fs::symlink_metadata(&path).map(|metadata| files::modified(&metadata)).unwrap_or_default();
+    Unseen { note: read_note(&path).ok().flatten(), touched }
+}
+
+/// What the file says; `None` where that is no note.
+fn read_note(path: &Path) -> io::Result<Option<Note>> {
+    let bytes = match files::read(path, MAX_NOTE) {
+        Err(cause) if cause.kind() == io::ErrorKind::InvalidData => return Ok(None),
+        read => read?,
+    };
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(serde_json::from_slice(line).ok())
+}
+
 fn has_open(pid: u32, lock: Inode) -> io::Result<bool> {
     Ok(descriptors::open_files(pid, |name| name == LOCK)?.contains(&lock))
 }
 
-/// Leaves the mark that the watchdog was stopped by hand, which `start --cron` respects.
+/// Leaves the mark that the watchdog was stopped by hand, which `start --cron` respects. In another account's folder,
+/// too, where we may write: the mark is empty, and whoever has the folder can take it away.
 ///
 /// # Errors
 /// The mark cannot be written.
 pub fn mark_stopped(folder: &Folder) -> Result<(), Error> {
-    folder.ensure()?;
+    // No link is followed there, and only a folder that has been a watchdog's is taken for one.
+    let is_anothers_in_use = folder.is_anothers() && fs::symlink_metadata(folder.file(LOCK)).is_ok();
+    if !is_anothers_in_use {
+        folder.ensure()?;
+    }
     let path = folder.file(STOPPED);
     files::replace(&path, b"", true).map_err(|cause| Error::new("write", &path, cause))
 }

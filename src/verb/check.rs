@@ -16,11 +16,11 @@ use crate::config::{CommandLine, Config, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung,
 use crate::outcome::{Look, Remembered, Verdict};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
-use crate::store::lock::{Mode, read_holder};
+use crate::store::lock::{Held, Mode, can_lock, read_lock};
 use crate::terminal::escaped;
 use crate::time::{Latency, Span};
 
-use super::{Code, load, say, tilde};
+use super::{Code, holder, load, say, tilde};
 
 pub(super) use cron::crontab_line;
 
@@ -223,14 +223,34 @@ fn places(config: &Config) -> Vec<String> {
     // Two files of events, the incidents and what is over of them, and the state, whatever it has come to.
     let mib = (log_bytes + (8 << 20) + (10 << 20) + (2 << 20)).div_ceil(1 << 20) + 1;
     say(&format!("Disk        about {mib} MiB at most in {}", state.display()));
-    if let Some(holder) = read_holder(&Folder::at(state)) {
-        let mode = match holder.mode {
-            Mode::Daemon => "at work",
-            Mode::Once => "making a tick",
-        };
-        say(&format!("Running     a watchdog is {mode} (pid {}, {})", holder.pid, holder.config.display()));
-    }
+    wrong.extend(occupied(config));
     wrong
+}
+
+/// Who is at work in the state folder; says what keeps a watchdog with this configuration from it.
+fn occupied(config: &Config) -> Option<String> {
+    let folder = Folder::at(&config.state_dir);
+    // Of a folder that cannot be used, no more needs to be said.
+    unwritable(folder.path()).is_none().then_some(())?;
+    if let Err(error) = can_lock(&folder) {
+        return Some(format!("{error}: a watchdog must be able to lock a file in state_dir; put it on another disk"));
+    }
+    match read_lock(&folder) {
+        Ok(Some(Held::Seen(held))) => {
+            let refusal = holder::another(&folder, &held, &config.path);
+            if refusal.is_none() {
+                let mode = match held.mode {
+                    Mode::Daemon => "at work",
+                    Mode::Once => "making a tick",
+                };
+                say(&format!("Running     a watchdog is {mode} (pid {}, {})", held.pid, held.config.display()));
+            }
+            refusal.map(|refusal| refusal.text)
+        }
+        Ok(Some(unseen)) => Some(holder::held(&folder, &unseen).text),
+        Ok(None) => holder::worked_lately(&folder, &config.path).map(|refusal| refusal.text),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Whether a folder on the way is one that a web server shows.

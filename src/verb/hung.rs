@@ -3,11 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::clock;
+use crate::process;
 use crate::store::Folder;
-use crate::store::lock::{Holder, prove, read_holder};
+use crate::store::lock::{Holder, Proof, prove, read_holder};
 use crate::time::{Span, Wall};
 
 /// A sign of life older than this is doubtful …
@@ -33,25 +35,48 @@ pub(super) fn is_hung(folder: &Folder, holder: &Holder) -> bool {
 /// # Errors
 /// It still lives, in words.
 pub(super) fn end(folder: &Folder, holder: &Holder) -> Result<(), String> {
+    reach(folder, holder).map_err(|why| format!("the watchdog is hung and cannot be ended: {why}"))?;
     let silent = Span(clock::wall().since(holder.touched));
     log::warn!("the watchdog with pid {} has given no sign of life for {silent}: ending it", holder.pid);
     for (signal, patience) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
         send(folder, holder, signal);
-        if wait(patience, || !prove(folder, holder)) {
+        if wait(patience, || prove(folder, holder) == Proof::Over) {
             return Ok(());
         }
     }
     Err(format!("the watchdog with pid {} is hung and cannot be ended", holder.pid))
 }
 
-/// Sends a signal to the holder, if the pid is still its.
+/// Sends a signal to the holder, if the pid is still its and that is permitted.
 pub(super) fn send(folder: &Folder, holder: &Holder, signal: Signal) {
-    let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid
-        && prove(folder, holder)
-    {
-        // It has just ended, or is not ours to signal: whoever waits for the effect will see.
+    if let Ok(Some(pid)) = reach(folder, holder) {
+        // It has just ended: whoever waits for the effect will see.
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// The holder's pid, if that is its beyond doubt and a signal to it is permitted; none when it is over.
+///
+/// # Errors
+/// It is at work and cannot be signalled from this account, in words.
+pub(super) fn reach(folder: &Folder, holder: &Holder) -> Result<Option<Pid>, String> {
+    let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let may_signal = match prove(folder, holder) {
+        Proof::Over => return Ok(None),
+        Proof::Hidden => false,
+        Proof::Holds => test_kill_process(pid) != Err(Errno::PERM),
+    };
+    match may_signal {
+        true => Ok(Some(pid)),
+        false => {
+            let whose = match process::owner(holder.pid) {
+                Some(0) => "root".into(),
+                Some(uid) => format!("uid {uid}"),
+                None => "another account".into(),
+            };
+            let us = rustix::process::geteuid().as_raw();
+            Err(format!("pid {} belongs to {whose} and cannot be signalled by uid {us}", holder.pid))
+        }
     }
 }
 

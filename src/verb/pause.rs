@@ -16,14 +16,15 @@ use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 use crate::time::{Span, millis};
 
-use super::{Code, complain, hung, say, state_folder};
+use super::{Code, complain, holder, hung, say};
 
+const NOTHING: &str = "nothing was paused or resumed";
 /// A live watchdog carries an order out within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, command: Vec<OsString>) -> ExitCode {
     let until = clock::wall().shifted(millis(length));
-    let paused = state_folder(options).and_then(|(folder, config)| {
+    let paused = holder::to_command(options, NOTHING).and_then(|(folder, config, _)| {
         let targets = known(&folder, config.as_ref(), targets)?;
         give(&folder, Order::Pause { targets: targets.clone(), until }).map(|how| (folder, targets, how))
     });
@@ -50,7 +51,7 @@ pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, c
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
     let clear_waits = !targets.is_empty();
-    let resumed = state_folder(options).and_then(|(folder, config)| {
+    let resumed = holder::to_command(options, NOTHING).and_then(|(folder, config, _)| {
         let targets = known(&folder, config.as_ref(), targets)?;
         give(&folder, Order::Resume { targets: targets.clone(), clear_waits }).map(|how| (targets, how))
     });
@@ -88,7 +89,7 @@ fn in_words(how: Taken) -> &'static str {
 
 /// Leaves the order, and waits until a live watchdog has carried it out.
 fn give(folder: &Folder, order: Order) -> Result<Taken, Code> {
-    let failed = |error| complain(&format!("{error} (nothing was paused or resumed)"), Code::Machine);
+    let failed = |error| complain(&format!("{error} ({NOTHING})"), Code::Machine);
     let folder = Folder::open(folder.path()).map_err(failed)?;
     let waiting = orders::put(&folder, order, clock::wall()).map_err(failed)?;
     let Some(holder) = read_holder(&folder) else { return Ok(Taken::Later) };

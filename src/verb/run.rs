@@ -14,12 +14,12 @@ use crate::config::Config;
 use crate::logging::{self, Logging};
 use crate::outcome::Verdict;
 use crate::policy::TargetState;
-use crate::store::lock::{self, Holder, Lock, LockError};
+use crate::store::lock::{self, Held, Holder, Lock, LockError};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 use crate::terminal::escaped;
 
-use super::{Code, complain, complain_to_cron, forget_complaint, hung, load, load_for_cron, say, verbosity};
+use super::{Code, complain, complain_to_cron, forget_complaint, holder, hung, load, load_for_cron, say, verbosity};
 
 pub(super) const NOTHING_STARTED: &str = "nothing was started";
 const NOTHING_DONE: &str = "nothing was done";
@@ -39,7 +39,7 @@ pub(super) fn foreground(options: &Options) -> Code {
     let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
         Ok(Some(lock)) => lock,
         Ok(None) => return Code::Done,
-        Err(LockError::Held(holder)) => return held(&folder, holder.as_ref()),
+        Err(LockError::Held(held)) => return holder::held(&folder, &held).tell(NOTHING_STARTED),
         Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
     };
     let logging = start_log(&config, options, io::stderr().is_terminal());
@@ -97,8 +97,12 @@ pub(super) fn once(options: &Options) -> Code {
         Ok(inbox) => inbox,
         Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
     };
+    let refuse = |text: &str| complain_to_cron(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
     let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
-        Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Daemon => {
+        Err(LockError::Held(Held::Seen(holder))) if holder.mode == lock::Mode::Daemon => {
+            if let Some(refusal) = holder::another(&folder, &holder, &config.path) {
+                return refuse(&refusal.text);
+            }
             if !hung::is_hung(&folder, &holder) {
                 return leave_to_daemon(&folder, &holder);
             }
@@ -112,11 +116,18 @@ pub(super) fn once(options: &Options) -> Code {
     };
     let lock = match lock {
         Ok(lock) => lock,
-        Err(LockError::Held(_)) => return Code::Done,
+        Err(LockError::Held(Held::Seen(holder))) => {
+            let other = holder::another(&folder, &holder, &config.path);
+            return other.map_or(Code::Done, |refusal| refuse(&refusal.text));
+        }
+        Err(LockError::Held(unseen)) => return refuse(&holder::held(&folder, &unseen).text),
         Err(LockError::Io(error)) => {
             return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine);
         }
     };
+    if let Some(refusal) = holder::worked_lately(&folder, &config.path) {
+        return refuse(&refusal.text);
+    }
     tick(config, options, inbox, folder, lock)
 }
 
@@ -131,6 +142,9 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
         Ok(agent) => agent.run(),
         Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
     };
+    if let Some(by) = &ended.displaced_by {
+        return complain_to_cron(&format!("watchdog: {by} (this tick was ended)"), Code::Held);
+    }
     forget_complaint();
     if on_terminal && !options.quiet {
         ended.targets.iter().filter(|(_, state)| state.condition.is_trouble()).for_each(|(name, state)| {
@@ -176,11 +190,13 @@ fn prepare(options: &Options) -> Result<(Config, Folder, Inbox), Code> {
     Ok((config, folder, inbox))
 }
 
-/// The lock, once a tick that holds it is over; none when we are told to stop meanwhile.
+/// The lock, once a tick with the same configuration that holds it is over; none when we are told to stop meanwhile.
 fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Result<Option<Lock>, LockError> {
     loop {
         match Lock::try_acquire(folder, lock::Mode::Daemon, config) {
-            Err(LockError::Held(Some(holder))) if holder.mode == lock::Mode::Once => {
+            Err(LockError::Held(Held::Seen(holder)))
+                if holder.mode == lock::Mode::Once && holder::another(folder, &holder, config).is_none() =>
+            {
                 if inbox.is_told_to_stop(PAUSE) {
                     return Ok(None);
                 }
@@ -188,14 +204,6 @@ fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Resul
             other => return other.map(Some),
         }
     }
-}
-
-fn held(folder: &Folder, holder: Option<&Holder>) -> Code {
-    let who = match holder {
-        Some(Holder { pid, config, .. }) => format!("a watchdog with pid {pid} and configuration {}", config.display()),
-        None => "a watchdog that does not say who it is (in another container?)".into(),
-    };
-    complain(&format!("{who} holds {} ({NOTHING_STARTED})", folder.path().display()), Code::Held)
 }
 
 fn start_log(config: &Config, options: &Options, to_stderr: bool) -> Option<Logging> {
@@ -219,7 +227,7 @@ fn work(config: Config, options: &Options, around: Surroundings, at_work: impl F
     log::info!("watchdog {version} at work (pid {pid}): {targets} of {}{dry}", path.display());
     at_work();
     match agent.run() {
-        Ended { displaced: true, .. } => Code::Held,
-        Ended { .. } => Code::Done,
+        Ended { displaced_by: Some(by), .. } => complain(&format!("{by} (this one was ended)"), Code::Held),
+        Ended { displaced_by: None, .. } => Code::Done,
     }
 }

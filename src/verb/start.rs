@@ -7,57 +7,81 @@ use std::process::{Child, Command, Stdio};
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
-use crate::store::lock::{Holder, Mode, read_holder, stopped_by_hand};
+use crate::store::lock::{Holder, Mode, stopped_by_hand};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 use crate::time::{Wall, rough};
 
+use super::holder::{Refusal, to_start, worked_lately};
 use super::run::{NOTHING_STARTED, READY, TAKEN};
-use super::{Code, check, complain, forget_complaint, hung, load, load_for_cron, say};
+use super::{Code, check, complain, complain_to_cron, forget_complaint, hung, load, load_for_cron, say};
+
+/// Another start may be faster, and end again.
+const TRIES: usize = 3;
 
 pub(super) fn start(options: &Options, cron: bool) -> Code {
     let config = match if cron { load_for_cron(options, NOTHING_STARTED) } else { load(options, NOTHING_STARTED) } {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if cron {
-        forget_complaint();
-    }
     let folder = Folder::at(&config.state_dir);
     if cron && stopped_by_hand(&folder).is_some() {
         return Code::Done;
     }
     let before = last_sign(&folder);
     let mut hung_pid = None;
-    if let Some(holder) = read_holder(&folder).filter(|holder| holder.mode == Mode::Daemon) {
-        if !hung::is_hung(&folder, &holder) {
-            return already(&holder, &config, cron);
+    for _ in 0..TRIES {
+        match to_start(&folder, &config.path) {
+            Err(refusal) => return refuse(&refusal, cron),
+            Ok(Some(holder)) if holder.mode == Mode::Daemon => {
+                if !hung::is_hung(&folder, &holder) {
+                    return already(&holder, cron);
+                }
+                // Before it is ended it must be certain that another can take its place.
+                let ended = Folder::open(folder.path()).map_err(|error| error.to_string());
+                if let Err(error) = ended.and_then(|folder| hung::end(&folder, &holder)) {
+                    return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine);
+                }
+                hung_pid = Some(holder.pid);
+            }
+            // By hand it is taken over from ticks, which learn of it; cron must not do so of its own.
+            Ok(None) if cron => {
+                if let Some(refusal) = worked_lately(&folder, &config.path) {
+                    return refuse(&refusal, cron);
+                }
+            }
+            Ok(_) => {}
         }
-        if let Err(error) = hung::end(&folder, &holder) {
-            return complain(&error, Code::Machine);
+        match detach(options) {
+            Ok(Started::AtWork(pid)) => {
+                if cron {
+                    forget_complaint();
+                }
+                say(&if cron { mail(&config, pid, hung_pid, before) } else { started(&config, pid, hung_pid) });
+                return Code::Done;
+            }
+            Ok(Started::Taken) => {}
+            Ok(Started::Failed(code)) => return code,
+            Err(error) => return complain(&format!("cannot start a watchdog: {error}"), Code::Machine),
         }
-        hung_pid = Some(holder.pid);
     }
-    match detach(options) {
-        Ok(Started::AtWork(pid)) => {
-            say(&if cron { mail(&config, pid, hung_pid, before) } else { started(&config, pid, hung_pid) });
-            Code::Done
-        }
-        Ok(Started::Taken) => match read_holder(&folder) {
-            Some(holder) => already(&holder, &config, cron),
-            None => Code::Done,
-        },
-        Ok(Started::Failed(code)) => code,
-        Err(error) => complain(&format!("cannot start a watchdog: {error}"), Code::Machine),
+    complain(&format!("others hold {} again and again ({NOTHING_STARTED})", folder.path().display()), Code::Held)
+}
+
+/// One with another configuration, or that cannot be seen, is in the way.
+fn refuse(refusal: &Refusal, cron: bool) -> Code {
+    let text = format!("watchdog: {} ({NOTHING_STARTED})", refusal.text);
+    match cron {
+        true => complain_to_cron(&text, refusal.code),
+        false => refusal.tell(NOTHING_STARTED),
     }
 }
 
-fn already(holder: &Holder, config: &Config, cron: bool) -> Code {
-    if cron {
-        return Code::Done;
+fn already(holder: &Holder, cron: bool) -> Code {
+    match cron {
+        true => forget_complaint(),
+        false => say(&format!("a watchdog is at work already (pid {}); status shows how the targets are", holder.pid)),
     }
-    let other = if holder.config == config.path { String::new() } else { format!(" with {}", holder.config.display()) };
-    say(&format!("a watchdog is at work already (pid {}){other}; status shows how the targets are", holder.pid));
     Code::Done
 }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::cli::Options;
 use crate::clock;
-use crate::store::lock::{Holder, Mode, read_holder};
+use crate::store::lock::{Held, Holder, Mode, read_lock};
 use crate::store::state::{Saved, peek};
 use crate::store::{Error, Folder, Moment, orders};
 use crate::terminal::write_line;
@@ -55,14 +55,20 @@ fn code(status: &Status) -> Code {
 
 /// What is known now, by the watchdog at work where there is one.
 pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
-    let holder = read_holder(folder);
+    // A lock that cannot even be asked for is nobody's; what else cannot be read is told below.
+    let (holder, is_unseen) = match read_lock(folder).ok().flatten() {
+        Some(Held::Seen(holder)) => (Some(holder), false),
+        Some(Held::Unseen(unseen)) => (Some(unseen.as_it_says()), true),
+        None => (None, false),
+    };
     let saved = match &holder {
-        Some(holder) if holder.mode == Mode::Daemon => ask(folder, holder)?,
+        Some(holder) if holder.mode == Mode::Daemon && !is_unseen => ask(folder, holder)?,
         Some(_) | None => look(folder)?,
     };
     let mut status = Status {
         saved: saved.unwrap_or_default(),
         holder,
+        is_unseen,
         now: clock::now(),
         wall: clock::wall(),
         zone: clock::zone(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::cli::Options;
-use crate::store::lock::{self, Mode, mark_stopped, read_holder};
+use crate::store::lock::{Mode, Proof, is_gone, mark_stopped, prove};
 
-use super::{Code, complain, hung, say, state_folder};
+use super::{Code, complain, holder, hung, say};
 
 /// Longer than this is worth a word: it waits for a restart command.
 const SOON: Duration = Duration::from_secs(3);
@@ -15,11 +15,13 @@ const SOON: Duration = Duration::from_secs(3);
 const AT_LAST: Duration = Duration::from_secs(86_400);
 
 pub(super) fn stop(options: &Options) -> Code {
-    let (folder, _) = match state_folder(options) {
-        Ok(found) => found,
+    let (folder, holder) = match holder::to_command(options, "nothing was stopped") {
+        Ok((folder, _, holder)) => (folder, holder.filter(|holder| holder.mode == Mode::Daemon)),
         Err(code) => return code,
     };
-    let holder = read_holder(&folder).filter(|holder| holder.mode == Mode::Daemon);
+    if let Some(Err(why)) = holder.as_ref().map(|holder| hung::reach(&folder, holder)) {
+        return complain(&format!("the watchdog runs on: {why}"), Code::Machine);
+    }
     if (holder.is_some() || folder.path().exists())
         && let Err(error) = mark_stopped(&folder)
     {
@@ -36,12 +38,16 @@ pub(super) fn stop(options: &Options) -> Code {
         };
     }
     hung::send(&folder, &holder, Signal::TERM);
-    let is_gone = || !lock::prove(&folder, &holder);
-    if !hung::wait(SOON, is_gone) {
+    let has_let_go = || prove(&folder, &holder) == Proof::Over;
+    if !hung::wait(SOON, has_let_go) {
         say(&format!("the watchdog (pid {}) finishes a restart command first; waiting", holder.pid));
-        hung::wait(AT_LAST, is_gone);
+        hung::wait(AT_LAST, has_let_go);
     }
-    stopped(holder.pid)
+    // It is gone a moment after it has let go of the lock.
+    match hung::wait(SOON, || is_gone(&holder)) {
+        true => stopped(holder.pid),
+        false => complain(&format!("the watchdog (pid {}) was told to stop and still runs", holder.pid), Code::Machine),
+    }
 }
 
 fn stopped(pid: u32) -> Code {

@@ -27,6 +27,8 @@ pub struct Status {
     pub saved: Saved,
     /// Who holds the lock.
     pub holder: Option<Holder>,
+    /// Whether that one cannot be seen from here, so that its pid means nothing.
+    pub is_unseen: bool,
     /// Now.
     pub now: Timestamp,
     /// Now, for people.
@@ -106,7 +108,7 @@ impl Status {
             at: self.wall.rfc3339(),
             watchdog: WatchdogAnswer {
                 running: self.is_current(),
-                pid: self.holder.as_ref().map(|holder| holder.pid),
+                pid: self.holder.as_ref().filter(|_| !self.is_unseen).map(|holder| holder.pid),
                 mode: mode.map(Mode::as_str),
                 last_seen: self.last_seen().map(Wall::rfc3339),
             },
@@ -140,6 +142,9 @@ impl Status {
         let us = format!("watchdog {}", env!("CARGO_PKG_VERSION"));
         let repairs = self.could_repair() + &self.messages();
         match (&self.holder, seen) {
+            (Some(_), Some(seen)) if self.is_unseen => {
+                format!("{us} runs where I cannot see it (in another container?), alive {seen} ago{repairs}")
+            }
             (Some(holder), Some(seen)) if holder.mode == Mode::Daemon && self.is_current() => {
                 format!("{us} runs (pid {}, alive {seen} ago){repairs}", holder.pid)
             }

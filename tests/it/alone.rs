@@ -142,9 +142,6 @@ fn a_second_watchdog_is_told_who_holds_the_folder() {
         let who = format!("pid {} and configuration {}", daemon.pid(), config.display());
         place.demand(said.code == Some(5) && said.err.contains(&who), &format!("{words:?}: {said:?}"));
     }
-    let said = place.run(&["start", "-c", "other.yaml"]);
-    let what = format!("at work already (pid {}) with {}", daemon.pid(), config.display());
-    place.demand(said.code == Some(0) && said.out.contains(&what), &format!("{said:?}"));
     let said = place.run(&["start", "--cron"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""), "{}", place.story());
     assert_eq!(place.holder(), Some(daemon.pid()));

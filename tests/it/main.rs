@@ -3,6 +3,7 @@
 
 mod fakepm2;
 mod faults;
+mod holder;
 mod mangle;
 mod page;
 mod place;

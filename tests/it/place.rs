@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -160,6 +161,12 @@ impl Place {
     /// The folder itself, which is HOME to all that runs in it.
     pub(crate) fn home(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The files below a folder that belong to this account.
+    pub(crate) fn files_of(&self, uid: u32, name: &str) -> Vec<PathBuf> {
+        let belongs = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.uid() == uid);
+        files_below(&self.path(name)).into_iter().map(|(path, _)| path).filter(belongs).collect()
     }
 
     /// The log, without the files that were rotated away.
