@@ -79,7 +79,7 @@ pub struct Unseen {
 
 impl Unseen {
     /// What the file says of it, taken on trust: without a note, it is a daemon.
-    pub fn as_it_says(self) -> Holder {
+    pub fn into_holder_on_trust(self) -> Holder {
         let touched = self.touched;
         match self.note {
             Some(Note { pid, started, mode, config }) => {

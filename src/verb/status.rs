@@ -58,7 +58,7 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     // A lock that cannot even be asked for is nobody's; what else cannot be read is told below.
     let (holder, is_unseen) = match read_lock(folder).ok().flatten() {
         Some(Held::Seen(holder)) => (Some(holder), false),
-        Some(Held::Unseen(unseen)) => (Some(unseen.as_it_says()), true),
+        Some(Held::Unseen(unseen)) => (Some(unseen.into_holder_on_trust()), true),
         None => (None, false),
     };
     let saved = match &holder {
