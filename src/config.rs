@@ -2,13 +2,15 @@
 //! It must never accept what it does not know, and never show a secret.
 
 use std::fmt;
+use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::policy::Limits;
-use crate::time::Span;
+use crate::time::{Span, Wall};
 
 mod tree;
 
@@ -62,6 +64,8 @@ pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Config {
     /// The file, absolute.
     pub path: PathBuf,
+    /// When the file was last written to before it was read.
+    pub written: Option<Wall>,
     /// The file's folder, absolute: commands run in it and paths are relative to it.
     pub folder: PathBuf,
     /// Where state, lock, events and incidents live, absolute.
@@ -104,7 +108,9 @@ impl Config {
     /// It cannot be read, others could have written it, or something in it is not valid. Everything that can be told
     /// at once is told. Nothing was changed then, and the caller says what follows from that.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
-        file::load(path, environment)
+        // Asked before it is read: what is written to it meanwhile is newer than what was read.
+        let written = written(path);
+        Ok(Config { written, ..file::load(path, environment)? })
     }
 
     /// The state folder that the file at `path` names, or the default where it names none, also where other things in
@@ -120,6 +126,12 @@ impl Config {
             target.limits.dry_run = true;
         }
     }
+}
+
+/// When a file was last written to; none where that cannot be told.
+pub fn written(path: &Path) -> Option<Wall> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Wall::from_ms(metadata.mtime().saturating_mul(1_000).saturating_add(metadata.mtime_nsec() / 1_000_000)))
 }
 
 /// Where the log goes and how much of it is kept.

@@ -8,6 +8,7 @@ pub mod pattern;
 pub mod report;
 pub mod status;
 pub mod story;
+pub mod watch;
 
 use std::path::Path;
 

@@ -60,7 +60,7 @@ impl Agent {
         self.saved.stopped = false;
         self.show();
         if self.mode == Mode::Tick {
-            self.saved.note_tick(wall);
+            self.saved.note_tick(clock::now());
         } else {
             let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
             self.keep_entries(&[Entry { at: wall, target: None, kind: Kind::Started { version, pid } }]);
@@ -113,6 +113,7 @@ impl Agent {
         self.saved.files.retain(|name, _| shown.contains_key(name));
         self.saved.channels = self.config.notify.len();
         self.saved.config = Some(self.config.path.clone());
+        self.saved.config_written = self.config.written;
         self.saved.log = Some(self.config.log.file.clone());
     }
 

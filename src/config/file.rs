@@ -123,6 +123,7 @@ fn top(
     let (state_dir, log) = (state_dir?, log?);
     Some(Config {
         path,
+        written: None,
         folder,
         state_dir,
         log,

@@ -321,6 +321,12 @@ pub fn is_gone(holder: &Holder) -> bool {
     !process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
+/// How whoever held the lock last works, alive or not, and its last sign of life.
+pub fn last_held(folder: &Folder) -> Option<(Mode, Wall)> {
+    let Unseen { note, touched } = unseen(folder);
+    Some((note?.mode, touched))
+}
+
 /// One look at the file and at the process that it names.
 fn look(folder: &Folder) -> Option<Holder> {
     let path = folder.file(LOCK);

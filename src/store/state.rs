@@ -27,6 +27,8 @@ const VERSION: u64 = 1;
 const MAX_SIZE: u64 = 32 << 20;
 /// Five distances between ticks.
 const TICKS_KEPT: usize = 6;
+/// By less the wall clock is not set but steered.
+const DRIFT: Duration = Duration::from_secs(2);
 
 /// What one watchdog leaves to the next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,10 +65,15 @@ pub struct Saved {
     /// Whether the machine was rebooted since it was written.
     #[serde(skip)]
     pub rebooted: bool,
+    /// When it was written, on the present boot clock. Only whoever reads the file has it here.
+    #[serde(skip)]
+    pub written: Option<Timestamp>,
     /// The latest ticks, oldest first.
-    pub ticks: VecDeque<Wall>,
+    pub ticks: VecDeque<Timestamp>,
     /// The configuration, and the log that it asks for.
     pub config: Option<PathBuf>,
+    /// When the configuration's file was last written to before it was read.
+    pub config_written: Option<Wall>,
     /// Where the log goes.
     pub log: Option<PathBuf>,
     /// Why lines of the log are being lost.
@@ -119,9 +126,9 @@ pub struct Shown {
 
 impl Saved {
     /// Remembers that a tick was made at `at`.
-    pub fn note_tick(&mut self, at: Wall) {
+    pub fn note_tick(&mut self, at: Timestamp) {
         if self.ticks.back().is_some_and(|last| *last > at) {
-            // The wall clock was set back: distances to what it said before mean nothing.
+            // Only a reboot of which nothing could be known does that: distances to what was before mean nothing.
             self.ticks.clear();
         }
         self.ticks.push_back(at);
@@ -139,16 +146,43 @@ impl Saved {
         gaps.get(gaps.len() / 2).copied()
     }
 
-    /// Whether the watchdog that wrote this has been at work lately: within 120 s for a daemon that was not stopped;
-    /// for ticks three times their usual distance, at least 5 min and at most 1 h.
-    pub fn lately(&self, now: Wall) -> bool {
+    /// Ticks that came within this come still: three times their usual distance, at least 5 min and at most 1 h.
+    pub fn tick_patience(&self) -> Duration {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        let (Some(mode), Some(seen)) = (self.mode, self.last_seen) else { return false };
-        // A sign of life from the future is as old as it is far off: the wall clock was set back since.
-        let age = now.since(seen).max(seen.since(now));
-        match mode {
-            Mode::Daemon => !self.stopped && age <= minutes(2),
-            Mode::Once => age <= self.tick_gap().unwrap_or_default().saturating_mul(3).clamp(minutes(5), minutes(60)),
+        self.tick_gap().unwrap_or_default().saturating_mul(3).clamp(minutes(5), minutes(60))
+    }
+
+    /// Whether the watchdog that wrote this may still mean to work here: a daemon that was not stopped and saved within
+    /// 120 s, as it does every minute, or ticks that come still.
+    pub fn worked_lately(&self, now: Timestamp) -> bool {
+        let longest = match self.mode {
+            Some(Mode::Daemon) if !self.stopped => Duration::from_secs(120),
+            Some(Mode::Once) => self.tick_patience(),
+            Some(Mode::Daemon) | None => return false,
+        };
+        self.age(now).is_some_and(|age| age <= longest)
+    }
+
+    /// How old this picture is, by the boot clock.
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        self.written.map(|written| now.since(written))
+    }
+
+    /// How long ago the wall clock said `at`. Where it was set since the state was written, `at` may be of before or of
+    /// after that, or of a time at which the watchdog was alive for all that is known here: the shortest of these.
+    pub fn since(&self, at: Wall, now: Timestamp, wall: Wall) -> Duration {
+        let by_wall = |set_by: i64| {
+            let ms = wall.as_ms().saturating_sub(at.as_ms()).saturating_sub(set_by);
+            Duration::from_millis(ms.unsigned_abs())
+        };
+        let (Some(written), Some(seen), false) = (self.written, self.last_seen, self.rebooted) else {
+            return by_wall(0);
+        };
+        let passed = now.as_ms().saturating_sub(written.as_ms());
+        let set_by = wall.as_ms().saturating_sub(seen.as_ms()).saturating_sub(passed);
+        match Duration::from_millis(set_by.unsigned_abs()) > DRIFT {
+            true => by_wall(0).min(by_wall(set_by)).min(now.since(written)),
+            false => by_wall(0),
         }
     }
 }
@@ -283,9 +317,14 @@ impl Found {
             (Some(_), Some(_)) => (by_wall, true),
             _ => (by_wall, by_boot < 0),
         };
-        let shift = by_boot.saturating_sub(elapsed.max(0));
-        saved.policy.shift(shift);
-        saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(shift));
+        let elapsed = elapsed.max(0);
+        let by = by_boot.saturating_sub(elapsed);
+        saved.policy.shift(by);
+        saved.ticks.iter_mut().for_each(|tick| *tick = tick.shifted(by));
+        saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(by));
+        // What was written before this boot is at least as old as the boot, whatever the wall clock says.
+        let age = if rebooted { elapsed.max(moment.now.as_ms()) } else { elapsed };
+        saved.written = Some(moment.now.shifted(age.saturating_neg()));
         if rebooted {
             saved.policy.reboot();
             saved.rebooted = true;

@@ -20,7 +20,7 @@ use crate::store::lock::{Held, Mode, can_lock, read_lock};
 use crate::terminal::escaped;
 use crate::time::{Latency, Span};
 
-use super::{Code, holder, load, say, tilde};
+use super::{Code, holder, load, say, status, tilde};
 
 pub(super) use cron::crontab_line;
 
@@ -244,6 +244,10 @@ fn occupied(config: &Config) -> Option<String> {
                     Mode::Once => "making a tick",
                 };
                 say(&format!("Running     a watchdog is {mode} (pid {}, {})", held.pid, held.config.display()));
+                if held.mode == Mode::Daemon && status::has_unread(&folder) {
+                    let pid = held.pid;
+                    say(&format!("            it has not read the file as it is now; it does at: kill -HUP {pid}"));
+                }
             }
             refusal.map(|refusal| refusal.text)
         }

@@ -110,7 +110,7 @@ fn others_lately(folder: &Folder, ours: &Path) -> Option<String> {
     let boot_id = clock::boot_id();
     let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
     // A state that cannot be read is told by whoever needs it.
-    let saved = peek(folder, &moment).ok().flatten().filter(|saved| saved.lately(moment.wall))?;
+    let saved = peek(folder, &moment).ok().flatten().filter(|saved| saved.worked_lately(moment.now))?;
     let theirs = saved.config.as_deref().filter(|theirs| relation(theirs, None, ours) == Relation::Other)?;
     Some(match saved.mode {
         Some(Mode::Once) => ticks(folder, theirs),

@@ -26,6 +26,8 @@ pub(super) fn is_hung(folder: &Folder, holder: &Holder) -> bool {
     if age(holder.touched) <= DOUBTFUL {
         return false;
     }
+    // One that is alive gives a new one with this at once, and not only when it is due.
+    send(folder, holder, Signal::USR1);
     let is_same = |now: &Holder| now.pid == holder.pid && now.touched == holder.touched;
     !wait(PATIENCE, || !read_holder(folder).as_ref().is_some_and(is_same))
 }

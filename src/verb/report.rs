@@ -25,9 +25,9 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Code {
         Ok(past) => past,
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };
-    let is_current = status.is_current();
+    let is_at_work = status.watch().is_at_work();
     let mut saved = status.saved;
-    if let Some(from) = saved.last_seen.filter(|_| !is_current) {
+    if let Some(from) = saved.last_seen.filter(|_| !is_at_work) {
         let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
         saved.gaps.note(Gap { from, to: wall, why });
     }

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 
 use crate::cli::Options;
 use crate::clock;
-use crate::store::lock::{Held, Holder, Mode, read_lock};
+use crate::config;
+use crate::store::lock::{Held, Holder, Mode, last_held, read_holder, read_lock};
 use crate::store::state::{Saved, peek};
 use crate::store::{Error, Folder, Moment, orders};
 use crate::terminal::write_line;
@@ -46,7 +47,7 @@ pub(super) fn status(options: &Options, json: bool, watch: bool) -> Code {
 }
 
 fn code(status: &Status) -> Code {
-    match (status.is_current(), status.is_trouble()) {
+    match (status.watch().is_current(), status.is_trouble()) {
         (false, _) => Code::NotRunning,
         (true, true) => Code::Trouble,
         (true, false) => Code::Done,
@@ -56,34 +57,53 @@ fn code(status: &Status) -> Code {
 /// What is known now, by the watchdog at work where there is one.
 pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     // A lock that cannot even be asked for is nobody's; what else cannot be read is told below.
-    let (holder, is_unseen) = match read_lock(folder).ok().flatten() {
+    let (found, is_unseen) = match read_lock(folder).ok().flatten() {
         Some(Held::Seen(holder)) => (Some(holder), false),
         Some(Held::Unseen(unseen)) => (Some(unseen.into_holder_on_trust()), true),
         None => (None, false),
     };
-    let saved = match &holder {
+    let (saved, holder, has_answered) = match found {
         Some(holder) if holder.mode == Mode::Daemon && !is_unseen => ask(folder, holder)?,
-        Some(_) | None => look(folder)?,
+        found => (look(folder)?, found, false),
     };
+    let saved = saved.unwrap_or_default();
     let mut status = Status {
-        saved: saved.unwrap_or_default(),
-        holder,
         is_unseen,
+        last_held: last_held(folder),
+        has_answered,
+        config_changed: false,
         now: clock::now(),
         wall: clock::wall(),
         zone: clock::zone(),
         home: environment("HOME").map(Into::into),
+        saved,
+        holder,
     };
+    // What nobody has read at all has not changed since.
+    status.config_changed = status.watch().is_running() && has_changed(&status.saved);
     status.heed(&orders::peek(folder));
     Ok(status)
 }
 
-/// Has a live watchdog write its state, and reads it.
-fn ask(folder: &Folder, holder: &Holder) -> Result<Option<Saved>, Error> {
-    let asked = clock::wall();
-    hung::send(folder, holder, Signal::USR1);
+/// Whether the watchdog at work has not read its configuration as it is now, as far as that is known.
+pub(super) fn has_unread(folder: &Folder) -> bool {
+    look(folder).ok().flatten().is_some_and(|saved| has_changed(&saved))
+}
+
+/// Whether the configuration's file was written to since the watchdog has read it.
+fn has_changed(saved: &Saved) -> bool {
+    let Some((path, read)) = saved.config.as_ref().zip(saved.config_written) else { return false };
+    config::written(path).is_some_and(|written| written != read)
+}
+
+/// Has a live watchdog write its state, and reads it. It gives its sign of life with that, also where the disk takes no
+/// state. `None` for the holder: it has ended meanwhile.
+fn ask(folder: &Folder, holder: Holder) -> Result<(Option<Saved>, Option<Holder>, bool), Error> {
+    let asked = clock::now();
+    hung::send(folder, &holder, Signal::USR1);
     let mut saved = look(folder)?;
-    let is_new = |saved: &Option<Saved>| saved.as_ref().and_then(|saved| saved.last_seen) >= Some(asked);
+    let is_new =
+        |saved: &Option<Saved>| saved.as_ref().and_then(|saved| saved.written).is_some_and(|written| written >= asked);
     hung::wait(PATIENCE, || {
         if !is_new(&saved)
             && let Ok(found) = look(folder)
@@ -92,7 +112,11 @@ fn ask(folder: &Folder, holder: &Holder) -> Result<Option<Saved>, Error> {
         }
         is_new(&saved)
     });
-    Ok(saved)
+    let after = read_holder(folder);
+    let is_same = after.as_ref().is_some_and(|after| (after.pid, after.started) == (holder.pid, holder.started));
+    let has_touched = after.as_ref().is_some_and(|after| after.touched != holder.touched);
+    let has_answered = is_same && (has_touched || is_new(&saved));
+    Ok((saved, after, has_answered))
 }
 
 fn look(folder: &Folder) -> Result<Option<Saved>, Error> {

@@ -12,8 +12,9 @@ use crate::store::lock::{Holder, Mode};
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
-use crate::time::{Latency, Timestamp, Wall, Zone, rough};
+use crate::time::{Latency, Timestamp, Wall, Zone, millis, rough};
 use crate::view::story::{at_rest, reason};
+use crate::view::watch::{Signs, Watch};
 use crate::view::{at_home, percent, table};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -29,6 +30,12 @@ pub struct Status {
     pub holder: Option<Holder>,
     /// Whether that one cannot be seen from here, so that its pid means nothing.
     pub is_unseen: bool,
+    /// How whoever held the lock last works, and its last sign of life there.
+    pub last_held: Option<(Mode, Wall)>,
+    /// Whether the holder has given a sign of life when it was asked for one just now.
+    pub has_answered: bool,
+    /// Whether the configuration's file is newer than what the watchdog has read of it.
+    pub config_changed: bool,
     /// Now.
     pub now: Timestamp,
     /// Now, for people.
@@ -60,17 +67,19 @@ impl Status {
         }
     }
 
-    /// The last sign of life.
-    fn last_seen(&self) -> Option<Wall> {
-        let touched = self.holder.as_ref().map(|holder| holder.touched);
-        touched.max(self.saved.last_seen)
-    }
-
-    /// Whether somebody watches: what stands here is of now, and not of some time ago.
-    pub fn is_current(&self) -> bool {
-        let daemon = self.holder.as_ref().is_some_and(|holder| holder.mode == Mode::Daemon);
-        let saved = Saved { last_seen: self.last_seen(), stopped: self.saved.stopped && !daemon, ..self.saved.clone() };
-        saved.lately(self.wall)
+    /// Who watches, and whether what is known of the targets is how they are.
+    pub fn watch(&self) -> Watch {
+        let (saved, holder) = (&self.saved, self.holder.as_ref());
+        let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
+        let touched = touched.map(|at| saved.since(at, self.now, self.wall));
+        Watch::of(&Signs {
+            holder: holder.map(|holder| (holder.mode, Some(holder.pid).filter(|_| !self.is_unseen))),
+            last: self.last_held.map(|(mode, _)| mode).or(saved.mode),
+            touched: if self.has_answered { Some(Duration::ZERO) } else { touched },
+            picture: saved.age(self.now),
+            stopped: saved.stopped,
+            tick_patience: saved.tick_patience(),
+        })
     }
 
     /// Whether a target is in trouble.
@@ -103,14 +112,18 @@ impl Status {
     /// For machines.
     pub fn json(&self) -> String {
         let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
+        let watch = self.watch();
+        let ago = |age: Duration| self.wall.shifted(-millis(age)).rfc3339();
         let answer = Answer {
             version: env!("CARGO_PKG_VERSION"),
             at: self.wall.rfc3339(),
             watchdog: WatchdogAnswer {
-                running: self.is_current(),
+                running: watch.is_running(),
                 pid: self.holder.as_ref().filter(|_| !self.is_unseen).map(|holder| holder.pid),
                 mode: mode.map(Mode::as_str),
-                last_seen: self.last_seen().map(Wall::rfc3339),
+                last_seen: watch.seen.map(ago),
+                state_at: watch.picture.map(ago),
+                config_changed: self.config_changed,
             },
             targets: self.targets().into_iter().map(Target::answer).collect(),
         };
@@ -134,33 +147,15 @@ impl Status {
         lines.push(self.about_us());
         lines.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
         lines.extend(self.places());
+        lines.extend(self.config_changed.then(|| "The configuration is newer than what the watchdog has read.".into()));
         lines.join("\n")
     }
 
     fn about_us(&self) -> String {
-        let seen = self.last_seen().map(|at| rough(self.wall.since(at)));
-        let us = format!("watchdog {}", env!("CARGO_PKG_VERSION"));
-        let repairs = self.could_repair() + &self.messages();
-        match (&self.holder, seen) {
-            (Some(_), Some(seen)) if self.is_unseen => {
-                format!("{us} runs where I cannot see it (in another container?), alive {seen} ago{repairs}")
-            }
-            (Some(holder), Some(seen)) if holder.mode == Mode::Daemon && self.is_current() => {
-                format!("{us} runs (pid {}, alive {seen} ago){repairs}", holder.pid)
-            }
-            (Some(holder), Some(seen)) if holder.mode == Mode::Daemon => {
-                format!("{us} is HUNG (pid {}, no sign of life for {seen}): watchdog start replaces it", holder.pid)
-            }
-            (_, Some(seen)) if self.is_current() && self.saved.mode == Some(Mode::Once) => {
-                format!("{us} comes by cron, last {seen} ago{repairs}")
-            }
-            (_, Some(seen)) if self.saved.stopped => {
-                format!("NOBODY IS WATCHING: the watchdog was stopped {seen} ago (watchdog start starts it again)")
-            }
-            (_, Some(seen)) => {
-                format!("NOBODY IS WATCHING: the last sign of life is {seen} old; what stands above too")
-            }
-            (_, None) => "NOBODY IS WATCHING: start one with watchdog start".into(),
+        let watch = self.watch();
+        match watch.is_current() {
+            true => format!("{watch}{}{}", self.could_repair(), self.messages()),
+            false => watch.to_string(),
         }
     }
 
@@ -199,6 +194,8 @@ struct WatchdogAnswer {
     pid: Option<u32>,
     mode: Option<&'static str>,
     last_seen: Option<String>,
+    state_at: Option<String>,
+    config_changed: bool,
 }
 
 #[derive(Serialize)]
@@ -353,7 +350,9 @@ impl<'a> Target<'a> {
                     let why = reason(waiting.why, &self.shown.depends_on);
                     format!("{tried}not restarted now: {why}{until}{dry}{details}")
                 }
-                None if !self.status.is_current() => format!("{tried}not restarted now: no watchdog is at work{dry}"),
+                None if !self.status.watch().is_at_work() => {
+                    format!("{tried}not restarted now: no watchdog is at work{dry}")
+                }
                 None => format!("{tried}a restart is due or under way{dry}"),
             }),
             Condition::Starting | Condition::Healthy | Condition::Failing => None,

@@ -25,9 +25,9 @@ fn kind(value: &Value) -> Value {
 }
 
 /// The contract's fields, in its order.
-const FIELDS: &str = "version at watchdog running pid mode last_seen targets name state since streak dry_run \
-                      last_probe at verdict latency_ms class detail attempt attempts_in_window waiting why until \
-                      paused_until incident uptime_24h uptime_30d";
+const FIELDS: &str = "version at watchdog running pid mode last_seen state_at config_changed targets name state \
+                      since streak dry_run last_probe at verdict latency_ms class detail attempt attempts_in_window \
+                      waiting why until paused_until incident uptime_24h uptime_30d";
 
 #[track_caller]
 fn has_fields_in_order(text: &str) {
@@ -45,7 +45,8 @@ fn the_answer_for_machines_is_the_contracts_to_the_letter() {
     let http = format!("http: 'http://127.0.0.1:{}/'", server.port());
     let place = Place::with(&format!("{LIMITS}  - {{name: app, {http}, restart: touch done, start_period: 1h}}\n"));
     let never = place.run(&["status", "--json"]);
-    let nobody = json!({"running": false, "pid": null, "mode": null, "last_seen": null});
+    let nobody = json!({"running": false, "pid": null, "mode": null, "last_seen": null, "state_at": null,
+                        "config_changed": false});
     assert_eq!(place.status()["watchdog"], nobody);
     assert_eq!((never.code, &place.status()["targets"]), (Some(3), &json!([])));
 
@@ -58,7 +59,8 @@ fn the_answer_for_machines_is_the_contracts_to_the_letter() {
     let status: Value = serde_json::from_str(&said.out).expect("JSON");
     let well = json!({
         "version": "text", "at": "time",
-        "watchdog": {"running": true, "pid": "whole", "mode": "text", "last_seen": "time"},
+        "watchdog": {"running": true, "pid": "whole", "mode": "text", "last_seen": "time", "state_at": "time",
+                     "config_changed": false},
         "targets": [{
             "name": "text", "state": "text", "since": "time", "streak": "whole", "dry_run": false,
             "last_probe": {"at": "time", "verdict": "text", "latency_ms": "whole", "class": null, "detail": null},

@@ -26,6 +26,7 @@ fn uncommented(mark: &str, wanted: impl Fn(&str) -> bool) -> String {
 fn the_shipped_file_is_valid_and_its_comments_tell_the_defaults() {
     let ignoring_its_folder = |config: Config| {
         let folder = config.folder.display().to_string();
+        let config = Config { written: None, ..config };
         format!("{config:#?}").replace(&folder, "")
     };
     let shipped = accepted(SHIPPED);

@@ -30,7 +30,8 @@ fn sample() -> Saved {
     target.streak = Some(Streak { count: 2, first: at(30_000), last: at(40_000) });
     target.real.starts = [at(20_000), at(45_000)].into();
     target.real.cooldown_until = Some(at(90_000));
-    let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), ..Saved::default() };
+    let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().now), ..Saved::default() };
+    saved.ticks.push_back(at(45_000));
     saved.policy.targets.insert("a".into(), target);
     saved.files.insert("a".into(), FileTime { written: now().wall, seen: at(45_000), age_ms: 7 });
     saved.history.entry("a").record(true, now().wall.shifted(-5_000), now().wall);
@@ -80,6 +81,10 @@ fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, sta
     assert_eq!(target.real.starts[1].as_ms(), start);
     assert_eq!(saved.files["a"].seen.as_ms(), start);
     assert_eq!(target.real.starts[1].since(target.real.starts[0]), Duration::from_secs(25));
+    assert_eq!(saved.ticks[0].as_ms(), start);
+    let age = saved.age(Timestamp::from_ms(now_ms)).unwrap();
+    let since_boot = Duration::from_millis(if rebooted { u64::try_from(now_ms).unwrap() } else { 0 });
+    assert_eq!(age, since_boot.max(Duration::from_millis(u64::try_from(now_ms - start - 5_000).unwrap())));
     assert_eq!(target.real.cooldown_until.is_none(), rebooted);
     assert_eq!(target.streak.is_none(), rebooted);
 }
@@ -297,28 +302,49 @@ fn saves_until_killed() {
 }
 
 #[test]
-fn lately_depends_on_how_it_worked() {
+fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
     #[track_caller]
-    fn check(mode: Mode, stopped: bool, ticks_min: &[i64], age_s: i64, expected: bool) {
-        let mut saved = Saved { mode: Some(mode), stopped, last_seen: Some(now().wall), ..Saved::default() };
-        for minute in ticks_min {
-            saved.note_tick(now().wall.shifted(minute * 60_000));
-        }
-        assert_eq!(saved.lately(now().wall.shifted(age_s * 1_000)), expected);
+    fn check(ticks_min: &[i64], patience_min: u64) {
+        let mut saved = Saved::default();
+        ticks_min.iter().for_each(|minute| saved.note_tick(now().now.shifted(minute * 60_000)));
+        assert_eq!(saved.tick_patience(), Duration::from_secs(60 * patience_min));
     }
-    check(Mode::Daemon, false, &[], 120, true);
-    check(Mode::Daemon, false, &[], 121, false);
-    check(Mode::Daemon, false, &[], -121, false);
-    check(Mode::Daemon, true, &[], 1, false);
-    check(Mode::Once, false, &[], 300, true);
-    check(Mode::Once, false, &[], 301, false);
-    check(Mode::Once, false, &[0, 1, 2], 300, true);
-    check(Mode::Once, false, &[0, 5, 10, 15], 900, true);
-    check(Mode::Once, false, &[0, 5, 10, 15], 901, false);
+    check(&[], 5);
+    check(&[0, 1, 2], 5);
+    check(&[0, 5, 10, 15], 15);
     // One tick by hand and one night without any do not change what is usual.
-    check(Mode::Once, false, &[0, 5, 6, 10, 500, 505], 900, true);
-    check(Mode::Once, false, &[0, 5, 6, 10, 500, 505], 901, false);
-    check(Mode::Once, false, &[0, 60, 120], 3_601, false);
-    check(Mode::Once, false, &[120, 0, 5], 901, false);
-    assert!(!Saved::default().lately(now().wall));
+    check(&[0, 5, 6, 10, 500, 505], 15);
+    check(&[0, 60, 120], 60);
+    check(&[120, 0, 5], 15);
+}
+
+/// The state was written at 50 s, the lock touched `touched_s` later, and somebody asks `asked_s` after the writing,
+/// with the wall clock set by `set_s` meanwhile.
+#[track_caller]
+fn check_since(touched_s: i64, asked_s: i64, set_s: i64, expected_s: u64) {
+    let saved = Saved { last_seen: Some(now().wall), ..sample() };
+    let (asked, wall) = (now().now.shifted(asked_s * 1_000), now().wall.shifted((asked_s + set_s) * 1_000));
+    let since = saved.since(now().wall.shifted(touched_s * 1_000), asked, wall);
+    assert_eq!(since, Duration::from_secs(expected_s));
+}
+
+#[test]
+fn a_sign_of_life_is_as_old_as_it_is_whatever_the_wall_clock_was_set_to() {
+    check_since(10, 30, 0, 20);
+    // Older than the state: somebody has set its time, or the clock that gave it is another.
+    check_since(-600, 5, 0, 605);
+    check_since(600, 5, 0, 595);
+    for set in [-300, 300, -86_400 * 3_650, 86_400 * 3_650] {
+        // Touched before the clock was set, and after.
+        check_since(10, 30, set, 20);
+        check_since(10 + set, 30, set, 20);
+        check_since(10, 700, set, if set == -300 { 390 } else { 690 });
+    }
+    // The state alone is a sign.
+    check_since(-5_000, 60, -300, 60);
+    let rebooted = Saved { last_seen: Some(now().wall), rebooted: true, ..sample() };
+    let since = rebooted.since(now().wall, now().now, now().wall.shifted(700_000));
+    assert_eq!((since, Saved::default().since(now().wall, now().now, now().wall.shifted(-9_000))), {
+        (Duration::from_secs(700), Duration::from_secs(9))
+    });
 }
