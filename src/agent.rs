@@ -25,6 +25,7 @@ use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
 use crate::probe::{Prober, Trust};
 use crate::signals::Signal;
+use crate::store::complaints::Complaints;
 use crate::store::lock::Lock;
 use crate::store::state::{Loaded, Saved};
 use crate::store::{self, Folder, Moment};
@@ -77,6 +78,7 @@ pub struct Agent {
     zone: Zone,
     logging: Option<Logging>,
     news: News,
+    told: Option<Complaints>,
     inbox: Inbox,
     post: Sender<Message>,
     upkeep: upkeep::Upkeep,
@@ -115,6 +117,8 @@ pub struct Surroundings {
     pub logging: Option<Logging>,
     /// Takes the news.
     pub news: News,
+    /// What a tick has told already, where the state cannot say so.
+    pub told: Option<Complaints>,
 }
 
 impl Agent {
@@ -123,13 +127,12 @@ impl Agent {
     /// # Errors
     /// A probe cannot be made, or the state cannot be read; in words.
     pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
-        let Surroundings { inbox, folder, lock, logging, mut news } = around;
+        let Surroundings { inbox, folder, lock, logging, news, told } = around;
         let probers = probers(&config, &Probers::new())?;
         let boot_id = clock::boot_id();
         let (now, wall) = (clock::now(), clock::wall());
         let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
         let (mut saved, lost) = take_up(&folder, &moment)?;
-        lost.iter().for_each(|lost| news(lost));
         let policy_mode = match mode {
             Mode::Daemon => policy::Mode::Daemon,
             Mode::Tick => policy::Mode::Tick,
@@ -153,6 +156,7 @@ impl Agent {
             zone: clock::zone(),
             logging,
             news,
+            told,
             post: inbox.post.clone(),
             inbox,
             upkeep: upkeep::Upkeep::default(),
@@ -167,6 +171,7 @@ impl Agent {
             stopping: false,
             displaced_by: None,
         };
+        lost.iter().for_each(|lost| agent.say_once_a_day("lost state", lost));
         agent.begin(first);
         Ok(agent)
     }

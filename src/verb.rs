@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod cron_mail;
 mod demo;
 mod ecosystem;
 mod holder;
@@ -17,18 +18,19 @@ mod status;
 mod stop;
 mod strangers;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::cli::{Line, Options, Verb};
-use crate::clock;
 use crate::config::{self, Config, Errors};
 use crate::logging::Verbosity;
-use crate::store::{Folder, complaints};
+use crate::store::Folder;
 use crate::terminal::{escaped, write_line};
+
+use cron_mail::{complain_to_cron, complain_to_cron_of, complaints, forget_complaints};
 
 /// The contract's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,24 +89,6 @@ pub fn main() -> ExitCode {
 fn complain(text: &str, code: Code) -> Code {
     write_line(io::stderr(), &format!("watchdog: {text}"));
     code
-}
-
-/// The same for what cron calls again and again: one complaint, one mail a day.
-fn complain_to_cron(text: &str, code: Code) -> Code {
-    let folder = config::default_state_dir(&environment).map(|path| Folder::at(&path));
-    let reads_along = io::stderr().is_terminal();
-    let was_told = folder.is_ok_and(|folder| !complaints::is_news(&folder, text, clock::wall()));
-    if reads_along || !was_told {
-        write_line(io::stderr(), text);
-    }
-    code
-}
-
-/// What was complained of is over.
-fn forget_complaint() {
-    if let Ok(path) = config::default_state_dir(&environment) {
-        complaints::forget(&Folder::at(&path));
-    }
 }
 
 /// Says something on standard output.

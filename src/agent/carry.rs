@@ -95,7 +95,7 @@ impl Agent {
         log::log!(level, "{line}");
         let is_paused = self.policy.target(target).is_some_and(|state| state.paused_until.is_some());
         if is_news(record, level) && !is_paused {
-            (self.news)(&line);
+            self.say(&about(target, record), &line);
         }
     }
 
@@ -133,6 +133,15 @@ impl Agent {
     pub(super) fn record_own(&mut self, kind: Kind) {
         self.keep_entries(&[Entry { at: clock::wall(), target: None, kind }]);
         self.save(true);
+    }
+}
+
+/// What the news is about, whatever else it says.
+fn about(target: &str, record: &Record) -> String {
+    match record {
+        Record::HeldBack { why, .. } => format!("{target} held back: {}", why.as_str()),
+        Record::Warn { about, .. } => format!("{target} warned: {about:?}"),
+        _ => format!("{target} {:?}", std::mem::discriminant(record)),
     }
 }
 

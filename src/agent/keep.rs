@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::Target;
 use crate::logging::Logging;
 use crate::outcome::{Look, Verdict};
-use crate::policy::Action;
+use crate::policy::{Action, Condition};
 use crate::store::events::{self, Entry, Kind};
 use crate::store::history::{Absence, Gap};
 use crate::store::state::Shown;
@@ -127,7 +127,12 @@ impl Agent {
                 self.publish_end();
                 log::info!("watchdog stopped (pid {})", std::process::id());
             }
-            Mode::Tick => self.save(self.disk.mattered),
+            Mode::Tick => {
+                self.save(self.disk.mattered);
+                if !self.disk.is_ok() {
+                    self.tell_failing();
+                }
+            }
         }
         let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
         let targets = self.config.targets.iter().filter_map(left).collect();
@@ -162,14 +167,44 @@ impl Agent {
                     Mode::Daemon => "restarts are still limited, in memory: one per max_cooldown",
                     Mode::Tick => "nothing is restarted",
                 };
-                log::error!("{error} ({consequence})");
-                (self.news)(&format!("{error} ({consequence})"));
+                let line = format!("{error} ({consequence})");
+                log::error!("{line}");
+                self.say_once_a_day(&line, &line);
             }
             (Ok(()), true) => log::info!("the state can be saved again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         self.disk.state_failed = saved.is_err();
         self.write_events();
+    }
+
+    /// Says what is news. Where the state does not remember that it was said, the next tick would say it again.
+    pub(super) fn say(&mut self, about: &str, line: &str) {
+        match self.disk.is_ok() {
+            true => (self.news)(line),
+            false => self.say_once_a_day(about, line),
+        }
+    }
+
+    /// Says what may come again at every tick.
+    pub(super) fn say_once_a_day(&mut self, about: &str, line: &str) {
+        if self.told.as_ref().is_none_or(|told| told.is_news(about, clock::wall())) {
+            (self.news)(line);
+        }
+    }
+
+    /// Where ticks cannot count together, one that fails may never be called down, and is told all the same.
+    fn tell_failing(&mut self) {
+        let failing = |target: &Target| {
+            let state = self.policy.target(&target.name).filter(|state| state.condition == Condition::Failing)?;
+            let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
+            Some((target.name.clone(), detail.to_owned()))
+        };
+        let failing: Vec<_> = self.config.targets.iter().filter_map(failing).collect();
+        for (target, detail) in failing {
+            let line = format!("{target} fails: {detail} (ticks cannot count together while the state is not saved)");
+            self.say_once_a_day(&format!("{target} failing"), &line);
+        }
     }
 
     /// Once an hour what is remembered of the targets leaves the state for a file of its own.

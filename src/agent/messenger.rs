@@ -198,7 +198,7 @@ impl Agent {
         for line in &off {
             log::error!("{line}: switched off; nothing is told there");
             if !self.saved.off.contains(line) {
-                (self.news)(&format!("{line}: switched off; nothing is told there"));
+                self.say_once_a_day(line, &format!("{line}: switched off; nothing is told there"));
             }
         }
         self.saved.off = off;

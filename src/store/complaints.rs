@@ -1,62 +1,185 @@
-//! What a tick has complained of already, so that cron mails the same trouble once a day and not at every tick.
+//! What cron was told already, so that it mails the same trouble once a day and not at every tick.
+//! A note is an empty file whose name stands for the complaint and whose time is that of the telling: a disk that is
+//! full takes that, too.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Folder, files};
-use crate::time::Wall;
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
-const COMPLAINT: &str = "complaint";
-const MAX_SIZE: u64 = 64 << 10;
+use super::{Folder, Moment, files, state};
+use crate::time::{Timestamp, Wall, Zone};
+
+const NOTE: &str = "complaint-";
 /// The same complaint is news again after this.
 const NEWS_AFTER: Duration = Duration::from_secs(86_400);
+/// Where no note can be kept, a complaint is news in the first minutes of a day …
+const FIRST_MINUTES: Duration = Duration::from_secs(300);
+/// … which must not pass between two ticks that come rarely.
+const LONGEST_DISTANCE: Duration = Duration::from_secs(3_600);
 
-/// Whether `text` is to be said at `wall`: it is another complaint than the last one, or that one is a day old.
-/// Where this cannot be kept, it is: better too often than never.
-pub fn is_news(folder: &Folder, text: &str, wall: Wall) -> bool {
-    let path = folder.file(COMPLAINT);
-    let told = fs::symlink_metadata(&path).map(|metadata| files::modified(&metadata));
-    let is_same = files::read(&path, MAX_SIZE).is_ok_and(|last| last == text.as_bytes());
-    let is_recent = told.is_ok_and(|told| wall.since(told) < NEWS_AFTER && told.since(wall) < NEWS_AFTER);
-    if is_same && is_recent {
-        return false;
-    }
-    // Not kept, it is said again: nothing is lost by that.
-    let _ = folder.ensure().map(|()| files::replace(&path, text.as_bytes(), false));
-    true
+/// The notes of one caller, which are no other's: one that is well must not make another's complaint news again.
+#[derive(Clone, Debug)]
+pub struct Complaints {
+    folders: Vec<Folder>,
+    caller: u64,
+    zone: Zone,
 }
 
-/// The trouble is over: should it come again, it is news.
-pub fn forget(folder: &Folder) {
-    // Where it stays, the same trouble is told a day later: too rare to be worth a word.
-    let _ = files::remove(&folder.file(COMPLAINT));
+impl Complaints {
+    /// Kept in the first of these folders that takes a note. `caller` tells one line of a crontab from another.
+    pub fn new(folders: Vec<Folder>, caller: &impl Hash, zone: Zone) -> Complaints {
+        Complaints { folders, caller: hash(caller), zone }
+    }
+
+    /// Whether this is to be told at `wall`: it was not told within a day. That it is told now is noted; where it
+    /// cannot be, it is told once a day all the same, or nearly so.
+    pub fn is_news(&self, about: &str, wall: Wall) -> bool {
+        if self.was_told(about, wall) {
+            return false;
+        }
+        self.note(about, wall) || self.is_beginning_of_day(wall)
+    }
+
+    /// Whether it was told within a day.
+    pub fn was_told(&self, about: &str, wall: Wall) -> bool {
+        let found = self.folders.iter().filter_map(|folder| fs::symlink_metadata(self.path(folder, about)).ok());
+        let mut told = found.filter(fs::Metadata::is_file).map(|metadata| files::modified(&metadata));
+        told.any(|told| wall.since(told).max(told.since(wall)) < NEWS_AFTER)
+    }
+
+    /// Notes that it is told; whether that could be noted.
+    pub fn note(&self, about: &str, wall: Wall) -> bool {
+        self.folders.iter().any(|folder| {
+            clear(folder, |name, told| name.starts_with(NOTE) && wall.since(told) > NEWS_AFTER * 2);
+            folder.ensure().is_ok() && touch(self.path(folder, about)).is_ok()
+        })
+    }
+
+    /// The trouble is over: should it come again, it is news.
+    pub fn forget(&self) {
+        let own = self.prefix();
+        self.folders.iter().for_each(|folder| clear(folder, |name, _| name.starts_with(&own)));
+    }
+
+    fn prefix(&self) -> String {
+        format!("{NOTE}{:016x}-", self.caller)
+    }
+
+    fn path(&self, folder: &Folder, about: &str) -> PathBuf {
+        folder.file(&format!("{}{:016x}", self.prefix(), hash(&about)))
+    }
+
+    fn is_beginning_of_day(&self, wall: Wall) -> bool {
+        // For distances any moment is as good as another.
+        let moment = Moment { now: Timestamp::BOOT, wall, boot_id: None };
+        let distance = |folder| state::peek(folder, &moment).ok().flatten().and_then(|saved| saved.tick_gap());
+        let distance = self.folders.iter().filter_map(distance).max().unwrap_or_default();
+        let minutes = FIRST_MINUTES.max(distance.min(LONGEST_DISTANCE)).as_secs() / 60;
+        u64::from(self.zone.minute_of_day(wall)) < minutes
+    }
+}
+
+fn hash(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn touch(path: PathBuf) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let file = files::open_or_create(&path)?;
+    Ok(rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now })?)
+}
+
+/// Removes the files that `is_over` says of, by their name and time.
+fn clear(folder: &Folder, is_over: impl Fn(&str, Wall) -> bool) {
+    for (entry, metadata) in files::entries(folder.path()).unwrap_or_default() {
+        let is_over = entry.file_name().to_str().is_some_and(|name| is_over(name, files::modified(&metadata)));
+        if is_over {
+            // One that stays has the same trouble told a day later: too rare to be worth a word.
+            let _ = files::remove(&entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::store::state::Saved;
+
+    fn complaints(folders: &[&Path], caller: &str) -> Complaints {
+        let folders = folders.iter().map(|path| Folder::at(path)).collect();
+        Complaints::new(folders, &caller, Zone(|_| 3_600))
+    }
 
     #[test]
     fn the_same_trouble_is_told_once_a_day() {
         let scene = tempfile::tempdir().expect("a folder");
-        let folder = Folder::at(&scene.path().join("state"));
-        let kept = |folder: &Folder| {
-            let metadata = fs::symlink_metadata(folder.file(COMPLAINT)).expect("it was kept");
-            files::modified(&metadata)
-        };
-        let now = Wall::from_ms(1_795_313_530_123);
-        assert!(is_news(&folder, "bad", now));
-        let told = kept(&folder);
-        assert!(!is_news(&folder, "bad", told.shifted(60_000)));
-        assert!(is_news(&folder, "worse", told.shifted(60_000)));
-        assert!(is_news(&folder, "worse", kept(&folder).shifted(86_400_001)));
-        forget(&folder);
-        assert!(is_news(&folder, "worse", now));
+        let state = scene.path().join("state");
+        let (one, other) = (complaints(&[&state], "a"), complaints(&[&state], "b"));
+        let now = files::modified(&fs::metadata(scene.path()).expect("a folder"));
+        let later = |ms: i64| now.shifted(ms);
+        assert!(one.is_news("bad", now));
+        assert!(!one.is_news("bad", later(60_000)));
+        assert!(one.is_news("worse", later(60_000)));
+        // Two troubles at once, and those of somebody else.
+        assert!(!one.is_news("bad", later(120_000)) && !one.is_news("worse", later(120_000)));
+        assert!(other.is_news("bad", later(120_000)));
+        other.forget();
+        assert!(!one.is_news("bad", later(120_000)) && other.is_news("bad", later(120_000)));
+        assert!(one.is_news("bad", later(86_500_000)) && one.is_news("bad", later(-86_500_000)));
+        one.forget();
+        assert!(one.is_news("bad", now));
+        // What is long over leaves nothing.
+        assert!(other.is_news("new", later(3 * 86_400_000)));
+        assert_eq!(fs::read_dir(&state).expect("the folder").count(), 1);
     }
 
     #[test]
-    fn where_it_cannot_be_kept_it_is_told() {
-        let folder = Folder::at(std::path::Path::new("/proc/nowhere"));
-        assert!(is_news(&folder, "bad", Wall::default()) && is_news(&folder, "bad", Wall::default()));
+    fn it_is_noted_wherever_it_can_be() {
+        let scene = tempfile::tempdir().expect("a folder");
+        let (nowhere, state) = (Path::new("/proc/nowhere"), scene.path().join("state"));
+        let now = files::modified(&fs::metadata(scene.path()).expect("a folder"));
+        let both = complaints(&[nowhere, &state], "a");
+        assert!(both.is_news("bad", now) && !both.is_news("bad", now));
+        assert!(!complaints(&[&state], "a").is_news("bad", now));
+    }
+
+    /// From 23:00Z on it is a new day there, an hour east of Greenwich.
+    #[test]
+    fn where_it_cannot_be_noted_it_is_told_in_the_first_minutes_of_a_day() {
+        #[track_caller]
+        fn check(distance_min: i64, minute: i64, expected: bool) {
+            let scene = tempfile::tempdir().expect("a folder");
+            let complaints = complaints(&[scene.path()], "a");
+            let folder = Folder::at(scene.path());
+            fs::create_dir(complaints.path(&folder, "bad")).expect("what takes the note's place");
+            let midnight = Wall::parse_rfc3339("2026-11-22T23:00:00.000Z").expect("a time");
+            let mut saved = Saved::default();
+            (0..3).for_each(|tick| saved.note_tick(Timestamp::from_ms(tick * distance_min * 60_000)));
+            let moment = Moment { now: Timestamp::BOOT, wall: midnight, boot_id: None };
+            state::save(&folder, &saved, &saved.policy, &moment, false).expect("saved");
+            for _ in 0..2 {
+                assert_eq!(complaints.is_news("bad", midnight.shifted(minute * 60_000)), expected);
+            }
+        }
+        for (minute, expected) in [(-1, false), (0, true), (4, true), (5, false), (720, false), (1_440, true)] {
+            check(0, minute, expected);
+            check(1, minute, expected);
+        }
+        // A tick an hour, at some minute.
+        for (minute, expected) in [(43, true), (59, true), (60, false), (103, false)] {
+            check(60, minute, expected);
+            check(300, minute, expected);
+        }
+        check(15, 14, true);
+        check(15, 15, false);
+        assert!(complaints(&[Path::new("/proc/nowhere")], "a").is_news("bad", Wall::from_ms(-3_600_000)));
     }
 }

@@ -14,12 +14,12 @@ use crate::config::Config;
 use crate::logging::{self, Logging};
 use crate::outcome::Verdict;
 use crate::policy::TargetState;
+use crate::store::Folder;
 use crate::store::lock::{self, Held, Holder, Lock, LockError};
-use crate::store::state::peek;
-use crate::store::{Folder, Moment};
 use crate::terminal::escaped;
 
-use super::{Code, complain, complain_to_cron, forget_complaint, holder, hung, load, load_for_cron, say, verbosity};
+use super::{Code, complain, complain_to_cron, complain_to_cron_of, complaints, forget_complaints, holder, hung};
+use super::{load, load_for_cron, say, status, verbosity};
 
 pub(super) const NOTHING_STARTED: &str = "nothing was started";
 const NOTHING_DONE: &str = "nothing was done";
@@ -43,7 +43,7 @@ pub(super) fn foreground(options: &Options) -> Code {
         Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
     };
     let logging = start_log(&config, options, io::stderr().is_terminal());
-    work(config, options, Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()) }, || ())
+    work(config, options, Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None }, || ())
 }
 
 /// The half of `start` that stays: leaves the terminal, and says on standard output when it is at work.
@@ -68,7 +68,7 @@ pub(super) fn detached(options: &Options) -> Code {
     let logging = start_log(&config, options, false);
     // The folder that we were started in may be one that somebody wants to unmount.
     let _ = std::env::set_current_dir("/");
-    let around = Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()) };
+    let around = Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None };
     work(config, options, around, || {
         say(READY);
         let_go_of_streams();
@@ -89,13 +89,15 @@ pub(super) fn once(options: &Options) -> Code {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let folder = match Folder::open(&config.state_dir) {
-        Ok(folder) => folder,
-        Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
-    };
+    let folder = Folder::at(&config.state_dir);
+    let failed =
+        |why: &str| complain_to_cron_of(Some(&folder), &format!("watchdog: {why} ({NOTHING_DONE})"), Code::Machine);
+    if let Err(error) = Folder::open(&config.state_dir) {
+        return failed(&error.to_string());
+    }
     let inbox = match Inbox::open() {
         Ok(inbox) => inbox,
-        Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
+        Err(error) => return failed(&error.to_string()),
     };
     let refuse = |text: &str| complain_to_cron(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
     let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
@@ -107,7 +109,7 @@ pub(super) fn once(options: &Options) -> Code {
                 return leave_to_daemon(&folder, &holder);
             }
             if let Err(error) = hung::end(&folder, &holder) {
-                return complain_to_cron(&format!("watchdog: {error}"), Code::Held);
+                return complain_to_cron_of(Some(&folder), &format!("watchdog: {error}"), Code::Held);
             }
             say(&format!("The watchdog (pid {}) was hung. I have ended it and do its work now.", holder.pid));
             Lock::try_acquire(&folder, lock::Mode::Once, &config.path)
@@ -121,9 +123,7 @@ pub(super) fn once(options: &Options) -> Code {
             return other.map_or(Code::Done, |refusal| refuse(&refusal.text));
         }
         Err(LockError::Held(unseen)) => return refuse(&holder::held(&folder, &unseen).text),
-        Err(LockError::Io(error)) => {
-            return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine);
-        }
+        Err(LockError::Io(error)) => return failed(&error.to_string()),
     };
     if let Some(refusal) = holder::worked_lately(&folder, &config.path) {
         return refuse(&refusal.text);
@@ -137,20 +137,26 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
     // On a terminal the log is read along, and tells the same.
     let silent = options.quiet || (on_terminal && logging.is_some());
     let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| say(&escaped(line))) };
-    let around = Surroundings { inbox, folder, lock, logging, news };
+    let told = complaints(Some(&folder));
+    let around = Surroundings { inbox, folder: folder.clone(), lock, logging, news, told: Some(told.clone()) };
     let ended = match Agent::new(Mode::Tick, config, options.dry_run, around) {
         Ok(agent) => agent.run(),
-        Err(error) => return complain_to_cron(&format!("watchdog: {error} ({NOTHING_DONE})"), Code::Machine),
+        Err(error) => {
+            let why = format!("watchdog: {error} ({NOTHING_DONE})");
+            return complain_to_cron_of(Some(&folder), &why, Code::Machine);
+        }
     };
     if let Some(by) = &ended.displaced_by {
         return complain_to_cron(&format!("watchdog: {by} (this tick was ended)"), Code::Held);
     }
-    forget_complaint();
     if on_terminal && !options.quiet {
         ended.targets.iter().filter(|(_, state)| state.condition.is_trouble()).for_each(|(name, state)| {
             let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
             say(&format!("{name} is {}: {detail}", state.condition.as_str()));
         });
+    }
+    if !ended.unsaved {
+        told.forget();
     }
     tick_code(&ended)
 }
@@ -169,17 +175,27 @@ fn trouble<'a>(mut states: impl Iterator<Item = &'a TargetState>) -> Code {
     if states.any(|state| state.condition.is_trouble()) { Code::Trouble } else { Code::Done }
 }
 
-/// A daemon is at work: its state is the answer.
+/// A daemon is at work: its state is the answer, if it can save one.
 fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Code {
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
     if io::stdout().is_terminal() {
         say(&format!("a watchdog is at work already (pid {}): this tick is left to it", holder.pid));
     }
-    match peek(folder, &moment) {
-        Ok(saved) => trouble(saved.iter().flat_map(|saved| saved.policy.targets.values())),
-        Err(error) => complain_to_cron(&format!("watchdog: {error}"), Code::Machine),
+    let status = match status::read(folder) {
+        Ok(status) => status,
+        Err(error) => return complain_to_cron_of(Some(folder), &format!("watchdog: {error}"), Code::Machine),
+    };
+    let watch = status.watch();
+    if watch.is_at_work() && !watch.is_current() {
+        let since = status.saved.last_seen.map_or_else(|| "it began".into(), |at| status.zone.date_time(at));
+        let why = format!(
+            "watchdog: the one at work (pid {}) has saved nothing since {since} (how the targets are is not known \
+             here; its log says why: see status)",
+            holder.pid
+        );
+        return complain_to_cron_of(Some(folder), &why, Code::Machine);
     }
+    forget_complaints(Some(folder));
+    if status.is_trouble() { Code::Trouble } else { Code::Done }
 }
 
 fn prepare(options: &Options) -> Result<(Config, Folder, Inbox), Code> {

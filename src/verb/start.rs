@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use crate::cli::Options;
 use crate::clock;
@@ -10,11 +11,12 @@ use crate::config::Config;
 use crate::store::lock::{Holder, Mode, stopped_by_hand};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
+use crate::terminal::write_line;
 use crate::time::{Wall, rough};
 
 use super::holder::{Refusal, to_start, worked_lately};
 use super::run::{NOTHING_STARTED, READY, TAKEN};
-use super::{Code, check, complain, complain_to_cron, forget_complaint, hung, load, load_for_cron, say};
+use super::{Code, check, complain_to_cron, complain_to_cron_of, forget_complaints, hung, load, load_for_cron, say};
 
 /// Another start may be faster, and end again.
 const TRIES: usize = 3;
@@ -35,12 +37,12 @@ pub(super) fn start(options: &Options, cron: bool) -> Code {
             Err(refusal) => return refuse(&refusal, cron),
             Ok(Some(holder)) if holder.mode == Mode::Daemon => {
                 if !hung::is_hung(&folder, &holder) {
-                    return already(&holder, cron);
+                    return already(&folder, &holder, cron);
                 }
                 // Before it is ended it must be certain that another can take its place.
                 let ended = Folder::open(folder.path()).map_err(|error| error.to_string());
                 if let Err(error) = ended.and_then(|folder| hung::end(&folder, &holder)) {
-                    return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine);
+                    return failed(&folder, &format!("watchdog: {error} ({NOTHING_STARTED})"), Code::Machine, cron);
                 }
                 hung_pid = Some(holder.pid);
             }
@@ -54,21 +56,31 @@ pub(super) fn start(options: &Options, cron: bool) -> Code {
         }
         match detach(options) {
             Ok(Started::AtWork(pid)) => {
-                if cron {
-                    forget_complaint();
-                }
+                forget_complaints(Some(&folder));
                 say(&if cron { mail(&config, pid, hung_pid, before) } else { started(&config, pid, hung_pid) });
                 return Code::Done;
             }
             Ok(Started::Taken) => {}
-            Ok(Started::Failed(code)) => return code,
-            Err(error) => return complain(&format!("cannot start a watchdog: {error}"), Code::Machine),
+            Ok(Started::Failed(code, said)) => return failed(&folder, said.trim_end(), code, cron),
+            Err(error) => {
+                return failed(&folder, &format!("watchdog: cannot start one: {error}"), Code::Machine, cron);
+            }
         }
     }
-    complain(&format!("others hold {} again and again ({NOTHING_STARTED})", folder.path().display()), Code::Held)
+    let others = format!("watchdog: others hold {} again and again", folder.path().display());
+    failed(&folder, &format!("{others} ({NOTHING_STARTED})"), Code::Held, cron)
 }
 
-/// One with another configuration, or that cannot be seen, is in the way.
+/// Says why none was started; to cron, once a day.
+fn failed(folder: &Folder, text: &str, code: Code, cron: bool) -> Code {
+    if cron {
+        return complain_to_cron_of(Some(folder), text, code);
+    }
+    write_line(io::stderr(), text);
+    code
+}
+
+/// One with another configuration, or that cannot be seen, is in the way. Nothing is left in its folder.
 fn refuse(refusal: &Refusal, cron: bool) -> Code {
     let text = format!("watchdog: {} ({NOTHING_STARTED})", refusal.text);
     match cron {
@@ -77,9 +89,9 @@ fn refuse(refusal: &Refusal, cron: bool) -> Code {
     }
 }
 
-fn already(holder: &Holder, cron: bool) -> Code {
+fn already(folder: &Folder, holder: &Holder, cron: bool) -> Code {
     match cron {
-        true => forget_complaint(),
+        true => forget_complaints(Some(folder)),
         false => say(&format!("a watchdog is at work already (pid {}); status shows how the targets are", holder.pid)),
     }
     Code::Done
@@ -94,8 +106,8 @@ enum Started {
     AtWork(u32),
     /// Another start was faster.
     Taken,
-    /// It has said why itself.
-    Failed(Code),
+    /// It said this.
+    Failed(Code, String),
 }
 
 /// Starts this program once more, detached, and waits until it says that it is at work.
@@ -107,8 +119,10 @@ fn detach(options: &Options) -> io::Result<Started> {
     }
     let flags = [(options.verbose, "--verbose"), (options.quiet, "--quiet"), (options.dry_run, "--dry-run")];
     command.args(flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pid = child.id();
+    // Read along, for a pipe holds only so much. One that is at work lets go of it.
+    let said = child.stderr.take().map(|stderr| thread::spawn(move || io::read_to_string(stderr)));
     match first_line(&mut child).as_deref() {
         Some(READY) => Ok(Started::AtWork(pid)),
         Some(TAKEN) => {
@@ -116,8 +130,9 @@ fn detach(options: &Options) -> io::Result<Started> {
             Ok(Started::Taken)
         }
         _ => {
-            let code = child.wait()?.code();
-            Ok(Started::Failed(if code == Some(2) { Code::Usage } else { Code::Machine }))
+            let code = if child.wait()?.code() == Some(2) { Code::Usage } else { Code::Machine };
+            let said = said.and_then(|said| said.join().ok()?.ok()).unwrap_or_default();
+            Ok(Started::Failed(code, said))
         }
     }
 }

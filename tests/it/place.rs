@@ -240,6 +240,14 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     doing(pid).is_some_and(|state| !"ZX".contains(state))
 }
 
+/// The library that sets the wall clock of a program that it is loaded into.
+pub(crate) fn faketime() -> PathBuf {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+    let found = folders.map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
+    let found = found.into_iter().find(|path| path.exists());
+    found.expect("the tests of the clock need libfaketime: apt-get install faketime")
+}
+
 fn listing(folder: &Path) -> String {
     let mut lines = String::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

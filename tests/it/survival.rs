@@ -3,14 +3,13 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::faults::{Server, Ways};
-use crate::place::{Place, at, send};
+use crate::place::{Place, at, faketime, send};
 
 /// Quick enough for a test, and a restart would leave a file.
 const WELL: &str = "defaults: {interval: 100ms, timeout: 2s, failure_threshold: 2, start_period: 0s, cooldown: 1s, \
@@ -104,10 +103,6 @@ fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before(
 
 #[test]
 fn a_wall_clock_that_is_set_moves_nothing_that_counts() {
-    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
-    let library = library.map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
-    let library = library.into_iter().find(|path| path.exists());
-    let library = library.expect("the test of the clock needs libfaketime: apt-get install faketime");
     let place = Place::with(
         "defaults: {interval: 100ms, failure_threshold: 1, start_period: 0s, cooldown: 2s, max_cooldown: 2s, \
          max_restarts: 3, restart_window: 1d}\ntargets:\n  - {name: a, command: test -e well && touch seen, restart: \
@@ -120,7 +115,7 @@ fn a_wall_clock_that_is_set_moves_nothing_that_counts() {
     clock("+0");
     place.write("well", "");
     let mut command = place.command(&["run"]);
-    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", place.path("clock"));
+    command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", place.path("clock"));
     command.env("FAKETIME_NO_CACHE", "1").env("DONT_FAKE_MONOTONIC", "1");
     let _daemon = place.daemon_by(command);
     place.eventually("it is well", || place.path("seen").exists());
