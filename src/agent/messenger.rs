@@ -90,7 +90,12 @@ impl Agent {
             down_ms: down.and_then(|down| u64::try_from(down.as_millis()).ok()),
             late: false,
         };
-        let given = self.saved.outbox.post(message, &self.config.notify);
+        let wall = now.1;
+        let is_sent = |channel: &&Channel| {
+            self.told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
+        };
+        let channels: Vec<Channel> = self.config.notify.iter().filter(|channel| !is_sent(channel)).cloned().collect();
+        let given = self.saved.outbox.post(message, &channels);
         self.tell_given(&given, "too many messages wait");
     }
 
@@ -168,6 +173,7 @@ impl Agent {
         match outcome {
             Outcome::Delivered => {
                 log::debug!("message {id} is delivered to {channel}");
+                self.note_delivered(channel, &id);
                 self.saved.outbox.done(channel, &id);
             }
             Outcome::Refused(why) => {
@@ -184,6 +190,14 @@ impl Agent {
         }
         self.save(true);
         self.send();
+    }
+
+    /// While the state cannot be saved, the next tick would write the same message anew.
+    fn note_delivered(&self, channel: &str, id: &str) {
+        if let (Some(told), Some(message), false) = (&self.told, self.saved.outbox.message(id), self.disk.is_ok()) {
+            // Where it cannot be noted, twice is better than never.
+            told.note(&delivered(message, channel), clock::wall());
+        }
     }
 
     fn tell_given(&mut self, given: &[Given], why: &str) {
@@ -256,6 +270,12 @@ impl Agent {
         }
         heartbeat.trouble = trouble;
     }
+}
+
+/// What is noted of a message that has arrived on a channel.
+fn delivered(message: &notify::Message, channel: &str) -> String {
+    let notify::Message { target, event, about, .. } = message;
+    format!("message {target:?} {event:?} {about:?} {channel}")
 }
 
 /// What deliveries need of the configuration.

@@ -80,6 +80,11 @@ impl Outbox {
         Some(Message { late, ..letter.message.clone() })
     }
 
+    /// A message that waits.
+    pub fn message(&self, id: &str) -> Option<&Message> {
+        self.letters.iter().map(|letter| &letter.message).find(|message| message.id == id)
+    }
+
     /// It has arrived, or never will.
     pub fn done(&mut self, channel: &str, id: &str) {
         self.pauses.remove(channel);

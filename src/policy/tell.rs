@@ -179,10 +179,13 @@ impl Case<'_> {
             return true;
         }
         // Told only once it is recorded, too: what seems to forbid an attempt may be over with the look that is made.
-        let forbids = match self.state.waiting.map(|waiting| waiting.why).filter(|why| incident.held == Some(*why)) {
-            Some(Why::NeverHealthy | Why::RestartOn | Why::Limit | Why::Stopped | Why::OnlyIf) => true,
-            Some(Why::Cooldown | Why::DependsOn | Why::Busy) => lasts >= SHORT_WAIT,
-            Some(Why::Paused) | None => false,
+        let waiting = self.state.waiting.filter(|waiting| incident.held == Some(waiting.why));
+        let forbids = match waiting.map(|waiting| (waiting.why, waiting.until)) {
+            Some((Why::NeverHealthy | Why::RestartOn | Why::Limit | Why::Stopped | Why::OnlyIf, _)) => true,
+            // Nothing can be saved: nobody knows until when, and the next tick will not know since when.
+            Some((Why::Cooldown, None)) => true,
+            Some((Why::Cooldown | Why::DependsOn | Why::Busy, _)) => lasts >= SHORT_WAIT,
+            Some((Why::Paused, _)) | None => false,
         };
         forbids || self.has_not_helped(incident)
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::outcome::{Ending, Topic};
-use crate::policy::{About, Story, Tell, Waiting};
+use crate::policy::{About, Story, Tell, Waiting, Why};
 use crate::terminal::escaped;
 use crate::time::{Span, Timestamp, Wall, Zone};
-use crate::view::story::{cure, reason};
+use crate::view::story::{UNSAVED, cure, reason};
 
 /// What a message needs to know beside what is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,7 @@ impl Facts<'_> {
     fn down(&self, story: &Story, waiting: Option<Waiting>, reminder: Option<u64>) -> String {
         let (target, since) = (self.target, self.day_and_time(story.began));
         let why = match waiting {
+            Some(Waiting { why: Why::Cooldown, until: None }) => format!("not restarted: {UNSAVED}"),
             Some(Waiting { why, .. }) => format!("not restarted: {}", reason(why, self.depends_on)),
             None if self.commands.is_empty() => "it is only watched".into(),
             None if story.attempts == 0 => "not restarted yet".into(),
@@ -205,7 +206,7 @@ pub fn late(text: &str, at: Wall, zone: Zone, behind: Duration) -> String {
 mod tests {
     use super::*;
     use crate::outcome::Class;
-    use crate::policy::{Tried, Why};
+    use crate::policy::Tried;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_ms(seconds * 1_000)

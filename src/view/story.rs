@@ -123,8 +123,7 @@ impl Telling<'_> {
             None => "Still looking at every tick".into(),
         };
         let reason = match (why, until) {
-            // The only cooldown without an end: that of a tick with a disk that takes nothing.
-            (Why::Cooldown, None) => "nothing can be saved, so the next tick would not know of the restart".into(),
+            (Why::Cooldown, None) => UNSAVED.into(),
             _ => reason(why, self.depends_on),
         };
         let end = if reason.ends_with('?') { "" } else { "." };
@@ -132,6 +131,9 @@ impl Telling<'_> {
         format!("not restarted{until}: {reason}{end} {still}")
     }
 }
+
+/// Why there is a cooldown without an end, in words: that of a tick with a disk that takes nothing.
+pub const UNSAVED: &str = "nothing can be saved, so the next tick would not know of the restart";
 
 /// Why a due restart is not made, in words.
 pub fn reason(why: Why, depends_on: &[String]) -> String {

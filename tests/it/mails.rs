@@ -73,6 +73,7 @@ fn a_full_disk_is_told_once_a_day_and_so_is_what_is_down_meanwhile() {
         touch ../well; ticks well --once
         fill; ticks full --once; ticks again --once
         rm ../well; ticks failing --once
+        echo "messages: $(grep -c '"event":"down"' ../told)"; cat ../told
         touch ../well; empty; ticks room --once
         fill; ticks anew --once
         empty; echo '{' > state/state.json; fill; ticks lost --once
@@ -94,6 +95,8 @@ fn a_full_disk_is_told_once_a_day_and_so_is_what_is_down_meanwhile() {
             lines.remove(at.unwrap_or_else(|| panic!("{part} is said in\n{said}")));
         }
         assert!(lines.is_empty() && said.contains("failing gives 4\n"), "{lines:#?} too is said in\n{said}");
+        assert!(said.contains("messages: 2\n"), "one each in\n{said}");
+        assert!(said.contains(", not restarted: nothing can be saved"), "with the reason in\n{said}");
         check(&said, "room", 0, &[]);
         check(&said, "anew", 4, &["no space left on device"]);
         check(&said, "lost", 4, &["state.json.corrupt-"]);

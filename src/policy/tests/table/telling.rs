@@ -32,6 +32,8 @@ fn what_may_not_be_restarted_is_told_at_once_with_the_reason() {
     check_tells("max_restarts=1", "S F*3 ok S F*3 S", "- - - healed#1 down:limit#0 up#0");
     check_tells("only_if=yes", "S F*3 no S", "- - down:only_if#0 up#0");
     check_tells("stopped=yes", "S F*3 no +10m", "- - - -");
+    // A tick that can save nothing restarts nothing, and the next one will not know that it was so.
+    check_tells("failure_threshold=1", "tick S full tick F", "- - - - down:cooldown#0");
     // What may be over soon is told after a minute only.
     check_tells("depends_on=b | b rungs=0", "S b.F F*3 +20 +90 S", "- - b.down#0 - down:depends_on#0 up#0");
     check_tells("cooldown=3m max_cooldown=3m", "S F*3 ok S F*3 +30 +60", "- - - healed#1 - - down:cooldown#0");
