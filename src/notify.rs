@@ -5,6 +5,8 @@
 mod email;
 mod message;
 mod outbox;
+#[cfg(feature = "email")]
+mod smtp;
 mod webhook;
 
 use std::fs::File;
@@ -19,7 +21,7 @@ use crate::outcome::Ending;
 use crate::terminal::escaped;
 
 #[cfg(feature = "email")]
-pub use email::sendmail;
+pub use email::{cannot_write, sendmail};
 pub use message::Message;
 pub use outbox::{Given, Outbox};
 pub use webhook::ping;
@@ -36,7 +38,7 @@ const SHOWN: usize = 200;
 pub enum Outcome {
     /// It is there.
     Delivered,
-    /// It will never be taken: why.
+    /// Whoever should take it says that it never will: why.
     Refused(String),
     /// It may be taken later: why not now, and how long to wait at least, where that was said.
     Failed(String, Option<Duration>),
@@ -98,7 +100,7 @@ pub fn deliver(channel: &Channel, message: &Message, means: &Means) -> Outcome {
         #[cfg(feature = "email")]
         Way::Email(email) => email::deliver(email, message, means),
         #[cfg(not(feature = "email"))]
-        Way::Email(_) => Outcome::Refused("this build cannot write mails".into()),
+        Way::Email(_) => Outcome::Failed("this build cannot write mails".into(), None),
     }
 }
 

@@ -3,35 +3,47 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lettre::message::header::ContentType;
+use lettre::Message as Mail;
+use lettre::message::header::{ContentType, MIME_VERSION_1_0};
 use lettre::message::{Mailbox, MessageBuilder};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::{Message as Mail, SmtpTransport, Transport};
 
-use super::{Means, Message, Outcome, PATIENCE};
+use super::{Means, Message, Outcome, host, smtp};
 use crate::command::find_program;
-use crate::config::{Email, Security, Smtp, Via};
+use crate::config::{Email, Via};
 
 /// Where sendmail lies when it is not in PATH, as under cron.
 const PLACES: &str = "/usr/sbin:/usr/lib:/usr/local/sbin:/usr/bin";
-/// How long a server may be silent between two answers.
-const SILENCE: Duration = PATIENCE;
 
 pub(super) fn deliver(email: &Email, message: &Message, means: &Means) -> Outcome {
-    let from = match &email.from {
-        Some(from) => from.clone(),
-        None => format!("{}@{}", account(means), message.host),
-    };
-    let mail = match write(email, &from, message) {
+    let mail = match write(email, message, means) {
         Ok(mail) => mail,
-        Err(why) => return Outcome::Refused(why),
+        // No server has refused it, and a name of this machine or account that is put right makes it good.
+        Err(why) => return Outcome::Failed(why, None),
     };
     match &email.via {
         Via::Sendmail => by_sendmail(&mail, means),
-        Via::Smtp(smtp) => by_smtp(smtp, &mail, &message.host, means),
+        Via::Smtp(server) => smtp::deliver(server, &mail, &message.host, means),
     }
+}
+
+/// Why no mail can be written on this channel, where an address in it is none.
+pub fn cannot_write(email: &Email, means: &Means) -> Option<String> {
+    sender(email, &host(), means).and_then(|_| mailbox(&email.to)).err()
+}
+
+fn mailbox(text: &str) -> Result<Mailbox, String> {
+    text.parse().map_err(|error| format!("{text} is no address: {error}"))
+}
+
+/// From whom mail comes. What makes no address of this account and this machine (`jane@corp.example` for a user,
+/// `(none)` for a host) must not keep mail from leaving.
+fn sender(email: &Email, host: &str, means: &Means) -> Result<Mailbox, String> {
+    if let Some(from) = &email.from {
+        return mailbox(from);
+    }
+    let names = [format!("{}@{host}", account(means)), format!("watchdog@{host}")];
+    let mut mailboxes = names.iter().map(|name| mailbox(name));
+    mailboxes.find(Result::is_ok).unwrap_or_else(|| mailbox("watchdog@localhost"))
 }
 
 /// The name that mail from this account bears.
@@ -41,16 +53,19 @@ fn account(means: &Means) -> String {
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| "watchdog".into())
 }
 
-fn write(email: &Email, from: &str, message: &Message) -> Result<Mail, String> {
-    let mailbox = |text: &str| text.parse::<Mailbox>().map_err(|error| format!("{text} is no address: {error}"));
+fn write(email: &Email, message: &Message, means: &Means) -> Result<Mail, String> {
     let (subject, rest) = message.parts();
     let body = if rest.is_empty() { subject } else { rest };
+    let from = sender(email, &message.host, means)?;
+    let domain = from.email.domain().to_owned();
     MessageBuilder::new()
-        .from(mailbox(from)?)
+        .from(from)
         .to(mailbox(&email.to)?)
         .subject(subject)
-        .message_id(Some(format!("<{}@{}>", message.id, message.host)))
+        .message_id(Some(format!("<{}@{domain}>", message.id)))
         .date(std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(message.at.as_ms()).unwrap_or(0)))
+        // Without it a reader need not decode what the next two headers say is encoded.
+        .header(MIME_VERSION_1_0)
         .header(ContentType::TEXT_PLAIN)
         .body(format!("{body}\n"))
         .map_err(|error| format!("no mail can be written: {error}"))
@@ -65,7 +80,13 @@ fn by_sendmail(mail: &Mail, means: &Means) -> Outcome {
     let from = envelope.from().map(ToString::to_string).unwrap_or_default();
     let mut argv: Vec<String> = [&program, "-i", "-f", &from, "--"].map(ToString::to_string).into();
     argv.extend(envelope.to().iter().map(ToString::to_string));
-    means.run(argv, &mail.formatted(), means.env.clone())
+    means.run(argv, &local_lines(&mail.formatted()), means.env.clone())
+}
+
+/// Lines as programs of this system end them. dma, nullmailer and others make CR CR LF of the ends that SMTP wants.
+fn local_lines(mail: &[u8]) -> Vec<u8> {
+    let ends = mail.iter().zip(mail.iter().skip(1).chain([&0])).map(|(byte, next)| (*byte, (*byte, *next)));
+    ends.filter(|(_, pair)| *pair != (b'\r', b'\n')).map(|(byte, _)| byte).collect()
 }
 
 /// The local sendmail.
@@ -80,44 +101,37 @@ pub fn sendmail(means: &Means) -> Result<PathBuf, String> {
         .map_err(|_| "there is no sendmail in PATH, /usr/sbin or /usr/lib: write via: smtp://…".into())
 }
 
-fn by_smtp(smtp: &Smtp, mail: &Mail, host: &str, means: &Means) -> Outcome {
-    let tls = match TlsParameters::new(smtp.host.clone()) {
-        Ok(parameters) => parameters,
-        Err(error) => return Outcome::Failed(means.tame(&format!("no TLS: {error}")), None),
-    };
-    let is_near = ["localhost", "127.0.0.1", "::1"].contains(&smtp.host.as_str());
-    let tls = match smtp.security {
-        Security::Tls => Tls::Wrapper(tls),
-        Security::StartTls if smtp.credentials.is_some() && !is_near => Tls::Required(tls),
-        Security::StartTls => Tls::Opportunistic(tls),
-    };
-    let mut transport = SmtpTransport::builder_dangerous(&smtp.host)
-        .port(smtp.port)
-        .tls(tls)
-        .hello_name(ClientId::Domain(host.to_owned()))
-        .timeout(Some(SILENCE));
-    if let Some((user, password)) = &smtp.credentials {
-        transport = transport.credentials(Credentials::new(user.0.clone(), password.0.clone()));
-    }
-    match transport.build().send(mail) {
-        Ok(_) => Outcome::Delivered,
-        Err(error) => {
-            let why = means.tame(&in_words(&error));
-            if error.is_permanent() { Outcome::Refused(why) } else { Outcome::Failed(why, None) }
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secrets;
 
-/// An error with its causes.
-fn in_words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        cause = error.source();
+    /// Who mail is from on a channel without `from`.
+    #[track_caller]
+    fn check_sender(user: &str, host: &str, expected: &str) {
+        let email = Email { to: "ops@example.org".into(), from: None, via: Via::Sendmail };
+        let env = vec![("USER".to_owned(), user.to_owned())];
+        let means = Means { folder: "/".into(), env, secrets: Secrets::default() };
+        let found = sender(&email, host, &means).map(|mailbox| mailbox.to_string());
+        assert_eq!(found, Ok(expected.to_owned()));
     }
-    words
+
+    #[test]
+    fn mail_is_from_this_account_or_in_any_case_from_somebody() {
+        check_sender("jane", "srv412", "jane@srv412");
+        check_sender("jane", "srv412.example.org", "jane@srv412.example.org");
+        check_sender("", "srv412", "watchdog@srv412");
+        for user in ["jane@corp.example", "CORP\\jane doe", "jane doe", "<jane>", "a, b"] {
+            check_sender(user, "srv412", "watchdog@srv412");
+        }
+        for host in ["(none)", "", "my_host!", "a..b", "-"] {
+            check_sender("jane", host, "watchdog@localhost");
+        }
+    }
+
+    #[test]
+    fn a_local_program_gets_the_lines_of_this_system() {
+        assert_eq!(local_lines(b"a\r\n\r\nb\rc\nd\r"), b"a\n\nb\rc\nd\r");
+        assert_eq!(local_lines(b""), b"");
+    }
 }

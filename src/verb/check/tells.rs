@@ -8,7 +8,7 @@ use crate::agent::means;
 use crate::clock;
 use crate::config::Config;
 #[cfg(feature = "email")]
-use crate::config::{Channel, Email, Via, Way};
+use crate::config::{Channel, Via, Way};
 use crate::notify::{self, Message, Outcome};
 use crate::outcome::Topic;
 use crate::terminal::escaped;
@@ -32,9 +32,9 @@ pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
             }
         }
     }
-    #[cfg(feature = "email")]
     if !send {
-        wrong.extend(config.notify.iter().filter_map(|channel| no_sendmail(config, channel)));
+        #[cfg(feature = "email")]
+        wrong.extend(config.notify.iter().filter_map(|channel| no_mail(config, channel)));
     }
     wrong
 }
@@ -100,11 +100,13 @@ fn test_message() -> Message {
 
 /// What would keep mail from leaving, as far as can be told without sending any.
 #[cfg(feature = "email")]
-fn no_sendmail(config: &Config, channel: &Channel) -> Option<String> {
-    match &channel.way {
-        Way::Email(Email { to, via: Via::Sendmail, .. }) => {
-            notify::sendmail(&means(config)).err().map(|error| format!("mail to {}: {error}", escaped(to)))
-        }
-        Way::Email(_) | Way::Webhook(_) | Way::Command(_) => None,
-    }
+fn no_mail(config: &Config, channel: &Channel) -> Option<String> {
+    let Way::Email(email) = &channel.way else { return None };
+    let means = means(config);
+    let sendmail = || match email.via {
+        Via::Sendmail => notify::sendmail(&means).err(),
+        Via::Smtp(_) => None,
+    };
+    let why = notify::cannot_write(email, &means).or_else(sendmail)?;
+    Some(format!("mail to {}: {}", escaped(&email.to), escaped(&why)))
 }

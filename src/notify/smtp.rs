@@ -1,0 +1,232 @@
+//! One mail to a mail server. What the server says is told apart by what it was said to: only the answer to the mail
+//! itself is about this mail; whatever comes before it (greeting, EHLO, login, addresses) may be another one tomorrow.
+
+use std::error::Error as _;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{SmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail as From, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
+use lettre::{Address, Message as Mail};
+
+use super::{Means, Outcome, PATIENCE};
+use crate::config::{Security, Smtp};
+
+/// How long a server may be silent between two answers.
+const SILENCE: Duration = PATIENCE;
+/// A server that has not greeted after this may wait for us to begin with TLS.
+const GREETS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Sends a mail.
+pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> Outcome {
+    let failed = |why: String| Outcome::Failed(means.tame(&why), None);
+    let mut connection = match open(server, host) {
+        Ok(connection) => connection,
+        Err(why) => return failed(why),
+    };
+    if let Err(why) = address(&mut connection, mail) {
+        connection.abort();
+        return failed(why);
+    }
+    match connection.message(&mail.formatted()) {
+        Ok(_) => {
+            // It has the mail. How it takes leave does not matter.
+            let _ = connection.quit();
+            Outcome::Delivered
+        }
+        Err(error) => {
+            connection.abort();
+            let is_final = error.is_permanent();
+            let why = in_words(&error);
+            if is_final { Outcome::Refused(means.tame(&why)) } else { failed(why) }
+        }
+    }
+}
+
+/// From whom and for whom it is, up to the point at which the server wants the mail itself.
+fn address(connection: &mut SmtpConnection, mail: &Mail) -> Result<(), String> {
+    let envelope = mail.envelope();
+    let mut parameters = Vec::new();
+    let is_plain = |address: &Address| AsRef::<str>::as_ref(address).is_ascii();
+    if !envelope.from().into_iter().chain(envelope.to()).all(is_plain) {
+        if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+            return Err("it takes no address with letters other than a to z (no SMTPUTF8)".into());
+        }
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    connection.command(From::new(envelope.from().cloned(), parameters)).map_err(|error| in_words(&error))?;
+    for to in envelope.to() {
+        connection.command(Rcpt::new(to.clone(), Vec::new())).map_err(|error| in_words(&error))?;
+    }
+    connection.command(Data).map(|_| ()).map_err(|error| in_words(&error))
+}
+
+/// A connection that is secured and logged in as far as is wanted.
+fn open(server: &Smtp, host: &str) -> Result<SmtpConnection, String> {
+    let name = hello(host, server);
+    let mut connection = match server.security {
+        Security::Tls => connect(server, &name, Some(&tls(server, is_trusted(server))?), SILENCE).map_err(|error| {
+            let greets = error.status().is_none() && connect(server, &name, None, GREETS_WITHIN).is_ok();
+            let hint = if greets { "it speaks, but no TLS: is this smtp:// (with STARTTLS)? " } else { "" };
+            format!("{hint}{}", in_words(&error))
+        })?,
+        Security::StartTls => connect_plain(server, &name)?,
+    };
+    let needs_tls = server.credentials.is_some() && !is_near(&server.host);
+    if server.security == Security::StartTls && (needs_tls || connection.can_starttls()) {
+        let secured = connection.starttls(&tls(server, is_trusted(server))?, &name);
+        secured.map_err(|error| in_words(&error))?;
+    }
+    if let Some((user, password)) = &server.credentials {
+        let credentials = Credentials::new(user.0.clone(), password.0.clone());
+        connection.auth(DEFAULT_MECHANISMS, &credentials).map_err(|error| in_words(&error))?;
+    }
+    Ok(connection)
+}
+
+/// Connects without TLS. A server that wants TLS from the first byte on would let us wait without a word, so while it
+/// is silent it is asked on a second connection whether that is what it waits for.
+fn connect_plain(server: &Smtp, name: &ClientId) -> Result<SmtpConnection, String> {
+    let (post, result) = channel();
+    let (to, as_whom) = (server.clone(), name.clone());
+    let waiting = move || {
+        let _ = post.send(connect(&to, &as_whom, None, SILENCE)); // nobody listens any more: it speaks TLS
+    };
+    thread::Builder::new().spawn(waiting).map_err(|error| format!("no thread: {error}"))?;
+    // An alert is no success, but TLS.
+    let speaks_tls = || match tls(server, true).map(|tls| connect(server, name, Some(&tls), GREETS_WITHIN)) {
+        Ok(Err(error)) => in_words(&error).contains("fatal alert"),
+        Ok(Ok(_)) => true,
+        Err(_) => false,
+    };
+    let is_this_smtps = || Err("it waits for TLS: is this smtps://?".into());
+    let greeted = match result.recv_timeout(GREETS_WITHIN) {
+        Ok(greeted) => greeted,
+        Err(_) if speaks_tls() => return is_this_smtps(),
+        Err(_) => result.recv().map_err(|_| "the connection was lost from sight".to_owned())?,
+    };
+    match greeted {
+        Ok(connection) => Ok(connection),
+        Err(error) if error.is_response() && speaks_tls() => is_this_smtps(),
+        Err(error) => Err(in_words(&error)),
+    }
+}
+
+fn connect(
+    server: &Smtp,
+    name: &ClientId,
+    tls: Option<&TlsParameters>,
+    silence: Duration,
+) -> Result<SmtpConnection, Error> {
+    SmtpConnection::connect((server.host.as_str(), server.port), Some(silence), name, tls, None)
+}
+
+fn tls(server: &Smtp, is_trusted: bool) -> Result<TlsParameters, String> {
+    let parameters = TlsParameters::builder(server.host.clone()).dangerous_accept_invalid_certs(is_trusted);
+    parameters.build().map_err(|error| format!("no TLS: {}", in_words(&error)))
+}
+
+/// Whether its certificate does not matter: nobody stands between us and this machine's own mail server, whose
+/// certificate is seldom more than one that its package has made. A password is shown to nobody unproven all the same.
+fn is_trusted(server: &Smtp) -> bool {
+    is_near(&server.host) && server.credentials.is_none()
+}
+
+/// Whether the server is on this machine.
+fn is_near(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// How we introduce ourselves: by a full name, which many servers want, else by the address that we come from.
+fn hello(host: &str, server: &Smtp) -> ClientId {
+    if is_full_name(host) {
+        return ClientId::Domain(host.to_owned());
+    }
+    match way_there(server).map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => ClientId::Ipv4(address),
+        Some(IpAddr::V6(address)) => ClientId::Ipv6(address),
+        None => ClientId::Ipv4(Ipv4Addr::LOCALHOST),
+    }
+}
+
+fn is_full_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_good = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+        !label.is_empty() && label.len() <= 63 && label.chars().all(is_good) && !label.starts_with('-')
+    };
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_number = last.chars().all(|letter| letter.is_ascii_digit());
+    host.contains('.') && host.len() <= 255 && host.split('.').all(is_label) && !is_number
+}
+
+/// The address from which packets go to the server. Nothing is sent to find out.
+fn way_there(server: &Smtp) -> Option<IpAddr> {
+    let mut addresses = (server.host.as_str(), server.port).to_socket_addrs().ok()?;
+    let of = |to: std::net::SocketAddr| {
+        let from: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((from, 0)).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    addresses.find_map(of)
+}
+
+/// An error with its causes.
+fn in_words(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+        {
+            return format!("it was silent for {} s", SILENCE.as_secs());
+        }
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = error.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_name_introduces_us() {
+        for name in ["srv412.example.org", "a.b", "x-1.example", "3com.example"] {
+            assert!(is_full_name(name), "{name}");
+        }
+        for name in ["", "srv412", "(none)", ".", "a.", ".a", "a..b", "a_b.example", "10.0.0.1", "-a.b", "é.example"] {
+            assert!(!is_full_name(name), "{name}");
+        }
+        let server = |host: &str| Smtp { host: host.into(), port: 25, security: Security::StartTls, credentials: None };
+        assert_eq!(hello("srv412.example.org", &server("127.0.0.1")).to_string(), "srv412.example.org");
+        assert_eq!(hello("srv412", &server("127.0.0.1")).to_string(), "[127.0.0.1]");
+    }
+
+    #[test]
+    fn a_certificate_matters_unless_it_is_this_machines_and_no_password_is_at_stake() {
+        let check = |host: &str, password: bool, expected: bool| {
+            let hidden = |text: &str| crate::config::Hidden(text.into());
+            let credentials = password.then(|| (hidden("u"), hidden("p")));
+            let server = Smtp { host: host.into(), port: 25, security: Security::StartTls, credentials };
+            assert_eq!(is_trusted(&server), expected, "{host}");
+        };
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "::1"] {
+            check(host, false, true);
+            check(host, true, false);
+        }
+        for host in ["mail.example.org", "10.0.0.1", "localhost.example.org"] {
+            check(host, false, false);
+        }
+    }
+}
