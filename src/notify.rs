@@ -3,6 +3,7 @@
 
 #[cfg(feature = "email")]
 mod email;
+mod fit;
 mod message;
 mod outbox;
 #[cfg(feature = "email")]

@@ -99,6 +99,11 @@ impl Wall {
     }
 }
 
+/// Reads a date as HTTP and mail write it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn parse_http_date(text: &str) -> Option<Wall> {
+    DateTime::parse_from_rfc2822(text.trim()).ok().map(|at| Wall(at.timestamp_millis()))
+}
+
 /// Points on the wall clock as text for machines, for serde's `with`.
 pub mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de};

@@ -6,16 +6,24 @@ use std::time::Duration;
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
+use super::fit::fit;
 use super::{Means, Message, Outcome, PATIENCE};
 use crate::config::{Format, Webhook};
 use crate::outcome::Topic;
+use crate::time::parse_http_date;
 
 /// What is read of an answer.
 const ANSWER: u64 = 4 << 10;
-/// The longest texts that the services take, in characters.
+/// The longest texts that the services take whole. Discord and Telegram count characters; UTF-16, which they compute
+/// with, never counts fewer. Slack makes several messages of a longer one. ntfy makes a file of it that nobody opens,
+/// and counts bytes.
 const DISCORD_LONGEST: usize = 2_000;
 const TELEGRAM_LONGEST: usize = 4_096;
-const NTFY_LONGEST: usize = 3_500;
+const SLACK_LONGEST: usize = 4_000;
+const NTFY_LONGEST: usize = 4_096;
+/// The answers that say that this very message cannot be taken. Any other may be over tomorrow: a proxy that restarts,
+/// a token that is put right.
+const NEVER: [u16; 6] = [400, 410, 413, 414, 415, 422];
 
 /// What is posted.
 #[derive(Debug, PartialEq)]
@@ -36,7 +44,7 @@ pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Means) -> Ou
     }
     let request = match request.body(body) {
         Ok(request) => request,
-        Err(error) => return Outcome::Refused(format!("no request can be made of it: {error}")),
+        Err(error) => return Outcome::Failed(format!("no request can be made of it: {error}"), None),
     };
     match send(request) {
         Ok(response) => judge(response, means),
@@ -88,25 +96,37 @@ fn send(request: Request<String>) -> Result<Response<Body>, String> {
 
 fn judge(response: Response<Body>, means: &Means) -> Outcome {
     let status = response.status().as_u16();
-    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    let after = after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let after = header("retry-after").and_then(|value| retry_after(value, header("date")));
     let said = response.into_body().into_with_config().limit(ANSWER).read_to_string().unwrap_or_default();
     if (200..300).contains(&status) {
         return Outcome::Delivered;
     }
     let words = means.tame(&said);
     let why = if words.is_empty() { format!("status {status}") } else { format!("status {status}: {words}") };
-    match status {
-        408 | 429 | 500.. => Outcome::Failed(why, after.or_else(|| asked_pause(&said))),
-        _ => Outcome::Refused(why),
+    match NEVER.contains(&status) {
+        true => Outcome::Refused(why),
+        false => Outcome::Failed(why, after.or_else(|| asked_pause(&said))),
     }
+}
+
+/// How long `Retry-After` asks to wait: seconds, or a date, which is compared with the server's own date.
+fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse::<f64>() {
+        return in_seconds(seconds);
+    }
+    Some(parse_http_date(value)?.since(parse_http_date(date?)?))
+}
+
+fn in_seconds(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds.ceil()).ok()
 }
 
 /// Discord and Telegram say in the body how long to wait, in seconds.
 fn asked_pause(body: &str) -> Option<Duration> {
     let answer: serde_json::Value = serde_json::from_str(body).ok()?;
     let seconds = answer.get("retry_after").or_else(|| answer.pointer("/parameters/retry_after"))?.as_f64()?;
-    Duration::try_from_secs_f64(seconds.ceil()).ok()
+    in_seconds(seconds)
 }
 
 fn form(format: Format, message: &Message) -> Form {
@@ -119,14 +139,20 @@ fn form(format: Format, message: &Message) -> Form {
         Format::Json => Form { body: message.json(), headers: vec![("Content-Type", "application/json".into())] },
         // These three have a meaning there, and no others.
         Format::Slack => {
+            let size = |letter| match letter {
+                '&' => 5,
+                '<' | '>' => 4,
+                letter => letter.len_utf16(),
+            };
+            let text = fit(text, SLACK_LONGEST, size);
             let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             json(serde_json::json!({"text": text}))
         }
         Format::Discord => {
-            let text = cut(text, DISCORD_LONGEST);
+            let text = fit(text, DISCORD_LONGEST, char::len_utf16);
             json(serde_json::json!({"content": text, "allowed_mentions": {"parse": []}}))
         }
-        Format::Telegram => json(serde_json::json!({"text": cut(text, TELEGRAM_LONGEST)})),
+        Format::Telegram => json(serde_json::json!({"text": fit(text, TELEGRAM_LONGEST, char::len_utf16)})),
         Format::Ntfy => {
             let (priority, tag) = match message.event {
                 Topic::Down => ("high", "rotating_light"),
@@ -139,15 +165,8 @@ fn form(format: Format, message: &Message) -> Form {
                 ("Priority", priority.into()),
                 ("Tags", tag.into()),
             ];
-            Form { body: cut(text, NTFY_LONGEST), headers }
+            Form { body: fit(text, NTFY_LONGEST, char::len_utf8), headers }
         }
-    }
-}
-
-fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
-        None => text.to_owned(),
     }
 }
 
@@ -198,18 +217,46 @@ mod tests {
         check(Format::Ntfy, "größer\nb", "größer\nb", plain);
     }
 
+    /// A text of each letter, as it stands in what is posted.
+    fn posted(format: Format, text: &str) -> String {
+        let body = form(format, &message(text)).body;
+        match serde_json::from_str::<serde_json::Value>(&body) {
+            Ok(body) => body["content"].as_str().or(body["text"].as_str()).expect("a text").to_owned(),
+            Err(_) => body,
+        }
+    }
+
     #[test]
-    fn texts_are_cut_to_what_a_service_takes() {
-        let text = "ä".repeat(5_000);
-        let length = |format| {
-            let body: serde_json::Value = serde_json::from_str(&form(format, &message(&text)).body).expect("JSON");
-            let text =
-                body.get("content").or_else(|| body.get("text")).and_then(|text| text.as_str().map(str::to_owned));
-            text.expect("a text").chars().count()
-        };
-        assert_eq!([Format::Discord, Format::Telegram, Format::Slack].map(length), [2_000, 4_096, 5_000]);
-        assert_eq!(cut("abc", 3), "abc");
-        assert_eq!(cut("abcd", 3), "ab…");
+    fn texts_fit_what_a_service_takes() {
+        for letter in ["a", "ä", "€", "🦀", "&", "<\n"] {
+            let text = format!("[DOWN] api on srv412\n{}\nMore: watchdog incident last", letter.repeat(9_000));
+            let check = |format, most: usize, of: fn(&str) -> usize| {
+                let posted = posted(format, &text);
+                let size = of(&posted);
+                assert!(size <= most && size + 8 > most, "{format:?} {letter}: {size} of {most}");
+                assert!(posted.starts_with("[DOWN] api on srv412\n") && posted.ends_with("incident last"), "{posted}");
+            };
+            let utf16 = |text: &str| text.encode_utf16().count();
+            check(Format::Discord, 2_000, utf16);
+            check(Format::Telegram, 4_096, utf16);
+            check(Format::Slack, 4_000, utf16);
+            check(Format::Ntfy, 4_096, str::len);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_until_a_date_of_the_servers_own() {
+        let of = |value, date| retry_after(value, date).map(|pause| pause.as_secs());
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(of(" 120 ", None), Some(120));
+        assert_eq!(of("0.5", None), Some(1));
+        assert_eq!(of("Sun, 06 Nov 1994 08:51:37 GMT", date), Some(120));
+        assert_eq!(of("Sun, 06 Nov 1994 08:40:00 GMT", date), Some(0), "it is over");
+        assert_eq!(of("Fri, 31 Dec 9999 23:59:59 GMT", None), None, "no clock to compare it with");
+        assert!(of("99999999999", None) > Some(3_600), "the outbox has the last word");
+        for nonsense in ["", "soon", "-5", "NaN", "inf", "1e300", "12 s"] {
+            assert_eq!(of(nonsense, date), None, "{nonsense}");
+        }
     }
 
     #[test]
