@@ -3,6 +3,7 @@
 
 mod accounts;
 mod carry;
+mod heartbeat;
 mod inbox;
 mod jobs;
 mod keep;
@@ -85,6 +86,7 @@ pub struct Agent {
     pm2: pm2::Pm2Known,
     accounts: accounts::Accounts,
     messenger: messenger::Messenger,
+    heartbeat: heartbeat::Heartbeat,
     publisher: publish::Publisher,
     systemd: systemd::Systemd,
     stopping: bool,
@@ -163,6 +165,7 @@ impl Agent {
             pm2: pm2::Pm2Known::default(),
             accounts: accounts::Accounts::default(),
             messenger: messenger::Messenger::new(),
+            heartbeat: heartbeat::Heartbeat::default(),
             publisher: publish::Publisher::default(),
             systemd: match mode {
                 Mode::Daemon => systemd::Systemd::of_environment(),
@@ -191,12 +194,13 @@ impl Agent {
         self.end()
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         let now = clock::now();
-        let is_telling = self.is_sending(now) || self.owes_ping(now);
         let is_publishing = self.publisher.is_at_work(now) || self.owes_publication(now);
-        let is_at_work = !self.policy.is_idle() || self.accounts.is_finding(now) || is_telling || is_publishing;
-        let tick_is_over = self.mode == Mode::Tick && !is_at_work;
+        let is_finding = !self.policy.is_idle() || self.accounts.is_finding(now);
+        let is_at_work = is_finding || is_publishing || self.owes_ping(now);
+        let is_telling = self.messenger.keeps_tick(self.heartbeat.is_under_way(), is_at_work, now);
+        let tick_is_over = self.mode == Mode::Tick && !is_at_work && !is_telling;
         self.is_displaced() || (self.stopping && !self.policy.is_repairing()) || tick_is_over
     }
 
@@ -212,6 +216,7 @@ impl Agent {
         let until = until.min(self.upkeep.pause(now));
         let until = self.accounts.pause(now).map_or(until, |found| until.min(found));
         let until = self.until_sending(now).map_or(until, |sent| until.min(sent));
+        let until = self.until_ping(now).map_or(until, |sent| until.min(sent));
         let until = self.until_publication(now).map_or(until, |written| until.min(written));
         self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
@@ -229,7 +234,7 @@ impl Agent {
                 self.note_answer(&target, &look);
                 self.note_file(&target, &look);
                 self.accounts.note_look(&target, &mut look);
-                self.messenger.note_work();
+                self.heartbeat.note_look();
                 let stamp = self.zone.incident(clock::wall());
                 log::debug!(
                     "{target} {}: {} in {} ms",

@@ -24,7 +24,7 @@ use crate::terminal::escaped;
 #[cfg(feature = "email")]
 pub use email::{cannot_write, sendmail};
 pub use message::Message;
-pub use outbox::{Given, Outbox};
+pub use outbox::{Due, Given, Outbox};
 pub use webhook::ping;
 
 /// How long one delivery may take. A mail server that drips may take longer, and holds up nothing but its channel.

@@ -229,9 +229,35 @@ pub fn in_words(error: &io::Error) -> String {
     }
 }
 
+/// The longest command that people are told, in characters.
+const COMMAND_SHOWN: usize = 80;
+
+/// A command as it is told to people: the first line that says anything, and not too much of it.
+pub fn short_command(command: &str) -> String {
+    let mut lines = command.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let is_whole = lines.next().is_none() && first.chars().count() <= COMMAND_SHOWN;
+    if is_whole { first.to_owned() } else { first.chars().take(COMMAND_SHOWN - 1).chain(['…']).collect() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_are_told_in_a_line() {
+        #[track_caller]
+        fn check(command: &str, expected: &str) {
+            assert_eq!(short_command(command), expected);
+        }
+        check("pm2 restart api", "pm2 restart api");
+        check("  pm2 restart api\n", "pm2 restart api");
+        check("\n\nset -e\r\ncd /srv\npm2 restart api\n", "set -e…");
+        check(&"ä".repeat(80), &"ä".repeat(80));
+        check(&"ä".repeat(81), &("ä".repeat(79) + "…"));
+        check(&format!("{}\nx", "ä".repeat(80)), &("ä".repeat(79) + "…"));
+        check("", "");
+    }
 
     #[test]
     fn a_class_is_not_said_twice() {

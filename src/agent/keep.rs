@@ -109,6 +109,7 @@ impl Agent {
         self.accounts.retain(|name| shown.contains_key(name));
         self.saved.history.retain(|name| shown.contains_key(name));
         self.saved.counts.retain(|name, _| shown.contains_key(name));
+        self.saved.told_of_flapping.retain(|name, _| shown.contains_key(name));
         self.saved.undecided.retain(|name, _| shown.contains_key(name));
         self.saved.files.retain(|name, _| shown.contains_key(name));
         self.saved.channels = self.config.notify.len();

@@ -1,13 +1,14 @@
 //! Messages to people: written down with the state, then delivered one after another on each channel by threads that
 //! may take their time. A tick waits for them, but not for long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock;
 use crate::config::{Channel, Config};
-use crate::notify::{self, Given, Means, Outcome};
-use crate::policy::{Story, Tell};
+use crate::notify::{self, Due, Given, Means, Outcome};
+use crate::outcome::short_command;
+use crate::policy::{About, Story, Tell};
 use crate::store::events::Kind;
 use crate::store::past;
 use crate::time::{Timestamp, Wall, millis};
@@ -17,10 +18,8 @@ use crate::view::pattern::{LATELY, again};
 use super::jobs::{Message, spawn};
 use super::{Agent, Mode};
 
-/// A tick sends for this long.
+/// A tick that has nothing else to do goes on sending for this long.
 const TICK_SENDS_FOR: Duration = Duration::from_secs(10);
-/// A ping is sent no more often than this.
-const PING_EVERY: Duration = Duration::from_secs(60);
 
 /// What is on its way.
 #[derive(Default)]
@@ -28,20 +27,10 @@ pub(super) struct Messenger {
     host: String,
     /// By channel: the message that is being delivered.
     under_way: BTreeMap<String, String>,
-    /// When this tick began to send.
-    sending_since: Option<Timestamp>,
+    /// Since when nothing but deliveries is left to do.
+    rest_done: Option<Timestamp>,
     /// Messages written in this run; makes their ids differ.
     written: u32,
-    heartbeat: Heartbeat,
-}
-
-#[derive(Default)]
-struct Heartbeat {
-    /// A look has ended since the last ping.
-    is_due: bool,
-    is_under_way: bool,
-    last: Option<Timestamp>,
-    trouble: Option<String>,
 }
 
 impl Messenger {
@@ -54,22 +43,30 @@ impl Messenger {
         &self.host
     }
 
-    /// A look has ended: the work goes on.
-    pub(super) fn note_work(&mut self) {
-        self.heartbeat.is_due = true;
+    /// Whether a tick stays for what is on its way, given whether it has anything else to do.
+    pub(super) fn keeps_tick(&mut self, is_pinging: bool, has_other_work: bool, now: Timestamp) -> bool {
+        self.rest_done = (!has_other_work).then(|| self.rest_done.unwrap_or(now));
+        let is_patient = self.rest_done.is_none_or(|since| now.since(since) < TICK_SENDS_FOR);
+        is_patient && (is_pinging || !self.under_way.is_empty())
+    }
+
+    /// How long until a tick stops waiting. While it has other work nothing hurries it.
+    fn patience(&self, now: Timestamp) -> Option<Duration> {
+        self.rest_done.map(|since| (since + TICK_SENDS_FOR).since(now))
     }
 }
 
 impl Agent {
     /// Writes a message down. It is saved with the state that says it was told.
     pub(super) fn write_down(&mut self, target: &str, tell: &Tell, now: (Timestamp, Wall)) {
-        if self.config.notify.is_empty() {
+        let mut channels = self.channels_for(target, tell);
+        if channels.is_empty() {
             return;
         }
         let (about, detail, story) = match tell {
             Tell::Healed(story) | Tell::Up(story) | Tell::Down { story, .. } => (None, None, Some(story)),
             Tell::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
-            Tell::Calm { .. } => (Some(crate::policy::About::Flapping), None, None),
+            Tell::Folded { .. } | Tell::Calm { .. } => (Some(About::Flapping), None, None),
         };
         let text = self.text(target, tell, now);
         self.messenger.written += 1;
@@ -91,18 +88,44 @@ impl Agent {
             late: false,
         };
         let wall = now.1;
-        let is_sent = |channel: &&Channel| {
-            self.told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
-        };
-        let channels: Vec<Channel> = self.config.notify.iter().filter(|channel| !is_sent(channel)).cloned().collect();
-        let given = self.saved.outbox.post(message, &channels);
-        self.tell_given(&given, "too many messages wait");
+        channels.retain(|channel| {
+            !self.told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
+        });
+        let given = self.saved.outbox.post(message, &channels, now.0);
+        self.tell_given(&given);
+    }
+
+    /// The channels that a message is for. Who was told that a target goes down again and again knows that its
+    /// incidents are folded; a channel that was not (it came later, or nothing was told then) is told with the first
+    /// incident that is, so that its silence is never taken for health.
+    fn channels_for(&mut self, target: &str, tell: &Tell) -> Vec<Channel> {
+        let mut channels = self.config.notify.clone();
+        channels.retain(|channel| channel.on.contains(&topic(tell)));
+        let told = &mut self.saved.told_of_flapping;
+        match tell {
+            Tell::Warn { about: About::Flapping, .. } => {
+                told.insert(target.to_owned(), BTreeSet::new());
+            }
+            Tell::Folded { .. } => {
+                let told = told.entry(target.to_owned()).or_default();
+                told.retain(|id| self.config.notify.iter().any(|channel| channel.id == *id));
+                channels.retain(|channel| !told.contains(&channel.id));
+            }
+            Tell::Calm { .. } => {
+                told.remove(target);
+                return channels;
+            }
+            Tell::Healed(_) | Tell::Down { .. } | Tell::Up(_) | Tell::Warn { .. } => return channels,
+        }
+        told.entry(target.to_owned()).or_default().extend(channels.iter().map(|channel| channel.id.clone()));
+        channels
     }
 
     fn text(&self, target: &str, tell: &Tell, now: (Timestamp, Wall)) -> String {
         let configured = self.target(target);
         let rungs = configured.map_or(0, |target| target.ladder.len());
-        let commands: Vec<String> = (0..rungs).filter_map(|rung| self.command_at(target, rung)).collect();
+        let commands: Vec<String> =
+            (0..rungs).filter_map(|rung| Some(short_command(&self.command_at(target, rung)?))).collect();
         let said = match tell {
             Tell::Down { .. } => self.accounts.open(target).and_then(|account| account.said.clone()),
             _ => None,
@@ -139,20 +162,21 @@ impl Agent {
         if self.is_displaced() || self.saved.outbox.waiting() == 0 {
             return;
         }
-        let wall = clock::wall();
+        let now = clock::now();
         let config = std::sync::Arc::clone(&self.config);
-        let given = self.saved.outbox.tidy(&config.notify, wall);
-        self.tell_given(&given, "it could not be delivered for three days, or its channel is gone");
+        // A channel that only lacks its `${NAME}` (cron knows less than a shell) gets its messages once it has it.
+        let is_off = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
+        let given = self.saved.outbox.tidy(&config.notify, is_off);
+        self.tell_given(&given);
         for channel in &config.notify {
             if self.messenger.under_way.contains_key(&channel.id) {
                 continue;
             }
-            let Some(mut message) = self.saved.outbox.due(&channel.id, wall) else { continue };
+            let Some(Due { mut message, age }) = self.saved.outbox.due(&channel.id, now) else { continue };
             if message.late {
-                message.text = letter::late(&message.text, message.at, self.zone, wall.since(message.at));
+                message.text = letter::late(&message.text, message.at, self.zone, age);
             }
             self.messenger.under_way.insert(channel.id.clone(), message.id.clone());
-            self.messenger.sending_since.get_or_insert(clock::now());
             self.spawn_delivery(channel.clone(), message);
         }
     }
@@ -174,14 +198,14 @@ impl Agent {
             Outcome::Delivered => {
                 log::debug!("message {id} is delivered to {channel}");
                 self.note_delivered(channel, &id);
-                self.saved.outbox.done(channel, &id);
+                self.saved.outbox.delivered(channel, &id);
             }
             Outcome::Refused(why) => {
-                self.saved.outbox.done(channel, &id);
+                self.saved.outbox.refused(channel, &id, &why, clock::now());
                 self.notify_failed(format!("{channel} does not take the message: {why} (dropped)"));
             }
             Outcome::Failed(why, at_least) => {
-                if self.saved.outbox.failed(channel, at_least, clock::wall()) {
+                if self.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
                     log::warn!("no message gets to {channel}: {why} (tried again, later and later)");
                 } else {
                     log::debug!("no message gets to {channel}: {why}");
@@ -200,8 +224,8 @@ impl Agent {
         }
     }
 
-    fn tell_given(&mut self, given: &[Given], why: &str) {
-        for Given { channel, message } in given {
+    fn tell_given(&mut self, given: &[Given]) {
+        for Given { channel, message, why } in given {
             self.notify_failed(format!("`{message}` does not reach {channel}: {why} (dropped)"));
         }
     }
@@ -223,52 +247,12 @@ impl Agent {
         self.record_own(Kind::NotifyFailed { detail });
     }
 
-    /// Whether a tick stays for messages that are on their way.
-    pub(super) fn is_sending(&self, now: Timestamp) -> bool {
-        let since = self.messenger.sending_since.unwrap_or(now);
-        let is_under_way = !self.messenger.under_way.is_empty() || self.messenger.heartbeat.is_under_way;
-        is_under_way && now.since(since) < TICK_SENDS_FOR
-    }
-
     /// How long until something may have to be sent, or a tick stops waiting for it.
     pub(super) fn until_sending(&self, now: Timestamp) -> Option<Duration> {
-        let wall = clock::wall();
-        let next =
-            self.saved.outbox.next(|channel| self.messenger.under_way.contains_key(channel)).map(|at| at.since(wall));
-        let end = self.messenger.sending_since.filter(|_| self.mode == Mode::Tick);
-        next.into_iter().chain(end.map(|since| (since + TICK_SENDS_FOR).since(now))).min()
-    }
-
-    /// Whether a ping is to be sent: work was done, and in a tick all of it.
-    pub(super) fn owes_ping(&self, now: Timestamp) -> bool {
-        let heartbeat = &self.messenger.heartbeat;
-        let is_time = heartbeat.last.is_none_or(|at| now.since(at) >= PING_EVERY);
-        let is_done = self.mode == Mode::Daemon || self.policy.is_idle();
-        self.config.heartbeat.is_some() && heartbeat.is_due && !heartbeat.is_under_way && is_time && is_done
-    }
-
-    /// Whoever waits for the ping learns from its absence that nobody watches any more.
-    pub(super) fn ping(&mut self) {
-        let now = clock::now();
-        let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.owes_ping(now)) else { return };
-        let heartbeat = &mut self.messenger.heartbeat;
-        (heartbeat.is_due, heartbeat.is_under_way, heartbeat.last) = (false, true, Some(now));
-        self.messenger.sending_since.get_or_insert(now);
-        let means = means(&self.config);
-        let failed = Message::Pinged(Err("no thread, or a bug in it".into()));
-        spawn(&self.post, "messenger", failed, move |_| Message::Pinged(notify::ping(&webhook, &means)));
-    }
-
-    pub(super) fn pinged(&mut self, outcome: Result<(), String>) {
-        let heartbeat = &mut self.messenger.heartbeat;
-        heartbeat.is_under_way = false;
-        let trouble = outcome.err();
-        match (&trouble, &heartbeat.trouble) {
-            (Some(why), None) => log::warn!("the heartbeat does not arrive: {why} (tried again each minute)"),
-            (None, Some(_)) => log::info!("the heartbeat arrives again"),
-            _ => {}
-        }
-        heartbeat.trouble = trouble;
+        let is_busy = |channel: &str| self.messenger.under_way.contains_key(channel);
+        let next = self.saved.outbox.next(is_busy).map(|at| at.since(now));
+        let end = self.messenger.patience(now).filter(|_| self.mode == Mode::Tick);
+        next.into_iter().chain(end).min()
     }
 }
 
@@ -282,4 +266,32 @@ fn delivered(message: &notify::Message, channel: &str) -> String {
 pub fn means(config: &Config) -> Means {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
     Means { folder: config.folder.clone(), env, secrets: config.secrets.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_ms(seconds * 1_000)
+    }
+
+    #[test]
+    fn a_tick_waits_for_deliveries_after_its_other_work_and_without_spinning() {
+        let mut messenger = Messenger::default();
+        messenger.under_way.insert("x".into(), "1".into());
+        // A restart and its start period: however long that takes, a message that hangs does not keep the loop awake.
+        for second in [0, 9, 10, 11, 300] {
+            assert!(messenger.keeps_tick(false, true, at(second)));
+            assert_eq!(messenger.patience(at(second)), None, "at {second}");
+        }
+        for (second, keeps, patience) in [(300, true, 10), (309, true, 1), (310, false, 0)] {
+            assert_eq!(messenger.keeps_tick(false, false, at(second)), keeps, "at {second}");
+            assert_eq!(messenger.patience(at(second)), Some(Duration::from_secs(patience)));
+        }
+        assert!(messenger.keeps_tick(false, true, at(320)), "there is something to do again");
+        messenger.under_way.clear();
+        assert!(!messenger.keeps_tick(false, false, at(330)), "nothing is on its way");
+        assert!(messenger.keeps_tick(true, false, at(331)), "the heartbeat is");
+    }
 }

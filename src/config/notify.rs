@@ -7,7 +7,7 @@ use super::probes::{Address, address};
 use super::reading::{Keys, Reading};
 use super::tree::{Node, Value};
 use super::{Channel, Email, Format, Hidden, Security, Smtp, Via, Way, Webhook, url};
-use crate::outcome::Topic;
+use crate::outcome::{Topic, short_command};
 
 pub(super) const WEBHOOK: Keys = Keys { known: &["webhook", "format", "on"], elsewhere: &[] };
 pub(super) const EMAIL: Keys = Keys { known: &["email", "from", "via", "user", "password", "on"], elsewhere: &[] };
@@ -245,10 +245,10 @@ fn shown_way(node: &Node) -> String {
         return format!("{to} through {through}");
     }
     match node.get("command").map(|node| &node.value) {
-        Some(Value::Text(command)) => format!("command {}", command.trim()),
+        Some(Value::Text(command)) => format!("command {}", short_command(command)),
         Some(Value::List(words)) => {
             let words: Vec<&str> = words.iter().filter_map(Node::as_text).collect();
-            format!("command {}", words.join(" "))
+            format!("command {}", short_command(&words.join(" ")))
         }
         _ => "a channel".into(),
     }

@@ -1,33 +1,33 @@
 //! Messages that have not arrived everywhere yet. It computes only; whoever saves it with the state loses none.
-//! It must stay bounded whatever happens to those who should take them, and keep their order on each channel.
+//! It must stay bounded whatever happens to those who should take them, and keep the messages of each target in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Message;
 use crate::config::Channel;
-use crate::time::Wall;
+use crate::time::{Timestamp, rough};
 
 /// Messages that wait at the most. A storm is folded before it gets here.
 const MOST: usize = 100;
-/// What could not be delivered for so long is given up.
+/// What was tried for so long is given up.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(3 * 86_400);
 /// What arrives later than this says so.
 const LATE_AFTER: Duration = Duration::from_secs(300);
 /// The pause after the first failure; it doubles with each further one, up to …
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// … this.
+/// … this, whatever the other side asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 
-/// What waits, oldest first.
+/// What waits, oldest first. Its times are on the boot clock: no pause and no age depends on what the wall clock says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outbox {
     letters: VecDeque<Letter>,
-    /// Channels whose last delivery failed.
-    pauses: BTreeMap<String, Pause>,
+    /// Channels that did not take what they were given last.
+    troubles: BTreeMap<String, Trouble>,
 }
 
 /// A message and the channels that have not got it yet.
@@ -35,13 +35,44 @@ pub struct Outbox {
 struct Letter {
     message: Message,
     to: Vec<String>,
+    /// When it was written. What the message itself says of that is for people.
+    #[serde(default)]
+    posted: Timestamp,
+    /// By channel: what was done to get it there.
+    #[serde(default)]
+    tried: BTreeMap<String, Tried>,
 }
 
+/// How often a message was tried on one channel, and for how long messages were while it waited there. Time in which
+/// nobody tried (a machine that was off, a watchdog that was stopped) is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Tried {
+    times: u32,
+    span_ms: u64,
+}
+
+/// What came of the last delivery on a channel, where that was no success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Pause {
+struct Trouble {
+    /// Failures in a row; 0 where the channel refused one message for good and may take the next.
     failures: u32,
-    since: Wall,
-    until: Wall,
+    /// The first of them.
+    since: Timestamp,
+    /// The last try.
+    at: Timestamp,
+    /// No try before then.
+    until: Timestamp,
+    /// What was said.
+    said: String,
+}
+
+/// A message that is due on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    /// With its mark, where it is late.
+    pub message: Message,
+    /// How long ago it was written.
+    pub age: Duration,
 }
 
 /// A message that will not arrive any more on a channel.
@@ -51,33 +82,46 @@ pub struct Given {
     pub channel: String,
     /// The message's first line.
     pub message: String,
+    /// Why it was given up.
+    pub why: String,
 }
 
 impl Outbox {
     /// Takes in a message for all channels that want its kind. What had to give way for it.
-    pub fn post(&mut self, message: Message, channels: &[Channel]) -> Vec<Given> {
+    pub fn post(&mut self, message: Message, channels: &[Channel], now: Timestamp) -> Vec<Given> {
         let wanted = channels.iter().filter(|channel| channel.on.contains(&message.event));
         let to: Vec<String> = wanted.map(|channel| channel.id.clone()).collect();
         if to.is_empty() {
             return Vec::new();
         }
-        self.letters.push_back(Letter { message, to });
+        self.letters.push_back(Letter { message, to, posted: now, tried: BTreeMap::new() });
         let mut given = Vec::new();
         while self.letters.len() > MOST {
-            given.extend(self.letters.pop_front().into_iter().flat_map(Letter::given));
+            let Some(Letter { message, to, .. }) = self.letters.pop_front() else { break };
+            let lost = |channel| Given {
+                channel,
+                message: message.parts().0.to_owned(),
+                why: "too many messages wait".into(),
+            };
+            given.extend(to.into_iter().map(lost));
         }
         given
     }
 
-    /// The message that is to be delivered on a channel now. Only the oldest one that waits there, for their order.
-    pub fn due(&self, channel: &str, now: Wall) -> Option<Message> {
-        // A pause from the future is one whose clock was set back since.
-        if self.pauses.get(channel).is_some_and(|pause| pause.since <= now && now < pause.until) {
+    /// The message that is to be delivered on a channel now. Only the oldest one of each target, for their order; among
+    /// the targets the one that was tried least, so that a message that is never taken holds up no other target's.
+    pub fn due(&self, channel: &str, now: Timestamp) -> Option<Due> {
+        // A pause longer than any that is given is one from a clock that is not this one.
+        let is_paused = |until: Timestamp| now < until && until.since(now) <= LONGEST_PAUSE;
+        if self.troubles.get(channel).is_some_and(|trouble| is_paused(trouble.until)) {
             return None;
         }
-        let letter = self.letters.iter().find(|letter| letter.to.iter().any(|to| to == channel))?;
-        let late = now.since(letter.message.at) > LATE_AFTER;
-        Some(Message { late, ..letter.message.clone() })
+        let mut seen = BTreeSet::new();
+        let waiting = self.letters.iter().filter(|letter| letter.to.iter().any(|to| to == channel));
+        let firsts = waiting.filter(|letter| seen.insert(&letter.message.target));
+        let letter = firsts.min_by_key(|letter| letter.tried.get(channel).map_or(0, |tried| tried.times))?;
+        let age = now.since(letter.posted);
+        Some(Due { message: Message { late: age > LATE_AFTER, ..letter.message.clone() }, age })
     }
 
     /// A message that waits.
@@ -85,9 +129,20 @@ impl Outbox {
         self.letters.iter().map(|letter| &letter.message).find(|message| message.id == id)
     }
 
-    /// It has arrived, or never will.
-    pub fn done(&mut self, channel: &str, id: &str) {
-        self.pauses.remove(channel);
+    /// It has arrived.
+    pub fn delivered(&mut self, channel: &str, id: &str) {
+        self.troubles.remove(channel);
+        self.done(channel, id);
+    }
+
+    /// The channel says that it will never take this message.
+    pub fn refused(&mut self, channel: &str, id: &str, said: &str, now: Timestamp) {
+        let trouble = Trouble { failures: 0, since: now, at: now, until: now, said: said.to_owned() };
+        self.troubles.insert(channel.to_owned(), trouble);
+        self.done(channel, id);
+    }
+
+    fn done(&mut self, channel: &str, id: &str) {
         for letter in self.letters.iter_mut().filter(|letter| letter.message.id == id) {
             letter.to.retain(|to| to != channel);
         }
@@ -96,28 +151,42 @@ impl Outbox {
 
     /// It could not be delivered. `at_least`: how long whoever refused it wants to have peace.
     /// Whether that is the first failure in a row, and so is news.
-    pub fn failed(&mut self, channel: &str, at_least: Option<Duration>, now: Wall) -> bool {
-        let failures = self.pauses.get(channel).map_or(0, |pause| pause.failures).saturating_add(1);
-        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(20)).min(LONGEST_PAUSE);
-        let pause = pause.max(at_least.unwrap_or_default().min(LONGEST_PAUSE * 24));
-        let until = now.shifted(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-        self.pauses.insert(channel.to_owned(), Pause { failures, since: now, until });
+    pub fn failed(&mut self, channel: &str, id: &str, said: &str, at_least: Option<Duration>, now: Timestamp) -> bool {
+        let before = self.troubles.get(channel).filter(|trouble| trouble.failures > 0);
+        let failures = before.map_or(0, |trouble| trouble.failures).saturating_add(1);
+        let since = before.map_or(now, |trouble| trouble.since);
+        let spent = before.map_or(Duration::ZERO, |trouble| now.since(trouble.at).min(LONGEST_PAUSE));
+        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(20));
+        let until = now + pause.max(at_least.unwrap_or_default()).min(LONGEST_PAUSE);
+        self.troubles.insert(channel.to_owned(), Trouble { failures, since, at: now, until, said: said.to_owned() });
+        for letter in self.letters.iter_mut().filter(|letter| letter.to.iter().any(|to| to == channel)) {
+            let tried = letter.tried.entry(channel.to_owned()).or_default();
+            tried.times = tried.times.saturating_add(u32::from(letter.message.id == id));
+            let spent = spent.min(now.since(letter.posted)).as_millis();
+            tried.span_ms = tried.span_ms.saturating_add(u64::try_from(spent).unwrap_or(u64::MAX));
+        }
         failures == 1
     }
 
-    /// Gives up what waits too long, and what is for channels that are no more.
-    pub fn tidy(&mut self, channels: &[Channel], now: Wall) -> Vec<Given> {
+    /// Gives up what was tried for too long, and what is for channels that are no more (those that `is_off` only wait).
+    pub fn tidy(&mut self, channels: &[Channel], is_off: impl Fn(&str) -> bool) -> Vec<Given> {
         let mut given = Vec::new();
+        let is_known = |id: &str| channels.iter().any(|channel| channel.id == id) || is_off(id);
         for letter in &mut self.letters {
-            let is_old = now.since(letter.message.at) > GIVEN_UP_AFTER;
-            let is_known = |id: &String| channels.iter().any(|channel| channel.id == *id);
-            let (stay, go): (Vec<_>, Vec<_>) = letter.to.drain(..).partition(|id| is_known(id) && !is_old);
-            letter.to = go;
-            given.extend(letter.clone().given());
+            let is_old = |id: &str| letter.tried.get(id).is_some_and(|tried| tried.span() > GIVEN_UP_AFTER);
+            let (go, stay): (Vec<_>, Vec<_>) = letter.to.drain(..).partition(|id| !is_known(id) || is_old(id));
             letter.to = stay;
+            let message = letter.message.parts().0;
+            given.extend(go.into_iter().map(|channel| {
+                let why = match self.troubles.get(&channel).filter(|_| is_known(&channel)) {
+                    Some(trouble) => format!("three days of trying were in vain, the last with: {}", trouble.said),
+                    None => "its channel is not in the configuration any more".into(),
+                };
+                Given { channel, message: message.to_owned(), why }
+            }));
         }
         self.letters.retain(|letter| !letter.to.is_empty());
-        self.pauses.retain(|id, _| channels.iter().any(|channel| channel.id == *id));
+        self.troubles.retain(|id, _| is_known(id));
         given
     }
 
@@ -127,129 +196,42 @@ impl Outbox {
     }
 
     /// When a pause ends that something waits for, on a channel that is not `busy` already.
-    pub fn next(&self, busy: impl Fn(&str) -> bool) -> Option<Wall> {
+    pub fn next(&self, busy: impl Fn(&str) -> bool) -> Option<Timestamp> {
         let waits = |channel: &&String| !busy(channel) && self.letters.iter().any(|letter| letter.to.contains(channel));
-        let ends = self.pauses.iter().filter(|(channel, _)| waits(channel)).map(|(_, pause)| pause.until);
+        let ends = self.troubles.iter().filter(|(channel, _)| waits(channel)).map(|(_, trouble)| trouble.until);
         ends.min()
+    }
+
+    /// What each channel said last that did not take a message: the channel's id, and the rest in words.
+    pub fn troubles(&self, now: Timestamp) -> impl Iterator<Item = (&str, String)> {
+        self.troubles.iter().map(move |(channel, trouble)| (channel.as_str(), trouble.in_words(now)))
+    }
+
+    /// Moves every point in time by `ms`.
+    pub fn shift(&mut self, ms: i64) {
+        let posted = self.letters.iter_mut().map(|letter| &mut letter.posted);
+        let points = self.troubles.values_mut().flat_map(|Trouble { since, at, until, .. }| [since, at, until]);
+        posted.chain(points).for_each(|point| *point = point.shifted(ms));
     }
 }
 
-impl Letter {
-    fn given(self) -> impl Iterator<Item = Given> {
-        let message = self.message.parts().0.to_owned();
-        self.to.into_iter().map(move |channel| Given { channel, message: message.clone() })
+impl Tried {
+    fn span(self) -> Duration {
+        Duration::from_millis(self.span_ms)
+    }
+}
+
+impl Trouble {
+    fn in_words(&self, now: Timestamp) -> String {
+        let (ago, said) = (rough(now.since(self.at)), &self.said);
+        let tries = match self.failures {
+            0 => return format!("dropped the last message, {ago} ago: {said}"),
+            1 => "1 try".to_owned(),
+            count => format!("{count} tries in {}", rough(now.since(self.since))),
+        };
+        format!("takes no message ({tries}); the last answer, {ago} ago: {said}")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{CommandLine, Way};
-    use crate::outcome::Topic;
-
-    fn channel(id: &str, on: &[Topic]) -> Channel {
-        let way = Way::Command(CommandLine::Shell("true".into()));
-        Channel { id: id.into(), shown: id.into(), way, on: on.iter().copied().collect() }
-    }
-
-    fn message(id: &str, event: Topic, at: i64) -> Message {
-        Message {
-            id: id.into(),
-            event,
-            about: None,
-            target: Some("a".into()),
-            host: "h".into(),
-            at: at_s(at),
-            text: format!("[{id}] first\nmore"),
-            class: None,
-            detail: None,
-            incident: None,
-            attempts: None,
-            down_ms: None,
-            late: false,
-        }
-    }
-
-    fn at_s(s: i64) -> Wall {
-        Wall::from_ms(s * 1_000)
-    }
-
-    #[track_caller]
-    fn due(outbox: &Outbox, channel: &str, at: i64, expected: &str) {
-        let found = outbox.due(channel, at_s(at));
-        let found = found.map_or("-".into(), |found| format!("{}{}", found.id, if found.late { " late" } else { "" }));
-        assert_eq!(found, expected, "{channel} at {at}");
-    }
-
-    #[test]
-    fn each_channel_gets_what_it_wants_in_order() {
-        let all = [channel("x", &[Topic::Down, Topic::Up]), channel("y", &[Topic::Up])];
-        let mut outbox = Outbox::default();
-        assert_eq!(outbox.post(message("1", Topic::Down, 0), &all), []);
-        outbox.post(message("2", Topic::Up, 1), &all);
-        outbox.post(message("3", Topic::Warn, 2), &all);
-        assert_eq!(outbox.waiting(), 2, "nobody wants to know of warnings");
-        due(&outbox, "x", 3, "1");
-        due(&outbox, "y", 3, "2");
-        outbox.done("y", "2");
-        due(&outbox, "y", 3, "-");
-        due(&outbox, "x", 3, "1");
-        outbox.done("x", "1");
-        due(&outbox, "x", 400, "2 late");
-        outbox.done("x", "2");
-        assert_eq!((outbox.waiting(), outbox.next(|_| false)), (0, None));
-    }
-
-    #[test]
-    fn pauses_grow_and_hold_up_one_channel_only() {
-        let all = [channel("x", &[Topic::Down]), channel("y", &[Topic::Down])];
-        let mut outbox = Outbox::default();
-        outbox.post(message("1", Topic::Down, 0), &all);
-        let mut at = 0;
-        for (times, pause) in [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600].into_iter().enumerate() {
-            assert_eq!(outbox.failed("x", None, at_s(at)), times == 0);
-            assert_eq!(outbox.next(|_| false), Some(at_s(at + pause)));
-            due(&outbox, "x", at + pause - 1, "-");
-            at += pause;
-            due(&outbox, "x", at, if at > 300 { "1 late" } else { "1" });
-        }
-        assert_eq!(outbox.next(|channel| channel == "x"), None, "what is delivered right now is not waited for");
-        due(&outbox, "y", 1, "1");
-        outbox.failed("y", Some(Duration::from_secs(100)), at_s(0));
-        due(&outbox, "y", 99, "-");
-        due(&outbox, "y", 100, "1");
-        // A clock that was set back ends it: better too early than never.
-        due(&outbox, "y", -1, "1");
-        outbox.done("y", "1");
-        assert!(outbox.failed("y", None, at_s(0)), "a success makes the next failure the first");
-        assert_eq!(outbox.next(|_| false), Some(at_s(at)), "nothing waits for y");
-    }
-
-    #[test]
-    fn what_can_never_arrive_is_given_up_and_told() {
-        let all = [channel("x", &[Topic::Down]), channel("y", &[Topic::Down])];
-        let mut outbox = Outbox::default();
-        let given = |channel: &str, id: &str| Given { channel: channel.into(), message: format!("[{id}] first") };
-        outbox.post(message("1", Topic::Down, 0), &all);
-        outbox.post(message("2", Topic::Down, 100), &all);
-        outbox.failed("x", None, at_s(100));
-        assert_eq!(outbox.tidy(&all, at_s(3 * 86_400)), []);
-        assert_eq!(outbox.tidy(&all, at_s(3 * 86_400 + 1)), [given("x", "1"), given("y", "1")]);
-        assert_eq!(outbox.tidy(&all[1..], at_s(200)), [given("x", "2")]);
-        assert_eq!(outbox, Outbox { letters: outbox.letters.clone(), pauses: BTreeMap::new() });
-        for number in 3..102 {
-            assert_eq!(outbox.post(message(&number.to_string(), Topic::Down, 200), &all[1..]), []);
-        }
-        assert_eq!(outbox.post(message("new", Topic::Down, 300), &all), [given("y", "2")]);
-        assert_eq!(outbox.waiting(), MOST);
-    }
-
-    #[test]
-    fn it_is_read_as_it_was_written() {
-        let mut outbox = Outbox::default();
-        outbox.post(message("1", Topic::Down, 0), &[channel("x", &[Topic::Down])]);
-        outbox.failed("x", None, at_s(5));
-        let text = serde_json::to_string(&outbox).expect("plain data");
-        assert_eq!(serde_json::from_str::<Outbox>(&text).expect("what was written"), outbox);
-    }
-}
+mod tests;

@@ -43,6 +43,14 @@ pub enum Tell {
         /// What was found, in words.
         detail: String,
     },
+    /// An incident has ended of which nothing is told one by one: news only for those who were never told that it goes
+    /// down again and again, since they came later or nothing was told then.
+    Folded {
+        /// Since when it does.
+        since: Timestamp,
+        /// The incidents since then of which nothing was told, this one among them.
+        folded: u32,
+    },
     /// It does not go down again and again any more.
     Calm {
         /// Since when it did.
@@ -141,7 +149,11 @@ impl Case<'_> {
         let was_told = self.state.told.down.take().is_some_and(|down| down.incident == incident.id);
         match &mut self.state.told.flapping {
             _ if was_told => self.tell(Tell::Up(story)),
-            Some(flapping) => flapping.folded = flapping.folded.saturating_add(1),
+            Some(Flapping { since, folded }) => {
+                *folded = folded.saturating_add(1);
+                let tell = Tell::Folded { since: *since, folded: *folded };
+                self.tell(tell);
+            }
             None if cured => self.tell(Tell::Healed(story)),
             None => {}
         }

@@ -2,7 +2,7 @@
 //! they were written on; reading moves them to the present one.
 //! It must never guess at a damaged file, and never overwrite one before it was set aside.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -82,6 +82,8 @@ pub struct Saved {
     pub checked: Option<Wall>,
     /// Messages that have not arrived everywhere yet.
     pub outbox: Outbox,
+    /// By target: the channels that know that it goes down again and again, and that not each time is told.
+    pub told_of_flapping: BTreeMap<String, BTreeSet<String>>,
     /// To how many channels messages go.
     pub channels: usize,
     /// What a missing `${NAME}` has switched off, as the operator was last told.
@@ -320,6 +322,7 @@ impl Found {
         let elapsed = elapsed.max(0);
         let by = by_boot.saturating_sub(elapsed);
         saved.policy.shift(by);
+        saved.outbox.shift(by);
         saved.ticks.iter_mut().for_each(|tick| *tick = tick.shifted(by));
         saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(by));
         // What was written before this boot is at least as old as the boot, whatever the wall clock says.

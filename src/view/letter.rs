@@ -37,45 +37,55 @@ pub fn topic(tell: &Tell) -> Topic {
         Tell::Healed(_) => Topic::Healed,
         Tell::Down { .. } => Topic::Down,
         Tell::Up(_) => Topic::Up,
-        Tell::Warn { .. } | Tell::Calm { .. } => Topic::Warn,
+        Tell::Warn { .. } | Tell::Folded { .. } | Tell::Calm { .. } => Topic::Warn,
     }
 }
 
 impl Facts<'_> {
     /// The whole text.
     pub fn text(&self, tell: &Tell) -> String {
-        let target = self.target;
+        let who = self.who();
         match tell {
             Tell::Healed(story) => {
                 let down = Span(self.now.0.since(story.began));
                 let again = self.again.map_or_else(String::new, |again| format!("{again}."));
                 let rest = [seen(story), self.cured(story), again, "Nothing to do now.".into()];
-                self.letter(&format!("[healed] {target}: down {down}, cured by a restart"), &rest)
+                letter(&format!("[healed] {who}: down {down}, cured by a restart"), &rest)
             }
             Tell::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
             Tell::Up(story) => {
                 let (back, down) = (self.hour_minute(self.now.0), Span(self.now.0.since(story.began)));
                 let by = format!("{}.", cure(story.attempts, story.cured));
-                self.letter(&format!("[up] {target}: back at {back} after {down}. {by}"), &[])
+                letter(&format!("[up] {who}: back at {back} after {down}. {by}"), &[])
             }
             Tell::Warn { about, detail } => {
                 let detail = escaped(detail);
-                self.letter(&format!("[warn] {target}: {}: {detail}", warning(*about)), &[advice(*about).into()])
+                letter(&format!("[warn] {who}: {}: {detail}", warning(*about)), &[advice(*about).into()])
+            }
+            Tell::Folded { since, folded } => {
+                let first = format!("[warn] {who}: {}: {}", warning(About::Flapping), self.folded(*since, *folded));
+                letter(&first, &[advice(About::Flapping).into()])
             }
             Tell::Calm { since, folded } => {
-                let times = match folded {
-                    1 => "1 incident was".to_owned(),
-                    count => format!("{count} incidents were"),
-                };
-                let first = format!("[warn] {target}: calm again, up for an hour");
-                let since = self.day_and_time(*since);
-                self.letter(&first, &[format!("{times} not told one by one since {since}.")])
+                let first = format!("[warn] {who}: calm again, up for an hour");
+                letter(&first, &[format!("{}.", self.folded(*since, *folded))])
             }
         }
     }
 
+    /// Names alone say little to whoever has several machines with the same backend.
+    fn who(&self) -> String {
+        format!("{} on {}", self.target, escaped(self.host))
+    }
+
+    fn folded(&self, since: Timestamp, folded: u32) -> String {
+        let since = self.day_and_time(since);
+        let times = if folded == 1 { "1 incident was".to_owned() } else { format!("{folded} incidents were") };
+        format!("{times} not told one by one since {since}")
+    }
+
     fn down(&self, story: &Story, waiting: Option<Waiting>, reminder: Option<u64>) -> String {
-        let (target, since) = (self.target, self.day_and_time(story.began));
+        let (target, who, since) = (self.target, self.who(), self.day_and_time(story.began));
         let why = match waiting {
             Some(Waiting { why: Why::Cooldown, until: None }) => format!("not restarted: {UNSAVED}"),
             Some(Waiting { why, .. }) => format!("not restarted: {}", reason(why, self.depends_on)),
@@ -85,8 +95,8 @@ impl Facts<'_> {
             None => "restarting did not help".into(),
         };
         let first = match reminder {
-            Some(hours) => format!("[DOWN] {target}, still, since {since} ({hours} h): {why}"),
-            None => format!("[DOWN] {target} since {since}, {why}"),
+            Some(hours) => format!("[DOWN] {who}, still, since {since} ({hours} h): {why}"),
+            None => format!("[DOWN] {who} since {since}, {why}"),
         };
         let mut lines = vec![seen(story)];
         if let Some(tried) = &story.tried {
@@ -103,7 +113,7 @@ impl Facts<'_> {
             lines.push(format!("\nIts last log line: {}", escaped(said)));
         }
         lines.push(format!("\nMore: watchdog incident last · Silence: watchdog pause {target} --for 2h"));
-        self.letter(&first, &lines)
+        letter(&first, &lines)
     }
 
     /// Which command, and how soon after it.
@@ -113,13 +123,6 @@ impl Facts<'_> {
         let command = self.commands.get(tried.rung).map_or("the restart command", String::as_str);
         let times = if story.attempts > 1 { format!(" at try {}", story.attempts) } else { String::new() };
         format!("`{}` cured it in {after}{times}.", escaped(command))
-    }
-
-    /// The lines put together; where it comes from stands at the end.
-    fn letter(&self, first: &str, rest: &[String]) -> String {
-        let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
-        let body = rest.join(" ").replace(" \n", "\n");
-        if body.is_empty() { format!("{first}\n{}", self.host) } else { format!("{first}\n{body}\n{}", self.host) }
     }
 
     fn wall(&self, at: Timestamp) -> Wall {
@@ -136,6 +139,13 @@ impl Facts<'_> {
         let time = self.zone.hour_minute(at);
         if self.zone.day(at) == self.zone.day(now) { time } else { format!("{} {time}", self.zone.day(at)) }
     }
+}
+
+/// The lines put together.
+fn letter(first: &str, rest: &[String]) -> String {
+    let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+    let body = rest.join(" ").replace(" \n", "\n");
+    if body.is_empty() { first.to_owned() } else { format!("{first}\n{body}") }
 }
 
 /// Whether the latest restart command could not even be started.
@@ -244,8 +254,9 @@ mod tests {
 
     #[test]
     fn what_was_healed_needs_nobody() {
-        let text = "[healed] sav-backend: down 1 min 4 s, cured by a restart\nTimeout; connected in 0.1 ms, then no \
-                    byte for 10 s. `pm2 restart api` cured it in 3 s. 4th time in 30 days. Nothing to do now.\nsrv412";
+        let text = "[healed] sav-backend on srv412: down 1 min 4 s, cured by a restart\nTimeout; connected in 0.1 \
+                    ms, then no byte for 10 s. `pm2 restart api` cured it in 3 s. \
+                    4th time in 30 days. Nothing to do now.";
         check(&Tell::Healed(story(1, true)), &["pm2 restart api"], text);
     }
 
@@ -253,20 +264,24 @@ mod tests {
     fn what_is_down_says_what_was_tried_and_what_comes_next() {
         let down = |attempts, waiting, reminder| Tell::Down { story: story(attempts, false), waiting, reminder };
         let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog incident last · Silence: \
-                   watchdog pause sav-backend --for 2h\nsrv412";
+                   watchdog pause sav-backend --for 2h";
         let seen = "Timeout; connected in 0.1 ms, then no byte for 10 s.";
         let tried = "`./restart.sh`: exit 0, and it did not come back.";
         check(
             &down(1, None, None),
             &["./restart.sh"],
             &format!(
-                "[DOWN] sav-backend since 03:12, restarting did not help\n{seen} {tried} I go on; next try 03:14.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, restarting did not help\n{seen} {tried} I go on; \
+                 next try 03:14.{end}"
             ),
         );
         check(
             &down(0, None, Some(26)),
             &[],
-            &format!("[DOWN] sav-backend, still, since 03:12 (26 h): it is only watched\n{seen} I go on looking.{end}"),
+            &format!(
+                "[DOWN] sav-backend on srv412, still, since 03:12 (26 h): it is only watched\n{seen} I go on \
+                 looking.{end}"
+            ),
         );
         let mut refused = story(1, false);
         refused.tried = refused.tried.map(|tried| Tried { ending: Ending::NotStarted("PM2 is deaf".into()), ..tried });
@@ -274,8 +289,8 @@ mod tests {
             &Tell::Down { story: refused, waiting: None, reminder: None },
             &["pm2 restart api"],
             &format!(
-                "[DOWN] sav-backend since 03:12, it could not be restarted\n{seen} `pm2 restart api`: could not be \
-                 started: PM2 is deaf. I go on; next try 03:14.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, it could not be restarted\n{seen} `pm2 restart api`: could \
+                 not be started: PM2 is deaf. I go on; next try 03:14.{end}"
             ),
         );
         let waiting = Waiting { why: Why::DependsOn, until: None };
@@ -283,8 +298,8 @@ mod tests {
             &down(0, Some(waiting), None),
             &["./restart.sh"],
             &format!(
-                "[DOWN] sav-backend since 03:12, not restarted: what it depends on is in trouble (mailer)\n{seen} I go \
-                 on; next try 03:14.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, not restarted: what it depends on is in trouble \
+                 (mailer)\n{seen} I go on; next try 03:14.{end}"
             ),
         );
     }
@@ -294,20 +309,27 @@ mod tests {
         check(
             &Tell::Up(story(2, false)),
             &["x"],
-            "[up] sav-backend: back at 03:13 after 1 min 4 s. It came back after the start period of the last of 2 \
-             restarts, so that was probably not it.\nsrv412",
+            "[up] sav-backend on srv412: back at 03:13 after 1 min 4 s. It came back after the start period of the \
+             last of 2 restarts, so that was probably not it.",
         );
         let warn = |about, detail: &str| Tell::Warn { about, detail: detail.into() };
         check(
             &warn(About::Flapping, "went down 4 times within the last hour"),
             &[],
-            "[warn] sav-backend: up and down: went down 4 times within the last hour\nFurther incidents are not told \
-             one by one until it was up for an hour.\nsrv412",
+            "[warn] sav-backend on srv412: up and down: went down 4 times within the last hour\nFurther incidents are \
+             not told one by one until it was up for an hour.",
+        );
+        check(
+            &Tell::Folded { since: at(-7_200), folded: 1 },
+            &[],
+            "[warn] sav-backend on srv412: up and down: 1 incident was not told one by one since 01:12\nFurther \
+             incidents are not told one by one until it was up for an hour.",
         );
         check(
             &Tell::Calm { since: at(-7_200), folded: 7 },
             &[],
-            "[warn] sav-backend: calm again, up for an hour\n7 incidents were not told one by one since 01:12.\nsrv412",
+            "[warn] sav-backend on srv412: calm again, up for an hour\n7 incidents were not told one by one since \
+             01:12.",
         );
     }
 

@@ -36,6 +36,7 @@ fn sample() -> Saved {
     saved.files.insert("a".into(), FileTime { written: now().wall, seen: at(45_000), age_ms: 7 });
     saved.history.entry("a").record(true, now().wall.shifted(-5_000), now().wall);
     saved.pending.push("{}".into());
+    saved.outbox.failed("a channel", "1", "status 503", None, at(45_000));
     saved
 }
 
@@ -87,6 +88,9 @@ fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, sta
     assert_eq!(age, since_boot.max(Duration::from_millis(u64::try_from(now_ms - start - 5_000).unwrap())));
     assert_eq!(target.real.cooldown_until.is_none(), rebooted);
     assert_eq!(target.streak.is_none(), rebooted);
+    let mut outbox = sample().outbox;
+    outbox.shift(start - 45_000);
+    assert_eq!(saved.outbox, outbox);
 }
 
 #[test]

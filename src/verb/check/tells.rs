@@ -11,6 +11,8 @@ use crate::config::Config;
 use crate::config::{Channel, Via, Way};
 use crate::notify::{self, Message, Outcome};
 use crate::outcome::Topic;
+use crate::store::state::peek;
+use crate::store::{Folder, Moment};
 use crate::terminal::escaped;
 use crate::verb::say;
 use crate::view::letter;
@@ -35,8 +37,19 @@ pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
     if !send {
         #[cfg(feature = "email")]
         wrong.extend(config.notify.iter().filter_map(|channel| no_mail(config, channel)));
+        wrong.extend(last_answers(config));
     }
     wrong
+}
+
+/// What the channels said last that did not take a message. A state that cannot be read is not told here.
+fn last_answers(config: &Config) -> Vec<String> {
+    let boot_id = clock::boot_id();
+    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+    let Ok(Some(saved)) = peek(&Folder::at(&config.state_dir), &moment) else { return Vec::new() };
+    let is_ours = |id: &str| config.notify.iter().any(|channel| channel.id == id);
+    let troubles = saved.outbox.troubles(moment.now).filter(|(id, _)| is_ours(id));
+    troubles.map(|(id, words)| format!("{} {words}", escaped(id))).collect()
 }
 
 /// Each channel, and what came of a message to it where one is sent.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::place::Said;
@@ -29,8 +30,12 @@ fn what_a_restart_heals_is_one_message_and_what_it_does_not_are_two() {
     assert!(all.iter().all(|message| keys(message) == contract), "{all:?}");
     let [healed, down, up] = &all[..] else { panic!("three messages") };
     let first = |message: &Value| message["text"].as_str().unwrap_or_default().lines().next().map(str::to_owned);
-    let begins = |message: &Value, words: &str| first(message).is_some_and(|line| line.starts_with(words));
-    assert!(begins(healed, "[healed] a: down ") && begins(down, "[DOWN] b since ") && begins(up, "[up] b: back at "));
+    let begins = |message: &Value, who: &str, words: &str| {
+        let host = message["host"].as_str().unwrap_or_default();
+        first(message).is_some_and(|line| line.starts_with(&format!("{who} on {host}{words}")))
+    };
+    assert!(begins(healed, "[healed] a", ": down ") && begins(down, "[DOWN] b", " since "), "{all:?}");
+    assert!(begins(up, "[up] b", ": back at "), "{all:?}");
     assert_eq!((&healed["attempts"], &healed["class"], &healed["late"]), (&1.into(), &"exit".into(), &false.into()));
     assert_eq!((&down["class"], &down["attempts"], &down["about"]), (&"status".into(), &0.into(), &Value::Null));
     assert_eq!(down["incident"], place.events_of("b", "down")[0]["incident"]);
@@ -126,20 +131,64 @@ fn the_local_sendmail_is_handed_a_mail() {
     if !cfg!(feature = "email") {
         return;
     }
-    let channels = ["{email: 'Ops <ops@example.org>', from: watchdog@example.org}"];
+    let channels = ["{email: 'Ops <ops@example.org>', from: watchdog@example.org}", "email: me@example.org"];
     let name = "{name: a, command: 'echo größer; false'}";
-    let place = Place::with(&(configuration(&channels, &[name]) + "env: {PATH: './bin:/usr/bin:/bin'}\n"));
+    let place = Place::with(
+        &(configuration(&channels, &[name]) + "env: {PATH: './bin:/usr/bin:/bin', USER: jane@corp.example}\n"),
+    );
     fs::create_dir(place.path("bin")).expect("a folder");
-    place.write("bin/sendmail", "#!/bin/sh\necho \"$*\" > args\ncat > mail.part && mv mail.part mail\n");
+    let sendmail = "#!/bin/sh\nfor to; do :; done\necho \"$*\" > $to.args\ncat > $to.part && mv $to.part $to\n";
+    place.write("bin/sendmail", sendmail);
     fs::set_permissions(place.path("bin/sendmail"), Permissions::from_mode(0o755)).expect("a file of ours");
     let _daemon = place.daemon(&["run"]);
-    place.eventually("a mail", || !place.read("mail").is_empty());
-    assert_eq!(place.read("args"), "-i -f watchdog@example.org -- ops@example.org\n");
-    let mail = place.read("mail");
-    for line in
-        ["From: watchdog@example.org\r\n", "To: Ops <ops@example.org>\r\n", "Subject: [DOWN] a since ", "\r\nDate: "]
-    {
+    let names = ["ops@example.org", "me@example.org"];
+    place.eventually("two mails", || names.iter().all(|name| !place.read(name).is_empty()));
+    assert_eq!(place.read("ops@example.org.args"), "-i -f watchdog@example.org -- ops@example.org\n");
+    let mail = place.read("ops@example.org");
+    for line in [
+        "From: watchdog@example.org\n",
+        "To: Ops <ops@example.org>\n",
+        "Subject: [DOWN] a on ",
+        "\nDate: ",
+        "\nMIME-Version: 1.0\n",
+    ] {
         assert!(mail.contains(line), "{line} in {mail}");
     }
     assert!(mail.contains("Message-ID: <") && mail.contains("charset=utf-8") && mail.is_ascii(), "{mail}");
+    assert!(!mail.contains('\r'), "programs of this system end lines as it does: {mail:?}");
+    // This account and this machine make no address.
+    let args = place.read("me@example.org.args");
+    assert!(args.starts_with("-i -f watchdog@") && args.ends_with(" -- me@example.org\n"), "{args}");
+}
+
+#[test]
+fn a_script_is_a_line_of_a_message_and_a_message_fits_its_service() {
+    let (ntfy, discord) = (taking(), taking());
+    let of = |server: &Server, format| format!("{{webhook: 'http://127.0.0.1:{}/', format: {format}}}", server.port());
+    let script = "cd /srv/app\n".to_owned() + &"echo this line is not for a lock screen\n".repeat(200) + "exit 1\n";
+    let target = format!("{{name: a, command: 'test ! -e sick', restart: {}}}", Value::from(script));
+    let place = Place::with(&configuration(&[&of(&ntfy, "ntfy"), &of(&discord, "discord")], &[&target]));
+    let _daemon = place.daemon(&["run"]);
+    place.eventually("it is seen", || place.target("a")["state"] == "healthy");
+    place.write("sick", "");
+    for server in [&ntfy, &discord] {
+        place.eventually("it is told", || !server.requests().is_empty());
+        let request = server.requests().remove(0);
+        let body = request.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        assert!(body.contains("`cd /srv/app…`: exit 1") && body.contains("watchdog incident last"), "{body}");
+        assert!(!body.contains("lock screen") && body.len() < 1_000, "{body}");
+    }
+}
+
+#[test]
+fn the_heartbeat_waits_for_no_probe() {
+    let taker = taking();
+    let text = format!("heartbeat: http://127.0.0.1:{}/\n", taker.port())
+        + "targets: [{name: a, command: 'true', interval: 1d}]\n";
+    let place = Place::with(&text);
+    let _daemon = place.daemon(&["run"]);
+    place.eventually("a ping", || taker.requests().len() == 1);
+    let began = Instant::now();
+    place.eventually("half a minute", || began.elapsed() > Duration::from_secs(30));
+    place.eventually("the next one", || taker.requests().len() == 2);
 }

@@ -62,8 +62,36 @@ fn what_will_never_be_taken_is_dropped_and_said() {
 }
 
 #[test]
+fn only_an_answer_about_the_message_itself_ends_it_and_what_a_channel_says_is_told() {
+    let taker = Server::start(Ways::Silent);
+    let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
+    let answers = [
+        (&[400, 410, 413, 414, 415, 422][..], "0", "dropped the last message"),
+        (&[301, 302, 307, 401, 403, 404, 405, 409, 418, 429, 500, 503][..], "1", "takes no message (1 try)"),
+    ];
+    for (statuses, waiting, words) in answers {
+        for status in statuses {
+            let answer = format!("HTTP/1.1 {status} X\r\nLocation: /else\r\nRetry-After: 9999999\r\n");
+            taker.turn(Ways::raw(&(answer + "Content-Length: 5\r\n\r\nsorry")));
+            let place = Place::with(&configuration(&[&channel], &[&watched("a")]));
+            place.write("a.sick", "");
+            place.run(&["--once"]);
+            let said = place.run(&["status"]).out;
+            place.demand(said.contains(&format!("messages waiting: {waiting}")), &said);
+            let line = said.lines().find(|line| line.starts_with(&channel.replace(": http://", " ").replace('/', "")));
+            let is_told = |line: &str| line.contains(words) && line.contains(&format!("ago: status {status}: sorry"));
+            place.demand(line.is_some_and(is_told), &said);
+            place.demand(place.events("notify_failed").is_empty() == (waiting == "1"), &said);
+            let check = place.run(&["check", "--offline"]);
+            place.demand(check.code == Some(1) && line.is_some_and(|line| check.out.contains(&line[..30])), &check.out);
+        }
+    }
+}
+
+#[test]
 fn a_tick_sends_and_leaves_the_rest_to_the_next() {
-    let taker = Server::start(Ways::answer("500 Oops", ""));
+    // As of a proxy in front of the service, while that restarts.
+    let taker = Server::start(Ways::answer("404 Not Found", ""));
     let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
     let place = Place::with(&configuration(&[&channel], &[&watched("a")]));
     place.write("a.sick", "");
@@ -119,13 +147,14 @@ fn a_tick_does_not_wait_for_those_who_hang() {
 }
 
 #[test]
-fn many_flaps_are_few_messages() {
-    let taker = taking();
-    let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
+fn many_flaps_are_few_messages_and_who_comes_later_knows() {
+    let (taker, later) = (taking(), taking());
+    let webhook = |server: &Server| format!("webhook: http://127.0.0.1:{}/", server.port());
+    let channel = webhook(&taker);
     let target = "{name: a, command: test ! -e sick, restart: rm sick, failure_threshold: 1, max_restarts: 100, \
                   cooldown: 0s, max_cooldown: 0s}";
     let place = Place::with(&configuration(&[&channel], &[target]));
-    let _daemon = place.daemon(&["run"]);
+    let daemon = place.daemon(&["run"]);
     place.eventually("it is seen", || place.target("a")["state"] == "healthy");
     for flap in 1..=20 {
         place.write("sick", "");
@@ -134,6 +163,19 @@ fn many_flaps_are_few_messages() {
     let told = kinds(&messages(&taker));
     let healed = told.iter().filter(|kind| *kind == "healed a").count();
     assert_eq!((healed, told.len() - healed), (3, 2), "three healed, then `recurrent` and `flapping`: {told:?}");
+
+    place.configure(&configuration(&[&channel, &webhook(&later)], &[target]));
+    daemon.signal(rustix::process::Signal::HUP);
+    place.eventually("it is read", || !place.events("reloaded").is_empty());
+    for flap in 21..=23 {
+        place.write("sick", "");
+        place.eventually("it goes down and is healed", || place.events("up").len() == flap);
+    }
+    gets(&place, &later, &["warn a"]);
+    let warning = &messages(&later)[0];
+    assert_eq!(warning["about"], "flapping");
+    assert!(warning["text"].as_str().is_some_and(|text| text.contains("18 incidents were not told one by one since")));
+    assert_eq!(messages(&taker).len(), told.len(), "those who know are not told again");
 }
 
 /// As many looks as a target has in a day, and far more flaps.

@@ -82,7 +82,7 @@ impl Oracle {
                 let is_time = before.is_none_or(|before| at - before >= 1_800_000);
                 known.down.as_ref() == Some(&story.incident) && before.is_some() == reminder.is_some() && is_time
             }
-            Tell::Warn { .. } | Tell::Calm { .. } => true,
+            Tell::Warn { .. } | Tell::Folded { .. } | Tell::Calm { .. } => true,
         };
         self.demand(quiet && is_right, "a message says what is the case, once");
         if let Tell::Down { story, .. } = tell {

@@ -145,6 +145,7 @@ pub(super) fn tell_shown(target: &str, tell: &Tell) -> String {
         }
         Tell::Up(story) => format!("{}#{}", if story.cured { "cured" } else { "up" }, story.attempts),
         Tell::Warn { about, .. } => format!("warn:{}", about.as_str()),
+        Tell::Folded { folded, .. } => format!("folded:{folded}"),
         Tell::Calm { folded, .. } => format!("calm:{folded}"),
     };
     of + &said
