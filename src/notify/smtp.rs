@@ -20,6 +20,8 @@ use crate::config::{Security, Smtp};
 
 /// How long a server may be silent between two answers.
 const SILENCE: Duration = PATIENCE;
+/// How long a server may take to say good-bye.
+const LEAVE: Duration = Duration::from_secs(1);
 /// A server that has not greeted after this may wait for us to begin with TLS.
 const GREETS_WITHIN: Duration = Duration::from_secs(3);
 
@@ -36,7 +38,8 @@ pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> 
     }
     match connection.message(&mail.formatted()) {
         Ok(_) => {
-            // It has the mail. How it takes leave does not matter.
+            // It has the mail. How it takes leave does not matter, and is not worth a wait.
+            let _ = connection.set_timeout(Some(LEAVE));
             let _ = connection.quit();
             Outcome::Delivered
         }

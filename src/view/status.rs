@@ -146,7 +146,9 @@ impl Status {
         }
         lines.push(self.about_us());
         lines.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
-        lines.extend(self.saved.outbox.troubles(self.now).map(|(channel, words)| format!("{channel} {words}")));
+        lines.extend(
+            self.saved.outbox.troubles(self.now).map(|(channel, words)| format!("{} {words}", escaped(channel))),
+        );
         lines.extend(self.places());
         lines.extend(self.config_changed.then(|| "The configuration is newer than what the watchdog has read.".into()));
         lines.join("\n")
