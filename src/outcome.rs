@@ -1,6 +1,7 @@
 //! What a look and a command can come to: the words that every other room shares.
 //! Only values live here, no judgement and no I/O.
 
+mod downtime;
 mod evidence;
 mod pm2;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{Timestamp, Wall};
 
+pub use downtime::Downtime;
 pub use evidence::{Evidence, Phases};
 pub use pm2::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
 

@@ -31,6 +31,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) struct Accounts {
     /// By target.
     open: BTreeMap<String, Account>,
+    /// By target, of those: what is measured on the boot clock, since the account has the wall clock's times only.
+    measured: BTreeMap<String, Measured>,
     /// By target: what its latest look saw, while that was a bad one.
     evidence: BTreeMap<String, Evidence>,
     /// By target: the first failure of a streak that may become an incident.
@@ -41,6 +43,21 @@ pub(super) struct Accounts {
     finding: Option<(u32, Timestamp)>,
     /// Whether the latest account could be written.
     trouble: bool,
+}
+
+/// Points of an open incident on the boot clock.
+#[derive(Clone, Copy)]
+struct Measured {
+    /// Since when it counts as down.
+    since: Timestamp,
+    /// When its latest restart command was started, as far as this watchdog did it.
+    ran: Option<Timestamp>,
+}
+
+impl Measured {
+    fn of(open: &Incident) -> Measured {
+        Measured { since: open.down_since.unwrap_or(open.began), ran: None }
+    }
 }
 
 impl Accounts {
@@ -85,6 +102,7 @@ impl Accounts {
     /// Forgets targets that are not watched any more.
     pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
         self.open.retain(|target, _| is_watched(target));
+        self.measured.retain(|target, _| is_watched(target));
         self.evidence.retain(|target, _| is_watched(target));
         self.failing.retain(|target, _| is_watched(target));
     }
@@ -140,8 +158,11 @@ impl Agent {
     ) {
         let (now, wall) = (clock::now(), clock::wall());
         let on_wall = |at: Timestamp| wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
-        let began = self.policy.target(target).and_then(|state| state.incident.as_ref()).map(|open| open.began);
-        let mut account = Account::new(incident, target, began.map_or(wall, on_wall), wall, last);
+        let open = self.policy.target(target).and_then(|state| state.incident.as_ref());
+        let began = open.map_or(wall, |open| on_wall(open.began));
+        let mut account = Account::new(incident, target, began, wall, last);
+        account.down_since = open.and_then(|open| open.down_since).map(on_wall);
+        self.accounts.measured.extend(open.map(|open| (target.to_owned(), Measured::of(open))));
         account.last_healthy = last_healthy.map(on_wall);
         account.probe = self.target(target).map_or_else(String::new, |target| target.probe.to_string());
         account.evidence = self.accounts.evidence.get(target).cloned();
@@ -171,11 +192,16 @@ impl Agent {
             }
             let Some(account) = self.accounts.open.get_mut(&target) else { continue };
             if !account.timeline.contains(&entry) {
-                match entry.kind {
-                    Kind::Up { attempts, .. } => {
-                        (account.ended, account.attempts) = (Some(entry.at), attempts);
+                match &entry.kind {
+                    Kind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
+                    Kind::Up { attempts, down_ms, .. } => {
+                        account.attempts = *attempts;
+                        account.close(entry.at, Duration::from_millis(*down_ms));
                     }
-                    Kind::Rested { why, .. } => (account.ended, account.rested) = (Some(entry.at), Some(why)),
+                    Kind::Rested { why, .. } => {
+                        account.rested = Some(*why);
+                        account.close(entry.at, account.downtime(entry.at).span());
+                    }
                     _ => {}
                 }
                 account.add(entry);
@@ -196,13 +222,14 @@ impl Agent {
 
     /// Where the account of an open incident is lost, it begins with what the state knows of it.
     fn take_account_up(&mut self, target: &str, open: Incident) {
+        self.accounts.measured.insert(target.to_owned(), Measured::of(&open));
         let account = self.read_account(&open.id).unwrap_or_else(|| {
             let (now, wall) = (clock::now(), clock::wall());
             let on_wall = |at: Timestamp| wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
             let (class, detail) = open.cause.or(open.last).unwrap_or((Class::Timeout, String::new()));
             let mut account =
                 Account::new(&open.id, target, on_wall(open.began), on_wall(open.down_at), (0, class, detail));
-            account.attempts = open.attempts;
+            account.down_since = open.down_since.map(on_wall);
             account
         });
         self.accounts.open.insert(target.to_owned(), account);
@@ -210,23 +237,31 @@ impl Agent {
 
     /// Adds what happened to the open account of the target; whether it has one.
     fn go_on(&mut self, target: &str, entry: Entry, record: &Record) -> bool {
-        let command = self.command_of(target, record);
+        let (now, command) = (clock::now(), self.command_of(target, record));
         let Some(account) = self.accounts.open.get_mut(target) else { return false };
+        let measured = self.accounts.measured.get_mut(target);
         match record {
             Record::Restart { .. } => {
                 account.attempts = account.attempts.max(1);
                 *account.runs.entry(command).or_default() += 1;
+                measured.into_iter().for_each(|measured| measured.ran = Some(now));
             }
-            Record::Up { attempts, cured, detail, latency, .. } => {
-                account.ended = Some(entry.at);
+            Record::Up { attempts, cured, down, detail, latency, .. } => {
                 account.attempts = *attempts;
+                account.close(entry.at, down.span());
                 account.back = Some(format!("{detail} in {}", crate::time::Latency(*latency)));
                 if *cured && let Some((run, at)) = last_run(account) {
+                    let ran = measured.and_then(|measured| measured.ran);
+                    let took = ran.map_or_else(|| entry.at.since(at), |ran| now.since(ran));
                     account.cured = Some(run);
-                    account.heal_ms = u64::try_from(entry.at.since(at).as_millis()).ok();
+                    account.heal_ms = u64::try_from(took.as_millis()).ok();
                 }
             }
-            Record::Rested { why, .. } => (account.ended, account.rested) = (Some(entry.at), Some(*why)),
+            Record::Rested { why, .. } => {
+                account.rested = Some(*why);
+                let by_wall = account.downtime(entry.at).span();
+                account.close(entry.at, measured.map_or(by_wall, |measured| now.since(measured.since)));
+            }
             _ => {}
         }
         account.add(entry);
@@ -235,15 +270,17 @@ impl Agent {
 
     fn write_account(&mut self, target: &str) {
         let Some(account) = self.accounts.open.get(target) else { return };
+        // First the line: a crash between the two must not lose it, and a second one is passed over.
+        let closed = Closed::of(account);
+        let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(&self.folder, closed));
         let written = match self.incident_folder(&account.id) {
             Some(folder) => account::save(&folder, account).map_err(|error| error.to_string()),
             None => Ok(()), // said already
         };
-        let closed = Closed::of(account);
-        let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(&self.folder, closed));
         if let Some(closed) = &closed {
             self.publisher.note_end(closed);
             self.accounts.open.remove(target);
+            self.accounts.measured.remove(target);
         }
         let outcome = written.and(kept.map_err(|error| error.to_string()));
         match (&outcome, self.accounts.trouble) {

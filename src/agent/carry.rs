@@ -118,7 +118,7 @@ impl Agent {
                 Kind::WouldRestart { attempt, rung: from_one(rung), run, incident }
             }
             Record::HeldBack { why, until, .. } => Kind::HeldBack { why, until: until.map(on_wall) },
-            Record::Up { incident, down, attempts, .. } => Kind::Up { incident, down_ms: ms(down), attempts },
+            Record::Up { incident, down, attempts, .. } => Kind::Up { incident, down_ms: down.as_ms(), attempts },
             Record::Rested { why, incident } => Kind::Rested { why, incident },
             Record::Woke { why } => Kind::Woke { why },
             Record::Warn { about, detail } => Kind::Warn { about, detail },

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::clock;
 use crate::config::{Channel, Config};
 use crate::notify::{self, Due, Given, Means, Outcome};
-use crate::outcome::short_command;
-use crate::policy::{About, Story, Tell};
+use crate::outcome::{Downtime, short_command};
+use crate::policy::{About, Tell};
 use crate::store::events::Kind;
 use crate::store::past;
 use crate::time::{Timestamp, Wall, millis};
@@ -71,7 +71,7 @@ impl Agent {
         let text = self.text(target, tell, now);
         self.messenger.written += 1;
         let seen = story.and_then(|story| story.seen.clone());
-        let down = story.map(|Story { began, .. }| now.0.since(*began));
+        let down = story.map(|story| story.downtime(now.0));
         let message = notify::Message {
             id: format!("{:x}-{:x}-{}", now.1.as_ms(), std::process::id(), self.messenger.written),
             event: topic(tell),
@@ -84,7 +84,7 @@ impl Agent {
             detail: detail.or_else(|| seen.map(|(_, detail)| detail)),
             incident: story.map(|story| story.incident.clone()),
             attempts: story.map(|story| story.attempts),
-            down_ms: down.and_then(|down| u64::try_from(down.as_millis()).ok()),
+            down_ms: down.map(Downtime::as_ms),
             late: false,
         };
         let wall = now.1;

@@ -175,6 +175,7 @@ impl Case<'_> {
 
     fn end_pause(&mut self) {
         let Some(until) = self.state.paused_until.take() else { return };
+        self.state.excused_until = Some(self.setting.now);
         self.end_streak();
         self.record(Record::Resumed { until });
         self.begin_start_period(Beginning::Pause);

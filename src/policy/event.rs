@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::outcome::{Class, Ending, Inspection, Look, Pm2Evidence, RestReason};
+use crate::outcome::{Class, Downtime, Ending, Inspection, Look, Pm2Evidence, RestReason};
 use crate::policy::tell::Tell;
 use crate::policy::words::{About, Why};
 use crate::policy::{Gate, Limits};
@@ -201,7 +201,7 @@ pub enum Record {
     /// An attempt is due and waits.
     HeldBack { why: Why, until: Option<Timestamp>, incident: String },
     /// Healthy again. `cured`: while an attempt or its start period lasted.
-    Up { incident: String, down: Duration, attempts: u32, cured: bool, detail: String, latency: Duration },
+    Up { incident: String, down: Downtime, attempts: u32, cured: bool, detail: String, latency: Duration },
     /// Deliberately at rest; the incident that ends with it.
     Rested { why: RestReason, incident: Option<String> },
     /// Not at rest any more.

@@ -158,6 +158,7 @@ impl Case<'_> {
     /// It runs again, or is at least not meant to rest any more.
     pub(super) fn wake_up(&mut self) {
         if let Some(Rest { why, .. }) = self.state.rest.take() {
+            self.state.excused_until = Some(self.setting.now);
             self.state.warned.remove(&About::Stopped);
             self.record(Record::Woke { why });
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Ending, Verdict};
+use crate::outcome::{Class, Downtime, Ending, Verdict};
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
 use crate::policy::tell::Told;
@@ -49,7 +49,9 @@ impl State {
             target.waiting = None;
             target.pm2 = Pm2State::default();
             // PM2 starts what was saved; whether that is at rest too is asked anew.
-            target.rest = None;
+            if target.rest.take().is_some() {
+                target.excused_until = Some(Timestamp::BOOT);
+            }
             target.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
                 *process = None;
@@ -108,6 +110,8 @@ pub struct TargetState {
     pub last_class: Option<Class>,
     /// When it was last found healthy.
     pub last_healthy: Option<Timestamp>,
+    /// When the last pause or rest ended: what lies before is no down time.
+    pub excused_until: Option<Timestamp>,
     /// The open incident.
     pub incident: Option<Incident>,
     /// Attempts that ran commands.
@@ -182,9 +186,11 @@ impl TargetState {
     }
 
     fn shift(&mut self, ms: i64) {
-        let TargetState { since, last_healthy, paused_until, unknown_since, removed_at, .. } = self;
+        let TargetState { since, last_healthy, excused_until, paused_until, unknown_since, removed_at, .. } = self;
         let mut points: Vec<&mut Timestamp> = Vec::new();
-        points.extend([since, last_healthy, paused_until, unknown_since, removed_at].into_iter().flatten());
+        points.extend(
+            [since, last_healthy, excused_until, paused_until, unknown_since, removed_at].into_iter().flatten(),
+        );
         self.told.shift(ms);
         points.extend(self.downs.iter_mut().chain(&mut self.cures));
         points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
@@ -192,7 +198,7 @@ impl TargetState {
         points.extend(self.incident.iter_mut().flat_map(|incident| {
             let tried = incident.tried.as_mut().map(|tried| &mut tried.began);
             let points = [&mut incident.began, &mut incident.down_at];
-            points.into_iter().chain(tried).chain(&mut incident.diagnosing)
+            points.into_iter().chain(tried).chain(&mut incident.diagnosing).chain(&mut incident.down_since)
         }));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
@@ -248,6 +254,10 @@ pub struct Incident {
     pub id: String,
     /// The first failure.
     pub began: Timestamp,
+    /// Since when it counts as down: the last healthy probe before it, or the end of a pause or rest after that;
+    /// `None` where it was never seen healthy.
+    #[serde(default)]
+    pub down_since: Option<Timestamp>,
     /// When the threshold was reached.
     pub down_at: Timestamp,
     /// Attempts made in it.
@@ -268,6 +278,13 @@ pub struct Incident {
     /// What the latest bad verdict said.
     #[serde(default)]
     pub last: Option<(Class, String)>,
+}
+
+impl Incident {
+    /// How long it lasts until `now`.
+    pub fn downtime(&self, now: Timestamp) -> Downtime {
+        Downtime::between(self.down_since, self.began, now)
+    }
 }
 
 /// A restart command that has ended.

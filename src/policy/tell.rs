@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Class;
+use crate::outcome::{Class, Downtime};
 use crate::policy::Action;
 use crate::policy::case::Case;
 use crate::policy::state::{Incident, Tried, Waiting};
@@ -67,6 +67,8 @@ pub struct Story {
     pub incident: String,
     /// The first failure.
     pub began: Timestamp,
+    /// Since when it counts as down; `None` where it was never seen healthy.
+    pub down_since: Option<Timestamp>,
     /// Attempts made in it.
     pub attempts: u32,
     /// A restart has ended it, as far as that can be said.
@@ -75,6 +77,13 @@ pub struct Story {
     pub tried: Option<Tried>,
     /// What was found: while it is down, by the latest look; once it is over, by the one that it went down with.
     pub seen: Option<(Class, String)>,
+}
+
+impl Story {
+    /// How long it lasts until `now`.
+    pub fn downtime(&self, now: Timestamp) -> Downtime {
+        Downtime::between(self.down_since, self.began, now)
+    }
 }
 
 /// What was told of one target.
@@ -217,8 +226,8 @@ impl Case<'_> {
 }
 
 fn story(incident: &Incident, cured: bool) -> Story {
-    let Incident { id, began, attempts, tried, last, .. } = incident.clone();
-    Story { incident: id, began, attempts, cured, tried, seen: last }
+    let Incident { id, began, down_since, attempts, tried, last, .. } = incident.clone();
+    Story { incident: id, began, down_since, attempts, cured, tried, seen: last }
 }
 
 /// The next point at which people are reminded of what they were told at `at`; one that comes at once after a reminder

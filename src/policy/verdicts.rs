@@ -81,7 +81,7 @@ impl Case<'_> {
             if incident.attempts > 0 {
                 self.know_our_own();
             }
-            let down = now.since(incident.began);
+            let down = incident.downtime(now);
             let Incident { id: incident, attempts, .. } = incident;
             self.record(Record::Up { incident, down, attempts, cured, detail, latency });
             if cured {
@@ -147,6 +147,7 @@ impl Case<'_> {
         self.state.incident = Some(Incident {
             id: id.clone(),
             began: streak.first,
+            down_since: self.state.last_healthy.map(|at| at.max(self.state.excused_until.unwrap_or(at))),
             down_at: now,
             attempts: 0,
             recovering: false,

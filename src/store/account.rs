@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::events::Entry;
 use super::{Error, files};
-use crate::outcome::{Class, Evidence, RestReason};
+use crate::outcome::{Class, Downtime, Evidence, RestReason};
 use crate::process::Machine;
-use crate::time::{Wall, rfc3339};
+use crate::time::{Wall, millis, rfc3339};
 
 const NAME: &str = "incident.json";
 /// The format that this code writes, and the newest that it reads.
@@ -22,6 +23,8 @@ const MAX_SIZE: u64 = 1 << 20;
 /// Events that are kept from the beginning and from the end of an incident; what comes between is only counted.
 const FIRST: usize = 50;
 const LATEST: usize = 150;
+/// Milliseconds by which the two clocks may differ without anybody having set one of them.
+const CLOCK_WAS_SET: u64 = 2_000;
 
 /// One incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +49,13 @@ pub struct Account {
     /// When it was last healthy before.
     #[serde(with = "rfc3339::option", default)]
     pub last_healthy: Option<Wall>,
+    /// Since when it counts as down: then, or since the end of a pause or rest after that; `None` where it was never
+    /// healthy.
+    #[serde(with = "rfc3339::option", default)]
+    pub down_since: Option<Wall>,
+    /// How long it was down by the boot clock, in milliseconds, once that is known.
+    #[serde(default)]
+    pub down_ms: Option<u64>,
     /// How much of the 24 h before was watched, in milliseconds.
     #[serde(default)]
     pub watched_ms: u64,
@@ -115,6 +125,8 @@ impl Account {
             down,
             ended: None,
             last_healthy: None,
+            down_since: None,
+            down_ms: None,
             watched_ms: 0,
             failures,
             class,
@@ -146,9 +158,25 @@ impl Account {
         }
     }
 
+    /// It is over after so long by the boot clock. Where the wall clock was set meanwhile, what it said before is moved
+    /// to what it says now.
+    pub fn close(&mut self, at: Wall, down: Duration) {
+        let from = self.down_since.unwrap_or(self.began);
+        let moved = at.as_ms().saturating_sub(millis(down)).saturating_sub(from.as_ms());
+        if moved.unsigned_abs() >= CLOCK_WAS_SET {
+            let points = [&mut self.began, &mut self.down].into_iter();
+            let points = points.chain(&mut self.last_healthy).chain(&mut self.down_since);
+            points.for_each(|point| *point = point.shifted(moved));
+        }
+        (self.ended, self.down_ms) = (Some(at), u64::try_from(down.as_millis()).ok());
+    }
+
     /// How long it was down, or has been so far.
-    pub fn lasted(&self, now: Wall) -> std::time::Duration {
-        self.ended.unwrap_or(now).since(self.began)
+    pub fn downtime(&self, now: Wall) -> Downtime {
+        let from = self.down_since.unwrap_or(self.began);
+        let by_wall = || self.ended.unwrap_or(now).since(from);
+        let span = self.down_ms.map_or_else(by_wall, Duration::from_millis);
+        if self.down_since.is_some() { Downtime::AtMost(span) } else { Downtime::AtLeast(span) }
     }
 }
 

@@ -1,14 +1,15 @@
 //! `incidents.jsonl`: a line for each incident that is over, for as long as reports reach back. What incidents have in
 //! common is told from these; what one of them was like is in its own folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 use super::lines::Lines;
 use super::{Error, Folder};
-use crate::outcome::Class;
+use crate::outcome::{Class, Downtime};
 use crate::time::{Wall, rfc3339};
 
 /// About 250 bytes a line: at least 4,000 incidents.
@@ -24,7 +25,8 @@ pub struct Closed {
     /// The first failure.
     #[serde(with = "rfc3339")]
     pub began: Wall,
-    /// From the first failure until it was healthy, in milliseconds.
+    /// From the last healthy look before, or from the first failure where there is none, until it was healthy, in
+    /// milliseconds.
     pub down_ms: u64,
     /// From the last healthy look before until it was found to be down, in milliseconds; `None` where it was never
     /// healthy before.
@@ -51,13 +53,19 @@ impl Closed {
             id: account.id.clone(),
             target: account.target.clone(),
             began: account.began,
-            down_ms: ms(account.began, account.ended?),
-            found_ms: account.last_healthy.map(|healthy| ms(healthy, account.down)),
+            down_ms: account.downtime(account.ended?).as_ms(),
+            found_ms: account.down_since.map(|since| ms(since, account.down)),
             class: account.class,
             runs: account.runs.clone(),
             cured: account.cured.clone(),
             heal_ms: account.heal_ms,
         })
+    }
+
+    /// How long it was down.
+    pub fn downtime(&self) -> Downtime {
+        let span = Duration::from_millis(self.down_ms);
+        if self.found_ms.is_some() { Downtime::AtMost(span) } else { Downtime::AtLeast(span) }
     }
 }
 
@@ -70,7 +78,8 @@ pub fn append(folder: &Folder, closed: &Closed) -> Result<(), Error> {
     PAST.append(folder, &[line])
 }
 
-/// What is known of the incidents that began since then, oldest first; damaged lines are passed over.
+/// What is known of the incidents that began since then, oldest first; damaged lines are passed over, and those that
+/// say again what was said.
 ///
 /// # Errors
 /// A file is there and cannot be read.
@@ -81,6 +90,8 @@ pub fn read(folder: &Folder, since: Wall) -> Result<Vec<Closed>, Error> {
         let parsed = lines.filter_map(|line| serde_json::from_slice::<Closed>(line).ok());
         found.extend(parsed.filter(|closed| closed.began >= since));
     }
+    let mut known = HashSet::new();
+    found.retain(|closed: &Closed| known.insert((closed.id.clone(), closed.began)));
     Ok(found)
 }
 
@@ -99,15 +110,16 @@ mod tests {
         let at = |minute: i64| Wall::from_ms(1_795_313_530_000 + minute * 60_000);
         let mut account = Account::new("1122-0313", "api", at(0), at(1), (3, Class::Timeout, "no byte".into()));
         assert_eq!(Closed::of(&account), None);
-        (account.ended, account.last_healthy) = (Some(at(2)), Some(at(-1)));
+        (account.ended, account.down_since) = (Some(at(2)), Some(at(-1)));
         account.runs.insert("x".into(), 2);
         let closed = Closed::of(&account).unwrap();
-        assert_eq!((closed.down_ms, closed.found_ms), (120_000, Some(120_000)));
+        assert_eq!((closed.down_ms, closed.found_ms), (180_000, Some(120_000)));
         append(&folder, &closed).unwrap();
         let path = folder.file(PAST.name);
         fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"id\": \"torn").unwrap();
         let later = Closed { id: "1122-0320".into(), began: at(7), cured: Some("x".into()), ..closed.clone() };
         append(&folder, &later).unwrap();
+        append(&folder, &closed).unwrap();
         assert_eq!(read(&folder, at(-5)).unwrap(), [closed, later.clone()]);
         assert_eq!(read(&folder, at(1)).unwrap(), [later]);
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
-use crate::outcome::Verdict;
+use crate::outcome::{Downtime, Verdict};
 use crate::policy::LastLook;
 use crate::signals;
 use crate::store::Folder;
@@ -170,7 +170,7 @@ impl Scene {
                 self.line("", &format!("that took {took}; now looking every second whether it really helped"));
             }
             Kind::Up { down_ms, attempts, .. } => {
-                let down = Span(Duration::from_millis(*down_ms));
+                let down = Downtime::AtMost(Duration::from_millis(*down_ms));
                 let by = if *attempts == 1 { "the first command" } else { "a restart" };
                 self.line("healthy", &format!("answers again; down {down}, cured by {by}"));
             }

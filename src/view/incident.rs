@@ -51,8 +51,7 @@ pub struct Incident<'a> {
 #[derive(Serialize)]
 struct Answer<'a> {
     #[serde(flatten)]
-    account: &'a Account,
-    down_ms: u64,
+    account: Account,
     recent: usize,
     time_of_day: Option<TimeOfDay>,
     efficacy: Vec<Efficacy>,
@@ -64,9 +63,9 @@ impl Incident<'_> {
     /// For machines.
     pub fn json(&self) -> String {
         let began = self.began_lately();
+        let down_ms = Some(self.account.downtime(self.wall).as_ms());
         let answer = Answer {
-            account: self.account,
-            down_ms: u64::try_from(self.account.lasted(self.wall).as_millis()).unwrap_or(u64::MAX),
+            account: Account { down_ms, ..self.account.clone() },
             recent: began.len(),
             time_of_day: TimeOfDay::of(&began, self.zone),
             efficacy: Efficacy::of(self.past),
@@ -99,7 +98,7 @@ impl Incident<'_> {
     fn title(&self) -> String {
         let Account { id, target, began, ended, .. } = self.account;
         let (day, from) = (self.zone.weekday(*began), self.zone.time_of_day(*began));
-        let lasted = Span(self.account.lasted(self.wall));
+        let lasted = self.account.downtime(self.wall);
         match ended {
             Some(ended) => {
                 let to = self.clock_time(*ended, *began);
@@ -323,7 +322,7 @@ pub fn list_json(accounts: &[Account], wall: Wall) -> String {
             target: &account.target,
             began: account.began.rfc3339(),
             ended: account.ended.map(Wall::rfc3339),
-            down_ms: u64::try_from(account.lasted(wall).as_millis()).unwrap_or(u64::MAX),
+            down_ms: account.downtime(wall).as_ms(),
             class: account.class,
             attempts: account.attempts,
             cured: account.cured.as_deref(),
@@ -341,8 +340,8 @@ pub fn list(accounts: &[Account], wall: Wall, zone: Zone) -> String {
     let row = |account: &Account| {
         let began = format!("{} {}", zone.day(account.began), zone.hour_minute(account.began));
         let down = match account.ended {
-            Some(_) => Span(account.lasted(wall)).to_string(),
-            None => format!("{} so far", rough(account.lasted(wall))),
+            Some(_) => account.downtime(wall).to_string(),
+            None => format!("{} so far", account.downtime(wall)),
         };
         let end = match (&account.ended, &account.cured) {
             (None, _) => "STILL DOWN".into(),

@@ -47,14 +47,14 @@ impl Facts<'_> {
         let who = self.who();
         match tell {
             Tell::Healed(story) => {
-                let down = Span(self.now.0.since(story.began));
+                let down = story.downtime(self.now.0);
                 let again = self.again.map_or_else(String::new, |again| format!("{again}."));
                 let rest = [seen(story), self.cured(story), again, "Nothing to do now.".into()];
                 letter(&format!("[healed] {who}: down {down}, cured by a restart"), &rest)
             }
             Tell::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
             Tell::Up(story) => {
-                let (back, down) = (self.hour_minute(self.now.0), Span(self.now.0.since(story.began)));
+                let (back, down) = (self.hour_minute(self.now.0), story.downtime(self.now.0));
                 let by = format!("{}.", cure(story.attempts, story.cured));
                 letter(&format!("[up] {who}: back at {back} after {down}. {by}"), &[])
             }
@@ -227,6 +227,7 @@ mod tests {
         Story {
             incident: "1122-0313".into(),
             began: at(0),
+            down_since: Some(at(-30)),
             attempts,
             cured,
             tried: (attempts > 0).then_some(tried),
@@ -254,8 +255,8 @@ mod tests {
 
     #[test]
     fn what_was_healed_needs_nobody() {
-        let text = "[healed] sav-backend on srv412: down 1 min 4 s, cured by a restart\nTimeout; connected in 0.1 \
-                    ms, then no byte for 10 s. `pm2 restart api` cured it in 3 s. \
+        let text = "[healed] sav-backend on srv412: down at most 1 min 34 s, cured by a restart\nTimeout; connected in \
+                    0.1 ms, then no byte for 10 s. `pm2 restart api` cured it in 3 s. \
                     4th time in 30 days. Nothing to do now.";
         check(&Tell::Healed(story(1, true)), &["pm2 restart api"], text);
     }
@@ -309,8 +310,8 @@ mod tests {
         check(
             &Tell::Up(story(2, false)),
             &["x"],
-            "[up] sav-backend on srv412: back at 03:13 after 1 min 4 s. It came back after the start period of the \
-             last of 2 restarts, so that was probably not it.",
+            "[up] sav-backend on srv412: back at 03:13 after at most 1 min 34 s. It came back after the start period of \
+             the last of 2 restarts, so that was probably not it.",
         );
         let warn = |about, detail: &str| Tell::Warn { about, detail: detail.into() };
         check(

@@ -11,7 +11,7 @@ use crate::store::history::Uptime;
 use crate::store::past::Closed;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
-use crate::time::{Span, Timestamp, Wall, Zone, rough};
+use crate::time::{Timestamp, Wall, Zone, rough};
 use crate::view::percent;
 use crate::view::story::{at_rest, reason};
 
@@ -225,7 +225,7 @@ impl Page<'_> {
         latest.sort_by_key(|closed| std::cmp::Reverse(closed.began));
         for closed in latest.into_iter().take(INCIDENTS) {
             let (at, shown) = (closed.began.rfc3339(), html(&self.day_and_time(closed.began)));
-            let (target, lasted) = (html(&closed.target), Span(Duration::from_millis(closed.down_ms)));
+            let (target, lasted) = (html(&closed.target), closed.downtime());
             let end = match (&closed.cured, closed.runs.is_empty()) {
                 (Some(run), _) if self.details => format!("cured by {run}"),
                 (Some(_), _) => "cured by a restart".into(),

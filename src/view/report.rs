@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::outcome::Downtime;
 use crate::store::history::{Gap, Uptime};
 use crate::store::past::Closed;
 use crate::store::state::Saved;
@@ -60,6 +61,8 @@ struct TargetAnswer {
     incidents: usize,
     down_ms: u64,
     longest_ms: Option<u64>,
+    #[serde(skip)]
+    downs: Vec<Downtime>,
     /// From the last healthy look to the verdict that it is down.
     found_ms: Option<Spread>,
     /// From the start of the command that cured it to the first healthy look.
@@ -176,18 +179,19 @@ impl Report<'_> {
         let past: Vec<&Closed> = self.past.iter().filter(|closed| closed.target == name).collect();
         // One that is open counts too; how it ends nobody knows.
         let open = self.saved.policy.targets.get(name).and_then(|state| state.incident.as_ref());
-        let open = open.map(|open| (self.wall.shifted(open.began.as_ms().saturating_sub(self.now.as_ms())), &open.id));
-        let open = open.filter(|(_, id)| !past.iter().any(|closed| closed.id == **id)).map(|(began, _)| began);
-        let open_ms = open.map(|began| u64::try_from(self.wall.since(began).as_millis()).unwrap_or(u64::MAX));
-        let downs = past.iter().map(|closed| closed.down_ms).chain(open_ms);
-        let began: Vec<Wall> = past.iter().map(|closed| closed.began).chain(open).collect();
+        let open = open.filter(|open| !past.iter().any(|closed| closed.id == open.id));
+        let open_began = open.map(|open| self.wall.shifted(open.began.as_ms().saturating_sub(self.now.as_ms())));
+        let so_far = open.map(|open| open.downtime(self.now));
+        let downs: Vec<Downtime> = past.iter().map(|closed| closed.downtime()).chain(so_far).collect();
+        let began: Vec<Wall> = past.iter().map(|closed| closed.began).chain(open_began).collect();
         TargetAnswer {
             name: name.to_owned(),
             uptime: history.uptime(self.span, self.wall),
             watched_ms: u64::try_from(history.watched(self.span, self.wall).as_millis()).unwrap_or(u64::MAX),
             incidents: began.len(),
-            down_ms: downs.clone().sum(),
-            longest_ms: downs.max(),
+            down_ms: downs.iter().fold(0, |sum, down| down.as_ms().saturating_add(sum)),
+            longest_ms: downs.iter().map(|down| down.as_ms()).max(),
+            downs,
             found_ms: Spread::of(past.iter().filter_map(|closed| closed.found_ms)),
             healed_ms: Spread::of(past.iter().filter_map(|closed| closed.heal_ms)),
             cures: Efficacy::of(past.iter().copied()),
@@ -198,17 +202,18 @@ impl Report<'_> {
 
 impl TargetAnswer {
     fn lines(&self, width: usize) -> Vec<String> {
-        let TargetAnswer { name, uptime, incidents, down_ms, longest_ms, .. } = self;
+        let TargetAnswer { name, uptime, down_ms, downs, .. } = self;
         let up = match uptime {
             Some(_) => format!("up {} of the watched time", percent(*uptime)),
             None => "not watched".into(),
         };
-        let span = |ms: u64| Span(Duration::from_millis(ms));
-        let had = match (*incidents, longest_ms) {
-            (0, _) | (_, None) => "no incident".into(),
-            (1, Some(longest)) => format!("1 incident, {}", span(*longest)),
-            (count, Some(longest)) => {
-                format!("{count} incidents, {} in all, longest {}", span(*down_ms), span(*longest))
+        let had = match (&downs[..], downs.iter().max_by_key(|down| down.span())) {
+            ([], _) | (_, None) => "no incident".into(),
+            ([one], _) => format!("1 incident, {one}"),
+            (all, Some(longest)) => {
+                let about = || format!("about {}", Span(Duration::from_millis(*down_ms)));
+                let sum = Downtime::sum(all).map_or_else(about, |sum| sum.to_string());
+                format!("{} incidents, {sum} in all, longest {longest}", all.len())
             }
         };
         let mut lines = vec![format!("{name:width$}  {up:<35}  {had}")];

@@ -73,7 +73,7 @@ impl Telling<'_> {
             }
             Record::HeldBack { why, until, .. } => (Level::Warn, self.held_back(*why, *until)),
             Record::Up { down, attempts, cured, detail, latency, .. } => {
-                let healthy = format!("healthy: {detail} in {}. Down {}", Latency(*latency), Span(*down));
+                let healthy = format!("healthy: {detail} in {}. Down {down}", Latency(*latency));
                 (Level::Info, format!("{healthy}. {}", cure(*attempts, *cured)))
             }
             Record::Rested { why, incident } => {

@@ -34,9 +34,11 @@ fn state_at(at: i64) -> State {
         last_look: Some(LastLook { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0 }),
         last_class: None,
         last_healthy: Some(at),
+        excused_until: Some(at),
         incident: Some(Incident {
             id: String::new(),
             began: at,
+            down_since: Some(at),
             down_at: at,
             attempts: 1,
             recovering: false,

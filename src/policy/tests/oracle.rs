@@ -28,6 +28,10 @@ struct Known {
     restart_recorded: bool,
     paused_until: Option<i64>,
     down: Option<String>,
+    /// When it was last found healthy, or a pause or rest ended after that.
+    well_at: Option<i64>,
+    /// The same when it went down: the open incident must not be told to be shorter.
+    down_since: Option<i64>,
     /// What there is to find out is being found out, until then at the latest.
     diagnosis: Option<i64>,
     /// The incident that people were told of, and when last.
@@ -153,6 +157,7 @@ impl Oracle {
             known.failures = 0;
             known.last_attempt = None;
             known.at_rest = false;
+            (known.well_at, known.down_since) = (None, None);
             (known.process, known.granted) = (None, false);
         }
     }
@@ -218,6 +223,7 @@ impl Oracle {
             Verdict::Healthy { .. } => {
                 known.failures = 0;
                 known.counts_from = i64::MIN;
+                known.well_at = Some(at);
                 known.last_class = None;
                 known.proven = true;
                 known.unproven = 0;

@@ -18,6 +18,7 @@ fn down(name: &str) -> TargetState {
     let incident = Incident {
         id: "1122-0312".into(),
         began: at(-20),
+        down_since: None,
         down_at: at(-19),
         attempts: 5,
         recovering: false,
@@ -103,7 +104,7 @@ fn nothing_is_revealed_unless_it_is_asked_for_and_no_text_is_markup() {
         assert!(!reserved.contains(secret), "{secret} is in {reserved}");
     }
     assert!(reserved.contains("since 03:13 (19 min), restarted 5 times"), "{reserved}");
-    assert!(reserved.contains("<td>1 min 4 s</td><td>cured by a restart</td>"), "{reserved}");
+    assert!(reserved.contains("<td>at least 1 min 4 s</td><td>cured by a restart</td>"), "{reserved}");
     assert!(reserved.contains("srv&lt;412&gt;") && !reserved.contains("srv<412>"));
     let open = page(&saved, &past, true).html();
     assert!(open.contains("<p>refused by &lt;b&gt;evil&lt;/b&gt; \\u{1b}[2J</p>"), "{open}");

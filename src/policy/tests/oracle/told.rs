@@ -1,7 +1,7 @@
 //! What the policy records and tells, judged: each word at its time, once, and true.
 
 use super::Oracle;
-use crate::outcome::Ending;
+use crate::outcome::{Downtime, Ending};
 use crate::policy::{Action, Gate, Limits, Record, Tell};
 use crate::time::millis;
 
@@ -27,7 +27,12 @@ impl Oracle {
                 self.demand(!down, "`failing` only outside an incident");
             }
             Record::Down { incident, .. } => self.goes_down(target, incident, at),
-            Record::Up { incident, cured, .. } => {
+            Record::Up { incident, cured, down, .. } => {
+                let since = self.known(target).down_since.take();
+                // A watchdog that was killed before it could save its first success knows of none.
+                let is_most = matches!(down, Downtime::AtMost(_));
+                let is_true = since.is_none_or(|since| !is_most || millis(down.span()) >= at - since);
+                self.demand(is_true, "rule 19: down time is counted from the last healthy probe");
                 self.known(target).diagnosis = None;
                 let open = self.known(target).down.take();
                 self.demand(open.as_ref() == Some(incident), "`up` ends the open incident");
@@ -43,7 +48,8 @@ impl Oracle {
             }
             Record::Woke { .. } => {
                 let before = std::mem::take(&mut self.known(target).at_rest);
-                self.known(target).broken_at = None;
+                let known = self.known(target);
+                (known.broken_at, known.well_at) = (None, known.well_at.map(|well| well.max(at)));
                 self.demand(before, "`woke` comes after `rested`");
             }
             Record::Restart { .. } => self.known(target).restart_recorded = true,
@@ -60,7 +66,7 @@ impl Oracle {
                 known.failures = 0;
                 known.paused_until = None;
                 known.counts_from = at + start_period;
-                known.broken_at = None;
+                (known.broken_at, known.well_at) = (None, known.well_at.map(|well| well.max(at)));
             }
             Record::WouldRestart { .. } => self.known(target).failures = 0,
             Record::Warn { .. } | Record::Paused { .. } | Record::Stalled { .. } => {}
@@ -109,7 +115,8 @@ impl Oracle {
         if self.seen_ids.len() > 40 {
             self.seen_ids.remove(0);
         }
-        self.known(target).down = Some(incident.to_string());
+        let known = self.known(target);
+        (known.down, known.down_since) = (Some(incident.to_string()), known.well_at);
     }
 
     fn command_done(&mut self, target: &str, (attempt, rung): (u32, usize), ending: &Ending, at: i64) {

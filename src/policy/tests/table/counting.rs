@@ -1,7 +1,7 @@
 //! Rules 1, 2 and 6: what counts, what ends a count, and what a target is called meanwhile.
 
 use super::{begin, check, check_conditions};
-use crate::outcome::{Class, Ending};
+use crate::outcome::{Class, Downtime, Ending};
 use crate::policy::{Condition, Record};
 use crate::time::Timestamp;
 use std::time::Duration;
@@ -111,10 +111,10 @@ fn a_record_says_all_that_is_told_of_it() {
             incident: incident.clone(),
             start_period: secs(30),
         },
-        // Down from the first failure, at 30 s, to the healthy look at 91 s.
+        // Down from the last healthy look, at 0 s, to the next one at 91 s.
         Record::Up {
             incident,
-            down: secs(61),
+            down: Downtime::AtMost(secs(91)),
             attempts: 1,
             cured: true,
             detail: "200".into(),
@@ -123,6 +123,32 @@ fn a_record_says_all_that_is_told_of_it() {
         Record::Paused { until: boot_clock(91 + 3_600) },
     ];
     assert_eq!(stage.records, expected);
+}
+
+#[test]
+fn down_time_is_counted_from_the_last_healthy_look_and_rest_and_pauses_are_none() {
+    #[track_caller]
+    fn check_down(script: &str, expected: Option<&str>) {
+        let limits = if script.starts_with("app") { "rungs=0 stopped=yes" } else { "rungs=0" };
+        let mut stage = begin(limits, script);
+        script.split(' ').for_each(|token| _ = stage.play(token));
+        let down = stage.records.iter().find_map(|record| match record {
+            Record::Up { down, .. } => Some(down.to_string()),
+            _ => None,
+        });
+        assert_eq!(down.as_deref(), expected, "{script}");
+    }
+    check_down("S S F*3 S", Some("at most 2 min"));
+    check_down("F*3 S", Some("at least 1 min 30 s"));
+    // Nobody watched for two hours; it may have been down all along.
+    check_down("S S stop +2h daemon F*3 S", Some("at most 2 h 2 min"));
+    check_down("tick S +5m tick F +5m tick F +5m tick F +5m tick S", Some("at most 20 min"));
+    check_down("S F reboot/1m daemon F*3 S", Some("at most 3 min"));
+    // What is unknown is no health.
+    check_down("S U U F*3 S", Some("at most 3 min"));
+    check_down("S pause/50 F F*30 F*3 S", Some("at most 1 min 40 s"));
+    check_down("app:1 S app F*3 no +1h app:2 F*40 yes S", Some("at most 20 min"));
+    check_down("S F*3 pause/1h +1h S", Some("at most 1 h 2 min"));
 }
 
 #[test]

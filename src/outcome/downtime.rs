@@ -1,0 +1,117 @@
+//! How long a target was down, as far as that can be known: nobody sees the moment at which it breaks.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::time::{Span, Timestamp};
+
+/// A down time. It is rounded so that it stays true: what is at most this long is never shown shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Downtime {
+    /// Counted from the last healthy probe.
+    AtMost(Duration),
+    /// Counted from the first failure: it was never seen healthy before.
+    AtLeast(Duration),
+}
+
+impl Downtime {
+    /// Until `now`: from the last healthy probe, or from the first failure where there is none.
+    pub fn between(last_healthy: Option<Timestamp>, first_failure: Timestamp, now: Timestamp) -> Downtime {
+        match last_healthy {
+            Some(healthy) => Downtime::AtMost(now.since(healthy)),
+            None => Downtime::AtLeast(now.since(first_failure)),
+        }
+    }
+
+    /// The bare span.
+    pub fn span(self) -> Duration {
+        match self {
+            Downtime::AtMost(span) | Downtime::AtLeast(span) => span,
+        }
+    }
+
+    /// The same in milliseconds, as machines read it.
+    pub fn as_ms(self) -> u64 {
+        u64::try_from(self.span().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Several in all; `None` where they are of both kinds, so that the sum is neither.
+    pub fn sum(all: &[Downtime]) -> Option<Downtime> {
+        let sum = all.iter().fold(Duration::ZERO, |sum, one| sum.saturating_add(one.span()));
+        let at_most = all.iter().filter(|one| matches!(one, Downtime::AtMost(_))).count();
+        match at_most {
+            _ if at_most == all.len() => Some(Downtime::AtMost(sum)),
+            0 => Some(Downtime::AtLeast(sum)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Downtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span = match *self {
+            Downtime::AtMost(span) => {
+                f.write_str("at most ")?;
+                rounded_up(span)
+            }
+            Downtime::AtLeast(span) => {
+                f.write_str("at least ")?;
+                span
+            }
+        };
+        let hours = span.as_secs() / 3_600;
+        match (hours / 24, hours % 24) {
+            (2.., 1..) => write!(f, "{} d {} h", hours / 24, hours % 24),
+            _ => write!(f, "{}", Span(span)),
+        }
+    }
+}
+
+/// To the last unit that is shown.
+fn rounded_up(span: Duration) -> Duration {
+    let unit = match span.as_secs() {
+        0 => 1,
+        1..10 => 100,
+        10..3_600 => 1_000,
+        3_600..172_800 => 60_000,
+        _ => 3_600_000,
+    };
+    let ms = span.as_micros().div_ceil(unit * 1_000).saturating_mul(unit);
+    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_never_flatters() {
+        #[track_caller]
+        fn check(ms: u64, at_most: &str, at_least: &str) {
+            let span = Duration::from_millis(ms);
+            assert_eq!(Downtime::AtMost(span).to_string(), format!("at most {at_most}"));
+            assert_eq!(Downtime::AtLeast(span).to_string(), format!("at least {at_least}"));
+        }
+        check(350, "350 ms", "350 ms");
+        check(2_110, "2.2 s", "2.1 s");
+        check(9_960, "10 s", "9 s");
+        check(94_000, "1 min 34 s", "1 min 34 s");
+        check(94_001, "1 min 35 s", "1 min 34 s");
+        check(3_599_001, "1 h", "59 min 59 s");
+        check(7_500_001, "2 h 6 min", "2 h 5 min");
+        check(172_740_001, "2 days", "47 h 59 min");
+        check(2 * 86_400_000 + 1, "2 d 1 h", "2 days");
+    }
+
+    #[test]
+    fn it_is_counted_from_the_last_healthy_probe_where_there_is_one() {
+        let at = |seconds: i64| Timestamp::from_ms(seconds * 1_000);
+        let seconds = Duration::from_secs;
+        assert_eq!(Downtime::between(Some(at(10)), at(40), at(100)), Downtime::AtMost(seconds(90)));
+        assert_eq!(Downtime::between(None, at(40), at(100)), Downtime::AtLeast(seconds(60)));
+        let (most, least) = (Downtime::AtMost(seconds(1)), Downtime::AtLeast(seconds(2)));
+        assert_eq!(Downtime::sum(&[most, most]), Some(Downtime::AtMost(seconds(2))));
+        assert_eq!(Downtime::sum(&[least]), Some(least));
+        assert_eq!(Downtime::sum(&[most, least]), None);
+    }
+}
