@@ -223,7 +223,7 @@ impl Agent {
     /// Where the account of an open incident is lost, it begins with what the state knows of it.
     fn take_account_up(&mut self, target: &str, open: Incident) {
         self.accounts.measured.insert(target.to_owned(), Measured::of(&open));
-        let account = self.read_account(&open.id).unwrap_or_else(|| {
+        let mut account = self.read_account(&open.id).unwrap_or_else(|| {
             let (now, wall) = (clock::now(), clock::wall());
             let on_wall = |at: Timestamp| wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
             let (class, detail) = open.cause.or(open.last).unwrap_or((Class::Timeout, String::new()));
@@ -232,17 +232,20 @@ impl Agent {
             account.down_since = open.down_since.map(on_wall);
             account
         });
+        // What was saved last may not have been written into it any more.
+        account.attempts = open.attempts;
         self.accounts.open.insert(target.to_owned(), account);
     }
 
     /// Adds what happened to the open account of the target; whether it has one.
     fn go_on(&mut self, target: &str, entry: Entry, record: &Record) -> bool {
         let (now, command) = (clock::now(), self.command_of(target, record));
+        let made = self.policy.target(target).and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
         let Some(account) = self.accounts.open.get_mut(target) else { return false };
         let measured = self.accounts.measured.get_mut(target);
         match record {
             Record::Restart { .. } => {
-                account.attempts = account.attempts.max(1);
+                account.attempts = made.unwrap_or(account.attempts);
                 *account.runs.entry(command).or_default() += 1;
                 measured.into_iter().for_each(|measured| measured.ran = Some(now));
             }

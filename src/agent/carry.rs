@@ -32,14 +32,13 @@ impl Agent {
             tells.iter().for_each(|(target, tell)| self.write_down(target, tell, now));
             let entries: Vec<Entry> = records.iter().map(|(target, record)| self.entry(target, record, now)).collect();
             self.keep_entries(&entries);
+            // Saved with the events, so that what is counted and what is recorded agree after a crash too.
+            records.iter().for_each(|(target, record)| self.count(target, record));
             self.save(true);
             if self.is_displaced() {
                 return;
             }
-            for (target, record) in &records {
-                self.tell(target, record, now);
-                self.count(target, record);
-            }
+            records.iter().for_each(|(target, record)| self.tell(target, record, now));
             self.account_for(&records, entries);
         }
         for action in rest {

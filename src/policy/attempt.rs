@@ -7,7 +7,7 @@ use crate::policy::backoff::pause_after;
 use crate::policy::budget;
 use crate::policy::case::{Around, Case};
 use crate::policy::plan::{Asking, Inspecting};
-use crate::policy::state::{Attempt, Beginning, Episode, Incident, Ledger, Phase, StandDown, Tried, Waiting};
+use crate::policy::state::{Attempt, Beginning, Episode, Ledger, Phase, StandDown, Tried, Waiting};
 use crate::policy::words::{About, Why};
 use crate::policy::{Action, Gate, Limits, Mode, Record};
 
@@ -219,9 +219,6 @@ impl Case<'_> {
         let number = self.enter_attempt();
         let rung = self.first_rung(number, reset);
         self.plan.attempted = true;
-        if let Some(Incident { attempts, .. }) = &mut self.state.incident {
-            *attempts += 1;
-        }
         self.state.attempt = Some(Attempt {
             number,
             rung,
@@ -246,16 +243,20 @@ impl Case<'_> {
 
     /// The intent is on disk, or cannot be brought there.
     pub(super) fn saved(&mut self, ok: bool) {
-        let now = self.setting.now;
+        let (now, is_first) = (self.setting.now, self.is_untried());
         let may_act_unsaved =
             self.setting.mode == Mode::Daemon && self.unsaved_until().is_none_or(|until| until <= now);
-        if !ok && !may_act_unsaved && self.is_untried() {
+        if !ok && !may_act_unsaved && is_first {
             self.take_back();
         }
         let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Intended) else {
             return;
         };
         attempt.phase = Phase::Running { since: now, process: None };
+        // Counted with its event, so that the two agree whenever the watchdog is killed.
+        if let Some(incident) = self.state.incident.as_mut().filter(|_| is_first) {
+            incident.attempts = incident.attempts.saturating_add(1);
+        }
         let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
         let spent = budget::spent(self.state.real.starts.iter().copied(), now, window);
@@ -283,9 +284,6 @@ impl Case<'_> {
     fn take_back(&mut self) {
         self.state.attempt = None;
         self.plan.attempted = false;
-        if let Some(Incident { attempts, .. }) = &mut self.state.incident {
-            *attempts = attempts.saturating_sub(1);
-        }
         let ledger = &mut self.state.real;
         ledger.starts.pop_back();
         ledger.unproven = ledger.unproven.saturating_sub(1);

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
+
 use crate::place::{Place, Said};
 
 /// A target that is well as long as the file `well` is there; what follows are its further keys.
@@ -164,6 +166,8 @@ fn a_hopeless_case_is_restarted_within_its_limits_and_mailed_about_sparingly() {
     for five in stamps.windows(5) {
         place.demand(five[4] - five[0] + 1 >= 3_600, &format!("five in an hour: {stamps:?}"));
     }
+    let incident: Value = serde_json::from_str(&place.run(&["incident", "last", "--json"]).out).expect("JSON");
+    place.demand(incident["attempts"] == 8, &incident.to_string());
     let count = |what: &str| told.iter().filter(|line| line.starts_with(what)).count();
     let counts = (count("app down: "), count("app restart "), count("app not restarted until "));
     place.demand(counts.0 == 1 && counts.1 == 8, &format!("{told:#?}"));

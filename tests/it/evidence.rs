@@ -171,20 +171,38 @@ fn what_takes_too_long_to_find_out_is_ended_and_the_restart_made() {
 
 #[test]
 fn an_incident_goes_on_through_the_watchdogs_death() {
-    let place = place("{name: a, command: test ! -e sick}");
-    place.write("sick", "");
+    let place = Place::with(&format!(
+        "metrics: metrics.prom\n{DEFAULTS}targets:\n  - {{name: a, command: touch probed; test ! -e sick, restart: \
+         'true', start_period: 200ms, cooldown: 200ms, max_cooldown: 200ms}}\n"
+    ));
     let daemon = place.daemon(&["run"]);
-    place.eventually("it is down", || !place.events("down").is_empty());
+    place.eventually("it is seen", || place.target("a")["state"] == "healthy");
+    place.write("sick", "");
+    let restarts = || place.events("restart").len();
+    place.eventually("it is restarted again and again", || restarts() >= 3);
     place.eventually("the machine is known", || !last(&place)["machine"].is_null());
     daemon.kill();
+    fs::remove_file(place.path("probed")).expect("it is there");
+    let daemon = place.daemon(&["run"]);
+    let before = restarts();
+    place.eventually("that goes on", || restarts() > before);
+    // While it lasts, and after its end, all who count say the same as the events.
+    daemon.stop();
+    let (made, account) = (restarts(), last(&place));
+    assert_eq!(account["attempts"], made, "{account}\n{}", place.story());
+    has(&place, &place.run(&["incident", "last"]).out, &[&format!("not so far, {made} tries made")]);
+    has(&place, &place.read("metrics.prom"), &[&format!("watchdog_restart_attempts_total{{target=\"a\"}} {made}\n")]);
     fs::remove_file(place.path("sick")).expect("it is there");
     let _daemon = place.daemon(&["run"]);
     place.eventually("it is up", || !place.events("up").is_empty());
     place.eventually("it is over", || !last(&place)["ended"].is_null());
-    let account = last(&place);
-    assert_eq!(kinds(&account), ["failing", "down", "up"], "{account}");
-    let said = place.run(&["incident", "last"]);
-    has(&place, &said.out, &["Done     nothing", "Helped   it came back by itself: exit 0 in "]);
+    let (account, up) = (last(&place), &place.events("up")[0]);
+    assert_eq!((&account["attempts"], &up["attempts"]), (&made.into(), &made.into()), "{account}");
+    assert_eq!(account["down_ms"], up["down_ms"], "{account}");
+    let line: Value = serde_json::from_str(&place.lines("state/incidents.jsonl")[0]).expect("JSON");
+    assert_eq!((&line["down_ms"], &line["runs"]["true"]), (&up["down_ms"], &made.into()), "{line}");
+    place.demand(up["down_ms"].as_u64() > Some(0) && !account["last_healthy"].is_null(), "it was healthy before");
+    has(&place, &place.run(&["incident", "last"]).out, &[", down at most "]);
 }
 
 #[test]
