@@ -13,6 +13,7 @@ mod publish;
 mod reload;
 mod systemd;
 mod upkeep;
+mod uptime;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -230,7 +231,6 @@ impl Agent {
                 self.save(false);
             }
             Message::Looked { target, number, mut look } => {
-                self.note_span(&target);
                 self.note_answer(&target, &look);
                 self.note_file(&target, &look);
                 self.accounts.note_look(&target, &mut look);
@@ -244,7 +244,9 @@ impl Agent {
                 );
                 let condition = |agent: &Agent| agent.policy.target(&target).map(|state| state.condition);
                 let before = condition(self);
+                let last = self.policy.target(&target).and_then(|state| state.last_look.clone());
                 self.step(Event::Looked { target: target.clone(), number, look, stamp });
+                self.note_span(&target, last.as_ref());
                 self.publisher.note(before != condition(self));
             }
             Message::Inspected { target, found } => self.inspected(target, found.map(|found| *found)),

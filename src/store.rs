@@ -22,10 +22,21 @@ pub mod state;
 #[cfg(test)]
 mod child;
 
+use std::time::Duration;
+
 pub use error::Error;
 pub use folder::Folder;
 
 use crate::time::{Timestamp, Wall};
+
+/// What is dated further ahead than this was dated by a clock that was wrong.
+const AHEAD: Duration = Duration::from_secs(86_400);
+
+/// Whether a date lies so far ahead of the wall clock that one of the two must be wrong. Nobody knows which: what is
+/// dated so is kept, but counts as the oldest there is. Within a day, as after a wrong zone, it counts as any other.
+fn is_ahead(at: Wall, now: Wall) -> bool {
+    at.since(now) > AHEAD
+}
 
 /// Now, on both clocks, as `clock` reads it.
 #[derive(Clone, Copy, Debug)]

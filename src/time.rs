@@ -80,6 +80,11 @@ impl Wall {
         Wall(self.0.saturating_add(ms))
     }
 
+    /// The same moment once the clock was set by `moved` milliseconds, if it is not before `first`.
+    pub fn moved_since(self, first: Wall, moved: i64) -> Self {
+        if self >= first { self.shifted(moved) } else { self }
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Wall) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

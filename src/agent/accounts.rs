@@ -132,6 +132,7 @@ impl Agent {
                     self.accounts.failing.insert(target.clone(), entry);
                 }
                 Record::Down { failures, class, detail, incident, last_healthy } => {
+                    self.count_undecided(target);
                     self.open_account(target, incident, (*failures, *class, detail.clone()), *last_healthy);
                     self.go_on(target, entry, record);
                     self.examine(target, incident);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::config::Target;
 use crate::logging::Logging;
-use crate::outcome::{Look, Verdict};
+use crate::outcome::Look;
 use crate::policy::{Action, Condition};
 use crate::store::events::{self, Entry, Kind};
 use crate::store::history::{Absence, Gap};
@@ -14,17 +14,17 @@ use crate::store::state::Shown;
 use crate::store::{self, Error, Moment, lock};
 use crate::time::{Timestamp, Wall, millis};
 
+use super::uptime::TICK_SPAN;
 use super::{Agent, Ended, Mode};
 
 /// Without a change that matters the state is saved this often.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Lines of events that wait for a disk with room; older ones are dropped.
 const UNWRITTEN_KEPT: usize = 1_000;
-/// Between two ticks no more than this counts as watched.
-const TICK_SPAN: Duration = Duration::from_secs(3_600);
-
-/// A daemon that was away for longer was missed.
-const DAEMON_SPAN: Duration = Duration::from_secs(120);
+/// Ticks that stay away for three times their usual distance are missed, but not before this.
+const TICKS_MISSED: Duration = Duration::from_secs(300);
+/// Milliseconds by which the two clocks drift apart for other reasons.
+const WALL_WAS_SET: u64 = 10_000;
 
 /// How the disk does.
 #[derive(Default)]
@@ -49,7 +49,7 @@ impl Agent {
     /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
     pub(super) fn begin(&mut self, first: Vec<Action>) {
         let wall = clock::wall();
-        self.note_absence(wall);
+        self.note_absence(clock::now(), wall);
         self.take_accounts_up();
         self.saved.mode = Some(match self.mode {
             Mode::Daemon => lock::Mode::Daemon,
@@ -75,19 +75,34 @@ impl Agent {
     }
 
     /// Remembers since when nobody has watched, if that is longer than can be expected.
-    fn note_absence(&mut self, wall: Wall) {
+    fn note_absence(&mut self, now: Timestamp, wall: Wall) {
+        self.note_wall_set(self.saved.wall_moved, now, wall);
         self.saved.first_start.get_or_insert(wall);
-        let longest = match self.mode {
-            Mode::Daemon => DAEMON_SPAN,
-            Mode::Tick => TICK_SPAN,
+        let (age, usual) = (self.saved.age(now).unwrap_or_default(), self.saved.tick_gap().unwrap_or_default());
+        let longest = match self.saved.mode {
+            // Then no span between two of its looks counts as watched.
+            Some(lock::Mode::Daemon) => self.config.targets.iter().map(|target| target.limits.gap()).min(),
+            Some(lock::Mode::Once) => Some(usual.saturating_mul(3).clamp(TICKS_MISSED, TICK_SPAN)),
+            None => None,
         };
-        let Some(from) = self.saved.last_seen.filter(|seen| wall.since(*seen) > longest) else { return };
+        if longest.is_none_or(|longest| age <= longest) {
+            return;
+        }
+        let from = wall.shifted(-millis(age));
         let why = match (self.saved.rebooted, self.saved.stopped) {
             (true, _) => Absence::Rebooted,
             (false, true) => Absence::Stopped,
             (false, false) => Absence::Ended,
         };
         self.saved.gaps.note(Gap { from, to: wall, why });
+    }
+
+    /// Moves with the wall clock what it said since the boot, where somebody has set it.
+    fn note_wall_set(&mut self, moved: i64, now: Timestamp, wall: Wall) {
+        if moved.unsigned_abs() >= WALL_WAS_SET {
+            let booted = wall.shifted(now.as_ms().saturating_add(moved).saturating_neg());
+            self.saved.wall_was_set(booted, moved);
+        }
     }
 
     /// Keeps what `status` tells of the configuration.
@@ -155,6 +170,11 @@ impl Agent {
         }
         self.disk.mattered |= durable;
         let (now, wall) = (clock::now(), clock::wall());
+        if let Some((then, said)) = self.disk.saved_at.zip(self.saved.last_seen) {
+            let passed = |from: i64, to: i64| to.saturating_sub(from);
+            let moved = passed(said.as_ms(), wall.as_ms()).saturating_sub(passed(then.as_ms(), now.as_ms()));
+            self.note_wall_set(moved, now, wall);
+        }
         self.flush_history(wall);
         self.saved.last_seen = Some(wall);
         self.saved.pending.clone_from(&self.disk.unwritten);
@@ -259,71 +279,10 @@ impl Agent {
         }
     }
 
-    /// The span since the verdict before the one that has just come belongs to that earlier one.
-    pub(super) fn note_span(&mut self, name: &str) {
-        let (now, wall) = (clock::now(), clock::wall());
-        let Some(target) = self.target(name) else { return };
-        let longest = match self.mode {
-            Mode::Daemon => target.limits.gap(),
-            Mode::Tick => TICK_SPAN,
-        };
-        let last = self.policy.target(name).and_then(|state| state.last_look.as_ref());
-        let Some(last) = last.filter(|last| last.verdict.is_healthy() || last.verdict.class().is_some()) else {
-            return;
-        };
-        let span = now.since(last.at);
-        if span > longest {
-            return;
-        }
-        let healthy = last.verdict.is_healthy();
-        let from = wall.shifted(last.at.as_ms().saturating_sub(now.as_ms()));
-        let (is_at_rest, is_down) = match self.policy.target(name) {
-            Some(state) => (state.rest.is_some(), state.incident.is_some()),
-            None => (false, false),
-        };
-        match is_at_rest {
-            // What is deliberately at rest is neither up nor down.
-            true => {
-                self.saved.undecided.remove(name);
-            }
-            // What fails may turn out to be at rest, as long as it is not called down.
-            false if !healthy && !is_down => {
-                self.saved.undecided.entry(name.to_owned()).or_insert((from, wall)).1 = wall;
-            }
-            false => {
-                self.count_undecided(name);
-                self.saved.history.entry(name).record(healthy, from, wall);
-            }
-        }
-    }
-
-    /// What failed before it was called down, or well again, was down.
-    pub(super) fn count_undecided(&mut self, name: &str) {
-        if let Some((from, to)) = self.saved.undecided.remove(name) {
-            self.saved.history.entry(name).record(false, from, to);
-        }
-    }
-
     /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
     pub(super) fn note_file(&mut self, name: &str, look: &Look) {
         if let Some(file) = look.file.filter(|_| self.saved.shown.contains_key(name)) {
             self.saved.files.insert(name.to_owned(), file);
-        }
-    }
-
-    /// Counts a look, and how long it took where it was a healthy one.
-    pub(super) fn note_answer(&mut self, name: &str, look: &Look) {
-        if !self.saved.shown.contains_key(name) {
-            return;
-        }
-        let counts = self.saved.counts.entry(name.to_owned()).or_default();
-        match &look.verdict {
-            Verdict::Healthy { .. } => {
-                counts.healthy += 1;
-                self.saved.history.entry(name).record_latency(look.latency, clock::wall());
-            }
-            Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
-            Verdict::Unknown { .. } => counts.unknown += 1,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::outcome::{Downtime, short_command};
 use crate::policy::{About, Tell};
 use crate::store::events::Kind;
 use crate::store::past;
-use crate::time::{Timestamp, Wall, millis};
+use crate::time::{Timestamp, Wall};
 use crate::view::letter::{self, Facts, topic};
 use crate::view::pattern::{LATELY, again};
 
@@ -151,7 +151,7 @@ impl Agent {
     /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
     /// worth a word here.
     fn again(&self, target: &str, began: Timestamp, (now, wall): (Timestamp, Wall)) -> Option<String> {
-        let past = past::read(&self.folder, wall.shifted(-millis(LATELY))).unwrap_or_default();
+        let past = past::read(&self.folder, LATELY, wall).unwrap_or_default();
         let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
         let own = wall.shifted(began.as_ms().saturating_sub(now.as_ms()));
         again(&before.chain([own]).collect::<Vec<Wall>>(), self.zone)

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::policy::{Record, State};
 use crate::store::past::{self, Closed};
 use crate::store::publish::publish;
-use crate::time::{Timestamp, Wall, millis};
+use crate::time::{Timestamp, Wall};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
@@ -154,7 +154,7 @@ impl Agent {
             let _ = self.complete_history();
             let past = self.publisher.latest.get_or_insert_with(|| {
                 let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
-                let mut past = past::read(&self.folder, wall.shifted(-millis(days))).unwrap_or_default();
+                let mut past = past::read(&self.folder, days, wall).unwrap_or_default();
                 past.drain(..past.len().saturating_sub(page::INCIDENTS));
                 past
             });

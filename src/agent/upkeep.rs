@@ -138,7 +138,7 @@ impl Agent {
             }
             strike(Some(&path), &self.upkeep.secrets);
         }
-        if let Err(error) = incidents::prune(&self.folder, &self.policy.open_incidents()) {
+        if let Err(error) = incidents::prune(&self.folder, &self.policy.open_incidents(), clock::wall()) {
             log::warn!("{error} (old incidents stay on the disk)");
         }
     }

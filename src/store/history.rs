@@ -2,6 +2,14 @@
 //! a day, and how quickly it answered. Time that nobody watched is in none of them. Days are those of UTC: they all
 //! have 24 hours, and no reader needs to know where the watchdog lived.
 //!
+//! A span is counted where the wall clock stands at that moment, and wall clocks are wrong: a year ahead until NTP
+//! corrects them, or in 1970 on a board without a battery. Nothing says which of two times is the right one. So
+//! nothing is forgotten because of what the clock says: readers take what lies in their span before the present time,
+//! and pass over whatever lies ahead of it or far behind. Twice as many buckets are kept as are ever shown, and the
+//! one that was counted in longest ago goes first, whatever its date. So a clock that is wrong, for as long as readers
+//! reach back, pushes nothing out that they show once it is right again, and what it has left behind goes like all
+//! else.
+//!
 //! The bulk lies in `history.json`, written once an hour; `state.json` has only what has changed since, so that it
 //! stays small. A loss of either loses history and nothing else.
 
@@ -23,46 +31,79 @@ use crate::time::{Wall, millis};
 const HISTORY: &str = "history.json";
 /// The format that this code writes, and the newest that it reads.
 const VERSION: u64 = 1;
-/// A thousand targets take about 7 MiB.
+/// A thousand targets take about 10 MB.
 const MAX_SIZE: u64 = 32 << 20;
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 /// 24 whole ones and the present one.
-const HOURS_KEPT: i64 = 25;
+const HOURS_SHOWN: usize = 25;
 /// 90 whole ones and the present one.
-const DAYS_KEPT: i64 = 91;
+const DAYS_SHOWN: usize = 91;
 
 /// What is remembered of all targets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     targets: BTreeMap<String, Uptime>,
-    /// `history.json` has all there was to know up to the beginning of this hour since 1970.
-    flushed: i64,
+    /// The hours since 1970 outside of which nothing was counted since `history.json` was written, and the days that
+    /// they lie in.
+    changed: Changed,
     /// What lies in `history.json` is in `targets` too.
     is_whole: bool,
 }
 
+/// The hours since 1970 from the first to the last; none at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Changed {
+    first: i64,
+    last: i64,
+}
+
+impl Default for Changed {
+    fn default() -> Changed {
+        Changed { first: i64::MAX, last: i64::MIN }
+    }
+}
+
+impl Changed {
+    fn contains(self, hour: i64) -> bool {
+        (self.first..=self.last).contains(&hour)
+    }
+
+    fn extend(&mut self, hour: i64) {
+        (self.first, self.last) = (self.first.min(hour), self.last.max(hour));
+    }
+}
+
 /// What `state.json` has of it: what has changed since `history.json` was written.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct Recent {
     flushed: i64,
+    until: i64,
     targets: BTreeMap<String, Uptime>,
+}
+
+impl Default for Recent {
+    fn default() -> Recent {
+        // What wrote no `until` wrote all that came after `flushed`.
+        Recent { flushed: 0, until: i64::MAX, targets: BTreeMap::new() }
+    }
 }
 
 impl Serialize for History {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let since = |(name, uptime): (&String, &Uptime)| (name.clone(), uptime.since(self.flushed));
-        let targets = self.targets.iter().map(since).collect();
-        Recent { flushed: self.flushed, targets }.serialize(serializer)
+        let changed = |(name, uptime): (&String, &Uptime)| (name.clone(), uptime.within(self.changed));
+        let targets = self.targets.iter().map(changed).collect();
+        let Changed { first: flushed, last: until } = self.changed;
+        Recent { flushed, until, targets }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for History {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<History, D::Error> {
-        let Recent { flushed, targets } = Recent::deserialize(deserializer)?;
-        Ok(History { targets, flushed, is_whole: false })
+        let Recent { flushed, until, targets } = Recent::deserialize(deserializer)?;
+        Ok(History { targets, changed: Changed { first: flushed, last: until }, is_whole: false })
     }
 }
 
@@ -79,8 +120,26 @@ impl History {
         self.targets.get(name)
     }
 
-    /// The same to be added to.
-    pub fn entry(&mut self, name: &str) -> &mut Uptime {
+    /// Whether what is counted then may have to be added to what lies in `history.json`: [`History::complete`] is to be
+    /// called before.
+    pub fn is_lacking(&self, at: Wall) -> bool {
+        !self.is_whole && !self.changed.contains(hour_of(at))
+    }
+
+    /// Counts the span between two verdicts: up only where both were healthy. A span that ends before it begins counts
+    /// nothing.
+    pub fn record(&mut self, name: &str, healthy: bool, from: Wall, to: Wall) {
+        self.entry(name, from).record(healthy, from, to);
+        self.changed.extend(hour_of(to));
+    }
+
+    /// Counts how long a healthy look took.
+    pub fn record_latency(&mut self, name: &str, latency: Duration, at: Wall) {
+        self.entry(name, at).latency.record(latency, at);
+    }
+
+    fn entry(&mut self, name: &str, at: Wall) -> &mut Uptime {
+        self.changed.extend(hour_of(at));
         self.targets.entry(name.to_owned()).or_default()
     }
 
@@ -125,7 +184,7 @@ impl History {
 
     /// Whether an hour has begun since `history.json` was written.
     pub fn is_due(&self, now: Wall) -> bool {
-        now.as_ms().div_euclid(HOUR) != self.flushed
+        self.changed != Changed { first: hour_of(now), last: hour_of(now) }
     }
 
     /// Writes `history.json` whole. Only whoever holds the lock may call this, after [`History::complete`].
@@ -138,15 +197,20 @@ impl History {
         let document = File { version: VERSION, targets: &self.targets };
         files::replace_by(&path, false, |file| serde_json::to_writer(file, &document).map_err(io::Error::from))
             .map_err(|cause| Error::new("save", &path, cause))?;
-        self.flushed = now.as_ms().div_euclid(HOUR);
+        self.changed = Changed { first: hour_of(now), last: hour_of(now) };
         Ok(())
     }
 }
 
-/// What is remembered of one target, bounded at about 6 KiB.
+fn hour_of(at: Wall) -> i64 {
+    at.as_ms().div_euclid(HOUR)
+}
+
+/// What is remembered of one target, bounded at about 10 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uptime {
+    /// The latest counted in stands last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hours: Vec<Bucket>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -171,11 +235,9 @@ pub struct Day {
 struct Bucket(i64, u64, u64);
 
 impl Uptime {
-    /// Counts the span between two verdicts, which belongs to the earlier one's. A span that ends before it begins
-    /// (the wall clock was set back) counts nothing, and what was counted beyond `to` is forgotten.
-    pub fn record(&mut self, healthy: bool, from: Wall, to: Wall) {
-        record(&mut self.hours, HOUR, HOURS_KEPT, healthy, from, to);
-        record(&mut self.days, DAY, DAYS_KEPT, healthy, from, to);
+    fn record(&mut self, healthy: bool, from: Wall, to: Wall) {
+        record(&mut self.hours, HOUR, 2 * HOURS_SHOWN, healthy, from, to);
+        record(&mut self.days, DAY, 2 * DAYS_SHOWN, healthy, from, to);
     }
 
     /// How quickly it has answered.
@@ -183,42 +245,55 @@ impl Uptime {
         &self.latency
     }
 
-    /// Counts how long a healthy look took.
-    pub fn record_latency(&mut self, latency: Duration, at: Wall) {
-        self.latency.record(latency, at);
+    /// When it was first watched in this span, to the hour or to the day.
+    pub fn begins(&self, since: Wall, now: Wall) -> Option<Wall> {
+        let first = |buckets: &[Bucket], unit: i64| {
+            let within = since.as_ms().div_euclid(unit)..=now.as_ms().div_euclid(unit);
+            let found = buckets.iter().map(|bucket| bucket.0).filter(|index| within.contains(index));
+            found.min().map(|index| index.saturating_mul(unit))
+        };
+        let (hour, day) = (first(&self.hours, HOUR), first(&self.days, DAY));
+        // An hour says it more exactly, where it is of the first day.
+        let hour = hour.filter(|hour| day.is_none_or(|day| hour.saturating_sub(day) < DAY));
+        hour.or(day).map(Wall::from_ms)
+    }
+
+    /// Whether anything was watched on the days that lie wholly within this span.
+    pub fn contradicts(&self, from: Wall, to: Wall) -> bool {
+        let days = from.as_ms().div_euclid(DAY) + 1..to.as_ms().div_euclid(DAY);
+        self.days.iter().any(|bucket| days.contains(&bucket.0))
     }
 
     /// The last days, today the last of them, whether anything was watched in them or not.
     pub fn days(&self, count: i64, now: Wall) -> Vec<Day> {
         let today = now.as_ms().div_euclid(DAY);
         let day = |index: i64| {
-            let found = self.days.binary_search_by_key(&index, |bucket| bucket.0).ok();
-            let Bucket(_, up, down) = found.map_or(Bucket(index, 0, 0), |at| self.days[at]);
+            let found = self.days.iter().find(|bucket| bucket.0 == index);
+            let Bucket(_, up, down) = found.copied().unwrap_or(Bucket(index, 0, 0));
             let watched = Duration::from_millis(up.saturating_add(down));
             Day { begins: Wall::from_ms(index * DAY), watched, up: part(up.into(), down.into()) }
         };
         (today - count + 1..=today).map(day).collect()
     }
 
-    /// What has changed since the beginning of this hour since 1970.
-    fn since(&self, hour: i64) -> Uptime {
-        let since = |buckets: &[Bucket], first: i64| buckets.iter().filter(|one| one.0 >= first).copied().collect();
+    /// What was counted in these hours, and on the days that they lie in.
+    fn within(&self, Changed { first, last }: Changed) -> Uptime {
+        let within = |buckets: &[Bucket], first: i64, last: i64| {
+            buckets.iter().filter(|one| (first..=last).contains(&one.0)).copied().collect()
+        };
         Uptime {
-            hours: since(&self.hours, hour),
-            days: since(&self.days, hour.div_euclid(24)),
-            latency: self.latency.since(Wall::from_ms(hour.saturating_mul(HOUR))),
+            hours: within(&self.hours, first, last),
+            days: within(&self.days, first.div_euclid(24), last.div_euclid(24)),
+            latency: self.latency.since(Wall::from_ms(first.saturating_mul(HOUR))),
         }
     }
 
     /// Puts what has changed since in its place.
     fn overlay(&mut self, recent: Uptime) {
         for (buckets, recent) in [(&mut self.hours, recent.hours), (&mut self.days, recent.days)] {
-            for bucket in recent {
-                match buckets.binary_search_by_key(&bucket.0, |one| one.0) {
-                    Ok(at) => buckets[at] = bucket,
-                    Err(at) => buckets.insert(at, bucket),
-                }
-            }
+            // What is as it was stays in its place.
+            let changed: Vec<Bucket> = recent.into_iter().filter(|bucket| !buckets.contains(bucket)).collect();
+            changed.into_iter().for_each(|bucket| *latest(buckets, bucket.0) = bucket);
         }
         self.latency.overlay(recent.latency);
     }
@@ -238,7 +313,7 @@ impl Uptime {
 
     /// The milliseconds up and down in the `last` span before `now`.
     fn sums(&self, last: Duration, now: Wall) -> (u128, u128) {
-        let (buckets, unit) = match millis(last) <= (HOURS_KEPT - 1) * HOUR {
+        let (buckets, unit) = match millis(last) <= DAY {
             true => (&self.hours, HOUR),
             false => (&self.days, DAY),
         };
@@ -257,23 +332,27 @@ fn part(up: u128, down: u128) -> Option<f64> {
     u32::try_from(parts).ok().map(|parts| f64::from(parts) / 10_000.0)
 }
 
-fn record(buckets: &mut Vec<Bucket>, unit: i64, kept: i64, healthy: bool, from: Wall, to: Wall) {
+fn record(buckets: &mut Vec<Bucket>, unit: i64, kept: usize, healthy: bool, from: Wall, to: Wall) {
     let newest = to.as_ms().div_euclid(unit);
-    let oldest = newest.saturating_sub(kept - 1);
+    let oldest = newest.saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX));
     let mut start = from.as_ms().max(oldest.saturating_mul(unit));
     while start < to.as_ms() {
         let index = start.div_euclid(unit);
         let end = index.saturating_add(1).saturating_mul(unit).min(to.as_ms());
-        let at = buckets.binary_search_by_key(&index, |bucket| bucket.0).unwrap_or_else(|at| {
-            buckets.insert(at, Bucket(index, 0, 0));
-            at
-        });
-        let Bucket(_, up, down) = &mut buckets[at];
+        let Bucket(_, up, down) = latest(buckets, index);
         let counted = if healthy { up } else { down };
         *counted = counted.saturating_add(end.abs_diff(start));
         start = end;
     }
-    buckets.retain(|bucket| (oldest..=newest).contains(&bucket.0));
+    buckets.drain(..buckets.len().saturating_sub(kept));
+}
+
+/// The bucket of this hour or day, made the latest.
+fn latest(buckets: &mut Vec<Bucket>, index: i64) -> &mut Bucket {
+    let found = buckets.iter().rposition(|bucket| bucket.0 == index).map(|at| buckets.remove(at));
+    buckets.push(found.unwrap_or(Bucket(index, 0, 0)));
+    let last = buckets.len() - 1;
+    &mut buckets[last]
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use super::account::{self, Account};
 use super::files::{self, Inode};
 use super::folder::make_plain;
-use super::{Error, Folder, descriptors};
+use super::{Error, Folder, descriptors, is_ahead};
 use crate::process;
+use crate::time::Wall;
 
 const INCIDENTS: &str = "incidents";
 const MAX_COUNT: usize = 50;
@@ -57,12 +58,13 @@ pub fn ids(folder: &Folder) -> Vec<String> {
     incidents(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
 }
 
-/// What is known of all incidents on the disk, in the order in which they began; and of each whose account cannot be
-/// read, why. One without an account is passed over. Whoever only looks may call this at any time.
+/// What is known of all incidents on the disk, in the order in which they began, those that are over and of a clock
+/// that was ahead first; and of each whose account cannot be read, why. One without an account is passed over. Whoever
+/// only looks may call this at any time.
 ///
 /// # Errors
 /// The folders cannot be read.
-pub fn accounts(folder: &Folder) -> Result<(Vec<Account>, Vec<Error>), Error> {
+pub fn accounts(folder: &Folder, now: Wall) -> Result<(Vec<Account>, Vec<Error>), Error> {
     let (mut accounts, mut damaged) = (Vec::new(), Vec::new());
     for incident in incidents(folder)? {
         match account::read(&incident.path) {
@@ -70,7 +72,8 @@ pub fn accounts(folder: &Folder) -> Result<(Vec<Account>, Vec<Error>), Error> {
             Err(error) => damaged.push(error),
         }
     }
-    accounts.sort_by(|a, b| (a.began, &a.id).cmp(&(b.began, &b.id)));
+    let is_latest = |account: &Account| account.ended.is_none() || !is_ahead(account.began, now);
+    accounts.sort_by(|a, b| (is_latest(a), a.began, &a.id).cmp(&(is_latest(b), b.began, &b.id)));
     Ok((accounts, damaged))
 }
 
@@ -93,12 +96,14 @@ pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Removes the oldest incidents until at most 50 of 10 MiB in all are left, but none whose id is in `open` and none
-/// with an output that a process holds open. Says how many it removed.
+/// with an output that a process holds open. Those of a clock that was ahead count as the oldest. Says how many it
+/// removed.
 ///
 /// # Errors
 /// The folders cannot be read, or one not be removed; the rest were tried.
-pub fn prune(folder: &Folder, open: &[&str]) -> Result<usize, Error> {
-    let all = incidents(folder)?;
+pub fn prune(folder: &Folder, open: &[&str], now: Wall) -> Result<usize, Error> {
+    let mut all = incidents(folder)?;
+    all.sort_by_key(|incident| !is_ahead(Wall::from_ms(incident.changed.0.saturating_mul(1_000)), now));
     let (mut count, mut size) = (all.len(), all.iter().map(|incident| incident.size).sum::<u64>());
     if count <= MAX_COUNT && size <= MAX_SIZE {
         return Ok(0);
@@ -201,6 +206,11 @@ mod tests {
         path
     }
 
+    /// An hour and a half after 1970.
+    fn now() -> Wall {
+        Wall::from_ms(90 * 60_000)
+    }
+
     fn ids(folder: &Folder) -> Vec<String> {
         incidents(folder).unwrap().into_iter().map(|incident| incident.id).collect()
     }
@@ -254,14 +264,44 @@ mod tests {
         for n in 0..50 {
             make(&folder, &format!("i{n:02}"), 10, 100 - n);
         }
-        assert_eq!(prune(&folder, &[]).unwrap(), 0);
+        assert_eq!(prune(&folder, &[], now()).unwrap(), 0);
         for n in 50..53 {
             make(&folder, &format!("i{n:02}"), 10, 100 - n);
         }
-        assert_eq!(prune(&folder, &["i51"]).unwrap(), 3);
+        assert_eq!(prune(&folder, &["i51"], now()).unwrap(), 3);
         let left = ids(&folder);
         assert_eq!(left.len(), 50);
         assert_eq!(left[..2], ["i51", "i48"]);
+    }
+
+    #[test]
+    fn one_of_a_clock_that_was_ahead_pushes_nothing_out() {
+        let (_scene, folder) = scene();
+        let year = 365 * 1_440;
+        for n in 0..52 {
+            let age = if n < 4 { year + n } else { n };
+            make(&folder, &format!("i{n:02}"), 10, age);
+        }
+        assert_eq!(prune(&folder, &["i01"], now()).unwrap(), 2);
+        let left = ids(&folder);
+        assert_eq!((left.len(), left.iter().filter(|id| ["i00", "i02"].contains(&id.as_str())).count()), (50, 0));
+        let at = |minutes: i64| now().shifted(minutes * 60_000);
+        let account = |id: &str, began: Wall, ended: Option<Wall>| {
+            let last = (3, crate::outcome::Class::Timeout, String::new());
+            let account = Account { ended, ..Account::new(id, "a", began, began, last) };
+            account::save(&create(&folder, id).unwrap(), &account).unwrap();
+        };
+        account("i10", at(-60), Some(at(-50)));
+        account("i11", at(365 * 1_440), Some(at(365 * 1_440)));
+        account("i12", at(-30), Some(at(-20)));
+        let order = |now: Wall| {
+            let (found, _) = accounts(&folder, now).unwrap();
+            found.into_iter().map(|account| account.id).collect::<Vec<String>>()
+        };
+        assert_eq!(order(now()), ["i11", "i10", "i12"]);
+        assert_eq!(order(at(366 * 1_440)), ["i10", "i12", "i11"]);
+        account("i11", at(365 * 1_440), None);
+        assert_eq!(order(now()), ["i10", "i12", "i11"], "what is open is of now");
     }
 
     #[test]
@@ -270,7 +310,7 @@ mod tests {
         for n in 0..5 {
             make(&folder, &format!("i{n}"), 3 << 20, n);
         }
-        assert_eq!(prune(&folder, &["i1"]).unwrap(), 2);
+        assert_eq!(prune(&folder, &["i1"], now()).unwrap(), 2);
         assert_eq!(ids(&folder), ["i1", "i3", "i4"]);
     }
 
@@ -282,7 +322,7 @@ mod tests {
         }
         let held = File::options().append(true).open(output(&folder.file("incidents/i0"), 1, 1)).unwrap();
         let mut sleeper = Command::new("sleep").arg("600").stdout(Stdio::from(held)).spawn().unwrap();
-        let removed = prune(&folder, &[]);
+        let removed = prune(&folder, &[], now());
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
         assert_eq!(removed.unwrap(), 3);
@@ -297,11 +337,11 @@ mod tests {
         fs::write(precious.join("x.out"), vec![b'x'; 11 << 20]).unwrap();
         make(&folder, "i0", 11 << 20, 0);
         symlink(&precious, folder.file("incidents/link")).unwrap();
-        assert_eq!(prune(&folder, &[]).unwrap(), 1);
+        assert_eq!(prune(&folder, &[], now()).unwrap(), 1);
         assert!(precious.join("x.out").exists());
         fs::remove_dir_all(folder.file(INCIDENTS)).unwrap();
         symlink(&precious, folder.file(INCIDENTS)).unwrap();
-        assert!(prune(&folder, &[]).is_err());
+        assert!(prune(&folder, &[], now()).is_err());
         assert!(create(&folder, "i1").is_err());
     }
 }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 use super::lines::Lines;
-use super::{Error, Folder};
+use super::{Error, Folder, is_ahead};
 use crate::outcome::{Class, Downtime};
-use crate::time::{Wall, rfc3339};
+use crate::time::{Wall, millis, rfc3339};
 
 /// About 250 bytes a line: at least 4,000 incidents.
 const PAST: Lines = Lines { name: "incidents.jsonl", rotated: "incidents.jsonl.1", max_size: 1 << 20 };
@@ -78,17 +78,18 @@ pub fn append(folder: &Folder, closed: &Closed) -> Result<(), Error> {
     PAST.append(folder, &[line])
 }
 
-/// What is known of the incidents that began since then, oldest first; damaged lines are passed over, and those that
-/// say again what was said.
+/// What is known of the incidents that began in this span before `now`, in the order in which they ended. Damaged lines
+/// are passed over, those that say again what was said, and those of a clock that was ahead.
 ///
 /// # Errors
 /// A file is there and cannot be read.
-pub fn read(folder: &Folder, since: Wall) -> Result<Vec<Closed>, Error> {
+pub fn read(folder: &Folder, span: Duration, now: Wall) -> Result<Vec<Closed>, Error> {
+    let since = now.shifted(-millis(span));
     let mut found = Vec::new();
     for bytes in PAST.read(folder)? {
         let lines = bytes.split(|&byte| byte == b'\n');
         let parsed = lines.filter_map(|line| serde_json::from_slice::<Closed>(line).ok());
-        found.extend(parsed.filter(|closed| closed.began >= since));
+        found.extend(parsed.filter(|closed| closed.began >= since && !is_ahead(closed.began, now)));
     }
     let mut known = HashSet::new();
     found.retain(|closed: &Closed| known.insert((closed.id.clone(), closed.began)));
@@ -120,7 +121,14 @@ mod tests {
         let later = Closed { id: "1122-0320".into(), began: at(7), cured: Some("x".into()), ..closed.clone() };
         append(&folder, &later).unwrap();
         append(&folder, &closed).unwrap();
-        assert_eq!(read(&folder, at(-5)).unwrap(), [closed, later.clone()]);
-        assert_eq!(read(&folder, at(1)).unwrap(), [later]);
+        let read = |minutes: u64, now: i64| read(&folder, Duration::from_secs(60 * minutes), at(now)).unwrap();
+        assert_eq!(read(15, 10), [closed.clone(), later.clone()]);
+        assert_eq!(read(9, 10), [later]);
+        // One of a clock that is a year ahead is none before its time; a clock that was set back by hours hides none.
+        let ahead = Closed { id: "1122-0313".into(), began: at(365 * 1_440), ..closed.clone() };
+        append(&folder, &ahead).unwrap();
+        assert_eq!(read(1_440, 10).len(), 2);
+        assert_eq!(read(1_440, -600).len(), 2);
+        assert_eq!(read(1_440, 365 * 1_440), [ahead]);
     }
 }

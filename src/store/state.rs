@@ -68,6 +68,9 @@ pub struct Saved {
     /// When it was written, on the present boot clock. Only whoever reads the file has it here.
     #[serde(skip)]
     pub written: Option<Timestamp>,
+    /// By how many milliseconds the wall clock was set since, as far as that can be known: within one boot.
+    #[serde(skip)]
+    pub wall_moved: i64,
     /// The latest ticks, oldest first.
     pub ticks: VecDeque<Timestamp>,
     /// The configuration, and the log that it asks for.
@@ -127,6 +130,15 @@ pub struct Shown {
 }
 
 impl Saved {
+    /// The wall clock was set by so many milliseconds within a boot that began at `booted`, by what it said before.
+    /// Whatever it said since then is moved with it, so that it stays as old as it is.
+    pub fn wall_was_set(&mut self, booted: Wall, moved: i64) {
+        self.gaps.move_since_boot(booted, moved);
+        for at in [&mut self.first_start, &mut self.checked].into_iter().flatten() {
+            *at = at.moved_since(booted, moved);
+        }
+    }
+
     /// Remembers that a tick was made at `at`.
     pub fn note_tick(&mut self, at: Timestamp) {
         if self.ticks.back().is_some_and(|last| *last > at) {
@@ -332,6 +344,7 @@ impl Found {
             saved.policy.reboot();
             saved.rebooted = true;
         }
+        saved.wall_moved = if rebooted { 0 } else { by_wall.saturating_sub(elapsed) };
         saved
     }
 }

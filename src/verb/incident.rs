@@ -4,7 +4,6 @@ use crate::cli::Options;
 use crate::clock;
 use crate::store::account::Account;
 use crate::store::{Folder, incidents, past};
-use crate::time::millis;
 use crate::view::incident::{self, Incident};
 use crate::view::pattern::LATELY;
 
@@ -15,12 +14,13 @@ pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Code 
         Ok((folder, _)) => folder,
         Err(code) => return code,
     };
-    let (accounts, damaged) = match incidents::accounts(&folder) {
+    let (wall, zone) = (clock::wall(), clock::zone());
+    let (mut accounts, damaged) = match incidents::accounts(&folder, wall) {
         Ok(found) => found,
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };
     damaged.iter().for_each(|error| _ = complain(&error.to_string(), Code::Machine));
-    let (wall, zone) = (clock::wall(), clock::zone());
+    measure(&mut accounts, &folder);
     let meant = match id {
         None if json => return done(&incident::list_json(&accounts, wall)),
         None => return done(&incident::list(&accounts, wall, zone)),
@@ -38,6 +38,19 @@ pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Code 
     }
 }
 
+/// How long what is open has been down only the state knows, whatever the wall clock says.
+fn measure(accounts: &mut [Account], folder: &Folder) {
+    if accounts.iter().all(|account| account.ended.is_some()) {
+        return;
+    }
+    let Ok(status) = status::read(folder) else { return };
+    for account in accounts.iter_mut().filter(|account| account.ended.is_none()) {
+        let state = status.saved.policy.targets.get(&account.target);
+        let open = state.and_then(|state| state.incident.as_ref()).filter(|open| open.id == account.id);
+        account.down_ms = open.map(|open| open.downtime(status.now).as_ms());
+    }
+}
+
 fn done(text: &str) -> Code {
     say(text);
     Code::Done
@@ -45,7 +58,7 @@ fn done(text: &str) -> Code {
 
 fn one(folder: &Folder, account: &Account, json: bool) -> Code {
     let wall = clock::wall();
-    let mut past = match past::read(folder, wall.shifted(-millis(LATELY))) {
+    let mut past = match past::read(folder, LATELY, wall) {
         Ok(past) => past,
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };

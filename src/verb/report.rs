@@ -21,13 +21,14 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Code {
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };
     let (now, wall) = (status.now, status.wall);
-    let past = match past::read(&folder, wall.shifted(-millis(span))) {
+    let past = match past::read(&folder, span, wall) {
         Ok(past) => past,
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };
     let is_at_work = status.watch().is_at_work();
     let mut saved = status.saved;
-    if let Some(from) = saved.last_seen.filter(|_| !is_at_work) {
+    if let Some(age) = saved.age(now).filter(|_| !is_at_work) {
+        let from = wall.shifted(-millis(age));
         let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
         saved.gaps.note(Gap { from, to: wall, why });
     }

@@ -209,7 +209,7 @@ impl Page<'_> {
     }
 
     fn latency(&self, history: &Uptime) -> String {
-        let slots: Vec<_> = history.latency().slots().collect();
+        let slots = history.latency().slots(self.wall);
         match plot::latency(&slots, self.wall) {
             None => "<p class=\"none\">No answer within the last 24 h.</p>\n".into(),
             Some(plot::Plot { picture, median, worst }) => format!(

@@ -99,13 +99,28 @@ impl Report<'_> {
     /// When the span began, or the first watchdog here, whichever was later.
     fn since(&self) -> Wall {
         let asked = self.wall.shifted(-millis(self.span));
-        self.saved.first_start.map_or(asked, |first| first.max(asked))
+        let first = match self.saved.first_start {
+            // By a clock that was ahead: what was counted says it less exactly.
+            Some(first) if first > self.wall => {
+                let began = self.histories().filter_map(|history| history.begins(asked, self.wall)).min();
+                Some(began.unwrap_or(self.wall))
+            }
+            first => first,
+        };
+        first.map_or(asked, |first| first.max(asked))
     }
 
-    /// The spans since then in which nobody watched, cut to it; the latest may go on.
+    fn histories(&self) -> impl Iterator<Item = &Uptime> {
+        self.saved.shown.keys().filter_map(|name| self.saved.history.get(name))
+    }
+
+    /// The spans since then in which nobody watched, cut to it; the latest may go on. Those of a clock that was wrong
+    /// are none.
     fn gaps(&self) -> Vec<Gap> {
         let since = self.since();
-        let within = self.saved.gaps.iter().filter(|gap| gap.to > since);
+        let is_one = |gap: &&Gap| gap.to > since && gap.to <= self.wall;
+        let is_true = |gap: &&Gap| !self.histories().any(|history| history.contradicts(gap.from, gap.to));
+        let within = self.saved.gaps.iter().filter(is_one).filter(is_true);
         within.map(|gap| Gap { from: gap.from.max(since), ..gap.clone() }).collect()
     }
 
@@ -156,7 +171,8 @@ impl Report<'_> {
         if gaps.len() > GAPS_SHOWN {
             latest.insert(0, format!("{} more", gaps.len() - GAPS_SHOWN));
         }
-        format!("{head}; not watched {} ({}).", Long(self.not_watched()), latest.join("; "))
+        let least = if self.saved.gaps.is_full() { "at least " } else { "" };
+        format!("{head}; not watched {least}{} ({}).", Long(self.not_watched()), latest.join("; "))
     }
 
     fn day_and_time(&self, at: Wall, beside: Option<Wall>) -> String {

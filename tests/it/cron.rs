@@ -98,7 +98,39 @@ fn ticks_count_together_and_repair() {
         // From the last healthy look on: that is where it may have broken.
         assert!((3 * every * 1_000..4 * every * 1_000).contains(&down), "{}", place.story());
         assert_eq!((place.events("failing").len(), place.events("down").len()), (1, 1), "{}", place.story());
+        // Of four spans the last one alone lies between two healthy looks.
+        let status = run(&place, &shifted(4 * every, None), &["status", "--json"]);
+        let status: Value = serde_json::from_str(&status.out).expect("JSON");
+        let uptime = status["targets"][0]["uptime_24h"].as_f64().expect("a number");
+        place.demand((0.2..=0.3).contains(&uptime), &status.to_string());
     }
+}
+
+/// A pause is neither up nor down, what is longer than an hour is not watched, and ticks that stay away are told.
+#[test]
+fn what_no_tick_saw_is_not_watched() {
+    let place = Place::with(&app("restart: 'true'"));
+    if !can_shift(&place, None) {
+        return;
+    }
+    let report = |seconds: i64| {
+        let said = run(&place, &shifted(seconds, None), &["report", "--json"]);
+        let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        let target = &report["targets"][0];
+        let watched = target["watched_ms"].as_i64().expect("a number") / 10_000;
+        (watched, report["not_watched"].as_array().expect("a list").len())
+    };
+    place.write("well", "");
+    [0, 60, 120].into_iter().for_each(|at| check_silent(&place, at, 0));
+    assert_eq!(report(120), (12, 0), "{}", place.story());
+    check_silent(&place, 120 + 2_400, 0);
+    assert_eq!(report(2_520), (252, 1), "within an hour both looks count, but 40 ticks stayed away; {}", place.story());
+    check_silent(&place, 2_520 + 7_200, 0);
+    assert_eq!(report(9_720), (252, 2), "two hours that nobody saw; {}", place.story());
+    let pause = run(&place, &shifted(9_721, None), &["pause", "--for", "10m"]);
+    assert_eq!(pause.code, Some(0), "{pause:?}");
+    [9_780, 9_840, 9_900].into_iter().for_each(|at| check_silent(&place, at, 0));
+    assert_eq!(report(9_900), (252, 2), "paused; {}", place.story());
 }
 
 /// With it, the tick that finds the first failure looks until it knows.

@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,57 @@ fn a_wall_clock_that_is_set_moves_nothing_that_counts() {
     let dates = place.read("state/events.jsonl");
     let years = |word: &str| dates.lines().filter(|line| line.contains(word)).count();
     place.demand(years("\"restart\"") >= 3, &dates);
+}
+
+/// What is measured while the wall clock is more than a year ahead is as long as it was, and what was known is known.
+#[test]
+fn a_wall_clock_that_is_wrong_for_a_while_loses_and_adds_nothing() {
+    let place = Place::with(
+        "defaults: {interval: 100ms, timeout: 10s}\ntargets:\n  - {name: a, command: touch probed; test ! -e sick}\n",
+    );
+    let shift = |mut command: Command| {
+        let libraries = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+        let libraries = libraries.map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.into_iter().find(|path| path.exists());
+        command.env("LD_PRELOAD", library.expect("libfaketime: apt-get install faketime"));
+        command.env("FAKETIME_TIMESTAMP_FILE", place.path("clock")).env("FAKETIME_NO_CACHE", "1");
+        command.env("DONT_FAKE_MONOTONIC", "1");
+        command
+    };
+    let clock = |offset: &str| {
+        place.write("clock.new", offset);
+        fs::rename(place.path("clock.new"), place.path("clock")).expect("renamed");
+    };
+    let said = |words: &[&str]| shift(place.command(words)).output().expect("the program runs").stdout;
+    let json = |words: &[&str]| serde_json::from_slice::<serde_json::Value>(&said(words)).expect("JSON");
+    let report = || json(&["report", "--json"]);
+    let watched = || report()["targets"][0]["watched_ms"].as_i64().unwrap_or(0);
+    clock("+0");
+    let daemon = place.daemon_by(shift(place.command(&["run"])));
+    place.eventually("it is watched for a second", || watched() >= 1_000);
+    let before = watched();
+    clock("+400d");
+    place.eventually("it goes on there", || (1_000..before).contains(&watched()) || watched() > before);
+    place.write("sick", "");
+    place.eventually("it is down", || !place.events("down").is_empty());
+    clock("-400d");
+    let so_far = || json(&["incident", "last", "--json"])["down_ms"].as_i64();
+    place.eventually("it lasts", || so_far() >= Some(1));
+    place.demand(so_far() < Some(60_000), &format!("{:?}", so_far()));
+    fs::remove_file(place.path("sick")).expect("it is there");
+    place.eventually("it is up", || !place.events("up").is_empty());
+    daemon.kill();
+    clock("+0");
+    let daemon = place.daemon_by(shift(place.command(&["run"])));
+    place.eventually("what was counted is there", || watched() > before);
+    let (report, up) = (report(), &place.events("up")[0]);
+    let long = |value: &serde_json::Value| value.as_i64().is_some_and(|ms| ms < 120_000);
+    place.demand(long(&report["watched_ms"]) && long(&up["down_ms"]), &report.to_string());
+    let gaps = report["not_watched"].as_array().expect("a list");
+    let of_today =
+        |gap: &serde_json::Value| gap["from"].as_str().map(|at| &at[..4]) == report["at"].as_str().map(|at| &at[..4]);
+    place.demand(gaps.iter().all(of_today), &report.to_string());
+    daemon.stop();
 }
 
 #[test]

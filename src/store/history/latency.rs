@@ -9,7 +9,9 @@ use crate::time::Wall;
 /// A quarter of an hour, in milliseconds.
 const SLOT: i64 = 900_000;
 /// Those of a day, and the present one.
-const SLOTS_KEPT: i64 = 97;
+const SLOTS_SHOWN: i64 = 97;
+/// As with uptime, a wrong clock pushes out nothing that a right one shows.
+const SLOTS_KEPT: usize = 2 * 97;
 /// Samples that the median of a slot is taken from; of more looks, every second, fourth and so on.
 const SAMPLES: usize = 32;
 
@@ -17,7 +19,7 @@ const SAMPLES: usize = 32;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Latencies {
-    /// Those that are over, oldest first.
+    /// Those that are over; the one that was over last stands last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     past: Vec<Slot>,
     /// The present one.
@@ -93,26 +95,42 @@ impl Latencies {
         self.past.is_empty() && self.open.is_none()
     }
 
-    /// All slots of the last 24 hours in which it answered, the present one too, oldest first.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.past.iter().copied().chain(self.open.iter().filter_map(Open::closed))
+    /// All slots of the 24 hours before `now` in which it answered, the present one too, oldest first.
+    pub fn slots(&self, now: Wall) -> Vec<Slot> {
+        let newest = now.as_ms().div_euclid(SLOT);
+        let shown = newest.saturating_sub(SLOTS_SHOWN - 1)..=newest;
+        let open = self.open.iter().filter_map(Open::closed);
+        let others = self.past.iter().filter(|slot| self.open.as_ref().is_none_or(|open| open.index != slot.0));
+        let mut slots: Vec<Slot> = others.copied().chain(open).filter(|slot| shown.contains(&slot.0)).collect();
+        slots.sort_unstable_by_key(|slot| slot.0);
+        slots
     }
 
     pub(super) fn record(&mut self, latency: Duration, at: Wall) {
         let index = at.as_ms().div_euclid(SLOT);
         match &self.open {
             Some(open) if open.index == index => {}
-            open => {
-                let closed = open.as_ref().and_then(Open::closed);
-                self.past.extend(closed);
+            _ => {
+                self.close();
                 self.open = Some(Open::new(index));
-                // Behind the present one: the wall clock was set back.
-                self.past.retain(|slot| (index.saturating_sub(SLOTS_KEPT - 1)..index).contains(&slot.0));
+                self.past.drain(..self.past.len().saturating_sub(SLOTS_KEPT));
             }
         }
         if let Some(open) = &mut self.open {
             open.add(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
         }
+    }
+
+    /// The open slot takes its place among the others.
+    fn close(&mut self) {
+        let Some(closed) = self.open.take().as_ref().and_then(Open::closed) else { return };
+        self.put(closed);
+    }
+
+    /// Of a slot that the clock has come to twice, the worst answer is that of both.
+    fn put(&mut self, slot: Slot) {
+        let before = self.past.iter().rposition(|one| one.0 == slot.0).map(|at| self.past.remove(at));
+        self.past.push(Slot(slot.0, slot.1, before.map_or(slot.2, |before| before.2.max(slot.2))));
     }
 
     /// What has changed since then.
@@ -123,13 +141,13 @@ impl Latencies {
 
     /// Puts what has changed since in its place.
     pub(super) fn overlay(&mut self, recent: Latencies) {
-        let Some(first) = recent.past.first().map(|slot| slot.0).or(recent.open.as_ref().map(|open| open.index)) else {
+        if recent.is_empty() {
             return;
-        };
+        }
         // It was the present one when the rest was written.
-        self.past.extend(self.open.take().as_ref().and_then(Open::closed));
-        self.past.retain(|slot| slot.0 < first);
-        self.past.extend(recent.past);
+        self.open = self.open.take().filter(|open| recent.open.as_ref().is_none_or(|newer| newer.index != open.index));
+        self.close();
+        recent.past.into_iter().for_each(|slot| self.put(slot));
         self.open = recent.open;
     }
 }
@@ -142,8 +160,9 @@ mod tests {
         Wall::from_ms(1_795_313_700_000 + minute * 60_000)
     }
 
-    fn shown(latencies: &Latencies) -> Vec<(u128, u128)> {
-        latencies.slots().map(|slot| (slot.median().as_millis(), slot.worst().as_millis())).collect()
+    fn shown(latencies: &Latencies, now: Wall) -> Vec<(u128, u128)> {
+        let ms = |slot: &Slot| (slot.median().as_millis(), slot.worst().as_millis());
+        latencies.slots(now).iter().map(ms).collect()
     }
 
     #[test]
@@ -152,12 +171,12 @@ mod tests {
         for (minute, ms) in [(0, 3), (1, 90), (2, 5), (15, 4), (45, 7)] {
             latencies.record(Duration::from_millis(ms), at(minute));
         }
-        assert_eq!(shown(&latencies), [(5, 90), (4, 4), (7, 7)]);
+        assert_eq!(shown(&latencies, at(45)), [(5, 90), (4, 4), (7, 7)]);
         // A day later all of that is over.
         latencies.record(Duration::from_millis(1), at(45 + 1_440));
-        assert_eq!(shown(&latencies), [(7, 7), (1, 1)]);
+        assert_eq!(shown(&latencies, at(45 + 1_440)), [(7, 7), (1, 1)]);
         latencies.record(Duration::from_millis(2), at(60 + 1_440));
-        assert_eq!(shown(&latencies), [(1, 1), (2, 2)]);
+        assert_eq!(shown(&latencies, at(60 + 1_440)), [(1, 1), (2, 2)]);
     }
 
     #[test]
@@ -168,20 +187,43 @@ mod tests {
         }
         let open = latencies.open.as_ref().expect("a slot");
         assert!(open.samples.len() <= SAMPLES && open.samples.len() > SAMPLES / 4, "{open:?}");
-        let [(median, worst)] = shown(&latencies)[..] else { panic!("one slot") };
+        let [(median, worst)] = shown(&latencies, at(0))[..] else { panic!("one slot") };
         assert!((30..70).contains(&median), "{median}");
         assert_eq!(worst, 5_000);
     }
 
     #[test]
-    fn a_clock_set_back_forgets_the_future() {
-        let mut latencies = Latencies::default();
-        latencies.record(Duration::from_millis(9), at(600));
-        latencies.record(Duration::from_millis(3), at(0));
-        assert_eq!(shown(&latencies), [(3, 3)]);
-        for extreme in [i64::MIN, i64::MAX] {
-            latencies.record(Duration::MAX, Wall::from_ms(extreme));
+    fn a_clock_that_was_wrong_for_a_day_hides_nothing_once_it_is_right() {
+        for wrong in [-400 * 1_440, -60, 60, 400 * 1_440] {
+            let mut latencies = Latencies::default();
+            let every_quarter = |latencies: &mut Latencies, from: i64, ms: u64| {
+                (0..96).for_each(|n| latencies.record(Duration::from_millis(ms), at(from + 15 * n)));
+            };
+            every_quarter(&mut latencies, 0, 3);
+            let before = shown(&latencies, at(1_425));
+            latencies.record(Duration::from_millis(9), at(1_440 + wrong));
+            assert_eq!(shown(&latencies, at(1_440 + wrong)).last(), Some(&(9, 9)));
+            let json = serde_json::to_string(&latencies).expect("numbers have a JSON form");
+            let mut read: Latencies = serde_json::from_str(&json).expect("it was just written");
+            read.record(Duration::from_millis(4), at(1_440));
+            let mut expected = before;
+            // What lies in the last day by the wrong clock was answered, too.
+            let slot = usize::try_from((1_440 + wrong) / 15).ok().filter(|slot| *slot < 96);
+            slot.into_iter().for_each(|slot| expected[slot] = (9, 9));
+            expected.push((4, 4));
+            assert_eq!(shown(&read, at(1_440)), expected, "{wrong}");
+            for day in 2..9 {
+                every_quarter(&mut read, day * 1_440, 5);
+            }
+            assert!(
+                read.past.len() <= SLOTS_KEPT
+                    && read.past.iter().all(|slot| slot.0.abs_diff(at(8 * 1_440).as_ms() / SLOT) < 200)
+            );
         }
-        assert_eq!(latencies.slots().count(), 1);
+        let mut latencies = Latencies::default();
+        for extreme in [i64::MIN, i64::MAX, 0] {
+            latencies.record(Duration::MAX, Wall::from_ms(extreme));
+            assert_eq!(latencies.slots(Wall::from_ms(extreme)).len(), 1);
+        }
     }
 }

@@ -34,7 +34,7 @@ fn sample() -> Saved {
     saved.ticks.push_back(at(45_000));
     saved.policy.targets.insert("a".into(), target);
     saved.files.insert("a".into(), FileTime { written: now().wall, seen: at(45_000), age_ms: 7 });
-    saved.history.entry("a").record(true, now().wall.shifted(-5_000), now().wall);
+    saved.history.record("a", true, now().wall.shifted(-5_000), now().wall);
     saved.pending.push("{}".into());
     saved.outbox.failed("a channel", "1", "status 503", None, at(45_000));
     saved
@@ -170,8 +170,8 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
             Loaded::Fresh => panic!("there is a file"),
         };
         read += 1;
-        saved.history.entry("a").record(true, now().wall, now().wall.shifted(5_000));
-        saved.history.entry("a").days(90, now().wall);
+        saved.history.record("a", true, now().wall, now().wall.shifted(5_000));
+        saved.history.get("a").map(|uptime| uptime.days(90, now().wall));
         let limits = BTreeMap::from([("a".to_owned(), Limits::default())]);
         let state = std::mem::take(&mut saved.policy);
         let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, after.now);

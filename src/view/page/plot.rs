@@ -127,7 +127,6 @@ fn height(latency: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::history::Latencies;
 
     #[test]
     fn days_that_are_alike_are_one_line_and_outages_stand_out() {
@@ -158,11 +157,11 @@ mod tests {
     #[test]
     fn a_quarter_of_an_hour_without_an_answer_is_a_gap() {
         let now = Wall::parse_rfc3339("2026-11-22T12:07:00.000Z").expect("a time");
-        let mut history = crate::store::history::Uptime::default();
+        let mut history = crate::store::history::History::default();
         for minutes in [90, 75, 45, 0] {
-            history.record_latency(Duration::from_millis(10), now.shifted(-minutes * 60_000));
+            history.record_latency("a", Duration::from_millis(10), now.shifted(-minutes * 60_000));
         }
-        let slots: Vec<Slot> = Latencies::slots(history.latency()).collect();
+        let slots = history.get("a").expect("it was counted").latency().slots(now);
         let plot = latency(&slots, now).expect("answers");
         assert_eq!(plot.picture.matches("class=\"median\"").count(), 3, "{}", plot.picture);
         assert!(plot.picture.contains("points=\"89,66.7 90,66.7 90,66.7 91,66.7\""), "{}", plot.picture);

@@ -31,9 +31,9 @@ fn saved() -> Saved {
     let mut saved = Saved { first_start: Some(ago(60 * DAY_S)), ..Saved::default() };
     let shown = |order| Shown { order, ..Shown::default() };
     saved.shown = [("sav-backend".to_owned(), shown(0)), ("db".to_owned(), shown(1))].into();
-    let uptime = saved.history.entry("sav-backend");
-    uptime.record(true, ago(20 * DAY_S), ago(10_000));
-    uptime.record(false, ago(10_000), ago(9_000));
+    let mut record = |up, from, to| saved.history.record("sav-backend", up, from, to);
+    record(true, ago(20 * DAY_S), ago(10_000));
+    record(false, ago(10_000), ago(9_000));
     saved.gaps.note(Gap { from: ago(3 * DAY_S + 3_600), to: ago(3 * DAY_S), why: Absence::Ended });
     saved
 }
@@ -91,4 +91,33 @@ fn what_is_still_down_counts_and_what_began_lately_is_said() {
     let nothing = Saved::default();
     let report = Report { saved: &nothing, ..report };
     assert_eq!(report.text(), "No watchdog has looked at anything here yet.");
+}
+
+#[test]
+fn a_clock_that_was_wrong_makes_no_gap_and_no_beginning() {
+    #[track_caller]
+    fn check(first_start: Wall, gaps: &[(i64, i64)], expected: &str) {
+        let mut saved = saved();
+        saved.first_start = Some(first_start);
+        saved.gaps = Default::default();
+        gaps.iter().for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: Absence::Ended }));
+        let span = Duration::from_secs(30 * 86_400);
+        let report = Report { saved: &saved, past: &[], span, now: Timestamp::BOOT, wall: ago(0), zone: Zone::UTC };
+        let text = report.text();
+        assert!(text.starts_with(expected), "{text}");
+    }
+    let (year, first) = (365 * DAY_S, ago(60 * DAY_S));
+    check(first, &[], "30 days, to 30 Nov. Watched 30 days, without a gap.");
+    check(first, &[(3_600, 1_800)], "30 days, to 30 Nov. Watched 29 d 23 h; not watched 30 min (");
+    // From now to next year; next year; and from 1970 to a day on which somebody has watched for weeks.
+    check(
+        first,
+        &[(3_600, -year), (-year, -year - 60), (50 * year, 2 * DAY_S)],
+        "30 days, to 30 Nov. Watched 30 days, w",
+    );
+    // What was first started next year was first started when something was first counted.
+    check(ago(-year), &[], "All of 20 d 12 h, to 30 Nov. Watched 20 d 12 h, without a gap.");
+    // As many as are remembered: there may have been more.
+    let many: Vec<(i64, i64)> = (1..=150).map(|n| (600 * n, 600 * n - n)).collect();
+    check(first, &many, "30 days, to 30 Nov. Watched 29 d 21 h; not watched at least 2 h 47 min (97 more; ");
 }

@@ -1,0 +1,154 @@
+//! What the spans between verdicts were: up, down, or unknown. It must never count as up what nobody saw.
+
+use std::time::Duration;
+
+use crate::clock;
+use crate::outcome::{Look, Verdict};
+use crate::policy::{LastLook, TargetState};
+use crate::time::{Timestamp, Wall, millis};
+
+use super::{Agent, Mode};
+
+/// Between two ticks no more than an hour counts as watched, and what cron and the probe may be late.
+pub(super) const TICK_SPAN: Duration = Duration::from_secs(3_660);
+/// Milliseconds between the end of one span and the beginning of the next that are none.
+const CONTIGUOUS: u64 = 2_000;
+
+/// Whether the span between two verdicts was up; `None` where that is unknown.
+fn was_up(earlier: &Verdict, later: &Verdict) -> Option<bool> {
+    match (earlier, later) {
+        (Verdict::Unknown { .. }, _) | (_, Verdict::Unknown { .. }) => None,
+        (Verdict::Healthy { .. }, Verdict::Healthy { .. }) => Some(true),
+        (Verdict::Unhealthy { .. }, _) | (_, Verdict::Unhealthy { .. }) => Some(false),
+    }
+}
+
+/// From when on the span until `end` counts; `None` where it does not: it is longer than what is watched, it is of
+/// another boot, or it lies in a pause. What belongs to a pause or a rest that has ended does not.
+fn counted_from(state: &TargetState, last: &LastLook, longest: Duration, end: Timestamp) -> Option<Timestamp> {
+    let is_watched = end.since(last.at) <= longest && last.at >= Timestamp::BOOT;
+    let from = state.excused_until.map_or(last.at, |excused| excused.max(last.at));
+    (is_watched && state.paused_until.is_none()).then_some(from)
+}
+
+impl Agent {
+    /// Counts the span since `before`, the look before the one that has just been taken in.
+    pub(super) fn note_span(&mut self, name: &str, before: Option<&LastLook>) {
+        let (Some(target), Some(state)) = (self.target(name), self.policy.target(name)) else { return };
+        let (Some(before), Some(latest)) = (before, state.last_look.as_ref()) else { return };
+        if latest == before {
+            // Nobody asked for that look any more.
+            return;
+        }
+        if state.rest.is_some() {
+            // What is deliberately at rest is neither up nor down.
+            self.saved.undecided.remove(name);
+            return;
+        }
+        let longest = match self.mode {
+            Mode::Daemon => target.limits.gap(),
+            Mode::Tick => TICK_SPAN,
+        };
+        let from = counted_from(state, before, longest, latest.at);
+        let Some((from, was_up)) = from.zip(was_up(&before.verdict, &latest.verdict)) else {
+            return self.count_undecided(name);
+        };
+        // What fails may turn out to be at rest, as long as it is not called down.
+        let is_decided = latest.verdict.is_healthy() || state.incident.is_some();
+        let (now, wall) = (clock::now(), clock::wall());
+        let on_wall = |at: Timestamp| wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
+        let (from, to) = (on_wall(from), on_wall(latest.at));
+        if is_decided {
+            self.count_undecided(name);
+            self.count_span(name, was_up, from, to);
+        } else {
+            self.leave_undecided(name, from, to);
+        }
+    }
+
+    fn leave_undecided(&mut self, name: &str, from: Wall, to: Wall) {
+        let follows = |(_, end): &(Wall, Wall)| end.as_ms().abs_diff(from.as_ms()) <= CONTIGUOUS;
+        if !self.saved.undecided.get(name).is_some_and(follows) {
+            self.count_undecided(name);
+        }
+        self.saved.undecided.entry(name.to_owned()).or_insert((from, to)).1 = to;
+    }
+
+    /// What failed before it was called down, or well again, was down.
+    pub(super) fn count_undecided(&mut self, name: &str) {
+        let Some((from, to)) = self.saved.undecided.remove(name) else { return };
+        // The wall clock may have been set back since: nothing was down in the future.
+        let ahead = to.since(clock::wall());
+        let back = |at: Wall| at.shifted(-millis(ahead));
+        self.count_span(name, false, back(from), back(to));
+    }
+
+    fn count_span(&mut self, name: &str, up: bool, from: Wall, to: Wall) {
+        self.make_ready_to_count(from);
+        self.make_ready_to_count(to);
+        self.saved.history.record(name, up, from, to);
+    }
+
+    /// What cannot be read now is missing until it can be.
+    fn make_ready_to_count(&mut self, at: Wall) {
+        if self.saved.history.is_lacking(at)
+            && let Err(error) = self.complete_history()
+        {
+            log::debug!("{error}");
+        }
+    }
+
+    /// Counts a look, and how long it took where it was a healthy one.
+    pub(super) fn note_answer(&mut self, name: &str, look: &Look) {
+        if !self.saved.shown.contains_key(name) {
+            return;
+        }
+        let counts = self.saved.counts.entry(name.to_owned()).or_default();
+        match &look.verdict {
+            Verdict::Healthy { .. } => {
+                counts.healthy += 1;
+                let wall = clock::wall();
+                self.make_ready_to_count(wall);
+                self.saved.history.record_latency(name, look.latency, wall);
+            }
+            Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
+            Verdict::Unknown { .. } => counts.unknown += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Class;
+
+    #[test]
+    fn only_what_lies_between_two_healthy_verdicts_is_up() {
+        let healthy = Verdict::Healthy { detail: String::new() };
+        let bad = Verdict::Unhealthy { class: Class::Timeout, detail: String::new() };
+        let unknown = Verdict::Unknown { detail: String::new() };
+        let all = [&healthy, &bad, &unknown];
+        let found = all.map(|earlier| all.map(|later| was_up(earlier, later)));
+        assert_eq!(found, [[Some(true), Some(false), None], [Some(false), Some(false), None], [None; 3]]);
+    }
+
+    #[test]
+    fn what_is_too_long_or_of_another_boot_or_excused_does_not_count() {
+        #[track_caller]
+        fn check(last_s: i64, end_s: i64, excused_s: Option<i64>, is_paused: bool, expected_s: Option<i64>) {
+            let at = |seconds: i64| Timestamp::from_ms(seconds * 1_000);
+            let verdict = Verdict::Unknown { detail: String::new() };
+            let last = LastLook { at: at(last_s), verdict, latency_ms: 0 };
+            let paused_until = is_paused.then_some(at(1_000_000));
+            let state = TargetState { excused_until: excused_s.map(at), paused_until, ..TargetState::default() };
+            assert_eq!(counted_from(&state, &last, Duration::from_secs(70), at(end_s)), expected_s.map(at));
+        }
+        check(100, 130, None, false, Some(100));
+        check(100, 170, None, false, Some(100));
+        check(100, 171, None, false, None);
+        check(-10, 20, None, false, None);
+        check(100, 130, None, true, None);
+        check(100, 130, Some(50), false, Some(100));
+        check(100, 130, Some(120), false, Some(120));
+    }
+}
