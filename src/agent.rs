@@ -11,6 +11,7 @@ mod messenger;
 mod pm2;
 mod publish;
 mod reload;
+mod spawn;
 mod systemd;
 mod upkeep;
 mod uptime;
@@ -22,6 +23,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::clock;
+use crate::command::Scope;
 use crate::config::{Config, Hidden, Pm2, Probe, Secrets, Target};
 use crate::logging::Logging;
 use crate::policy::{self, Event, Limits, Policy, TargetState};
@@ -83,6 +85,7 @@ pub struct Agent {
     told: Option<Complaints>,
     inbox: Inbox,
     post: Sender<Message>,
+    jobs: spawn::Jobs,
     upkeep: upkeep::Upkeep,
     pm2: pm2::Pm2Known,
     accounts: accounts::Accounts,
@@ -161,6 +164,7 @@ impl Agent {
             news,
             told,
             post: inbox.post.clone(),
+            jobs: spawn::Jobs::new(inbox.post.clone()),
             inbox,
             upkeep: upkeep::Upkeep::default(),
             pm2: pm2::Pm2Known::default(),
@@ -192,7 +196,15 @@ impl Agent {
                 None => self.step(Event::Wake),
             }
         }
+        self.end_questions();
         self.end()
+    }
+
+    /// Whatever a probe or a question has left running ends with whoever asked.
+    fn end_questions(&self) {
+        let probes = self.probers.values().filter_map(|(prober, _)| prober.scope());
+        // All at once, for each may take a second.
+        Scope::end_all(&probes.chain(self.jobs.scopes()).cloned().collect::<Vec<Scope>>());
     }
 
     fn is_over(&mut self) -> bool {
@@ -219,6 +231,7 @@ impl Agent {
         let until = self.until_sending(now).map_or(until, |sent| until.min(sent));
         let until = self.until_ping(now).map_or(until, |sent| until.min(sent));
         let until = self.until_publication(now).map_or(until, |written| until.min(written));
+        let until = self.jobs.pause().map_or(until, |late| until.min(late));
         self.systemd.pause(now).map_or(until, |sign| until.min(sign))
     }
 
@@ -255,6 +268,7 @@ impl Agent {
                 self.step(Event::Weighed { target, warranted });
             }
             Message::Kept { target, incident, doing, said } => self.kept(&target, &incident, doing, said),
+            Message::Searched(found) => self.searched(found),
             Message::Snapshot(machine) => self.snapshot(&machine),
             Message::Sent { channel, outcome } => self.sent(&channel, outcome),
             Message::Pinged(outcome) => self.pinged(outcome),

@@ -1,9 +1,10 @@
 //! Runs one command: in a process group of its own, with a deadline, its output in a file, every way to end told apart.
-//! It must never signal what a command leaves running after it ended by itself, never wait for the end of its output,
-//! and never take longer than the deadline and the ten seconds that ending a stubborn group may need.
+//! It must never signal what a restart command leaves running after it ended by itself, never wait for the end of its
+//! output, and never take longer than the deadline and the ten seconds that ending a stubborn group may need.
 
 mod find;
 mod output;
+mod scope;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
 use crate::clock;
 use crate::outcome::{Ending, in_words};
@@ -26,9 +27,18 @@ use crate::process::{self, Process, is_alive};
 
 pub use find::{find_program, first_word, for_shell, locate};
 pub use output::{BLOT, KEPT, blot_output, memory_output, open_output, trim_output};
+pub use scope::Scope;
+
+use scope::Entry;
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The same for a command whose scope is closed: whoever closed it waits to end, such as a tick.
+const HURRIED: Duration = Duration::from_secs(1);
+
+/// Signalling and looking at `/proc` take little.
+const STACK: usize = 64 << 10;
 
 /// Between two looks at a command: short for the quick ones, long enough to cost nothing for the others.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -61,6 +71,20 @@ pub struct Spec {
     /// Takes standard output and standard error. It must have been opened for appending, as [`open_output`] does, or
     /// be `/dev/null`.
     pub output: File,
+    /// With what it ends, should its timeout be later.
+    pub scope: Scope,
+    /// What becomes of the rest of its group when it has ended by itself.
+    pub remains: Remains,
+}
+
+/// What becomes of those that a command leaves running in its group. A daemon, which has a session of its own, is left
+/// alone in any case: PM2's may be one that a question to it has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// They live: what a command has restarted may be among them.
+    Live,
+    /// They are ended at the command's deadline: nobody has any use for what a probe or a question leaves behind.
+    End,
 }
 
 /// How a command ended.
@@ -76,19 +100,23 @@ pub struct Ended {
 
 /// Runs a command to its end. `on_start` is told of the process as soon as there is one.
 ///
-/// Only the command's own process is waited for, and when it ends by itself its group is left alone: what it restarted
-/// may live there. At the timeout the whole group gets SIGTERM, and SIGKILL if any of it is alive 5 s later.
+/// Only the command's own process is waited for; what it leaves running in its group is left alone, or ended later, as
+/// the spec says. At the timeout, or when the scope is closed, the whole group gets SIGTERM, and SIGKILL if any of it
+/// is alive 5 s later.
 ///
 /// A process whose parent ignored SIGCHLD never learns how its children ended; every command is `Lost` then.
 /// `signals::listen` undoes that, so it has to come first.
 pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     let began = clock::monotonic();
-    let (timeout, keep) = (spec.timeout, spec.keep);
+    let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.remains);
+    let not_started =
+        |reason, our_trouble| Ended { ending: Ending::NotStarted(reason), took: since(began), our_trouble };
+    let Some(entry) = spec.scope.enter() else {
+        return not_started("nobody waits for it any more".into(), true);
+    };
     let (child, output) = match start(spec) {
         Ok(started) => started,
-        Err(NotStarted { reason, our_trouble }) => {
-            return Ended { ending: Ending::NotStarted(reason), took: since(began), our_trouble };
-        }
+        Err(NotStarted { reason, our_trouble }) => return not_started(reason, our_trouble),
     };
     let pid = Pid::from_child(&child);
     on_start(process::identify(child.id()));
@@ -100,18 +128,66 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
         (false, true) => Seen::Busy,
         (false, false) => Seen::Quiet,
     };
-    let ending = if wait(began, timeout, look) {
-        reap(child)
+    let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
+    let ending = if wait(began, limit, look) {
+        let ending = reap(child);
+        output::close(&output);
+        if remains == Remains::End {
+            end_remains(pid, began, timeout, entry);
+        }
+        ending
     } else {
-        end_group(pid, || match look() {
-            Seen::Over if !process::group_is_empty(child.id()) => Seen::Quiet,
+        let strays = if remains == Remains::End { strays(child.id()) } else { Vec::new() };
+        let is_over = || process::group_is_empty(child.id()) && !strays.iter().any(|stray| is_alive(*stray));
+        end_group(pid, &strays, entry.scope(), || match look() {
+            Seen::Over if !is_over() => Seen::Quiet,
             seen => seen,
         });
         reap(child);
+        output::close(&output);
         Ending::TimedOut
     };
     cut(keep);
     Ended { ending, took: since(began), our_trouble: false }
+}
+
+/// Those that a running command has started in other groups of our session, as timeout(1) makes one. Once the command
+/// is gone nothing tells any more that they were its own.
+fn strays(command: u32) -> Vec<Process> {
+    let Some(own) = process::stat(command) else { return Vec::new() };
+    let family = process::family(command).unwrap_or_default().into_iter();
+    let is_stray = |stat: &process::Stat| stat.session == own.session && stat.group != command && stat.is_alive();
+    let stray = |pid| process::stat(pid).filter(is_stray).map(|stat| Process { pid, started: stat.started });
+    family.filter_map(stray).collect()
+}
+
+/// Ends at its deadline what a command that was reaped has left in its group.
+fn end_remains(group: Pid, began: Instant, timeout: Duration, entry: Entry) {
+    if !has_remains(group) {
+        return;
+    }
+    let is_crowded = entry.is_crowded();
+    let body = move || {
+        let look = || if has_remains(group) { Seen::Quiet } else { Seen::Over };
+        let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
+        if !wait(began, limit, look) {
+            end_group(group, &[], entry.scope(), look);
+        }
+    };
+    let remains = || thread::Builder::new().name("remains".into()).stack_size(STACK).spawn(body);
+    if is_crowded || remains().is_err() {
+        // As in `end_group`: the last of them may just have left.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Whether anybody is left in the group of a command that was reaped. While one is, nobody else can have its number;
+/// a process that has it shows that the group is another's by now.
+fn has_remains(group: Pid) -> bool {
+    let number = group.as_raw_nonzero().get().unsigned_abs();
+    // The kernel's answer costs nothing, and is mostly no; its yes may mean those that are dead and that nobody reaps.
+    let is_there = test_kill_process_group(group) != Err(Errno::SRCH);
+    is_there && process::stat(number).is_none() && !process::group_is_empty(number)
 }
 
 /// Waits for a command that an earlier watchdog started, and ends its group if it is still alive after `timeout`.
@@ -119,10 +195,11 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
 pub fn adopt(process: Process, timeout: Duration) -> Ended {
     let began = clock::monotonic();
     let look = || if is_alive(process) { Seen::Quiet } else { Seen::Over };
-    if !wait(began, timeout, look)
+    if !wait(began, || timeout, look)
         && let Some(pid) = process::leader(process)
     {
-        end_group(pid, || if process::group_is_over(process) { Seen::Over } else { Seen::Quiet });
+        let look = || if process::group_is_over(process) { Seen::Over } else { Seen::Quiet };
+        end_group(pid, &[], &Scope::default(), look);
     }
     Ended { ending: Ending::Lost, took: since(began), our_trouble: false }
 }
@@ -188,11 +265,11 @@ enum Seen {
     Quiet,
 }
 
-/// Looks until it is over or `limit` after `began`; answers whether it is over.
+/// Looks until it is over or `limit` after `began`, which may become shorter; answers whether it is over.
 ///
 /// Sleeping between looks is crude, but the other ways are worse: a blocking wait has no deadline, a process
 /// descriptor needs Linux 5.3, and a SIGCHLD handler that counts children belongs to the whole process.
-fn wait(began: Instant, limit: Duration, mut look: impl FnMut() -> Seen) -> bool {
+fn wait(began: Instant, limit: impl Fn() -> Duration, mut look: impl FnMut() -> Seen) -> bool {
     let (shortest, longest) = PAUSES;
     let mut pause = shortest;
     loop {
@@ -201,7 +278,7 @@ fn wait(began: Instant, limit: Duration, mut look: impl FnMut() -> Seen) -> bool
             Seen::Busy => pause = shortest,
             Seen::Quiet => {}
         }
-        let left = limit.saturating_sub(since(began));
+        let left = limit().saturating_sub(since(began));
         if left.is_zero() {
             return false;
         }
@@ -210,16 +287,21 @@ fn wait(began: Instant, limit: Duration, mut look: impl FnMut() -> Seen) -> bool
     }
 }
 
-/// Ends a process group. SIGCONT lets those that are stopped act on SIGTERM. That a signal finds nobody is no error:
-/// the last of them may just have left.
-fn end_group(group: Pid, mut look: impl FnMut() -> Seen) {
-    let _ = kill_process_group(group, Signal::TERM);
-    let _ = kill_process_group(group, Signal::CONT);
-    if wait(clock::monotonic(), GRACE, &mut look) {
+/// Ends a process group and those beside it. SIGCONT lets those that are stopped act on SIGTERM. That a signal finds
+/// nobody is no error: the last of them may just have left.
+fn end_group(group: Pid, strays: &[Process], scope: &Scope, mut look: impl FnMut() -> Seen) {
+    let send = |signal| {
+        let _ = kill_process_group(group, signal);
+        strays.iter().for_each(|stray| drop(process::signal(*stray, signal)));
+    };
+    let grace = || if scope.is_closed() { HURRIED } else { GRACE };
+    send(Signal::TERM);
+    send(Signal::CONT);
+    if wait(clock::monotonic(), grace, &mut look) {
         return;
     }
-    let _ = kill_process_group(group, Signal::KILL);
-    wait(clock::monotonic(), GRACE, look);
+    send(Signal::KILL);
+    wait(clock::monotonic(), grace, look);
 }
 
 /// Whether our child has ended. It is not reaped by this: as long as it is not, its number, which is its group's too,
@@ -240,7 +322,7 @@ fn reap(mut child: Child) -> Ending {
         Ok(None) => {
             // Not even SIGKILL ended it: it hangs in the kernel. Somebody has to wait for it, or it would stay behind
             // as a zombie; without a thread for that it does, until we end. Nobody asks for what comes of it.
-            let _ = thread::Builder::new().stack_size(64 << 10).spawn(move || child.wait());
+            let _ = thread::Builder::new().stack_size(STACK).spawn(move || child.wait());
             Ending::Lost
         }
         Err(_) => Ending::Lost,

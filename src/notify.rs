@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, KEPT, Spec, memory_output};
+use crate::command::{self, KEPT, Remains, Scope, Spec, memory_output};
 use crate::config::{Channel, Secrets, Way};
 use crate::outcome::Ending;
 use crate::terminal::escaped;
@@ -54,6 +54,8 @@ pub struct Means {
     pub env: Vec<(String, String)>,
     /// Struck out of what servers and commands say.
     pub secrets: Secrets,
+    /// Commands end with it; what they leave running lives on.
+    pub scope: Scope,
 }
 
 impl Means {
@@ -72,7 +74,9 @@ impl Means {
         };
         let said = output.try_clone();
         let (folder, unset) = (self.folder.clone(), Vec::new());
-        let spec = Spec { argv, folder, unset, env, timeout: PATIENCE, keep: KEPT, stdin: Some(stdin), output };
+        let (scope, remains) = (self.scope.clone(), Remains::Live);
+        let (timeout, keep, stdin) = (PATIENCE, KEPT, Some(stdin));
+        let spec = Spec { argv, folder, unset, env, timeout, keep, stdin, output, scope, remains };
         let ending = command::run(spec, |_| {}).ending;
         let how = match ending {
             Ending::Exited(0) => return Outcome::Delivered,

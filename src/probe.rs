@@ -32,6 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::command::Scope;
 use crate::config::{self, Hidden, Secrets};
 use crate::outcome::{Class, Look, Remembered, Verdict};
 
@@ -101,6 +102,14 @@ impl Prober {
         };
         let is_beside = !matches!(kind, Kind::Pm2(_));
         Ok(Prober { kind, timeout, pm2: pm2.filter(|_| is_beside).map(Pm2Probe::new), secrets: secrets.clone() })
+    }
+
+    /// In which its looks run commands, where they do: they may be at work beyond the deadline, until they are ended.
+    pub fn scope(&self) -> Option<&Scope> {
+        match &self.kind {
+            Kind::Command(probe) => Some(probe.scope()),
+            Kind::Http(_) | Kind::Tcp(_) | Kind::File(_) | Kind::Pm2(_) => None,
+        }
     }
 
     /// Looks once. Blocks until there is a verdict, which is when the timeout passes at the latest, give or take what

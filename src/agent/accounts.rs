@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command;
+use crate::command::{self, Remains};
 use crate::config::CommandLine;
 use crate::outcome::{Class, Ending, Evidence, Look};
 use crate::policy::{Event, Incident, Record, TargetState};
@@ -18,12 +18,17 @@ use crate::store::past::{self, Closed};
 use crate::time::{Span, Timestamp, Wall, millis};
 
 use super::Agent;
-use super::jobs::{Message, Order, spawn, strike};
+use super::jobs::{Message, Order, strike};
+use super::spawn::Job;
 
 /// A tick waits no longer than this for what is still being found out: a folder may be on a file server that hangs.
 const FINDING: Duration = Duration::from_secs(5);
 /// What `diagnose` may take, all its commands together.
 const DIAGNOSIS: Duration = Duration::from_secs(10);
+/// What the end of a command that does not want to end may take, and a slow machine.
+pub(super) const ENDING: Duration = Duration::from_secs(20);
+/// A look at the machine takes a quarter of a second.
+const SNAPSHOT: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The incidents that are open, and what is being found out about them.
@@ -302,10 +307,14 @@ impl Agent {
         if !is_under_way {
             self.accounts.find(clock::now());
             let folder = self.folder.path().to_owned();
-            let nothing = Message::Snapshot(Box::default());
-            spawn(&self.post, "keeper", nothing, move |_| {
-                Message::Snapshot(Box::new(Machine::now(&folder, clock::now())))
-            });
+            let job = Job {
+                name: "snapshot",
+                of: String::new(),
+                within: SNAPSHOT,
+                outlives_us: false,
+                otherwise: Box::new(|_| Message::Snapshot(Box::default())),
+            };
+            self.jobs.spawn(job, move |_| Message::Snapshot(Box::new(Machine::now(&folder, clock::now()))));
         }
         self.keep_what_pm2_says(target, incident);
     }
@@ -357,8 +366,18 @@ impl Agent {
         };
         let secrets = self.config.secrets.clone();
         let specs: Vec<_> = commands.iter().enumerate().map(spec).collect();
-        let otherwise = diagnosed(target.clone(), incident.clone());
-        spawn(&self.post, "diagnosis", otherwise, move |_| {
+        let (about, of) = (target.clone(), incident.clone());
+        let job = Job {
+            name: "diagnosis",
+            of: target.clone(),
+            within: DIAGNOSIS + ENDING,
+            outlives_us: false,
+            otherwise: Box::new(move |why| {
+                log::warn!("{about} could not be looked into (diagnose): {why}");
+                diagnosed(about, of)
+            }),
+        };
+        self.jobs.spawn(job, move |work| {
             let began = clock::now();
             let (count, mut good) = (specs.len(), 0);
             for (spec, output) in specs {
@@ -366,7 +385,8 @@ impl Agent {
                 match spec {
                     _ if left.is_zero() => break,
                     Ok(spec) => {
-                        let ended = command::run(command::Spec { timeout: left, ..spec }, |_| ());
+                        let spec = command::Spec { timeout: left, scope: work.scope(), ..spec };
+                        let ended = command::run(command::Spec { remains: Remains::End, ..spec }, |_| ());
                         strike(output.as_deref(), &secrets);
                         good += usize::from(ended.ending == Ending::Exited(0));
                     }

@@ -7,8 +7,9 @@ use crate::clock;
 use crate::notify;
 use crate::time::Timestamp;
 
-use super::jobs::{Message, spawn};
-use super::messenger::means;
+use super::jobs::Message;
+use super::messenger::{DELIVERY, means};
+use super::spawn::Job;
 use super::{Agent, Mode};
 
 /// A little under the minute that those who wait for it allow.
@@ -75,8 +76,14 @@ impl Agent {
         let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.owes_ping(now)) else { return };
         self.heartbeat.begin(now);
         let means = means(&self.config);
-        let failed = Message::Pinged(Err("no thread, or a bug in it".into()));
-        spawn(&self.post, "messenger", failed, move |_| Message::Pinged(notify::ping(&webhook, &means)));
+        let job = Job {
+            name: "heartbeat",
+            of: String::new(),
+            within: DELIVERY,
+            outlives_us: false,
+            otherwise: Box::new(|why| Message::Pinged(Err(why.to_string()))),
+        };
+        self.jobs.spawn(job, move |_| Message::Pinged(notify::ping(&webhook, &means)));
     }
 
     /// What became of a ping.

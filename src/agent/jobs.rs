@@ -1,32 +1,32 @@
-//! What takes time: looks, gates and restart commands, each on a short-lived thread that reports exactly once,
-//! whatever way it ends.
+//! What takes time: looks, gates and restart commands, each a job with a deadline that reports exactly once.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::thread;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{self, Spec};
+use crate::command::{self, Remains, Scope, Spec};
 use crate::config::{self, CommandLine, Ends, Remedy, Secrets};
 use crate::notify::Outcome;
 use crate::outcome::{Ending, Look, Verdict};
 use crate::pm2::{Found, Managed, ResetReason};
 use crate::policy::{Event, Gate, Phase, State};
-use crate::probe;
 use crate::process::{self, Machine, Process};
 use crate::signals::Signal;
 use crate::store::{self, Folder};
 use crate::time::Timestamp;
 
-use super::Agent;
+use super::accounts::ENDING;
+use super::spawn::{Failed, Job};
+use super::{Agent, Asked};
 
-/// What a look wants; the other jobs want less.
-const STACK: usize = probe::STACK;
-
+/// A command that has not begun after this long will not: its program, its folder or the place for its output lies on a
+/// file server that gives no answer.
+const BEGINNING: Duration = Duration::from_secs(30);
+/// A look that answers this long after twice its timeout hangs.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long `only_if` may take.
 const GATE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -68,6 +68,8 @@ pub enum Message {
         /// The line of its log that tells most.
         said: Option<String>,
     },
+    /// Whether the programs of the restart commands are there: what is missing, by target.
+    Searched(Vec<(String, Option<String>)>),
     /// What the machine is like.
     Snapshot(Box<Machine>),
     /// A delivery has ended.
@@ -83,46 +85,6 @@ pub enum Message {
     Published(Option<String>),
     /// Anything else that the policy is to know as it is.
     Event(Event),
-}
-
-/// Sends one message when it is dropped: what was kept, else what was said beforehand.
-struct Promise {
-    post: Sender<Message>,
-    message: Option<Message>,
-}
-
-impl Promise {
-    fn keep(mut self, message: Message) {
-        self.message = Some(message);
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if let Some(message) = self.message.take() {
-            // The loop is gone: nobody waits for the report.
-            let _ = self.post.send(message);
-        }
-    }
-}
-
-/// Runs `work` on a thread of its own and posts what it returns, or `otherwise` when there is no thread to be had or
-/// `work` panics.
-pub(super) fn spawn(
-    post: &Sender<Message>,
-    name: &str,
-    otherwise: Message,
-    work: impl FnOnce(&Sender<Message>) -> Message + Send + 'static,
-) {
-    let promise = Promise { post: post.clone(), message: Some(otherwise) };
-    let job = move || {
-        let message = work(&promise.post);
-        promise.keep(message);
-    };
-    // Where it fails, the promise is dropped with the closure and so reports what was said beforehand.
-    if let Err(error) = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(job) {
-        log::warn!("no thread for a {name}: {error}");
-    }
 }
 
 /// The restart commands that were started so shortly before an earlier watchdog ended that it could not note which
@@ -164,29 +126,34 @@ pub(super) struct Order {
 }
 
 impl Agent {
-    pub(super) fn look(&self, target: String, number: u64) {
-        let Some((prober, _)) = self.probers.get(&target) else { return };
+    pub(super) fn look(&mut self, target: String, number: u64) {
+        let Some((prober, Asked { timeout, .. })) = self.probers.get(&target) else { return };
         let prober = Arc::clone(prober);
         let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
         known.file = self.saved.files.get(&target).copied();
-        let latency = Duration::ZERO;
-        let verdict = Verdict::Unknown { detail: "the look itself failed: no thread, or a bug in it".into() };
-        let otherwise = Message::Looked {
-            target: target.clone(),
-            number,
-            look: Look { verdict, latency, pm2: None, evidence: None, file: None },
+        let of = target.clone();
+        let job = Job {
+            name: "look",
+            of: target.clone(),
+            within: *timeout * 2 + LOOK,
+            outlives_us: false,
+            otherwise: Box::new(move |why| {
+                let verdict = Verdict::Unknown { detail: format!("no look could be taken: {why}") };
+                let look = Look { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                Message::Looked { target: of, number, look }
+            }),
         };
-        spawn(&self.post, "look", otherwise, move |_| Message::Looked { target, number, look: prober.look(known) });
+        self.jobs.spawn(job, move |_| Message::Looked { target, number, look: prober.look(known) });
     }
 
-    pub(super) fn ask(&self, target: String, gate: Gate) {
+    pub(super) fn ask(&mut self, target: String, gate: Gate) {
         match gate {
             Gate::Stopped => self.inspect(target),
             Gate::OnlyIf => self.ask_operator(target),
         }
     }
 
-    fn ask_operator(&self, target: String) {
+    fn ask_operator(&mut self, target: String) {
         let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
@@ -206,8 +173,19 @@ impl Agent {
         let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
         let spec = self.spec(&command, GATE_TIMEOUT, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
-        let otherwise = answer(target.clone(), false);
-        spawn(&self.post, "question", otherwise, move |_| {
+        let of = target.clone();
+        let job = Job {
+            name: "question",
+            of: target.clone(),
+            within: GATE_TIMEOUT + ENDING,
+            outlives_us: false,
+            otherwise: Box::new(move |why| {
+                log::warn!("{of} may not be restarted: only_if could not be asked: {why}");
+                answer(of, false)
+            }),
+        };
+        self.jobs.spawn(job, move |work| {
+            let spec = spec.map(|spec| Spec { scope: work.scope(), remains: Remains::End, ..spec });
             let ending = spec.map(|spec| command::run(spec, |_| ()).ending);
             strike(path.as_deref(), &secrets);
             let yes = matches!(ending, Ok(Ending::Exited(0)));
@@ -228,43 +206,47 @@ impl Agent {
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
-        if let Some(why) = self.objection_to_pm2(&target, &rung.remedy) {
-            let _ = self.post.send(ended(target, Ending::NotStarted(why), Duration::ZERO)); // as above
-            return;
-        }
-        let folder = self.incident_folder(&order.incident);
-        let path = folder.as_ref().map(|folder| output_path(folder, &order));
         let command = match &rung.remedy {
             Remedy::Command(command) => command,
             Remedy::Pm2Restart(_) => return self.restart_by_pm2(order, rung.timeout),
             Remedy::Pm2Reset(_) => return self.reset_pm2(order, rung.timeout),
         };
+        let objection = self.objection_to_pm2(&target, &rung.remedy);
+        let folder = self.incident_folder(&order.incident);
+        let path = folder.as_ref().map(|folder| output_path(folder, &order));
         let spec = self.spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
-        let otherwise = ended(target.clone(), Ending::Lost, Duration::ZERO);
-        spawn(&self.post, "restart", otherwise, move |post| match spec {
-            Ok(spec) => {
-                let of = target.clone();
-                let on_start = |Process { pid, started }| {
-                    let spawned = Event::Spawned { target: of, process: (pid, started) };
-                    let _ = post.send(Message::Event(spawned)); // without a loop nobody needs to know
-                };
-                let done = command::run(spec, on_start);
-                strike(path.as_deref(), &secrets);
-                ended(target, done.ending, done.took)
+        let places = format!("its program, {}, {}", self.config.folder.display(), self.folder.path().display());
+        let job = repair(&target, order.rung, BEGINNING, places);
+        self.jobs.spawn(job, move |work| {
+            if let Some(why) = objection() {
+                return ended(target, Ending::NotStarted(why), Duration::ZERO);
             }
-            Err(error) => {
-                ended(target, Ending::NotStarted(format!("no place for its output: {error}")), Duration::ZERO)
-            }
+            let spec = match spec {
+                Ok(spec) => Spec { scope: work.scope(), ..spec },
+                Err(error) => {
+                    let reason = format!("no place for its output: {error}");
+                    return ended(target, Ending::NotStarted(reason), Duration::ZERO);
+                }
+            };
+            let of = target.clone();
+            let within = spec.timeout + ENDING;
+            let on_start = |process: Process| {
+                work.runs(process, within);
+                work.tell(spawned(&of, process));
+            };
+            let done = command::run(spec, on_start);
+            strike(path.as_deref(), &secrets);
+            ended(target, done.ending, done.took)
         });
     }
 
     /// Waits for a command that an earlier watchdog has started, until what is left of its time is over.
-    pub(super) fn adopt(&self, target: String, process: (u32, u64), rung: usize, since: Timestamp) {
+    pub(super) fn adopt(&mut self, target: String, process: (u32, u64), rung: usize, since: Timestamp) {
         let configured = self.target(&target).and_then(|target| target.ladder.get(rung));
         let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
         let elapsed = clock::now().since(since);
-        let ended = |target| Message::Event(Event::Ended { target, ending: Ending::Lost, took: elapsed });
+        let ended = move |target| Message::Event(Event::Ended { target, ending: Ending::Lost, took: elapsed });
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
             let folder = self.incident_folder(&attempt.incident)?;
@@ -272,10 +254,17 @@ impl Agent {
         });
         let secrets = self.config.secrets.clone();
         log::info!("{target}: waiting for the restart command (pid {}) of a watchdog that ended", process.0);
-        let otherwise = ended(target.clone());
-        spawn(&self.post, "restart", otherwise, move |_| {
+        let of = target.clone();
+        let left = timeout.saturating_sub(elapsed);
+        let job = Job {
+            name: "restart",
+            of: target.clone(),
+            within: left + ENDING,
+            outlives_us: true,
+            otherwise: Box::new(move |_| ended(of)),
+        };
+        self.jobs.spawn(job, move |_| {
             let (pid, started) = process;
-            let left = timeout.saturating_sub(elapsed);
             let done = command::adopt(Process { pid, started }, left);
             strike(path.as_deref(), &secrets);
             if done.took >= left && !left.is_zero() {
@@ -325,8 +314,37 @@ impl Agent {
         env.extend(identity(&order.target, order.attempt, order.rung, incident));
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
-        Ok(Spec { argv, folder, unset: Vec::new(), env, timeout, keep: command::KEPT, stdin: None, output })
+        let (unset, keep, stdin) = (Vec::new(), command::KEPT, None);
+        let (scope, remains) = (Scope::default(), Remains::Live);
+        Ok(Spec { argv, folder, unset, env, timeout, keep, stdin, output, scope, remains })
     }
+}
+
+/// A job that repairs a target; `places` are where it may hang.
+pub(super) fn repair(target: &str, rung: usize, within: Duration, places: String) -> Job {
+    let of = target.to_owned();
+    let otherwise = move |why: Failed| {
+        let ending = match &why {
+            Failed::Bug => Ending::Lost,
+            Failed::Late { is_running: true, .. } => Ending::TimedOut,
+            Failed::NoThread(_) => Ending::NotStarted(why.to_string()),
+            Failed::Late { .. } | Failed::Hanging => Ending::NotStarted(hanging(&why, &places)),
+        };
+        let took = if let Failed::Late { after, .. } = why { after } else { Duration::ZERO };
+        Message::Event(Event::Ended { target: of, ending, took })
+    };
+    let of = format!("{target} (command {})", rung + 1);
+    Job { name: "restart", of, within, outlives_us: true, otherwise: Box::new(otherwise) }
+}
+
+/// Why a repair that hangs in one of these places was not begun.
+pub(super) fn hanging(why: &Failed, places: &str) -> String {
+    format!("{why}: does one of these lie on a file server that is gone: {places}?")
+}
+
+/// That a restart command runs.
+pub(super) fn spawned(target: &str, Process { pid, started }: Process) -> Message {
+    Message::Event(Event::Spawned { target: target.to_owned(), process: (pid, started) })
 }
 
 pub(super) fn output_path(folder: &Path, order: &Order) -> PathBuf {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock;
+use crate::command::Scope;
 use crate::config::{Channel, Config};
 use crate::notify::{self, Due, Given, Means, Outcome};
 use crate::outcome::{Downtime, short_command};
@@ -15,11 +16,15 @@ use crate::time::{Timestamp, Wall};
 use crate::view::letter::{self, Facts, topic};
 use crate::view::pattern::{LATELY, again};
 
-use super::jobs::{Message, spawn};
+use super::jobs::Message;
+use super::spawn::Job;
 use super::{Agent, Mode};
 
 /// A tick that has nothing else to do goes on sending for this long.
 const TICK_SENDS_FOR: Duration = Duration::from_secs(10);
+/// A delivery that takes so long hangs. A mail server that drips may take a while, and a message that was given up but
+/// arrives all the same is sent twice.
+pub(super) const DELIVERY: Duration = Duration::from_secs(600);
 
 /// What is on its way.
 #[derive(Default)]
@@ -181,12 +186,19 @@ impl Agent {
         }
     }
 
-    fn spawn_delivery(&self, channel: Channel, message: notify::Message) {
+    fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
         let means = means(&self.config);
         let sent = |channel: String, outcome| Message::Sent { channel, outcome };
-        let failed = Outcome::Failed("the delivery itself failed: no thread, or a bug in it".into(), None);
-        spawn(&self.post, "messenger", sent(channel.id.clone(), failed), move |_| {
-            let outcome = notify::deliver(&channel, &message, &means);
+        let to = channel.id.clone();
+        let job = Job {
+            name: "delivery",
+            of: channel.shown.clone(),
+            within: DELIVERY,
+            outlives_us: false,
+            otherwise: Box::new(move |why| sent(to, Outcome::Failed(format!("it could not be sent: {why}"), None))),
+        };
+        self.jobs.spawn(job, move |work| {
+            let outcome = notify::deliver(&channel, &message, &Means { scope: work.scope(), ..means });
             sent(channel.id, outcome)
         });
     }
@@ -265,7 +277,7 @@ fn delivered(message: &notify::Message, channel: &str) -> String {
 /// What deliveries need of the configuration.
 pub fn means(config: &Config) -> Means {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-    Means { folder: config.folder.clone(), env, secrets: config.secrets.clone() }
+    Means { folder: config.folder.clone(), env, secrets: config.secrets.clone(), scope: Scope::default() }
 }
 
 #[cfg(test)]

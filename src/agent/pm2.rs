@@ -1,5 +1,6 @@
 //! What takes time with PM2: inspecting a process before anything is decided against it, repairing it, resetting PM2,
-//! and keeping what its logs say when a target goes down. Each is a job; pm2 is called by one of them at a time.
+//! and keeping what its logs say when a target goes down. Each is a job with a deadline, for PM2's home may lie on a
+//! file server that gives no answer; pm2 is called by one of them at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{Ended, first_word};
+use crate::command::{Ended, Scope, first_word};
 use crate::config::{CommandLine, Config, Pm2, RUNG_TIMEOUT, Remedy, Secrets};
 use crate::outcome::{DaemonState, Ending, Inspection, Remembered};
 use crate::pm2::{self, App, Caller, Calls, Found, Home, Log, Managed, ResetReason, Saved, Step};
@@ -17,10 +18,19 @@ use crate::store::incidents;
 use crate::time::Timestamp;
 
 use super::Agent;
-use super::jobs::{Message, Order, open_output, output_path, spawn, strike};
+use super::jobs::{Message, Order, hanging, open_output, output_path, repair, spawned, strike};
+use super::spawn::{Failed, Job as Spawned, Otherwise, Work};
 
 /// What was found longer ago than this is found out anew before it is acted on.
 const FRESH: Duration = Duration::from_secs(20);
+
+/// An inspection takes up to 30 s.
+const INSPECTION: Duration = Duration::from_secs(40);
+/// The longest that a repair is at work between two calls of pm2, or two lines that it says: an inspection, and 30 s of
+/// waiting for what was killed to be gone and started again.
+const SILENCE: Duration = Duration::from_secs(75);
+/// What is kept of PM2 are a few small files.
+const KEEPING: Duration = Duration::from_secs(30);
 
 /// What is known of PM2 beside each target.
 #[derive(Default)]
@@ -58,10 +68,10 @@ impl Pm2Known {
     }
 }
 
-/// How pm2 is called for a target with this `pm2`.
+/// How pm2 is called for a target with this `pm2`, with a scope of its own.
 pub(super) fn caller(config: &Config, pm2: &Pm2, timeout: Duration) -> Caller {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-    Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout }
+    Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout, scope: Scope::default() }
 }
 
 /// Whether a rung calls pm2, as far as the first word of its command says.
@@ -84,6 +94,12 @@ struct Job {
 }
 
 impl Job {
+    /// With the calls of pm2 in the scope of this work.
+    fn within(mut self, work: &Work) -> Job {
+        self.caller.scope = work.scope();
+        self
+    }
+
     fn inspect(&self) -> Found {
         pm2::inspect(&self.home, &self.caller, &self.managed, self.known)
     }
@@ -109,14 +125,16 @@ impl Agent {
     }
 
     /// Finds out all there is to know of a process before anything is decided against it.
-    pub(super) fn inspect(&self, target: String) {
+    pub(super) fn inspect(&mut self, target: String) {
         let nothing = Message::Inspected { target: target.clone(), found: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             // The configuration has changed meanwhile: nobody has to be asked any more.
             let _ = self.post.send(nothing); // the loop itself holds the other end
             return;
         };
-        spawn(&self.post, "inspection", nothing, move |_| {
+        let otherwise = Box::new(|_| nothing);
+        self.jobs.spawn(question("inspection", &target, INSPECTION, otherwise), move |work| {
+            let job = job.within(work);
             let found = job.inspect();
             Message::Inspected { target, found: Some(Box::new((found, job.managed))) }
         });
@@ -137,7 +155,7 @@ impl Agent {
     }
 
     /// Finds out whether PM2 may be reset.
-    pub(super) fn check_reset(&self, target: String) {
+    pub(super) fn check_reset(&mut self, target: String) {
         let checked = |target, reason| Message::ResetChecked { target, reason };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             let _ = self.post.send(checked(target, None)); // the loop itself holds the other end
@@ -146,7 +164,10 @@ impl Agent {
         // What was found a moment ago holds still, and a daemon that is silent takes 10 s to be found so.
         let known = self.pm2.found.get(&target).filter(|(at, _)| clock::now().since(*at) <= FRESH);
         let known = known.map(|(_, found)| found.facts.clone());
-        spawn(&self.post, "inspection", checked(target.clone(), None), move |_| {
+        let nothing = checked(target.clone(), None);
+        let otherwise = Box::new(|_| nothing);
+        self.jobs.spawn(question("inspection", &target, INSPECTION, otherwise), move |work| {
+            let job = job.within(work);
             let facts = known.unwrap_or_else(|| job.inspect().facts);
             let usable = job.caller.program().map(|_| ());
             let reason = match usable.and_then(|()| pm2::reset_reason(&job.home, &job.managed, &facts)) {
@@ -165,12 +186,13 @@ impl Agent {
 
     pub(super) fn restart_by_pm2(&mut self, order: Order, timeout: Duration) {
         let found = self.pm2.take_fresh(&order.target);
-        self.repair_by_pm2(order, timeout, |job, mut calls| {
+        self.repair_by_pm2(order, timeout, |job, work, mut calls| {
             let found = found.unwrap_or_else(|| job.inspect());
             if let Inspection::AtRest(why) = found.inspection {
                 return Err(format!("it is deliberately at rest ({})", why.as_str()));
             }
             let steps: Vec<Step> = pm2::plan(&job.managed, &found.facts)?;
+            work.goes_on(SILENCE + steps.iter().map(Step::patience).sum());
             Ok(calls.carry_out(&steps))
         });
     }
@@ -178,7 +200,7 @@ impl Agent {
     pub(super) fn reset_pm2(&mut self, order: Order, timeout: Duration) {
         let reason = self.pm2.reasons.remove(&order.target);
         self.pm2.found.remove(&order.target);
-        self.repair_by_pm2(order, timeout, move |job, calls| {
+        self.repair_by_pm2(order, timeout, move |job, _, calls| {
             // Without one, what spoke for it was found out for a configuration that has changed since.
             let reason = match reason {
                 Some(reason) => reason,
@@ -191,10 +213,10 @@ impl Agent {
     /// Does `work` in a thread; the loop learns of each call of pm2 and of the end. An error of `work` is why nothing
     /// was done.
     fn repair_by_pm2(
-        &self,
+        &mut self,
         order: Order,
         timeout: Duration,
-        work: impl FnOnce(&Job, Calls<'_>) -> Result<Ended, String> + Send + 'static,
+        carry_out: impl FnOnce(&Job, &Work, Calls<'_>) -> Result<Ended, String> + Send + 'static,
     ) {
         let target = order.target.clone();
         let ended = |target, ending, took| Message::Event(Event::Ended { target, ending, took });
@@ -203,10 +225,17 @@ impl Agent {
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
+        let places = format!("{}, {}", job.home.path().display(), self.folder.path().display());
+        if self.jobs.hangs("inspection", &target) {
+            let hangs = Ending::NotStarted(hanging(&Failed::Hanging, &places));
+            let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
+            return;
+        }
         let folder = self.incident_folder(&order.incident);
         let path = folder.map(|folder| output_path(&folder, &order));
         let secrets = self.config.secrets.clone();
-        spawn(&self.post, "restart", ended(target.clone(), Ending::Lost, Duration::ZERO), move |post| {
+        self.jobs.spawn(repair(&target, order.rung, SILENCE, places), move |work| {
+            let job = job.within(work);
             let output: File = match open_output(path.as_deref()) {
                 Ok(output) => output,
                 Err(error) => {
@@ -214,11 +243,14 @@ impl Agent {
                     return ended(target, Ending::NotStarted(reason), Duration::ZERO);
                 }
             };
-            let mut on_start = |Process { pid, started }: Process| {
-                let spawned = Event::Spawned { target: target.clone(), process: (pid, started) };
-                let _ = post.send(Message::Event(spawned)); // without a loop nobody needs to know
+            let mut on_start = |process: Process| {
+                work.runs(process, timeout + SILENCE);
+                work.tell(spawned(&target, process));
             };
-            let say = |line: &str| log::info!("{} {line}", job.target);
+            let say = |line: &str| {
+                work.goes_on(SILENCE);
+                log::info!("{} {line}", job.target);
+            };
             let calls = Calls {
                 home: &job.home,
                 caller: &job.caller,
@@ -227,7 +259,7 @@ impl Agent {
                 output: &output,
                 on_start: &mut on_start,
             };
-            let done = work(&job, calls);
+            let done = carry_out(&job, work, calls);
             strike(path.as_deref(), &secrets);
             match done {
                 Ok(done) => ended(job.target, done.ending, done.took),
@@ -243,18 +275,25 @@ impl Agent {
         Some(planned.cloned().unwrap_or_else(|| remedy.to_string()))
     }
 
-    /// Why a command that calls pm2 must not be run for this target: with a daemon that it does not reach, it would
-    /// start a second one.
-    pub(super) fn objection_to_pm2(&self, target: &str, remedy: &Remedy) -> Option<String> {
+    /// Finds out, in a job, why a command that calls pm2 must not be run for this target: with a daemon that it does
+    /// not reach, it would start a second one.
+    pub(super) fn objection_to_pm2(
+        &self,
+        target: &str,
+        remedy: &Remedy,
+    ) -> impl FnOnce() -> Option<String> + Send + 'static {
         let is_command = matches!(remedy, Remedy::Command(_)) && calls_pm2(remedy);
-        let pm2 = self.target(target)?.pm2.as_ref().filter(|_| is_command)?;
-        let home = Home::at(&pm2.home);
-        // Seen anew, since an earlier rung may have made what was found old; that it is silent takes 10 s to find.
-        let daemon = match self.pm2.found.get(target) {
-            Some((_, found)) => home.daemon_evidence().silent_since(&found.facts.daemon),
-            None => home.daemon_evidence(),
-        };
-        daemon.trouble(&home.path().display().to_string(), &home.call()).filter(|_| daemon.state() == DaemonState::Deaf)
+        let pm2 = self.target(target).and_then(|target| target.pm2.as_ref());
+        let home = pm2.filter(|_| is_command).map(|pm2| Home::at(&pm2.home));
+        let before = self.pm2.found.get(target).map(|(_, found)| found.facts.daemon.clone());
+        move || {
+            let home = home?;
+            // Seen anew, since an earlier rung may have made what was found old; that it is silent takes 10 s to find.
+            let daemon = home.daemon_evidence();
+            let daemon = before.map_or_else(|| daemon.clone(), |before| daemon.clone().silent_since(&before));
+            let trouble = daemon.trouble(&home.path().display().to_string(), &home.call());
+            trouble.filter(|_| daemon.state() == DaemonState::Deaf)
+        }
     }
 
     /// When a target goes down: what was found of PM2, what its process was doing, and the ends of its logs, before a
@@ -269,7 +308,7 @@ impl Agent {
         self.accounts.find(clock::now());
         let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
         let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None, said: None };
-        spawn(&self.post, "keeper", nothing, move |_| {
+        self.jobs.spawn(question("keeper", &target.clone(), KEEPING, Box::new(|_| nothing)), move |_| {
             let name = &job.managed.process;
             let activity = found.as_ref().map_or_else(|| job.home.activity(name), |found| found.activity);
             let doing = activity.map(|activity| (activity.pid, activity.to_string()));
@@ -282,6 +321,10 @@ impl Agent {
             Message::Kept { target, incident, doing, said }
         });
     }
+}
+
+fn question(name: &'static str, of: &str, within: Duration, otherwise: Otherwise) -> Spawned {
+    Spawned { name, of: of.to_owned(), within, outlives_us: false, otherwise }
 }
 
 /// What PM2 lists, else what it saved.

@@ -12,13 +12,16 @@ use crate::time::{Timestamp, Wall};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
-use super::jobs::{Message, spawn};
+use super::jobs::Message;
+use super::spawn::Job;
 use super::{Agent, Mode};
 
 /// Without a change they are written this often.
 const EVERY: Duration = Duration::from_secs(60);
 /// And with many changes no more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// Two small files that take longer than this lie on a file server that gives no answer.
+const WRITING: Duration = Duration::from_secs(30);
 /// A tick waits no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -108,8 +111,15 @@ impl Agent {
         let files = self.publications(false);
         (self.publisher.last, self.publisher.under_way) = (Some(now), Some(now));
         self.publisher.has_changed = false;
-        let failed = Message::Published(Some("no thread, or a bug in it".into()));
-        spawn(&self.post, "publisher", failed, move |_| {
+        let names = files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        let job = Job {
+            name: "publisher",
+            of: String::new(),
+            within: WRITING,
+            outlives_us: false,
+            otherwise: Box::new(move |why| Message::Published(Some(format!("cannot write {names}: {why}")))),
+        };
+        self.jobs.spawn(job, move |_| {
             let results = files.into_iter().map(|(path, text)| publish(&path, &text));
             let errors: Vec<String> = results.filter_map(Result::err).map(|error| error.to_string()).collect();
             Message::Published((!errors.is_empty()).then(|| errors.join("; ")))

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::mpsc::{SendError, sync_channel};
 use std::time::Duration;
 
 use crate::clock;
@@ -13,14 +14,19 @@ use crate::store::orders::Order;
 use crate::store::{incidents, orders};
 use crate::time::{Timestamp, Wall};
 
-use super::jobs::strike;
+use super::jobs::{Message, strike};
 use super::pm2::caller;
+use super::spawn::Job;
 use super::{Agent, Mode, ROUND};
 
 /// A sign of life is not given more often than this.
 const TOUCH_AFTER: Duration = Duration::from_secs(10);
 /// Output that goes on after its command ended is cut this often.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// A search that takes longer hangs on a file server that gives no answer.
+const SEARCH: Duration = Duration::from_secs(30);
+/// And one that takes longer than this is not waited for by the loop.
+const PROMPT: Duration = Duration::from_secs(1);
 /// Executables are looked up this often.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -53,6 +59,7 @@ fn is_due(last: &mut Option<Timestamp>, now: Timestamp, every: Duration) -> bool
 impl Agent {
     /// A round of work beside the targets; whatever is not due costs nothing.
     pub(super) fn keep_up(&mut self) {
+        self.jobs.keep_up();
         let now = clock::now();
         if is_due(&mut self.upkeep.touched, now, TOUCH_AFTER) {
             self.touch();
@@ -114,13 +121,37 @@ impl Agent {
 
     pub(super) fn look_up_executables(&mut self) {
         self.saved.checked = Some(clock::wall());
-        for target in self.config.clone().targets.iter().filter(|target| !target.ladder.is_empty()) {
-            let missing = missing_executable(&self.config, target);
+        let config = self.config.clone();
+        let job = Job {
+            name: "search",
+            of: "the restart commands' programs".into(),
+            within: SEARCH,
+            outlives_us: false,
+            // Nothing is known of them then.
+            otherwise: Box::new(|_| Message::Searched(Vec::new())),
+        };
+        let (hand, prompt) = sync_channel(0);
+        self.jobs.spawn(job, move |_| {
+            let repaired = config.targets.iter().filter(|target| !target.ladder.is_empty());
+            let found: Vec<_> =
+                repaired.map(|target| (target.name.clone(), missing_executable(&config, target))).collect();
+            // The loop takes it at once, or does not wait any more and gets it like any other message.
+            Message::Searched(hand.send(found).err().map(|SendError(found)| found).unwrap_or_default())
+        });
+        // What is missing is told before anything is run: but for a file server that hangs, this takes no time.
+        if let Ok(found) = prompt.recv_timeout(PROMPT) {
+            self.searched(found);
+        }
+    }
+
+    /// What of the restart commands is missing, by target.
+    pub(super) fn searched(&mut self, found: Vec<(String, Option<String>)>) {
+        for (target, missing) in found {
             // What was refused for another reason is no better for its being there.
-            if missing.is_none() && self.policy.target(&target.name).is_some_and(TargetState::was_refused) {
+            if missing.is_none() && self.policy.target(&target).is_some_and(TargetState::was_refused) {
                 continue;
             }
-            self.step(Event::Executables { target: target.name.clone(), missing });
+            self.step(Event::Executables { target, missing });
         }
     }
 

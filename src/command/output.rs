@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 
 /// Bytes that are kept of an output: the first 16 KiB, which tell what was tried, and the last 48, which tell how it
@@ -41,21 +41,28 @@ pub fn open_output(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Makes a file in memory for a command's output, which never touches a disk; nothing of the output is kept where the
-/// kernel has no such file (before Linux 3.17).
+/// Makes a file in memory for a command's output, which never touches a disk and stops growing when the command has
+/// ended. Nothing of the output is kept where the kernel has no such file (before Linux 3.17) or forbids it.
 ///
 /// # Errors
 /// What the system says to creating it.
 pub fn memory_output() -> io::Result<File> {
-    match memfd_create("output of a command", MemfdFlags::CLOEXEC) {
+    match memfd_create("output of a command", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
         Ok(memory) => {
             // Cutting an output down needs writers that go on at its end, wherever that is by then.
             fcntl_setfl(&memory, OFlags::RDWR | OFlags::APPEND)?;
             Ok(memory.into())
         }
-        Err(Errno::NOSYS) => OpenOptions::new().read(true).write(true).open("/dev/null"),
+        Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => OpenOptions::new().read(true).write(true).open("/dev/null"),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Keeps a file in memory from growing any more: nobody cuts it once its command has ended, and what goes on printing
+/// into it, for whom it is a full disk, neither ends nor waits. A file on a disk has a name by which it is cut later.
+pub(super) fn close(file: &File) {
+    // What is no file in memory has no seals.
+    let _ = fcntl_add_seals(file, SealFlags::GROW);
 }
 
 /// Cuts an output down to [`KEPT`] bytes if it is longer. Those who append to it may go on meanwhile; what they write

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod scope;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -36,6 +38,8 @@ impl Place {
             keep: KEPT,
             stdin: None,
             output: open_output(&self.at("output")).unwrap(),
+            scope: Scope::default(),
+            remains: Remains::Live,
         }
     }
 

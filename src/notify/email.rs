@@ -104,6 +104,7 @@ pub fn sendmail(means: &Means) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Scope;
     use crate::config::Secrets;
 
     /// Who mail is from on a channel without `from`.
@@ -111,7 +112,7 @@ mod tests {
     fn check_sender(user: &str, host: &str, expected: &str) {
         let email = Email { to: "ops@example.org".into(), from: None, via: Via::Sendmail };
         let env = vec![("USER".to_owned(), user.to_owned())];
-        let means = Means { folder: "/".into(), env, secrets: Secrets::default() };
+        let means = Means { folder: "/".into(), env, secrets: Secrets::default(), scope: Scope::default() };
         let found = sender(&email, host, &means).map(|mailbox| mailbox.to_string());
         assert_eq!(found, Ok(expected.to_owned()));
     }

@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, Ended, KEPT, Spec};
+use crate::command::{self, Ended, KEPT, Remains, Scope, Spec};
 use crate::outcome::{Ending, in_words};
 use crate::process::Process;
 use crate::time::Span;
@@ -45,6 +45,8 @@ pub struct Caller {
     pub env: Vec<(String, String)>,
     /// How long a call may take, but for that of the list.
     pub timeout: Duration,
+    /// Once it is closed, nothing is called or done any more.
+    pub scope: Scope,
 }
 
 /// What came of asking PM2 for its list.
@@ -83,7 +85,9 @@ impl Caller {
             Ok(program) => program,
             Err(reason) => return Listing::Failed(reason),
         };
-        let spec = Spec { timeout: LIST_TIME, keep: LIST_LENGTH, ..self.spec(program, &["jlist", "-s"], output) };
+        let spec = self.spec(program, &["jlist", "-s"], output);
+        // The daemon that it starts where there is none has a session of its own, and is not ended with it.
+        let spec = Spec { timeout: LIST_TIME, keep: LIST_LENGTH, remains: Remains::End, ..spec };
         let ended = command::run(spec, |_| {});
         match ended.ending {
             Ending::Exited(0) => {}
@@ -132,13 +136,15 @@ impl Caller {
             keep: KEPT,
             stdin: None,
             output,
+            scope: self.scope.clone(),
+            remains: Remains::Live,
         }
     }
 }
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Caller { home, folder, env: _, timeout } = self;
+        let Caller { home, folder, env: _, timeout, scope: _ } = self;
         let mut shown = f.debug_struct("Caller");
         shown.field("home", home).field("folder", folder).field("timeout", timeout).finish_non_exhaustive()
     }

@@ -56,6 +56,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What this step may wait for, beside its calls of pm2 and a few seconds.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Step::End { kill_timeout, .. } => *kill_timeout,
+            Step::Restart(_) | Step::Resurrect { .. } | Step::Start(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// Plans the repair of a process.
 ///
 /// # Errors

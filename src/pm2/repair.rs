@@ -1,5 +1,5 @@
 //! Carries out the plan of a repair by way of PM2, one step after the other. It must never believe an exit code: a call
-//! that changed nothing has failed.
+//! that changed nothing has failed. Nor may it go on once nobody waits for it: another repair may be under way then.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -50,6 +50,9 @@ impl Calls<'_> {
         let began = clock::monotonic();
         let mut ended = came_to_nothing();
         for step in steps {
+            if self.is_given_up() {
+                break;
+            }
             let before = self.living();
             ended = self.carry_out_one(step, &before);
             // PM2 goes on with what it has begun, though nobody waits for it any more.
@@ -143,7 +146,8 @@ impl Calls<'_> {
         let living = processes.iter().filter(|process| process::is_alive(**process));
         let families: Vec<Process> = living.flat_map(family).filter_map(process::living).collect();
         let send = |signal: Signal| {
-            let refused = families.iter().filter_map(|one| process::signal(*one, signal).err());
+            let signalled = families.iter().filter(|_| !self.is_given_up());
+            let refused = signalled.filter_map(|one| process::signal(*one, signal).err());
             refused.collect::<Vec<io::Error>>().into_iter().next()
         };
         let trouble = send(Signal::INT);
@@ -185,6 +189,11 @@ impl Calls<'_> {
             }
             (_, _) => ended,
         }
+    }
+
+    /// Whether nobody waits for this repair any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.caller.scope.is_closed()
     }
 
     /// The processes that live now.

@@ -114,6 +114,9 @@ impl Scene<'_, '_> {
             if now.is_none_or(|now| now.kind == Kind::Foreground) {
                 continue; // it has ended meanwhile
             }
+            if self.calls.is_given_up() {
+                return Err("nobody waits for it any more".into());
+            }
             match process::signal(*daemon, Signal::KILL) {
                 Ok(true) => self.say(format!("killed PM2's daemon (pid {})", daemon.pid)),
                 Ok(false) => {}
@@ -145,7 +148,7 @@ impl Scene<'_, '_> {
     /// Answers whether it was sent.
     fn send(&self, process: Process, signal: Signal, how: &str, what: &str) -> bool {
         let pid = process.pid;
-        if self.home.orphan(pid) != Some(process) {
+        if self.home.orphan(pid) != Some(process) || self.calls.is_given_up() {
             if process::is_alive(process) {
                 self.say(format!("left pid {pid} alone: it is not proven to be an orphan of PM2"));
             }

@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 use super::*;
 use crate::clock;
+use crate::command::Scope;
 use crate::process::{self, Process};
 
 mod calls;
@@ -69,6 +70,7 @@ impl Place {
             folder: self.folder.path().to_owned(),
             env: vec![("PATH".into(), format!("{}:/usr/bin:/bin", self.folder.path().display()))],
             timeout: AMPLE,
+            scope: Scope::default(),
         }
     }
 

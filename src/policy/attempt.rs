@@ -356,7 +356,13 @@ impl Case<'_> {
         let Limits { rungs, reset, .. } = *self.limits;
         let Some(attempt) = &mut self.state.attempt else { return };
         let rung = (attempt.rung + 1..rungs).find(|rung| may_reset || reset != Some(*rung));
-        let Some(rung) = rung else { return self.end_attempt() };
+        let Some(rung) = rung else {
+            let tried = self.state.incident.as_ref().and_then(|open| open.tried.as_ref()).filter(|_| !attempt.ran);
+            if let Some(Ending::NotStarted(reason)) = tried.map(|tried| tried.ending.clone()) {
+                self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
+            }
+            return self.end_attempt();
+        };
         attempt.rung = rung;
         if reset == Some(rung) {
             attempt.phase = Phase::Weighing;

@@ -1,11 +1,12 @@
 //! A look by a command: it must exit with 0 in time.
-//! It must never write to the disk, and never start a second command while the first is still being ended.
+//! It must never write to the disk, never start a second command while the first is still being ended, and never leave
+//! anything running beyond its deadline.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::command::{self, Ended, Spec};
+use crate::command::{self, Ended, Remains, Scope, Spec};
 use crate::config::{CommandLine, Ends, Hidden, Secrets};
 use crate::outcome::{Class, Ending, in_words};
 use crate::time::Span;
@@ -30,13 +31,26 @@ pub(super) struct CommandProbe {
     /// What its output may repeat and must not be shown of it.
     secrets: Secrets,
     running: Aside,
+    /// Closed with the probe, and by whoever is to end before the command is.
+    scope: Scope,
+}
+
+impl Drop for CommandProbe {
+    fn drop(&mut self) {
+        self.scope.close();
+    }
 }
 
 impl CommandProbe {
     pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)], secrets: &Secrets) -> Self {
         let running = Aside::new("command", STACK);
         let (folder, env, secrets) = (folder.into(), env.to_vec(), secrets.clone());
-        CommandProbe { argv: line.argv(), folder, env, secrets, running }
+        CommandProbe { argv: line.argv(), folder, env, secrets, running, scope: Scope::default() }
+    }
+
+    /// In which its commands run.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     pub(super) fn look(&self, deadline: Deadline, seen: &mut Seen) -> Result<String, Failure> {
@@ -53,6 +67,8 @@ impl CommandProbe {
             keep: command::KEPT,
             stdin: None,
             output,
+            scope: self.scope.clone(),
+            remains: Remains::End,
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.running.run(deadline, move || command::run(spec, |_| {})) {

@@ -96,7 +96,12 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     let look = |target: &Target| {
         let (timeout, folder) = (target.limits.timeout, &config.folder);
         let look = match Prober::new(&target.probe, None, timeout, folder, &config.env, &config.secrets, &trust) {
-            Ok(prober) => prober.look(Remembered::default()),
+            Ok(prober) => {
+                let look = prober.look(Remembered::default());
+                // Nothing that was started for this answer stays behind.
+                prober.scope().inspect(|scope| scope.end());
+                look
+            }
             Err(detail) => Look {
                 verdict: Verdict::Unknown { detail },
                 latency: std::time::Duration::ZERO,

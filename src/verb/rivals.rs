@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::command::{self, KEPT, Spec};
+use crate::command::{self, KEPT, Remains, Scope, Spec};
 use crate::outcome::Ending;
 use crate::pm2::App;
 
@@ -75,7 +75,8 @@ pub(super) fn crontab() -> Option<String> {
     let mut kept = output.try_clone().ok()?;
     let argv = ["crontab", "-l"].map(str::to_owned).into();
     let (folder, unset, env) = (PathBuf::from("/"), Vec::new(), Vec::new());
-    let spec = Spec { argv, folder, unset, env, timeout: PATIENCE, keep: KEPT, stdin: None, output };
+    let (scope, remains) = (Scope::default(), Remains::End);
+    let spec = Spec { argv, folder, unset, env, timeout: PATIENCE, keep: KEPT, stdin: None, output, scope, remains };
     let ended = command::run(spec, |_| {});
     if ended.ending != Ending::Exited(0) {
         return None;

@@ -98,8 +98,15 @@ fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before(
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max processes")).expect("a limit");
     let hard = line.split_whitespace().nth(1).expect("the second figure").to_owned();
-    let (take, give) = (|| limit("0"), || limit(&hard));
+    let refused = || place.log().matches("a unknown: no look could be taken").count();
+    let take = || {
+        limit("0");
+        place.eventually("more than one look is refused", || refused() > 3);
+    };
+    let give = || limit(&hard);
     without(&place, &server, take, give, "no thread for a look");
+    let told = place.log().matches("no thread for a").count();
+    place.demand(told == 1, &format!("it is told once, not {told} times"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::calls_pm2;
-use crate::command::for_shell;
+use crate::command::{Scope, for_shell};
 use crate::config::{self, Config, Pm2, RUNG_TIMEOUT, Remedy, Rung, Target};
 use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, DaemonEvidence, Home, Listing, ProcessState, Saved, listeners, missing_program};
@@ -47,7 +47,8 @@ pub(super) fn look(config: &Config, offline: bool) -> Vec<Seen> {
             continue;
         }
         let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-        let caller = Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout: RUNG_TIMEOUT };
+        let (folder, scope) = (config.folder.clone(), Scope::default());
+        let caller = Caller { home: pm2.home.clone(), folder, env, timeout: RUNG_TIMEOUT, scope };
         let home = Home::at(&pm2.home);
         let program = caller.program().ok();
         let mut daemon = home.all_daemons();

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use crate::command::Scope;
 use crate::config::{RUNG_TIMEOUT, objection};
 use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, Home, Listing, Saved};
@@ -106,6 +107,7 @@ fn listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<Stri
         folder: own_home.unwrap_or(Path::new("/")).to_owned(),
         env: vec![("PATH".into(), path.to_owned())],
         timeout: RUNG_TIMEOUT,
+        scope: Scope::default(),
     };
     let why = match caller.list() {
         Listing::Apps(apps) => return apps,

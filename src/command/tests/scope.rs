@@ -1,0 +1,67 @@
+//! Commands that must not outlive whoever asked, and outputs that must not outgrow the memory.
+
+use super::*;
+
+/// A command of which nothing may stay behind.
+fn question(place: &Place, text: &str, timeout: Duration) -> Spec {
+    Spec { remains: Remains::End, ..place.spec(&["sh", "-c", text], timeout) }
+}
+
+#[test]
+fn what_a_question_leaves_behind_ends_at_its_deadline_and_the_answer_does_not_wait_for_that() {
+    let place = Place::new();
+    let text = "(trap '' TERM; sleep 1000) & echo $! >child; setsid sh -c 'echo $$ >daemon; exec sleep 1000' & exit 3";
+    let ended = run(question(&place, text, SHORT), |_| {});
+    assert_eq!(ended.ending, Ending::Exited(3));
+    let (child, daemon) = (place.process("child"), place.process("daemon"));
+    assert!(is_alive(child) || ended.took >= SHORT, "not before its deadline");
+    eventually(|| !is_alive(child));
+    assert!(is_alive(daemon), "what made itself a daemon has a life of its own");
+    kill(daemon);
+}
+
+#[test]
+fn what_a_question_has_started_in_another_group_ends_with_it() {
+    let place = Place::new();
+    let text = "timeout 1000 sh -c 'trap \"\" TERM; echo $$ >child; while :; do sleep 0.05; done'; exit 0";
+    let ended = run(question(&place, text, SHORT), |_| {});
+    assert_eq!(ended.ending, Ending::TimedOut);
+    assert!(!is_alive(place.process("child")));
+}
+
+#[test]
+fn a_closed_scope_ends_what_runs_and_what_was_left_and_begins_nothing() {
+    let place = Place::new();
+    let stubborn = "trap '' TERM; echo $$ >self; while :; do sleep 0.05; done";
+    let spec = question(&place, stubborn, AMPLE);
+    let scope = spec.scope.clone();
+    let left = Spec { scope: scope.clone(), ..question(&place, "sleep 1000 & echo $! >left", AMPLE) };
+    assert_eq!(run(left, |_| {}).ending, Ending::Exited(0));
+    let runner = thread::spawn(move || run(spec, |_| {}).ending);
+    let (own, left) = (place.process("self"), place.process("left"));
+    assert!(is_alive(own) && is_alive(left) && !scope.is_empty());
+    scope.end();
+    assert!(!is_alive(own) && !is_alive(left) && scope.is_empty());
+    assert_eq!(runner.join().unwrap(), Ending::TimedOut);
+    let late = Spec { scope, ..question(&place, "echo began", AMPLE) };
+    assert_eq!(run(late, |_| {}).ending, Ending::NotStarted("nobody waits for it any more".into()));
+    assert_eq!(place.output(), "");
+}
+
+#[test]
+fn an_output_in_memory_grows_no_more_once_its_command_has_ended() {
+    let place = Place::new();
+    let output = memory_output().unwrap();
+    let kept = output.try_clone().unwrap();
+    let text = "setsid sh -c 'echo $$ >daemon; while :; do echo a line of a daemon 2>/dev/null || echo x >>refused; \
+                done' & until [ -e daemon ]; do sleep 0.01; done";
+    let spec = Spec { output, ..place.spec(&["sh", "-c", text], AMPLE) };
+    assert_eq!(run(spec, |_| {}).ending, Ending::Exited(0));
+    let length = kept.metadata().unwrap().len();
+    assert!(length <= KEPT + 64, "{length}");
+    let daemon = place.process("daemon");
+    eventually(|| fs::metadata(place.at("refused")).is_ok_and(|refused| refused.len() > 1_000));
+    assert_eq!(kept.metadata().unwrap().len(), length);
+    assert!(is_alive(daemon), "it is told of a full disk, and no more");
+    kill(daemon);
+}
