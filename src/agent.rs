@@ -239,6 +239,8 @@ impl Agent {
         match message {
             Message::Signal(Signal::Stop) => self.stop(),
             Message::Signal(Signal::Reload) => self.reload(),
+            // They are reaped in each round.
+            Message::Signal(Signal::Child) => {}
             Message::Signal(Signal::Save) => {
                 self.carry_out_orders();
                 self.save(false);

@@ -105,7 +105,8 @@ pub struct Ended {
 /// is alive 5 s later.
 ///
 /// A process whose parent ignored SIGCHLD never learns how its children ended; every command is `Lost` then.
-/// `signals::listen` undoes that, so it has to come first.
+/// `signals::listen` undoes that, so it has to come first. The thread that starts a command also reaps it, which tells
+/// our own children from those that [`process::reap_orphans`] reaps.
 pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     let began = clock::monotonic();
     let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.remains);

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, geteuid, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, child_subreaper, geteuid, kill_process, pidfd_open, pidfd_send_signal, wait,
+};
 use serde::{Deserialize, Serialize};
 
 pub use machine::{Machine, Program};
@@ -22,6 +24,9 @@ use crate::time::Timestamp;
 
 #[cfg(test)]
 mod tests;
+
+/// `__WNOTHREAD` of wait(2): only children of the thread that asks.
+const WNOTHREAD: u32 = 0x2000_0000;
 
 /// One process, told from all others that have had or will have its number during this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +227,20 @@ pub fn signal(process: Process, signal: Signal) -> io::Result<bool> {
         Err(Errno::SRCH) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether processes whose parents have ended become children of ours: in a container, where we are its process 1, or
+/// where whoever became us has asked for it.
+pub fn inherits_orphans() -> bool {
+    std::process::id() == 1 || child_subreaper().is_ok_and(|asked| asked.is_some())
+}
+
+/// Reaps the orphans that have ended; each would take up a number for ever. To be called by the main thread: the kernel
+/// hands orphans to that one, and commands of ours are children of the thread that has started them, which alone may
+/// learn how they ended.
+pub fn reap_orphans() {
+    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(WNOTHREAD);
+    while let Ok(Some(_)) = wait(options) {}
 }
 
 /// The number to signal `process` and its group by; none unless it is alive and leads a group, as each command does.

@@ -19,7 +19,12 @@ pub enum Signal {
     Reload,
     /// SIGUSR1: write the state now.
     Save,
+    /// SIGCHLD, where that was asked for: a child has ended.
+    Child,
 }
+
+/// The signals that ask for something.
+const ORDERS: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 
 /// Whether we were stopped (SIGSTOP, Ctrl-Z) and continued.
 #[derive(Debug)]
@@ -41,18 +46,31 @@ impl Continued {
 ///
 /// Errors: no descriptors or no thread to be had. Some signals have no effect any more then, so the caller should end.
 pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
+    listen_to(&ORDERS, deliver)
+}
+
+/// The same, with the end of each child as a signal too: for whoever inherits children that he has not started.
+///
+/// # Errors
+/// As [`listen`] has them.
+pub fn listen_and_heed_children(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
+    listen_to(&[&ORDERS[..], &[SIGCHLD]].concat(), deliver)
+}
+
+fn listen_to(heeded: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
     for signal in [SIGCHLD, SIGXFSZ] {
         // Nobody reads the flag: what counts is that there is a handler, and this one wakes no thread.
         flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
     let continued = Arc::new(AtomicBool::new(false));
     flag::register(SIGCONT, Arc::clone(&continued))?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let mut signals = Signals::new(heeded)?;
     let hand_over = move || {
         for number in signals.forever() {
             match number {
                 SIGHUP => deliver(Signal::Reload),
                 SIGUSR1 => deliver(Signal::Save),
+                SIGCHLD => deliver(Signal::Child),
                 _ => deliver(Signal::Stop),
             }
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use crate::process;
 use crate::signals::{self, Continued, Signal};
 
 use super::Message;
@@ -26,6 +27,7 @@ pub struct Inbox {
 struct Asked {
     reload: AtomicBool,
     save: AtomicBool,
+    child: AtomicBool,
 }
 
 impl Asked {
@@ -35,6 +37,7 @@ impl Asked {
             Signal::Stop => None,
             Signal::Reload => Some(&self.reload),
             Signal::Save => Some(&self.save),
+            Signal::Child => Some(&self.child),
         }
     }
 
@@ -59,13 +62,17 @@ impl Inbox {
         let (post, arrived) = channel();
         let asked = Arc::new(Asked::default());
         let (signals, before) = (post.clone(), Arc::clone(&asked));
-        let continued = signals::listen(move |signal| {
+        let deliver = move |signal| {
             if before.is_new(signal) {
                 // The loop is gone: so is whoever would have heeded the signal.
                 let _ = signals.send(Message::Signal(signal));
             }
-        })
-        .map_err(|error| format!("cannot listen to signals: {error}"))?;
+        };
+        let continued = match process::inherits_orphans() {
+            true => signals::listen_and_heed_children(deliver),
+            false => signals::listen(deliver),
+        };
+        let continued = continued.map_err(|error| format!("cannot listen to signals: {error}"))?;
         Ok(Inbox { post, arrived, early: Vec::new(), asked, continued })
     }
 

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::command::{self, find_program, first_word};
 use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
 use crate::policy::{Event, TargetState};
+use crate::process;
 use crate::store::lock::{Held, Touched};
 use crate::store::orders::Order;
 use crate::store::{incidents, orders};
@@ -59,6 +60,7 @@ fn is_due(last: &mut Option<Timestamp>, now: Timestamp, every: Duration) -> bool
 impl Agent {
     /// A round of work beside the targets; whatever is not due costs nothing.
     pub(super) fn keep_up(&mut self) {
+        process::reap_orphans();
         self.jobs.keep_up();
         let now = clock::now();
         if is_due(&mut self.upkeep.touched, now, TOUCH_AFTER) {

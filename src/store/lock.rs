@@ -156,7 +156,11 @@ impl Lock {
         let pid = std::process::id();
         let Process { started, .. } = process::living(pid).ok_or_else(|| {
             let stat = PathBuf::from(format!("/proc/{pid}/stat"));
-            LockError::Io(Error::new("read", &stat, io::Error::other("it does not say when this process began")))
+            LockError::Io(Error::new(
+                "read",
+                &stat,
+                io::Error::other("it does not say when this process began: is /proc mounted here?"),
+            ))
         })?;
         let config = config.to_string_lossy().into_owned();
         Lock::claim(folder, Note { pid, started, mode, config })

@@ -13,6 +13,7 @@ mod alone;
 mod beside;
 mod check;
 mod commands;
+mod containers;
 mod crash;
 mod cron;
 mod damage;
