@@ -139,6 +139,7 @@ impl Agent {
         let (now, wall) = (clock::now(), clock::wall());
         let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
         let (mut saved, lost) = take_up(&folder, &moment)?;
+        let usual = saved.policy.ticks.usual_gap();
         let policy_mode = match mode {
             Mode::Daemon => policy::Mode::Daemon,
             Mode::Tick => policy::Mode::Tick,
@@ -180,7 +181,7 @@ impl Agent {
             displaced_by: None,
         };
         lost.iter().for_each(|lost| agent.say_once_a_day("lost state", lost));
-        agent.begin(first);
+        agent.begin(first, usual);
         Ok(agent)
     }
 

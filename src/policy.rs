@@ -12,12 +12,15 @@ mod case;
 mod change;
 mod event;
 mod holds;
+mod ids;
 mod limits;
+mod pauses;
 mod plan;
 mod pm2;
 mod rest;
 mod state;
 mod tell;
+mod ticks;
 mod verdicts;
 mod words;
 
@@ -29,11 +32,14 @@ use std::time::Duration;
 
 pub use budget::spent;
 pub use event::{Action, Event, Record};
+pub use ids::IncidentIds;
 pub use limits::{Gate, Limits};
+pub use pauses::Pauses;
 #[cfg(test)]
 pub use state::Streak;
-pub use state::{Incident, IncidentIds, LastLook, Phase, Remembered, State, TargetState, Tried, Waiting};
+pub use state::{Incident, LastLook, Phase, Remembered, State, TargetState, Tried, Waiting};
 pub use tell::{Story, Tell};
+pub use ticks::Ticks;
 pub use words::{About, Condition, Why};
 
 use crate::time::Timestamp;
@@ -60,6 +66,11 @@ pub struct Policy {
     /// Targets that left the configuration lately.
     gone: BTreeMap<String, TargetState>,
     incident_ids: IncidentIds,
+    /// The pauses of all targets, those among them that are yet to come.
+    pauses: Pauses,
+    ticks: Ticks,
+    /// In a tick: how far apart ticks usually are, where that is known.
+    tick_gap: Option<Duration>,
     looks: u64,
     stopping: bool,
     unsaved: bool,
@@ -92,11 +103,18 @@ impl Policy {
         lost: bool,
         now: Timestamp,
     ) -> (Policy, Vec<Action>) {
+        let mut ticks = state.ticks;
+        if mode == Mode::Tick {
+            ticks.note(now);
+        }
         let mut policy = Policy {
             mode,
             watched: BTreeMap::new(),
             gone: state.targets,
             incident_ids: state.incident_ids,
+            pauses: state.pauses,
+            tick_gap: ticks.usual_gap().filter(|_| mode == Mode::Tick),
+            ticks,
             looks: 0,
             stopping: false,
             unsaved: false,
@@ -114,14 +132,24 @@ impl Policy {
     pub fn state(&self) -> State {
         let watched = self.watched.iter().map(|(name, watched)| (name, &watched.state));
         let targets = watched.chain(&self.gone).map(|(name, state)| (name.clone(), state.clone()));
-        State { targets: targets.collect(), incident_ids: self.incident_ids.clone() }
+        State {
+            targets: targets.collect(),
+            incident_ids: self.incident_ids.clone(),
+            pauses: self.pauses.clone(),
+            ticks: self.ticks.clone(),
+        }
     }
 
     /// The same to be written, without a copy of it.
     pub fn remembered(&self) -> Remembered<'_> {
         let watched = self.watched.iter().map(|(name, watched)| (name.as_str(), &watched.state));
         let gone = self.gone.iter().map(|(name, state)| (name.as_str(), state));
-        Remembered { targets: watched.chain(gone).collect(), incident_ids: &self.incident_ids }
+        Remembered {
+            targets: watched.chain(gone).collect(),
+            incident_ids: &self.incident_ids,
+            pauses: &self.pauses,
+            ticks: &self.ticks,
+        }
     }
 
     /// The names of the incidents that are open.
@@ -182,11 +210,22 @@ impl Policy {
             Event::Ended { target, ending, took } => {
                 self.on_case(&target, now, out, |case| case.ended(ending, took));
             }
-            Event::Paused { targets, until } => {
-                targets.iter().for_each(|name| self.on_case(name, now, out, |case| case.pause(until)));
+            Event::Paused { targets, until, command } => {
+                let command = command.as_deref();
+                if targets.is_none() {
+                    self.pauses_elsewhere().for_each(|pauses| pauses.begin(until, command));
+                }
+                self.on_these(targets.as_deref(), now, out, |case| case.pause(until, command));
+            }
+            Event::CommandOver { command } => {
+                self.pauses_elsewhere().for_each(|pauses| pauses.end_by(Some(&command), now));
+                self.on_all(now, out, |case| case.end_pauses(|pauses| pauses.end(&command)));
             }
             Event::Resumed { targets, clear_waits } => {
-                targets.iter().for_each(|name| self.on_case(name, now, out, |case| case.resume(clear_waits)));
+                if targets.is_none() {
+                    self.pauses_elsewhere().for_each(|pauses| pauses.end_by(None, now));
+                }
+                self.on_these(targets.as_deref(), now, out, |case| case.resume(clear_waits));
             }
             Event::Executables { target, missing } => {
                 self.on_case(&target, now, out, |case| case.executables(missing));
@@ -221,6 +260,7 @@ impl Policy {
 
     /// Lets time pass, makes the attempts that are due and plans the looks.
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.pauses.expire(now);
         self.on_all(now, actions, |case| case.pass_time());
         self.consider(now, actions);
         self.on_all(now, actions, |case| {
@@ -275,6 +315,25 @@ impl Policy {
         }
     }
 
+    /// The pauses of targets that are yet to come, and of those that may come back.
+    fn pauses_elsewhere(&mut self) -> impl Iterator<Item = &mut Pauses> {
+        std::iter::once(&mut self.pauses).chain(self.gone.values_mut().map(|state| &mut state.pauses))
+    }
+
+    /// `None`: on all.
+    fn on_these(
+        &mut self,
+        names: Option<&[String]>,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+        mut act: impl FnMut(&mut Case<'_>),
+    ) {
+        match names {
+            Some(names) => names.iter().for_each(|name| self.on_case(name, now, actions, &mut act)),
+            None => self.on_all(now, actions, act),
+        }
+    }
+
     /// Does nothing where there is no such target: an event may come late.
     fn on_case(&mut self, name: &str, now: Timestamp, actions: &mut Vec<Action>, act: impl FnOnce(&mut Case<'_>)) {
         let setting = self.setting(now);
@@ -283,7 +342,8 @@ impl Policy {
     }
 
     fn setting(&self, now: Timestamp) -> Setting {
-        Setting { mode: self.mode, stopping: self.stopping, unsaved: self.unsaved, now }
+        let Policy { mode, stopping, unsaved, tick_gap, .. } = *self;
+        Setting { mode, stopping, unsaved, tick_gap, now }
     }
 }
 
@@ -299,7 +359,7 @@ impl Watched {
         let start_period = self.state.start_period.map(|period| period.until);
         let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
         let inspected = self.plan.inspected_until();
-        let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.paused_until, inspected];
+        let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.pauses.until(), inspected];
         points.into_iter().flatten().min()
     }
 

@@ -1,14 +1,16 @@
 //! Turns the signals that people and programs send us into orders. It must never block a signal, because a command
 //! that we run would inherit that, and never act on one itself.
 
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::exfiltrator::WithRawSiginfo;
+use signal_hook::iterator::{Signals, SignalsInfo};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,49 @@ fn listen_to(heeded: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::R
     };
     thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(hand_over)?;
     Ok(Continued(continued))
+}
+
+/// What whoever runs a command in our place needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The command may have ended.
+    Child,
+    /// We were sent this signal.
+    Told {
+        /// Its number.
+        signal: i32,
+        /// It came from the terminal, which sends it to every process in front of it: the command has it, too.
+        by_terminal: bool,
+    },
+}
+
+/// From now on what asks us to end is handed to `deliver` instead, for a command that we run; call it in place of
+/// [`listen`]. What our parent has us ignore (`nohup`) stays ignored, as it is for the command.
+///
+/// Errors: those of [`listen`].
+pub fn listen_for_command(deliver: impl Fn(Heard) + Send + 'static) -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    let ignored = ignored();
+    let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+    let asking = [SIGTERM, SIGINT, SIGHUP, SIGQUIT].into_iter().filter(is_heard);
+    let mut signals = SignalsInfo::<WithRawSiginfo>::new(asking.chain([SIGCHLD]))?;
+    let hand_over = move || {
+        for info in signals.forever() {
+            let signal = info.si_signo;
+            // Above 0 are the kernel's own reasons. It tells of a terminal that is gone only whoever leads the session.
+            let by_terminal = info.si_code > 0 && matches!(signal, SIGINT | SIGQUIT);
+            deliver(if signal == SIGCHLD { Heard::Child } else { Heard::Told { signal, by_terminal } });
+        }
+    };
+    thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(hand_over)?;
+    Ok(())
+}
+
+/// The signals that we were started to ignore, bit by bit; none where that cannot be read.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ use std::time::Duration;
 pub use error::Error;
 pub use folder::Folder;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Timestamp, Wall};
 
 /// What is dated further ahead than this was dated by a clock that was wrong.
@@ -47,4 +49,46 @@ pub struct Moment<'a> {
     pub wall: Wall,
     /// Which boot `now` counts from; `None` where the system does not say.
     pub boot_id: Option<&'a str>,
+}
+
+/// A moment as it is kept on the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    wall: Wall,
+    boot: Timestamp,
+    boot_id: Option<String>,
+}
+
+/// How long ago something was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed {
+    /// In milliseconds; never negative.
+    pub ms: i64,
+    /// Whether the machine was rebooted since.
+    pub rebooted: bool,
+}
+
+impl Stamp {
+    /// This moment.
+    pub fn of(moment: &Moment) -> Stamp {
+        Stamp { wall: moment.wall, boot: moment.now, boot_id: moment.boot_id.map(str::to_owned) }
+    }
+
+    /// How long before `moment` this was.
+    ///
+    /// Within one boot the boot clock says it, whatever the wall clock did. Across boots only the wall clock knows how
+    /// long it was, and one that was set back counts as no time at all: cooldowns, windows and pauses then last longer,
+    /// never shorter. Where a boot id is missing, nothing says whether it is the same boot. The wall clock is used,
+    /// too, and it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the
+    /// boot clock went back, which only a reboot does.
+    pub fn elapsed(&self, moment: &Moment) -> Elapsed {
+        let by_wall = moment.wall.as_ms().saturating_sub(self.wall.as_ms());
+        let by_boot = moment.now.as_ms().saturating_sub(self.boot.as_ms());
+        let (ms, rebooted) = match (&self.boot_id, moment.boot_id) {
+            (Some(then), Some(now)) if then == now => (by_boot, false),
+            (Some(_), Some(_)) => (by_wall, true),
+            _ => (by_wall, by_boot < 0),
+        };
+        Elapsed { ms: ms.max(0), rebooted }
+    }
 }

@@ -92,7 +92,7 @@ impl Agent {
         };
         let (level, line) = telling.line(record);
         log::log!(level, "{line}");
-        let is_paused = self.policy.target(target).is_some_and(|state| state.paused_until.is_some());
+        let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
         if is_news(record, level) && !is_paused {
             self.say(&about(target, record), &line);
         }

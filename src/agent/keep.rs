@@ -47,9 +47,10 @@ impl Disk {
 
 impl Agent {
     /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
-    pub(super) fn begin(&mut self, first: Vec<Action>) {
+    /// `usual`: how far apart the ticks before this one were.
+    pub(super) fn begin(&mut self, first: Vec<Action>, usual: Option<Duration>) {
         let wall = clock::wall();
-        self.note_absence(clock::now(), wall);
+        self.note_absence(usual, clock::now(), wall);
         self.take_accounts_up();
         self.saved.mode = Some(match self.mode {
             Mode::Daemon => lock::Mode::Daemon,
@@ -59,9 +60,7 @@ impl Agent {
         self.saved.started = Some(wall);
         self.saved.stopped = false;
         self.show();
-        if self.mode == Mode::Tick {
-            self.saved.note_tick(clock::now());
-        } else {
+        if self.mode == Mode::Daemon {
             let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
             self.keep_entries(&[Entry { at: wall, target: None, kind: Kind::Started { version, pid } }]);
         }
@@ -75,10 +74,10 @@ impl Agent {
     }
 
     /// Remembers since when nobody has watched, if that is longer than can be expected.
-    fn note_absence(&mut self, now: Timestamp, wall: Wall) {
+    fn note_absence(&mut self, usual: Option<Duration>, now: Timestamp, wall: Wall) {
         self.note_wall_set(self.saved.wall_moved, now, wall);
         self.saved.first_start.get_or_insert(wall);
-        let (age, usual) = (self.saved.age(now).unwrap_or_default(), self.saved.tick_gap().unwrap_or_default());
+        let (age, usual) = (self.saved.age(now).unwrap_or_default(), usual.unwrap_or_default());
         let longest = match self.saved.mode {
             // Then no span between two of its looks counts as watched.
             Some(lock::Mode::Daemon) => self.config.targets.iter().map(|target| target.limits.gap()).min(),

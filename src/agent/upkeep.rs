@@ -12,8 +12,8 @@ use crate::policy::{Event, TargetState};
 use crate::process;
 use crate::store::lock::{Held, Touched};
 use crate::store::orders::Order;
-use crate::store::{incidents, orders};
-use crate::time::{Timestamp, Wall};
+use crate::store::{Moment, incidents, orders};
+use crate::time::Timestamp;
 
 use super::jobs::{Message, strike};
 use super::pm2::caller;
@@ -205,20 +205,22 @@ impl Agent {
     }
 
     fn heed(&mut self, order: &Order) {
-        let (now, wall) = (clock::now(), clock::wall());
-        let all = || self.config.targets.iter().map(|target| target.name.clone()).collect();
-        match order {
-            Order::Pause { targets, until } if *until > wall => {
-                let targets = targets.clone().unwrap_or_else(all);
-                self.step(Event::Paused { targets, until: on_boot_clock(*until, now, wall) });
-            }
-            Order::Pause { .. } => {}
-            Order::Resume { targets, clear_waits } => {
-                let targets = targets.clone().unwrap_or_else(all);
-                if *clear_waits {
-                    log::info!("{}: what had to be waited for is over, as the operator says", targets.join(", "));
+        let boot_id = self.boot_id.clone();
+        let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+        let until = order.pauses_until(&moment);
+        match order.clone() {
+            Order::Pause { targets, command, .. } => {
+                if let Some(until) = until {
+                    self.step(Event::Paused { targets, until, command });
                 }
-                self.step(Event::Resumed { targets, clear_waits: *clear_waits });
+            }
+            Order::Over { command } => self.step(Event::CommandOver { command }),
+            Order::Resume { targets, clear_waits } => {
+                if clear_waits {
+                    let whom = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));
+                    log::info!("{whom}: what had to be waited for is over, as the operator says");
+                }
+                self.step(Event::Resumed { targets, clear_waits });
             }
         }
     }
@@ -232,10 +234,6 @@ fn taken_over_by(held: &Held, folder: &Path) -> String {
         }),
     };
     format!("another watchdog{who} has taken over {}", folder.display())
-}
-
-fn on_boot_clock(at: Wall, now: Timestamp, wall: Wall) -> Timestamp {
-    now.shifted(at.as_ms().saturating_sub(wall.as_ms()))
 }
 
 /// The first rung whose program is not to be found, in words.

@@ -28,7 +28,7 @@ fn was_up(earlier: &Verdict, later: &Verdict) -> Option<bool> {
 fn counted_from(state: &TargetState, last: &LastLook, longest: Duration, end: Timestamp) -> Option<Timestamp> {
     let is_watched = end.since(last.at) <= longest && last.at >= Timestamp::BOOT;
     let from = state.excused_until.map_or(last.at, |excused| excused.max(last.at));
-    (is_watched && state.paused_until.is_none()).then_some(from)
+    (is_watched && state.pauses.until().is_none()).then_some(from)
 }
 
 impl Agent {
@@ -139,8 +139,10 @@ mod tests {
             let at = |seconds: i64| Timestamp::from_ms(seconds * 1_000);
             let verdict = Verdict::Unknown { detail: String::new() };
             let last = LastLook { at: at(last_s), verdict, latency_ms: 0 };
-            let paused_until = is_paused.then_some(at(1_000_000));
-            let state = TargetState { excused_until: excused_s.map(at), paused_until, ..TargetState::default() };
+            let mut state = TargetState { excused_until: excused_s.map(at), ..TargetState::default() };
+            if is_paused {
+                state.pauses.begin(at(1_000_000), None);
+            }
             assert_eq!(counted_from(&state, &last, Duration::from_secs(70), at(end_s)), expected_s.map(at));
         }
         check(100, 130, None, false, Some(100));

@@ -1,5 +1,6 @@
 //! Each target: its own keys, and what `defaults` says for all.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -174,11 +175,20 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
     limits.reset = ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
     limits.gates = pm2.iter().map(|_| Gate::Stopped).chain(only_if.iter().map(|_| Gate::OnlyIf)).collect();
     limits.probe_id = probe_id(probe.as_ref()?);
+    limits.repair_id = repair_id(&ladder, only_if.as_ref(), pm2.as_ref());
     limits.diagnose = !diagnose.is_empty();
     if node.get("pm2").is_some() && pm2.is_none() {
         return None;
     }
     Some(Target { name: name?, probe: probe?, pm2, limits, ladder, only_if, diagnose })
+}
+
+/// Tells one way to repair from another, for as long as this process runs: what is done, not how long it may take.
+fn repair_id(ladder: &[Rung], only_if: Option<&CommandLine>, pm2: Option<&Pm2>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    ladder.iter().for_each(|rung| rung.remedy.hash(&mut hasher));
+    (only_if, pm2).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The process's name as the target's, where it can be one.
@@ -246,6 +256,7 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
         diagnose: false,
         tells_of_pm2: true,
         probe_id: 0,
+        repair_id: 0,
     }
 }
 

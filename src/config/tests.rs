@@ -89,8 +89,8 @@ fn http(value: &str) -> Http {
 fn the_least_is_enough_and_the_rest_is_the_contracts_default() {
     let config = accepted(&one("http: http://localhost:5000/api/health\nrestart: pm2 restart a"));
     let target = &config.targets[0];
-    let probe_id = target.limits.probe_id;
-    assert_eq!(target.limits, crate::policy::Limits { probe_id, ..Default::default() });
+    let Limits { probe_id, repair_id, .. } = target.limits;
+    assert_eq!(target.limits, Limits { probe_id, repair_id, ..Default::default() });
     assert_ne!(probe_id, 0);
     let command = CommandLine::Shell("pm2 restart a".into());
     assert_eq!(target.ladder, [Rung { remedy: Remedy::Command(command), timeout: Duration::from_secs(60) }]);
@@ -199,6 +199,25 @@ fn the_state_folder_is_known_whatever_else_is_wrong() {
     check("nothing: right", Some("/home/user/.local/state/watchdog"));
     check("state_dir: [a, list]", None);
     check("state_dir: here\n  - : [", None);
+}
+
+#[test]
+fn the_way_to_repair_has_a_number_of_its_own() {
+    let number = |value: &str| accepted(&one(value)).targets[0].limits.repair_id;
+    let plain = number("http: http://h/x\nrestart: a b");
+    for same in ["http: http://h/y\nrestart: a b", "tcp: h:1\ncooldown: 5s\nrestart: [{run: a b, timeout: 5s}]"] {
+        assert_eq!(number(same), plain, "{same}");
+    }
+    for other in ["restart: a c", "restart: [a b, c]", "restart: [{run: [a, b]}]", "only_if: c\nrestart: a b"] {
+        assert_ne!(
+            number(&format!("http: http://h/x\n{}", other.replace("slow: 1s", "interval: 9s"))),
+            plain,
+            "{other}"
+        );
+    }
+    let pm2 = |more: &str| number(&format!("pm2: {{process: a{more}}}"));
+    assert_ne!(pm2(""), pm2(", reset: true"));
+    assert_ne!(pm2(""), pm2(", env: production"));
 }
 
 #[test]

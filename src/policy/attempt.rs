@@ -1,5 +1,6 @@
 //! How an attempt is made: its intent is saved, its rungs are run one after another, its end is noted.
 
+use std::mem::take;
 use std::time::Duration;
 
 use crate::outcome::Ending;
@@ -116,7 +117,7 @@ impl Case<'_> {
     pub(super) fn answered(&mut self, gate: Gate, yes: bool) {
         let Asking::Gate(index) = self.plan.asking else { return };
         self.plan.asking = Asking::Nothing;
-        if self.limits.gates.get(index) != Some(&gate) || self.plan.due_since.is_none() {
+        if self.is_outdated() || self.limits.gates.get(index) != Some(&gate) || self.plan.due_since.is_none() {
             return;
         }
         if yes {
@@ -124,6 +125,11 @@ impl Case<'_> {
         } else {
             self.stand_down(Why::OnlyIf);
         }
+    }
+
+    /// Whether the answer that has come is of no use, since something else would be asked now.
+    pub(super) fn is_outdated(&mut self) -> bool {
+        take(&mut self.plan.outdated)
     }
 
     /// Whether an inspection is no older than a verdict may be.
@@ -151,6 +157,9 @@ impl Case<'_> {
         if self.plan.asking == Asking::Weighing {
             let (is_due, is_all) = (self.plan.due_since.is_some(), self.limits.rungs == 1);
             self.plan.asking = Asking::Nothing;
+            if self.is_outdated() {
+                return;
+            }
             self.state.real.reset_interrupted &= warranted;
             if is_due && is_all && !warranted {
                 self.stand_down(Why::Cooldown);
@@ -158,7 +167,7 @@ impl Case<'_> {
                 self.plan.asking = Asking::Passed { reset: warranted };
             }
         } else if let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Weighing) {
-            if warranted {
+            if warranted && attempt.may_go_on(self.limits, self.plan) {
                 attempt.phase = Phase::Intended;
                 self.actions.push(Action::Save);
             } else {
@@ -227,6 +236,8 @@ impl Case<'_> {
             failures: self.state.failures(),
             ran: false,
             over: false,
+            repair_id: self.limits.repair_id,
+            resets: false,
             phase: Phase::Intended,
         });
         self.actions.push(Action::Save);
@@ -236,7 +247,9 @@ impl Case<'_> {
         let attempt = self.enter_attempt();
         self.plan.attempted = true;
         let (rung, incident) = (self.first_rung(attempt, reset), self.incident_id());
-        self.note_reset(rung, &Ending::Exited(0));
+        if self.limits.reset == Some(rung) {
+            self.note_reset(&Ending::Exited(0), true);
+        }
         self.record(Record::WouldRestart { attempt, rung, incident });
         self.settle(attempt, true);
     }
@@ -253,6 +266,7 @@ impl Case<'_> {
             return;
         };
         attempt.phase = Phase::Running { since: now, process: None };
+        attempt.resets = self.limits.reset == Some(attempt.rung);
         // Counted with its event, so that the two agree whenever the watchdog is killed.
         if let Some(incident) = self.state.incident.as_mut().filter(|_| is_first) {
             incident.attempts = incident.attempts.saturating_add(1);
@@ -264,13 +278,10 @@ impl Case<'_> {
         self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
     }
 
-    /// Where this rung resets PM2: it has done so, or nobody knows how far it came.
-    fn note_reset(&mut self, rung: usize, ending: &Ending) {
+    /// PM2 was reset, or nobody knows how far that came.
+    fn note_reset(&mut self, ending: &Ending, dry: bool) {
         let now = self.setting.now;
-        if self.limits.reset != Some(rung) {
-            return;
-        }
-        let ledger = self.ledger();
+        let ledger = if dry { &mut self.state.dry } else { &mut self.state.real };
         match ending {
             Ending::Lost => ledger.reset_interrupted = true,
             Ending::NotStarted(_) => ledger.reset_interrupted = false,
@@ -313,9 +324,12 @@ impl Case<'_> {
             return;
         }
         attempt.ran |= !matches!(ending, Ending::NotStarted(_));
-        let Attempt { number, rung, incident, over, ran, .. } = attempt.clone();
+        let goes_on = attempt.may_go_on(self.limits, self.plan);
+        let Attempt { number, rung, incident, over, ran, resets, .. } = attempt.clone();
         let start_period = self.limits.start_period;
-        self.note_reset(rung, &ending);
+        if resets {
+            self.note_reset(&ending, false);
+        }
         if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
             let began = self.setting.now - took;
             open.tried = Some(Tried { rung, ending: ending.clone(), began });
@@ -328,7 +342,7 @@ impl Case<'_> {
             incident,
             start_period,
         });
-        let is_over = rung + 1 >= self.limits.rungs || over || self.plan.retired;
+        let is_over = rung + 1 >= self.limits.rungs || over || !goes_on;
         match ending {
             Ending::NotStarted(reason) if is_over && !ran => {
                 self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
@@ -355,6 +369,9 @@ impl Case<'_> {
         let may_reset = self.may_reset();
         let Limits { rungs, reset, .. } = *self.limits;
         let Some(attempt) = &mut self.state.attempt else { return };
+        if !attempt.may_go_on(self.limits, self.plan) {
+            return self.end_attempt();
+        }
         let rung = (attempt.rung + 1..rungs).find(|rung| may_reset || reset != Some(*rung));
         let Some(rung) = rung else {
             let tried = self.state.incident.as_ref().and_then(|open| open.tried.as_ref()).filter(|_| !attempt.ran);
@@ -403,22 +420,5 @@ impl Case<'_> {
         }
         self.state.stand_down = None;
         self.begin_start_period(Beginning::Attempt);
-    }
-
-    /// What an earlier watchdog left unfinished: a command that may still run is waited for, the rest is closed.
-    pub(super) fn take_up(&mut self) {
-        // What was being found out has ended with whoever found it out.
-        self.state.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
-        let Some(attempt) = &mut self.state.attempt else { return };
-        attempt.over = true;
-        attempt.ran = true;
-        match attempt.phase {
-            Phase::Running { since, process: Some(process) } => {
-                let (target, rung) = (self.name.to_string(), attempt.rung);
-                self.actions.push(Action::Adopt { target, process, rung, since });
-            }
-            Phase::Running { process: None, .. } => self.ended(Ending::Lost, Duration::ZERO),
-            Phase::Intended | Phase::Weighing | Phase::Verifying { .. } => self.end_attempt(),
-        }
     }
 }

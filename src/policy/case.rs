@@ -1,8 +1,12 @@
 //! One target with everything that a decision about it needs: what it may, what is known, what is planned.
 //! How time passes for it; what it is called on the screen.
 
+use std::time::Duration;
+
+use crate::policy::ids::IncidentIds;
 use crate::policy::plan::{Plan, coming_up};
-use crate::policy::state::{Beginning, IncidentIds, Phase, StartPeriod, TargetState};
+use crate::policy::state::{Beginning, Phase, StartPeriod, TargetState};
+use crate::policy::ticks;
 use crate::policy::words::Condition;
 use crate::policy::{Action, Limits, Mode, Record};
 use crate::time::Timestamp;
@@ -14,6 +18,8 @@ pub(super) struct Setting {
     pub(super) stopping: bool,
     /// The state could not be saved lately.
     pub(super) unsaved: bool,
+    /// In a tick: how far apart ticks usually are, where that is known.
+    pub(super) tick_gap: Option<Duration>,
     pub(super) now: Timestamp,
 }
 
@@ -48,9 +54,7 @@ impl Case<'_> {
     /// What happens by itself: pauses, start periods and verifications end, attempts become due.
     pub(super) fn pass_time(&mut self) {
         let now = self.setting.now;
-        if self.state.paused_until.is_some_and(|until| until <= now) {
-            self.end_pause();
-        }
+        self.end_pauses(|pauses| pauses.expire(now));
         if self.state.start_period.is_some_and(|period| period.until <= now) {
             self.state.start_period = None;
             if self.setting.mode == Mode::Tick && self.plan.attempted {
@@ -111,7 +115,7 @@ impl Case<'_> {
     fn condition(&self) -> Condition {
         let state = &self.state;
         match &state.incident {
-            _ if state.paused_until.is_some() => Condition::Paused,
+            _ if state.pauses.until().is_some() => Condition::Paused,
             Some(incident) if incident.recovering => Condition::Recovering,
             Some(_) => Condition::Down,
             None if state.rest.is_some() => Condition::Stopped,
@@ -152,33 +156,17 @@ impl Case<'_> {
         self.plan.next = Some(self.setting.now);
     }
 
-    pub(super) fn pause(&mut self, until: Timestamp) {
-        self.state.paused_until = Some(until);
-        self.record(Record::Paused { until });
-        self.break_off();
-    }
-
-    pub(super) fn resume(&mut self, clear_waits: bool) {
-        if clear_waits {
-            for ledger in [&mut self.state.real, &mut self.state.dry] {
-                ledger.starts.clear();
-                ledger.cooldown_until = None;
-                ledger.last_reset = None;
-                ledger.reset_interrupted = false;
-                ledger.unproven = 0;
-            }
-            self.state.stand_down = None;
-            self.actions.push(Action::Save);
+    /// The operator's own exception to what limits restarts.
+    pub(super) fn clear_waits(&mut self) {
+        for ledger in [&mut self.state.real, &mut self.state.dry] {
+            ledger.starts.clear();
+            ledger.cooldown_until = None;
+            ledger.last_reset = None;
+            ledger.reset_interrupted = false;
+            ledger.unproven = 0;
         }
-        self.end_pause();
-    }
-
-    fn end_pause(&mut self) {
-        let Some(until) = self.state.paused_until.take() else { return };
-        self.state.excused_until = Some(self.setting.now);
-        self.end_streak();
-        self.record(Record::Resumed { until });
-        self.begin_start_period(Beginning::Pause);
+        self.state.stand_down = None;
+        self.actions.push(Action::Save);
     }
 
     /// Plans the look after the one whose verdict has just come.
@@ -198,12 +186,15 @@ impl Case<'_> {
         };
     }
 
-    /// A tick whose look has failed goes on until the threshold, if the operator said at which pace.
-    /// `unknown` ends it: our own trouble may last, and other ticks wait for this one.
+    /// A tick whose look has failed goes on until the threshold, if the operator said at which pace, or if ticks are
+    /// rare. `unknown` ends it: our own trouble may last, and other ticks wait for this one. So does a pause, in which
+    /// nothing is decided.
     fn tick_goes_on(&self) -> bool {
+        let Limits { failure_threshold, retry_interval, retry_in_tick, .. } = *self.limits;
         let failed = self.state.last_look.as_ref().is_some_and(|look| look.verdict.class().is_some());
-        let undecided = self.state.failures() < self.limits.failure_threshold;
-        let counts = self.state.rest.is_none();
-        self.limits.retry_in_tick && failed && undecided && counts && !self.plan.attempted
+        let undecided = self.state.failures() < failure_threshold;
+        let counts = self.state.rest.is_none() && !self.is_paused();
+        let rare = || self.setting.tick_gap.is_some_and(|gap| ticks::are_rare(gap, failure_threshold, retry_interval));
+        failed && undecided && counts && !self.plan.attempted && (retry_in_tick || rare())
     }
 }

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::time::Duration;
 
+use crate::outcome::Ending;
+use crate::policy::case::Case;
 use crate::policy::plan::Plan;
-use crate::policy::state::{Beginning, StartPeriod, TargetState};
-use crate::policy::{Limits, Mode, Policy, Watched};
+use crate::policy::state::{Attempt, Beginning, Phase, StartPeriod, TargetState};
+use crate::policy::ticks::streak_holds;
+use crate::policy::{Action, Limits, Mode, Policy, Watched};
 use crate::time::Timestamp;
 
 /// A removed target is remembered for this long, in case it comes back.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
-/// A streak whose last failure is older than this says nothing to a new watchdog.
-const STREAK_HOLDS: Duration = Duration::from_secs(30 * 60);
 /// More targets than this are spread over their interval.
 const SPREAD_ABOVE: usize = 10;
 
@@ -39,10 +40,11 @@ impl Policy {
                 watched.change(limits, anchor, now);
                 continue;
             }
-            let state = self.gone.remove(&name).unwrap_or_else(|| unknown(&limits, lost, now));
+            let paused = || TargetState { pauses: self.pauses.clone(), ..unknown(&limits, lost, now) };
+            let state = self.gone.remove(&name).unwrap_or_else(paused);
             let plan = Plan { anchor, next: Some(anchor), ..Plan::default() };
             let mut newcomer = Watched { limits, plan, state };
-            newcomer.arrive(now);
+            newcomer.arrive(streak_holds(self.tick_gap), now);
             self.watched.insert(name, newcomer);
         }
     }
@@ -81,10 +83,11 @@ fn unknown(limits: &Limits, lost: bool, now: Timestamp) -> TargetState {
 
 impl Watched {
     /// What holds for a target that this watchdog did not watch until now.
-    fn arrive(&mut self, now: Timestamp) {
+    /// `streak_holds`: how old its last failure may be to count still.
+    fn arrive(&mut self, streak_holds: Duration, now: Timestamp) {
         let state = &mut self.state;
         state.removed_at = None;
-        if state.streak.is_some_and(|streak| now.since(streak.last) > STREAK_HOLDS) {
+        if state.streak.is_some_and(|streak| now.since(streak.last) > streak_holds) {
             state.streak = None;
         }
         let booted = Timestamp::BOOT + self.limits.start_period;
@@ -104,6 +107,11 @@ impl Watched {
         if comes_back || self.limits.interval != limits.interval {
             self.plan.anchor = anchor;
             self.plan.next = Some(anchor);
+        }
+        if self.limits.repair_id != limits.repair_id {
+            // What is being asked is asked under what was configured before.
+            self.plan.outdated = self.plan.is_asking();
+            self.plan.pass_expires();
         }
         self.limits = limits;
         self.fit(now);
@@ -126,6 +134,32 @@ impl Watched {
             state.streak = None;
             state.stand_down = None;
             state.start_period = state.start_period.filter(|period| period.after != Beginning::Attempt);
+        }
+    }
+}
+
+impl Attempt {
+    /// Whether a further rung may be begun under the configuration as it is now.
+    pub(super) fn may_go_on(&self, limits: &Limits, plan: &Plan) -> bool {
+        !plan.retired && !limits.dry_run && self.repair_id == limits.repair_id
+    }
+}
+
+impl Case<'_> {
+    /// What an earlier watchdog left unfinished: a command that may still run is waited for, the rest is closed.
+    pub(super) fn take_up(&mut self) {
+        // What was being found out has ended with whoever found it out.
+        self.state.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
+        let Some(attempt) = &mut self.state.attempt else { return };
+        attempt.over = true;
+        attempt.ran = true;
+        match attempt.phase {
+            Phase::Running { since, process: Some(process) } => {
+                let (target, rung) = (self.name.to_string(), attempt.rung);
+                self.actions.push(Action::Adopt { target, process, rung, since });
+            }
+            Phase::Running { process: None, .. } => self.ended(Ending::Lost, Duration::ZERO),
+            Phase::Intended | Phase::Weighing | Phase::Verifying { .. } => self.end_attempt(),
         }
     }
 }

@@ -80,15 +80,22 @@ pub enum Event {
     },
     /// The operator wants hands off.
     Paused {
-        /// From these.
-        targets: Vec<String>,
+        /// From these; `None`: from all, those among them that are yet to come.
+        targets: Option<Vec<String>>,
         /// Until then.
         until: Timestamp,
+        /// The name of a command with which the pause ends, if that is sooner.
+        command: Option<String>,
     },
-    /// The operator ends a pause.
+    /// A command has ended, and with it the pause that was to last as long.
+    CommandOver {
+        /// Its name.
+        command: String,
+    },
+    /// The operator ends all pauses.
     Resumed {
-        /// Of these.
-        targets: Vec<String>,
+        /// Of these; `None`: of all.
+        targets: Option<Vec<String>>,
         /// And lets their waits be over too: window, cooldown, stand-down.
         clear_waits: bool,
     },

@@ -17,7 +17,7 @@ impl Case<'_> {
     pub(super) fn hold(&self, around: Around) -> Option<Waiting> {
         let now = self.setting.now;
         let wait = |why, until| Some(Waiting { why, until });
-        if let Some(until) = self.state.paused_until {
+        if let Some(until) = self.state.pauses.until() {
             return wait(Why::Paused, Some(until));
         }
         if let Some(until) = self.held_as_never_healthy() {

@@ -51,6 +51,9 @@ pub struct Limits {
     pub dry_run: bool,
     /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
     pub probe_id: u64,
+    /// Tells one way to repair from another: the ladder, and what is asked before. An attempt under way begins no
+    /// further rung once this has changed.
+    pub repair_id: u64,
 }
 
 impl Limits {
@@ -94,6 +97,7 @@ impl Default for Limits {
             tells_of_pm2: true,
             dry_run: false,
             probe_id: 0,
+            repair_id: 0,
         }
     }
 }

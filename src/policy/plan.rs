@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) asked: Option<Asked>,
     /// Where the questions before an attempt stand.
     pub(super) asking: Asking,
+    /// The answer that is awaited is to a question that would not be asked so any more.
+    pub(super) outdated: bool,
     /// What it is being inspected for, and since when.
     pub(super) inspecting: Option<(Inspecting, Timestamp)>,
     /// When the latest inspection found nothing that speaks against a repair, and whether PM2's daemon is deaf.

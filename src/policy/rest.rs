@@ -82,6 +82,8 @@ impl Case<'_> {
         }
         match inspection {
             Inspection::AtRest(why) => self.rest(why),
+            // A pause has begun meanwhile.
+            Inspection::Failed { .. } if self.is_paused() => {}
             Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => {
                 self.go_down(streak, class, detail, stamp);
             }
@@ -104,7 +106,7 @@ impl Case<'_> {
 
     fn inspected_before_attempt(&mut self, inspection: Inspection, gate: usize) {
         self.plan.asking = Asking::Nothing;
-        if self.limits.gates.get(gate) != Some(&Gate::Stopped) || self.plan.due_since.is_none() {
+        if self.is_outdated() || self.limits.gates.get(gate) != Some(&Gate::Stopped) || self.plan.due_since.is_none() {
             return;
         }
         match inspection {
@@ -197,7 +199,7 @@ impl Case<'_> {
         let now = self.setting.now;
         let Some(rest) = self.state.rest.filter(|rest| rest.why.is_by_operator()) else { return };
         let due = rest.reminded.map_or(rest.since + REMINDED_AFTER, |at| at + REMINDED_EVERY);
-        if due > now || self.state.paused_until.is_some() {
+        if due > now || self.is_paused() {
             return;
         }
         self.state.rest = Some(Rest { reminded: Some(now), ..rest });

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Downtime, Ending, Verdict};
+use crate::policy::ids::IncidentIds;
+use crate::policy::pauses::Pauses;
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
 use crate::policy::tell::Told;
+use crate::policy::ticks::Ticks;
 use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
-
-/// Ids of incidents that are remembered so that no new one takes the same: as many as are kept on disk.
-const IDS_KEPT: usize = 50;
 
 /// What is remembered of all targets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,10 @@ pub struct State {
     pub targets: BTreeMap<String, TargetState>,
     /// The ids of the latest incidents.
     pub incident_ids: IncidentIds,
+    /// The pauses of all targets, those among them that are yet to come.
+    pub pauses: Pauses,
+    /// The latest ticks.
+    pub ticks: Ticks,
 }
 
 /// A [`State`] to be written.
@@ -30,11 +34,15 @@ pub struct State {
 pub struct Remembered<'a> {
     pub(super) targets: BTreeMap<&'a str, &'a TargetState>,
     pub(super) incident_ids: &'a IncidentIds,
+    pub(super) pauses: &'a Pauses,
+    pub(super) ticks: &'a Ticks,
 }
 
 impl State {
     /// Moves every point in time by `ms`: the boot clock that they were written on began at another moment.
     pub fn shift(&mut self, ms: i64) {
+        self.pauses.shift(ms);
+        self.ticks.shift(ms);
         for target in self.targets.values_mut() {
             target.shift(ms);
         }
@@ -42,7 +50,9 @@ impl State {
 
     /// Another boot than the one this was written in: cooldowns, episodes and streaks are over, windows still count.
     pub fn reboot(&mut self) {
+        self.pauses.reboot();
         for target in self.targets.values_mut() {
+            target.pauses.reboot();
             target.streak = None;
             target.start_period = None;
             target.stand_down = None;
@@ -60,36 +70,6 @@ impl State {
                 ledger.cooldown_until = None;
                 ledger.episode = None;
             }
-        }
-    }
-}
-
-/// The ids of the latest incidents, oldest first: bounded, and none is given twice.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct IncidentIds(VecDeque<String>);
-
-impl IncidentIds {
-    /// An id for an incident that begins at `stamp` (`1122-0313`), which no remembered one has.
-    pub(super) fn name(&mut self, stamp: &str) -> String {
-        let mut id = stamp.to_string();
-        let mut number = 1;
-        while self.0.contains(&id) {
-            number += 1;
-            id = format!("{stamp}-{number}");
-        }
-        self.remember(id.clone());
-        id
-    }
-
-    /// Keeps `id` from being given to another incident.
-    pub fn remember(&mut self, id: String) {
-        if self.0.contains(&id) {
-            return;
-        }
-        self.0.push_back(id);
-        if self.0.len() > IDS_KEPT {
-            self.0.pop_front();
         }
     }
 }
@@ -122,8 +102,8 @@ pub struct TargetState {
     pub attempt: Option<Attempt>,
     /// Failures do not count until then, or until the first success.
     pub start_period: Option<StartPeriod>,
-    /// Restarts nothing until then.
-    pub paused_until: Option<Timestamp>,
+    /// The pauses that are on.
+    pub pauses: Pauses,
     /// A gate said no.
     pub stand_down: Option<StandDown>,
     /// A due attempt waits, for this reason.
@@ -186,12 +166,11 @@ impl TargetState {
     }
 
     fn shift(&mut self, ms: i64) {
-        let TargetState { since, last_healthy, excused_until, paused_until, unknown_since, removed_at, .. } = self;
+        let TargetState { since, last_healthy, excused_until, unknown_since, removed_at, .. } = self;
         let mut points: Vec<&mut Timestamp> = Vec::new();
-        points.extend(
-            [since, last_healthy, excused_until, paused_until, unknown_since, removed_at].into_iter().flatten(),
-        );
+        points.extend([since, last_healthy, excused_until, unknown_since, removed_at].into_iter().flatten());
         self.told.shift(ms);
+        self.pauses.shift(ms);
         points.extend(self.downs.iter_mut().chain(&mut self.cures));
         points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
         points.extend(self.last_look.iter_mut().map(|look| &mut look.at));
@@ -345,6 +324,12 @@ pub struct Attempt {
     pub ran: bool,
     /// No further rung: it was seen healthy, or paused, or the watchdog is told to stop.
     pub over: bool,
+    /// The `repair_id` that it was begun under.
+    #[serde(default)]
+    pub repair_id: u64,
+    /// Its latest rung resets PM2.
+    #[serde(default)]
+    pub resets: bool,
     /// What it is at.
     pub phase: Phase,
 }

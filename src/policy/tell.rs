@@ -132,7 +132,7 @@ impl Told {
 impl Case<'_> {
     /// Nothing is told of what the operator wants hands off, and nothing in a dry run.
     fn tell(&mut self, tell: Tell) {
-        if self.state.paused_until.is_none() && !self.limits.dry_run {
+        if !self.is_paused() && !self.limits.dry_run {
             self.actions.push(Action::Tell { target: self.name.to_string(), tell });
         }
     }
@@ -171,7 +171,7 @@ impl Case<'_> {
     /// Tells that it is down as soon as a restart has not helped or cannot be made, and reminds of it.
     pub(super) fn tell_trouble(&mut self) {
         let now = self.setting.now;
-        if self.setting.stopping || self.plan.retired || self.state.paused_until.is_some() || self.limits.dry_run {
+        if self.setting.stopping || self.plan.retired || self.is_paused() || self.limits.dry_run {
             return;
         }
         let Some(incident) = &self.state.incident else { return };

@@ -133,6 +133,10 @@ impl Case<'_> {
             let threshold = self.limits.failure_threshold;
             self.record(Record::Failing { class, detail: detail.clone(), threshold });
         }
+        if is_reached && self.is_paused() {
+            // What is planned is no incident: should it last, it is one soon after the pause.
+            return;
+        }
         if is_reached && self.can_inspect() {
             self.inspect(Inspecting::BeforeDown { stamp: stamp.to_owned() });
         } else if is_reached {

@@ -76,7 +76,8 @@ impl Complaints {
     fn is_beginning_of_day(&self, wall: Wall) -> bool {
         // For distances any moment is as good as another.
         let moment = Moment { now: Timestamp::BOOT, wall, boot_id: None };
-        let distance = |folder| state::peek(folder, &moment).ok().flatten().and_then(|saved| saved.tick_gap());
+        let distance =
+            |folder| state::peek(folder, &moment).ok().flatten().and_then(|saved| saved.policy.ticks.usual_gap());
         let distance = self.folders.iter().filter_map(distance).max().unwrap_or_default();
         let minutes = FIRST_MINUTES.max(distance.min(LONGEST_DISTANCE)).as_secs() / 60;
         u64::from(self.zone.minute_of_day(wall)) < minutes
@@ -162,7 +163,7 @@ mod tests {
             fs::create_dir(complaints.path(&folder, "bad")).expect("what takes the note's place");
             let midnight = Wall::parse_rfc3339("2026-11-22T23:00:00.000Z").expect("a time");
             let mut saved = Saved::default();
-            (0..3).for_each(|tick| saved.note_tick(Timestamp::from_ms(tick * distance_min * 60_000)));
+            (0..3).for_each(|tick| saved.policy.ticks.note(Timestamp::from_ms(tick * distance_min * 60_000)));
             let moment = Moment { now: Timestamp::BOOT, wall: midnight, boot_id: None };
             state::save(&folder, &saved, &saved.policy, &moment, false).expect("saved");
             for _ in 0..2 {

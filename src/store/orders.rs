@@ -1,21 +1,25 @@
 //! `orders/`: how `pause` and `resume` reach whoever holds the lock, one small file per order. Whoever gives one
 //! writes it whole; whoever holds the lock carries it out, saves the state with it, and removes it.
-//! Carried out twice after a crash in between, an order comes to the same.
+//! Carried out twice after a crash in between, an order comes to the same. A pause is kept as its length and the moment
+//! of its giving, never as a date: what a wall clock says that is set meanwhile changes nothing.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Folder, files};
+use super::{Elapsed, Error, Folder, Moment, Stamp, files};
 use crate::process;
-use crate::time::Wall;
+use crate::time::Timestamp;
 
 const ORDERS: &str = "orders";
 const MAX_WAITING: usize = 100;
 /// More than the names of a thousand targets.
 const MAX_SIZE: u64 = 1 << 20;
+/// The longest pause, as the contract has it.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// What an operator asks of the watchdog at work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +29,39 @@ pub enum Order {
     Pause {
         /// `None`: all.
         targets: Option<Vec<String>>,
-        /// The end of it.
-        until: Wall,
+        /// For so long from its giving.
+        length_ms: u64,
+        /// When it was given.
+        given: Stamp,
+        /// The name of a command with whose end it ends, if that is sooner.
+        #[serde(default)]
+        command: Option<String>,
     },
-    /// End a pause.
+    /// End the pause of a command that has ended.
+    Over {
+        /// Its name.
+        command: String,
+    },
+    /// End all pauses.
     Resume {
         /// `None`: all.
         targets: Option<Vec<String>>,
         /// Whether waits (cooldown, window, gates) end with it.
         clear_waits: bool,
     },
+}
+
+impl Order {
+    /// When the pause ends, on the boot clock of `moment`; `None` where it has ended, or is none. A command does not
+    /// outlive a reboot, nor does its pause.
+    pub fn pauses_until(&self, moment: &Moment) -> Option<Timestamp> {
+        let Order::Pause { length_ms, given, command, .. } = self else { return None };
+        let Elapsed { ms, rebooted } = given.elapsed(moment);
+        let left =
+            Duration::from_millis(*length_ms).min(LONGEST).saturating_sub(Duration::from_millis(ms.unsigned_abs()));
+        let is_over = left.is_zero() || (rebooted && command.is_some());
+        (!is_over).then(|| moment.now + left)
+    }
 }
 
 /// An order that waits to be carried out.
@@ -60,6 +87,20 @@ impl Waiting {
     }
 }
 
+impl Waiting {
+    /// Takes it back; whether nobody was faster and carried it out.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn take_back(&self) -> Result<bool, Error> {
+        match fs::remove_file(&self.path) {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(Error::new("remove", &self.path, cause)),
+        }
+    }
+}
+
 /// The orders that wait.
 #[derive(Debug, Default)]
 pub struct Orders {
@@ -69,19 +110,22 @@ pub struct Orders {
     pub refused: Vec<Error>,
 }
 
-/// Leaves an order for whoever holds the lock. `wall`: now.
+/// Leaves an order for whoever holds the lock.
 ///
 /// # Errors
 /// It cannot be written, or 100 wait already.
-pub fn put(folder: &Folder, order: Order, wall: Wall) -> Result<Waiting, Error> {
+pub fn put(folder: &Folder, order: Order) -> Result<Waiting, Error> {
     let orders = folder.subfolder(ORDERS)?;
-    if names(folder, "json")?.len() >= MAX_WAITING {
+    let waiting = names(folder, "json")?;
+    if waiting.len() >= MAX_WAITING {
         let why = format!("{MAX_WAITING} orders wait there already; is a watchdog at work?");
         return Err(Error::new("give an order in", &orders, io::Error::other(why)));
     }
-    // Sorts by time, then by process; the number is for one process that gives two within a millisecond.
-    let (ms, pid) = (wall.as_ms().max(0), std::process::id());
-    let mut names = (0..).map(|n: u32| orders.join(format!("{ms:015}-{pid:010}-{n:03}.json")));
+    // Sorts behind all that wait, whatever the clock says; the process is for two who give one at the same moment.
+    let place = |path: &PathBuf| path.file_stem()?.to_str()?.split('-').next()?.parse::<u64>().ok();
+    let last = waiting.iter().filter_map(place).max().unwrap_or(0);
+    let (next, pid) = (last.saturating_add(1), std::process::id());
+    let mut names = (0..).map(|n: u32| orders.join(format!("{next:015}-{pid:010}-{n:03}.json")));
     let path = names.find(|path| !path.exists()).expect("there is always another number");
     let bytes = serde_json::to_vec(&order).map_err(io::Error::from);
     let written = bytes.and_then(|bytes| files::replace(&path, &bytes, true));
@@ -162,6 +206,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::time::Wall;
 
     fn scene() -> (TempDir, Folder) {
         let scene = tempfile::tempdir().unwrap();
@@ -169,8 +214,13 @@ mod tests {
         (scene, folder)
     }
 
-    fn pause(until: i64) -> Order {
-        Order::Pause { targets: Some(vec!["a".into()]), until: Wall::from_ms(until) }
+    /// 50 s after the boot.
+    fn now() -> Moment<'static> {
+        Moment { now: Timestamp::from_ms(50_000), wall: Wall::from_ms(1_795_313_530_000), boot_id: Some("boot-1") }
+    }
+
+    fn pause(length_ms: u64) -> Order {
+        Order::Pause { targets: Some(vec!["a".into()]), length_ms, given: Stamp::of(&now()), command: None }
     }
 
     fn given(folder: &Folder) -> Vec<Order> {
@@ -182,9 +232,9 @@ mod tests {
         let (_scene, folder) = scene();
         assert_eq!(given(&folder), []);
         let resume = Order::Resume { targets: None, clear_waits: true };
-        let last = put(&folder, resume.clone(), Wall::from_ms(10_000)).unwrap();
-        put(&folder, pause(1), Wall::from_ms(9_999)).unwrap();
-        put(&folder, pause(2), Wall::from_ms(9_999)).unwrap();
+        put(&folder, pause(1)).unwrap();
+        put(&folder, pause(2)).unwrap();
+        let last = put(&folder, resume.clone()).unwrap();
         assert_eq!(given(&folder), [pause(1), pause(2), resume.clone()]);
         assert_eq!(fs::metadata(&last.path).unwrap().mode() & 0o777, 0o600);
         list(&folder).unwrap().waiting[0].done().unwrap();
@@ -199,12 +249,65 @@ mod tests {
     }
 
     #[test]
+    fn one_that_waits_can_be_taken_back() {
+        let (_scene, folder) = scene();
+        let (first, second) = (put(&folder, pause(1)).unwrap(), put(&folder, pause(2)).unwrap());
+        assert!(first.take_back().unwrap());
+        assert_eq!(given(&folder), [pause(2)]);
+        list(&folder).unwrap().waiting[0].done().unwrap();
+        assert!(!second.take_back().unwrap(), "somebody was faster");
+    }
+
+    /// A pause of 30 min given at `now()`: how many seconds of it are left so much later by each clock.
+    #[track_caller]
+    fn check_left(boot_id: Option<&str>, by_boot_s: i64, by_wall_s: i64, expected: Option<i64>) {
+        let Moment { now: at, wall, .. } = now();
+        let moment = Moment { now: at.shifted(by_boot_s * 1_000), wall: wall.shifted(by_wall_s * 1_000), boot_id };
+        let left =
+            |order: &Order| order.pauses_until(&moment).map(|until| (until.as_ms() - moment.now.as_ms()) / 1_000);
+        assert_eq!(left(&pause(1_800_000)), expected, "{boot_id:?} {by_boot_s} {by_wall_s}");
+    }
+
+    #[test]
+    fn a_pause_is_a_length_whatever_the_clock_says() {
+        const YEARS: i64 = 300_000_000;
+        let (same, other) = (Some("boot-1"), Some("boot-2"));
+        for by_wall in [0, 600, YEARS, -YEARS] {
+            check_left(same, 600, by_wall, Some(1_200));
+            check_left(same, 1_800, by_wall, None);
+            check_left(same, -7, by_wall, Some(1_800)); // given on a clock that is a little ahead
+        }
+        // Another boot: the wall clock, and one that was set back counts as no time at all.
+        check_left(other, -40, 600, Some(1_200));
+        check_left(other, -40, 1_800, None);
+        check_left(other, -40, -YEARS, Some(1_800));
+        for ids in [None, other] {
+            check_left(ids, 600, 600, Some(1_200));
+        }
+        check_left(None, 600, -YEARS, Some(1_800));
+
+        let left = |order: &Order| order.pauses_until(&now()).map(|until| until.as_ms() - 50_000);
+        assert_eq!(left(&pause(u64::MAX)), Some(86_400_000), "a day at most, whoever wrote it");
+        assert_eq!(left(&pause(0)), None);
+        assert_eq!(left(&Order::Over { command: "x".into() }), None);
+    }
+
+    #[test]
+    fn the_pause_of_a_command_ends_with_the_boot() {
+        let Order::Pause { targets, length_ms, given, .. } = pause(1_800_000) else { panic!("a pause") };
+        let order = Order::Pause { targets, length_ms, given, command: Some("./deploy".into()) };
+        let wall = now().wall.shifted(5_000);
+        assert!(order.pauses_until(&Moment { wall, ..now() }).is_some());
+        assert_eq!(order.pauses_until(&Moment { wall, boot_id: Some("boot-2"), ..now() }), None);
+    }
+
+    #[test]
     fn a_hundred_may_wait() {
         let (_scene, folder) = scene();
         for n in 0..100 {
-            put(&folder, pause(n), Wall::from_ms(n)).unwrap();
+            put(&folder, pause(n)).unwrap();
         }
-        let error = put(&folder, pause(0), Wall::from_ms(0)).unwrap_err().to_string();
+        let error = put(&folder, pause(0)).unwrap_err().to_string();
         assert!(error.ends_with("100 orders wait there already; is a watchdog at work?"), "{error}");
         assert_eq!(given(&folder).len(), 100);
     }
@@ -212,7 +315,7 @@ mod tests {
     #[test]
     fn damaged_ones_are_told_once() {
         let (_scene, folder) = scene();
-        let good = put(&folder, pause(1), Wall::from_ms(2_000)).unwrap();
+        let good = put(&folder, pause(1)).unwrap();
         let file = |name: &str| folder.file(ORDERS).join(name);
         fs::write(file("1.json"), "{").unwrap();
         fs::write(file("2.json"), "").unwrap();
@@ -234,17 +337,17 @@ mod tests {
     fn a_link_in_place_of_the_folder_is_refused() {
         let (scene, folder) = scene();
         let elsewhere = Folder::open(&scene.path().join("elsewhere")).unwrap();
-        put(&elsewhere, pause(1), Wall::from_ms(1)).unwrap();
+        put(&elsewhere, pause(1)).unwrap();
         symlink(elsewhere.file(ORDERS), folder.file(ORDERS)).unwrap();
         assert!(list(&folder).is_err());
-        assert!(put(&folder, pause(2), Wall::from_ms(2)).is_err());
+        assert!(put(&folder, pause(2)).is_err());
         assert_eq!(given(&elsewhere), [pause(1)]);
     }
 
     #[test]
     fn half_written_orders_go_with_their_writer() {
         let (_scene, folder) = scene();
-        put(&folder, pause(1), Wall::from_ms(1)).unwrap();
+        put(&folder, pause(1)).unwrap();
         let me = folder.file(ORDERS).join(format!("1-{}-000.tmp", std::process::id()));
         let gone = folder.file(ORDERS).join("1-4294967295-000.tmp");
         fs::write(&me, "{").unwrap();

@@ -2,7 +2,7 @@
 //! they were written on; reading moves them to the present one.
 //! It must never guess at a damaged file, and never overwrite one before it was set aside.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::{Gaps, History};
 use super::lock::Mode;
-use super::{Error, Folder, Moment, files};
+use super::{Elapsed, Error, Folder, Moment, Stamp, files};
 use crate::notify::Outbox;
 use crate::outcome::{Class, FileTime};
 use crate::policy::State;
@@ -25,8 +25,6 @@ const CORRUPT_KEPT: usize = 3;
 const VERSION: u64 = 1;
 /// A thousand targets with full histories and windows take about 6 MiB.
 const MAX_SIZE: u64 = 32 << 20;
-/// Five distances between ticks.
-const TICKS_KEPT: usize = 6;
 /// By less the wall clock is not set but steered.
 const DRIFT: Duration = Duration::from_secs(2);
 
@@ -71,8 +69,6 @@ pub struct Saved {
     /// By how many milliseconds the wall clock was set since, as far as that can be known: within one boot.
     #[serde(skip)]
     pub wall_moved: i64,
-    /// The latest ticks, oldest first.
-    pub ticks: VecDeque<Timestamp>,
     /// The configuration, and the log that it asks for.
     pub config: Option<PathBuf>,
     /// When the configuration's file was last written to before it was read.
@@ -139,31 +135,10 @@ impl Saved {
         }
     }
 
-    /// Remembers that a tick was made at `at`.
-    pub fn note_tick(&mut self, at: Timestamp) {
-        if self.ticks.back().is_some_and(|last| *last > at) {
-            // Only a reboot of which nothing could be known does that: distances to what was before mean nothing.
-            self.ticks.clear();
-        }
-        self.ticks.push_back(at);
-        while self.ticks.len() > TICKS_KEPT {
-            self.ticks.pop_front();
-        }
-    }
-
-    /// The usual distance of ticks: the median of the last five, so that neither a tick by hand nor a night without
-    /// any moves it. `None` before there were two.
-    pub fn tick_gap(&self) -> Option<Duration> {
-        let pairs = self.ticks.iter().zip(self.ticks.iter().skip(1));
-        let mut gaps: Vec<Duration> = pairs.map(|(earlier, later)| later.since(*earlier)).collect();
-        gaps.sort_unstable();
-        gaps.get(gaps.len() / 2).copied()
-    }
-
     /// Ticks that came within this come still: three times their usual distance, at least 5 min and at most 1 h.
     pub fn tick_patience(&self) -> Duration {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        self.tick_gap().unwrap_or_default().saturating_mul(3).clamp(minutes(5), minutes(60))
+        self.policy.ticks.usual_gap().unwrap_or_default().saturating_mul(3).clamp(minutes(5), minutes(60))
     }
 
     /// Whether the watchdog that wrote this may still mean to work here: a daemon that was not stopped and saved within
@@ -232,14 +207,6 @@ struct Found {
     state: Saved,
 }
 
-/// The moment of writing, on both clocks.
-#[derive(Serialize, Deserialize)]
-struct Stamp {
-    wall: Wall,
-    boot: Timestamp,
-    boot_id: Option<String>,
-}
-
 /// Writes the state whole. `durable`: synced, so that a loss of power does not undo it; without, the file is whole
 /// after a crash of the watchdog all the same. `policy` is what the policy remembers, in the form of a [`State`].
 /// Only whoever holds the lock may call this.
@@ -255,7 +222,7 @@ pub fn save(
 ) -> Result<(), Error> {
     folder.ensure()?;
     let path = folder.file(STATE);
-    let written = Stamp { wall: moment.wall, boot: moment.now, boot_id: moment.boot_id.map(str::to_string) };
+    let written = Stamp::of(moment);
     let document = Written { version: VERSION, written, policy, state: saved };
     files::replace_by(&path, durable, |file| serde_json::to_writer(file, &document).map_err(io::Error::from))
         .map_err(|cause| Error::new("save", &path, cause))
@@ -315,36 +282,24 @@ fn parse(bytes: &[u8]) -> io::Result<Found> {
 
 impl Found {
     /// The state with its times on the boot clock of `moment`.
-    ///
-    /// Within one boot they hold as they are, whatever the wall clock did. Across boots only the wall clock knows how
-    /// long it was, and one that was set back counts as no time at all: cooldowns and windows then last longer, never
-    /// shorter. Where a boot id is missing, nothing says whether it is the same boot. The wall clock is used, too, and
-    /// it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the boot
-    /// clock went back, which only a reboot does.
     fn at(self, moment: &Moment) -> Saved {
         let Found { written, policy, state: mut saved } = self;
         saved.policy = policy;
-        let by_wall = moment.wall.as_ms().saturating_sub(written.wall.as_ms());
+        let Elapsed { ms, rebooted } = written.elapsed(moment);
         let by_boot = moment.now.as_ms().saturating_sub(written.boot.as_ms());
-        let (elapsed, rebooted) = match (&written.boot_id, moment.boot_id) {
-            (Some(then), Some(now)) if then == now => (by_boot, false),
-            (Some(_), Some(_)) => (by_wall, true),
-            _ => (by_wall, by_boot < 0),
-        };
-        let elapsed = elapsed.max(0);
-        let by = by_boot.saturating_sub(elapsed);
+        let by = by_boot.saturating_sub(ms);
         saved.policy.shift(by);
         saved.outbox.shift(by);
-        saved.ticks.iter_mut().for_each(|tick| *tick = tick.shifted(by));
         saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(by));
         // What was written before this boot is at least as old as the boot, whatever the wall clock says.
-        let age = if rebooted { elapsed.max(moment.now.as_ms()) } else { elapsed };
+        let age = if rebooted { ms.max(moment.now.as_ms()) } else { ms };
         saved.written = Some(moment.now.shifted(age.saturating_neg()));
         if rebooted {
             saved.policy.reboot();
             saved.rebooted = true;
         }
-        saved.wall_moved = if rebooted { 0 } else { by_wall.saturating_sub(elapsed) };
+        let by_wall = moment.wall.as_ms().saturating_sub(written.wall.as_ms());
+        saved.wall_moved = if rebooted { 0 } else { by_wall.saturating_sub(ms) };
         saved
     }
 }

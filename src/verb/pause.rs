@@ -1,59 +1,113 @@
 //! `pause` and `resume`: orders to whoever is at work, now or at the next tick.
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
-use crate::signals;
+use crate::outcome;
+use crate::signals::{self, Heard};
 use crate::store::lock::{Mode, read_holder};
-use crate::store::orders::{self, Order};
+use crate::store::orders::{self, Order, Waiting};
 use crate::store::state::peek;
-use crate::store::{Folder, Moment};
+use crate::store::{Folder, Moment, Stamp};
 use crate::time::{Span, millis};
 
 use super::{Code, complain, holder, hung, say};
 
-const NOTHING: &str = "nothing was paused or resumed";
 /// A live watchdog carries an order out within this.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Whether the command has ended is asked so often, should nothing say so.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const UNCHANGED: &str = "nothing was paused or resumed";
 
 pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, command: Vec<OsString>) -> ExitCode {
-    let until = clock::wall().shifted(millis(length));
-    let paused = holder::to_command(options, NOTHING).and_then(|(folder, config, _)| {
-        let targets = known(&folder, config.as_ref(), targets)?;
-        give(&folder, Order::Pause { targets: targets.clone(), until }).map(|how| (folder, targets, how))
-    });
-    match (paused, command.split_first()) {
-        (Ok((_, targets, how)), None) => {
-            let (whom, until) = (whom(targets.as_deref()), clock::zone().hour_minute(until));
+    if let Some((program, arguments)) = command.split_first() {
+        return during(options, targets, length, program, arguments);
+    }
+    match begin(options, targets, length, None) {
+        Ok(Paused { targets, how, .. }) => {
+            let until = clock::zone().hour_minute(clock::wall().shifted(millis(length)));
+            let whom = whom(targets.as_deref());
             say(&format!("paused {whom} until {until} ({}){}", Span(length), in_words(how)));
             Code::Done.into()
         }
-        (Err(code), None) => code.into(),
-        (paused, Some((program, arguments))) => {
-            if paused.is_err() {
-                complain("nothing is paused; running the command all the same", Code::Machine);
-            }
-            let code = run_meanwhile(program, arguments);
-            if let Ok((folder, targets, _)) = paused {
-                // Its trouble was told. The pause ends by itself at its time.
-                let _ = give(&folder, Order::Resume { targets, clear_waits: false });
-            }
-            code
-        }
+        Err(code) => code.into(),
     }
+}
+
+/// A pause that was begun.
+struct Paused {
+    folder: Folder,
+    targets: Option<Vec<String>>,
+    order: Waiting,
+    how: Taken,
+}
+
+fn begin(options: &Options, targets: Vec<String>, length: Duration, command: Option<String>) -> Result<Paused, Code> {
+    let (folder, config, _) = holder::to_command(options, UNCHANGED)?;
+    let targets = known(&folder, config.as_ref(), targets)?;
+    let length_ms = u64::try_from(millis(length)).unwrap_or(0);
+    let boot_id = clock::boot_id();
+    let given = Stamp::of(&Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() });
+    let order = Order::Pause { targets: targets.clone(), length_ms, given, command };
+    let (order, how) = give(&folder, order, UNCHANGED)?;
+    Ok(Paused { folder, targets, order, how })
+}
+
+/// A pause for as long as a command runs, whatever becomes of the command, of us, or of the pause. Only `kill -9` of
+/// this process leaves the pause on, until its time is over: the command may still run then.
+fn during(
+    options: &Options,
+    targets: Vec<String>,
+    length: Duration,
+    program: &OsString,
+    arguments: &[OsString],
+) -> ExitCode {
+    let (sender, heard) = channel();
+    // Before anything is paused: whoever ends us then must not leave the pause behind.
+    if let Err(error) = signals::listen_for_command(move |what| {
+        // Nobody listens any more: the command has ended.
+        let _ = sender.send(what);
+    }) {
+        complain(&format!("cannot listen to signals: {error} (one that ends this leaves the pause on)"), Code::Machine);
+    }
+    let name = format!("{}-{}", std::process::id(), clock::now().as_ms());
+    let paused = begin(options, targets, length, Some(name.clone()));
+    if paused.is_err() {
+        complain("nothing is paused; running the command all the same", Code::Machine);
+    }
+    let code = run(&heard, program, arguments);
+    if let Ok(paused) = paused {
+        end(&paused, name, length);
+    }
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Ends the pause of the command of this name. Where nobody is at work who could have begun it, it is taken back.
+fn end(Paused { folder, order, .. }: &Paused, name: String, length: Duration) {
+    let is_nobody_at_work = || read_holder(folder).is_none();
+    if is_nobody_at_work() && order.take_back().unwrap_or(false) && is_nobody_at_work() {
+        return;
+    }
+    let otherwise = format!("the pause ends by itself, {} after it began", Span(length));
+    // Its trouble was told.
+    let _ = give(folder, Order::Over { command: name }, &otherwise);
 }
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
     let clear_waits = !targets.is_empty();
-    let resumed = holder::to_command(options, NOTHING).and_then(|(folder, config, _)| {
+    let resumed = holder::to_command(options, UNCHANGED).and_then(|(folder, config, _)| {
         let targets = known(&folder, config.as_ref(), targets)?;
-        give(&folder, Order::Resume { targets: targets.clone(), clear_waits }).map(|how| (targets, how))
+        let order = Order::Resume { targets: targets.clone(), clear_waits };
+        give(&folder, order, UNCHANGED).map(|(_, how)| (targets, how))
     });
     match resumed {
         Ok((targets, how)) => {
@@ -87,16 +141,17 @@ fn in_words(how: Taken) -> &'static str {
     }
 }
 
-/// Leaves the order, and waits until a live watchdog has carried it out.
-fn give(folder: &Folder, order: Order) -> Result<Taken, Code> {
-    let failed = |error| complain(&format!("{error} ({NOTHING})"), Code::Machine);
+/// Leaves the order, and waits until a live watchdog has carried it out. `otherwise`: what follows where that fails.
+fn give(folder: &Folder, order: Order, otherwise: &str) -> Result<(Waiting, Taken), Code> {
+    let failed = |error| complain(&format!("{error} ({otherwise})"), Code::Machine);
     let folder = Folder::open(folder.path()).map_err(failed)?;
-    let waiting = orders::put(&folder, order, clock::wall()).map_err(failed)?;
-    let Some(holder) = read_holder(&folder) else { return Ok(Taken::Later) };
+    let waiting = orders::put(&folder, order).map_err(failed)?;
+    let Some(holder) = read_holder(&folder) else { return Ok((waiting, Taken::Later)) };
     if holder.mode == Mode::Daemon {
         hung::send(&folder, &holder, Signal::USR1);
     }
-    Ok(if hung::wait(PATIENCE, || waiting.is_done()) { Taken::Now } else { Taken::Slowly })
+    let how = if hung::wait(PATIENCE, || waiting.is_done()) { Taken::Now } else { Taken::Slowly };
+    Ok((waiting, how))
 }
 
 /// The targets by name, all of which must be known; `None`: all.
@@ -120,22 +175,45 @@ fn known(folder: &Folder, config: Option<&Config>, targets: Vec<String>) -> Resu
     }
 }
 
-/// Runs the command; the pause ends with it. A signal that ends us must not leave the pause behind, so those that ask
-/// for an end are left to the command, which shares our terminal.
-fn run_meanwhile(program: &OsString, arguments: &[OsString]) -> ExitCode {
-    if let Err(error) = signals::listen(|_| ()) {
-        complain(&format!("cannot listen to signals: {error} (one that ends this leaves the pause on)"), Code::Machine);
+/// Runs the command to its end, unless we are told to end before; its exit code, or 128 and the signal that ended it.
+fn run(heard: &Receiver<Heard>, program: &OsString, arguments: &[OsString]) -> i32 {
+    let told = heard.try_iter().find_map(|what| match what {
+        Heard::Told { signal, .. } => Some(signal),
+        Heard::Child => None,
+    });
+    if let Some(signal) = told {
+        complain(&format!("told to end: {} is not run", program.display()), Code::Machine);
+        return 128 + signal;
     }
-    let status = match Command::new(program).args(arguments).status() {
-        Ok(status) => status,
+    let ended = Command::new(program).args(arguments).spawn().and_then(|mut child| wait(&mut child, heard));
+    match ended {
+        Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         Err(error) => {
-            let why = crate::outcome::in_words(&error);
-            complain(&format!("cannot run {}: {why}", program.display()), Code::Usage);
-            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            return ExitCode::from(code);
+            complain(&format!("cannot run {}: {}", program.display(), outcome::in_words(&error)), Code::Usage);
+            if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
         }
-    };
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    }
+}
+
+/// Waits for the command, and hands on to it what it has not been sent itself. It shares our terminal and our group,
+/// like one that a shell would run in our place.
+fn wait(child: &mut Child, heard: &Receiver<Heard>) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        match heard.recv_timeout(ASK_EVERY) {
+            Ok(Heard::Told { signal, by_terminal: false }) => {
+                // Until it was waited for, nobody else has its number.
+                if let Some(signal) = Signal::from_named_raw(signal)
+                    && let Err(error) = kill_process(Pid::from_child(child), signal)
+                {
+                    let why = outcome::in_words(&error.into());
+                    complain(&format!("cannot hand the signal on to the command: {why}"), Code::Machine);
+                }
+            }
+            Ok(Heard::Told { by_terminal: true, .. } | Heard::Child) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return child.wait(),
+        }
+    }
 }

@@ -67,13 +67,15 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
         found => (look(folder)?, found, false),
     };
     let saved = saved.unwrap_or_default();
+    let boot_id = clock::boot_id();
+    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
     let mut status = Status {
         is_unseen,
         last_held: last_held(folder),
         has_answered,
         config_changed: false,
-        now: clock::now(),
-        wall: clock::wall(),
+        now: moment.now,
+        wall: moment.wall,
         zone: clock::zone(),
         home: environment("HOME").map(Into::into),
         saved,
@@ -81,7 +83,7 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     };
     // What nobody has read at all has not changed since.
     status.config_changed = status.watch().is_running() && has_changed(&status.saved);
-    status.heed(&orders::peek(folder));
+    status.heed(&orders::peek(folder), &moment);
     Ok(status)
 }
 

@@ -160,7 +160,7 @@ impl Page<'_> {
             times => format!(", restarted {times} times"),
         };
         notes.push(format!("{since}{tried}"));
-        if let Some(until) = state.paused_until {
+        if let Some(until) = state.pauses.until() {
             notes.push(format!("paused until {}", self.clock_time(until)));
         } else if let Some(rest) = state.rest {
             notes.push(at_rest(rest.why).into());

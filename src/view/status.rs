@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Class, Ending, Verdict};
-use crate::policy::{Condition, LastLook, TargetState, Tried, spent};
+use crate::policy::{Condition, LastLook, Pauses, TargetState, Tried, spent};
+use crate::store::Moment;
 use crate::store::lock::{Holder, Mode};
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
@@ -48,18 +49,24 @@ pub struct Status {
 
 impl Status {
     /// Lets orders that nobody has carried out yet show already.
-    pub fn heed(&mut self, orders: &[Order]) {
+    pub fn heed(&mut self, orders: &[Order], moment: &Moment) {
         for order in orders {
-            let (targets, paused_until) = match order {
-                Order::Pause { targets, until } => (targets, Some(*until)),
-                Order::Resume { targets, .. } => (targets, None),
+            let (targets, command) = match order {
+                Order::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
+                Order::Over { command } => (None, Some(command.as_str())),
+                Order::Resume { targets, .. } => (targets.as_deref(), None),
             };
-            let until = paused_until.map(|until| self.now.shifted(until.as_ms().saturating_sub(self.wall.as_ms())));
-            let meant = |name: &String| targets.as_ref().is_none_or(|targets| targets.contains(name));
+            let until = order.pauses_until(moment);
+            let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
-                state.paused_until = until.filter(|until| *until > self.now);
+                match (order, until) {
+                    (Order::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
+                    (Order::Pause { .. }, None) => {}
+                    (Order::Over { command }, _) => state.pauses.end(command),
+                    (Order::Resume { .. }, _) => state.pauses = Pauses::default(),
+                }
                 state.condition = match state.condition {
-                    _ if state.paused_until.is_some() => Condition::Paused,
+                    _ if state.pauses.until().is_some() => Condition::Paused,
                     Condition::Paused => Condition::Starting,
                     condition => condition,
                 };
@@ -280,7 +287,7 @@ impl<'a> Target<'a> {
                 why: state.waiting.map(|waiting| waiting.why.as_str()),
                 until: state.waiting.and_then(|waiting| waiting.until).map(time),
             },
-            paused_until: state.paused_until.map(time),
+            paused_until: state.pauses.until().map(time),
             incident: state.incident.as_ref().map(|incident| incident.id.as_str()),
             uptime_24h: self.uptime(DAY),
             uptime_30d: self.uptime(DAY * 30),
@@ -334,7 +341,7 @@ impl<'a> Target<'a> {
         let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
         let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
         match state.condition {
-            Condition::Paused => Some(format!("paused until {}", self.status.clock_time(state.paused_until?))),
+            Condition::Paused => Some(format!("paused until {}", self.status.clock_time(state.pauses.until()?))),
             Condition::Stopped => {
                 let rest = state.rest?;
                 Some(format!("{}; asked again at {}", at_rest(rest.why), self.status.clock_time(rest.ask_at)))

@@ -67,17 +67,23 @@ fn every_verb_answers_whatever_the_files_in_the_state_folder_say() {
 fn an_order_without_a_sensible_end_is_heeded_or_dropped() {
     let place = Place::with("targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}}\n");
     assert_eq!(place.run(&["--once"]).code, Some(0));
-    for until in [i64::MIN, -1, 0, i64::MAX] {
+    for wrong in [i64::MIN, -1, 0, i64::MAX] {
         assert_eq!(place.run(&["pause"]).code, Some(0));
         for (path, bytes) in files_below(&place.path("state/orders")) {
             let order: Value = serde_json::from_slice(&bytes).expect("an order is JSON");
             let mut order = order.as_object().expect("with keys").clone();
-            assert!(order.insert("until".into(), until.into()).is_some_and(|end| end.is_i64()), "{order:?}");
+            let given = order.get_mut("given").and_then(Value::as_object_mut).expect("the moment of its giving");
+            for clock in ["boot", "wall"] {
+                assert!(given.insert(clock.into(), wrong.into()).is_some_and(|at| at.is_i64()), "{given:?}");
+            }
+            // A length is never negative: such an order is damaged.
+            let length = wrong.unsigned_abs();
+            assert!(order.insert("length_ms".into(), length.into()).is_some_and(|ms| ms.is_u64()), "{order:?}");
             fs::write(path, serde_json::to_vec(&order).expect("JSON")).expect("a file");
         }
         for words in [&["status"][..], &["--once"], &["status"]] {
             let said = place.run(words);
-            place.demand(matches!(said.code, Some(0 | 3)) && said.err.is_empty(), &format!("{until}: {said:?}"));
+            place.demand(matches!(said.code, Some(0 | 3)) && said.err.is_empty(), &format!("{wrong}: {said:?}"));
         }
         place.demand(!place.log().contains("a bug in the watchdog"), "no bug");
         place.demand(files_below(&place.path("state/orders")).is_empty(), "it was taken");

@@ -228,6 +228,24 @@ fn what_was_saved_but_not_written_into_the_account_is_written_by_the_next_watchd
     assert_eq!(place.lines("state/incidents.jsonl").len(), 1);
 }
 
+/// Sixty targets that go down in one minute have a folder each, also where the state was lost meanwhile.
+#[test]
+fn no_two_incidents_share_a_name() {
+    let target = |n: u32| format!("  - {{name: t{n}, file: {{path: well, max_age: 1d}}}}\n");
+    let targets: String = (0..60).map(target).collect();
+    let place = Place::with(&format!("defaults: {{interval: 500ms, failure_threshold: 1}}\ntargets:\n{targets}"));
+    for round in 1..=2 {
+        let daemon = place.daemon(&["run"]);
+        place.eventually("all are down", || place.events("down").len() == 60 * round);
+        let mut ids: Vec<String> = place.events("down").iter().map(|event| event["incident"].to_string()).collect();
+        ids.sort();
+        ids.dedup();
+        place.demand(ids.len() == 60 * round, &format!("{} names", ids.len()));
+        daemon.kill();
+        fs::remove_file(place.path("state/state.json")).expect("a state");
+    }
+}
+
 #[test]
 fn without_an_account_the_work_goes_on_and_the_end_is_kept() {
     let place = place("{name: a, command: test ! -e sick, restart: 'rm sick'}");

@@ -235,6 +235,39 @@ fn a_command_that_runs_keeps_its_limits_over_a_reload() {
 
 /// Without a change the state is written once a minute, so three times in less are its answers to the signal. Each time
 /// to a file of its own, which tells them apart where two were written in one millisecond with the same text.
+/// Rule 15: what runs is brought to its end, and no other command is begun under a configuration that forbids it.
+#[test]
+fn a_reload_in_the_middle_of_an_attempt_forbids_the_next_command() {
+    let limits = "interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 100ms, max_cooldown: 100ms";
+    let first = "'echo >> first; while ! test -e go; do sleep 0.02; done; exit 1'";
+    let target = |rest: &str| format!("targets:\n  - {{name: a, command: test -e well, {limits}, {rest}}}\n");
+    let ladder = format!("restart: [{first}, echo >> second]");
+    let forbidding = [
+        target(&format!("{ladder}, dry_run: true")),
+        target(&format!("restart: [{first}, echo >> second, echo third], dry_run: true")),
+        "targets:\n  - {name: b, command: 'true'}\n".to_owned(),
+    ];
+    for text in forbidding {
+        let place = Place::with(&target(&ladder));
+        place.write("well", "");
+        let daemon = place.daemon(&["run"]);
+        place.eventually("it is well", || place.target("a")["state"] == "healthy");
+        fs::remove_file(place.path("well")).expect("a file");
+        place.eventually("the first command runs", || place.path("first").exists());
+        place.configure(&text);
+        daemon.signal(Signal::HUP);
+        place.eventually("it was read", || place.events("reloaded").len() == 1);
+        place.write("go", "");
+        place.eventually("the first command ends", || place.events("restart_done").len() == 1);
+        // What a further rung would wait for: 5 s in which it may prove healthy after all.
+        let began = Instant::now();
+        place.eventually("time passes", || began.elapsed() > Duration::from_secs(6));
+        place.demand(!place.path("second").exists(), "no further command is begun");
+        assert_eq!(place.events("restart").len(), 1, "{}", place.story());
+        assert!(daemon.stop().success());
+    }
+}
+
 #[test]
 fn sigusr1_writes_the_state_now() {
     let place = Place::with("targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}}\n");

@@ -3,9 +3,9 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
@@ -107,6 +107,37 @@ fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before(
     without(&place, &server, take, give, "no thread for a look");
     let told = place.log().matches("no thread for a").count();
     place.demand(told == 1, &format!("it is told once, not {told} times"));
+}
+
+/// A pause that is given under a clock that is ahead or behind by years is of its length all the same.
+#[test]
+fn a_pause_is_a_length_whatever_the_clock_says() {
+    for offset in ["+3650d", "-3650d"] {
+        let place = Place::with("targets:\n  - {name: a, command: 'true', interval: 100ms}\n");
+        let paused = || place.target("a")["state"] == "paused";
+        let pause = |length: &str| {
+            let mut command = place.command(&["pause", "--for", length]);
+            command.env("LD_PRELOAD", faketime()).env("FAKETIME", offset).env("DONT_FAKE_MONOTONIC", "1");
+            assert!(command.output().expect("it runs").status.success());
+        };
+        // For whoever comes next, and takes it from the folder.
+        place.run(&["--once"]);
+        pause("30m");
+        place.run(&["--once"]);
+        let until = place.target("a")["paused_until"].as_str().map(str::to_owned);
+        let until = until.and_then(|until| humantime::parse_rfc3339(&until).ok());
+        let left = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
+        let is_right = left.is_some_and(|left| (1_500..=1_800).contains(&left.as_secs()));
+        place.demand(is_right, &format!("about 30 min at {offset}: {left:?}"));
+        assert_eq!(place.run(&["resume"]).code, Some(0));
+        // For a watchdog at work, that ends it by itself.
+        let daemon = place.daemon(&["run"]);
+        place.eventually("it is not paused", || !paused());
+        pause("5s");
+        place.demand(paused(), "it is heeded");
+        place.eventually("it ends", || !paused());
+        assert!(daemon.stop().success());
+    }
 }
 
 #[test]

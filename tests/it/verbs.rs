@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
@@ -41,7 +41,7 @@ fn says(place: &Place, words: &[&str], code: i32, text: &str) {
 }
 
 #[test]
-fn a_pause_looks_and_counts_but_restarts_nothing_until_it_ends() {
+fn a_pause_looks_but_opens_no_incident_and_restarts_nothing_until_it_ends() {
     let place = Place::with(&format!("{LIMITS}{}{}", curable("one"), curable("other")));
     for name in ["one", "other"] {
         place.write(&format!("{name}-up"), "");
@@ -58,8 +58,11 @@ fn a_pause_looks_and_counts_but_restarts_nothing_until_it_ends() {
         fs::remove_file(place.path(&format!("{name}-up"))).expect("it is there");
     }
     place.eventually("the other is repaired", || place.lines("done") == ["other"]);
-    place.eventually("the paused one counts", || !place.events_of("one", "down").is_empty());
+    let threshold_is_passed = || place.target("one")["streak"].as_u64() >= Some(3);
+    place.eventually("the paused one is seen to fail", || !place.events_of("one", "failing").is_empty());
+    place.eventually("it goes on failing", threshold_is_passed);
     assert_eq!(state(&place, "one"), "paused");
+    assert!(place.events_of("one", "down").is_empty(), "it was planned: {}", place.story());
     assert_eq!(place.lines("done"), ["other"], "{}", place.story());
     says(&place, &["resume"], 0, "resumed all targets\n");
     place.eventually("it is repaired", || place.lines("done") == ["other", "one"]);
@@ -69,6 +72,7 @@ fn a_pause_looks_and_counts_but_restarts_nothing_until_it_ends() {
 
     says(&place, &["pause"], 0, "paused all targets until ");
     place.demand(pause_left(&place, "other") <= Duration::from_secs(1_800), "30 min, when nothing is said");
+    says(&place, &["resume", "one"], 0, "resumed one");
     says(&place, &["pause", "--for", "100ms", "one"], 0, "(100 ms)");
     place.eventually("a pause ends by itself", || state(&place, "one") == "healthy");
     assert_eq!(state(&place, "other"), "paused");
@@ -114,14 +118,95 @@ fn a_command_runs_in_a_pause_that_ends_with_it_and_its_exit_code_is_handed_on() 
     // The backend may be down for as long as the command runs.
     let deploy = "rm app-up; echo $$ > pids; while ! test -e go; do sleep 0.02; done; echo deployed; exit 3";
     let child = place.begin(&["pause", "--", "sh", "-c", deploy]);
-    place.eventually("it is seen to be down", || !place.events("down").is_empty());
+    place.eventually("it is seen to fail", || !place.events("failing").is_empty());
     assert_eq!(state(&place, "app"), "paused");
-    // Whoever wants to end us is told to end the command.
-    send(i32::try_from(child.id()).expect("a pid is small"), Signal::TERM);
     place.write("go", "");
     let said = Said::new(child.wait_with_output().expect("it ends"));
     assert_eq!((said.code, said.out.as_str()), (Some(3), "deployed\n"), "{said:?}");
     place.eventually("the pause is over, so it is repaired", || place.lines("done") == ["app"]);
+    assert!(daemon.stop().success());
+}
+
+/// Whoever wants to end us ends the command, and the pause ends with it in any case.
+#[test]
+fn what_asks_for_an_end_is_handed_on_to_the_command() {
+    let place = Place::with(&format!("{LIMITS}{}", curable("app")));
+    place.write("app-up", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    let begin = |starter: &[&str], command: &str| {
+        let _ = fs::remove_file(place.path("began"));
+        let words = ["pause", "--", "sh", "-c", &format!("echo > began; {command}; while :; do sleep 0.02; done")];
+        let mut command = place.command_through(starter, &words);
+        let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        place.eventually("the command runs", || place.path("began").exists());
+        assert_eq!(state(&place, "app"), "paused");
+        child
+    };
+    let end = |child: Child, code: i32, out: &str| {
+        let said = Said::new(child.wait_with_output().expect("it ends"));
+        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(code), out, ""), "{}", place.story());
+        place.demand(state(&place, "app") == "healthy", "the pause ended with it");
+    };
+    let pid = |child: &Child| i32::try_from(child.id()).expect("a pid is small");
+    for (signal, name, code) in [(Signal::TERM, "TERM", 143), (Signal::INT, "INT", 130), (Signal::HUP, "HUP", 129)] {
+        let child = begin(&[], ":");
+        send(pid(&child), signal);
+        end(child, code, "");
+        // It may have its own opinion of that, and takes its time.
+        let child = begin(&[], &format!("trap 'echo told; sleep 0.1; exit 7' {name}"));
+        send(pid(&child), signal);
+        end(child, 7, "told\n");
+    }
+    // What our parent has us ignore is none of the command's business either.
+    let child = begin(&["env", "--ignore-signal=HUP"], "trap 'exit 7' TERM");
+    send(pid(&child), Signal::HUP);
+    send(pid(&child), Signal::TERM);
+    end(child, 7, "");
+    // Killed, we leave the pause on: the command goes on, too. The operator can end it.
+    let mut child = begin(&[], "echo $$ > pids; sleep 60");
+    child.kill().expect("it is ours");
+    child.wait().expect("it ends");
+    assert_eq!(state(&place, "app"), "paused");
+    says(&place, &["resume"], 0, "resumed all targets\n");
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    place.alive("pids").into_iter().for_each(|pid| send(pid, Signal::KILL));
+    assert!(daemon.stop().success());
+}
+
+/// Two deployments at once: neither ends the other's pause, nor does one that is shorter.
+#[test]
+fn pauses_overlap_and_the_last_end_holds() {
+    let place = Place::with(&format!("{LIMITS}{}", curable("app")));
+    place.write("app-up", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    let deploy = |name: &str| {
+        let script = format!("rm -f app-up; echo > {name}; while ! test -e {name}-go; do sleep 0.02; done");
+        place.begin(&["pause", "--", "sh", "-c", &script])
+    };
+    let (mut first, mut second) = (deploy("first"), deploy("second"));
+    place.eventually("both run", || place.path("first").exists() && place.path("second").exists());
+    says(&place, &["pause", "app", "--for", "1s"], 0, "(1 s)");
+    place.write("first-go", "");
+    assert!(first.wait().expect("it ends").success());
+    let failed = || place.target("app")["streak"].as_u64().unwrap_or(0);
+    let before = failed();
+    place.eventually("it goes on failing, and the second goes on", || failed() > before + 15);
+    assert_eq!(state(&place, "app"), "paused", "{}", place.story());
+    assert!(place.lines("done").is_empty() && place.events("resumed").is_empty(), "{}", place.story());
+    place.write("second-go", "");
+    assert!(second.wait().expect("it ends").success());
+    place.eventually("then it is repaired", || place.lines("done") == ["app"]);
+    assert_eq!(place.events("resumed").len(), 1, "{}", place.story());
+    // A pause by hand inside, longer than the command: that one holds.
+    let mut third = deploy("third");
+    place.eventually("it runs", || place.path("third").exists());
+    says(&place, &["pause", "--for", "1h"], 0, "(1 h)");
+    place.write("third-go", "");
+    assert!(third.wait().expect("it ends").success());
+    let left = pause_left(&place, "app");
+    place.demand(left > Duration::from_secs(3_000), &format!("the longer one holds: {left:?}"));
     assert!(daemon.stop().success());
 }
 
@@ -135,6 +220,17 @@ fn a_command_runs_whatever_the_condition_of_the_watchdog() {
         let said = place.run(&["pause", "-c", "gone.yaml", "--", "sh", "-c", "echo ran; exit 7"]);
         place.demand(said.code == Some(7) && said.out == "ran\n", &format!("{said:?}"));
     }
+    // With nobody at work, nothing is left behind, however often.
+    place.configure("targets: [{name: app, tcp: 'localhost:1'}]\n");
+    for _ in 0..60 {
+        assert_eq!(place.run(&["pause", "--", "true"]).code, Some(0));
+    }
+    assert_eq!(fs::read_dir(place.path("state/orders")).expect("a folder").count(), 0, "{}", place.story());
+    // Not even with no place for a state.
+    fs::remove_dir_all(place.path("state")).expect("a folder");
+    place.write("state", "no folder");
+    let said = place.run(&["pause", "--", "sh", "-c", "echo ran; exit 7"]);
+    place.demand(said.code == Some(7) && said.out == "ran\n", &format!("{said:?}"));
 }
 
 #[test]

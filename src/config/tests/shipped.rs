@@ -24,9 +24,11 @@ fn uncommented(mark: &str, wanted: impl Fn(&str) -> bool) -> String {
 
 #[test]
 fn the_shipped_file_is_valid_and_its_comments_tell_the_defaults() {
-    let ignoring_its_folder = |config: Config| {
+    let ignoring_its_folder = |mut config: Config| {
         let folder = config.folder.display().to_string();
-        let config = Config { written: None, ..config };
+        config.written = None;
+        // In it are absolute paths.
+        config.targets.iter_mut().for_each(|target| target.limits.repair_id = 0);
         format!("{config:#?}").replace(&folder, "")
     };
     let shipped = accepted(SHIPPED);

@@ -4,11 +4,27 @@ use super::*;
 use crate::outcome::RestReason;
 use crate::policy::tell::{Flapping, ToldDown};
 
-#[test]
-fn the_latest_ids_are_kept_and_no_more() {
-    let mut ids = IncidentIds::default();
-    let given: Vec<String> = (10..70).map(|day| ids.name(&format!("{day}-0313"))).collect();
-    assert_eq!(ids.0, &given[10..]);
+fn paused(at: Timestamp) -> Pauses {
+    let mut pauses = Pauses::default();
+    pauses.begin(at, None);
+    pauses.begin(at, Some("./deploy"));
+    pauses
+}
+
+fn incident_at(at: Timestamp) -> Incident {
+    Incident {
+        id: String::new(),
+        began: at,
+        down_since: Some(at),
+        down_at: at,
+        attempts: 1,
+        recovering: false,
+        diagnosing: Some(at),
+        held: None,
+        cause: None,
+        last: None,
+        tried: Some(Tried { rung: 0, ending: Ending::Lost, began: at }),
+    }
 }
 
 /// A state in which every point in time is `at`.
@@ -25,7 +41,18 @@ fn state_at(at: i64) -> State {
     };
     let attempt = |phase| {
         let incident = String::new();
-        Attempt { number: 1, rung: 0, first: 0, incident, failures: 3, ran: true, over: false, phase }
+        Attempt {
+            number: 1,
+            rung: 0,
+            first: 0,
+            incident,
+            failures: 3,
+            ran: true,
+            over: false,
+            repair_id: 0,
+            resets: false,
+            phase,
+        }
     };
     let target = |phase| TargetState {
         condition: Condition::Down,
@@ -35,24 +62,12 @@ fn state_at(at: i64) -> State {
         last_class: None,
         last_healthy: Some(at),
         excused_until: Some(at),
-        incident: Some(Incident {
-            id: String::new(),
-            began: at,
-            down_since: Some(at),
-            down_at: at,
-            attempts: 1,
-            recovering: false,
-            diagnosing: Some(at),
-            held: None,
-            cause: None,
-            last: None,
-            tried: Some(Tried { rung: 0, ending: Ending::Lost, began: at }),
-        }),
+        incident: Some(incident_at(at)),
         real: ledger(),
         dry: ledger(),
         attempt: Some(attempt(phase)),
         start_period: Some(StartPeriod { until: at, after: Beginning::Boot }),
-        paused_until: Some(at),
+        pauses: paused(at),
         stand_down: Some(StandDown { why: Why::OnlyIf, until: at, times: 1 }),
         waiting: Some(Waiting { why: Why::Limit, until: Some(at) }),
         probe_id: 0,
@@ -72,7 +87,9 @@ fn state_at(at: i64) -> State {
     };
     let phases = [Phase::Intended, Phase::Running { since: at, process: None }, Phase::Verifying { until: at }];
     let targets = phases.into_iter().enumerate().map(|(index, phase)| (index.to_string(), target(phase)));
-    State { targets: targets.collect(), incident_ids: IncidentIds::default() }
+    let mut ticks = Ticks::default();
+    ticks.note(at);
+    State { targets: targets.collect(), incident_ids: IncidentIds::default(), pauses: paused(at), ticks }
 }
 
 #[test]

@@ -1,32 +1,37 @@
 //! Judges the policy by the contract's promises, from what happened and what was done alone.
 //! It knows nothing of the policy's inside: every rule is written here a second time, from the contract.
 
+mod changes;
 mod told;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use crate::outcome::{Class, Inspection, Verdict};
-use crate::policy::Limits;
+use crate::policy::{Gate, Limits};
 use crate::time::millis;
 
 /// What the oracle knows of one target, in absolute milliseconds.
 #[derive(Default)]
 struct Known {
     failures: u32,
+    /// When the last of them was seen.
+    failed_at: i64,
+    /// How many there were when a watchdog found them too old that has not saved yet.
+    failures_kept: u32,
     /// Failures before then do not count, unless it was healthy since.
     counts_from: i64,
     last_class: Option<Class>,
     /// When the first command of each attempt that ran one was started.
     starts: Vec<i64>,
-    /// The attempt being made: number, rung, whether a command of it could be started, when it began.
-    attempt: Option<(u32, usize, bool, i64)>,
+    attempt: Option<Made>,
     last_attempt: Option<u32>,
     /// When the last attempt's last command ended, and the cooldown that follows.
     ended: Option<(i64, i64)>,
     command_runs: bool,
     restart_recorded: bool,
-    paused_until: Option<i64>,
+    /// The ends of the pauses that are on, by the command that they last as long as.
+    pauses: Vec<(Option<String>, i64)>,
     down: Option<String>,
     /// When it was last found healthy, or a pause or rest ended after that.
     well_at: Option<i64>,
@@ -43,6 +48,14 @@ struct Known {
     granted: bool,
     /// Whether the latest weighing allowed a reset; none once it was made use of.
     warranted: bool,
+    /// The way to repair that was configured when a reset was last weighed, and when `only_if` was last asked.
+    weighed_under: u64,
+    asked_under: u64,
+    /// The latest answer of `only_if`, under the way to repair that is configured now.
+    allowed: bool,
+    /// When it left the configuration.
+    removed: Option<i64>,
+    in_tick: InTick,
     /// When the last reset had ended.
     last_reset: Option<i64>,
     /// A reset was begun of which nobody knows that it ended, or no pm2 command reaches the daemon: it comes first.
@@ -53,7 +66,35 @@ struct Known {
     broken_at: Option<i64>,
 }
 
+/// An attempt that was begun, while none follows it.
+#[derive(Clone)]
+struct Made {
+    number: u32,
+    rung: usize,
+    /// A command of it could be started.
+    ran: bool,
+    began: i64,
+    /// What held when it began.
+    limits: Limits,
+    /// The latest rung is a reset.
+    resets: bool,
+}
+
+/// What the present tick has seen of a target.
+#[derive(Clone, Copy, Default)]
+struct InTick {
+    /// The latest verdict was a failure that counts.
+    failed: bool,
+    attempted: bool,
+    /// Somebody changed meanwhile what would have been decided.
+    disturbed: bool,
+}
+
 impl Known {
+    fn is_paused(&self, at: i64) -> bool {
+        self.pauses.iter().any(|(_, until)| *until > at)
+    }
+
     /// Rule 5: a process that is younger than that of the last success has its time to come up, once.
     fn grant(&mut self, process: Option<(u32, i64)>, start_period: i64, at: i64) {
         let Some((_, started)) = process.filter(|process| self.process != Some(*process)) else { return };
@@ -71,7 +112,19 @@ pub(super) struct Oracle {
     limits: BTreeMap<String, Limits>,
     known: BTreeMap<String, Known>,
     latest: VecDeque<String>,
-    seen_ids: Vec<String>,
+    seen_ids: BTreeSet<String>,
+    /// When the latest ticks began, as far as their distances are known.
+    ticks: Vec<i64>,
+    /// Their usual distance, where the present watchdog is a tick and it is known.
+    tick_gap: Option<i64>,
+    /// How many ticks it takes until their distances are known again.
+    ticks_missing: usize,
+    /// Both as they were last saved.
+    ticks_kept: (Vec<i64>, usize),
+    /// The pauses of all targets, those among them that are yet to come.
+    all_paused: Vec<(Option<String>, i64)>,
+    /// When the machine booted, in absolute time.
+    pub(super) booted: i64,
     /// Whether the last save went well.
     pub(super) saved: bool,
     /// A watchdog was killed while its state could not be saved: what it knew is lost, and nothing is promised.
@@ -87,13 +140,19 @@ pub(super) struct Oracle {
 impl Oracle {
     pub(super) fn new(seed: u64, limits: BTreeMap<String, Limits>) -> Oracle {
         let known = limits.keys().map(|name| (name.clone(), Known::default())).collect();
-        let (latest, seen_ids, asked) = (VecDeque::new(), Vec::new(), BTreeMap::new());
+        let (latest, seen_ids, asked) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
         Oracle {
             seed,
             limits,
             known,
             latest,
             seen_ids,
+            ticks: Vec::new(),
+            tick_gap: None,
+            ticks_missing: 0,
+            ticks_kept: (Vec::new(), 0),
+            all_paused: Vec::new(),
+            booted: 0,
             saved: true,
             amnesia: false,
             asked,
@@ -128,10 +187,6 @@ impl Oracle {
         self.known.get_mut(target).expect("the world has only these targets")
     }
 
-    pub(super) fn started(&mut self, at: i64) {
-        self.note(at, "a watchdog starts");
-    }
-
     pub(super) fn killed(&mut self) {
         self.asked.clear();
         self.amnesia |= !self.saved;
@@ -151,20 +206,11 @@ impl Oracle {
         self.known(target).diagnosis = None;
     }
 
-    pub(super) fn rebooted(&mut self) {
-        for known in self.known.values_mut() {
-            known.ended = None;
-            known.failures = 0;
-            known.last_attempt = None;
-            known.at_rest = false;
-            (known.well_at, known.down_since) = (None, None);
-            (known.process, known.granted) = (None, false);
-        }
-    }
-
     pub(super) fn weighed(&mut self, target: &str, warranted: bool, at: i64) {
         self.note(at, format!("{target}: a reset is warranted: {warranted}"));
-        self.known(target).warranted = warranted;
+        let present = self.limits[target].repair_id;
+        let known = self.known(target);
+        known.warranted = warranted && known.weighed_under == present;
     }
 
     pub(super) fn inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
@@ -179,23 +225,6 @@ impl Oracle {
         let known = self.known(target);
         let counts = !known.at_rest && known.counts_from <= at && !known.command_runs;
         known.broken_at = (timely && known.down.is_none() && known.failures == 0 && counts).then_some(at);
-    }
-
-    pub(super) fn paused(&mut self, target: &str, at: i64, until: i64) {
-        self.note(at, format!("{target} paused until {until}"));
-        self.known(target).paused_until = Some(until);
-    }
-
-    pub(super) fn resumed(&mut self, target: &str, at: i64, clear_waits: bool) {
-        self.note(at, format!("{target} resumed, clear_waits {clear_waits}"));
-        let known = self.known(target);
-        known.paused_until = None;
-        if clear_waits {
-            known.starts.clear();
-            known.ended = None;
-            known.unproven = 0;
-            known.last_reset = None;
-        }
     }
 
     pub(super) fn look_begins(&mut self, target: &str, number: u64, at: i64) {
@@ -218,6 +247,7 @@ impl Oracle {
         let starved = at - began > 2 * millis(self.limits[target].timeout);
         let start_period = millis(self.limits[target].start_period);
         let known = self.known(target);
+        known.in_tick.failed = false;
         match verdict {
             _ if starved => known.broken_at = None,
             Verdict::Healthy { .. } => {
@@ -236,7 +266,9 @@ impl Oracle {
                 known.grant(process, start_period, at);
                 if at >= known.counts_from && !known.command_runs {
                     known.failures += 1;
+                    known.failed_at = at;
                 }
+                known.in_tick.failed = at >= known.counts_from && !known.command_runs && !known.at_rest;
             }
             Verdict::Unknown { .. } => known.broken_at = None,
         }
@@ -249,26 +281,37 @@ impl Oracle {
         let elsewhere = self.known.iter().any(|(name, known)| name != target && known.command_runs);
         self.demand(!elsewhere, "rule 12: one attempt at a time over all targets");
         let known = self.known(target);
-        let (restart_recorded, runs) = (known.restart_recorded, known.command_runs);
+        let (restart_recorded, runs, removed) = (known.restart_recorded, known.command_runs, known.removed);
         let follows = |last: usize| rung == last + 1 || (limits.reset == Some(last + 1) && rung == last + 2);
-        let goes_on = known.attempt.filter(|(number, last, ..)| *number == attempt && follows(*last));
+        // Rule 15: under another ladder it would be an attempt of its own, for which nothing has failed yet.
+        let goes_on = known
+            .attempt
+            .clone()
+            .filter(|made| made.number == attempt && follows(made.rung) && made.limits.repair_id == limits.repair_id);
         known.command_runs = true;
+        known.in_tick.attempted = true;
         self.demand(restart_recorded, "the event `restart` comes before its command");
         self.demand(!runs, "a second command while one runs");
         self.demand(rung < limits.rungs && !limits.dry_run, "a command that may not be run");
-        if limits.reset == Some(rung) {
+        self.demand(removed.is_none(), "rule 15: a command for a target that left the configuration");
+        let is_reset = limits.reset == Some(rung);
+        if is_reset {
             self.judge_reset(target, at);
         }
-        if goes_on.is_none() {
-            self.attempt_begins(target, attempt, rung, &limits, at);
-        }
+        let mut made = match goes_on {
+            Some(made) => made,
+            None => {
+                self.attempt_begins(target, attempt, rung, &limits, at);
+                Made { number: attempt, rung, ran: false, began: at, limits, resets: false }
+            }
+        };
+        let is_first = !made.ran && !missing;
+        (made.rung, made.resets, made.ran) = (rung, is_reset, made.ran || !missing);
         let known = self.known(target);
-        let first = goes_on.map_or(at, |(.., began)| began);
-        let ran_before = goes_on.is_some_and(|(_, _, ran, _)| ran);
-        known.attempt = Some((attempt, rung, ran_before || !missing, first));
-        if !missing && !ran_before {
-            known.starts.push(first);
-            self.judge_window(target, &limits);
+        known.attempt = Some(made.clone());
+        if is_first {
+            known.starts.push(made.began);
+            self.judge_window(target, &made.limits);
         }
     }
 
@@ -282,7 +325,9 @@ impl Oracle {
         let is_first = limits.reset == Some(rung) && known.resets_first;
         self.demand(rung == kth || passed_over || is_first, "rule 4: attempt k starts at rung k");
         self.demand(!known.at_rest, "4b: what is deliberately at rest is left alone");
-        self.demand(known.paused_until.is_none_or(|until| at >= until), "rule 3: paused");
+        self.demand(known.pauses.is_empty(), "rules 3 and 14: paused, or not said to be resumed");
+        let asks = limits.gates.contains(&Gate::OnlyIf);
+        self.demand(!asks || known.allowed, "rule 3: only_if, as it is configured now, has not said yes");
         self.demand(known.diagnosis.is_none_or(|until| at >= until), "an attempt before the diagnosis is made");
         let class = known.last_class.expect("a failure was seen");
         self.demand(limits.restart_on.contains(&class), "rule 3: restart_on");

@@ -13,7 +13,8 @@
 //! | `yes` `no` | what was asked, `only_if` or whether it is stopped in PM2, answers |
 //! | `warranted` `unwarranted` | it is known whether PM2 may be reset |
 //! | `app:7` `app` `god:dead` `god` | looks see process 7 of PM2, which begins now; none; PM2's daemon dead; alive |
-//! | `pause/1h` `resume` `resume!` | the operator pauses, resumes, resumes and clears the waits |
+//! | `pause/1h` `resume` `resume!` | the operator pauses, resumes, resumes and clears the waits; `all.pause`: of all |
+//! | `pause:x/1h` `over:x` | the same while command x runs; it has ended |
 //! | `stall/1m` `work/9` `work!/9` | the watchdog gets no CPU for a minute; is at work for 9 s; and stopped meanwhile |
 //! | `stop` `crash` `crash!` | SIGTERM; `kill -9`; the same before the pid of its command could be noted |
 //! | `daemon` `tick` | the watchdog (a daemon stands at every beginning) ends and another takes up what is saved |

@@ -1,6 +1,8 @@
 //! A model of everything around the policy: backends that break and come back, commands that cure them or not,
 //! a watchdog process that is killed, suspended, rebooted and reloaded at any moment, a disk that fills up.
 
+mod clocks;
+mod orders;
 mod troubles;
 
 use std::cmp::Reverse;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use self::orders::Order;
 use super::oracle::Oracle;
 use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, RestReason, Seen, Verdict};
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, State};
@@ -38,6 +41,8 @@ enum Coming {
     Inspected { target: String, lot: u8 },
     Weighed { target: String, warranted: bool },
     Diagnosed { target: String, incident: String },
+    ComesBack { target: String },
+    CommandOver { command: String },
     Trouble,
 }
 
@@ -54,22 +59,45 @@ pub(super) struct Roughness {
     pub(super) ticks: bool,
     /// PM2 stands beside the targets, and starts their processes anew.
     pub(super) pm2: bool,
+    /// The kernel gives boots no ids.
+    pub(super) nameless: bool,
+}
+
+/// Makes limits for the target of this index.
+pub(super) type Make = fn(&mut Rng, &[String], usize, f64) -> Limits;
+
+/// The saved state, and when it was saved.
+#[derive(Clone)]
+struct Disk {
+    state: State,
+    at: i64,
+    wall: i64,
+    booted: i64,
 }
 
 pub(super) struct World {
     pub(super) rng: Rng,
     rough: Roughness,
+    /// The configuration.
     pub(super) limits: BTreeMap<String, Limits>,
+    /// What is not in it at the moment.
+    removed: BTreeMap<String, Limits>,
+    make: Make,
     pub(super) backends: BTreeMap<String, Backend>,
     pub(super) oracle: Oracle,
     /// Absolute time in ms; the boot clock is `now - booted`.
     pub(super) now: i64,
     booted: i64,
+    /// How far the wall clock is ahead of the absolute time.
+    wall_ahead: i64,
+    /// How often cron calls.
+    cadence: i64,
     /// The running watchdog.
     pub(super) policy: Option<Policy>,
     mode: Mode,
-    /// The saved state, when it was saved, and the boot it was saved in.
-    disk: Option<(State, i64, i64)>,
+    disk: Option<Disk>,
+    /// What the operator wants and was not carried out and saved yet.
+    orders: Vec<Order>,
     /// What was saved along with it and may not have been told yet: the store tells it exactly once.
     pending: Vec<(i64, Action)>,
     coming: BinaryHeap<Reverse<(i64, u64, Coming)>>,
@@ -84,20 +112,27 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, rough: Roughness, limits: BTreeMap<String, Limits>) -> World {
+    pub(super) fn new(seed: u64, rough: Roughness, limits: BTreeMap<String, Limits>, make: Make) -> World {
         let backend = |class| Backend { up_at: Some(0), class, cured_by: None, boot: 0, flaky: 0 };
         let backends = limits.keys().map(|name| (name.clone(), backend(Class::Timeout))).collect();
+        let mut rng = Rng::with_seed(seed);
+        let cadence = rng.choice([1, 1, 5, 5, 10, 45, 60]).unwrap_or(1) * 60_000;
         let mut world = World {
-            rng: Rng::with_seed(seed),
+            rng,
             rough,
             backends,
             oracle: Oracle::new(seed, limits.clone()),
             limits,
+            removed: BTreeMap::new(),
+            make,
             now: 200_000_000,
             booted: 0,
+            wall_ahead: 0,
+            cadence,
             policy: None,
             mode: Mode::Daemon,
             disk: None,
+            orders: Vec::new(),
             pending: Vec::new(),
             coming: BinaryHeap::new(),
             serial: 0,
@@ -127,27 +162,6 @@ impl World {
         self.expect_at(self.now + after, Coming::Trouble);
     }
 
-    /// A watchdog starts and finds what is on the disk.
-    fn start(&mut self) {
-        self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Tick } else { Mode::Daemon };
-        let (mut state, written, previous_boot) = self.disk.clone().unwrap_or_default();
-        if previous_boot != self.booted {
-            // The store's rule for another boot; the wall clock may have been set back meanwhile, never forward.
-            let set_back = if self.rng.bool() { self.rng.i64(0..7_200_000) } else { 0 };
-            let elapsed = (self.now - written - set_back).max(0);
-            state.shift(self.now - self.booted - elapsed - (written - previous_boot));
-            state.reboot();
-        }
-        let now = self.clock();
-        for (at, action) in std::mem::take(&mut self.pending) {
-            self.oracle.learns(&action, at);
-        }
-        self.oracle.started(self.now);
-        let (policy, actions) = Policy::new(self.mode, self.limits.clone(), state, false, now);
-        self.policy = Some(policy);
-        self.carry_out(actions);
-    }
-
     /// The watchdog is gone; what it had asked for by threads of its own is lost, commands go on.
     fn kill(&mut self) {
         self.policy = None;
@@ -157,6 +171,7 @@ impl World {
             Coming::Looked { .. } | Coming::Answered { .. } | Coming::Inspected { .. } => false,
             Coming::Weighed { .. } | Coming::Diagnosed { .. } => false,
             Coming::Ended { .. } | Coming::Trouble => true,
+            Coming::ComesBack { .. } | Coming::CommandOver { .. } => true,
         });
     }
 
@@ -182,21 +197,17 @@ impl World {
         }
     }
 
-    fn end_tick(&mut self) {
-        self.save();
-        self.kill();
-        let gap = if self.rng.bool() { 60_000 } else { 300_000 };
-        self.now += gap;
-        self.start();
-    }
-
     fn wake(&mut self, at: i64) {
         self.now = self.now.max(at);
         self.deliver(Event::Wake);
-        if self.steps.is_multiple_of(16) {
-            let again =
-                self.policy.as_mut().map(|policy| policy.step(Event::Wake, Timestamp::from_ms(self.now - self.booted)));
-            assert!(again.is_none_or(|actions| actions.is_empty()), "a second wake-up acts: {}", self.oracle.story());
+        if self.steps.is_multiple_of(16)
+            && let Some(policy) = &mut self.policy
+        {
+            let again = policy.step(Event::Wake, Timestamp::from_ms(self.now - self.booted));
+            // Once a verdict is on its way, another's attempt may have its turn.
+            let is_turn = |action: &Action| matches!(action, Action::Look { .. } | Action::Save);
+            assert!(again.iter().all(is_turn), "{again:?} once more: {}", self.oracle.story());
+            self.carry_out(again);
         }
     }
 
@@ -210,10 +221,11 @@ impl World {
                 let look = Look { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
                 let process = self.processes.get(&target).copied().filter(|_| self.rough.pm2);
                 self.oracle.looked(&target, number, (&look.verdict, process), self.now);
-                self.deliver(Event::Looked { target, number, look, stamp: format!("i{}", self.now / 60_000) });
+                self.deliver(Event::Looked { target, number, look, stamp: self.stamp() });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
             Coming::Answered { target, gate, yes } => {
+                self.oracle.gate_answers(&target, gate, yes);
                 self.deliver(Event::Answered { target, gate, yes });
             }
             Coming::Inspected { target, lot } => {
@@ -234,6 +246,8 @@ impl World {
                 self.oracle.diagnosed(&target, self.now);
                 self.deliver(Event::Diagnosed { target, incident });
             }
+            Coming::ComesBack { target } => self.come_back(&target),
+            Coming::CommandOver { command } => self.order(Order::Over { command }),
             Coming::Trouble => self.trouble(),
         }
     }
@@ -306,12 +320,17 @@ impl World {
             let actions = policy.step(event, now);
             self.carry_out(actions);
         }
+        if let Some(policy) = &self.policy {
+            self.removed.keys().filter(|name| policy.target(name).is_none()).for_each(|name| self.oracle.let_go(name));
+        }
     }
 
     fn save(&mut self) -> bool {
         let ok = !(self.rough.disk_fails && self.rng.u8(0..8) == 0);
         if ok && let Some(policy) = &self.policy {
-            self.disk = Some((policy.state(), self.now, self.booted));
+            let (at, wall, booted) = (self.now, self.wall(), self.booted);
+            self.disk = Some(Disk { state: policy.state(), at, wall, booted });
+            self.oracle.kept();
         }
         ok
     }
@@ -356,6 +375,7 @@ impl World {
                 self.expect_at(self.now + took, Coming::Looked { target, number, took });
             }
             Action::Ask { target, gate } => {
+                self.oracle.gate_is_asked(&target);
                 let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
                 self.expect_at(at, Coming::Answered { target, gate, yes });
             }
@@ -364,6 +384,7 @@ impl World {
                 self.expect_at(at, Coming::Inspected { target, lot });
             }
             Action::Weigh { target } => {
+                self.oracle.weighing_begins(&target);
                 let (at, warranted) = (self.now + self.rng.i64(0..10_000), self.rng.bool());
                 self.expect_at(at, Coming::Weighed { target, warranted });
             }

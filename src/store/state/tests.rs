@@ -8,9 +8,10 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{self, Event, Limits, Policy, Streak, TargetState};
+use crate::policy::{self, Event, Limits, Policy, Streak, TargetState, Ticks};
 use crate::store::child::{self, eventually};
 use crate::testing::fuzz;
+use crate::time::Timestamp;
 
 /// 50 s after the boot.
 fn now() -> Moment<'static> {
@@ -31,7 +32,7 @@ fn sample() -> Saved {
     target.real.starts = [at(20_000), at(45_000)].into();
     target.real.cooldown_until = Some(at(90_000));
     let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().now), ..Saved::default() };
-    saved.ticks.push_back(at(45_000));
+    saved.policy.ticks.note(at(45_000));
     saved.policy.targets.insert("a".into(), target);
     saved.files.insert("a".into(), FileTime { written: now().wall, seen: at(45_000), age_ms: 7 });
     saved.history.record("a", true, now().wall.shifted(-5_000), now().wall);
@@ -82,7 +83,9 @@ fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, sta
     assert_eq!(target.real.starts[1].as_ms(), start);
     assert_eq!(saved.files["a"].seen.as_ms(), start);
     assert_eq!(target.real.starts[1].since(target.real.starts[0]), Duration::from_secs(25));
-    assert_eq!(saved.ticks[0].as_ms(), start);
+    let mut ticks = Ticks::default();
+    ticks.note(Timestamp::from_ms(start));
+    assert_eq!(saved.policy.ticks, ticks);
     let age = saved.age(Timestamp::from_ms(now_ms)).unwrap();
     let since_boot = Duration::from_millis(if rebooted { u64::try_from(now_ms).unwrap() } else { 0 });
     assert_eq!(age, since_boot.max(Duration::from_millis(u64::try_from(now_ms - start - 5_000).unwrap())));
@@ -310,7 +313,7 @@ fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
     #[track_caller]
     fn check(ticks_min: &[i64], patience_min: u64) {
         let mut saved = Saved::default();
-        ticks_min.iter().for_each(|minute| saved.note_tick(now().now.shifted(minute * 60_000)));
+        ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().now.shifted(minute * 60_000)));
         assert_eq!(saved.tick_patience(), Duration::from_secs(60 * patience_min));
     }
     check(&[], 5);

@@ -1,6 +1,7 @@
 //! What the policy records and tells, judged: each word at its time, once, and true.
 
 use super::Oracle;
+use super::changes::cooldown_after;
 use crate::outcome::{Downtime, Ending};
 use crate::policy::{Action, Gate, Limits, Record, Tell};
 use crate::time::millis;
@@ -60,16 +61,14 @@ impl Oracle {
                 let open = self.known[target].down.clone();
                 self.demand(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
             }
-            Record::Resumed { .. } => {
-                let start_period = millis(self.limits[target].start_period);
+            Record::Paused { until } => self.paused_is_said(target, *until),
+            Record::Resumed { .. } => self.resumed_is_said(target, at),
+            Record::WouldRestart { .. } => {
                 let known = self.known(target);
                 known.failures = 0;
-                known.paused_until = None;
-                known.counts_from = at + start_period;
-                (known.broken_at, known.well_at) = (None, known.well_at.map(|well| well.max(at)));
+                known.in_tick.attempted = true;
             }
-            Record::WouldRestart { .. } => self.known(target).failures = 0,
-            Record::Warn { .. } | Record::Paused { .. } | Record::Stalled { .. } => {}
+            Record::Warn { .. } | Record::Stalled { .. } => {}
         }
     }
 
@@ -78,7 +77,7 @@ impl Oracle {
     fn told(&mut self, target: &str, tell: &Tell, at: i64) {
         self.note(at, (target, tell));
         let known = &self.known[target];
-        let quiet = known.paused_until.is_none() && !self.limits[target].dry_run;
+        let quiet = !known.is_paused(at) && !self.limits[target].dry_run;
         let of_this = |incident: &String| known.told.as_ref().filter(|(told, _)| told == incident).map(|(_, at)| *at);
         let is_right = match tell {
             Tell::Healed(story) => known.down.as_ref() == Some(&story.incident) && of_this(&story.incident).is_none(),
@@ -102,7 +101,9 @@ impl Oracle {
         self.demand(known.down.is_none(), "promise 7: no second `down`");
         self.demand(known.failures >= threshold, "`down` at the threshold, not before");
         self.demand(!known.at_rest, "4b: what is deliberately at rest is not down");
-        self.demand(!self.seen_ids.iter().any(|id| id == incident), "incident ids are unique");
+        self.demand(!known.is_paused(at), "rule 14: a pause opens no incident");
+        self.demand(known.removed.is_none(), "rule 15: what left the configuration does not go down");
+        self.demand(!self.seen_ids.contains(incident), "incident ids are unique");
         if let Some(broken_at) = known.broken_at {
             let Limits { interval, timeout, .. } = self.limits[target];
             // PM2 is asked before, which takes 20 s at most.
@@ -111,20 +112,16 @@ impl Oracle {
             let promise = format!("promise 4: found after {} ms, {bound} allowed", at - broken_at);
             self.demand(at - broken_at <= bound, &promise);
         }
-        self.seen_ids.push(incident.to_string());
-        if self.seen_ids.len() > 40 {
-            self.seen_ids.remove(0);
-        }
+        self.seen_ids.insert(incident.to_string());
         let known = self.known(target);
         (known.down, known.down_since) = (Some(incident.to_string()), known.well_at);
     }
 
     fn command_done(&mut self, target: &str, (attempt, rung): (u32, usize), ending: &Ending, at: i64) {
         let limits = &self.limits[target];
-        let doublings = (attempt as usize).saturating_sub(limits.rungs).min(40);
-        let cooldown = millis(limits.cooldown).saturating_mul(1 << doublings).min(millis(limits.max_cooldown));
-        let start_period = millis(limits.start_period);
-        let is_reset = limits.reset == Some(rung);
+        let (cooldown, start_period) = (cooldown_after(limits, attempt), millis(limits.start_period));
+        let known = &self.known[target];
+        let is_reset = known.attempt.as_ref().is_some_and(|made| made.rung == rung && made.resets);
         let recorded = self.known[target].restart_recorded;
         self.demand(recorded, "`restart_done` comes after its `restart`");
         let known = self.known(target);
@@ -140,6 +137,10 @@ impl Oracle {
         }
         if !matches!(ending, Ending::NotStarted(_)) {
             known.ended = Some((at, cooldown));
+        }
+        if known.removed.is_some() {
+            // What the configuration does not have is brought to its end, by limits that nobody has written.
+            (known.ended, known.counts_from) = (None, at);
         }
     }
 }

@@ -93,6 +93,47 @@ fn the_attempt_at_a_removed_target_is_brought_to_its_end() {
 }
 
 #[test]
+fn no_further_rung_is_begun_under_a_configuration_that_forbids_it() {
+    let two = "rungs=2|b";
+    for change in ["reload:dry_run=yes", "reload:repair=2", "reload:rungs=3;repair=2", "remove"] {
+        // While the command runs, and while it is seen whether it helped all the same.
+        check(two, &format!("S F*3 {change} fail +10"), "- failing+down+restart#1.1@90 - - -");
+        check(two, &format!("S F*3 fail +2 {change} +10"), "- failing+down+restart#1.1@90 - - - -");
+        let missing = format!("S F*3 {change} missing +10");
+        check(two, &missing, "- failing+down+restart#1.1@90 - warn:cannot_repair -");
+    }
+    // It is judged when the rung would begin. Other limits forbid nothing.
+    for same in ["reload:dry_run=yes reload:dry_run=no", "reload:repair=2 reload:repair=0", "remove add"] {
+        check(two, &format!("S F*3 {same} fail +5"), "- failing+down+restart#1.1@90 - - - restart#1.2@95");
+    }
+    check(two, "S F*3 fail reload:cooldown=5m;max_restarts=1 +5", "- failing+down+restart#1.1@90 - - restart#1.2@95");
+    // A reset that is weighed meanwhile is not made, and one that was made is remembered as one.
+    let reset = "rungs=2 reset=2";
+    for change in ["reload:dry_run=yes", "reload:repair=2", "reload:reset=1;repair=2"] {
+        check(reset, &format!("S F*3 fail +5 {change} warranted"), "- failing+down+restart#1.1@90 - weigh@95 - -");
+    }
+    check(
+        "rungs=2 reset=1",
+        "S F*3 warranted reload:reset=2;repair=2 ok F*30 F*3",
+        "- failing+down+weigh@90 restart#1.1 - - - restart#2.1@180",
+    );
+    check(
+        "rungs=1 reset=1",
+        "S F*3 warranted reload:dry_run=yes ok reload:dry_run=no F*3",
+        "- failing+down+weigh@90 restart#1 - - - held:cooldown..210@150",
+    );
+}
+
+#[test]
+fn what_was_asked_before_a_change_is_asked_anew() {
+    check("only_if=yes", "S F*3 reload:repair=2 yes yes", "- failing+down+ask@90 - ask restart#1");
+    check("only_if=yes", "S F*3 reload:repair=2 no no", "- failing+down+ask@90 - ask held:only_if..150");
+    check("only_if=yes", "S F*3 reload:cooldown=5 yes", "- failing+down+ask@90 - restart#1");
+    check("reset=1", "S F*3 reload:repair=2 warranted warranted", "- failing+down+weigh@90 - weigh restart#1");
+    check("only_if=yes", "S F*3 reload:dry_run=yes yes F*3", "- failing+down+ask@90 - - ask@180");
+}
+
+#[test]
 fn a_dry_run_decides_and_runs_nothing() {
     let dry = "dry_run=yes";
     check(dry, "S F*3 F*30 F*3", "- failing+down+would#1@90 -@119 would#2@180");

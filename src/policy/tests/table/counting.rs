@@ -71,7 +71,7 @@ fn a_target_has_one_word_for_its_condition() {
     check_conditions("max_restarts=1", "S F*3 ok +5m stall/1h F*2 F", "healthy down recovering down down down down");
     check_conditions("rungs=0", "S F*3 stall/1h F S", "healthy down down down healthy");
     check_conditions("dry_run=yes", "S F*3 F S", "healthy down down healthy");
-    check_conditions("", "S pause F*3 resume F S", "healthy paused paused down down healthy");
+    check_conditions("", "S pause F*3 resume F S", "healthy paused paused starting starting healthy");
     check_conditions("", "S F*3 ok pause F", "healthy down recovering paused paused");
     check_conditions("", "S pause F resume F +1m S", "healthy paused paused starting starting failing healthy");
     check_conditions("", "S F stall/1h U", "healthy failing failing failing");
@@ -161,5 +161,5 @@ fn no_two_incidents_have_the_same_name() {
         Record::Down { incident, .. } => Some(incident.as_str()),
         _ => None,
     });
-    assert_eq!(names.collect::<Vec<_>>(), ["1122-0313", "1122-0313-3", "1122-0313-4"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["1122-0313-3", "1122-0313-4", "1122-0313-5"]);
 }

@@ -1,34 +1,79 @@
 //! Rule 14: hands off, by the operator.
 
-use super::{check, check_looks, check_waits};
+use super::{check, check_conditions, check_looks, check_waits};
 
 #[test]
-fn a_pause_looks_counts_and_records_but_restarts_nothing() {
-    check("", "S pause/10m F*3 F S", "- paused..600 failing+down+held:paused..600 -@120 up@150");
-    check_waits("", "S pause/10m F*3", "- - paused..600");
+fn a_pause_looks_and_records_but_opens_no_incident_and_restarts_nothing() {
+    check("", "S pause/10m F*3 F S F*3", "- paused..600 failing - -@150 failing@240");
+    check_conditions("", "S pause/10m F*3 resume F F*30 F*3", "healthy paused paused starting starting failing down");
+    // One that was open before is not made one of the pause's: it waits, and ends with the next success.
+    check("", "S F F F/0 pause/10m F*3 S", "- failing - down+restart#1 paused..690 - cured#1");
+    check("rungs=0", "S F*3 pause/10m F*3 S", "- failing+down paused..690 - up@210");
+    check(
+        "only_if=yes",
+        "S F*3 no pause/10m F*3",
+        "- failing+down+ask@90 held:only_if..150 paused..690+held:paused..690 -",
+    );
+    check_waits("only_if=yes", "S F*3 no pause/10m F*3", "- - only_if..150 paused..690 paused..690");
     check("", "S F*3 ok pause/1h F*20 S", "- failing+down+restart#1@90 - paused..3690 -@109 cured#1@110");
 }
 
 #[test]
 fn its_end_sets_the_streak_to_0_and_starts_a_start_period() {
-    check(
-        "",
-        "S pause/10m F*3 +510 F*29 F*3",
-        "- paused..600 failing+down+held:paused..600@90 resumed@600 -@629 restart#1@690",
-    );
+    check("", "S pause/10m F*3 +510 F*29 F*3", "- paused..600 failing@90 resumed@600 -@629 failing+down+restart#1@690");
     check("", "S pause/10m F*2 resume F*30 F*3", "- paused..600 failing@60 resumed@60 -@89 failing+down+restart#1@150");
     check("", "S pause/45 +44 +1", "- paused..45 - resumed@45");
     check("", "S F*2 pause resume S F", "- failing paused..1860 resumed - failing@90");
     check_looks("", "S pause/10m S +15 resume F F S S", "a@0 a@30 a@45 a@46 a@47 a@60");
-    check("", "S pause/10m pause/20m +10m +10m", "- paused..600 paused..1200 -@600 resumed@1200");
-    check(
-        "",
-        "S pause/10m F*3 stop +20m daemon F",
-        "- paused..600 failing+down+held:paused..600@90 end - resumed@1290 -",
-    );
+    check("", "S pause/10m F*3 stop +20m daemon F", "- paused..600 failing@90 end - resumed@1290 -");
     // It is not the pause that cures.
     check("", "S F*3 ok pause resume S", "- failing+down+restart#1@90 - paused..1890 resumed up#1");
     check("", "S resume F*3", "- - failing+down+restart#1");
+}
+
+#[test]
+fn pauses_overlap_and_the_last_end_holds() {
+    check("", "S pause/10m pause/20m +10m +10m", "- paused..600 paused..1200 -@600 resumed@1200");
+    check(
+        "",
+        "S pause/20m pause/10m +10m F +9m +1m",
+        "- paused..1200 paused..1200 -@600 failing - resumed+failing@1230",
+    );
+    // Two deployments at once: neither ends the other's pause.
+    let two = "S pause:x/30m pause:y/30m F*3 over:x F*3 over:y F*29 F F*3";
+    check("", two, "- paused..1800 paused..1800 failing@90 - -@180 resumed@180 - - failing+down+restart#1");
+    check("", "S pause/10m pause:x/1h over:x +9m +1m", "- paused..600 paused..3600 - - resumed@600");
+    check("", "S pause:x/1h pause/10m +10m +49m +1m over:x", "- paused..3600 paused..3600 -@600 -@3540 resumed@3600 -");
+    check("", "S pause:x/1h pause:x/1h over:x over:x", "- paused..3600 paused..3600 resumed -");
+    check("", "S pause:x/1h pause/2h resume over:x +2h", "- paused..3600 paused..7200 resumed - -");
+    check("", "S over:x pause/10m over:x", "- - paused..600 -");
+    // Over a restart of the watchdog, and a reboot, which no command outlives.
+    check("", "S pause:x/1h pause/10m crash daemon over:x +10m", "- paused..3600 paused..3600 - - - resumed@600");
+    check("", "S pause:x/1h pause/10m reboot/5m daemon +5m", "- paused..3600 paused..3600 - - resumed@600");
+    check("", "S pause:x/1h reboot/5m daemon", "- paused..3600 - resumed@300");
+}
+
+#[test]
+fn a_pause_of_all_is_one_of_each() {
+    let both = "rungs=0 failure_threshold=1|b";
+    check(
+        both,
+        "S b.S all.pause/10m resume F +10m",
+        "- - paused..600+b.paused..600 resumed@0 - failing+down+b.resumed@600",
+    );
+    check(both, "S all.pause/1h pause/10m all.resume", "- paused..3600+b.paused..3600 paused..3600 resumed+b.resumed");
+    // Those are meant, too, that come while it lasts; not those that come back to what they know.
+    let later = "failure_threshold=1|b";
+    check(
+        later,
+        "reboot/1h b.remove daemon S all.pause/10m b.add b.F +10m",
+        "- - - - paused..4200 - b.failing resumed+b.resumed@4200",
+    );
+    let one = "paused..600+b.paused..600";
+    check(later, "b.S all.pause:x/10m b.remove resume b.add over:x", &format!("- {one} - resumed - b.resumed"));
+    check(later, "b.S all.pause:x/10m b.remove over:x b.add", &format!("- {one} - resumed b.resumed"));
+    check(later, "b.F b.remove all.pause/10m b.add all.resume", "b.failing - paused..600 - resumed+b.resumed");
+    check(later, "b.F b.remove all.pause/10m all.resume b.add", "b.failing - paused..600 resumed b.resumed");
 }
 
 #[test]

@@ -95,6 +95,7 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "tells_of_pm2" => limits.tells_of_pm2 = value == "yes",
         "dry_run" => limits.dry_run = value == "yes",
         "probe" => limits.probe_id = number().into(),
+        "repair" => limits.repair_id = number().into(),
         _ => panic!("no limit is called `{key}`"),
     }
 }
@@ -108,6 +109,11 @@ fn outcome(ending: &Ending) -> &'static str {
         Ending::NotStarted(_) => "not_started",
         Ending::Lost => "lost",
     }
+}
+
+/// The targets of an order of the operator's: one, or `all`.
+pub(super) fn meant(target: String) -> Option<Vec<String>> {
+    (target != "all").then(|| vec![target])
 }
 
 /// A record as the tables show it.

@@ -145,13 +145,15 @@ impl Stage {
             }
             "app" | "god" => self.see(token),
             "pause" => {
-                let until = Timestamp::from_ms(self.clock().as_ms() + span("30m"));
-                self.deliver(Event::Paused { targets: vec![target], until });
+                let until = self.clock() + Duration::from_millis(span("30m").unsigned_abs());
+                let command = token.detail.map(str::to_owned);
+                self.deliver(Event::Paused { targets: script::meant(target), until, command });
             }
             "resume" | "resume!" => {
-                let clear_waits = token.verb == "resume!";
-                self.deliver(Event::Resumed { targets: vec![target], clear_waits });
+                let (targets, clear_waits) = (script::meant(target), token.verb == "resume!");
+                self.deliver(Event::Resumed { targets, clear_waits });
             }
+            "over" => self.deliver(Event::CommandOver { command: token.detail.expect("a command").to_owned() }),
             "gone" | "there" => {
                 let missing = (token.verb == "gone").then(|| "no such file".into());
                 self.deliver(Event::Executables { target, missing });

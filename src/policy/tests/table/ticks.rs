@@ -27,6 +27,30 @@ fn with_retry_interval_one_tick_decides() {
 }
 
 #[test]
+fn where_ticks_are_rare_one_decides() {
+    check("", "tick S +45m tick F F F ok S", "- end - - failing@2700 - down+restart#1@2760 - cured#1+end");
+    let script = "tick S +1h tick F S +1h tick F U +1h tick F F";
+    let expected = "- end - - failing@3600 end@3630 - - failing@7230 end@7260 - - -@10860 down+restart#1@10890";
+    check("", script, expected);
+    // What is unknown of the first tick is known of the second.
+    check("", "tick F +1h tick F F", "- failing+end - - - down+restart#1@3630");
+    // One by hand does not make them frequent, a night does not make them rare.
+    check(
+        "",
+        "tick S +1h tick S +1h tick S +5m tick S +55m tick F F F",
+        "- end - - end - - end - - end - - failing - down+restart#1@10860",
+    );
+    check("", "tick S +5m tick S +8h tick F", "- end - - end - - failing+end");
+    // Every five minutes is often enough, a little late or not; for a threshold of four it is not.
+    check("", "tick S +303 tick F +303 tick F +303 tick F", "- end - - failing+end - - end - - down+restart#1");
+    check("failure_threshold=4", "tick S +5m tick F F F F", "- end - - failing - - down+restart#1@390");
+    // A pace that is no quicker than cron would only keep other ticks waiting; in a pause nothing is decided.
+    check("interval=1h", "tick S +1h tick F +1h tick F", "- end - - failing+end - - end");
+    check("", "tick pause/5h S +1h tick F", "- paused..18000 end - - failing+end");
+    check("retry_interval=10", "tick pause/5h F +1h tick F", "- paused..18000 failing+end - - end");
+}
+
+#[test]
 fn a_tick_makes_one_attempt_and_stays_for_its_start_period() {
     let quick = "failure_threshold=1 cooldown=0";
     check(quick, "tick S tick F ok F*30 +1", "- end - failing+down+restart#1 - -@29 end@30");

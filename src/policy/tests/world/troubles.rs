@@ -1,9 +1,7 @@
 //! What the world does to the watchdog and its targets.
 
-use std::cmp::Reverse;
-use std::time::Duration;
-
-use super::{Backend, Coming, World};
+use super::orders::Order;
+use super::{Backend, World};
 use crate::outcome::Class;
 use crate::policy::Event;
 
@@ -12,7 +10,7 @@ impl World {
         self.plan_trouble();
         let names: Vec<String> = self.limits.keys().cloned().collect();
         let name = names[self.rng.usize(0..names.len())].clone();
-        match self.rng.u8(0..if self.rough.disturbed { 20 } else { 8 }) {
+        match self.rng.u8(0..if self.rough.disturbed { 26 } else { 8 }) {
             0..6 => self.break_backend(&name),
             6 => self.start_process(&name),
             7 => {
@@ -22,17 +20,14 @@ impl World {
             8..12 => self.kill(),
             12 => self.now += self.rng.i64(0..50_000_000), // suspended
             13 => self.reboot(),
-            14 => {
-                let until = self.clock() + Duration::from_millis(self.rng.u64(1..5_000_000));
-                self.oracle.paused(&name, self.now, until.as_ms() + self.booted);
-                self.deliver(Event::Paused { targets: vec![name], until });
-            }
+            14 | 20 => self.pause(name),
             15 => {
-                let clear_waits = self.rng.bool();
-                self.oracle.resumed(&name, self.now, clear_waits);
-                self.deliver(Event::Resumed { targets: vec![name], clear_waits });
+                let (clear_waits, target) = (self.rng.bool(), (self.rng.u8(0..3) > 0).then_some(name));
+                self.order(Order::Resume { target, clear_waits });
             }
-            16 => self.deliver(Event::Reloaded { limits: self.limits.clone() }),
+            16 | 21 | 22 => self.reload(&name),
+            23 | 24 => self.set_clock(),
+            25 => names.iter().for_each(|name| self.break_backend(name)),
             17 => {
                 self.deliver(Event::Stopping);
                 self.save();
@@ -56,14 +51,5 @@ impl World {
             self.start_process(name);
         }
         self.oracle.broken(name, self.now);
-    }
-
-    fn reboot(&mut self) {
-        self.kill();
-        self.oracle.rebooted();
-        self.coming.retain(|Reverse((_, _, coming))| matches!(coming, Coming::Trouble));
-        self.running.clear();
-        self.now += self.rng.i64(1_000..600_000);
-        self.booted = self.now - self.rng.i64(500..60_000);
     }
 }

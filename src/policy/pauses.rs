@@ -1,0 +1,143 @@
+//! Hands off, by the operator: pauses may overlap, each ends by itself, and the last end holds.
+//! While one lasts the target is probed and recorded, but nothing is restarted or told, and no incident opens.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Record;
+use crate::policy::case::Case;
+use crate::policy::state::Beginning;
+use crate::time::Timestamp;
+
+/// The pauses that are on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pauses {
+    /// The last end of those that end at their time only.
+    until: Option<Timestamp>,
+    /// Those that end with a command, and at their time at the latest.
+    commands: BTreeMap<String, Timestamp>,
+}
+
+impl Pauses {
+    /// The end of the last one; `None`: none is on.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.commands.values().copied().chain(self.until).max()
+    }
+
+    /// One more: until then, or until `command` has ended, if that is sooner.
+    pub fn begin(&mut self, until: Timestamp, command: Option<&str>) {
+        match command {
+            Some(command) => {
+                self.commands.insert(command.to_owned(), until);
+            }
+            None => self.until = self.until.max(Some(until)),
+        }
+    }
+
+    /// Those whose time is over are over.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        self.until = self.until.filter(|until| *until > now);
+        self.commands.retain(|_, until| *until > now);
+    }
+
+    /// The same as [`Pauses::end`], or with all of them, for a target that is not watched at present: that they are
+    /// over shows when it is watched again.
+    pub(super) fn end_by(&mut self, command: Option<&str>, now: Timestamp) {
+        let ends = self.commands.iter_mut().filter(|(of, _)| command.is_none_or(|command| command == *of));
+        let plain = self.until.iter_mut().filter(|_| command.is_none());
+        ends.map(|(_, until)| until).chain(plain).for_each(|until| *until = now.min(*until));
+    }
+
+    /// The one that was to last as long as `command`.
+    pub fn end(&mut self, command: &str) {
+        self.commands.remove(command);
+    }
+
+    /// No command has outlived the boot: their pauses ended with it.
+    pub(super) fn reboot(&mut self) {
+        self.commands.values_mut().for_each(|until| *until = Timestamp::BOOT.min(*until));
+    }
+
+    pub(super) fn shift(&mut self, ms: i64) {
+        self.until.iter_mut().chain(self.commands.values_mut()).for_each(|until| *until = until.shifted(ms));
+    }
+}
+
+impl Case<'_> {
+    pub(super) fn is_paused(&self) -> bool {
+        self.state.pauses.until().is_some()
+    }
+
+    pub(super) fn pause(&mut self, until: Timestamp, command: Option<&str>) {
+        self.state.pauses.begin(until, command);
+        let last = self.state.pauses.until().unwrap_or(until);
+        self.record(Record::Paused { until: last });
+        self.break_off();
+    }
+
+    /// The operator ends all pauses, and perhaps what had to be waited for.
+    pub(super) fn resume(&mut self, clear_waits: bool) {
+        if clear_waits {
+            self.clear_waits();
+        }
+        self.end_pauses(|pauses| *pauses = Pauses::default());
+    }
+
+    /// Ends some of the pauses. With the last one nothing counts against the target any more, and it has its time to
+    /// come up.
+    pub(super) fn end_pauses(&mut self, end: impl FnOnce(&mut Pauses)) {
+        let before = self.state.pauses.until();
+        end(&mut self.state.pauses);
+        if let Some(until) = before
+            && self.state.pauses.until().is_none()
+        {
+            self.state.excused_until = Some(self.setting.now);
+            self.end_streak();
+            self.record(Record::Resumed { until });
+            self.begin_start_period(Beginning::Pause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_ms(s * 1000)
+    }
+
+    #[test]
+    fn the_last_end_holds_and_each_ends_by_itself() {
+        let mut pauses = Pauses::default();
+        assert_eq!(pauses.until(), None);
+        pauses.begin(at(50), None);
+        pauses.begin(at(30), None);
+        pauses.begin(at(90), Some("a"));
+        pauses.begin(at(70), Some("b"));
+        assert_eq!(pauses.until(), Some(at(90)));
+        pauses.end("a");
+        pauses.end("a");
+        pauses.end("unknown");
+        assert_eq!(pauses.until(), Some(at(70)));
+        pauses.expire(at(50));
+        assert_eq!(pauses, Pauses { until: None, commands: [("b".into(), at(70))].into() });
+        pauses.shift(-5_000);
+        pauses.expire(at(64));
+        assert_eq!(pauses.until(), Some(at(65)));
+        pauses.expire(at(65));
+        assert_eq!(pauses, Pauses::default());
+    }
+
+    #[test]
+    fn a_reboot_ends_the_pause_of_a_command_and_no_other() {
+        let mut pauses = Pauses::default();
+        pauses.begin(at(50), None);
+        pauses.begin(at(90), Some("a"));
+        pauses.reboot();
+        pauses.expire(at(1));
+        assert_eq!(pauses.until(), Some(at(50)));
+    }
+}

@@ -1,0 +1,92 @@
+//! The two clocks of the world, the boots, and what a watchdog finds when it starts.
+
+use std::cmp::Reverse;
+
+use super::{Coming, Disk, World};
+use crate::policy::{Mode, Policy, State};
+
+impl World {
+    /// What the wall clock shows. People and programs set it.
+    pub(super) fn wall(&self) -> i64 {
+        self.now + self.wall_ahead
+    }
+
+    /// The name of an incident that begins now.
+    pub(super) fn stamp(&self) -> String {
+        format!("i{}", self.wall() / 60_000)
+    }
+
+    /// A watchdog starts and finds what is on the disk.
+    pub(super) fn start(&mut self) {
+        self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Tick } else { Mode::Daemon };
+        for (at, action) in std::mem::take(&mut self.pending) {
+            self.oracle.learns(&action, at);
+        }
+        self.oracle.booted = self.booted;
+        let state = self.disk.clone().map(|disk| self.found(disk)).unwrap_or_default();
+        self.oracle.started(self.mode, self.now);
+        let (policy, actions) = Policy::new(self.mode, self.limits.clone(), state, false, self.clock());
+        self.policy = Some(policy);
+        self.carry_out(actions);
+        // Whoever begins says so, and saves with that.
+        self.save();
+        self.carry_out_orders();
+    }
+
+    /// The store's rules: within one boot the boot clock holds; otherwise the wall clock, and one that was set back
+    /// counts as no time at all.
+    fn found(&mut self, Disk { mut state, at, wall, booted }: Disk) -> State {
+        let by_boot = (self.now - self.booted) - (at - booted);
+        let by_wall = (self.wall() - wall).max(0);
+        let (elapsed, rebooted) = match booted == self.booted {
+            _ if self.rough.nameless => (by_wall, by_boot < 0),
+            true => (by_boot, false),
+            false => (by_wall, true),
+        };
+        if rebooted {
+            self.oracle.rebooted();
+        }
+        if rebooted || self.rough.nameless {
+            self.oracle.clock_is_trusted(elapsed - (self.now - at));
+        }
+        state.shift(by_boot - elapsed);
+        if rebooted {
+            state.reboot();
+        }
+        state
+    }
+
+    pub(super) fn end_tick(&mut self) {
+        self.oracle.tick_ends(self.now);
+        self.save();
+        self.kill();
+        let gap = match self.rng.u8(0..20) {
+            0 => self.rng.i64(0..60_000),         // one by hand
+            1 => self.rng.i64(0..12) * 3_600_000, // a night without
+            _ => self.cadence + self.rng.i64(-2_000..2_000),
+        };
+        self.now += gap;
+        self.start();
+    }
+
+    /// Somebody sets the wall clock, or it sets itself.
+    pub(super) fn set_clock(&mut self) {
+        const YEARS: i64 = 100_000_000_000;
+        self.wall_ahead = match self.rng.u8(0..6) {
+            0 => 0,
+            1 => self.rng.i64(-YEARS..YEARS),
+            2 => self.wall_ahead - 3_600_000,
+            _ => self.wall_ahead + self.rng.i64(-600_000..600_000),
+        };
+    }
+
+    pub(super) fn reboot(&mut self) {
+        self.kill();
+        self.coming.retain(|Reverse((_, _, coming))| {
+            matches!(coming, Coming::Trouble | Coming::ComesBack { .. } | Coming::CommandOver { .. })
+        });
+        self.running.clear();
+        self.now += self.rng.i64(1_000..600_000);
+        self.booted = self.now - self.rng.i64(500..60_000);
+    }
+}
