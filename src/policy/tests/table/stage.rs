@@ -145,8 +145,7 @@ impl Stage {
             }
             "app" | "god" => self.see(token),
             "pause" => {
-                let until = self.clock() + Duration::from_millis(span("30m").unsigned_abs());
-                let command = token.detail.map(str::to_owned);
+                let (until, command) = (self.clock().shifted(span("30m")), token.detail.map(str::to_owned));
                 self.deliver(Event::Paused { targets: script::meant(target), until, command });
             }
             "resume" | "resume!" => {
