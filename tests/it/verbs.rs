@@ -143,7 +143,8 @@ fn what_asks_for_an_end_is_handed_on_to_the_command() {
         assert_eq!(state(&place, "app"), "paused");
         child
     };
-    let end = |child: Child, code: i32, out: &str| {
+    let end = |mut child: Child, code: i32, out: &str| {
+        place.eventually("it ends", || child.try_wait().expect("a child can be asked").is_some());
         let said = Said::new(child.wait_with_output().expect("it ends"));
         assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(code), out, ""), "{}", place.story());
         place.demand(state(&place, "app") == "healthy", "the pause ended with it");
