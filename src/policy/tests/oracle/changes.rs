@@ -87,7 +87,10 @@ impl Oracle {
     /// shows too little makes limits last longer; what is measured in ticks is not known for a while.
     pub(in crate::policy::tests) fn clock_is_trusted(&mut self, ahead: i64) {
         self.ticks_kept.1 = TICKS;
-        self.known.values_mut().for_each(|known| known.failed_at -= ahead);
+        for known in self.known.values_mut() {
+            known.failed_at -= ahead;
+            [&mut known.well_at, &mut known.down_since].into_iter().flatten().for_each(|at| *at -= ahead);
+        }
         let ahead = ahead.max(0);
         self.all_paused.iter_mut().for_each(|(_, until)| *until = until.saturating_sub(ahead));
         for known in self.known.values_mut() {

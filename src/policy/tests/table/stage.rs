@@ -329,8 +329,7 @@ impl Stage {
                 self.looks.push(format!("{target}@{}", seconds(self.now)));
                 if let Some(old) = self.asked.insert(target.clone(), number) {
                     // Only another probe may be asked meanwhile, and the old one's answer is of no use.
-                    let probe = self.limits.get(&target).map(|limits| limits.probe_id);
-                    assert!(probe > Some(0), "a second look while one is made");
+                    assert!(self.limits.get(&target).is_some_and(|limits| limits.probe_id > 0), "two looks at once");
                     let verdict = Verdict::Healthy { detail: "200".into() };
                     let look = Look { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
                     self.deliver(Event::Looked { target, number: old, look, stamp: String::new() });
