@@ -310,8 +310,8 @@ mod tests {
         check(
             &Tell::Up(story(2, false)),
             &["x"],
-            "[up] sav-backend on srv412: back at 03:13 after at most 1 min 34 s. It came back after the start period of \
-             the last of 2 restarts, so that was probably not it.",
+            "[up] sav-backend on srv412: back at 03:13 after at most 1 min 34 s. It came back after the start period \
+             of the last of 2 restarts, so that was probably not it.",
         );
         let warn = |about, detail: &str| Tell::Warn { about, detail: detail.into() };
         check(
