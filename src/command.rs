@@ -94,8 +94,6 @@ pub struct Ended {
     pub ending: Ending,
     /// From before its start until it was over.
     pub took: Duration,
-    /// It was not started for want of processes, memory or descriptors: our own trouble, no mistake in the command.
-    pub our_trouble: bool,
 }
 
 /// Runs a command to its end. `on_start` is told of the process as soon as there is one.
@@ -110,14 +108,13 @@ pub struct Ended {
 pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     let began = clock::monotonic();
     let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.remains);
-    let not_started =
-        |reason, our_trouble| Ended { ending: Ending::NotStarted(reason), took: since(began), our_trouble };
+    let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: since(began) };
     let Some(entry) = spec.scope.enter() else {
-        return not_started("nobody waits for it any more".into(), true);
+        return not_started("nobody waits for it any more".into());
     };
     let (child, output) = match start(spec) {
         Ok(started) => started,
-        Err(NotStarted { reason, our_trouble }) => return not_started(reason, our_trouble),
+        Err(reason) => return not_started(reason),
     };
     let pid = Pid::from_child(&child);
     on_start(process::identify(child.id()));
@@ -149,7 +146,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
         Ending::TimedOut
     };
     cut(keep);
-    Ended { ending, took: since(began), our_trouble: false }
+    Ended { ending, took: since(began) }
 }
 
 /// Those that a running command has started in other groups of our session, as timeout(1) makes one. Once the command
@@ -202,22 +199,14 @@ pub fn adopt(process: Process, timeout: Duration) -> Ended {
         let look = || if process::group_is_over(process) { Seen::Over } else { Seen::Quiet };
         end_group(pid, &[], &Scope::default(), look);
     }
-    Ended { ending: Ending::Lost, took: since(began), our_trouble: false }
+    Ended { ending: Ending::Lost, took: since(began) }
 }
 
-struct NotStarted {
-    reason: String,
-    our_trouble: bool,
-}
-
-/// Starts the command; the file is its output, opened once more for cutting.
-fn start(spec: Spec) -> Result<(Child, File), NotStarted> {
-    let cannot_share = |error: io::Error| {
-        let reason = format!("its output file cannot be opened again: {}", in_words(&error));
-        NotStarted { reason, our_trouble: true }
-    };
+/// Starts the command; the file is its output, opened once more for cutting. Else why it could not be started.
+fn start(spec: Spec) -> Result<(Child, File), String> {
+    let cannot_share = |error: io::Error| format!("its output file cannot be opened again: {}", in_words(&error));
     let Some((program, arguments)) = spec.argv.split_first() else {
-        return Err(NotStarted { reason: "the command is empty".into(), our_trouble: false });
+        return Err("the command is empty".into());
     };
     let output = output::reopen(&spec.output).map_err(cannot_share)?;
     let stdout = spec.output.try_clone().map_err(cannot_share)?;
@@ -243,19 +232,18 @@ pub fn path_variable(env: &[(String, String)]) -> Option<OsString> {
 
 /// The kernel says "no such file" of a missing folder and of a missing interpreter too, so a second look tells what is
 /// really missing.
-fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> NotStarted {
+fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> String {
     let wanting = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     if Errno::from_io_error(error).is_some_and(|errno| wanting.contains(&errno)) {
-        return NotStarted { reason: format!("cannot start a process: {}", in_words(error)), our_trouble: true };
+        return format!("cannot start a process: {}", in_words(error));
     }
     let found = find_program(program, folder, path.as_deref());
-    let reason = match (error.kind(), found) {
+    match (error.kind(), found) {
         (io::ErrorKind::NotFound, _) if !folder.is_dir() => format!("no such folder: {}", folder.display()),
         (io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied, Err(not_found)) => not_found.to_string(),
         (io::ErrorKind::NotFound, Ok(path)) => format!("no such interpreter: the first line of {}", path.display()),
         _ => format!("{program}: {}", in_words(error)),
-    };
-    NotStarted { reason, our_trouble: false }
+    }
 }
 
 /// What a look at a command found.

@@ -111,15 +111,14 @@ impl Caller {
     /// Runs `pm2` with these arguments. `on_start` is told of the process as soon as there is one; `output` must have
     /// been opened for appending.
     pub fn call(&self, args: &[&str], output: &File, on_start: &mut dyn FnMut(Process)) -> Ended {
-        let not_started =
-            |reason, our_trouble| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO, our_trouble };
+        let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO };
         let program = match self.program() {
             Ok(program) => program,
-            Err(reason) => return not_started(reason, false),
+            Err(reason) => return not_started(reason),
         };
         match output.try_clone() {
             Ok(output) => command::run(self.spec(program, args, output), on_start),
-            Err(error) => not_started(format!("its output file cannot be shared: {}", in_words(&error)), true),
+            Err(error) => not_started(format!("its output file cannot be shared: {}", in_words(&error))),
         }
     }
 

@@ -116,8 +116,7 @@ impl Calls<'_> {
     /// Resurrects all that was saved but these, which live: PM2 would start each a second time. The daemon is started
     /// by a call of its own, for it keeps the environment that it is started with.
     fn resurrect_without(&mut self, without: &[String]) -> Ended {
-        let not_started =
-            |reason| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO, our_trouble: true };
+        let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO };
         let list = match self.home.saved_without(without) {
             Ok(list) => list,
             Err(reason) => return not_started(reason),
@@ -164,7 +163,7 @@ impl Calls<'_> {
         let took = clock::monotonic().duration_since(began);
         let then = if is_again { "PM2's daemon has started it again" } else { "PM2's daemon did not start it again" };
         self.say(&format!("{name} (pid {pids}) ended; {then}"));
-        Ended { ending: Ending::Exited(i32::from(!is_again)), took, our_trouble: false }
+        Ended { ending: Ending::Exited(i32::from(!is_again)), took }
     }
 
     /// Exit code 0 with the process nowhere to be found is a failure.
@@ -213,7 +212,7 @@ impl Calls<'_> {
 }
 
 pub(super) fn came_to_nothing() -> Ended {
-    Ended { ending: Ending::Exited(1), took: Duration::ZERO, our_trouble: false }
+    Ended { ending: Ending::Exited(1), took: Duration::ZERO }
 }
 
 /// Looks until it is so or `limit` is over; answers whether it is.
