@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::outcome;
 use crate::signals::{self, Heard};
-use crate::store::lock::{Mode, read_holder};
+use crate::store::lock::{Holder, Mode, read_holder};
 use crate::store::orders::{self, Order, Waiting};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment, Stamp};
@@ -39,7 +39,7 @@ pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, c
             say(&format!("paused {whom} until {until} ({}){}", Span(length), in_words(how)));
             Code::Done.into()
         }
-        Err(code) => code.into(),
+        Err(NotPaused { code, .. }) => code.into(),
     }
 }
 
@@ -51,9 +51,28 @@ struct Paused {
     how: Taken,
 }
 
-fn begin(options: &Options, targets: Vec<String>, length: Duration, command: Option<String>) -> Result<Paused, Code> {
-    let (folder, config, _) = holder::to_command(options, UNCHANGED)?;
-    let targets = known(&folder, config.as_ref(), targets)?;
+/// Why none was.
+struct NotPaused {
+    code: Code,
+    /// No target is called as the command line says.
+    is_misspelt: bool,
+}
+
+impl From<Code> for NotPaused {
+    fn from(code: Code) -> NotPaused {
+        NotPaused { code, is_misspelt: false }
+    }
+}
+
+fn begin(
+    options: &Options,
+    targets: Vec<String>,
+    length: Duration,
+    command: Option<String>,
+) -> Result<Paused, NotPaused> {
+    let (folder, config, holder) = holder::to_command(options, UNCHANGED)?;
+    let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)
+        .map_err(|code| NotPaused { code, is_misspelt: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
     let boot_id = clock::boot_id();
     let given = Stamp::of(&Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() });
@@ -81,8 +100,13 @@ fn during(
     }
     let name = format!("{}-{}", std::process::id(), clock::now().as_ms());
     let paused = begin(options, targets, length, Some(name.clone()));
-    if paused.is_err() {
-        complain("nothing is paused; running the command all the same", Code::Machine);
+    match &paused {
+        Ok(_) => {}
+        // A slip of the pen, and no trouble of the watchdog's: better nothing is done than without the pause.
+        Err(NotPaused { code, is_misspelt: true }) => return (*code).into(),
+        Err(_) => {
+            complain("nothing is paused; running the command all the same", Code::Machine);
+        }
     }
     let code = run(&heard, program, arguments);
     if let Ok(paused) = paused {
@@ -104,8 +128,8 @@ fn end(Paused { folder, order, .. }: &Paused, name: String, length: Duration) {
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
     let clear_waits = !targets.is_empty();
-    let resumed = holder::to_command(options, UNCHANGED).and_then(|(folder, config, _)| {
-        let targets = known(&folder, config.as_ref(), targets)?;
+    let resumed = holder::to_command(options, UNCHANGED).and_then(|(folder, config, holder)| {
+        let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)?;
         let order = Order::Resume { targets: targets.clone(), clear_waits };
         give(&folder, order, UNCHANGED).map(|(_, how)| (targets, how))
     });
@@ -147,27 +171,44 @@ fn give(folder: &Folder, order: Order, otherwise: &str) -> Result<(Waiting, Take
     let folder = Folder::open(folder.path()).map_err(failed)?;
     let waiting = orders::put(&folder, order).map_err(failed)?;
     let Some(holder) = read_holder(&folder) else { return Ok((waiting, Taken::Later)) };
-    if holder.mode == Mode::Daemon {
-        hung::send(&folder, &holder, Signal::USR1);
-    }
+    // A tick heeds it at once, too: it may be about to restart what is to be left alone.
+    hung::send(&folder, &holder, Signal::USR1);
     let how = if hung::wait(PATIENCE, || waiting.is_done()) { Taken::Now } else { Taken::Slowly };
     Ok((waiting, how))
 }
 
-/// The targets by name, all of which must be known; `None`: all.
-fn known(folder: &Folder, config: Option<&Config>, targets: Vec<String>) -> Result<Option<Vec<String>>, Code> {
+/// The targets by name, all of which must be known: to the watchdog at work, if there is one. `None`: all.
+///
+/// # Errors
+/// `Usage` where none is called so, and `Trouble` where the watchdog at work does not know it yet.
+fn known(
+    folder: &Folder,
+    config: Option<&Config>,
+    holder: Option<&Holder>,
+    targets: Vec<String>,
+) -> Result<Option<Vec<String>>, Code> {
     if targets.is_empty() {
         return Ok(None);
     }
     let boot_id = clock::boot_id();
     let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
     let saved = peek(folder, &moment).ok().flatten();
-    let mut names: Vec<String> = saved.into_iter().flat_map(|saved| saved.shown.into_keys()).collect();
+    let pid = saved.as_ref().and_then(|saved| saved.pid);
+    let watched: Vec<String> = saved.into_iter().flat_map(|saved| saved.shown.into_keys()).collect();
+    let mut names = watched.clone();
     names.extend(config.iter().flat_map(|config| &config.targets).map(|target| target.name.clone()));
     names.sort();
     names.dedup();
     match targets.iter().find(|target| !names.contains(target)) {
-        None => Ok(Some(targets)),
+        None => {
+            let unread = targets.iter().find(|target| !watched.contains(target));
+            // One that has just begun may not have said yet what it watches.
+            let daemon = holder.filter(|holder| holder.mode == Mode::Daemon && pid == Some(holder.pid));
+            let Some((unread, Holder { pid, .. })) = unread.zip(daemon) else { return Ok(Some(targets)) };
+            let why =
+                format!("the watchdog at work (pid {pid}) has not read `{unread}` yet; it does at: kill -HUP {pid}");
+            Err(complain(&format!("{why} ({UNCHANGED})"), Code::Trouble))
+        }
         Some(unknown) => {
             let there_are = if names.is_empty() { "no targets are known".into() } else { names.join(", ") };
             Err(complain(&format!("no target is called `{unknown}`; there are: {there_are}"), Code::Usage))

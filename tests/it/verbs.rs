@@ -137,7 +137,9 @@ fn what_asks_for_an_end_is_handed_on_to_the_command() {
     let begin = |starter: &[&str], command: &str| {
         let _ = fs::remove_file(place.path("began"));
         let words = ["pause", "--", "sh", "-c", &format!("echo > began; {command}; while :; do sleep 0.02; done")];
-        let mut command = place.command_through(starter, &words);
+        // Whoever runs the tests may ignore some of them, as a shell does in the background.
+        let starter = [&["env", "--default-signal=INT,QUIT,HUP,TERM"], starter].concat();
+        let mut command = place.command_through(&starter, &words);
         let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         place.eventually("the command runs", || place.path("began").exists());
         assert_eq!(state(&place, "app"), "paused");
@@ -232,6 +234,39 @@ fn a_command_runs_whatever_the_condition_of_the_watchdog() {
     place.write("state", "no folder");
     let said = place.run(&["pause", "--", "sh", "-c", "echo ran; exit 7"]);
     place.demand(said.code == Some(7) && said.out == "ran\n", &format!("{said:?}"));
+}
+
+#[test]
+fn a_pause_is_not_promised_in_vain() {
+    let place = Place::with(&format!("{LIMITS}{}", curable("app")));
+    place.write("app-up", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    place.configure(&format!("{LIMITS}{}{}", curable("app"), curable("new")));
+    let ran = ["--", "sh", "-c", "echo ran"];
+    let unread = place.run(&["pause", "new"]);
+    place.demand(unread.code == Some(1) && unread.err.contains("has not read `new` yet"), &format!("{unread:?}"));
+    assert_eq!(place.run(&[&["pause", "new"][..], &ran].concat()).out, "ran\n");
+    let misspelt = place.run(&[&["pause", "ap"][..], &ran].concat());
+    place.demand(misspelt.code == Some(2) && misspelt.out.is_empty(), &format!("nothing is done: {misspelt:?}"));
+    daemon.signal(Signal::HUP);
+    place.eventually("it is read", || state(&place, "new") != "");
+    says(&place, &["pause", "new"], 0, "paused new until");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_tick_at_work_heeds_a_pause_at_once() {
+    let place = Place::with(
+        "targets:\n  - {name: app, command: 'false', interval: 1h, retry_interval: 1h, restart: touch done}\n",
+    );
+    let mut tick = place.begin(&["--once"]);
+    place.eventually("it has failed once", || !place.events("failing").is_empty());
+    let said = place.run(&["pause", "app"]);
+    place.demand(said.code == Some(0) && !said.out.contains("has not said yet"), &format!("{said:?}"));
+    send(i32::try_from(tick.id()).expect("a pid is small"), Signal::TERM);
+    assert!(tick.wait().expect("it ends").code().is_some());
+    place.demand(place.events("paused").len() == 1 && !place.path("done").exists(), "it is heeded");
 }
 
 #[test]
