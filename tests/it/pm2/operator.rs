@@ -12,6 +12,7 @@ use crate::place::Said;
 fn what_the_operator_has_stopped_stays_stopped_and_his_start_is_noticed() {
     let scene = Scene::saved("");
     let _watchdog = scene.watch(&scene.target(", reset: true"));
+    scene.eventually("it was up for a while", || scene.place.target(NAME)["uptime_24h"] == 1.0);
     scene.pm2(&["stop", NAME]);
     scene.rests("operator");
     // Several times its cooldown.

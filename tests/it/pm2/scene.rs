@@ -280,7 +280,10 @@ impl Scene {
             let title = command_line(*pid);
             title.starts_with("PM2 v") && title.contains("God Daemon (") && owner(*pid) == Some(geteuid().as_raw())
         };
-        self.all().into_iter().filter(is_daemon).collect()
+        let found: Vec<i32> = self.all().into_iter().filter(is_daemon).collect();
+        // What a daemon has just forked bears its title until it becomes its program.
+        let is_fork = |pid: &i32| parent(*pid).is_some_and(|parent| found.contains(&parent));
+        found.iter().copied().filter(|pid| !is_fork(pid)).collect()
     }
 
     /// The one daemon.
@@ -332,6 +335,11 @@ impl Drop for Scene {
 /// The words of a process, each ended by a zero byte; a title it has given itself stands in their place.
 pub(crate) fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 fn owner(pid: i32) -> Option<u32> {
