@@ -10,7 +10,7 @@ use crate::command::{self, find_program, first_word};
 use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
 use crate::policy::{Event, TargetState};
 use crate::process;
-use crate::store::lock::{Held, Touched};
+use crate::store::lock::{self, Held, Touched, Unseen};
 use crate::store::orders::Order;
 use crate::store::{Moment, incidents, orders};
 use crate::time::Timestamp;
@@ -226,14 +226,22 @@ impl Agent {
     }
 }
 
+/// Of a tick it names no pid: another one each minute, cron would mail each of them.
 fn taken_over_by(held: &Held, folder: &Path) -> String {
-    let who = match held {
-        Held::Seen(holder) => format!(" with pid {} and configuration {}", holder.pid, holder.config.display()),
-        Held::Unseen(unseen) => unseen.note.as_ref().map_or_else(String::new, |note| {
-            format!(" that I cannot see, with pid {} and configuration {}", note.pid, note.config)
-        }),
+    let (whose, note) = match held {
+        Held::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
+        Held::Unseen(Unseen { note, .. }) => {
+            (" that I cannot see", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
+        }
     };
-    format!("another watchdog{who} has taken over {}", folder.display())
+    let who = match note {
+        Some((lock::Mode::Daemon, pid, config)) => {
+            format!("another watchdog{whose}, with pid {pid} and configuration {config},")
+        }
+        Some((lock::Mode::Once, _, config)) => format!("a tick{whose}, with configuration {config},"),
+        None => format!("another watchdog{whose}"),
+    };
+    format!("{who} has taken over {}", folder.display())
 }
 
 /// The first rung whose program is not to be found, in words.
@@ -256,4 +264,24 @@ fn missing_executable(config: &Config, target: &Target) -> Option<String> {
 fn path_of(config: &Config) -> Option<OsString> {
     let configured = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     configured.or_else(|| std::env::var_os("PATH"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::lock::Note;
+
+    #[test]
+    fn whoever_has_taken_over_is_named_but_not_each_tick_anew() {
+        #[track_caller]
+        fn check(mode: Option<lock::Mode>, expected: &str) {
+            let note = mode.map(|mode| Note { pid: 7, started: 1, mode, config: "/w.yaml".into() });
+            let held = Held::Unseen(Unseen { note, touched: Default::default() });
+            assert_eq!(taken_over_by(&held, Path::new("/s")), format!("{expected} has taken over /s"));
+        }
+        check(None, "another watchdog that I cannot see");
+        let daemon = "another watchdog that I cannot see, with pid 7 and configuration /w.yaml,";
+        check(Some(lock::Mode::Daemon), daemon);
+        check(Some(lock::Mode::Once), "a tick that I cannot see, with configuration /w.yaml,");
+    }
 }

@@ -210,14 +210,14 @@ impl Lock {
                 Err(LockError::Io(error)) => Err(error),
             };
         }
-        if self.announced {
-            match read_note(&path) {
-                Ok(Some(note)) if note == self.note => {}
-                Ok(Some(_)) => return Ok(Touched::Lost(named(&self.folder))),
-                // Damaged or emptied by somebody who is no watchdog.
-                Ok(None) => self.announced = false,
-                Err(cause) => return Err(Error::new("read", &path, cause)),
-            }
+        let read = if self.announced { self.read_back() } else { Ok(None) };
+        match &read {
+            Ok(Some(note)) if *note != self.note => return Ok(Touched::Lost(named(&self.folder))),
+            Ok(Some(_)) => {}
+            // Not written yet, or damaged or emptied by somebody who is no watchdog.
+            Ok(None) => self.announced = false,
+            // What cannot be read just now is no reason to give no sign of life.
+            Err(_) => {}
         }
         let failed = |cause: io::Error| Error::new("write", &path, cause);
         if !self.announced {
@@ -226,7 +226,14 @@ impl Lock {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         rustix::fs::futimens(&self.file, &Timestamps { last_access: now, last_modification: now })
             .map_err(|cause| failed(cause.into()))?;
-        Ok(Touched::Ours)
+        read.map(|_| Touched::Ours).map_err(|cause| Error::new("read", &path, cause))
+    }
+
+    /// What stands in the file by now. It is open already: without free descriptors this works still.
+    fn read_back(&self) -> io::Result<Option<Note>> {
+        let mut bytes = vec![0; MAX_NOTE as usize];
+        let length = self.file.read_at(&mut bytes, 0)?;
+        Ok(note_in(&bytes[..length]))
     }
 
     /// Written over what was there, the rest cut off afterwards: a disk that is full has room for that, and a reader,
@@ -359,8 +366,11 @@ fn read_note(path: &Path) -> io::Result<Option<Note>> {
         Err(cause) if cause.kind() == io::ErrorKind::InvalidData => return Ok(None),
         read => read?,
     };
-    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    Ok(serde_json::from_slice(line).ok())
+    Ok(note_in(&bytes))
+}
+
+fn note_in(bytes: &[u8]) -> Option<Note> {
+    serde_json::from_slice(bytes.split(|&byte| byte == b'\n').next()?).ok()
 }
 
 fn has_open(pid: u32, lock: Inode) -> io::Result<bool> {

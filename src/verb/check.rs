@@ -16,7 +16,7 @@ use crate::config::{CommandLine, Config, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung,
 use crate::outcome::{Look, Remembered, Verdict};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
-use crate::store::lock::{Held, Mode, can_lock, read_lock};
+use crate::store::lock::{Held, Holder, Mode, can_lock, read_lock};
 use crate::terminal::escaped;
 use crate::time::{Latency, Span};
 
@@ -232,6 +232,25 @@ fn places(config: &Config) -> Vec<String> {
     wrong
 }
 
+/// Says how the watchdog at work is; what is wrong with it.
+fn at_work(folder: &Folder, holder: &Holder) -> Option<String> {
+    let status = match status::read(folder) {
+        Ok(status) => status,
+        Err(error) => return Some(error.to_string()),
+    };
+    let (watch, is_daemon) = (status.watch(), holder.mode == Mode::Daemon);
+    // A first tick has saved nothing yet.
+    if !watch.is_at_work() || (is_daemon && !watch.is_current()) {
+        return Some(watch.to_string());
+    }
+    let (what, pid) = (if is_daemon { "at work" } else { "making a tick" }, holder.pid);
+    say(&format!("Running     a watchdog is {what} (pid {pid}, {})", holder.config.display()));
+    if is_daemon && status.config_changed {
+        say(&format!("            it has not read the file as it is now; it does at: kill -HUP {pid}"));
+    }
+    None
+}
+
 /// Who is at work in the state folder; says what keeps a watchdog with this configuration from it.
 fn occupied(config: &Config) -> Option<String> {
     let folder = Folder::at(&config.state_dir);
@@ -243,18 +262,7 @@ fn occupied(config: &Config) -> Option<String> {
     match read_lock(&folder) {
         Ok(Some(Held::Seen(held))) => {
             let refusal = holder::another(&folder, &held, &config.path);
-            if refusal.is_none() {
-                let mode = match held.mode {
-                    Mode::Daemon => "at work",
-                    Mode::Once => "making a tick",
-                };
-                say(&format!("Running     a watchdog is {mode} (pid {}, {})", held.pid, held.config.display()));
-                if held.mode == Mode::Daemon && status::has_unread(&folder) {
-                    let pid = held.pid;
-                    say(&format!("            it has not read the file as it is now; it does at: kill -HUP {pid}"));
-                }
-            }
-            refusal.map(|refusal| refusal.text)
+            refusal.map_or_else(|| at_work(&folder, &held), |refusal| Some(refusal.text))
         }
         Ok(Some(unseen)) => Some(holder::held(&folder, &unseen).text),
         Ok(None) => holder::worked_lately(&folder, &config.path).map(|refusal| refusal.text),

@@ -101,17 +101,20 @@ pub(super) fn once(options: &Options) -> Code {
     };
     let refuse = |text: &str| complain_to_cron(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
     let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
-        Err(LockError::Held(Held::Seen(holder))) if holder.mode == lock::Mode::Daemon => {
+        Err(LockError::Held(Held::Seen(holder))) => {
             if let Some(refusal) = holder::another(&folder, &holder, &config.path) {
                 return refuse(&refusal.text);
             }
-            if !hung::is_hung(&folder, &holder) {
-                return leave_to_daemon(&folder, &holder);
+            match (hung::is_hung(&folder, &holder), holder.mode) {
+                (true, _) => {}
+                (false, lock::Mode::Daemon) => return leave_to_daemon(&folder, &holder),
+                (false, lock::Mode::Once) => return Code::Done,
             }
             if let Err(error) = hung::end(&folder, &holder) {
                 return complain_to_cron_of(Some(&folder), &format!("watchdog: {error}"), Code::Held);
             }
-            say(&format!("The watchdog (pid {}) was hung. I have ended it and do its work now.", holder.pid));
+            let what = if holder.mode == lock::Mode::Daemon { "The watchdog" } else { "A tick" };
+            say(&format!("{what} (pid {}) was hung. I have ended it and do its work now.", holder.pid));
             Lock::try_acquire(&folder, lock::Mode::Once, &config.path)
         }
         other => other,
@@ -215,6 +218,12 @@ fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Resul
             {
                 if inbox.is_told_to_stop(PAUSE) {
                     return Ok(None);
+                }
+                // One that cannot be ended is waited for.
+                if hung::is_hung(folder, &holder)
+                    && let Err(error) = hung::end(folder, &holder)
+                {
+                    log::warn!("{error}");
                 }
             }
             other => return other.map(Some),

@@ -87,11 +87,6 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     Ok(status)
 }
 
-/// Whether the watchdog at work has not read its configuration as it is now, as far as that is known.
-pub(super) fn has_unread(folder: &Folder) -> bool {
-    look(folder).ok().flatten().is_some_and(|saved| has_changed(&saved))
-}
-
 /// Whether the configuration's file was written to since the watchdog has read it.
 fn has_changed(saved: &Saved) -> bool {
     let Some((path, read)) = saved.config.as_ref().zip(saved.config_written) else { return false };

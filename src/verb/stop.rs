@@ -5,12 +5,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::cli::Options;
-use crate::store::lock::{Mode, Proof, is_gone, mark_stopped, prove};
+use crate::clock;
+use crate::store::Folder;
+use crate::store::lock::{Holder, Mode, Proof, is_gone, mark_stopped, prove, read_holder};
 
 use super::{Code, complain, holder, hung, say};
 
 /// Longer than this is worth a word: it waits for a restart command.
 const SOON: Duration = Duration::from_secs(3);
+/// Whether it is hung is asked so often meanwhile.
+const EACH: Duration = Duration::from_secs(10);
 /// A restart command may take a day.
 const AT_LAST: Duration = Duration::from_secs(86_400);
 
@@ -32,21 +36,36 @@ pub(super) fn stop(options: &Options) -> Code {
         return Code::NotRunning;
     };
     if hung::is_hung(&folder, &holder) {
-        return match hung::end(&folder, &holder) {
-            Ok(()) => stopped(holder.pid),
-            Err(error) => complain(&error, Code::Machine),
-        };
+        return end(&folder, &holder);
     }
     hung::send(&folder, &holder, Signal::TERM);
     let has_let_go = || prove(&folder, &holder) == Proof::Over;
     if !hung::wait(SOON, has_let_go) {
         say(&format!("the watchdog (pid {}) finishes a restart command first; waiting", holder.pid));
-        hung::wait(AT_LAST, has_let_go);
+        let began = clock::monotonic();
+        while !hung::wait(EACH, has_let_go) && began.elapsed() < AT_LAST {
+            // It may be one that was frozen only just before.
+            let Some(now) = read_holder(&folder).filter(|now| (now.pid, now.started) == (holder.pid, holder.started))
+            else {
+                continue;
+            };
+            if hung::is_hung(&folder, &now) {
+                return end(&folder, &now);
+            }
+        }
     }
     // It is gone a moment after it has let go of the lock.
     match hung::wait(SOON, || is_gone(&holder)) {
         true => stopped(holder.pid),
         false => complain(&format!("the watchdog (pid {}) was told to stop and still runs", holder.pid), Code::Machine),
+    }
+}
+
+/// One that is hung finishes nothing.
+fn end(folder: &Folder, holder: &Holder) -> Code {
+    match hung::end(folder, holder) {
+        Ok(()) => stopped(holder.pid),
+        Err(error) => complain(&error, Code::Machine),
     }
 }
 

@@ -171,6 +171,9 @@ fn a_hung_watchdog_is_replaced_and_a_slow_one_is_not() {
         hung_and_started_anew_by_cron,
         hung_and_a_tick_comes,
         hung_and_told_to_stop,
+        frozen_while_it_is_told_to_stop,
+        || hung_tick(&["--once"]),
+        || hung_tick(&["start"]),
         slow_and_left_alone,
         alive_under_a_clock_that_was_set,
     ];
@@ -241,6 +244,33 @@ fn hung_and_told_to_stop() {
     let said = place.run(&["stop"]);
     place.demand(said.code == Some(0), &format!("{said:?}"));
     is_gone(&place, old.pid());
+}
+
+fn frozen_while_it_is_told_to_stop() {
+    let place = Place::with(PEACE);
+    let old = place.daemon(&["run"]);
+    old.signal(Signal::STOP);
+    let mut stop = place.begin(&["stop"]);
+    place.eventually("it was told", || place.path("state/stopped").exists());
+    place.demand(stop.try_wait().expect("a child of ours").is_none(), "it waits for what may be a restart command");
+    age(&place);
+    place.eventually("it waits no longer", || stop.try_wait().expect("a child of ours").is_some());
+    is_gone(&place, old.pid());
+}
+
+fn hung_tick(words: &[&str]) {
+    let place = Place::with("targets: [{name: app, command: sleep 1000, timeout: 1h}]\n");
+    let mut tick = place.begin(&["--once"]);
+    let pid = i32::try_from(tick.id()).expect("a pid is small");
+    place.eventually("it is at work", || place.holder() == Some(pid));
+    send(pid, Signal::STOP);
+    place.eventually("it stands still", || doing(pid) == Some('T'));
+    age(&place);
+    place.configure("targets: [{name: app, command: 'true'}]\n");
+    let said = place.run(words);
+    place.demand(said.code == Some(0) && !said.out.is_empty(), &format!("{said:?}"));
+    place.eventually("the hung one is gone", || tick.try_wait().expect("a child of ours").is_some());
+    place.eventually("somebody watches", || place.target("app")["state"] == "healthy");
 }
 
 fn slow_and_left_alone() {

@@ -169,6 +169,11 @@ fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
     let lock = File::options().append(true).open(place.path("state/watchdog.lock")).expect("a lock file");
     lock.set_modified(SystemTime::now() - Duration::from_secs(600)).expect("its time can be set");
     check(&place, "is HUNG (pid ", true, 3);
+    let checked = place.run(&["check"]);
+    place.demand(
+        checked.code == Some(1) && checked.out.contains("WRONG       watchdog 0.1.0 is HUNG"),
+        &format!("{checked:?}"),
+    );
     daemon.kill();
 
     assert_eq!(place.run(&["--once"]).code, Some(0));

@@ -302,3 +302,20 @@ fn stopping_by_hand_leaves_a_mark_until_the_next_start() {
     clear_stopped(&folder).unwrap();
     assert_eq!(stopped_by_hand(&folder), None);
 }
+
+#[test]
+fn without_free_descriptors_it_gives_its_sign_of_life_still() {
+    if !crate::testing::is_alone() {
+        let own = "store::lock::tests::without_free_descriptors_it_gives_its_sign_of_life_still";
+        crate::testing::run_alone(own, &["env"]);
+        return;
+    }
+    let (_scene, folder) = scene();
+    let mut lock = acquire(&folder).unwrap();
+    lock.file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let touched = lock.touch();
+    drop(held);
+    assert!(matches!(touched, Ok(Touched::Ours)), "{touched:?}");
+    assert!(read_holder(&folder).unwrap().touched > Wall::from_ms(0));
+}
