@@ -212,10 +212,14 @@ impl Agent {
         let now = clock::now();
         let is_publishing = self.publisher.is_at_work(now) || self.owes_publication(now);
         let is_finding = !self.policy.is_idle() || self.accounts.is_finding(now);
-        let is_at_work = is_finding || is_publishing || self.owes_ping(now);
-        let is_telling = self.messenger.keeps_tick(self.heartbeat.is_under_way(), is_at_work, now);
-        let tick_is_over = self.mode == Mode::Tick && !is_at_work && !is_telling;
-        self.is_displaced() || (self.stopping && !self.policy.is_repairing()) || tick_is_over
+        let is_at_work = match (self.stopping, self.mode) {
+            (true, _) => self.policy.is_repairing(),
+            (false, Mode::Tick) => is_finding || is_publishing || self.owes_ping(now),
+            (false, Mode::Daemon) => true,
+        };
+        let is_pinging = self.heartbeat.is_under_way() && !self.stopping;
+        let is_telling = self.messenger.keeps_us(is_pinging, is_at_work, now);
+        self.is_displaced() || !(is_at_work || is_telling)
     }
 
     /// Whether the state folder is another watchdog's by now: nothing is ours to do any more.
@@ -283,7 +287,8 @@ impl Agent {
     /// The first order to stop lets a restart command finish, the second does not wait for it.
     fn stop(&mut self) {
         if self.stopping {
-            log::warn!("told to stop again: not waiting for the restart command that runs");
+            log::warn!("told to stop again: waiting for nothing");
+            self.give_deliveries_up();
             self.save(true);
             std::process::exit(0);
         }

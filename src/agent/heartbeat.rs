@@ -14,6 +14,8 @@ use super::{Agent, Mode};
 
 /// A little under the minute that those who wait for it allow.
 const EVERY: Duration = Duration::from_secs(55);
+/// One that did not arrive is sent again after this: the next one would be too late for those who wait.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// When it is sent.
 #[derive(Default)]
@@ -23,6 +25,8 @@ pub(super) struct Heartbeat {
     is_under_way: bool,
     /// The latest slot of the schedule that was used.
     slot: Option<Timestamp>,
+    /// When one that did not arrive is sent again.
+    again: Option<Timestamp>,
     trouble: Option<String>,
 }
 
@@ -47,13 +51,24 @@ impl Heartbeat {
 
     /// How long until a daemon is to send it; nothing while it is being sent.
     fn until_due(&self, now: Timestamp) -> Option<Duration> {
-        (!self.is_under_way).then(|| self.slot.map_or(Duration::ZERO, |slot| (slot + EVERY).since(now)))
+        let scheduled = self.slot.map_or(Duration::ZERO, |slot| (slot + EVERY).since(now));
+        let again = self.again.map(|at| at.since(now));
+        (!self.is_under_way).then(|| again.map_or(scheduled, |again| again.min(scheduled)))
     }
 
     fn begin(&mut self, now: Timestamp) {
-        // What came a little late does not move the schedule; what was missed is not made up for.
-        let next = self.slot.map(|slot| slot + EVERY).filter(|slot| now.since(*slot) < EVERY);
-        (self.is_under_way, self.slot) = (true, Some(next.unwrap_or(now)));
+        // Neither what came a little late nor what is sent again moves the schedule. What was missed is missed.
+        self.slot = Some(match self.slot {
+            Some(slot) if now < slot + EVERY => slot,
+            Some(slot) if now.since(slot + EVERY) < EVERY => slot + EVERY,
+            Some(_) | None => now,
+        });
+        (self.is_under_way, self.again) = (true, None);
+    }
+
+    fn ended(&mut self, has_arrived: bool, now: Timestamp) {
+        self.is_under_way = false;
+        self.again = (!has_arrived).then(|| now + AGAIN_AFTER);
     }
 }
 
@@ -88,10 +103,10 @@ impl Agent {
 
     /// What became of a ping.
     pub(super) fn pinged(&mut self, outcome: Result<(), String>) {
-        self.heartbeat.is_under_way = false;
+        self.heartbeat.ended(outcome.is_ok(), clock::now());
         let trouble = outcome.err();
         match (&trouble, &self.heartbeat.trouble) {
-            (Some(why), None) => log::warn!("the heartbeat does not arrive: {why} (tried again each minute)"),
+            (Some(why), None) => log::warn!("the heartbeat does not arrive: {why} (tried again soon)"),
             (None, Some(_)) => log::info!("the heartbeat arrives again"),
             _ => {}
         }
@@ -121,9 +136,25 @@ mod tests {
             assert!(!heartbeat.is_due(Mode::Daemon, false, at(now + 100)));
             sent.push(now - 1_000_000);
             now += took;
-            heartbeat.is_under_way = false;
+            heartbeat.ended(true, at(now));
         }
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn one_that_is_lost_is_sent_again_and_moves_no_other() {
+        let mut heartbeat = Heartbeat::default();
+        heartbeat.begin(at(0));
+        heartbeat.ended(false, at(3));
+        assert_eq!(heartbeat.until_due(at(3)), Some(Duration::from_secs(10)));
+        heartbeat.begin(at(13));
+        heartbeat.ended(true, at(14));
+        assert_eq!(heartbeat.until_due(at(14)), Some(Duration::from_secs(41)));
+        heartbeat.begin(at(55));
+        heartbeat.ended(false, at(58));
+        heartbeat.begin(at(68));
+        heartbeat.ended(false, at(107));
+        assert_eq!(heartbeat.until_due(at(107)), Some(Duration::from_secs(3)), "the next one is due sooner");
     }
 
     #[test]

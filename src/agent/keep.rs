@@ -134,6 +134,7 @@ impl Agent {
 
     /// The last save, and what the verb needs to know for its exit code.
     pub(super) fn end(mut self) -> Ended {
+        self.give_deliveries_up();
         match self.mode {
             _ if self.is_displaced() => {}
             Mode::Daemon => {

@@ -16,12 +16,12 @@ use crate::time::{Timestamp, Wall};
 use crate::view::letter::{self, Facts, topic};
 use crate::view::pattern::{LATELY, again};
 
+use super::Agent;
 use super::jobs::Message;
 use super::spawn::Job;
-use super::{Agent, Mode};
 
-/// A tick that has nothing else to do goes on sending for this long.
-const TICK_SENDS_FOR: Duration = Duration::from_secs(10);
+/// A tick, or a daemon that was told to stop, that has nothing else to do waits for deliveries for this long.
+const SENDS_FOR: Duration = Duration::from_secs(10);
 /// A delivery that takes so long hangs. A mail server that drips may take a while, and a message that was given up but
 /// arrives all the same is sent twice.
 pub(super) const DELIVERY: Duration = Duration::from_secs(600);
@@ -48,16 +48,16 @@ impl Messenger {
         &self.host
     }
 
-    /// Whether a tick stays for what is on its way, given whether it has anything else to do.
-    pub(super) fn keeps_tick(&mut self, is_pinging: bool, has_other_work: bool, now: Timestamp) -> bool {
+    /// Whether one that would end stays for what is on its way, given whether it has anything else to do.
+    pub(super) fn keeps_us(&mut self, is_pinging: bool, has_other_work: bool, now: Timestamp) -> bool {
         self.rest_done = (!has_other_work).then(|| self.rest_done.unwrap_or(now));
-        let is_patient = self.rest_done.is_none_or(|since| now.since(since) < TICK_SENDS_FOR);
+        let is_patient = self.rest_done.is_none_or(|since| now.since(since) < SENDS_FOR);
         is_patient && (is_pinging || !self.under_way.is_empty())
     }
 
-    /// How long until a tick stops waiting. While it has other work nothing hurries it.
+    /// How long until it stops waiting. While it has other work nothing hurries it.
     fn patience(&self, now: Timestamp) -> Option<Duration> {
-        self.rest_done.map(|since| (since + TICK_SENDS_FOR).since(now))
+        self.rest_done.map(|since| (since + SENDS_FOR).since(now))
     }
 }
 
@@ -164,7 +164,8 @@ impl Agent {
 
     /// Delivers whatever is due, each channel on a thread of its own. Returns at once.
     pub(super) fn send(&mut self) {
-        if self.is_displaced() || self.saved.outbox.waiting() == 0 {
+        // Told to stop, it begins nothing that it may have to break off.
+        if self.is_displaced() || self.stopping || self.saved.outbox.waiting() == 0 {
             return;
         }
         let now = clock::now();
@@ -236,6 +237,14 @@ impl Agent {
         }
     }
 
+    /// What is still on its way when we end may have arrived or not. It counts as a try that failed: else the next
+    /// watchdog would send it at once, and so would each tick after that.
+    pub(super) fn give_deliveries_up(&mut self) {
+        for (channel, id) in std::mem::take(&mut self.messenger.under_way) {
+            self.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
+        }
+    }
+
     fn tell_given(&mut self, given: &[Given]) {
         for Given { channel, message, why } in given {
             self.notify_failed(format!("`{message}` does not reach {channel}: {why} (dropped)"));
@@ -263,7 +272,8 @@ impl Agent {
     pub(super) fn until_sending(&self, now: Timestamp) -> Option<Duration> {
         let is_busy = |channel: &str| self.messenger.under_way.contains_key(channel);
         let next = self.saved.outbox.next(is_busy).map(|at| at.since(now));
-        let end = self.messenger.patience(now).filter(|_| self.mode == Mode::Tick);
+        let next = next.filter(|_| !self.stopping);
+        let end = self.messenger.patience(now);
         next.into_iter().chain(end).min()
     }
 }
@@ -294,16 +304,16 @@ mod tests {
         messenger.under_way.insert("x".into(), "1".into());
         // A restart and its start period: however long that takes, a message that hangs does not keep the loop awake.
         for second in [0, 9, 10, 11, 300] {
-            assert!(messenger.keeps_tick(false, true, at(second)));
+            assert!(messenger.keeps_us(false, true, at(second)));
             assert_eq!(messenger.patience(at(second)), None, "at {second}");
         }
         for (second, keeps, patience) in [(300, true, 10), (309, true, 1), (310, false, 0)] {
-            assert_eq!(messenger.keeps_tick(false, false, at(second)), keeps, "at {second}");
+            assert_eq!(messenger.keeps_us(false, false, at(second)), keeps, "at {second}");
             assert_eq!(messenger.patience(at(second)), Some(Duration::from_secs(patience)));
         }
-        assert!(messenger.keeps_tick(false, true, at(320)), "there is something to do again");
+        assert!(messenger.keeps_us(false, true, at(320)), "there is something to do again");
         messenger.under_way.clear();
-        assert!(!messenger.keeps_tick(false, false, at(330)), "nothing is on its way");
-        assert!(messenger.keeps_tick(true, false, at(331)), "the heartbeat is");
+        assert!(!messenger.keeps_us(false, false, at(330)), "nothing is on its way");
+        assert!(messenger.keeps_us(true, false, at(331)), "the heartbeat is");
     }
 }

@@ -134,6 +134,35 @@ fn those_who_hang_delay_no_look_and_hold_up_nobody_else() {
 }
 
 #[test]
+fn one_that_is_told_to_stop_finishes_what_it_delivers() {
+    let place = Place::with(&configuration(&["command: sh taking"], &[&watched("a")]));
+    place.write("taking", "cat >> taken; echo >> taken; until [ -e go ]; do sleep 0.05; done; echo done >> finished\n");
+    place.write("a.sick", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is being taken", || place.lines("taken").len() == 1);
+    let mut stop = place.begin(&["stop"]);
+    place.eventually("it was told", || place.path("state/stopped").exists());
+    place.write("go", "");
+    assert!(stop.wait().expect("it ends").success());
+    drop(daemon);
+    assert_eq!(place.lines("finished"), ["done"], "{}", place.story());
+    let daemon = place.daemon(&["run"]);
+    place.eventually("nothing waits", || place.run(&["status"]).out.contains("messages waiting: 0"));
+    daemon.stop();
+    assert_eq!(place.lines("taken").len(), 1, "{}", place.story());
+}
+
+#[test]
+fn a_delivery_that_outlasts_its_tick_counts_as_a_try() {
+    let place = Place::with(&configuration(&["command: sh taking"], &[&watched("a")]));
+    place.write("taking", "cat >> taken; echo >> taken; while [ -e a.sick ]; do sleep 0.1; done\n");
+    place.write("a.sick", "");
+    place.run(&["--once"]);
+    let said = place.run(&["status"]);
+    place.demand(said.out.contains("1 try"), &format!("the next tick makes a pause: {said:?}"));
+}
+
+#[test]
 fn a_tick_does_not_wait_for_those_who_hang() {
     let hanging = Server::start(Ways::Silent);
     let channel = format!("webhook: http://127.0.0.1:{}/", hanging.port());
