@@ -271,7 +271,7 @@ impl Agent {
     /// How long until something may have to be sent, or a tick stops waiting for it.
     pub(super) fn until_sending(&self, now: Timestamp) -> Option<Duration> {
         let is_busy = |channel: &str| self.messenger.under_way.contains_key(channel);
-        let next = self.saved.outbox.next(is_busy).map(|at| at.since(now));
+        let next = self.saved.outbox.next(&self.config.notify, is_busy).map(|at| at.since(now));
         let next = next.filter(|_| !self.stopping);
         let end = self.messenger.patience(now);
         next.into_iter().chain(end).min()

@@ -195,11 +195,12 @@ impl Outbox {
         self.letters.len()
     }
 
-    /// When a pause ends that something waits for, on a channel that is not `busy` already.
-    pub fn next(&self, busy: impl Fn(&str) -> bool) -> Option<Timestamp> {
-        let waits = |channel: &&String| !busy(channel) && self.letters.iter().any(|letter| letter.to.contains(channel));
-        let ends = self.troubles.iter().filter(|(channel, _)| waits(channel)).map(|(_, trouble)| trouble.until);
-        ends.min()
+    /// When a pause ends that something waits for, on one of the channels that can be used and are not `busy` already.
+    /// What waits for a channel that is switched off is no reason to wake up: there is nothing to do about it.
+    pub fn next(&self, channels: &[Channel], busy: impl Fn(&str) -> bool) -> Option<Timestamp> {
+        let waits = |id: &String| self.letters.iter().any(|letter| letter.to.contains(id));
+        let usable = channels.iter().map(|channel| &channel.id).filter(|id| !busy(id) && waits(id));
+        usable.filter_map(|id| Some(self.troubles.get(id)?.until)).min()
     }
 
     /// What each channel said last that did not take a message: the channel's id, and the rest in words.

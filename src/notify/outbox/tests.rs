@@ -80,7 +80,7 @@ fn each_channel_gets_what_it_wants_in_order() {
     outbox.delivered("x", "1");
     due(&outbox, "x", 400, "2 late");
     outbox.delivered("x", "2");
-    assert_eq!((outbox.waiting(), outbox.next(|_| false)), (0, None));
+    assert_eq!((outbox.waiting(), outbox.next(&all, |_| false)), (0, None));
 }
 
 #[test]
@@ -91,12 +91,15 @@ fn pauses_grow_to_an_hour_and_hold_up_one_channel_only() {
     let mut at = 0;
     for (times, pause) in [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600].into_iter().enumerate() {
         assert_eq!(outbox.failed("x", "1", "503", None, at_s(at)), times == 0);
-        assert_eq!(outbox.next(|_| false), Some(at_s(at + pause)));
+        assert_eq!(outbox.next(&all, |_| false), Some(at_s(at + pause)));
         due(&outbox, "x", at + pause - 1, "-");
         at += pause;
         due(&outbox, "x", at, if at > 300 { "1 late" } else { "1" });
     }
-    assert_eq!(outbox.next(|channel| channel == "x"), None, "what is delivered right now is not waited for");
+    assert_eq!(outbox.next(&all, |channel| channel == "x"), None, "what is delivered right now is not waited for");
+    assert_eq!(outbox.next(&all[1..], |_| false), None, "x is switched off");
+    assert_eq!(outbox.tidy(&all[1..], |id| id == "x"), [], "and its message is kept until it is switched on");
+    assert_eq!(outbox.next(&all, |_| false), Some(at_s(at)));
     due(&outbox, "y", 1, "1");
     for (asked, pause) in [(100, 100), (3_601, HOUR), (86_400 * 365, HOUR), (u64::MAX / 1_000, HOUR)] {
         outbox.delivered("y", "none");
@@ -107,7 +110,7 @@ fn pauses_grow_to_an_hour_and_hold_up_one_channel_only() {
     due(&outbox, "y", -1, "1");
     outbox.delivered("y", "1");
     assert!(outbox.failed("y", "1", "", None, at_s(0)), "a success makes the next failure the first");
-    assert_eq!(outbox.next(|_| false), Some(at_s(at)), "nothing waits for y");
+    assert_eq!(outbox.next(&all, |_| false), Some(at_s(at)), "nothing waits for y");
 }
 
 #[test]
