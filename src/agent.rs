@@ -94,6 +94,8 @@ pub struct Agent {
     publisher: publish::Publisher,
     systemd: systemd::Systemd,
     stopping: bool,
+    /// Whether the policy was asked since it was last waited for something to happen.
+    stepped: bool,
     displaced_by: Option<String>,
 }
 
@@ -178,6 +180,7 @@ impl Agent {
                 Mode::Tick => systemd::Systemd::default(),
             },
             stopping: false,
+            stepped: false,
             displaced_by: None,
         };
         lost.iter().for_each(|lost| agent.say_once_a_day("lost state", lost));
@@ -192,9 +195,13 @@ impl Agent {
             let done = clock::now();
             let message = self.inbox.next(self.pause());
             self.policy.waited(done, clock::now());
-            match message {
-                Some(message) => self.take(message),
-                None => self.step(Event::Wake),
+            self.stepped = false;
+            if let Some(message) = message {
+                self.take(message);
+            }
+            // Only the policy notices that the wait was too long, and the next wait hides it.
+            if !self.stepped {
+                self.step(Event::Wake);
             }
         }
         self.end_questions();
@@ -301,6 +308,7 @@ impl Agent {
     }
 
     fn step(&mut self, event: Event) {
+        self.stepped = true;
         let now = clock::now();
         if self.inbox.continued.take() {
             self.policy.was_stopped(now);
