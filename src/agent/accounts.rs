@@ -104,10 +104,11 @@ impl Accounts {
         }
     }
 
-    /// Forgets targets that are not watched any more.
-    pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
-        self.open.retain(|target, _| is_watched(target));
-        self.measured.retain(|target, _| is_watched(target));
+    /// Forgets targets that are not watched any more, but for their incidents that are still open: they go on where
+    /// the target comes back.
+    pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool, open_incidents: &[&str]) {
+        self.open.retain(|target, account| is_watched(target) || open_incidents.contains(&account.id.as_str()));
+        self.measured.retain(|target, _| self.open.contains_key(target));
         self.evidence.retain(|target, _| is_watched(target));
         self.failing.retain(|target, _| is_watched(target));
     }

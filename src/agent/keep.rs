@@ -120,7 +120,7 @@ impl Agent {
         };
         self.saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
         let shown = &self.saved.shown;
-        self.accounts.retain(|name| shown.contains_key(name));
+        self.accounts.retain(|name| shown.contains_key(name), &self.policy.open_incidents());
         self.saved.history.retain(|name| shown.contains_key(name));
         self.saved.counts.retain(|name, _| shown.contains_key(name));
         self.saved.told_of_flapping.retain(|name, _| shown.contains_key(name));

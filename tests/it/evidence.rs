@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::faults::{Server, Ways};
@@ -279,5 +280,29 @@ fn what_nobody_watched_is_said() {
     );
     for bad in ["5m", "1y", "soon"] {
         assert_eq!(place.run(&["report", "--since", bad]).code, Some(2), "{bad}");
+    }
+}
+
+#[test]
+fn an_incident_ends_though_its_target_was_away_for_a_while() {
+    for is_begun_anew in [false, true] {
+        let target = "a, command: test -e well, interval: 100ms, failure_threshold: 2";
+        let place = place(&format!("{{name: {target}}}"));
+        let mut daemon = place.daemon(&["run"]);
+        place.eventually("it is down", || !last(&place)["id"].is_null());
+        for (target, count) in [("b, command: 'true'", 1), (target, 2)] {
+            place.configure(&format!("{DEFAULTS}targets:\n  - {{name: {target}}}\n"));
+            daemon.signal(Signal::HUP);
+            place.eventually("it is read again", || place.events("reloaded").len() == count);
+            if is_begun_anew && count == 1 {
+                assert!(daemon.stop().success());
+                daemon = place.daemon(&["run"]);
+            }
+        }
+        place.demand(last(&place)["ended"].is_null(), "it goes on");
+        place.write("well", "");
+        place.eventually("it is up", || !place.events("up").is_empty());
+        place.eventually("the incident is over", || !last(&place)["ended"].is_null());
+        assert_eq!(kinds(&last(&place)), ["failing", "down", "up"], "{}", place.story());
     }
 }
