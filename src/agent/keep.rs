@@ -271,11 +271,16 @@ impl Agent {
 
     pub(super) fn save_if_old(&mut self, now: Timestamp) {
         if self.disk.saved_at.is_none_or(|at| now.since(at) >= SAVE_EVERY) {
-            let was_ok = self.disk.is_ok();
-            self.save(false);
-            if was_ok != self.disk.is_ok() {
-                self.step(crate::policy::Event::Saved { ok: self.disk.is_ok() });
-            }
+            self.save_and_say_how(false);
+        }
+    }
+
+    /// Saves the state, and lets the policy know where that goes otherwise than before.
+    pub(super) fn save_and_say_how(&mut self, durable: bool) {
+        let was_ok = self.disk.is_ok();
+        self.save(durable);
+        if was_ok != self.disk.is_ok() {
+            self.step(crate::policy::Event::Saved { ok: self.disk.is_ok() });
         }
     }
 

@@ -11,7 +11,7 @@ use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
 use crate::policy::{Event, TargetState};
 use crate::process;
 use crate::store::lock::{self, Held, Touched, Unseen};
-use crate::store::orders::Order;
+use crate::store::orders::{Order, Waiting};
 use crate::store::{Moment, incidents, orders};
 use crate::time::Timestamp;
 
@@ -38,6 +38,8 @@ pub(super) struct Upkeep {
     trimmed: Option<Timestamp>,
     looked_up: Option<Timestamp>,
     trouble: Option<String>,
+    /// Orders that were carried out and could not be removed yet, for the state with them is not saved.
+    carried_out: Vec<Waiting>,
     /// Those of every configuration so far: what was started under an old one may print the old ones still.
     secrets: Secrets,
 }
@@ -176,7 +178,8 @@ impl Agent {
         }
     }
 
-    /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved.
+    /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved; until then it
+    /// waits for the watchdog after us, but is carried out by us only once.
     pub(super) fn carry_out_orders(&mut self) {
         let waiting = match orders::list(&self.folder) {
             Ok(found) => {
@@ -188,20 +191,29 @@ impl Agent {
                 return;
             }
         };
-        if waiting.is_empty() {
-            return;
-        }
-        for order in &waiting {
+        // One that cannot be read just now is there still.
+        let mut known = std::mem::take(&mut self.upkeep.carried_out);
+        known.retain(|order| !order.is_done());
+        for order in waiting.iter().filter(|order| !known.contains(order)) {
             self.heed(&order.order);
         }
-        self.save(true);
-        if self.disk.is_ok() {
-            for order in waiting {
-                if let Err(error) = order.done() {
-                    log::warn!("{error} (it will be carried out again)");
-                }
+        if !waiting.is_empty() {
+            self.save_and_say_how(true);
+        }
+        let is_saved = self.disk.is_ok();
+        for order in waiting {
+            let is_new = !known.contains(&order);
+            if is_saved
+                && let Err(error) = order.done()
+                && is_new
+            {
+                log::warn!("{error} (the next watchdog will carry it out again)");
+            }
+            if is_new {
+                known.push(order);
             }
         }
+        self.upkeep.carried_out = known;
     }
 
     fn heed(&mut self, order: &Order) {

@@ -65,7 +65,7 @@ impl Order {
 }
 
 /// An order that waits to be carried out.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The order.
     pub order: Order,

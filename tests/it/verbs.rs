@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::place::{Place, Said, send};
+use crate::place::{Place, Said, files_below, send};
 
 const LIMITS: &str = "defaults: {interval: 100ms, failure_threshold: 2, start_period: 100ms, cooldown: 100ms, \
                       max_cooldown: 100ms}\ntargets:\n";
@@ -363,4 +363,42 @@ fn ctrl_c_ends_the_demo_and_all_that_belongs_to_it() {
         &format!("{said:?}"),
     );
     nothing_is_left(&place);
+}
+
+/// While the state cannot be saved an order waits to be carried out after a crash, but has its effect once.
+#[test]
+fn what_the_operator_asks_is_done_once_though_it_cannot_be_saved() {
+    let place = Place::with(&format!("{LIMITS}{}", curable("app")));
+    place.write("app-up", "");
+    let daemon = place.daemon(&["run"]);
+    place.eventually("it is healthy", || state(&place, "app") == "healthy");
+    place.eventually("no save hinders us", || {
+        let _ = fs::remove_file(place.path("state/state.json"));
+        fs::create_dir_all(place.path("state/state.json/in the way")).is_ok()
+    });
+    let orders = || files_below(&place.path("state/orders")).len();
+    let mut verbs = Vec::new();
+    for (words, event, count) in [
+        (&["pause", "app"][..], "paused", 1),
+        (&["resume", "app"], "resumed", 1),
+        (&["pause", "--", "true"], "resumed", 2),
+        (&["pause"], "paused", 3),
+        (&["resume"], "resumed", 3),
+    ] {
+        verbs.push(place.begin(words));
+        place.eventually(event, || place.events(event).len() >= count);
+    }
+    assert_eq!((place.events("paused").len(), place.events("resumed").len()), (3, 3), "{}", place.story());
+    assert_eq!(orders(), 6, "{}", place.story());
+    fs::remove_dir_all(place.path("state/state.json")).expect("it is there");
+    daemon.signal(Signal::USR1);
+    place.eventually("all are done", || orders() == 0);
+    for verb in verbs {
+        let said = Said::new(verb.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    says(&place, &["pause"], 0, "paused");
+    place.eventually("a new one is heeded", || place.events("paused").len() == 4);
+    assert_eq!(place.events("resumed").len(), 3, "{}", place.story());
+    assert!(daemon.stop().success());
 }
