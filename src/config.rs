@@ -54,7 +54,7 @@ pub use channel::{Channel, Email, Format, Security, Smtp, Via, Way, Webhook};
 pub use error::Errors;
 pub use pm2::{home_is_too_long, objection};
 pub use secrets::{Ends, SHORTEST_SECRET, Secrets};
-pub use whereabouts::{absolute, default_state_dir, find, home};
+pub use whereabouts::{absolute, default_state_dir, find, home, named};
 
 /// What a restart command may take unless the configuration says otherwise.
 pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);

@@ -143,7 +143,7 @@ fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
 /// The same, with the path of the configuration where one is named or found, valid or not.
 fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, Option<PathBuf>), Code> {
     let found = config::find(options.config.as_deref(), &environment);
-    let named = options.config.is_some() || environment("WATCHDOG_CONFIG").is_some();
+    let is_named = config::named(options.config.as_deref(), &environment).is_some();
     let default = || config::default_state_dir(&environment);
     let default = || default().map_err(|errors| complain(&errors.to_string(), Code::Usage));
     let Ok(path) = found else { return Ok((Folder::at(&default()?), None, None)) };
@@ -154,7 +154,7 @@ fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, O
             let (folder, which) = match Config::state_dir_of(&path, &environment) {
                 Some(folder) => (folder, "its state folder"),
                 // Whoever names one means that one's watchdog and no other.
-                None if named => {
+                None if is_named => {
                     let consequence = "its state folder is not known, so nothing was done";
                     write_line(io::stderr(), &format!("{errors}\n{consequence}"));
                     return Err(Code::Usage);

@@ -13,13 +13,16 @@ use super::error::Errors;
 ///
 /// None of the three exists; the error names them. One that is named is not looked at here: loading it tells.
 pub fn find(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
-    if let Some(path) = explicit {
-        return Ok(path.to_path_buf());
+    match named(explicit, environment) {
+        Some(path) => Ok(path),
+        None => search(Path::new(""), home(environment)),
     }
-    if let Some(path) = environment("WATCHDOG_CONFIG").filter(|path| !path.is_empty()) {
-        return Ok(path.into());
-    }
-    search(Path::new(""), home(environment))
+}
+
+/// The configuration that is named, there or not; a variable that is set to nothing names none.
+pub fn named(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let variable = || environment("WATCHDOG_CONFIG").filter(|path| !path.is_empty());
+    explicit.map(Path::to_path_buf).or_else(|| variable().map(PathBuf::from))
 }
 
 /// The first configuration in the usual places; `here` is empty for the folder that we run in.

@@ -117,8 +117,13 @@ fn without_a_configuration_it_is_the_default_folders_watchdog_whatever_its_confi
     // One that is found is meant, as by `start` in this folder.
     for found in [OTHER, "targets: [\n"] {
         place.write("watchdog.yaml", found);
-        let said = place.run(&["stop"]);
-        place.demand(said.code == Some(5) && said.err.contains("/a.yaml holds "), &format!("{said:?}"));
+        // Whatever is set to nothing names none: the folder of one that is not valid may be the default.
+        for named in [None, Some("")] {
+            let mut stop = place.command(&["stop"]);
+            stop.envs(named.map(|named| ("WATCHDOG_CONFIG", named)));
+            let said = Said::new(stop.output().expect("the program runs"));
+            place.demand(said.code == Some(5) && said.err.contains("/a.yaml holds "), &format!("{named:?}: {said:?}"));
+        }
     }
     fs::remove_file(place.path("watchdog.yaml")).expect("it is there");
     done(&place, &["stop"], "is stopped");
