@@ -18,6 +18,7 @@ pub mod orders;
 pub mod past;
 pub mod publish;
 pub mod state;
+pub mod stopped;
 
 #[cfg(test)]
 mod child;

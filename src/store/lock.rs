@@ -17,8 +17,7 @@ use super::{Error, Folder, descriptors};
 use crate::process::{self, Process};
 use crate::time::Wall;
 
-const LOCK: &str = "watchdog.lock";
-const STOPPED: &str = "stopped";
+pub(super) const LOCK: &str = "watchdog.lock";
 /// Far more than a pid, a path of the system's greatest length and what JSON makes of its characters.
 const MAX_NOTE: u64 = 64 << 10;
 /// Between two looks at a lock whose holder is just changing.
@@ -375,35 +374,6 @@ fn note_in(bytes: &[u8]) -> Option<Note> {
 
 fn has_open(pid: u32, lock: Inode) -> io::Result<bool> {
     Ok(descriptors::open_files(pid, |name| name == LOCK)?.contains(&lock))
-}
-
-/// Leaves the mark that the watchdog was stopped by hand, which `start --cron` respects. In another account's folder,
-/// too, where we may write: the mark is empty, and whoever has the folder can take it away.
-///
-/// # Errors
-/// The mark cannot be written.
-pub fn mark_stopped(folder: &Folder) -> Result<(), Error> {
-    // No link is followed there, and only a folder that has been a watchdog's is taken for one.
-    let is_anothers_in_use = folder.is_anothers() && fs::symlink_metadata(folder.file(LOCK)).is_ok();
-    if !is_anothers_in_use {
-        folder.ensure()?;
-    }
-    let path = folder.file(STOPPED);
-    files::replace(&path, b"", true).map_err(|cause| Error::new("write", &path, cause))
-}
-
-/// When the watchdog was stopped by hand, if nobody started one since.
-pub fn stopped_by_hand(folder: &Folder) -> Option<Wall> {
-    Some(files::modified(&fs::symlink_metadata(folder.file(STOPPED)).ok()?))
-}
-
-/// Takes the mark away, as every start by hand does.
-///
-/// # Errors
-/// There is one and it cannot be removed.
-pub fn clear_stopped(folder: &Folder) -> Result<(), Error> {
-    let path = folder.file(STOPPED);
-    files::remove(&path).map_err(|cause| Error::new("remove", &path, cause))
 }
 
 #[cfg(test)]

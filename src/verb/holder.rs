@@ -10,7 +10,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::store::lock::{Held, Holder, Mode, Unseen, read_lock};
 use crate::store::state::peek;
-use crate::store::{Folder, Moment};
+use crate::store::stopped::{self, Stopped};
+use crate::store::{Error, Folder, Moment};
 use crate::terminal::escaped;
 
 use super::{Code, complain, state_folder_and_path};
@@ -45,25 +46,33 @@ enum Relation {
     Gone,
 }
 
-/// The folder, the configuration where it is valid, and the watchdog at work there, for a verb that commands it. One
-/// with another configuration is another one's, unless none is named or found, and the default folder is meant.
-pub(super) fn to_command(
-    options: &Options,
-    consequence: &str,
-) -> Result<(Folder, Option<Config>, Option<Holder>), Code> {
+/// Whom a verb commands.
+pub(super) struct Commanded {
+    pub(super) folder: Folder,
+    /// The configuration where it is valid.
+    pub(super) config: Option<Config>,
+    /// Where it is, valid or not; none where none is named or found.
+    pub(super) path: Option<PathBuf>,
+    /// The watchdog at work.
+    pub(super) holder: Option<Holder>,
+}
+
+/// Whom a verb is to command. A watchdog with another configuration is another one's, unless none is named or found,
+/// and the default folder is meant.
+pub(super) fn to_command(options: &Options, consequence: &str) -> Result<Commanded, Code> {
     let (folder, config, path) = state_folder_and_path(options)?;
     let refused = |refusal: Refusal| refusal.tell(consequence);
     let holder = seen(&folder).map_err(refused)?;
-    let Some(ours) = path else { return Ok((folder, config, holder)) };
+    let Some(ours) = &path else { return Ok(Commanded { folder, config, path, holder }) };
     let theirs = match &holder {
-        Some(holder) if relation(&holder.config, Some(holder.pid), &ours) == Relation::Other => {
+        Some(holder) if relation(&holder.config, Some(holder.pid), ours) == Relation::Other => {
             Some(format!("{} holds {}", who(holder), folder.path().display()))
         }
         Some(_) => None,
-        None => others_lately(&folder, &ours),
+        None => others_lately(&folder, ours),
     };
     match theirs {
-        None => Ok((folder, config, holder)),
+        None => Ok(Commanded { folder, config, path, holder }),
         Some(theirs) => {
             let text = format!("{theirs}, and none with {}: name its configuration with -c", ours.display());
             Err(refused(Refusal::held(text)))
@@ -119,6 +128,41 @@ fn others_lately(folder: &Folder, ours: &Path) -> Option<String> {
             format!("a watchdog with configuration {} was at work in {folder} until just now", theirs.display())
         }
     })
+}
+
+/// Whether the watchdog with `ours` was stopped by hand, and nobody has started it since.
+pub(super) fn is_stopped(folder: &Folder, ours: &Path) -> bool {
+    match stopped::read(folder) {
+        None => false,
+        Some(Stopped::All) => true,
+        Some(Stopped::Of(configs)) => configs.iter().any(|config| relation(config, None, ours) != Relation::Other),
+    }
+}
+
+/// Marks the watchdog with `ours` as stopped by hand, beside others that were; all, where it is not known which is.
+pub(super) fn mark_stopped(folder: &Folder, ours: Option<&Path>) -> Result<(), Error> {
+    let stopped = match (stopped::read(folder), ours) {
+        (Some(Stopped::All), _) | (_, None) => Stopped::All,
+        (None, Some(ours)) => Stopped::Of(vec![ours.to_path_buf()]),
+        (Some(Stopped::Of(configs)), Some(ours)) => {
+            Stopped::Of(others(configs, ours).chain([ours.to_path_buf()]).collect())
+        }
+    };
+    stopped::mark(folder, &stopped)
+}
+
+/// The watchdog with `ours` is started: others that were stopped by hand stay so.
+pub(super) fn clear_stopped(folder: &Folder, ours: &Path) -> Result<(), Error> {
+    let rest = match stopped::read(folder) {
+        None => return Ok(()),
+        Some(Stopped::All) => Vec::new(),
+        Some(Stopped::Of(configs)) => others(configs, ours).collect(),
+    };
+    stopped::clear(folder, rest)
+}
+
+fn others(configs: Vec<PathBuf>, ours: &Path) -> impl Iterator<Item = PathBuf> {
+    configs.into_iter().filter(move |config| relation(config, None, ours) == Relation::Other)
 }
 
 /// The same for ticks that hold the lock and ticks that did lately, so that cron mails it once.

@@ -20,7 +20,8 @@ use crate::store::state::peek;
 use crate::store::{Folder, Moment, Stamp};
 use crate::time::{Span, millis};
 
-use super::{Code, complain, holder, hung, say};
+use super::holder::{self, Commanded};
+use super::{Code, complain, hung, say};
 
 /// A live watchdog carries an order out within this.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ fn begin(
     length: Duration,
     command: Option<String>,
 ) -> Result<Paused, NotPaused> {
-    let (folder, config, holder) = holder::to_command(options, UNCHANGED)?;
+    let Commanded { folder, config, holder, .. } = holder::to_command(options, UNCHANGED)?;
     let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)
         .map_err(|code| NotPaused { code, is_misspelt: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
@@ -128,7 +129,7 @@ fn end(Paused { folder, order, .. }: &Paused, name: String, length: Duration) {
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
     let clear_waits = !targets.is_empty();
-    let resumed = holder::to_command(options, UNCHANGED).and_then(|(folder, config, holder)| {
+    let resumed = holder::to_command(options, UNCHANGED).and_then(|Commanded { folder, config, holder, .. }| {
         let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)?;
         let order = Order::Resume { targets: targets.clone(), clear_waits };
         give(&folder, order, UNCHANGED).map(|(_, how)| (targets, how))

@@ -238,7 +238,7 @@ fn start_log(config: &Config, options: &Options, to_stderr: bool) -> Option<Logg
 }
 
 fn work(config: Config, options: &Options, around: Surroundings, at_work: impl FnOnce()) -> Code {
-    if let Err(error) = lock::clear_stopped(&around.folder) {
+    if let Err(error) = holder::clear_stopped(&around.folder, &config.path) {
         log::warn!("{error} (start --cron will not start it again)");
     }
     let (count, path) = (config.targets.len(), config.path.clone());

@@ -8,7 +8,7 @@ use std::thread;
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
-use crate::store::lock::{Holder, Mode, stopped_by_hand};
+use crate::store::lock::{Holder, Mode};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 use crate::terminal::write_line;
@@ -16,7 +16,9 @@ use crate::time::{Wall, rough};
 
 use super::holder::{Refusal, to_start, worked_lately};
 use super::run::{NOTHING_STARTED, READY, TAKEN};
-use super::{Code, check, complain_to_cron, complain_to_cron_of, forget_complaints, hung, load, load_for_cron, say};
+use super::{
+    Code, check, complain_to_cron, complain_to_cron_of, forget_complaints, holder, hung, load, load_for_cron, say,
+};
 
 /// Another start may be faster, and end again.
 const TRIES: usize = 3;
@@ -27,7 +29,7 @@ pub(super) fn start(options: &Options, cron: bool) -> Code {
         Err(code) => return code,
     };
     let folder = Folder::at(&config.state_dir);
-    if cron && stopped_by_hand(&folder).is_some() {
+    if cron && holder::is_stopped(&folder, &config.path) {
         return Code::Done;
     }
     let before = last_sign(&folder);

@@ -7,9 +7,10 @@ use rustix::process::Signal;
 use crate::cli::Options;
 use crate::clock;
 use crate::store::Folder;
-use crate::store::lock::{Holder, Mode, Proof, is_gone, mark_stopped, prove, read_holder};
+use crate::store::lock::{Holder, Mode, Proof, is_gone, prove, read_holder};
 
-use super::{Code, complain, holder, hung, say};
+use super::holder::{self, Commanded};
+use super::{Code, complain, hung, say};
 
 /// Longer than this is worth a word: it waits for a restart command.
 const SOON: Duration = Duration::from_secs(3);
@@ -19,15 +20,18 @@ const EACH: Duration = Duration::from_secs(10);
 const AT_LAST: Duration = Duration::from_secs(86_400);
 
 pub(super) fn stop(options: &Options) -> Code {
-    let (folder, holder) = match holder::to_command(options, "nothing was stopped") {
-        Ok((folder, _, holder)) => (folder, holder.filter(|holder| holder.mode == Mode::Daemon)),
+    let (folder, holder, path) = match holder::to_command(options, "nothing was stopped") {
+        Ok(Commanded { folder, holder, path, .. }) => {
+            (folder, holder.filter(|holder| holder.mode == Mode::Daemon), path)
+        }
         Err(code) => return code,
     };
     if let Some(Err(why)) = holder.as_ref().map(|holder| hung::reach(&folder, holder)) {
         return complain(&format!("the watchdog runs on: {why}"), Code::Machine);
     }
+    let theirs = holder.as_ref().map(|holder| holder.config.as_path());
     if (holder.is_some() || folder.path().exists())
-        && let Err(error) = mark_stopped(&folder)
+        && let Err(error) = holder::mark_stopped(&folder, path.as_deref().or(theirs))
     {
         complain(&format!("{error} (start --cron will start it again)"), Code::Machine);
     }

@@ -7,7 +7,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::place::{Place, Said, is_alive};
+use rustix::process::Signal;
+
+use crate::place::{Place, Said, is_alive, send};
 
 /// A target that is always healthy and costs nothing.
 const PEACE: &str = "targets:\n  - {name: app, file: {path: a.yaml, max_age: 1d}, interval: 200ms}\n";
@@ -127,6 +129,46 @@ fn without_a_configuration_it_is_the_default_folders_watchdog_whatever_its_confi
     }
     fs::remove_file(place.path("watchdog.yaml")).expect("it is there");
     done(&place, &["stop"], "is stopped");
+}
+
+#[test]
+fn what_was_stopped_by_hand_is_the_watchdog_of_that_configuration_and_no_other() {
+    let place = two(PEACE);
+    let cron = ["start", "--cron", "-c"];
+    let left = |configs: &[&str]| {
+        for config in configs {
+            check(&place, &[&cron[..], &[config]].concat(), 0, &[]);
+        }
+        place.demand(place.holder().is_none(), &format!("{configs:?} are left stopped"));
+    };
+    done(&place, &["start", "-c", "a.yaml"], "watchdog started");
+    done(&place, &["stop", "-c", "a.yaml"], "is stopped");
+    symlink("a.yaml", place.path("link.yaml")).expect("a link");
+    left(&["a.yaml", "link.yaml"]);
+    done(&place, &["start", "--cron", "-c", "b.yaml"], "The watchdog was not running.");
+    // What is started then leaves the other one stopped, and may be stopped like it.
+    check(&place, &["start", "--cron", "-c", "a.yaml"], 0, &[]);
+    done(&place, &["stop", "-c", "b.yaml"], "is stopped");
+    left(&["a.yaml", "b.yaml"]);
+    done(&place, &["start", "-c", "b.yaml"], "watchdog started");
+    let by_hand = place.holder().expect("it is at work");
+    send(by_hand, Signal::KILL);
+    place.eventually("it is gone", || !is_alive(by_hand));
+    left(&["a.yaml"]);
+    done(&place, &["start", "-c", "b.yaml"], "watchdog started");
+    done(&place, &["stop", "-c", "b.yaml"], "is stopped");
+    // Moved it is the same one.
+    fs::rename(place.path("b.yaml"), place.path("c.yaml")).expect("renamed");
+    left(&["a.yaml", "c.yaml"]);
+    done(&place, &["start", "-c", "c.yaml"], "watchdog started");
+    done(&place, &["stop", "-c", "c.yaml"], "is stopped");
+    // A mark that names none, as of an older version, is for all.
+    place.write("state/stopped", "");
+    place.write("d.yaml", &format!("state_dir: state\n{PEACE}"));
+    left(&["a.yaml", "c.yaml", "d.yaml"]);
+    done(&place, &["start", "-c", "d.yaml"], "watchdog started");
+    place.demand(!place.path("state/stopped").exists(), "the mark is taken away");
+    done(&place, &["stop", "-c", "d.yaml"], "is stopped");
 }
 
 #[test]

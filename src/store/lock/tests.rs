@@ -293,17 +293,6 @@ fn races() {
 }
 
 #[test]
-fn stopping_by_hand_leaves_a_mark_until_the_next_start() {
-    let (_scene, folder) = scene();
-    assert_eq!(stopped_by_hand(&folder), None);
-    clear_stopped(&folder).unwrap();
-    mark_stopped(&folder).unwrap();
-    assert!(stopped_by_hand(&folder).unwrap() > Wall::from_ms(1_700_000_000_000));
-    clear_stopped(&folder).unwrap();
-    assert_eq!(stopped_by_hand(&folder), None);
-}
-
-#[test]
 fn without_free_descriptors_it_gives_its_sign_of_life_still() {
     if !crate::testing::is_alone() {
         let own = "store::lock::tests::without_free_descriptors_it_gives_its_sign_of_life_still";
