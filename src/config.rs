@@ -24,6 +24,8 @@ mod whereabouts;
 
 mod access;
 
+mod owner;
+
 mod variables;
 
 mod secrets;
@@ -52,6 +54,7 @@ mod tests;
 pub(crate) use access::{BYTE_ORDER_MARK, is_utf16};
 pub use channel::{Channel, Email, Format, Security, Smtp, Via, Way, Webhook};
 pub use error::Errors;
+pub use owner::other_owner;
 pub use pm2::{home_is_too_long, objection};
 pub use secrets::{Ends, SHORTEST_SECRET, Secrets};
 pub use whereabouts::{absolute, default_state_dir, find, home, named};
@@ -114,8 +117,8 @@ impl Config {
     }
 
     /// The state folder that the file at `path` names, or the default where it names none, also where other things in
-    /// it are not valid: whoever asks a watchdog that is at work must not ask in another folder meanwhile. `None` where
-    /// that cannot be told.
+    /// it are not valid: whoever asks a watchdog that is at work must not ask in another folder meanwhile. Of another
+    /// account's file, default and `~` are by that account's home. `None` where that cannot be told.
     pub fn state_dir_of(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
         file::state_dir(path, environment)
     }

@@ -151,11 +151,13 @@ fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, O
     match Config::load(&path, &environment) {
         Ok(config) => Ok((Folder::at(&config.state_dir), Some(config), absolute)),
         Err(errors) => {
+            let owner = config::other_owner(&path);
             let (folder, which) = match Config::state_dir_of(&path, &environment) {
                 Some(folder) => (folder, "its state folder"),
-                // Whoever names one means that one's watchdog and no other.
-                None if is_named => {
-                    let consequence = "its state folder is not known, so nothing was done";
+                // Whoever names one means that one's watchdog and no other; of another account's none is ours.
+                None if is_named || owner.is_some() => {
+                    let advice = owner.map_or_else(String::new, |uid| format!("; do it as uid {uid}"));
+                    let consequence = format!("its state folder is not known, so nothing was done{advice}");
                     write_line(io::stderr(), &format!("{errors}\n{consequence}"));
                     return Err(Code::Usage);
                 }

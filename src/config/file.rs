@@ -13,7 +13,7 @@ use super::secrets::Secrets;
 use super::targets::targets;
 use super::tree::{self, Node, Value};
 use super::variables::Variables;
-use super::{Config, Hidden, Log, Page, default_state_dir, pm2, units, whereabouts};
+use super::{Config, Hidden, Log, Page, default_state_dir, owner, pm2, units, whereabouts};
 
 pub(super) const TOP: Keys = Keys {
     known: &[
@@ -71,9 +71,14 @@ pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String
     let text = read(path, Readers::Root).ok()?;
     let root = tree::parse(&text).ok()?;
     let path = whereabouts::absolute(path, environment).ok()?;
+    // What is ours by default is another folder than the one in which that account's watchdog works.
+    let home = match owner::other_owner(&path) {
+        Some(uid) => owner::home_of(uid),
+        None => whereabouts::home(environment),
+    };
     let mut reading = Reading {
         folder: path.parent().unwrap_or(&path),
-        home: whereabouts::home(environment),
+        home: home.clone(),
         variables: Variables::new(environment),
         secrets: Secrets::default(),
         unset: None,
@@ -82,7 +87,7 @@ pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String
     };
     match root.get("state_dir") {
         Some(node) => reading.path(node),
-        None => default_state_dir(environment).ok(),
+        None => home.as_deref().map(whereabouts::state_dir_in),
     }
 }
 

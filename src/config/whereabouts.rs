@@ -66,7 +66,12 @@ pub fn absolute(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> io
 pub fn default_state_dir(environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
     let home = home(environment)
         .ok_or_else(|| Errors::one("no state folder: $HOME is not set, so ~/.local/state/watchdog cannot be found"))?;
-    Ok(home.join(".local/state/watchdog"))
+    Ok(state_dir_in(&home))
+}
+
+/// The default for whoever has this home.
+pub(super) fn state_dir_in(home: &Path) -> PathBuf {
+    home.join(".local/state/watchdog")
 }
 
 /// The user's home: `$HOME`, else what the user database says.

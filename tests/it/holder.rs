@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::place::{Place, Said, is_alive, send};
 
 /// A target that is always healthy and costs nothing.
-const PEACE: &str = "targets:\n  - {name: app, file: {path: a.yaml, max_age: 1d}, interval: 200ms}\n";
+pub(crate) const PEACE: &str = "targets:\n  - {name: app, file: {path: a.yaml, max_age: 1d}, interval: 200ms}\n";
 /// Another one.
 const OTHER: &str = "targets:\n  - {name: other, file: {path: b.yaml, max_age: 1d}}\n";
 /// One whose probe lasts until the file `go` is there.
@@ -35,7 +35,7 @@ fn check(place: &Place, words: &[&str], code: i32, says: &[&str]) {
 }
 
 #[track_caller]
-fn fits(place: &Place, words: &[&str], said: &Said, code: i32, says: &[&str]) {
+pub(crate) fn fits(place: &Place, words: &[&str], said: &Said, code: i32, says: &[&str]) {
     let all = says.iter().all(|says| said.err.contains(says)) && (!says.is_empty() || said.err.is_empty());
     let good = said.code == Some(code) && said.out.is_empty() && all;
     place.demand(good, &format!("{words:?} gives {code} and {says:?}\nbut: {said:#?}"));
@@ -214,7 +214,7 @@ const ELSEWHERE: [&str; 6] = ["unshare", "--map-root-user", "--pid", "--fork", "
 const VERBS: [&[&str]; 7] =
     [&["run"], &["start"], &["start", "--cron"], &["--once"], &["stop"], &["pause"], &["resume"]];
 
-fn not_tried(why: &str) {
+pub(crate) fn not_tried(why: &str) {
     writeln!(io::stderr(), "NOT TRIED: {why}").expect("a test has a standard error");
 }
 
@@ -316,7 +316,7 @@ const NOBODY: u32 = 65_534;
 const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
 /// The program as nobody, who may not reach where it was built.
-fn as_nobody(place: &Place, words: &[&str]) -> Command {
+pub(crate) fn as_nobody(place: &Place, words: &[&str]) -> Command {
     let program = place.path("program");
     if !program.exists() {
         fs::copy(env!("CARGO_BIN_EXE_watchdog"), &program).expect("copied");
@@ -329,16 +329,26 @@ fn as_nobody(place: &Place, words: &[&str]) -> Command {
     command
 }
 
-#[test]
-fn root_really_stops_another_accounts_watchdog_and_leaves_nothing_in_its_way() {
+/// The folder and `a.yaml` are nobody's.
+pub(crate) fn nobodys() -> Option<Place> {
     if !rustix::process::geteuid().is_root() {
         not_tried("only root has a second account to act as");
-        return;
+        return None;
     }
     let place = two(PEACE);
+    give(&place, NOBODY);
+    Some(place)
+}
+
+fn give(place: &Place, uid: u32) {
     for path in [place.home(), &place.path("a.yaml")] {
-        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
+        chown(path, Some(uid), Some(uid)).expect("root may");
     }
+}
+
+#[test]
+fn root_really_stops_another_accounts_watchdog_and_leaves_nothing_in_its_way() {
+    let Some(place) = nobodys() else { return };
     let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect("setpriv is there"));
     for round in 0..2 {
         let said = nobody(&["start", "-c", "a.yaml"]);

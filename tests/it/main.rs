@@ -9,6 +9,7 @@ mod page;
 mod place;
 mod takes;
 
+mod accounts;
 mod alone;
 mod beside;
 mod check;

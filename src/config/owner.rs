@@ -1,0 +1,64 @@
+//! Whose a configuration is, and where that account lives: root asks for another account's watchdog in its own home.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const PASSWD: &str = "/etc/passwd";
+
+/// The account that the file belongs to, where that is neither ours nor root.
+pub fn other_owner(path: &Path) -> Option<u32> {
+    let owner = fs::metadata(path).ok()?.uid();
+    (owner != 0 && owner != rustix::process::geteuid().as_raw()).then_some(owner)
+}
+
+/// The home of an account as `/etc/passwd` has it; none where it has none, or where that is not there: its watchdog
+/// then has another one, which only its own environment tells.
+pub(super) fn home_of(uid: u32) -> Option<PathBuf> {
+    home_in(&fs::read(PASSWD).ok()?, uid).filter(|home| home.is_dir())
+}
+
+/// Of several lines for an account the first counts, as for the C library.
+fn home_in(passwd: &[u8], uid: u32) -> Option<PathBuf> {
+    let homes = passwd.split(|&byte| byte == b'\n').filter_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
+        let [_name, _password, number, _group, _comment, home, _shell] = fields.as_slice() else { return None };
+        (str::from_utf8(number).ok()?.parse() == Ok(uid)).then_some(*home)
+    });
+    homes.map(|home| PathBuf::from(OsStr::from_bytes(home))).next().filter(|home| home.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(uid: u32, expected: Option<&str>) {
+        let passwd = b"root:x:0:0:root:/root:/bin/bash\n\
+            # a comment\n\
+            1000:x:1001:1000:,,,:/home/1000:/bin/sh\n\
+            jane:x:1000:1002:Jane D\xf6e,,1001,:/home/jane d:/bin/sh\n\
+            again:x:1000:1000::/home/again:/bin/sh\n\
+            none:x:7:7:::/bin/sh\n\
+            relative:x:8:8::home:/bin/sh\n\
+            short:x:9:9:/home/short\n\
+            +::::::\n\
+            last:x:10:10::/home/last:";
+        assert_eq!(home_in(passwd, uid).as_deref(), expected.map(Path::new), "{uid}");
+    }
+
+    #[test]
+    fn a_home_is_the_sixth_field_of_the_first_line_of_its_account() {
+        check(0, Some("/root"));
+        check(1000, Some("/home/jane d"));
+        check(1001, Some("/home/1000"));
+        check(1002, None);
+        check(7, None);
+        check(8, None);
+        check(9, None);
+        check(10, Some("/home/last"));
+        assert_eq!(home_in(b"", 0), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! Root and the watchdog of another account: it is asked for where that account has it, and nothing is left in its way.
+
+use std::fs;
+
+use crate::holder::{PEACE, as_nobody, fits, nobodys, not_tried};
+use crate::place::Said;
+
+/// Starts a program with another user database, the file `passwd` of the folder that it is started in.
+const WITH_PASSWD: [&str; 6] =
+    ["unshare", "--mount", "sh", "-c", "mount --bind passwd /etc/passwd && exec \"$@\"", "sh"];
+
+#[test]
+fn root_asks_in_the_home_of_the_account_that_has_the_configuration() {
+    let Some(place) = nobodys() else { return };
+    let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect("setpriv is there"));
+    fs::create_dir(place.path("root")).expect("made");
+    let run_through = |starter: &[&str], words: &[&str]| {
+        let mut command = place.command_through(starter, words);
+        Said::new(command.env("HOME", place.path("root")).output().expect("it runs"))
+    };
+    let folder = place.path(".local/state/watchdog");
+    let homes = |nobodys: &str| {
+        place.write("passwd", &format!("root:x:0:0::{}:/bin/sh\n{nobodys}", place.path("root").display()));
+    };
+    homes("");
+    if !place.command_through(&WITH_PASSWD, &["--version"]).output().is_ok_and(|said| said.status.success()) {
+        not_tried("no mount namespace is to be had here, so there is no other user database");
+        return;
+    }
+    for state_dir in ["", "state_dir: ~/.local/state/watchdog\n"] {
+        place.write("a.yaml", &format!("{state_dir}{PEACE}"));
+        let said = nobody(&["start", "-c", "a.yaml"]);
+        place.demand(said.code == Some(0), &format!("{said:?}"));
+        // No home is known, one that is not there, and none of that account.
+        for nobodys in ["nobody:x:65534:65534:::/bin/sh\n", "nobody:x:65534:65534::/not/there:/bin/sh\n", ""] {
+            homes(nobodys);
+            for words in [&["stop"][..], &["pause"], &["resume"], &["status"], &["report"]] {
+                let said = run_through(&WITH_PASSWD, &[words, &["-c", "a.yaml"]].concat());
+                fits(&place, words, &said, 2, &["its state folder is not known, so nothing was done"]);
+            }
+            fs::rename(place.path("a.yaml"), place.path("watchdog.yaml")).expect("renamed");
+            let said = run_through(&WITH_PASSWD, &["stop"]);
+            fits(&place, &["stop"], &said, 2, &["its state folder is not known, so nothing was done"]);
+            fs::rename(place.path("watchdog.yaml"), place.path("a.yaml")).expect("renamed");
+        }
+        homes(&format!("nobody:x:65534:65534:,,,:{}:/bin/sh\n", place.home().display()));
+        let said = run_through(&WITH_PASSWD, &["status", "-c", "a.yaml"]);
+        place.demand(said.code == Some(0) && said.out.contains("app"), &format!("{said:?}"));
+        let said = run_through(&WITH_PASSWD, &["stop", "-c", "a.yaml"]);
+        place.demand(said.code == Some(0) && said.out.contains("is stopped"), &format!("{said:?}"));
+        let said = run_through(&WITH_PASSWD, &["stop", "-c", "a.yaml"]);
+        let told = said.out.contains(&format!("no watchdog was running for {}", folder.display()));
+        place.demand(said.code == Some(3) && told, &format!("{said:?}"));
+    }
+    assert!(fs::read_dir(place.path("root")).expect("a folder").next().is_none(), "root's own has no part in it");
+}
