@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::store::lock::{Held, Holder, Mode, Unseen, read_lock};
 use crate::store::state::peek;
 use crate::store::stopped::{self, Stopped};
@@ -76,6 +76,19 @@ pub(super) fn to_command(options: &Options, consequence: &str) -> Result<Command
         Some(theirs) => {
             let text = format!("{theirs}, and none with {}: name its configuration with -c", ours.display());
             Err(refused(Refusal::held(text)))
+        }
+    }
+}
+
+/// The same for a verb that leaves something in the folder. Another account's watchdog could not take away what root
+/// leaves there, nor use a folder that root has made.
+pub(super) fn to_order(options: &Options, consequence: &str) -> Result<Commanded, Code> {
+    let commanded = to_command(options, consequence)?;
+    match commanded.path.as_deref().and_then(|path| Some((path, config::other_owner(path)?))) {
+        None => Ok(commanded),
+        Some((path, owner)) => {
+            let text = format!("{} belongs to uid {owner}: do it as that account", path.display());
+            Err(complain(&format!("{} ({consequence})", escaped(&text)), Code::Machine))
         }
     }
 }

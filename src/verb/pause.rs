@@ -71,7 +71,7 @@ fn begin(
     length: Duration,
     command: Option<String>,
 ) -> Result<Paused, NotPaused> {
-    let Commanded { folder, config, holder, .. } = holder::to_command(options, UNCHANGED)?;
+    let Commanded { folder, config, holder, .. } = holder::to_order(options, UNCHANGED)?;
     let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)
         .map_err(|code| NotPaused { code, is_misspelt: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
@@ -129,7 +129,7 @@ fn end(Paused { folder, order, .. }: &Paused, name: String, length: Duration) {
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
     let clear_waits = !targets.is_empty();
-    let resumed = holder::to_command(options, UNCHANGED).and_then(|Commanded { folder, config, holder, .. }| {
+    let resumed = holder::to_order(options, UNCHANGED).and_then(|Commanded { folder, config, holder, .. }| {
         let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)?;
         let order = Order::Resume { targets: targets.clone(), clear_waits };
         give(&folder, order, UNCHANGED).map(|(_, how)| (targets, how))

@@ -1,9 +1,30 @@
 //! Root and the watchdog of another account: it is asked for where that account has it, and nothing is left in its way.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
-use crate::holder::{PEACE, as_nobody, fits, nobodys, not_tried};
+use crate::holder::{PEACE, as_nobody, check, fits, nobodys, not_tried};
 use crate::place::Said;
+
+#[test]
+fn root_makes_no_state_folder_for_another_accounts_watchdog() {
+    let Some(place) = nobodys() else { return };
+    let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect("setpriv is there"));
+    symlink("a.yaml", place.path("link.yaml")).expect("a link");
+    let belongs = "belongs to uid 65534";
+    for config in ["a.yaml", "link.yaml"] {
+        check(&place, &["pause", "-c", config], 4, &[belongs, " (nothing was paused or resumed)"]);
+        check(&place, &["pause", "app", "-c", config], 4, &[belongs]);
+        check(&place, &["resume", "-c", config], 4, &[belongs, " (nothing was paused or resumed)"]);
+        check(&place, &["pause", "-c", config, "--", "true"], 0, &[belongs, "nothing is paused"]);
+        let said = place.run(&["stop", "-c", config]);
+        place.demand(said.code == Some(3) && !place.path("state").exists(), &format!("{config}: {said:?}"));
+    }
+    let said = nobody(&["start", "-c", "a.yaml"]);
+    place.demand(said.code == Some(0) && said.out.contains("watchdog started"), &format!("{said:?}"));
+    let said = place.run(&["stop", "-c", "a.yaml"]);
+    place.demand(said.code == Some(0) && place.holder().is_none(), &format!("{said:?}"));
+}
 
 /// Starts a program with another user database, the file `passwd` of the folder that it is started in.
 const WITH_PASSWD: [&str; 6] =

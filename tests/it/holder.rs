@@ -30,7 +30,7 @@ fn two(first: &str) -> Place {
 
 /// What is said on standard error and nothing else, with this exit code.
 #[track_caller]
-fn check(place: &Place, words: &[&str], code: i32, says: &[&str]) {
+pub(crate) fn check(place: &Place, words: &[&str], code: i32, says: &[&str]) {
     fits(place, words, &place.run(words), code, says);
 }
 
