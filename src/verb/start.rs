@@ -12,7 +12,7 @@ use crate::store::lock::{Holder, Mode};
 use crate::store::state::peek;
 use crate::store::{Folder, Moment};
 use crate::terminal::write_line;
-use crate::time::{Wall, rough};
+use crate::time::{Timestamp, rough};
 
 use super::holder::{Refusal, to_start, worked_lately};
 use super::run::{NOTHING_STARTED, READY, TAKEN};
@@ -145,29 +145,38 @@ fn first_line(child: &mut Child) -> Option<String> {
     Some(line.trim_end().to_string())
 }
 
-/// When somebody last watched, before this start.
-fn last_sign(folder: &Folder) -> Option<Wall> {
+/// That somebody watched, before this start.
+#[derive(Clone, Copy)]
+struct Sign {
+    at: Timestamp,
+    rebooted: bool,
+}
+
+fn last_sign(folder: &Folder) -> Option<Sign> {
     let boot_id = clock::boot_id();
     let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
-    peek(folder, &moment).ok().flatten().and_then(|saved| saved.last_seen)
+    let saved = peek(folder, &moment).ok().flatten()?;
+    let at = saved.written?;
+    // Without a boot id, what is older than this boot tells of one.
+    Some(Sign { at, rebooted: saved.rebooted || at < Timestamp::BOOT })
 }
 
 /// What cron mails: what had to be done, what it means, and what to do if it comes again.
-fn mail(config: &Config, pid: u32, hung: Option<u32>, before: Option<Wall>) -> String {
-    let (wall, zone) = (clock::wall(), clock::zone());
-    let booted = wall.shifted(-clock::now().as_ms());
+fn mail(config: &Config, pid: u32, hung: Option<u32>, before: Option<Sign>) -> String {
+    let (now, wall, zone) = (clock::now(), clock::wall(), clock::zone());
     let what = match (hung, before) {
         (Some(hung), _) => format!("The watchdog was hung (pid {hung}). I ended it and started another (pid {pid})."),
         (None, Some(_)) => format!("The watchdog was not running. It is again (pid {pid})."),
         (None, None) => return format!("The watchdog was not running yet. It is now (pid {pid}).{}", answers(config)),
     };
-    let last = before.map_or_else(String::new, |at| {
-        let ago = rough(wall.since(at));
-        let rebooted = match at < booted {
-            true => format!("the machine was rebooted at {}", zone.time_of_day(booted)),
+    // By the present wall clock, which may have been set since: how long ago it was says the boot clock.
+    let time_of_day = |at: Timestamp| zone.time_of_day(wall.shifted(at.as_ms().saturating_sub(now.as_ms())));
+    let last = before.map_or_else(String::new, |Sign { at, rebooted }| {
+        let rebooted = match rebooted {
+            true => format!("the machine was rebooted at {}", time_of_day(Timestamp::BOOT)),
             false => "the machine was not rebooted".into(),
         };
-        format!(" Last sign of life {}, {ago} ago; {rebooted}.", zone.time_of_day(at))
+        format!(" Last sign of life {}, {} ago; {rebooted}.", time_of_day(at), rough(now.since(at)))
     });
     let mut text = format!("{what}{last}\nNobody watched in between.{}", answers(config));
     text += " You get this mail only when I had to start.\n";

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::place::{Daemon, Place, Said, doing, faketime};
+use crate::place::{Daemon, Place, Said, doing, faketime, is_alive, send};
 
 const TARGETS: &str = "defaults: {interval: 100ms, failure_threshold: 1}\ntargets:\n  \
                        - {name: app, command: test -e well}\n";
@@ -180,5 +180,32 @@ fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
     for offset in offsets {
         let said = status_at(&place, offset);
         place.demand(said.code == Some(0) && said.out.contains("comes by cron, last "), &format!("{offset}: {said:?}"));
+    }
+}
+
+/// Whoever starts it by cron is told by the boot clock, too, how long nobody has watched.
+#[test]
+fn a_clock_that_was_set_makes_no_reboot_and_no_long_absence() {
+    let place = Place::with(TARGETS);
+    place.write("well", "");
+    assert_eq!(place.run(&["start"]).code, Some(0));
+    // Each of them leaves a state by its own clock to the next.
+    for offset in ["+1d", "-5h", "-10y", "+10y"] {
+        let killed = place.holder().expect("one is at work");
+        place.eventually("its state is saved", || {
+            place.read("state/state.json").contains(&format!("\"pid\":{killed},"))
+        });
+        send(killed, Signal::KILL);
+        place.eventually("it is gone", || !is_alive(killed));
+        let clock = |words: &[&str]| {
+            let output = at_offset(&place, words, offset).env("TZ", "UTC").output().expect("the program runs");
+            Said::new(output)
+        };
+        let said = clock(&["start", "--cron"]);
+        let last = said.out.split_once("Last sign of life ").map_or("", |(_, last)| last);
+        let last = last.lines().next().unwrap_or_default();
+        let is_recent = last.contains(" s ago;") || last.contains(" min ago;");
+        let is_true = is_recent && last.ends_with("ago; the machine was not rebooted.");
+        place.demand(said.code == Some(0) && is_true, &format!("{offset}: {said:?}"));
     }
 }
