@@ -9,6 +9,7 @@ use crate::time::{Timestamp, Wall, millis};
 use crate::view::story::Telling;
 
 use super::jobs::Order;
+use super::keep::Course;
 use super::{Agent, Mode};
 
 impl Agent {
@@ -94,7 +95,7 @@ impl Agent {
         log::log!(level, "{line}");
         let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
         if is_news(record, level) && !is_paused {
-            self.say(&about(target, record), &line);
+            self.say(target, course(record), &about(record), &line);
         }
     }
 
@@ -136,11 +137,21 @@ impl Agent {
 }
 
 /// What the news is about, whatever else it says.
-fn about(target: &str, record: &Record) -> String {
+fn about(record: &Record) -> String {
     match record {
-        Record::HeldBack { why, .. } => format!("{target} held back: {}", why.as_str()),
-        Record::Warn { about, .. } => format!("{target} warned: {about:?}"),
-        _ => format!("{target} {:?}", std::mem::discriminant(record)),
+        Record::HeldBack { why, .. } => format!("held back: {}", why.as_str()),
+        Record::Warn { about, .. } => format!("warned: {about:?}"),
+        _ => format!("{:?}", std::mem::discriminant(record)),
+    }
+}
+
+fn course(record: &Record) -> Course {
+    match record {
+        Record::Failing { .. } | Record::Down { .. } | Record::HeldBack { .. } => Course::Outage,
+        Record::Restart { .. } | Record::RestartDone { .. } | Record::WouldRestart { .. } => Course::Outage,
+        Record::Up { .. } | Record::Rested { .. } => Course::Recovery,
+        Record::Woke { .. } | Record::Warn { .. } | Record::Stalled { .. } => Course::Other,
+        Record::Paused { .. } | Record::Resumed { .. } => Course::Other,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::Target;
 use crate::logging::Logging;
 use crate::outcome::Look;
 use crate::policy::{Action, Condition};
+use crate::store::complaints::Complaints;
 use crate::store::events::{self, Entry, Kind};
 use crate::store::history::{Absence, Gap};
 use crate::store::state::Shown;
@@ -36,6 +37,17 @@ pub(super) struct Disk {
     history_failed: bool,
     /// Something was saved that must not be lost, so that the last save is of that kind too.
     mattered: bool,
+}
+
+/// What notes of a target are of: those of one kind are forgotten together.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) enum Course {
+    /// It is down, and what is done about that.
+    Outage,
+    /// It is over.
+    Recovery,
+    /// Whatever may be true of a target that is in order.
+    Other,
 }
 
 impl Disk {
@@ -147,6 +159,7 @@ impl Agent {
                 self.save(self.disk.mattered);
                 if !self.disk.is_ok() {
                     self.tell_failing();
+                    self.forget_what_is_over();
                 }
             }
         }
@@ -200,11 +213,16 @@ impl Agent {
     }
 
     /// Says what is news. Where the state does not remember that it was said, the next tick would say it again.
-    pub(super) fn say(&mut self, about: &str, line: &str) {
-        match self.disk.is_ok() {
-            true => (self.news)(line),
-            false => self.say_once_a_day(about, line),
+    pub(super) fn say(&mut self, target: &str, course: Course, about: &str, line: &str) {
+        let told = self.told_of(target, course).filter(|_| !self.disk.is_ok());
+        if told.is_none_or(|told| told.is_news(about, clock::wall())) {
+            (self.news)(line);
         }
+    }
+
+    /// What a tick has told of a target.
+    pub(super) fn told_of(&self, target: &str, course: Course) -> Option<Complaints> {
+        self.told.as_ref().map(|told| told.of(&(target, course)))
     }
 
     /// Says what may come again at every tick.
@@ -214,17 +232,42 @@ impl Agent {
         }
     }
 
-    /// Where ticks cannot count together, one that fails may never be called down, and is told all the same.
+    /// Where ticks cannot count together, one that fails may never be called down, and is told all the same. So is one
+    /// that was told to be up again, which the state does not know.
     fn tell_failing(&mut self) {
+        let wall = clock::wall();
+        let was_up = |target: &str| {
+            self.told_of(target, Course::Recovery).is_some_and(|recovery| recovery.was_anything_told(wall))
+        };
         let failing = |target: &Target| {
-            let state = self.policy.target(&target.name).filter(|state| state.condition == Condition::Failing)?;
+            let state = self.policy.target(&target.name)?;
+            let what = match state.condition {
+                Condition::Failing => "fails",
+                Condition::Down | Condition::Recovering if was_up(&target.name) => "is down again",
+                _ => return None,
+            };
             let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
-            Some((target.name.clone(), detail.to_owned()))
+            let why = "ticks cannot count together while the state is not saved";
+            Some((target.name.clone(), format!("{} {what}: {detail} ({why})", target.name)))
         };
         let failing: Vec<_> = self.config.targets.iter().filter_map(failing).collect();
-        for (target, detail) in failing {
-            let line = format!("{target} fails: {detail} (ticks cannot count together while the state is not saved)");
-            self.say_once_a_day(&format!("{target} failing"), &line);
+        failing.iter().for_each(|(target, line)| self.say(target, Course::Outage, "failing", line));
+    }
+
+    /// The state does not know that an outage has ended or begun: should it come again, only its notes can say so.
+    fn forget_what_is_over(&self) {
+        let wall = clock::wall();
+        for target in &self.config.targets {
+            let Some(state) = self.policy.target(&target.name) else { continue };
+            let is_healthy = state.last_look.as_ref().is_some_and(|look| look.verdict.is_healthy());
+            let over = match state.condition {
+                Condition::Healthy if is_healthy => Course::Outage,
+                condition if condition.is_trouble() => Course::Recovery,
+                _ => continue,
+            };
+            if let Some(told) = self.told_of(&target.name, over) {
+                told.forget_this_round(wall);
+            }
         }
     }
 

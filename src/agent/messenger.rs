@@ -8,8 +8,9 @@ use crate::clock;
 use crate::command::Scope;
 use crate::config::{Channel, Config};
 use crate::notify::{self, Due, Given, Means, Outcome};
-use crate::outcome::{Downtime, short_command};
+use crate::outcome::{Downtime, Topic, short_command};
 use crate::policy::{About, Tell};
+use crate::store::complaints::Complaints;
 use crate::store::events::Kind;
 use crate::store::past;
 use crate::time::{Timestamp, Wall};
@@ -18,6 +19,7 @@ use crate::view::pattern::{LATELY, again};
 
 use super::Agent;
 use super::jobs::Message;
+use super::keep::Course;
 use super::spawn::Job;
 
 /// A tick, or a daemon that was told to stop, that has nothing else to do waits for deliveries for this long.
@@ -93,8 +95,9 @@ impl Agent {
             late: false,
         };
         let wall = now.1;
+        let told = self.told_by(&message);
         channels.retain(|channel| {
-            !self.told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
+            !told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
         });
         let given = self.saved.outbox.post(message, &channels, now.0);
         self.tell_given(&given);
@@ -187,6 +190,16 @@ impl Agent {
         }
     }
 
+    /// Where a tick notes that a message has arrived.
+    fn told_by(&self, message: &notify::Message) -> Option<Complaints> {
+        let course = match message.event {
+            Topic::Down => Course::Outage,
+            Topic::Up | Topic::Healed => Course::Recovery,
+            Topic::Warn | Topic::Test => Course::Other,
+        };
+        self.told_of(message.target.as_deref().unwrap_or_default(), course)
+    }
+
     fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
         let means = means(&self.config);
         let sent = |channel: String, outcome| Message::Sent { channel, outcome };
@@ -231,7 +244,8 @@ impl Agent {
 
     /// While the state cannot be saved, the next tick would write the same message anew.
     fn note_delivered(&self, channel: &str, id: &str) {
-        if let (Some(told), Some(message), false) = (&self.told, self.saved.outbox.message(id), self.disk.is_ok()) {
+        let message = self.saved.outbox.message(id).filter(|_| !self.disk.is_ok());
+        if let Some((message, told)) = message.and_then(|message| Some((message, self.told_by(message)?))) {
             // Where it cannot be noted, twice is better than never.
             told.note(&delivered(message, channel), clock::wall());
         }
@@ -280,8 +294,8 @@ impl Agent {
 
 /// What is noted of a message that has arrived on a channel.
 fn delivered(message: &notify::Message, channel: &str) -> String {
-    let notify::Message { target, event, about, .. } = message;
-    format!("message {target:?} {event:?} {about:?} {channel}")
+    let notify::Message { event, about, .. } = message;
+    format!("message {event:?} {about:?} {channel}")
 }
 
 /// What deliveries need of the configuration.

@@ -20,19 +20,29 @@ const NEWS_AFTER: Duration = Duration::from_secs(86_400);
 const FIRST_MINUTES: Duration = Duration::from_secs(300);
 /// … which must not pass between two ticks that come rarely.
 const LONGEST_DISTANCE: Duration = Duration::from_secs(3_600);
+/// So often a day what comes again is news at once. That is fewer times than what is called flapping …
+const ROUNDS: u32 = 3;
+/// … and after those it is news this long after it was told.
+const NEXT_ROUND_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The notes of one caller, which are no other's: one that is well must not make another's complaint news again.
 #[derive(Clone, Debug)]
 pub struct Complaints {
     folders: Vec<Folder>,
     caller: u64,
+    subject: Option<u64>,
     zone: Zone,
 }
 
 impl Complaints {
     /// Kept in the first of these folders that takes a note. `caller` tells one line of a crontab from another.
     pub fn new(folders: Vec<Folder>, caller: &impl Hash, zone: Zone) -> Complaints {
-        Complaints { folders, caller: hash(caller), zone }
+        Complaints { folders, caller: hash(caller), subject: None, zone }
+    }
+
+    /// Those of one subject, which can be forgotten alone.
+    pub fn of(&self, subject: &impl Hash) -> Complaints {
+        Complaints { subject: Some(hash(subject)), ..self.clone() }
     }
 
     /// Whether this is to be told at `wall`: it was not told within a day. That it is told now is noted; where it
@@ -48,7 +58,18 @@ impl Complaints {
     pub fn was_told(&self, about: &str, wall: Wall) -> bool {
         let found = self.folders.iter().filter_map(|folder| fs::symlink_metadata(self.path(folder, about)).ok());
         let mut told = found.filter(fs::Metadata::is_file).map(|metadata| files::modified(&metadata));
-        told.any(|told| wall.since(told).max(told.since(wall)) < NEWS_AFTER)
+        told.any(|told| distance(wall, told) < NEWS_AFTER)
+    }
+
+    /// Whether anything was told within a day.
+    pub fn was_anything_told(&self, wall: Wall) -> bool {
+        let own = self.prefix();
+        let is_told = |(entry, metadata): &(fs::DirEntry, fs::Metadata)| {
+            let is_own = entry.file_name().to_str().is_some_and(|name| name.starts_with(&own));
+            is_own && distance(wall, files::modified(metadata)) < NEWS_AFTER
+        };
+        let mut entries = self.folders.iter().flat_map(|folder| files::entries(folder.path()).unwrap_or_default());
+        entries.any(|entry| is_told(&entry))
     }
 
     /// Notes that it is told; whether that could be noted.
@@ -65,8 +86,22 @@ impl Complaints {
         self.folders.iter().for_each(|folder| clear(folder, |name, _| name.starts_with(&own)));
     }
 
+    /// The trouble is over and may come again. It is news then; what comes and goes all day is so less often.
+    pub fn forget_this_round(&self, wall: Wall) {
+        if !self.was_anything_told(wall) {
+            return;
+        }
+        let rounds = self.of(&("rounds", self.subject));
+        let round = (0..ROUNDS).map(|n| n.to_string()).find(|round| !rounds.was_told(round, wall));
+        let is_free = round.is_some_and(|round| rounds.note(&round, wall));
+        let own = self.prefix();
+        let is_over = |told: Wall| is_free || distance(wall, told) >= NEXT_ROUND_AFTER;
+        self.folders.iter().for_each(|folder| clear(folder, |name, told| name.starts_with(&own) && is_over(told)));
+    }
+
     fn prefix(&self) -> String {
-        format!("{NOTE}{:016x}-", self.caller)
+        let subject = self.subject.map_or_else(String::new, |subject| format!("{subject:016x}-"));
+        format!("{NOTE}{:016x}-{subject}", self.caller)
     }
 
     fn path(&self, folder: &Folder, about: &str) -> PathBuf {
@@ -88,6 +123,11 @@ fn hash(what: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     hasher.finish()
+}
+
+/// How far apart they are: what was noted under a clock that was ahead is no note for ever.
+fn distance(wall: Wall, told: Wall) -> Duration {
+    wall.since(told).max(told.since(wall))
 }
 
 fn touch(path: PathBuf) -> io::Result<()> {
@@ -140,6 +180,29 @@ mod tests {
         // What is long over leaves nothing.
         assert!(other.is_news("new", later(3 * 86_400_000)));
         assert_eq!(fs::read_dir(&state).expect("the folder").count(), 1);
+    }
+
+    #[test]
+    fn one_subject_is_forgotten_alone_three_times_a_day_and_then_once_an_hour() {
+        let scene = tempfile::tempdir().expect("a folder");
+        let all = complaints(&[scene.path()], "a");
+        let (one, other) = (all.of(&"one"), all.of(&"other"));
+        let now = files::modified(&fs::metadata(scene.path()).expect("a folder"));
+        // What was not told needs no round.
+        for _ in 0..5 {
+            one.forget_this_round(now);
+        }
+        assert!(other.is_news("bad", now) && all.is_news("bad", now));
+        for round in 0..5 {
+            assert_eq!(one.is_news("bad", now), round <= ROUNDS, "in round {round}");
+            one.forget_this_round(now);
+        }
+        let later = now.shifted(3_700_000);
+        one.forget_this_round(later);
+        assert!(one.is_news("bad", later));
+        assert!(!other.is_news("bad", later) && !all.is_news("bad", later));
+        all.forget();
+        assert_eq!(fs::read_dir(scene.path()).expect("the folder").count(), 0);
     }
 
     #[test]

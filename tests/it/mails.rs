@@ -104,6 +104,46 @@ fn a_full_disk_is_told_once_a_day_and_so_is_what_is_down_meanwhile() {
     }
 }
 
+/// Of a target that comes and goes all day no more is told than of one that flaps.
+#[test]
+fn on_a_full_disk_the_next_outage_of_a_day_is_news() {
+    let target = "  - {name: app, command: test -e ../well, failure_threshold: 1}\n";
+    let command = "test -e ../deaf && exit 1; cat >> ../told; echo >> ../told";
+    let scene = format!("state_dir: state\nnotify: [{{command: '{command}'}}]\ntargets:\n{target}");
+    let script = r#"
+        count() { echo "after $1: $(grep -c '"event":"down"' ../told) down, $(grep -c '"event":"up"' ../told) up"; }
+        touch ../well; ticks well --once; fill; ticks full --once
+        rm ../well; ticks first --once; count first
+        touch ../well; ticks back --once
+        touch ../deaf; rm ../well; ticks second --once; rm ../deaf
+        $AS "$W" --once; $AS "$W" --once; count second
+        for round in 3 4 5 6 7; do
+            touch ../well; $AS "$W" --once
+            rm ../well; ticks "round$round" --once
+        done
+        count all
+        empty; touch ../well; ticks room --once
+        rm ../well; $AS "$W" --once > /dev/null; count known; fill
+        touch ../well; ticks up --once; count up; rm ../well; ticks again --once
+    "#;
+    for said in play(&scene, script) {
+        check(&said, "well", 0, &[]);
+        check(&said, "full", 4, &["no space left on device"]);
+        check(&said, "first", 4, &["app down: 1 of 1"]);
+        check(&said, "back", 4, &[]);
+        check(&said, "second", 4, &["app down: 1 of 1"]);
+        let rounds = said.lines().filter(|line| line.starts_with("round") && line.contains("app down")).count();
+        assert_eq!(rounds, 2, "told of the next two, then once an hour in\n{said}");
+        for counted in ["first: 1 down", "second: 2 down", "all: 4 down", "known: 5 down"] {
+            assert!(said.contains(&format!("after {counted}, 0 up\n")), "{counted} in\n{said}");
+        }
+        // The state knows of that outage, and not that it is over.
+        check(&said, "up", 4, &["no space left on device", "app healthy: "]);
+        assert!(said.contains("after up: 5 down, 1 up\n"), "its end is told once in\n{said}");
+        check(&said, "again", 4, &["app is down again: exit 1 ("]);
+    }
+}
+
 /// The local time, as TZ has it, is that many minutes after midnight now.
 fn zone_where_it_is(minute: i64) -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
