@@ -51,6 +51,11 @@ pub(super) enum Course {
 }
 
 impl Disk {
+    /// Whether a save was tried at all.
+    pub(super) fn is_tried(&self) -> bool {
+        self.saved_at.is_some()
+    }
+
     /// Whether the latest save went well.
     pub(super) fn is_ok(&self) -> bool {
         !self.state_failed

@@ -171,6 +171,10 @@ impl Agent {
         if self.is_displaced() || self.stopping || self.saved.outbox.waiting() == 0 {
             return;
         }
+        if self.told.is_some() && !self.disk.is_tried() {
+            // What cannot be noted in the state must not be sent at every tick.
+            self.save(true);
+        }
         let now = clock::now();
         let config = std::sync::Arc::clone(&self.config);
         // A channel that only lacks its `${NAME}` (cron knows less than a shell) gets its messages once it has it.
@@ -181,12 +185,26 @@ impl Agent {
             if self.messenger.under_way.contains_key(&channel.id) {
                 continue;
             }
-            let Some(Due { mut message, age }) = self.saved.outbox.due(&channel.id, now) else { continue };
+            let Some(Due { mut message, age }) = self.next_untold(&channel.id, now) else { continue };
             if message.late {
                 message.text = letter::late(&message.text, message.at, self.zone, age);
             }
             self.messenger.under_way.insert(channel.id.clone(), message.id.clone());
             self.spawn_delivery(channel.clone(), message);
+        }
+    }
+
+    /// What is due on a channel. While the state cannot be saved, it may hold what an earlier tick has delivered; and
+    /// what can be noted nowhere waits for the beginning of a day, as what is printed does.
+    fn next_untold(&mut self, channel: &str, now: Timestamp) -> Option<Due> {
+        loop {
+            let due = self.saved.outbox.due(channel, now)?;
+            let Some(told) = self.told_by(&due.message).filter(|_| !self.disk.is_ok()) else { return Some(due) };
+            let (about, wall) = (delivered(&due.message, channel), clock::wall());
+            if !told.was_told(&about, wall) {
+                return told.may_be_told(&about, wall).then_some(due);
+            }
+            self.saved.outbox.delivered(channel, &due.message.id);
         }
     }
 
@@ -246,7 +264,7 @@ impl Agent {
     fn note_delivered(&self, channel: &str, id: &str) {
         let message = self.saved.outbox.message(id).filter(|_| !self.disk.is_ok());
         if let Some((message, told)) = message.and_then(|message| Some((message, self.told_by(message)?))) {
-            // Where it cannot be noted, twice is better than never.
+            // Where it cannot be noted, it is the beginning of a day.
             told.note(&delivered(message, channel), clock::wall());
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
 use super::{Folder, Moment, files, state};
-use crate::time::{Timestamp, Wall, Zone};
+use crate::time::{Timestamp, Wall, Zone, millis};
 
 const NOTE: &str = "complaint-";
 /// The same complaint is news again after this.
@@ -76,8 +76,17 @@ impl Complaints {
     pub fn note(&self, about: &str, wall: Wall) -> bool {
         self.folders.iter().any(|folder| {
             clear(folder, |name, told| name.starts_with(NOTE) && wall.since(told) > NEWS_AFTER * 2);
-            folder.ensure().is_ok() && touch(self.path(folder, about)).is_ok()
+            folder.ensure().is_ok() && touch(self.path(folder, about), None).is_ok()
         })
+    }
+
+    /// Whether this may be told, given that it is noted only once it was: a note that is already too old to count is
+    /// made, and has only to be touched then. Where none can be kept, the beginning of a day decides.
+    pub fn may_be_told(&self, about: &str, wall: Wall) -> bool {
+        let old = wall.shifted(-millis(NEWS_AFTER));
+        let mut folders = self.folders.iter();
+        folders.any(|folder| folder.ensure().is_ok() && touch(self.path(folder, about), Some(old)).is_ok())
+            || self.is_beginning_of_day(wall)
     }
 
     /// The trouble is over: should it come again, it is news.
@@ -130,10 +139,14 @@ fn distance(wall: Wall, told: Wall) -> Duration {
     wall.since(told).max(told.since(wall))
 }
 
-fn touch(path: PathBuf) -> io::Result<()> {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+/// Gives the file that time, or the present one.
+fn touch(path: PathBuf, at: Option<Wall>) -> io::Result<()> {
+    let at = match at.map(Wall::as_ms) {
+        Some(ms) => Timespec { tv_sec: ms.div_euclid(1_000), tv_nsec: ms.rem_euclid(1_000) * 1_000_000 },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    };
     let file = files::open_or_create(&path)?;
-    Ok(rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now })?)
+    Ok(rustix::fs::futimens(&file, &Timestamps { last_access: at, last_modification: at })?)
 }
 
 /// Removes the files that `is_over` says of, by their name and time.
@@ -188,7 +201,8 @@ mod tests {
         let all = complaints(&[scene.path()], "a");
         let (one, other) = (all.of(&"one"), all.of(&"other"));
         let now = files::modified(&fs::metadata(scene.path()).expect("a folder"));
-        // What was not told needs no round.
+        // What was not told needs no round, and what is not yet told is none.
+        assert!(one.may_be_told("bad", now) && !one.was_told("bad", now) && !one.was_anything_told(now));
         for _ in 0..5 {
             one.forget_this_round(now);
         }
@@ -231,6 +245,7 @@ mod tests {
             state::save(&folder, &saved, &saved.policy, &moment, false).expect("saved");
             for _ in 0..2 {
                 assert_eq!(complaints.is_news("bad", midnight.shifted(minute * 60_000)), expected);
+                assert_eq!(complaints.may_be_told("bad", midnight.shifted(minute * 60_000)), expected);
             }
         }
         for (minute, expected) in [(-1, false), (0, true), (4, true), (5, false), (720, false), (1_440, true)] {

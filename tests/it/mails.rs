@@ -12,7 +12,7 @@ const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
 /// `ticks NAME WORDS…` calls the program ten times; `$AS` is who it runs as.
 const STAGE: &str = r#"
-mkdir -p home && mount -t tmpfs -o size=256k,mode=0755 tmpfs home || exit 99
+mkdir -p home && mount -t tmpfs -o size=256k,nr_inodes=200,mode=0755 tmpfs home || exit 99
 if [ -n "$AS" ]; then chown 65534:65534 home; fi
 cp scene.yaml home/watchdog.yaml && cd home && export HOME="$PWD"
 ticks() {
@@ -24,6 +24,7 @@ ticks() {
 }
 fill() { cat /dev/zero > filler 2> /dev/null; }
 empty() { rm filler; }
+spend() { n=0; while true > "inode$n"; do n=$((n + 1)); done 2> /dev/null; }
 remount() { mount -o "remount,$1" "$HOME"; }
 "#;
 
@@ -125,6 +126,10 @@ fn on_a_full_disk_the_next_outage_of_a_day_is_news() {
         empty; touch ../well; ticks room --once
         rm ../well; $AS "$W" --once > /dev/null; count known; fill
         touch ../well; ticks up --once; count up; rm ../well; ticks again --once
+        touch ../well; empty; ticks late --once; : > ../told
+        touch ../deaf; rm ../well; $AS "$W" --once > /dev/null; fill; rm ../deaf
+        n=0; until [ -s ../told ] || [ $n = 600 ]; do n=$((n + 1)); $AS "$W" --once; sleep 0.1; done
+        ticks waited --once; count waited
     "#;
     for said in play(&scene, script) {
         check(&said, "well", 0, &[]);
@@ -141,6 +146,33 @@ fn on_a_full_disk_the_next_outage_of_a_day_is_news() {
         check(&said, "up", 4, &["no space left on device", "app healthy: "]);
         assert!(said.contains("after up: 5 down, 1 up\n"), "its end is told once in\n{said}");
         check(&said, "again", 4, &["app is down again: exit 1 ("]);
+        assert!(said.contains("after waited: 1 down, 0 up\n"), "what had to wait is delivered once in\n{said}");
+    }
+}
+
+#[test]
+fn where_no_file_can_be_made_messages_come_in_the_first_minutes_of_a_day_only() {
+    let (noon, midnight) = (zone_where_it_is(720), zone_where_it_is(0));
+    let target = |name: &str| format!("  - {{name: {name}, command: test -e ../well, failure_threshold: 1}}\n");
+    let notify = "notify: [{command: 'cat >> ../told; echo >> ../told'}]";
+    let scene = format!("state_dir: state\n{notify}\ntargets:\n{}{}", target("one"), target("two"));
+    let script = format!(
+        r#"
+        count() {{ echo "after $1: $(cat ../told 2> /dev/null | grep -c '"event":"down"') messages"; }}
+        touch ../well; ticks well --once; spend; rm ../well
+        export TZ={noon}; ticks noon --once; count noon
+        export TZ={midnight}; ticks late --once; count late; rm ../told
+        rm inode*; export TZ={noon}; ticks room --once; count room
+        "#
+    );
+    for said in play(&scene, &script) {
+        check(&said, "well", 0, &[]);
+        check(&said, "noon", 4, &[]);
+        assert!(said.contains("after noon: 0 messages\n"), "none at noon in\n{said}");
+        let told = said.lines().filter(|line| line.starts_with("late: one down: 1 of 1")).count();
+        assert!((1..=10).contains(&told), "it is told at midnight in\n{said}");
+        assert!(!said.contains("after late: 0 messages\n"), "so it is by a message in\n{said}");
+        assert!(said.contains("after room: 2 messages\n"), "none is lost in\n{said}");
     }
 }
 
