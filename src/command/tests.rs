@@ -212,7 +212,8 @@ fn a_group_has_its_five_seconds_though_its_leader_left_at_once() {
 #[test]
 fn what_it_leaves_running_lives_and_goes_on_writing() {
     let place = Place::new();
-    let text = "setsid sh -c 'echo $$ >daemon; while :; do echo beat; sleep 0.02; done' & sleep 1000 & echo $! >child";
+    let text = "setsid sh -c 'echo $$ >daemon; while kill -0 $0; do echo beat; sleep 0.02; done' $PPID & \
+                sleep 1000 & echo $! >child";
     let ended = place.shell(text, AMPLE);
     assert_eq!(ended.ending, Ending::Exited(0));
     let (daemon, child) = (place.process("daemon"), place.process("child"));
@@ -253,7 +254,7 @@ fn what_prints_without_end_is_cut_while_it_runs() {
 #[test]
 fn a_child_left_behind_that_prints_for_ever_is_kept_short() {
     let place = Place::new();
-    let text = "setsid sh -c 'echo $$ >daemon; while :; do echo a line of a daemon; done' &";
+    let text = "setsid sh -c 'echo $$ >daemon; while kill -0 $0; do echo a line of a daemon; done' $PPID &";
     assert_eq!(place.shell(text, AMPLE).ending, Ending::Exited(0));
     let daemon = place.process("daemon");
     let length = || fs::metadata(place.at("output")).unwrap().len();

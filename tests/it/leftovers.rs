@@ -13,14 +13,16 @@ const KEPT: u64 = (64 << 10) + 64;
 const STUBBORN: &str = "trap '' TERM HUP INT; echo $$ >> pids; while :; do sleep 0.05; done\n";
 /// The same, left behind in the background of a command that ends at once.
 const LEFT: &str = "sh stubborn & until test -s pids; do sleep 0.01; done\n";
-/// Prints for ever as a daemon, and counts what it has done; what cannot be written is no reason to end.
-const PRINTING: &str = "setsid sh -c 'echo $$ >> daemons; while :; do echo a line of a daemon 2> /dev/null; \
-                        n=$((n+1)); echo $n > count.$$; done' & until test -s daemons; do sleep 0.01; done\n";
+/// Prints as a daemon for as long as this test runs, and counts what it has done; what cannot be written is no reason
+/// to end.
+const PRINTING: &str = "setsid sh -c 'echo $$ >> daemons; while kill -0 TEST; do \
+                        echo a line of a daemon; n=$((n+1)); echo $n > count.$$; done 2> /dev/null' & \
+                        until test -s daemons; do sleep 0.01; done\n";
 
 fn place(config: &str) -> Place {
     let place = Place::with(config);
     for (name, text) in [("stubborn", STUBBORN), ("left", LEFT), ("printing", PRINTING)] {
-        place.write(name, text);
+        place.write(name, &text.replace("TEST", &std::process::id().to_string()));
     }
     place
 }

@@ -53,8 +53,8 @@ fn an_output_in_memory_grows_no_more_once_its_command_has_ended() {
     let place = Place::new();
     let output = memory_output().unwrap();
     let kept = output.try_clone().unwrap();
-    let text = "setsid sh -c 'echo $$ >daemon; while :; do echo a line of a daemon 2>/dev/null || echo x >>refused; \
-                done' & until [ -e daemon ]; do sleep 0.01; done";
+    let text = "setsid sh -c 'echo $$ >daemon; while kill -0 $0; do echo a line of a daemon || echo x >>refused; \
+                done 2>/dev/null' $PPID & until [ -e daemon ]; do sleep 0.01; done";
     let spec = Spec { output, ..place.spec(&["sh", "-c", text], AMPLE) };
     assert_eq!(run(spec, |_| {}).ending, Ending::Exited(0));
     let length = kept.metadata().unwrap().len();
