@@ -311,6 +311,7 @@ impl Agent {
             let job = Job {
                 name: "snapshot",
                 of: String::new(),
+                by: String::new(),
                 within: SNAPSHOT,
                 outlives_us: false,
                 otherwise: Box::new(|_| Message::Snapshot(Box::default())),
@@ -371,6 +372,7 @@ impl Agent {
         let job = Job {
             name: "diagnosis",
             of: target.clone(),
+            by: String::new(),
             within: DIAGNOSIS + ENDING,
             outlives_us: false,
             otherwise: Box::new(move |why| {

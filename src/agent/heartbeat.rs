@@ -94,6 +94,7 @@ impl Agent {
         let job = Job {
             name: "heartbeat",
             of: String::new(),
+            by: String::new(),
             within: DELIVERY,
             outlives_us: false,
             otherwise: Box::new(|why| Message::Pinged(Err(why.to_string()))),

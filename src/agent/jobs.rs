@@ -135,6 +135,8 @@ impl Agent {
         let job = Job {
             name: "look",
             of: target.clone(),
+            // No other prober can have its address while one that hangs holds on to it.
+            by: format!("{:p}", Arc::as_ptr(&prober)),
             within: *timeout * 2 + LOOK,
             outlives_us: false,
             otherwise: Box::new(move |why| {
@@ -177,6 +179,7 @@ impl Agent {
         let job = Job {
             name: "question",
             of: target.clone(),
+            by: self.way_to_repair(&target),
             within: GATE_TIMEOUT + ENDING,
             outlives_us: false,
             otherwise: Box::new(move |why| {
@@ -217,7 +220,7 @@ impl Agent {
         let spec = self.spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
         let places = format!("its program, {}, {}", self.config.folder.display(), self.folder.path().display());
-        let job = repair(&target, order.rung, BEGINNING, places);
+        let job = repair(&target, order.rung, self.way_to_repair(&target), BEGINNING, places);
         self.jobs.spawn(job, move |work| {
             if let Some(why) = objection() {
                 return ended(target, Ending::NotStarted(why), Duration::ZERO);
@@ -259,6 +262,7 @@ impl Agent {
         let job = Job {
             name: "restart",
             of: target.clone(),
+            by: String::new(),
             within: left + ENDING,
             outlives_us: true,
             otherwise: Box::new(move |_| ended(of)),
@@ -272,6 +276,11 @@ impl Agent {
             }
             Message::Event(Event::Ended { target, ending: done.ending, took: elapsed + done.took })
         });
+    }
+
+    /// How a target is repaired, as long as no reload changes that.
+    pub(super) fn way_to_repair(&self, target: &str) -> String {
+        self.target(target).map_or_else(String::new, |target| target.limits.repair_id.to_string())
     }
 
     /// The last line that a restart command has printed, without secrets, cut to what a line of the log can bear.
@@ -321,7 +330,7 @@ impl Agent {
 }
 
 /// A job that repairs a target; `places` are where it may hang.
-pub(super) fn repair(target: &str, rung: usize, within: Duration, places: String) -> Job {
+pub(super) fn repair(target: &str, rung: usize, by: String, within: Duration, places: String) -> Job {
     let of = target.to_owned();
     let otherwise = move |why: Failed| {
         let ending = match &why {
@@ -334,7 +343,7 @@ pub(super) fn repair(target: &str, rung: usize, within: Duration, places: String
         Message::Event(Event::Ended { target: of, ending, took })
     };
     let of = format!("{target} (command {})", rung + 1);
-    Job { name: "restart", of, within, outlives_us: true, otherwise: Box::new(otherwise) }
+    Job { name: "restart", of, by, within, outlives_us: true, otherwise: Box::new(otherwise) }
 }
 
 /// Why a repair that hangs in one of these places was not begun.

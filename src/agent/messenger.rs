@@ -225,6 +225,7 @@ impl Agent {
         let job = Job {
             name: "delivery",
             of: channel.shown.clone(),
+            by: String::new(),
             within: DELIVERY,
             outlives_us: false,
             otherwise: Box::new(move |why| sent(to, Outcome::Failed(format!("it could not be sent: {why}"), None))),

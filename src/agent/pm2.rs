@@ -100,6 +100,11 @@ impl Job {
         self
     }
 
+    /// Where it hangs, if it does.
+    fn place(&self) -> String {
+        self.home.path().display().to_string()
+    }
+
     fn inspect(&self) -> Found {
         pm2::inspect(&self.home, &self.caller, &self.managed, self.known)
     }
@@ -133,7 +138,7 @@ impl Agent {
             return;
         };
         let otherwise = Box::new(|_| nothing);
-        self.jobs.spawn(question("inspection", &target, INSPECTION, otherwise), move |work| {
+        self.jobs.spawn(question("inspection", &job, INSPECTION, otherwise), move |work| {
             let job = job.within(work);
             let found = job.inspect();
             Message::Inspected { target, found: Some(Box::new((found, job.managed))) }
@@ -166,7 +171,7 @@ impl Agent {
         let known = known.map(|(_, found)| found.facts.clone());
         let nothing = checked(target.clone(), None);
         let otherwise = Box::new(|_| nothing);
-        self.jobs.spawn(question("inspection", &target, INSPECTION, otherwise), move |work| {
+        self.jobs.spawn(question("inspection", &job, INSPECTION, otherwise), move |work| {
             let job = job.within(work);
             let facts = known.unwrap_or_else(|| job.inspect().facts);
             let usable = job.caller.program().map(|_| ());
@@ -225,8 +230,8 @@ impl Agent {
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
-        let places = format!("{}, {}", job.home.path().display(), self.folder.path().display());
-        if self.jobs.hangs("inspection", &target) {
+        let places = format!("{}, {}", job.place(), self.folder.path().display());
+        if self.jobs.hangs("inspection", &target, &job.place()) {
             let hangs = Ending::NotStarted(hanging(&Failed::Hanging, &places));
             let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
             return;
@@ -234,7 +239,8 @@ impl Agent {
         let folder = self.incident_folder(&order.incident);
         let path = folder.map(|folder| output_path(&folder, &order));
         let secrets = self.config.secrets.clone();
-        self.jobs.spawn(repair(&target, order.rung, SILENCE, places), move |work| {
+        let by = self.way_to_repair(&target);
+        self.jobs.spawn(repair(&target, order.rung, by, SILENCE, places), move |work| {
             let job = job.within(work);
             let output: File = match open_output(path.as_deref()) {
                 Ok(output) => output,
@@ -308,7 +314,7 @@ impl Agent {
         self.accounts.find(clock::now());
         let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
         let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None, said: None };
-        self.jobs.spawn(question("keeper", &target.clone(), KEEPING, Box::new(|_| nothing)), move |_| {
+        self.jobs.spawn(question("keeper", &job, KEEPING, Box::new(|_| nothing)), move |_| {
             let name = &job.managed.process;
             let activity = found.as_ref().map_or_else(|| job.home.activity(name), |found| found.activity);
             let doing = activity.map(|activity| (activity.pid, activity.to_string()));
@@ -323,8 +329,9 @@ impl Agent {
     }
 }
 
-fn question(name: &'static str, of: &str, within: Duration, otherwise: Otherwise) -> Spawned {
-    Spawned { name, of: of.to_owned(), within, outlives_us: false, otherwise }
+fn question(name: &'static str, job: &Job, within: Duration, otherwise: Otherwise) -> Spawned {
+    let (of, by) = (job.target.clone(), job.place());
+    Spawned { name, of, by, within, outlives_us: false, otherwise }
 }
 
 /// What PM2 lists, else what it saved.

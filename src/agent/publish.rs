@@ -115,6 +115,7 @@ impl Agent {
         let job = Job {
             name: "publisher",
             of: String::new(),
+            by: String::new(),
             within: WRITING,
             outlives_us: false,
             otherwise: Box::new(move |why| Message::Published(Some(format!("cannot write {names}: {why}")))),

@@ -33,6 +33,8 @@ pub(super) struct Job {
     pub(super) name: &'static str,
     /// What it is made for, such as a target. Empty where there is one only.
     pub(super) of: String,
+    /// By what it is done, where a reload may change that: one that hangs holds up none that is done by something else.
+    pub(super) by: String,
     /// For how long it is waited.
     pub(super) within: Duration,
     /// Whether what it runs may go on when we end. Probes and questions are of use to nobody then.
@@ -151,6 +153,7 @@ impl Drop for Thread {
 struct Running {
     name: &'static str,
     of: String,
+    by: String,
     outlives_us: bool,
     work: Arc<Work>,
     is_over: Arc<AtomicBool>,
@@ -213,7 +216,7 @@ impl Jobs {
 
     /// Runs `work` on a thread of its own and posts what it returns, or `otherwise` where it comes to nothing.
     pub(super) fn spawn(&mut self, job: Job, work: impl FnOnce(&Work) -> Message + Send + 'static) {
-        let Job { name, of, within, outlives_us, otherwise } = job;
+        let Job { name, of, by, within, outlives_us, otherwise } = job;
         let now = clock::monotonic();
         let progress = Progress { since: now, until: now + within, command: None, is_granted: false };
         let shared = Arc::new(Work {
@@ -222,7 +225,7 @@ impl Jobs {
             progress: Mutex::new(progress),
             scope: Scope::default(),
         });
-        if self.hangs(name, &of) {
+        if self.hangs(name, &of, &by) {
             shared.fail(Failed::Hanging);
             return;
         }
@@ -234,7 +237,9 @@ impl Jobs {
             thread.work.settle(|_| message);
         };
         match thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body) {
-            Ok(_) => self.running.push(Running { name, of, outlives_us, work: shared, is_over, is_given_up: false }),
+            Ok(_) => {
+                self.running.push(Running { name, of, by, outlives_us, work: shared, is_over, is_given_up: false })
+            }
             Err(error) => {
                 if self.refused.replace(now).is_none() {
                     log::warn!("no thread for a {name}: {error} (what cannot be found out is unknown)");
@@ -244,9 +249,10 @@ impl Jobs {
         }
     }
 
-    /// Whether a job of this name is not waited for any more and has not ended either.
-    pub(super) fn hangs(&self, name: &str, of: &str) -> bool {
-        self.running.iter().any(|one| one.is_given_up && !one.is_over() && one.name == name && one.of == of)
+    /// Whether this very job is not waited for any more and has not ended either.
+    pub(super) fn hangs(&self, name: &str, of: &str, by: &str) -> bool {
+        let is_it = |one: &Running| (one.name, one.of.as_str(), one.by.as_str()) == (name, of, by);
+        self.running.iter().any(|one| one.is_given_up && !one.is_over() && is_it(one))
     }
 
     /// Gives up the jobs whose deadline has passed, and forgets those that are over.
@@ -291,7 +297,7 @@ mod tests {
 
     fn job(within: Duration) -> Job {
         let otherwise: Otherwise = Box::new(|why| Message::Published(Some(why.to_string())));
-        Job { name: "test", of: "it".into(), within, outlives_us: false, otherwise }
+        Job { name: "test", of: "it".into(), by: String::new(), within, outlives_us: false, otherwise }
     }
 
     /// What a job has posted.
@@ -346,6 +352,9 @@ mod tests {
         let other = Job { of: "another".into(), ..job(AMPLE) };
         jobs.spawn(other, |_| said("of another"));
         assert_eq!(posted(&arrived).as_deref(), Some("of another"));
+        let replacement = Job { by: "what replaces it".into(), ..job(AMPLE) };
+        jobs.spawn(replacement, |_| said("by another"));
+        assert_eq!(posted(&arrived).as_deref(), Some("by another"));
 
         drop(release);
         assert_eq!(later.recv(), Ok(true), "its commands do not begin any more");

@@ -129,6 +129,7 @@ impl Agent {
         let job = Job {
             name: "search",
             of: "the restart commands' programs".into(),
+            by: String::new(),
             within: SEARCH,
             outlives_us: false,
             // Nothing is known of them then.

@@ -5,6 +5,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::place::{Daemon, Place};
 
 /// A watchdog for whom all below the folder `dead` gives no answer while there is the file `silent`.
@@ -92,7 +94,7 @@ fn a_hung_home_of_pm2_costs_no_other_target_its_repair() {
     let home = place.path("dead/pm2").display().to_string();
     place.configure(&config(&format!("pm2: {{process: one, home: '{home}', reset: true}}")));
     place.write("other.up", "");
-    let _daemon = watch(&place);
+    let daemon = watch(&place);
     place.write("one.up", "");
     place.eventually("it was seen healthy", || place.target("one")["state"] == "healthy");
     fs::remove_file(place.path("one.up")).expect("it is there");
@@ -106,4 +108,31 @@ fn a_hung_home_of_pm2_costs_no_other_target_its_repair() {
     place.eventually("which home it is, is told", || place.events_of("one", "warn").iter().any(told));
     repairs_the_other(&place);
     repairs_the_other(&place);
+
+    // The operator moves it to where there are answers, and is not told of the old place any more.
+    let moved = place.path("moved").display().to_string();
+    place.configure(&config(&format!("pm2: {{process: one, home: '{moved}', reset: true}}")));
+    daemon.signal(Signal::HUP);
+    place.eventually("the new home is inspected, and is what a repair is tried by", || {
+        let log = place.log();
+        let (_, after) = log.split_once(" again: ").unwrap_or_default();
+        after.lines().any(|line| line.contains("could not be started") && !line.contains("file server"))
+    });
+}
+
+#[test]
+fn what_replaces_a_restart_command_that_hangs_is_not_held_up_by_it() {
+    let place = Place::with("");
+    place.configure(&config(&format!("restart: {{run: [{}]}}", place.path("dead/restart").display())));
+    place.write("one.up", "");
+    place.write("other.up", "");
+    let daemon = watch(&place);
+    place.eventually("it was seen healthy", || place.target("one")["state"] == "healthy");
+    fs::remove_file(place.path("one.up")).expect("it is there");
+    place.eventually("its command hangs", || !place.events_of("one", "restart_done").is_empty());
+
+    place.configure(&config("restart: touch one.up"));
+    daemon.signal(Signal::HUP);
+    place.eventually("the one that replaces it is run", || !place.events_of("one", "up").is_empty());
+    place.demand(place.path("silent").exists(), "the first one hangs still");
 }
