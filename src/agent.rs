@@ -18,8 +18,8 @@ mod uptime;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock;
@@ -73,6 +73,8 @@ pub struct Agent {
     /// The command line's `--dry-run`, which a reload must not undo.
     dry_run: bool,
     probers: Probers,
+    /// Probers of earlier configurations, and where their commands run, for as long as one does or may begin.
+    replaced: Vec<(Weak<Prober>, Scope)>,
     policy: Policy,
     folder: Folder,
     lock: Lock,
@@ -156,6 +158,7 @@ impl Agent {
             config: Arc::new(config),
             dry_run,
             probers,
+            replaced: Vec::new(),
             policy,
             folder,
             lock,
@@ -208,11 +211,31 @@ impl Agent {
         self.end()
     }
 
-    /// Whatever a probe or a question has left running ends with whoever asked.
+    /// Whatever a probe or a question has left running ends with whoever asked; all at once, for each
+    /// may take a second.
     fn end_questions(&self) {
+        Scope::end_all(&self.questions());
+    }
+
+    /// In which all that must not outlive us is run.
+    fn questions(&self) -> Vec<Scope> {
         let probes = self.probers.values().filter_map(|(prober, _)| prober.scope());
-        // All at once, for each may take a second.
-        Scope::end_all(&probes.chain(self.jobs.scopes()).cloned().collect::<Vec<Scope>>());
+        let replaced = self.replaced.iter().map(|(_, scope)| scope);
+        probes.chain(replaced).chain(self.jobs.scopes()).cloned().collect()
+    }
+
+    /// Takes these probers; what the others run goes on until its deadline, or until we end.
+    fn replace_probers(&mut self, probers: Probers) {
+        for (name, (old, _)) in std::mem::replace(&mut self.probers, probers) {
+            let is_kept = self.probers.get(&name).is_some_and(|(new, _)| Arc::ptr_eq(new, &old));
+            if let Some(scope) = old.scope().filter(|_| !is_kept) {
+                self.replaced.push((Arc::downgrade(&old), scope.clone()));
+            }
+        }
+    }
+
+    fn forget_replaced(&mut self) {
+        self.replaced.retain(|(prober, scope)| prober.strong_count() > 0 || !scope.is_empty());
     }
 
     fn is_over(&mut self) -> bool {
@@ -295,6 +318,7 @@ impl Agent {
     fn stop(&mut self) {
         if self.stopping {
             log::warn!("told to stop again: waiting for nothing");
+            Scope::kill_all(&self.questions());
             self.give_deliveries_up();
             self.save(true);
             std::process::exit(0);

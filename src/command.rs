@@ -109,7 +109,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     let began = clock::monotonic();
     let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.remains);
     let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: since(began) };
-    let Some(entry) = spec.scope.enter() else {
+    let Some(mut entry) = spec.scope.enter() else {
         return not_started("nobody waits for it any more".into());
     };
     let (child, output) = match start(spec) {
@@ -117,6 +117,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
         Err(reason) => return not_started(reason),
     };
     let pid = Pid::from_child(&child);
+    entry.leads(pid);
     on_start(process::identify(child.id()));
 
     // A cut that fails is tried again at the next look, and what is kept of the output decides nothing.
@@ -128,7 +129,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     };
     let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
     let ending = if wait(began, limit, look) {
-        let ending = reap(child);
+        let ending = entry.reap(|| reap(child));
         output::close(&output);
         if remains == Remains::End {
             end_remains(pid, began, timeout, entry);
@@ -141,7 +142,7 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
             Seen::Over if !is_over() => Seen::Quiet,
             seen => seen,
         });
-        reap(child);
+        entry.reap(|| reap(child));
         output::close(&output);
         Ending::TimedOut
     };
@@ -157,6 +158,16 @@ fn strays(command: u32) -> Vec<Process> {
     let is_stray = |stat: &process::Stat| stat.session == own.session && stat.group != command && stat.is_alive();
     let stray = |pid| process::stat(pid).filter(is_stray).map(|stat| Process { pid, started: stat.started });
     family.filter_map(stray).collect()
+}
+
+/// Kills a command with all that it has started, or what it has left if it `is_reaped`.
+fn kill(group: Pid, is_reaped: bool) {
+    let strays = if is_reaped { Vec::new() } else { strays(group.as_raw_nonzero().get().unsigned_abs()) };
+    if !is_reaped || has_remains(group) {
+        // As in `end_group`: the last of them may just have left.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    strays.iter().for_each(|stray| drop(process::signal(*stray, Signal::KILL)));
 }
 
 /// Ends at its deadline what a command that was reaped has left in its group.

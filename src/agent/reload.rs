@@ -52,7 +52,7 @@ impl Agent {
                 config.state_dir.display()
             )));
         }
-        self.probers = probers(&config, &self.probers)?;
+        self.replace_probers(probers(&config, &self.probers)?);
         if let Some(logging) = &self.logging {
             logging.reload(&config.log);
         }

@@ -64,6 +64,7 @@ impl Agent {
     pub(super) fn keep_up(&mut self) {
         process::reap_orphans();
         self.jobs.keep_up();
+        self.forget_replaced();
         let now = clock::now();
         if is_due(&mut self.upkeep.touched, now, TOUCH_AFTER) {
             self.touch();

@@ -1,10 +1,12 @@
 //! Commands that must not outlive whoever asked for them. It must never touch what a restart command leaves running:
 //! that is mostly the backend.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use rustix::process::Pid;
 
 use crate::clock;
 
@@ -23,6 +25,15 @@ pub struct Scope(Arc<Inside>);
 struct Inside {
     closed: AtomicBool,
     commands: AtomicUsize,
+    groups: Mutex<Vec<Group>>,
+}
+
+/// The process group of a command that is there, or of what it has left.
+#[derive(Debug)]
+struct Group {
+    number: Pid,
+    /// Whether its command is reaped, so that others may have its number.
+    is_reaped: bool,
 }
 
 impl Scope {
@@ -52,6 +63,20 @@ impl Scope {
         Scope::end_all(std::slice::from_ref(self));
     }
 
+    /// Closes all of these and sends SIGKILL to what runs in them, for whoever is to end at once: waits for nothing.
+    /// What is being started at this very moment escapes it.
+    pub fn kill_all(scopes: &[Scope]) {
+        scopes.iter().for_each(Scope::close);
+        for scope in scopes {
+            // Nothing is reaped meanwhile, so no number is given away.
+            scope.groups().iter().for_each(|group| super::kill(group.number, group.is_reaped));
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Vec<Group>> {
+        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether nothing of its commands is left that is to be ended.
     pub fn is_empty(&self) -> bool {
         self.0.commands.load(Ordering::SeqCst) == 0
@@ -61,28 +86,46 @@ impl Scope {
     pub(super) fn enter(&self) -> Option<Entry> {
         // Counted first: whoever closes it and then waits sees this command, or this command sees that it is closed.
         self.0.commands.fetch_add(1, Ordering::SeqCst);
-        let entry = Entry(self.clone());
+        let entry = Entry { scope: self.clone(), group: None };
         (!self.is_closed()).then_some(entry)
     }
 }
 
 /// Held for as long as a command, or what it has left running, must be ended by us.
 #[derive(Debug)]
-pub(super) struct Entry(Scope);
+pub(super) struct Entry {
+    scope: Scope,
+    group: Option<Pid>,
+}
 
 impl Entry {
     pub(super) fn scope(&self) -> &Scope {
-        &self.0
+        &self.scope
+    }
+
+    /// The command was started, and leads this group.
+    pub(super) fn leads(&mut self, group: Pid) {
+        self.group = Some(group);
+        self.scope.groups().push(Group { number: group, is_reaped: false });
+    }
+
+    /// Reaps the command.
+    pub(super) fn reap<T>(&self, reap: impl FnOnce() -> T) -> T {
+        let mut groups = self.scope.groups();
+        let reaped = reap();
+        groups.iter_mut().filter(|group| Some(group.number) == self.group).for_each(|group| group.is_reaped = true);
+        reaped
     }
 
     /// Whether so much is left running already that nothing more may stay until its deadline.
     pub(super) fn is_crowded(&self) -> bool {
-        self.0.0.commands.load(Ordering::SeqCst) > MOST
+        self.scope.0.commands.load(Ordering::SeqCst) > MOST
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.0.commands.fetch_sub(1, Ordering::SeqCst);
+        self.scope.groups().retain(|group| Some(group.number) != self.group);
+        self.scope.0.commands.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::place::{Place, doing};
 
 /// Bytes that are kept of an output, and room for the line that tells what was cut.
@@ -89,6 +91,41 @@ fn what_is_asked_when_it_is_told_to_stop_ends_with_it() {
     place.eventually("it is being probed", || !place.lines("pids").is_empty());
     assert_eq!(daemon.stop().code(), Some(0));
     place.eventually("nobody is left", || place.processes().is_empty());
+}
+
+/// What is asked still under a configuration that was replaced belongs to nobody that is in the new one.
+#[test]
+fn what_is_asked_under_an_older_configuration_ends_with_it_too() {
+    let probe = |name: &str, timeout: &str| format!("  - {{name: {name}, command: sh stubborn, timeout: {timeout}}}\n");
+    let changed = (probe("changed", "1d"), probe("changed", "23h"));
+    let place = place(&format!("targets:\n{}{}", changed.0, probe("removed", "1d")));
+    let daemon = place.daemon(&["run"]);
+    place.eventually("both are being probed", || place.lines("pids").len() == 2);
+    place.configure(&format!("targets:\n{}", changed.1));
+    daemon.signal(Signal::HUP);
+    place.eventually("it was read", || !place.events("reloaded").is_empty());
+    place.demand(place.alive("pids").len() >= 2, "a reload ends no probe");
+    assert_eq!(daemon.stop().code(), Some(0));
+    place.eventually("nobody is left", || place.processes().is_empty());
+}
+
+/// Told to stop for the second time it waits for nothing, but leaves the restart command alone only.
+#[test]
+fn what_is_asked_ends_also_when_it_is_told_to_stop_twice() {
+    let place = place(
+        "defaults: {failure_threshold: 1, start_period: 0s, timeout: 1d}\ntargets:\n  \
+         - {name: down, command: exit 1, restart: 'echo $$ > repair; exec sleep 1000'}\n  \
+         - {name: app, command: sh stubborn}\n  - {name: other, command: timeout 1d sh stubborn; exit 0}\n",
+    );
+    let mut daemon = place.daemon(&["run"]);
+    place.eventually("both are being probed", || place.lines("pids").len() == 2);
+    place.eventually("the other one is being repaired", || !place.lines("repair").is_empty());
+    daemon.signal(Signal::TERM);
+    place.told("told to stop: waiting for the restart command");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.child.wait().expect("a child can be waited for").code(), Some(0));
+    place.eventually("the restart command alone is left", || place.processes() == place.alive("repair"));
+    place.demand(place.alive("repair").len() == 1, "it lives");
 }
 
 /// A message is sent by whatever the operator likes, which may start something. One that hangs ends with the tick.
