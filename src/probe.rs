@@ -11,6 +11,7 @@ mod file;
 mod filter;
 mod head;
 mod http;
+mod json;
 mod judge;
 mod pm2;
 mod resolve;

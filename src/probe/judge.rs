@@ -9,6 +9,7 @@ use crate::config::{BYTE_ORDER_MARK, Http, Secrets, is_utf16};
 use crate::outcome::Class;
 
 use super::Failure;
+use super::json;
 use super::words::tame_to;
 
 /// Characters of a value, or of the text looked for, that are shown.
@@ -52,7 +53,7 @@ impl Wanted {
         if self.json.is_empty() {
             return Ok(());
         }
-        let found: Value = serde_json::from_slice(body).map_err(|error| match (body, form(body, codings)) {
+        let found = json::parse(body).map_err(|error| match (body, form(body, codings)) {
             ([], _) => wrong("body is empty, not JSON".into()),
             (_, Some(form)) => wrong(format!("body is not JSON: it is in {form}")),
             (_, None) => wrong(format!("body is not JSON: {error}")),
@@ -194,6 +195,66 @@ mod tests {
         check_bytes(None, json!({"/a": 1}), b"\x8b", &["br"], brotli);
         // What is said to be coded and is not.
         check_bytes(None, json!({"/a": 1}), b"{\"a\": 1}", &["gzip"], "ok");
+    }
+
+    #[test]
+    fn what_clients_read_is_json_and_what_they_do_not_read_is_none() {
+        let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(200), close.repeat(200)).into_bytes();
+        let odd: [&[u8]; 16] = [
+            b"\"M\xfcller\"",
+            b"{\"\xfc\": \"\xed\xa0\x80\"}",
+            br#""\ud800""#,
+            br#""\udc00\ud83d\ude00 \\ud800 \ud83d\u0041\"""#,
+            br#"{"\ud800": 1}"#,
+            b"1e999",
+            b"[-1E+999, 0.5e400]",
+            &[b'9'; 400],
+            b"NaN",
+            b"[Infinity, -Infinity,NaN]",
+            br#"["NaN, \" 1e999]", NaN]"#,
+            &deep("[", "]"),
+            &deep("{\"a\":", "}"),
+            &deep("[\"]\", {\"a\": ", "}]"),
+            b"{\"a\": [{}, []]}",
+            b"[1e-999]",
+        ];
+        for value in odd {
+            let body = [b"{\"other\": ", value, b", \"status\": \"ok\"}"].concat();
+            check_bytes(None, json!({"/status": "ok"}), &body, &[], "ok");
+        }
+        check_bytes(
+            None,
+            json!({"/status": "ok"}),
+            b"{\"status\": \"o\xffk\"}",
+            &[],
+            "/status is \"o\u{fffd}k\", not \"ok\"",
+        );
+        check(None, json!({"/0": null}), "[1e999]", "/0 is 1.7976931348623157e+308, not null");
+        check(None, json!({"/0": "\u{1f600}\u{fffd}"}), r#"["\ud83d\ude00\ud83d", NaN]"#, "ok");
+        let broken: [&[u8]; 15] = [
+            b"nan",
+            b"-NaN",
+            b"+Infinity",
+            b"1NaN",
+            b"NaN1",
+            b"inf",
+            b"-inf",
+            b"01e999",
+            b"1e",
+            b".1e999",
+            b"\xff",
+            b"[1e999",
+            b"\"\\ud8\"",
+            b"[1,]",
+            b"]",
+        ];
+        for value in broken.into_iter().map(<[u8]>::to_vec).chain([deep("[", ""), deep("[", "}"), deep("[1 ", "]")]) {
+            let body = [b"{\"other\": ", &value[..], b", \"status\": \"ok\"}"].concat();
+            match wanted(None, json!({"/status": "ok"})).body(&body, &[]) {
+                Err(Failure::Target(Class::Body, detail)) if detail.starts_with("body is not JSON") => {}
+                other => panic!("{}: {other:?}", String::from_utf8_lossy(&body)),
+            }
+        }
     }
 
     #[test]
