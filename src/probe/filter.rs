@@ -96,8 +96,9 @@ impl Beginning {
                 return Err(Error::LargeResponseHeader(length, MAX_HEAD));
             }
             let Some(found) = found else {
-                // The last two bytes may begin the empty line.
-                self.searched = self.bytes.len().saturating_sub(2);
+                // The last LF and the CRs after it may begin the empty line.
+                let last = self.bytes.iter().rposition(|byte| *byte != b'\r');
+                self.searched = last.unwrap_or_default();
                 return Ok(None);
             };
             let Some(head) = Head::parse(&self.bytes[..found]) else { return Ok(Some(None)) };

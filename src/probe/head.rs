@@ -25,14 +25,13 @@ pub(super) fn may_begin(bytes: &[u8]) -> bool {
     bytes.iter().zip(BEGINNING).all(|(found, wanted)| found.eq_ignore_ascii_case(wanted))
 }
 
-/// The length of a head: up to and with the first empty line, which may end with LF alone. What comes before `from` was
-/// searched already.
+/// The length of a head: up to and with the first empty line, which may end with LF alone or have several CRs.
+/// What comes before `from` was searched already.
 pub(super) fn length(bytes: &[u8], from: usize) -> Option<usize> {
     let ends = bytes.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n');
-    ends.map(|(at, _)| at + 1).find_map(|next| match &bytes[next..] {
-        [b'\n', ..] => Some(next + 1),
-        [b'\r', b'\n', ..] => Some(next + 2),
-        _ => None,
+    ends.map(|(at, _)| at + 1).find_map(|next| {
+        let end = next + bytes[next..].iter().take_while(|byte| **byte == b'\r').count();
+        (bytes.get(end) == Some(&b'\n')).then_some(end + 1)
     })
 }
 
@@ -59,6 +58,11 @@ impl Head {
         }
         head.note(&header);
         Some(head)
+    }
+
+    /// Its status, if it is one that HTTP allows.
+    pub(super) fn status(&self) -> Option<u16> {
+        Some(self.status).filter(|status| *status >= 100)
     }
 
     /// Another answer follows this one. 101 is the last over HTTP.
@@ -127,7 +131,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn items(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim)
+    value.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 /// Two that differ are enough to know that they do.
@@ -172,6 +176,8 @@ mod tests {
         with("X: a\nContent-Length : 4\n \nY: b", length);
         with("CONTENT-LENGTH: 4\r\ncontent-length: 4, 4", length);
         with("Content-Length: 4\r\nContent-Length: 5", Some("HTTP/1.1 200 \r\nContent-Length: 4, 5"));
+        with("Content-Length:\r\nContent-Length: , 4,", length);
+        with("Content-Length: \t", Some("HTTP/1.1 200"));
         with("Content-Length: -4", Some("HTTP/1.1 200 \r\nContent-Length: -4"));
         with("Content-Length: 4\r\nTransfer-Encoding: identity", length);
         with("Content-Length: 9\r\nTransfer-Encoding: gzip, Chunked;q=1", chunked);
@@ -202,6 +208,9 @@ mod tests {
         check("a\r\n\nb", 1, Some(4));
         check("a\r\n \r\n\r\n", 0, Some(8));
         check("a\r\n\r", 0, None);
+        check("a\r\n\r\r\nb", 0, Some(6));
+        check("a\n\r\r\r\n\n", 1, Some(6));
+        check("a\r\r\nb\r\r", 0, None);
         check("a\r\nb\r\n", 0, None);
         check("a\r\n\r\n", 2, Some(5));
         check("", 0, None);

@@ -84,7 +84,17 @@ impl HttpProbe {
             let failure = classify::exchange(&error, &trace.lock(), deadline.elapsed());
             if tls::lacks_certificates(&error) { Broken::NoCertificates(failure) } else { Broken::Failed(failure) }
         };
-        let response = setup.agent(wire).run(self.request.clone()).map_err(broken)?;
+        let response = setup.agent(wire).run(self.request.clone()).map_err(|error| {
+            // What the parser does not take of a head decides only where its status is the wanted one.
+            let status = trace.lock().answer.status();
+            match status.map(|status| (status, self.wanted.status(status))) {
+                Some((status, Err(failure))) => {
+                    trace.lock().head = Some((status, deadline.elapsed()));
+                    failure.into()
+                }
+                Some((_, Ok(()))) | None => broken(error),
+            }
+        })?;
         let (head, body) = response.into_parts();
         let status = head.status.as_u16();
         trace.lock().head = Some((status, deadline.elapsed()));

@@ -105,6 +105,8 @@ fn answers_are_judged_as_they_are() {
     check(Ways::answer("404 Not Found", ""), "status: status 404");
     let redirect = "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n";
     check(Ways::raw(redirect), "status: status 301, a redirect, which is not followed");
+    let bad = |length| Ways::raw(&format!("HTTP/1.1 503 X\r\nContent-Length: {length}\r\n\r\r\nfine"));
+    ["-5", "4, 5", "four", "99999999999999999999"].iter().for_each(|it| check(bad(it), "status: status 503"));
     check(Ways::raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), "status: status 302, a redirect, *");
     // A wrong status is known before its body, which need not end.
     check(Ways::Flood(bytes("HTTP/1.1 500 Oh\r\n\r\n"), vec![b'x'; 4096]), "status: status 500");
