@@ -169,7 +169,7 @@ impl Excerpt {
             _ => format!("{plain}… "),
         };
         let after = if is_harmless(after) { after.to_owned() } else { " …".to_owned() };
-        let token = printable(&without_userinfo(token));
+        let token = printable(&without_secrets(token));
         Excerpt { before: printable(&before), token, after: printable(&after) }
     }
 
@@ -205,12 +205,21 @@ fn is_harmless(text: &str) -> bool {
     matches!(value, "" | "true" | "false" | "null") || figure()
 }
 
-/// The token with user and password of whatever address is in it left out. Rather too much is left out than too
-/// little: an address that is not valid may have lost its `://`.
-fn without_userinfo(token: &str) -> String {
-    let Some(at) = token.rfind('@') else { return token.to_owned() };
-    let start = token[..at].find("://").map_or(0, |scheme| scheme + 3);
-    format!("{}…{}", &token[..start], &token[at..])
+/// The token with user, password and query of whatever address is in it left out. Rather too much is left out than too
+/// little: an address that is not valid may have lost its `://`, and a `?` may belong to a password.
+fn without_secrets(token: &str) -> String {
+    let is_quoted = token.len() > 1 && (token.ends_with('"') || token.ends_with('\''));
+    let (token, quote) = token.split_at(token.len() - usize::from(is_quoted));
+    let without_query = |text: &str| match text.split_once('?') {
+        Some((before, query)) if !query.is_empty() => format!("{before}?…"),
+        _ => text.to_owned(),
+    };
+    let Some(at) = token.rfind('@') else { return without_query(token) + quote };
+    let (before, after) = token.split_at(at);
+    let plain = before.split('?').next().unwrap_or_default();
+    let start = plain.find("://").map_or(0, |scheme| scheme + 3);
+    let after = if plain == before { without_query(after) } else { String::new() };
+    format!("{}…{after}{quote}", &before[..start])
 }
 
 fn key_length(key: &str, rest: &str) -> usize {
@@ -327,6 +336,19 @@ mod tests {
             "url",
             &["w.yaml:1:6: `url` is wrong", "  1 | url: http://…@host/x", "    |      ^^^^^^^^^^^^^^^ mend it   (url)"],
         );
+        for (written, shown) in [
+            ("http://h:0/x?token=s3cret", "http://h:0/x?…"),
+            ("'http://h:0/x?token=s3cret'", "'http://h:0/x?…'"),
+            ("http://me:s3cret@h:0/?s3cret", "http://…@h:0/?…"),
+            ("http://h:0/?a=b@c&t=s3cret", "http://…"),
+            ("\"http://me:s3?cret@h:0/?s3cret\"", "\"http://…\""),
+            ("h:0/x?t=s3cret", "h:0/x?…"),
+            ("x?", "x?"),
+        ] {
+            let carets = "^".repeat(shown.chars().count());
+            let (line, marks) = (format!("  1 | url: {shown}"), format!("    |      {carets} mend it   (url)"));
+            check(&format!("url: {written}"), "url", &["w.yaml:1:6: `url` is wrong", &line, &marks]);
+        }
         check(
             "env: {A: 1, A: 2}",
             "env.A!",

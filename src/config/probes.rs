@@ -56,6 +56,9 @@ fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
         return None;
     };
     let address = address(reading, url);
+    for secret in address.iter().flat_map(|address| url::secrets_of_query(&address.url)) {
+        reading.secrets.add(&secret);
+    }
     let mut headers = node.get("headers").map(|node| headers(reading, node)).unwrap_or_default();
     if let Some(authorization) = address.as_ref().and_then(|address| address.authorization.clone()) {
         if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {

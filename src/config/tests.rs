@@ -180,6 +180,16 @@ fn what_must_never_be_shown_is_known() {
     assert_eq!(config.secrets.strike("p@s/s$%41, Basic bWU6cEBzL3MkJTQx"), "…, Basic …");
     let config = accepted(&one("http: http://me:s3%63ret@h:2/x"));
     assert_eq!(config.secrets.strike("me:s3cret, Basic bWU6czNjcmV0"), "me:…, Basic …");
+    let struck = |query: &str, said: &str| {
+        accepted(&one(&format!("http: 'http://h/path-of-it?{query}'"))).secrets.strike(said).into_owned()
+    };
+    let said = "/path-of-it?token=QUERYTOKEN55&deep=true: QUERYTOKEN55";
+    assert_eq!(struck("token=QUERYTOKEN55&deep=true", said), "/path-of-it?token=…&deep=true: …");
+    assert_eq!(struck("deep&a=b==1234", "deep b==1234"), "deep b==1234");
+    assert_eq!(struck("deep&a=b==123456", "deep b==123456"), "deep …");
+    assert_eq!(struck("a=to%2Bken%2Fof+it", "to%2Bken%2Fof+it, to+ken/of it"), "…, …");
+    assert_eq!(struck("QUERYTOKEN55#fragment", "?QUERYTOKEN55 fragment"), "?… fragment");
+    assert_eq!(struck("one&two&six", "?one&two&six one"), "?… one");
 }
 
 #[test]

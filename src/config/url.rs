@@ -48,6 +48,18 @@ pub(super) fn host_and_port(url: &str) -> Option<(&str, u16)> {
     Some((host.trim_start_matches('[').trim_end_matches(']'), port))
 }
 
+/// What may be a token in the query of an address: values, and what is no pair, as they are written and as a server
+/// reads them; the whole where there is no pair at all. Striking out shorter ones would make words unreadable.
+pub(super) fn secrets_of_query(url: &str) -> Vec<String> {
+    const TOKEN: usize = 8;
+    let address = url.split('#').next().unwrap_or_default();
+    let Some((_, query)) = address.split_once('?') else { return Vec::new() };
+    let values = query.split(['&', ';']).map(|item| item.split_once('=').map_or(item, |(_, value)| value));
+    let whole = Some(query).filter(|query| !query.contains('='));
+    let forms = values.chain(whole).flat_map(|text| [text.to_owned(), percent_decode(&text.replace('+', " "), "$")]);
+    forms.filter(|text| text.chars().count() >= TOKEN).collect()
+}
+
 /// The value of the `Authorization` header for `user:password`.
 pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
