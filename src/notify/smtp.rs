@@ -2,7 +2,8 @@
 //! itself is about this mail; whatever comes before it (greeting, EHLO, login, addresses) may be another one tomorrow.
 
 use std::error::Error as _;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::iter::successors;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -20,6 +21,9 @@ use crate::config::{Security, Smtp};
 
 /// How long a server may be silent between two answers.
 const SILENCE: Duration = PATIENCE;
+/// How long a server may look at the mail before it says whether it takes it. Content scanners take their time, and a
+/// server that is left before it has answered delivers the mail all the same, so it would come again and again.
+const SCRUTINY: Duration = Duration::from_secs(300);
 /// How long a server may take to say good-bye.
 const LEAVE: Duration = Duration::from_secs(1);
 /// A server that has not greeted after this may wait for us to begin with TLS.
@@ -36,6 +40,16 @@ pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> 
         connection.abort();
         return failed(why);
     }
+    hand_over(connection, mail, means)
+}
+
+/// Sends the mail itself to a server that waits for it.
+fn hand_over(mut connection: SmtpConnection, mail: &Mail, means: &Means) -> Outcome {
+    let failed = |why: String| Outcome::Failed(means.tame(&why), None);
+    if let Err(error) = connection.set_timeout(Some(SCRUTINY)) {
+        connection.abort();
+        return failed(error.to_string());
+    }
     match connection.message(&mail.formatted()) {
         Ok(_) => {
             // It has the mail. How it takes leave does not matter, and is not worth a wait.
@@ -46,7 +60,7 @@ pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> 
         Err(error) => {
             connection.abort();
             let is_final = error.is_permanent();
-            let why = in_words(&error);
+            let why = if is_silence(&error) { silent_for(SCRUTINY) } else { in_words(&error) };
             if is_final { Outcome::Refused(means.tame(&why)) } else { failed(why) }
         }
     }
@@ -182,26 +196,101 @@ fn way_there(server: &Smtp) -> Option<IpAddr> {
 
 /// An error with its causes.
 fn in_words(error: &Error) -> String {
+    if is_silence(error) {
+        return silent_for(SILENCE);
+    }
     let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-        {
-            return format!("it was silent for {} s", SILENCE.as_secs());
-        }
-        let more = error.to_string();
+    for cause in causes(error) {
+        let more = cause.to_string();
         if !words.contains(&more) {
             words = format!("{words}: {more}");
         }
-        cause = error.source();
     }
     words
 }
 
+fn silent_for(span: Duration) -> String {
+    format!("it was silent for {} s", span.as_secs())
+}
+
+/// Whether nothing came for as long as was waited.
+fn is_silence(error: &Error) -> bool {
+    let is_timeout = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    causes(error).any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_timeout))
+}
+
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    successors(error.source(), |&cause| cause.source())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
     use super::*;
+    use crate::command::Scope;
+
+    /// A mail server that greets after one span and takes the mail after another, and to TLS says that it wants none
+    /// of it. Each connection's first bytes are kept. It lasts as long as the tests.
+    fn fake(greets: Duration, takes: Duration) -> (Smtp, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let begun = Arc::clone(&seen);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, begun) = (stream.expect("a connection"), Arc::clone(&begun));
+                thread::spawn(move || serve(stream, &begun, greets, takes));
+            }
+        });
+        (Smtp { host: "127.0.0.1".into(), port, security: Security::StartTls, credentials: None }, seen)
+    }
+
+    /// Ends with the connection, whichever way that ends.
+    fn serve(mut stream: TcpStream, begun: &Mutex<Vec<String>>, greets: Duration, takes: Duration) -> Option<()> {
+        stream.set_read_timeout(Some(greets)).ok()?;
+        let is_tls = stream.peek(&mut [0]).is_ok_and(|length| length > 0);
+        if is_tls {
+            begun.lock().ok()?.push("TLS".into());
+            stream.write_all(&[21, 3, 3, 0, 2, 2, 40]).ok()?; // a fatal alert
+            return Some(());
+        }
+        stream.set_read_timeout(None).ok()?;
+        stream.write_all(b"220 x ready\r\n").ok()?;
+        let mut lines = BufReader::new(stream.try_clone().ok()?).lines().map_while(Result::ok);
+        let first = lines.next()?;
+        begun.lock().ok()?.push(first.chars().take(4).collect());
+        stream.write_all(b"250 x\r\n").ok()?;
+        while let Some(line) = lines.next() {
+            if line == "DATA" {
+                stream.write_all(b"354 go on\r\n").ok()?;
+                lines.find(|line| line == ".")?;
+                thread::sleep(takes);
+            }
+            stream.write_all(b"250 x\r\n").ok()?;
+        }
+        Some(())
+    }
+
+    #[test]
+    fn a_server_may_look_at_the_mail_for_longer_than_it_may_be_silent_otherwise() {
+        let (server, _) = fake(Duration::from_millis(1), Duration::from_millis(500));
+        let mail = Mail::builder().from("a@b.example".parse().expect("one")).to("c@d.example".parse().expect("one"));
+        let mail = mail.body("x".to_owned()).expect("a mail");
+        let means = Means {
+            folder: "/".into(),
+            env: Vec::new(),
+            secrets: crate::config::Secrets::default(),
+            scope: Scope::default(),
+        };
+        let mut connection = open(&server, "a.example").expect("it greets");
+        address(&mut connection, &mail).expect("it takes all addresses");
+        connection.set_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        assert_eq!(hand_over(connection, &mail, &means), Outcome::Delivered);
+    }
 
     #[test]
     fn only_a_full_name_introduces_us() {
