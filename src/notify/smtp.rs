@@ -5,8 +5,6 @@ use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::iter::successors;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
-use std::sync::mpsc::channel;
-use std::thread;
 use std::time::Duration;
 
 use lettre::transport::smtp::Error;
@@ -26,7 +24,9 @@ const SILENCE: Duration = PATIENCE;
 const SCRUTINY: Duration = Duration::from_secs(300);
 /// How long a server may take to say good-bye.
 const LEAVE: Duration = Duration::from_secs(1);
-/// A server that has not greeted after this may wait for us to begin with TLS.
+/// The port of mail that begins with TLS.
+const TLS_PORT: u16 = 465;
+/// How long a server may take where it is only asked whether it speaks TLS, or none.
 const GREETS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Sends a mail.
@@ -93,7 +93,7 @@ fn open(server: &Smtp, host: &str) -> Result<SmtpConnection, String> {
             let hint = if greets { "it speaks, but no TLS: is this smtp:// (with STARTTLS)? " } else { "" };
             format!("{hint}{}", in_words(&error))
         })?,
-        Security::StartTls => connect_plain(server, &name)?,
+        Security::StartTls => connect_plain(server, &name, server.port == TLS_PORT)?,
     };
     let needs_tls = server.credentials.is_some() && !is_near(&server.host);
     if server.security == Security::StartTls && (needs_tls || connection.can_starttls()) {
@@ -107,15 +107,10 @@ fn open(server: &Smtp, host: &str) -> Result<SmtpConnection, String> {
     Ok(connection)
 }
 
-/// Connects without TLS. A server that wants TLS from the first byte on would let us wait without a word, so while it
-/// is silent it is asked on a second connection whether that is what it waits for.
-fn connect_plain(server: &Smtp, name: &ClientId) -> Result<SmtpConnection, String> {
-    let (post, result) = channel();
-    let (to, as_whom) = (server.clone(), name.clone());
-    let waiting = move || {
-        let _ = post.send(connect(&to, &as_whom, None, SILENCE)); // nobody listens any more: it speaks TLS
-    };
-    thread::Builder::new().spawn(waiting).map_err(|error| format!("no thread: {error}"))?;
+/// Connects without TLS. A server that wants TLS from the first byte on lets us wait without a word, so once it has, it
+/// is asked on a second connection whether that is what it waits for. Not before: whoever speaks before a server has
+/// greeted counts as an abuser to many. Where TLS is what the port is `for_tls`, it is asked first.
+fn connect_plain(server: &Smtp, name: &ClientId, for_tls: bool) -> Result<SmtpConnection, String> {
     // An alert is no success, but TLS.
     let speaks_tls = || match tls(server, true).map(|tls| connect(server, name, Some(&tls), GREETS_WITHIN)) {
         Ok(Err(error)) => in_words(&error).contains("fatal alert"),
@@ -123,14 +118,12 @@ fn connect_plain(server: &Smtp, name: &ClientId) -> Result<SmtpConnection, Strin
         Err(_) => false,
     };
     let is_this_smtps = || Err("it waits for TLS: is this smtps://?".into());
-    let greeted = match result.recv_timeout(GREETS_WITHIN) {
-        Ok(greeted) => greeted,
-        Err(_) if speaks_tls() => return is_this_smtps(),
-        Err(_) => result.recv().map_err(|_| "the connection was lost from sight".to_owned())?,
-    };
-    match greeted {
+    if for_tls && speaks_tls() {
+        return is_this_smtps();
+    }
+    match connect(server, name, None, SILENCE) {
         Ok(connection) => Ok(connection),
-        Err(error) if error.is_response() && speaks_tls() => is_this_smtps(),
+        Err(error) if (is_silence(&error) || error.is_response()) && !for_tls && speaks_tls() => is_this_smtps(),
         Err(error) => Err(in_words(&error)),
     }
 }
@@ -290,6 +283,19 @@ mod tests {
         address(&mut connection, &mail).expect("it takes all addresses");
         connection.set_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         assert_eq!(hand_over(connection, &mail, &means), Outcome::Delivered);
+    }
+
+    #[test]
+    fn nobody_is_spoken_to_before_the_greeting_but_where_tls_begins() {
+        let name = ClientId::Domain("a.example".into());
+        let (slow, seen) = fake(GREETS_WITHIN + Duration::from_secs(1), Duration::ZERO);
+        assert!(connect_plain(&slow, &name, false).is_ok(), "it greets in time");
+        assert_eq!(*seen.lock().expect("no panic"), ["EHLO"]);
+
+        let (silent, seen) = fake(SCRUTINY, Duration::ZERO);
+        let said = connect_plain(&silent, &name, true).err();
+        assert_eq!(said.as_deref(), Some("it waits for TLS: is this smtps://?"));
+        assert_eq!(*seen.lock().expect("no panic"), ["TLS"]);
     }
 
     #[test]
