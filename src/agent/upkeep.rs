@@ -250,9 +250,9 @@ fn taken_over_by(held: &Held, folder: &Path) -> String {
     };
     let who = match note {
         Some((lock::Mode::Daemon, pid, config)) => {
-            format!("another watchdog{whose}, with pid {pid} and configuration {config},")
+            format!("another watchdog{whose} with pid {pid} and configuration {config}")
         }
-        Some((lock::Mode::Once, _, config)) => format!("a tick{whose}, with configuration {config},"),
+        Some((lock::Mode::Once, _, config)) => format!("a tick{whose} with configuration {config}"),
         None => format!("another watchdog{whose}"),
     };
     format!("{who} has taken over {}", folder.display())
@@ -294,8 +294,8 @@ mod tests {
             assert_eq!(taken_over_by(&held, Path::new("/s")), format!("{expected} has taken over /s"));
         }
         check(None, "another watchdog that I cannot see");
-        let daemon = "another watchdog that I cannot see, with pid 7 and configuration /w.yaml,";
+        let daemon = "another watchdog that I cannot see with pid 7 and configuration /w.yaml";
         check(Some(lock::Mode::Daemon), daemon);
-        check(Some(lock::Mode::Once), "a tick that I cannot see, with configuration /w.yaml,");
+        check(Some(lock::Mode::Once), "a tick that I cannot see with configuration /w.yaml");
     }
 }
