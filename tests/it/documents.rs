@@ -99,5 +99,5 @@ fn the_commands_that_readme_begins_with_are_the_ones_that_are_checked() {
     let screen = readme.split("```\n").nth(1).expect("the first screen");
     let commands: Vec<&str> = screen.lines().filter_map(|line| line.strip_prefix("$ ")?.split("  ").next()).collect();
     assert_eq!(commands, ["cargo run --release -- demo", "cargo test"]);
-    assert!(document(".ci/run").ends_with("step cargo test\n"));
+    assert!(document(".ci/run").lines().any(|line| line == "tests cargo test"));
 }
