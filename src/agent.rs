@@ -33,7 +33,7 @@ use crate::store::complaints::Complaints;
 use crate::store::lock::Lock;
 use crate::store::state::{Loaded, Saved};
 use crate::store::{self, Folder, Moment};
-use crate::time::Zone;
+use crate::time::{ClockReading, Zone};
 
 pub use inbox::Inbox;
 pub use jobs::Message;
@@ -141,7 +141,7 @@ impl Agent {
         let probers = probers(&config, &Probers::new())?;
         let boot_id = clock::boot_id();
         let (now, wall) = (clock::now(), clock::wall());
-        let moment = Moment { now, wall, boot_id: boot_id.as_deref() };
+        let moment = Moment { at: ClockReading { now, wall }, boot_id: boot_id.clone() };
         let (mut saved, lost) = take_up(&folder, &moment)?;
         let usual = saved.policy.ticks.usual_gap();
         let policy_mode = match mode {

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use chrono::{Local, Offset, TimeZone};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::time::{Timestamp, Wall, Zone, millis};
+use crate::time::{ClockReading, Timestamp, Wall, Zone, millis};
 
 /// Now on the boot clock, which counts through suspend and is never set.
 pub fn now() -> Timestamp {
@@ -32,6 +32,11 @@ pub fn wall() -> Wall {
         Ok(since) => Wall::from_ms(millis(since)),
         Err(before) => Wall::from_ms(-millis(before.duration())),
     }
+}
+
+/// Both clocks, one right after the other.
+pub fn read() -> ClockReading {
+    ClockReading { now: now(), wall: wall() }
 }
 
 /// What tells this boot from every other; none where the kernel does not say.

@@ -30,7 +30,7 @@ pub use folder::Folder;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Timestamp, Wall};
+use crate::time::{ClockReading, Timestamp, Wall};
 
 /// What is dated further ahead than this was dated by a clock that was wrong.
 const AHEAD: Duration = Duration::from_secs(86_400);
@@ -41,15 +41,13 @@ fn is_ahead(at: Wall, now: Wall) -> bool {
     at.since(now) > AHEAD
 }
 
-/// Now, on both clocks, as `clock` reads it.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment<'a> {
-    /// On the boot clock.
-    pub now: Timestamp,
-    /// On the wall clock.
-    pub wall: Wall,
-    /// Which boot `now` counts from; `None` where the system does not say.
-    pub boot_id: Option<&'a str>,
+/// Now, as `clock` reads it.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// On both clocks.
+    pub at: ClockReading,
+    /// Which boot the boot clock counts from; `None` where the system does not say.
+    pub boot_id: Option<String>,
 }
 
 /// A moment as it is kept on the disk.
@@ -72,7 +70,7 @@ pub struct Elapsed {
 impl Stamp {
     /// This moment.
     pub fn of(moment: &Moment) -> Stamp {
-        Stamp { wall: moment.wall, boot: moment.now, boot_id: moment.boot_id.map(str::to_owned) }
+        Stamp { wall: moment.at.wall, boot: moment.at.now, boot_id: moment.boot_id.clone() }
     }
 
     /// How long before `moment` this was.
@@ -83,9 +81,9 @@ impl Stamp {
     /// too, and it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the
     /// boot clock went back, which only a reboot does.
     pub fn elapsed(&self, moment: &Moment) -> Elapsed {
-        let by_wall = moment.wall.as_ms().saturating_sub(self.wall.as_ms());
-        let by_boot = moment.now.as_ms().saturating_sub(self.boot.as_ms());
-        let (ms, rebooted) = match (&self.boot_id, moment.boot_id) {
+        let by_wall = moment.at.wall.as_ms().saturating_sub(self.wall.as_ms());
+        let by_boot = moment.at.now.as_ms().saturating_sub(self.boot.as_ms());
+        let (ms, rebooted) = match (&self.boot_id, &moment.boot_id) {
             (Some(then), Some(now)) if then == now => (by_boot, false),
             (Some(_), Some(_)) => (by_wall, true),
             _ => (by_wall, by_boot < 0),

@@ -1,9 +1,11 @@
 //! For tests only: runs one test once more, in a process of its own, for what concerns a whole process (signals,
-//! limits, its standard streams); and tries a reader on thousands of damaged texts.
+//! limits, its standard streams); tries a reader on thousands of damaged texts; and makes moments.
 
 use std::process::{Command, Output};
 
 use crate::mangle::mangled;
+use crate::store::Moment;
+use crate::time::{ClockReading, Timestamp, Wall};
 
 const MARK: &str = "WATCHDOG_TEST_ALONE";
 
@@ -36,6 +38,11 @@ pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8]
         let bytes = Shown(mangled(samples[dice.usize(..samples.len())], &mut dice));
         check(&bytes.0);
     }
+}
+
+/// The moment at which both clocks say this, in this boot.
+pub(crate) fn moment(now: Timestamp, wall: Wall, boot_id: Option<&str>) -> Moment {
+    Moment { at: ClockReading { now, wall }, boot_id: boot_id.map(str::to_owned) }
 }
 
 struct Shown(Vec<u8>);

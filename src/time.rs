@@ -104,6 +104,22 @@ impl Wall {
     }
 }
 
+/// One moment as both clocks say it. It alone leads from the boot clock to the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// On the boot clock.
+    pub now: Timestamp,
+    /// On the wall clock.
+    pub wall: Wall,
+}
+
+impl ClockReading {
+    /// What the wall clock, as it is set now, says of a point on the boot clock.
+    pub fn wall_at(self, at: Timestamp) -> Wall {
+        self.wall.shifted(at.0.saturating_sub(self.now.0))
+    }
+}
+
 /// Reads a date as HTTP and mail write it: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub fn parse_http_date(text: &str) -> Option<Wall> {
     DateTime::parse_from_rfc2822(text.trim()).ok().map(|at| Wall(at.timestamp_millis()))
@@ -296,6 +312,21 @@ mod tests {
         assert_eq!(Wall::parse_rfc3339(&at.rfc3339()), Some(at));
         assert_eq!(Zone(|_| 3_600).date_time(at), "2026-11-22 03:12:10+01:00");
         assert_eq!(Wall::parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn a_reading_leads_from_one_clock_to_the_other_and_saturates() {
+        #[track_caller]
+        fn check(at: i64, expected: i64) {
+            let reading = ClockReading { now: Timestamp::from_ms(50_000), wall: Wall::from_ms(1_000_000) };
+            assert_eq!(reading.wall_at(Timestamp::from_ms(at)), Wall::from_ms(expected), "{at}");
+        }
+        check(50_000, 1_000_000);
+        check(0, 950_000);
+        check(-7_000, 943_000); // before this boot
+        check(51_500, 1_001_500);
+        check(i64::MAX, i64::MAX);
+        check(i64::MIN, i64::MIN + 1_000_000);
     }
 
     #[test]

@@ -25,9 +25,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Line, Options, Verb};
+use crate::clock;
 use crate::config::{self, Config, Errors};
 use crate::logging::Verbosity;
-use crate::store::Folder;
+use crate::store::{Folder, Moment};
 use crate::terminal::{escaped, write_line};
 
 use cron_mail::{complain_to_cron, complain_to_cron_of, complaints, forget_complaints};
@@ -99,6 +100,11 @@ fn say(text: &str) {
 /// A variable of the environment, where it is text.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Now, as the store needs to know it.
+fn now() -> Moment {
+    Moment { at: clock::read(), boot_id: clock::boot_id() }
 }
 
 /// A path as people write it, `~` for their home, and without power over a terminal.

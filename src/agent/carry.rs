@@ -5,7 +5,7 @@ use log::Level;
 use crate::clock;
 use crate::policy::{Action, Event, Record};
 use crate::store::events::{Entry, Kind, Outcome};
-use crate::time::{Timestamp, Wall, millis};
+use crate::time::{ClockReading, Timestamp, Wall, millis};
 use crate::view::story::Telling;
 
 use super::jobs::Order;
@@ -88,7 +88,7 @@ impl Agent {
             said: said.as_deref(),
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
             interval: configured.map(|target| target.limits.interval).filter(|_| self.mode == Mode::Daemon),
-            now,
+            at: ClockReading { now: now.0, wall: now.1 },
             zone: self.zone,
         };
         let (level, line) = telling.line(record);

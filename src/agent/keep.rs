@@ -13,7 +13,7 @@ use crate::store::events::{self, Entry, Kind};
 use crate::store::history::{Absence, Gap};
 use crate::store::state::Shown;
 use crate::store::{self, Error, Moment, lock};
-use crate::time::{Timestamp, Wall, millis};
+use crate::time::{ClockReading, Timestamp, Wall, millis};
 
 use super::uptime::TICK_SPAN;
 use super::{Agent, Ended, Mode};
@@ -198,7 +198,7 @@ impl Agent {
         self.saved.pending.clone_from(&self.disk.unwritten);
         self.saved.log_trouble = self.logging.as_ref().and_then(Logging::trouble);
         self.disk.saved_at = Some(now);
-        let moment = Moment { now, wall, boot_id: self.boot_id.as_deref() };
+        let moment = Moment { at: ClockReading { now, wall }, boot_id: self.boot_id.clone() };
         let saved = store::state::save(&self.folder, &self.saved, &self.policy.remembered(), &moment, durable);
         match (&saved, self.disk.state_failed) {
             (Err(error), false) => {

@@ -13,7 +13,7 @@ use crate::policy::{About, Tell};
 use crate::store::complaints::Complaints;
 use crate::store::events::Kind;
 use crate::store::past;
-use crate::time::{Timestamp, Wall};
+use crate::time::{ClockReading, Timestamp, Wall};
 use crate::view::letter::{self, Facts, topic};
 use crate::view::pattern::{LATELY, again};
 
@@ -150,7 +150,7 @@ impl Agent {
             cooldown_until: self.policy.target(target).and_then(|state| state.real.cooldown_until),
             said: said.as_deref(),
             again: again.as_deref(),
-            now,
+            at: ClockReading { now: now.0, wall: now.1 },
             zone: self.zone,
         };
         self.config.secrets.strike(&facts.text(tell)).into_owned()

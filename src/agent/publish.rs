@@ -8,7 +8,7 @@ use crate::clock;
 use crate::policy::{Record, State};
 use crate::store::past::{self, Closed};
 use crate::store::publish::publish;
-use crate::time::{Timestamp, Wall};
+use crate::time::{ClockReading, Timestamp, Wall};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
@@ -175,8 +175,7 @@ impl Agent {
                 host: self.messenger.host(),
                 details: page.details,
                 is_over,
-                now,
-                wall,
+                at: ClockReading { now, wall },
                 zone: self.zone,
             };
             let html = shown.html();

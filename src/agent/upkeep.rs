@@ -219,8 +219,7 @@ impl Agent {
     }
 
     fn heed(&mut self, order: &Order) {
-        let boot_id = self.boot_id.clone();
-        let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+        let moment = Moment { at: clock::read(), boot_id: self.boot_id.clone() };
         let until = order.pauses_until(&moment);
         match order.clone() {
             Order::Pause { targets, command, .. } => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
 use super::{Folder, Moment, files, state};
-use crate::time::{Timestamp, Wall, Zone, millis};
+use crate::time::{ClockReading, Timestamp, Wall, Zone, millis};
 
 const NOTE: &str = "complaint-";
 /// The same complaint is news again after this.
@@ -119,7 +119,7 @@ impl Complaints {
 
     fn is_beginning_of_day(&self, wall: Wall) -> bool {
         // For distances any moment is as good as another.
-        let moment = Moment { now: Timestamp::BOOT, wall, boot_id: None };
+        let moment = Moment { at: ClockReading { now: Timestamp::BOOT, wall }, boot_id: None };
         let distance =
             |folder| state::peek(folder, &moment).ok().flatten().and_then(|saved| saved.policy.ticks.usual_gap());
         let distance = self.folders.iter().filter_map(distance).max().unwrap_or_default();
@@ -241,7 +241,8 @@ mod tests {
             let midnight = Wall::parse_rfc3339("2026-11-22T23:00:00.000Z").expect("a time");
             let mut saved = Saved::default();
             (0..3).for_each(|tick| saved.policy.ticks.note(Timestamp::from_ms(tick * distance_min * 60_000)));
-            let moment = Moment { now: Timestamp::BOOT, wall: midnight, boot_id: None };
+            let at = ClockReading { now: Timestamp::BOOT, wall: midnight };
+            let moment = Moment { at, boot_id: None };
             state::save(&folder, &saved, &saved.policy, &moment, false).expect("saved");
             for _ in 0..2 {
                 assert_eq!(complaints.is_news("bad", midnight.shifted(minute * 60_000)), expected);

@@ -60,7 +60,7 @@ impl Order {
         let left =
             Duration::from_millis(*length_ms).min(LONGEST).saturating_sub(Duration::from_millis(ms.unsigned_abs()));
         let is_over = left.is_zero() || (rebooted && command.is_some());
-        (!is_over).then(|| moment.now + left)
+        (!is_over).then(|| moment.at.now + left)
     }
 }
 
@@ -206,7 +206,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::time::Wall;
+    use crate::testing::moment;
+    use crate::time::{ClockReading, Wall};
 
     fn scene() -> (TempDir, Folder) {
         let scene = tempfile::tempdir().unwrap();
@@ -215,8 +216,8 @@ mod tests {
     }
 
     /// 50 s after the boot.
-    fn now() -> Moment<'static> {
-        Moment { now: Timestamp::from_ms(50_000), wall: Wall::from_ms(1_795_313_530_000), boot_id: Some("boot-1") }
+    fn now() -> Moment {
+        moment(Timestamp::from_ms(50_000), Wall::from_ms(1_795_313_530_000), Some("boot-1"))
     }
 
     fn pause(length_ms: u64) -> Order {
@@ -261,10 +262,10 @@ mod tests {
     /// A pause of 30 min given at `now()`: how many seconds of it are left so much later by each clock.
     #[track_caller]
     fn check_left(boot_id: Option<&str>, by_boot_s: i64, by_wall_s: i64, expected: Option<i64>) {
-        let Moment { now: at, wall, .. } = now();
-        let moment = Moment { now: at.shifted(by_boot_s * 1_000), wall: wall.shifted(by_wall_s * 1_000), boot_id };
+        let ClockReading { now: at, wall } = now().at;
+        let moment = moment(at.shifted(by_boot_s * 1_000), wall.shifted(by_wall_s * 1_000), boot_id);
         let left =
-            |order: &Order| order.pauses_until(&moment).map(|until| (until.as_ms() - moment.now.as_ms()) / 1_000);
+            |order: &Order| order.pauses_until(&moment).map(|until| (until.as_ms() - moment.at.now.as_ms()) / 1_000);
         assert_eq!(left(&pause(1_800_000)), expected, "{boot_id:?} {by_boot_s} {by_wall_s}");
     }
 
@@ -296,9 +297,9 @@ mod tests {
     fn the_pause_of_a_command_ends_with_the_boot() {
         let Order::Pause { targets, length_ms, given, .. } = pause(1_800_000) else { panic!("a pause") };
         let order = Order::Pause { targets, length_ms, given, command: Some("./deploy".into()) };
-        let wall = now().wall.shifted(5_000);
-        assert!(order.pauses_until(&Moment { wall, ..now() }).is_some());
-        assert_eq!(order.pauses_until(&Moment { wall, boot_id: Some("boot-2"), ..now() }), None);
+        let later = |boot_id| moment(now().at.now, now().at.wall.shifted(5_000), Some(boot_id));
+        assert!(order.pauses_until(&later("boot-1")).is_some());
+        assert_eq!(order.pauses_until(&later("boot-2")), None);
     }
 
     #[test]

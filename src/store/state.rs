@@ -16,7 +16,7 @@ use super::{Elapsed, Error, Folder, Moment, Stamp, files};
 use crate::notify::Outbox;
 use crate::outcome::{Class, FileTime};
 use crate::policy::State;
-use crate::time::{Timestamp, Wall, Zone};
+use crate::time::{ClockReading, Timestamp, Wall, Zone};
 
 const STATE: &str = "state.json";
 const CORRUPT: &str = "state.json.corrupt-";
@@ -157,20 +157,20 @@ impl Saved {
         self.written.map(|written| now.since(written))
     }
 
-    /// How long ago the wall clock said `at`. Where it was set since the state was written, `at` may be of before or of
-    /// after that, or of a time at which the watchdog was alive for all that is known here: the shortest of these.
-    pub fn since(&self, at: Wall, now: Timestamp, wall: Wall) -> Duration {
+    /// How long ago the wall clock said `then`. Where it was set since the state was written, `then` may be of before
+    /// or after that, or of a time at which the watchdog was alive for all that is known here: the shortest of these.
+    pub fn since(&self, then: Wall, at: ClockReading) -> Duration {
         let by_wall = |set_by: i64| {
-            let ms = wall.as_ms().saturating_sub(at.as_ms()).saturating_sub(set_by);
+            let ms = at.wall.as_ms().saturating_sub(then.as_ms()).saturating_sub(set_by);
             Duration::from_millis(ms.unsigned_abs())
         };
         let (Some(written), Some(seen), false) = (self.written, self.last_seen, self.rebooted) else {
             return by_wall(0);
         };
-        let passed = now.as_ms().saturating_sub(written.as_ms());
-        let set_by = wall.as_ms().saturating_sub(seen.as_ms()).saturating_sub(passed);
+        let passed = at.now.as_ms().saturating_sub(written.as_ms());
+        let set_by = at.wall.as_ms().saturating_sub(seen.as_ms()).saturating_sub(passed);
         match Duration::from_millis(set_by.unsigned_abs()) > DRIFT {
-            true => by_wall(0).min(by_wall(set_by)).min(now.since(written)),
+            true => by_wall(0).min(by_wall(set_by)).min(at.now.since(written)),
             false => by_wall(0),
         }
     }
@@ -244,7 +244,7 @@ pub fn load(folder: &Folder, moment: &Moment) -> Result<Loaded, Error> {
             Ok(latest.map_or(Loaded::Fresh, |to| Loaded::SetAside { to, why }))
         }
         Err(why) if why.kind() == io::ErrorKind::InvalidData => {
-            let to = set_aside(folder, moment.wall)?;
+            let to = set_aside(folder, moment.at.wall)?;
             Ok(Loaded::SetAside { to, why })
         }
         Err(error) => Err(error),
@@ -286,19 +286,19 @@ impl Found {
         let Found { written, policy, state: mut saved } = self;
         saved.policy = policy;
         let Elapsed { ms, rebooted } = written.elapsed(moment);
-        let by_boot = moment.now.as_ms().saturating_sub(written.boot.as_ms());
+        let by_boot = moment.at.now.as_ms().saturating_sub(written.boot.as_ms());
         let by = by_boot.saturating_sub(ms);
         saved.policy.shift(by);
         saved.outbox.shift(by);
         saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(by));
         // What was written before this boot is at least as old as the boot, whatever the wall clock says.
-        let age = if rebooted { ms.max(moment.now.as_ms()) } else { ms };
-        saved.written = Some(moment.now.shifted(age.saturating_neg()));
+        let age = if rebooted { ms.max(moment.at.now.as_ms()) } else { ms };
+        saved.written = Some(moment.at.now.shifted(age.saturating_neg()));
         if rebooted {
             saved.policy.reboot();
             saved.rebooted = true;
         }
-        let by_wall = moment.wall.as_ms().saturating_sub(written.wall.as_ms());
+        let by_wall = moment.at.wall.as_ms().saturating_sub(written.wall.as_ms());
         saved.wall_moved = if rebooted { 0 } else { by_wall.saturating_sub(ms) };
         saved
     }

@@ -6,15 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
-use crate::clock;
 use crate::config::{self, Config};
 use crate::store::lock::{Held, Holder, Mode, Unseen, read_lock};
 use crate::store::state::peek;
 use crate::store::stopped::{self, Stopped};
-use crate::store::{Error, Folder, Moment};
+use crate::store::{Error, Folder};
 use crate::terminal::escaped;
 
-use super::{Code, complain, state_folder_and_path};
+use super::{Code, complain, now, state_folder_and_path};
 
 /// Why a verb may not go on: what there is to say, without its consequence, and the exit code.
 #[derive(Debug)]
@@ -129,10 +128,9 @@ pub(super) fn worked_lately(folder: &Folder, ours: &Path) -> Option<Refusal> {
 
 /// Who worked there lately with another configuration, in words. Where that is not there any more, it was moved.
 fn others_lately(folder: &Folder, ours: &Path) -> Option<String> {
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+    let now = now();
     // A state that cannot be read is told by whoever needs it.
-    let saved = peek(folder, &moment).ok().flatten().filter(|saved| saved.worked_lately(moment.now))?;
+    let saved = peek(folder, &now).ok().flatten().filter(|saved| saved.worked_lately(now.at.now))?;
     let theirs = saved.config.as_deref().filter(|theirs| relation(theirs, None, ours) == Relation::Other)?;
     Some(match saved.mode {
         Some(Mode::Once) => ticks(folder, theirs),

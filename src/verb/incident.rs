@@ -47,7 +47,7 @@ fn measure(accounts: &mut [Account], folder: &Folder) {
     for account in accounts.iter_mut().filter(|account| account.ended.is_none()) {
         let state = status.saved.policy.targets.get(&account.target);
         let open = state.and_then(|state| state.incident.as_ref()).filter(|open| open.id == account.id);
-        account.down_ms = open.map(|open| open.downtime(status.now).as_ms());
+        account.down_ms = open.map(|open| open.downtime(status.at.now).as_ms());
     }
 }
 

@@ -17,11 +17,11 @@ use crate::signals::{self, Heard};
 use crate::store::lock::{Holder, Mode, read_holder};
 use crate::store::orders::{self, Order, Waiting};
 use crate::store::state::peek;
-use crate::store::{Folder, Moment, Stamp};
+use crate::store::{Folder, Stamp};
 use crate::time::{Span, millis};
 
 use super::holder::{self, Commanded};
-use super::{Code, complain, hung, say};
+use super::{Code, complain, hung, now, say};
 
 /// A live watchdog carries an order out within this.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,8 +75,7 @@ fn begin(
     let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)
         .map_err(|code| NotPaused { code, is_misspelt: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
-    let boot_id = clock::boot_id();
-    let given = Stamp::of(&Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() });
+    let given = Stamp::of(&now());
     let order = Order::Pause { targets: targets.clone(), length_ms, given, command };
     let (order, how) = give(&folder, order, UNCHANGED)?;
     Ok(Paused { folder, targets, order, how })
@@ -191,9 +190,7 @@ fn known(
     if targets.is_empty() {
         return Ok(None);
     }
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
-    let saved = peek(folder, &moment).ok().flatten();
+    let saved = peek(folder, &now()).ok().flatten();
     let pid = saved.as_ref().and_then(|saved| saved.pid);
     let watched: Vec<String> = saved.into_iter().flat_map(|saved| saved.shown.into_keys()).collect();
     let mut names = watched.clone();

@@ -20,19 +20,19 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Code {
         Ok(status) => status,
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };
-    let (now, wall) = (status.now, status.wall);
-    let past = match past::read(&folder, span, wall) {
+    let at = status.at;
+    let past = match past::read(&folder, span, at.wall) {
         Ok(past) => past,
         Err(error) => return complain(&error.to_string(), Code::Machine),
     };
     let is_at_work = status.watch().is_at_work();
     let mut saved = status.saved;
-    if let Some(age) = saved.age(now).filter(|_| !is_at_work) {
-        let from = wall.shifted(-millis(age));
+    if let Some(age) = saved.age(at.now).filter(|_| !is_at_work) {
+        let from = at.wall.shifted(-millis(age));
         let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
-        saved.gaps.note(Gap { from, to: wall, why });
+        saved.gaps.note(Gap { from, to: at.wall, why });
     }
-    let report = Report { saved: &saved, past: &past, span, now, wall, zone: clock::zone() };
+    let report = Report { saved: &saved, past: &past, span, at, zone: clock::zone() };
     say(&if json { report.json() } else { report.text() });
     Code::Done
 }

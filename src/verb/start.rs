@@ -8,16 +8,16 @@ use std::thread;
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
+use crate::store::Folder;
 use crate::store::lock::{Holder, Mode};
 use crate::store::state::peek;
-use crate::store::{Folder, Moment};
 use crate::terminal::write_line;
 use crate::time::{Timestamp, rough};
 
 use super::holder::{Refusal, to_start, worked_lately};
 use super::run::{NOTHING_STARTED, READY, TAKEN};
 use super::{
-    Code, check, complain_to_cron, complain_to_cron_of, forget_complaints, holder, hung, load, load_for_cron, say,
+    Code, check, complain_to_cron, complain_to_cron_of, forget_complaints, holder, hung, load, load_for_cron, now, say,
 };
 
 /// Another start may be faster, and end again.
@@ -153,9 +153,7 @@ struct Sign {
 }
 
 fn last_sign(folder: &Folder) -> Option<Sign> {
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
-    let saved = peek(folder, &moment).ok().flatten()?;
+    let saved = peek(folder, &now()).ok().flatten()?;
     let at = saved.written?;
     // Without a boot id, what is older than this boot tells of one.
     Some(Sign { at, rebooted: saved.rebooted || at < Timestamp::BOOT })
@@ -163,20 +161,20 @@ fn last_sign(folder: &Folder) -> Option<Sign> {
 
 /// What cron mails: what had to be done, what it means, and what to do if it comes again.
 fn mail(config: &Config, pid: u32, hung: Option<u32>, before: Option<Sign>) -> String {
-    let (now, wall, zone) = (clock::now(), clock::wall(), clock::zone());
+    let (at, zone) = (clock::read(), clock::zone());
     let what = match (hung, before) {
         (Some(hung), _) => format!("The watchdog was hung (pid {hung}). I ended it and started another (pid {pid})."),
         (None, Some(_)) => format!("The watchdog was not running. It is again (pid {pid})."),
         (None, None) => return format!("The watchdog was not running yet. It is now (pid {pid}).{}", answers(config)),
     };
     // By the present wall clock, which may have been set since: how long ago it was says the boot clock.
-    let time_of_day = |at: Timestamp| zone.time_of_day(wall.shifted(at.as_ms().saturating_sub(now.as_ms())));
-    let last = before.map_or_else(String::new, |Sign { at, rebooted }| {
+    let time_of_day = |then: Timestamp| zone.time_of_day(at.wall_at(then));
+    let last = before.map_or_else(String::new, |Sign { at: seen, rebooted }| {
         let rebooted = match rebooted {
             true => format!("the machine was rebooted at {}", time_of_day(Timestamp::BOOT)),
             false => "the machine was not rebooted".into(),
         };
-        format!(" Last sign of life {}, {} ago; {rebooted}.", time_of_day(at), rough(now.since(at)))
+        format!(" Last sign of life {}, {} ago; {rebooted}.", time_of_day(seen), rough(at.now.since(seen)))
     });
     let mut text = format!("{what}{last}\nNobody watched in between.{}", answers(config));
     text += " You get this mail only when I had to start.\n";

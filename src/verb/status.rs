@@ -11,11 +11,11 @@ use crate::clock;
 use crate::config;
 use crate::store::lock::{Held, Holder, Mode, last_held, read_holder, read_lock};
 use crate::store::state::{Saved, peek};
-use crate::store::{Error, Folder, Moment, orders};
+use crate::store::{Error, Folder, orders};
 use crate::terminal::write_line;
 use crate::view::status::Status;
 
-use super::{Code, complain, environment, hung, say, state_folder};
+use super::{Code, complain, environment, hung, now, say, state_folder};
 
 /// A live watchdog writes its state within this when asked to; longer, and what it wrote last must do.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -67,15 +67,13 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
         found => (look(folder)?, found, false),
     };
     let saved = saved.unwrap_or_default();
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
+    let now = now();
     let mut status = Status {
         is_unseen,
         last_held: last_held(folder),
         has_answered,
         config_changed: false,
-        now: moment.now,
-        wall: moment.wall,
+        at: now.at,
         zone: clock::zone(),
         home: environment("HOME").map(Into::into),
         saved,
@@ -83,7 +81,7 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     };
     // What nobody has read at all has not changed since.
     status.config_changed = status.watch().is_running() && has_changed(&status.saved);
-    status.heed(&orders::peek(folder), &moment);
+    status.heed(&orders::peek(folder), &now);
     Ok(status)
 }
 
@@ -117,9 +115,7 @@ fn ask(folder: &Folder, holder: Holder) -> Result<(Option<Saved>, Option<Holder>
 }
 
 fn look(folder: &Folder) -> Result<Option<Saved>, Error> {
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
-    let mut saved = peek(folder, &moment)?.map(|saved| *saved);
+    let mut saved = peek(folder, &now())?.map(|saved| *saved);
     if let Some(saved) = &mut saved {
         // What is lost of it the watchdog has said; there is no more to tell then.
         let _ = saved.history.complete(folder);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::outcome::{Ending, Topic};
 use crate::policy::{About, Story, Tell, Waiting, Why};
 use crate::terminal::escaped;
-use crate::time::{Span, Timestamp, Wall, Zone};
+use crate::time::{ClockReading, Span, Timestamp, Wall, Zone};
 use crate::view::story::{UNSAVED, cure, reason};
 
 /// What a message needs to know beside what is to be told.
@@ -25,8 +25,8 @@ pub struct Facts<'a> {
     pub said: Option<&'a str>,
     /// How often this has happened lately, and when.
     pub again: Option<&'a str>,
-    /// Makes wall time of a point on the boot clock.
-    pub now: (Timestamp, Wall),
+    /// When it is told.
+    pub at: ClockReading,
     /// The local time zone.
     pub zone: Zone,
 }
@@ -47,14 +47,14 @@ impl Facts<'_> {
         let who = self.who();
         match tell {
             Tell::Healed(story) => {
-                let down = story.downtime(self.now.0);
+                let down = story.downtime(self.at.now);
                 let again = self.again.map_or_else(String::new, |again| format!("{again}."));
                 let rest = [seen(story), self.cured(story), again, "Nothing to do now.".into()];
                 letter(&format!("[healed] {who}: down {down}, cured by a restart"), &rest)
             }
             Tell::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
             Tell::Up(story) => {
-                let (back, down) = (self.hour_minute(self.now.0), story.downtime(self.now.0));
+                let (back, down) = (self.hour_minute(self.at.now), story.downtime(self.at.now));
                 let by = format!("{}.", cure(story.attempts, story.cured));
                 letter(&format!("[up] {who}: back at {back} after {down}. {by}"), &[])
             }
@@ -104,7 +104,7 @@ impl Facts<'_> {
             lines.push(format!("`{}`: {}.", escaped(command), ended(&tried.ending)));
         }
         let next = waiting.and_then(|waiting| waiting.until).max(self.cooldown_until);
-        let next = next.filter(|at| *at > self.now.0).map(|at| format!("; next try {}", self.hour_minute(at)));
+        let next = next.filter(|at| *at > self.at.now).map(|at| format!("; next try {}", self.hour_minute(at)));
         lines.push(match self.commands.is_empty() {
             true => "I go on looking.".into(),
             false => format!("I go on{}.", next.unwrap_or_default()),
@@ -119,23 +119,18 @@ impl Facts<'_> {
     /// Which command, and how soon after it.
     fn cured(&self, story: &Story) -> String {
         let Some(tried) = &story.tried else { return "A restart cured it.".into() };
-        let after = Span(self.now.0.since(tried.began));
+        let after = Span(self.at.now.since(tried.began));
         let command = self.commands.get(tried.rung).map_or("the restart command", String::as_str);
         let times = if story.attempts > 1 { format!(" at try {}", story.attempts) } else { String::new() };
         format!("`{}` cured it in {after}{times}.", escaped(command))
     }
 
-    fn wall(&self, at: Timestamp) -> Wall {
-        let (now, wall) = self.now;
-        wall.shifted(at.as_ms().saturating_sub(now.as_ms()))
-    }
-
     fn hour_minute(&self, at: Timestamp) -> String {
-        self.zone.hour_minute(self.wall(at))
+        self.zone.hour_minute(self.at.wall_at(at))
     }
 
     fn day_and_time(&self, at: Timestamp) -> String {
-        let (at, now) = (self.wall(at), self.now.1);
+        let (at, now) = (self.at.wall_at(at), self.at.wall);
         let time = self.zone.hour_minute(at);
         if self.zone.day(at) == self.zone.day(now) { time } else { format!("{} {time}", self.zone.day(at)) }
     }
@@ -247,7 +242,7 @@ mod tests {
             cooldown_until: Some(at(130)),
             again: Some("4th time in 30 days"),
             said: Some("connect ECONNREFUSED\u{1b}[2J"),
-            now: (at(64), Wall::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time")),
+            at: ClockReading { now: at(64), wall: Wall::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time") },
             zone: Zone::UTC,
         };
         assert_eq!(facts.text(tell), expected);

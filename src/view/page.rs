@@ -11,7 +11,7 @@ use crate::store::history::Uptime;
 use crate::store::past::Closed;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
-use crate::time::{Timestamp, Wall, Zone, rough};
+use crate::time::{ClockReading, Timestamp, Wall, Zone, rough};
 use crate::view::percent;
 use crate::view::story::{at_rest, reason};
 
@@ -35,10 +35,8 @@ pub struct Page<'a> {
     pub details: bool,
     /// The watchdog has ended: nobody looks any more.
     pub is_over: bool,
-    /// Now, on the boot clock.
-    pub now: Timestamp,
-    /// Now, for people.
-    pub wall: Wall,
+    /// Now.
+    pub at: ClockReading,
     /// The local time zone.
     pub zone: Zone,
 }
@@ -83,7 +81,7 @@ impl Page<'_> {
     fn banner(&self) -> Banner {
         let banner = |class, text: String| Banner { class, text };
         if self.is_over {
-            return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.wall)));
+            return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.at.wall)));
         }
         let states: Vec<&TargetState> = self.targets().iter().filter_map(|(name, _)| self.state(name)).collect();
         let is = |state: &&&TargetState, wanted: &[Condition]| wanted.contains(&state.condition);
@@ -118,8 +116,8 @@ impl Page<'_> {
 
     /// When the page was written: whoever reads it must see that a dead watchdog writes none.
     fn age(&self) -> String {
-        let (at, machine) = (self.wall.rfc3339(), html(self.host));
-        let shown = html(&self.zone.date_time(self.wall));
+        let (at, machine) = (self.at.wall.rfc3339(), html(self.host));
+        let shown = html(&self.zone.date_time(self.at.wall));
         let targets = match self.targets().len() {
             1 => "1 target".into(),
             count => format!("{count} targets"),
@@ -152,7 +150,7 @@ impl Page<'_> {
 
     fn notes(&self, state: &TargetState, shown: &Shown) -> Vec<String> {
         let mut notes = Vec::new();
-        let since = state.since.map(|at| (self.clock_time(at), rough(self.now.since(at))));
+        let since = state.since.map(|at| (self.clock_time(at), rough(self.at.now.since(at))));
         let since = since.map_or_else(String::new, |(at, span)| format!("since {at} ({span})"));
         let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {
             0 => String::new(),
@@ -190,11 +188,11 @@ impl Page<'_> {
 
     fn days(&self, history: &Uptime) -> String {
         let span = Duration::from_secs(86_400 * u64::try_from(DAYS).expect("it is positive"));
-        let uptime = match history.uptime(span, self.wall) {
+        let uptime = match history.uptime(span, self.at.wall) {
             Some(part) => format!("up {} of the watched time", percent(Some(part))),
             None => "not watched yet".into(),
         };
-        let days = history.days(DAYS, self.wall);
+        let days = history.days(DAYS, self.at.wall);
         let bad = days.iter().filter(|day| day.up.is_some_and(|up| up < 1.0)).count();
         let bad = match bad {
             0 => "no day with an outage".to_owned(),
@@ -209,8 +207,8 @@ impl Page<'_> {
     }
 
     fn latency(&self, history: &Uptime) -> String {
-        let slots = history.latency().slots(self.wall);
-        match plot::latency(&slots, self.wall) {
+        let slots = history.latency().slots(self.at.wall);
+        match plot::latency(&slots, self.at.wall) {
             None => "<p class=\"none\">No answer within the last 24 h.</p>\n".into(),
             Some(plot::Plot { picture, median, worst }) => format!(
                 "<figure>\n{picture}<figcaption><span>24 h ago</span><span>answers: median {median} (the lower line), \
@@ -250,8 +248,8 @@ impl Page<'_> {
     }
 
     fn clock_time(&self, at: Timestamp) -> String {
-        let wall = self.wall.shifted(at.as_ms().saturating_sub(self.now.as_ms()));
-        match self.zone.day(wall) == self.zone.day(self.wall) {
+        let wall = self.at.wall_at(at);
+        match self.zone.day(wall) == self.zone.day(self.at.wall) {
             true => self.zone.hour_minute(wall),
             false => self.day_and_time(wall),
         }

@@ -10,7 +10,7 @@ use crate::store::history::{Gap, Uptime};
 use crate::store::past::Closed;
 use crate::store::state::Saved;
 use crate::terminal::escaped;
-use crate::time::{Span, Timestamp, Wall, Zone, millis};
+use crate::time::{ClockReading, Span, Wall, Zone, millis};
 use crate::view::pattern::{Efficacy, TimeOfDay, median};
 use crate::view::percent;
 
@@ -26,10 +26,8 @@ pub struct Report<'a> {
     pub past: &'a [Closed],
     /// How far back it reaches.
     pub span: Duration,
-    /// Now, on the boot clock that the state lies on.
-    pub now: Timestamp,
-    /// Now, for people.
-    pub wall: Wall,
+    /// Now, by the boot clock that the state lies on, and for people.
+    pub at: ClockReading,
     /// The local time zone.
     pub zone: Zone,
 }
@@ -98,12 +96,12 @@ impl Spread {
 impl Report<'_> {
     /// When the span began, or the first watchdog here, whichever was later.
     fn since(&self) -> Wall {
-        let asked = self.wall.shifted(-millis(self.span));
+        let asked = self.at.wall.shifted(-millis(self.span));
         let first = match self.saved.first_start {
             // By a clock that was ahead: what was counted says it less exactly.
-            Some(first) if first > self.wall => {
-                let began = self.histories().filter_map(|history| history.begins(asked, self.wall)).min();
-                Some(began.unwrap_or(self.wall))
+            Some(first) if first > self.at.wall => {
+                let began = self.histories().filter_map(|history| history.begins(asked, self.at.wall)).min();
+                Some(began.unwrap_or(self.at.wall))
             }
             first => first,
         };
@@ -118,7 +116,7 @@ impl Report<'_> {
     /// are none.
     fn gaps(&self) -> Vec<Gap> {
         let since = self.since();
-        let is_one = |gap: &&Gap| gap.to > since && gap.to <= self.wall;
+        let is_one = |gap: &&Gap| gap.to > since && gap.to <= self.at.wall;
         let is_true = |gap: &&Gap| !self.histories().any(|history| history.contradicts(gap.from, gap.to));
         let within = self.saved.gaps.iter().filter(is_one).filter(is_true);
         within.map(|gap| Gap { from: gap.from.max(since), ..gap.clone() }).collect()
@@ -130,11 +128,11 @@ impl Report<'_> {
 
     /// For machines.
     pub fn json(&self) -> String {
-        let watched = self.wall.since(self.since()).saturating_sub(self.not_watched());
+        let watched = self.at.wall.since(self.since()).saturating_sub(self.not_watched());
         let gap = |gap: Gap| GapAnswer { from: gap.from.rfc3339(), to: gap.to.rfc3339(), why: gap.why.as_str() };
         let answer = Answer {
             version: env!("CARGO_PKG_VERSION"),
-            at: self.wall.rfc3339(),
+            at: self.at.wall.rfc3339(),
             since: self.since().rfc3339(),
             watched_ms: u64::try_from(watched.as_millis()).unwrap_or(u64::MAX),
             not_watched: self.gaps().into_iter().map(gap).collect(),
@@ -156,10 +154,10 @@ impl Report<'_> {
 
     fn head(&self) -> String {
         let (since, gaps) = (self.since(), self.gaps());
-        let reached = self.wall.since(since);
+        let reached = self.at.wall.since(since);
         let span = if reached < self.span { format!("All of {}", Long(reached)) } else { Long(self.span).to_string() };
         let watched = Long(reached.saturating_sub(self.not_watched()));
-        let head = format!("{span}, to {}. Watched {watched}", self.zone.day(self.wall));
+        let head = format!("{span}, to {}. Watched {watched}", self.zone.day(self.at.wall));
         if gaps.is_empty() {
             return format!("{head}, without a gap.");
         }
@@ -196,14 +194,14 @@ impl Report<'_> {
         // One that is open counts too; how it ends nobody knows.
         let open = self.saved.policy.targets.get(name).and_then(|state| state.incident.as_ref());
         let open = open.filter(|open| !past.iter().any(|closed| closed.id == open.id));
-        let open_began = open.map(|open| self.wall.shifted(open.began.as_ms().saturating_sub(self.now.as_ms())));
-        let so_far = open.map(|open| open.downtime(self.now));
+        let open_began = open.map(|open| self.at.wall_at(open.began));
+        let so_far = open.map(|open| open.downtime(self.at.now));
         let downs: Vec<Downtime> = past.iter().map(|closed| closed.downtime()).chain(so_far).collect();
         let began: Vec<Wall> = past.iter().map(|closed| closed.began).chain(open_began).collect();
         TargetAnswer {
             name: name.to_owned(),
-            uptime: history.uptime(self.span, self.wall),
-            watched_ms: u64::try_from(history.watched(self.span, self.wall).as_millis()).unwrap_or(u64::MAX),
+            uptime: history.uptime(self.span, self.at.wall),
+            watched_ms: u64::try_from(history.watched(self.span, self.at.wall).as_millis()).unwrap_or(u64::MAX),
             incidents: began.len(),
             down_ms: downs.iter().fold(0, |sum, down| down.as_ms().saturating_add(sum)),
             longest_ms: downs.iter().map(|down| down.as_ms()).max(),

@@ -13,7 +13,7 @@ use crate::store::lock::{Holder, Mode};
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;
-use crate::time::{Latency, Timestamp, Wall, Zone, millis, rough};
+use crate::time::{ClockReading, Latency, Timestamp, Wall, Zone, millis, rough};
 use crate::view::story::{at_rest, reason};
 use crate::view::watch::{Signs, Watch};
 use crate::view::{at_home, percent, table};
@@ -38,9 +38,7 @@ pub struct Status {
     /// Whether the configuration's file is newer than what the watchdog has read of it.
     pub config_changed: bool,
     /// Now.
-    pub now: Timestamp,
-    /// Now, for people.
-    pub wall: Wall,
+    pub at: ClockReading,
     /// The local time zone.
     pub zone: Zone,
     /// Shown as `~`.
@@ -78,12 +76,12 @@ impl Status {
     pub fn watch(&self) -> Watch {
         let (saved, holder) = (&self.saved, self.holder.as_ref());
         let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
-        let touched = touched.map(|at| saved.since(at, self.now, self.wall));
+        let touched = touched.map(|at| saved.since(at, self.at));
         Watch::of(&Signs {
             holder: holder.map(|holder| (holder.mode, Some(holder.pid).filter(|_| !self.is_unseen))),
             last: self.last_held.map(|(mode, _)| mode).or(saved.mode),
             touched: if self.has_answered { Some(Duration::ZERO) } else { touched },
-            picture: saved.age(self.now),
+            picture: saved.age(self.at.now),
             stopped: saved.stopped,
             tick_patience: saved.tick_patience(),
         })
@@ -103,14 +101,10 @@ impl Status {
         targets
     }
 
-    fn on_wall(&self, at: Timestamp) -> Wall {
-        self.wall.shifted(at.as_ms().saturating_sub(self.now.as_ms()))
-    }
-
     /// `03:22`, with the day where it is another.
     fn clock_time(&self, at: Timestamp) -> String {
-        let at = self.on_wall(at);
-        match self.zone.day(at) == self.zone.day(self.wall) {
+        let at = self.at.wall_at(at);
+        match self.zone.day(at) == self.zone.day(self.at.wall) {
             true => self.zone.hour_minute(at),
             false => format!("{} {}", self.zone.day(at), self.zone.hour_minute(at)),
         }
@@ -120,10 +114,10 @@ impl Status {
     pub fn json(&self) -> String {
         let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
         let watch = self.watch();
-        let ago = |age: Duration| self.wall.shifted(-millis(age)).rfc3339();
+        let ago = |age: Duration| self.at.wall.shifted(-millis(age)).rfc3339();
         let answer = Answer {
             version: env!("CARGO_PKG_VERSION"),
-            at: self.wall.rfc3339(),
+            at: self.at.wall.rfc3339(),
             watchdog: WatchdogAnswer {
                 running: watch.is_running(),
                 pid: self.holder.as_ref().filter(|_| !self.is_unseen).map(|holder| holder.pid),
@@ -154,7 +148,7 @@ impl Status {
         lines.push(self.about_us());
         lines.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
         lines.extend(
-            self.saved.outbox.troubles(self.now).map(|(channel, words)| format!("{} {words}", escaped(channel))),
+            self.saved.outbox.troubles(self.at.now).map(|(channel, words)| format!("{} {words}", escaped(channel))),
         );
         lines.extend(self.places());
         lines.extend(self.config_changed.then(|| "The configuration is newer than what the watchdog has read.".into()));
@@ -173,7 +167,7 @@ impl Status {
         let Some(checked) = self.saved.checked else { return String::new() };
         let cannot = self.targets().iter().any(|target| target.state.cannot_be_repaired());
         let answer = if cannot { "NO" } else { "yes" };
-        format!(" · could repair: {answer}, checked {} ago", rough(self.wall.since(checked)))
+        format!(" · could repair: {answer}, checked {} ago", rough(self.at.wall.since(checked)))
     }
 
     fn messages(&self) -> String {
@@ -251,7 +245,7 @@ impl<'a> Target<'a> {
     /// The part of the watched time that it was up; where not nearly all of the span was watched, how much was.
     fn share(&self, last: Duration) -> String {
         let history = self.status.saved.history.get(self.name);
-        let watched = history.map_or(Duration::ZERO, |history| history.watched(last, self.status.wall));
+        let watched = history.map_or(Duration::ZERO, |history| history.watched(last, self.status.at.wall));
         let share = percent(self.uptime(last));
         match watched {
             Duration::ZERO => share,
@@ -261,12 +255,12 @@ impl<'a> Target<'a> {
     }
 
     fn uptime(&self, last: Duration) -> Option<f64> {
-        self.status.saved.history.get(self.name)?.uptime(last, self.status.wall)
+        self.status.saved.history.get(self.name)?.uptime(last, self.status.at.wall)
     }
 
     fn answer(self) -> TargetAnswer<'a> {
         let (state, status) = (self.state, self.status);
-        let time = |at: Timestamp| status.on_wall(at).rfc3339();
+        let time = |at: Timestamp| status.at.wall_at(at).rfc3339();
         let window = Duration::from_millis(self.shown.window_ms);
         TargetAnswer {
             name: self.name,
@@ -282,7 +276,7 @@ impl<'a> Target<'a> {
                 detail: Some(look.verdict.detail()).filter(|_| !look.verdict.is_healthy()),
             }),
             attempt: state.real.episode.map_or(0, |episode| episode.attempts),
-            attempts_in_window: spent(state.real.starts.iter().copied(), status.now, window),
+            attempts_in_window: spent(state.real.starts.iter().copied(), status.at.now, window),
             waiting: WaitingAnswer {
                 why: state.waiting.map(|waiting| waiting.why.as_str()),
                 until: state.waiting.and_then(|waiting| waiting.until).map(time),
@@ -297,16 +291,16 @@ impl<'a> Target<'a> {
     fn row(&self) -> [String; 6] {
         let (state, status) = (self.state, self.status);
         let since = state.since.map_or_else(String::new, |since| {
-            let at = status.on_wall(since);
-            let when = match status.zone.day(at) == status.zone.day(status.wall) {
+            let at = status.at.wall_at(since);
+            let when = match status.zone.day(at) == status.zone.day(status.at.wall) {
                 true => status.zone.hour_minute(at),
                 false => status.zone.day(at),
             };
-            format!("{when} ({})", rough(status.now.since(since)))
+            format!("{when} ({})", rough(status.at.now.since(since)))
         });
         let look = state.last_look.as_ref().map_or_else(
             || "none yet".into(),
-            |look| format!("{}, {} ago", seen(look), rough(status.now.since(look.at))),
+            |look| format!("{}, {} ago", seen(look), rough(status.at.now.since(look.at))),
         );
         let state_word = state.condition.as_str().to_string();
         [self.name.clone(), state_word, since, look, self.share(DAY), self.share(DAY * 30)]

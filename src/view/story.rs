@@ -7,7 +7,7 @@ use log::Level;
 
 use crate::outcome::{Ending, RestReason};
 use crate::policy::{About, Record, Why};
-use crate::time::{Latency, Span, Timestamp, Wall, Zone};
+use crate::time::{ClockReading, Latency, Span, Timestamp, Zone};
 
 /// What a line needs to know beside the record.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +22,16 @@ pub struct Telling<'a> {
     pub depends_on: &'a [String],
     /// How often it is looked at; `None`: whenever cron makes a tick.
     pub interval: Option<Duration>,
-    /// Makes wall time of a point on the boot clock.
-    pub now: (Timestamp, Wall),
+    /// When it is told.
+    pub at: ClockReading,
     /// The local time zone.
     pub zone: Zone,
 }
 
 impl Telling<'_> {
     fn time_of_day(&self, at: Timestamp) -> String {
-        let (now, wall) = self.now;
-        let moved = wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
-        match self.zone.day(moved) == self.zone.day(wall) {
+        let moved = self.at.wall_at(at);
+        match self.zone.day(moved) == self.zone.day(self.at.wall) {
             true => self.zone.time_of_day(moved),
             false => format!("{} {}", self.zone.day(moved), self.zone.time_of_day(moved)),
         }

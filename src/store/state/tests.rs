@@ -10,12 +10,12 @@ use tempfile::TempDir;
 use super::*;
 use crate::policy::{self, Event, Limits, Policy, Streak, TargetState, Ticks};
 use crate::store::child::{self, eventually};
-use crate::testing::fuzz;
+use crate::testing::{fuzz, moment};
 use crate::time::Timestamp;
 
 /// 50 s after the boot.
-fn now() -> Moment<'static> {
-    Moment { now: Timestamp::from_ms(50_000), wall: Wall::from_ms(1_795_313_530_000), boot_id: Some("boot-1") }
+fn now() -> Moment {
+    moment(Timestamp::from_ms(50_000), Wall::from_ms(1_795_313_530_000), Some("boot-1"))
 }
 
 fn scene() -> (TempDir, Folder) {
@@ -31,11 +31,11 @@ fn sample() -> Saved {
     target.streak = Some(Streak { count: 2, first: at(30_000), last: at(40_000) });
     target.real.starts = [at(20_000), at(45_000)].into();
     target.real.cooldown_until = Some(at(90_000));
-    let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().now), ..Saved::default() };
+    let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().at.now), ..Saved::default() };
     saved.policy.ticks.note(at(45_000));
     saved.policy.targets.insert("a".into(), target);
-    saved.files.insert("a".into(), FileTime { written: now().wall, seen: at(45_000), age_ms: 7 });
-    saved.history.record("a", true, now().wall.shifted(-5_000), now().wall);
+    saved.files.insert("a".into(), FileTime { written: now().at.wall, seen: at(45_000), age_ms: 7 });
+    saved.history.record("a", true, now().at.wall.shifted(-5_000), now().at.wall);
     saved.pending.push("{}".into());
     saved.outbox.failed("a channel", "1", "status 503", None, at(45_000));
     saved
@@ -76,9 +76,9 @@ fn what_is_saved_is_read_again() {
 fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, start: i64, rebooted: bool) {
     let (_scene, folder) = scene();
     let [before, after] = boot_ids;
-    save(&folder, &sample(), &Moment { boot_id: before, ..now() }, false).unwrap();
-    let wall = now().wall.shifted(wall_step_ms);
-    let saved = read(&folder, &Moment { now: Timestamp::from_ms(now_ms), wall, boot_id: after });
+    save(&folder, &sample(), &moment(now().at.now, now().at.wall, before), false).unwrap();
+    let wall = now().at.wall.shifted(wall_step_ms);
+    let saved = read(&folder, &moment(Timestamp::from_ms(now_ms), wall, after));
     let target = &saved.policy.targets["a"];
     assert_eq!(target.real.starts[1].as_ms(), start);
     assert_eq!(saved.files["a"].seen.as_ms(), start);
@@ -161,8 +161,8 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
     save(&folder, &sample(), &now(), false).unwrap();
     let sample = fs::read(folder.file(STATE)).unwrap();
     // Times have to move in both directions.
-    let reboot = Moment { boot_id: Some("boot-2"), wall: now().wall.shifted(3_600_000), ..now() };
-    let long_up = Moment { now: Timestamp::from_ms(7_200_000), boot_id: None, ..reboot };
+    let reboot = moment(now().at.now, now().at.wall.shifted(3_600_000), Some("boot-2"));
+    let long_up = moment(Timestamp::from_ms(7_200_000), reboot.at.wall, None);
     let mut read = 0;
     fuzz(&[&sample], 3_000, |bytes| {
         let after = if bytes.len() % 2 == 0 { &reboot } else { &long_up };
@@ -173,13 +173,13 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
             Loaded::Fresh => panic!("there is a file"),
         };
         read += 1;
-        saved.history.record("a", true, now().wall, now().wall.shifted(5_000));
-        saved.history.get("a").map(|uptime| uptime.days(90, now().wall));
+        saved.history.record("a", true, now().at.wall, now().at.wall.shifted(5_000));
+        saved.history.get("a").map(|uptime| uptime.days(90, now().at.wall));
         let limits = BTreeMap::from([("a".to_owned(), Limits::default())]);
         let state = std::mem::take(&mut saved.policy);
-        let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, after.now);
+        let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, after.at.now);
         for minute in 1..20 {
-            policy.step(Event::Wake, after.now.shifted(minute * 60_000));
+            policy.step(Event::Wake, after.at.now.shifted(minute * 60_000));
         }
         super::save(&folder, &saved, &policy.remembered(), after, false).unwrap();
         assert!(matches!(load(&folder, after).unwrap(), Loaded::Read(_)));
@@ -191,10 +191,10 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
 fn a_state_with_absurd_times_is_read_without_a_panic() {
     let (_scene, folder) = scene();
     for (boot, wall) in [(i64::MAX, i64::MIN), (i64::MIN, i64::MAX), (i64::MIN, i64::MIN)] {
-        let moment = Moment { now: Timestamp::from_ms(boot), wall: Wall::from_ms(wall), boot_id: None };
-        save(&folder, &sample(), &moment, false).unwrap();
+        let absurd = moment(Timestamp::from_ms(boot), Wall::from_ms(wall), None);
+        save(&folder, &sample(), &absurd, false).unwrap();
         for boot_id in [None, Some("boot-1")] {
-            read(&folder, &Moment { boot_id, ..now() });
+            read(&folder, &moment(now().at.now, now().at.wall, boot_id));
         }
     }
 }
@@ -204,8 +204,10 @@ fn three_that_were_set_aside_are_kept_and_the_loss_is_told_until_the_next_save()
     let (_scene, folder) = scene();
     for n in 0..5 {
         fs::write(folder.file(STATE), format!("damaged {n}")).unwrap();
-        let wall = now().wall.shifted(i64::from(n) / 2 * 1_000); // two in one second
-        let Ok(Loaded::SetAside { to, .. }) = load(&folder, &Moment { wall, ..now() }) else { panic!() };
+        let wall = now().at.wall.shifted(i64::from(n) / 2 * 1_000); // two in one second
+        let Ok(Loaded::SetAside { to, .. }) = load(&folder, &moment(now().at.now, wall, Some("boot-1"))) else {
+            panic!()
+        };
         assert_eq!(fs::read_to_string(to).unwrap(), format!("damaged {n}"));
     }
     let kept: Vec<String> = set_aside_before(&folder).unwrap().iter().map(|p| fs::read_to_string(p).unwrap()).collect();
@@ -313,7 +315,7 @@ fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
     #[track_caller]
     fn check(ticks_min: &[i64], patience_min: u64) {
         let mut saved = Saved::default();
-        ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().now.shifted(minute * 60_000)));
+        ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().at.now.shifted(minute * 60_000)));
         assert_eq!(saved.tick_patience(), Duration::from_secs(60 * patience_min));
     }
     check(&[], 5);
@@ -329,9 +331,10 @@ fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
 /// with the wall clock set by `set_s` meanwhile.
 #[track_caller]
 fn check_since(touched_s: i64, asked_s: i64, set_s: i64, expected_s: u64) {
-    let saved = Saved { last_seen: Some(now().wall), ..sample() };
-    let (asked, wall) = (now().now.shifted(asked_s * 1_000), now().wall.shifted((asked_s + set_s) * 1_000));
-    let since = saved.since(now().wall.shifted(touched_s * 1_000), asked, wall);
+    let saved = Saved { last_seen: Some(now().at.wall), ..sample() };
+    let ClockReading { now: written, wall } = now().at;
+    let at = ClockReading { now: written.shifted(asked_s * 1_000), wall: wall.shifted((asked_s + set_s) * 1_000) };
+    let since = saved.since(wall.shifted(touched_s * 1_000), at);
     assert_eq!(since, Duration::from_secs(expected_s));
 }
 
@@ -349,9 +352,8 @@ fn a_sign_of_life_is_as_old_as_it_is_whatever_the_wall_clock_was_set_to() {
     }
     // The state alone is a sign.
     check_since(-5_000, 60, -300, 60);
-    let rebooted = Saved { last_seen: Some(now().wall), rebooted: true, ..sample() };
-    let since = rebooted.since(now().wall, now().now, now().wall.shifted(700_000));
-    assert_eq!((since, Saved::default().since(now().wall, now().now, now().wall.shifted(-9_000))), {
-        (Duration::from_secs(700), Duration::from_secs(9))
-    });
+    let rebooted = Saved { last_seen: Some(now().at.wall), rebooted: true, ..sample() };
+    let later = |ms: i64| ClockReading { wall: now().at.wall.shifted(ms), ..now().at };
+    assert_eq!(rebooted.since(now().at.wall, later(700_000)), Duration::from_secs(700));
+    assert_eq!(Saved::default().since(now().at.wall, later(-9_000)), Duration::from_secs(9));
 }

@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::config::{Channel, Via, Way};
 use crate::notify::{self, Message, Outcome};
 use crate::outcome::Topic;
+use crate::store::Folder;
 use crate::store::state::peek;
-use crate::store::{Folder, Moment};
 use crate::terminal::escaped;
-use crate::verb::say;
+use crate::verb::{now, say};
 use crate::view::letter;
 
 /// How long a message may be on its way. A mail server may take several steps, each within its own time.
@@ -44,11 +44,10 @@ pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
 
 /// What the channels said last that did not take a message. A state that cannot be read is not told here.
 fn last_answers(config: &Config) -> Vec<String> {
-    let boot_id = clock::boot_id();
-    let moment = Moment { now: clock::now(), wall: clock::wall(), boot_id: boot_id.as_deref() };
-    let Ok(Some(saved)) = peek(&Folder::at(&config.state_dir), &moment) else { return Vec::new() };
+    let now = now();
+    let Ok(Some(saved)) = peek(&Folder::at(&config.state_dir), &now) else { return Vec::new() };
     let is_ours = |id: &str| config.notify.iter().any(|channel| channel.id == id);
-    let troubles = saved.outbox.troubles(moment.now).filter(|(id, _)| is_ours(id));
+    let troubles = saved.outbox.troubles(now.at.now).filter(|(id, _)| is_ours(id));
     troubles.map(|(id, words)| format!("{} {words}", escaped(id))).collect()
 }
 

@@ -58,7 +58,7 @@ fn saved(states: Vec<TargetState>) -> Saved {
 
 fn page<'a>(saved: &'a Saved, past: &'a [Closed], details: bool) -> Page<'a> {
     let zone = Zone(|_| 3_600);
-    Page { saved, past, host: "srv<412>", details, is_over: false, now: at(0), wall: wall(), zone }
+    Page { saved, past, host: "srv<412>", details, is_over: false, at: ClockReading { now: at(0), wall: wall() }, zone }
 }
 
 #[test]

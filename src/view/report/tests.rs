@@ -5,12 +5,17 @@ use crate::outcome::Class;
 use crate::policy::{Incident, TargetState};
 use crate::store::history::Absence;
 use crate::store::state::Shown;
+use crate::time::Timestamp;
 
 const DAY_S: i64 = 86_400;
 
 /// 30 Nov, 12:00 UTC, less so many seconds.
 fn ago(seconds: i64) -> Wall {
     Wall::parse_rfc3339("2026-11-30T12:00:00.000Z").expect("a time").shifted(-seconds * 1_000)
+}
+
+fn reading(boot: Timestamp) -> ClockReading {
+    ClockReading { now: boot, wall: ago(0) }
 }
 
 fn closed(id: &str, began: Wall, down_s: u64, heal_s: Option<u64>) -> Closed {
@@ -45,7 +50,7 @@ fn a_month_is_told_with_what_nobody_watched() {
         [closed("a", night(5), 64, Some(3)), closed("b", night(4), 104, Some(31)), closed("c", night(3), 70, Some(3))];
     let saved = saved();
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, past: &past, span, now: Timestamp::BOOT, wall: ago(0), zone: Zone::UTC };
+    let report = Report { saved: &saved, past: &past, span, at: reading(Timestamp::BOOT), zone: Zone::UTC };
     assert_eq!(
         report.text(),
         "\
@@ -84,7 +89,7 @@ fn what_is_still_down_counts_and_what_began_lately_is_said() {
     };
     saved.policy.targets.insert("db".into(), TargetState { incident: Some(open), ..TargetState::default() });
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, past: &[], span, now, wall: ago(0), zone: Zone::UTC };
+    let report = Report { saved: &saved, past: &[], span, at: reading(now), zone: Zone::UTC };
     let text = report.text();
     assert!(text.starts_with("All of 2 h, to 30 Nov. Watched 2 h, without a gap.\n"), "{text}");
     assert!(text.ends_with("1 incident, at most 10 min 30 s"), "{text}");
@@ -102,7 +107,7 @@ fn a_clock_that_was_wrong_makes_no_gap_and_no_beginning() {
         saved.gaps = Default::default();
         gaps.iter().for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: Absence::Ended }));
         let span = Duration::from_secs(30 * 86_400);
-        let report = Report { saved: &saved, past: &[], span, now: Timestamp::BOOT, wall: ago(0), zone: Zone::UTC };
+        let report = Report { saved: &saved, past: &[], span, at: reading(Timestamp::BOOT), zone: Zone::UTC };
         let text = report.text();
         assert!(text.starts_with(expected), "{text}");
     }
