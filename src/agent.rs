@@ -1,14 +1,19 @@
 //! The loop: takes in what signals, looks and commands report, in one order; lets the policy decide; carries out.
-//! It must never wait for anything but its inbox: what may take time is a job on a thread of its own.
+//! It must never wait for anything but its inbox and one save a pass: what may take time is a job on a thread of its
+//! own.
 
-mod accounts;
-mod carry;
+mod commit;
+mod findings;
 mod heartbeat;
 mod inbox;
+mod incidents;
 mod jobs;
-mod keep;
+mod journal;
 mod messenger;
+mod news;
+mod orders;
 mod pm2;
+mod probers;
 mod publish;
 mod reload;
 mod spawn;
@@ -17,43 +22,34 @@ mod upkeep;
 mod uptime;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock;
 use crate::command::Scope;
-use crate::config::{Config, Hidden, Pm2, Probe, Secrets, Target};
+use crate::config::{Config, Target};
 use crate::logging::Logging;
-use crate::policy::{self, Event, Limits, Policy, TargetState};
-use crate::probe::{Prober, Trust};
+use crate::policy::{Action, Condition, Event, Limits, Mode, Policy, TargetState};
 use crate::signals::Signal;
 use crate::store::complaints::Complaints;
+use crate::store::events::Kind;
 use crate::store::lock::Lock;
-use crate::store::state::{Loaded, Saved};
-use crate::store::{self, Folder, Moment};
-use crate::time::{ClockReading, Zone};
+use crate::store::state::Shown;
+use crate::store::{self, Folder};
+use crate::time::{Zone, millis};
+
+use journal::{Against, Journal};
+use news::{Course, News};
 
 pub use inbox::Inbox;
 pub use jobs::Message;
 pub use messenger::means;
+pub use news::Print;
 pub use pm2::calls_pm2;
 
 /// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
 const ROUND: Duration = Duration::from_secs(29);
-
-/// How the watchdog is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Works until it is told to stop.
-    Daemon,
-    /// Makes one tick.
-    Tick,
-}
-
-/// What is told to whoever watches the watchdog at work: a line for each change that is news.
-pub type News = Box<dyn FnMut(&str)>;
 
 /// How the work came to its end.
 #[derive(Clone, Debug)]
@@ -66,53 +62,38 @@ pub struct Ended {
     pub targets: Vec<(String, TargetState)>,
 }
 
-/// What one agent is made of.
+/// The loop, and the parts that it drives.
 pub struct Agent {
     mode: Mode,
     config: Arc<Config>,
+    /// By name: where the configuration has it.
+    places: BTreeMap<String, usize>,
     /// The command line's `--dry-run`, which a reload must not undo.
     dry_run: bool,
-    probers: Probers,
-    /// Probers of earlier configurations, and where their commands run, for as long as one does or may begin.
-    replaced: Vec<(Weak<Prober>, Scope)>,
     policy: Policy,
-    folder: Folder,
-    lock: Lock,
-    saved: Saved,
-    disk: keep::Disk,
-    boot_id: Option<String>,
+    /// What the policy has decided and nobody has carried out yet.
+    decided: Vec<Action>,
+    journal: Journal,
+    incidents: incidents::Incidents,
+    /// The incidents that wait for the snapshot that is being taken, with their targets.
+    snapshot_for: Vec<(String, String)>,
+    messenger: messenger::Messenger,
+    news: News,
+    publisher: publish::Publisher,
+    heartbeat: heartbeat::Heartbeat,
+    systemd: systemd::Systemd,
+    probers: probers::Probers,
+    jobs: spawn::Jobs,
+    pm2: pm2::Pm2Known,
+    orders: orders::Orders,
+    upkeep: upkeep::Upkeep,
     zone: Zone,
     logging: Option<Logging>,
-    news: News,
-    told: Option<Complaints>,
     inbox: Inbox,
     post: Sender<Message>,
-    jobs: spawn::Jobs,
-    upkeep: upkeep::Upkeep,
-    pm2: pm2::Pm2Known,
-    accounts: accounts::Accounts,
-    messenger: messenger::Messenger,
-    heartbeat: heartbeat::Heartbeat,
-    publisher: publish::Publisher,
-    systemd: systemd::Systemd,
     stopping: bool,
     /// Whether the policy was asked since it was last waited for something to happen.
     stepped: bool,
-    displaced_by: Option<String>,
-}
-
-/// A prober for each target, and what it was made from.
-type Probers = BTreeMap<String, (Arc<Prober>, Asked)>;
-
-/// Everything that a prober depends on.
-#[derive(Clone, PartialEq)]
-struct Asked {
-    probe: Probe,
-    pm2: Option<Pm2>,
-    timeout: Duration,
-    env: Vec<(String, Hidden)>,
-    secrets: Secrets,
-    folder: PathBuf,
 }
 
 /// What an agent needs from its surroundings.
@@ -126,7 +107,7 @@ pub struct Surroundings {
     /// The log, to follow reloads.
     pub logging: Option<Logging>,
     /// Takes the news.
-    pub news: News,
+    pub news: Print,
     /// What a tick has told already, where the state cannot say so.
     pub told: Option<Complaints>,
 }
@@ -138,57 +119,68 @@ impl Agent {
     /// A probe cannot be made, or the state cannot be read; in words.
     pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
         let Surroundings { inbox, folder, lock, logging, news, told } = around;
-        let probers = probers(&config, &Probers::new())?;
-        let boot_id = clock::boot_id();
-        let (now, wall) = (clock::now(), clock::wall());
-        let moment = Moment { at: ClockReading { now, wall }, boot_id: boot_id.clone() };
-        let (mut saved, lost) = take_up(&folder, &moment)?;
-        let usual = saved.policy.ticks.usual_gap();
-        let policy_mode = match mode {
-            Mode::Daemon => policy::Mode::Daemon,
-            Mode::Tick => policy::Mode::Tick,
-        };
-        let (mut policy, first) =
-            Policy::new(policy_mode, limits(&config), std::mem::take(&mut saved.policy), lost.is_some(), now);
-        for id in store::incidents::ids(&folder) {
+        let probers = probers::Probers::new(&config)?;
+        let (mut journal, lost) = Journal::open(mode, folder, lock)?;
+        let state = std::mem::take(&mut journal.saved.policy);
+        let usual = state.ticks.usual_gap();
+        let (mut policy, first) = Policy::new(mode, limits(&config), state, lost.is_some(), clock::now());
+        for id in store::incidents::ids(journal.folder()) {
             policy.remember_incident(id);
         }
         let mut agent = Agent {
             mode,
+            places: places(&config),
             config: Arc::new(config),
             dry_run,
-            probers,
-            replaced: Vec::new(),
             policy,
-            folder,
-            lock,
-            saved,
-            disk: keep::Disk::default(),
-            boot_id,
-            zone: clock::zone(),
-            logging,
-            news,
-            told,
-            post: inbox.post.clone(),
-            jobs: spawn::Jobs::new(inbox.post.clone()),
-            inbox,
-            upkeep: upkeep::Upkeep::default(),
-            pm2: pm2::Pm2Known::default(),
-            accounts: accounts::Accounts::default(),
+            decided: Vec::new(),
+            journal,
+            incidents: incidents::Incidents::default(),
+            snapshot_for: Vec::new(),
             messenger: messenger::Messenger::new(),
-            heartbeat: heartbeat::Heartbeat::default(),
+            news: News::new(news, told),
             publisher: publish::Publisher::default(),
+            heartbeat: heartbeat::Heartbeat::default(),
             systemd: match mode {
                 Mode::Daemon => systemd::Systemd::of_environment(),
-                Mode::Tick => systemd::Systemd::default(),
+                Mode::Once => systemd::Systemd::default(),
             },
+            probers,
+            jobs: spawn::Jobs::new(inbox.post.clone()),
+            pm2: pm2::Pm2Known::default(),
+            orders: orders::Orders::default(),
+            upkeep: upkeep::Upkeep::default(),
+            zone: clock::zone(),
+            logging,
+            post: inbox.post.clone(),
+            inbox,
             stopping: false,
             stepped: false,
-            displaced_by: None,
         };
-        lost.iter().for_each(|lost| agent.say_once_a_day("lost state", lost));
+        lost.iter().for_each(|lost| agent.news.say_once_a_day("lost state", lost));
         agent.begin(first, usual);
         Ok(agent)
+    }
+
+    /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
+    /// `usual`: how far apart the ticks before this one were.
+    fn begin(&mut self, first: Vec<Action>, usual: Option<Duration>) {
+        let gap = self.config.targets.iter().map(|target| target.limits.gap()).min();
+        self.journal.note_absence(gap, usual);
+        self.incidents.take_up(&self.policy, &self.journal);
+        let saved = &mut self.journal.saved;
+        (saved.mode, saved.pid) = (Some(self.mode), Some(std::process::id()));
+        (saved.started, saved.stopped) = (Some(clock::wall()), false);
+        self.show();
+        if self.mode == Mode::Daemon {
+            let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
+            self.journal.note_own(Kind::Started { version, pid });
+        }
+        self.tell_off();
+        // The policy has closed already what a watchdog before us left open: it must not be saved without its events.
+        self.decide(first);
+        self.commit_now();
+        self.carry_out_orders();
     }
 
     /// Works until it is told to stop, or the tick is over.
@@ -196,78 +188,51 @@ impl Agent {
         while !self.is_over() {
             self.keep_up();
             let done = clock::now();
-            let message = self.inbox.next(self.pause());
+            let messages = self.inbox.take(self.pause());
             self.policy.waited(done, clock::now());
             self.stepped = false;
-            if let Some(message) = message {
+            for message in messages {
                 self.take(message);
             }
             // Only the policy notices that the wait was too long, and the next wait hides it.
             if !self.stepped {
                 self.step(Event::Wake);
             }
+            self.commit();
         }
         self.end_questions();
         self.end()
     }
 
-    /// Whatever a probe or a question has left running ends with whoever asked; all at once, for each
-    /// may take a second.
-    fn end_questions(&self) {
-        Scope::end_all(&self.questions());
-    }
-
-    /// In which all that must not outlive us is run.
-    fn questions(&self) -> Vec<Scope> {
-        let probes = self.probers.values().filter_map(|(prober, _)| prober.scope());
-        let replaced = self.replaced.iter().map(|(_, scope)| scope);
-        probes.chain(replaced).chain(self.jobs.scopes()).cloned().collect()
-    }
-
-    /// Takes these probers; what the others run goes on until its deadline, or until we end.
-    fn replace_probers(&mut self, probers: Probers) {
-        for (name, (old, _)) in std::mem::replace(&mut self.probers, probers) {
-            let is_kept = self.probers.get(&name).is_some_and(|(new, _)| Arc::ptr_eq(new, &old));
-            if let Some(scope) = old.scope().filter(|_| !is_kept) {
-                self.replaced.push((Arc::downgrade(&old), scope.clone()));
-            }
-        }
-    }
-
-    fn forget_replaced(&mut self) {
-        self.replaced.retain(|(prober, scope)| prober.strong_count() > 0 || !scope.is_empty());
-    }
-
     fn is_over(&mut self) -> bool {
         let now = clock::now();
         let is_publishing = self.publisher.is_at_work(now) || self.owes_publication(now);
-        let is_finding = !self.policy.is_idle() || self.accounts.is_finding(now);
+        let is_finding = !self.policy.is_idle() || self.incidents.is_finding(now);
         let is_at_work = match (self.stopping, self.mode) {
             (true, _) => self.policy.is_repairing(),
-            (false, Mode::Tick) => is_finding || is_publishing || self.owes_ping(now),
+            (false, Mode::Once) => is_finding || is_publishing || self.owes_ping(now),
             (false, Mode::Daemon) => true,
         };
+        let is_deciding = !self.decided.is_empty() || self.journal.is_wanted();
         let is_pinging = self.heartbeat.is_under_way() && !self.stopping;
-        let is_telling = self.messenger.keeps_us(is_pinging, is_at_work, now);
-        self.is_displaced() || !(is_at_work || is_telling)
-    }
-
-    /// Whether the state folder is another watchdog's by now: nothing is ours to do any more.
-    fn is_displaced(&self) -> bool {
-        self.displaced_by.is_some()
+        let is_telling = self.messenger.keeps_us(is_pinging, is_at_work || is_deciding, now);
+        self.journal.is_displaced() || !(is_at_work || is_deciding || is_telling)
     }
 
     /// How long nothing needs to be done unless something happens.
     fn pause(&self) -> Duration {
         let now = clock::now();
-        let until = self.policy.next_wake().map_or(ROUND, |wake| wake.since(now));
-        let until = until.min(self.upkeep.pause(now));
-        let until = self.accounts.pause(now).map_or(until, |found| until.min(found));
-        let until = self.until_sending(now).map_or(until, |sent| until.min(sent));
-        let until = self.until_ping(now).map_or(until, |sent| until.min(sent));
-        let until = self.until_publication(now).map_or(until, |written| until.min(written));
-        let until = self.jobs.pause().map_or(until, |late| until.min(late));
-        self.systemd.pause(now).map_or(until, |sign| until.min(sign))
+        let until = [
+            self.policy.next_wake().map(|wake| wake.since(now)),
+            self.journal.until_save(now),
+            self.incidents.pause(now),
+            self.until_sending(now),
+            self.until_ping(now),
+            self.until_publication(now),
+            self.jobs.pause(),
+            self.systemd.pause(now),
+        ];
+        until.into_iter().flatten().fold(self.upkeep.pause(now), Duration::min)
     }
 
     fn take(&mut self, message: Message) {
@@ -278,27 +243,10 @@ impl Agent {
             Message::Signal(Signal::Child) => {}
             Message::Signal(Signal::Save) => {
                 self.carry_out_orders();
-                self.save(false);
+                self.journal.want(Against::Crash);
+                self.commit_now();
             }
-            Message::Looked { target, number, mut look } => {
-                self.note_answer(&target, &look);
-                self.note_file(&target, &look);
-                self.accounts.note_look(&target, &mut look);
-                self.heartbeat.note_look();
-                let stamp = self.zone.incident(clock::wall());
-                log::debug!(
-                    "{target} {}: {} in {} ms",
-                    look.verdict.as_str(),
-                    look.verdict.detail(),
-                    look.latency.as_millis()
-                );
-                let condition = |agent: &Agent| agent.policy.target(&target).map(|state| state.condition);
-                let before = condition(self);
-                let last = self.policy.target(&target).and_then(|state| state.last_look.clone());
-                self.step(Event::Looked { target: target.clone(), number, look, stamp });
-                self.note_span(&target, last.as_ref());
-                self.publisher.note(before != condition(self));
-            }
+            Message::Looked { target, number, look } => self.looked(target, number, look),
             Message::Inspected { target, found } => self.inspected(target, found.map(|found| *found)),
             Message::ResetChecked { target, reason } => {
                 let warranted = self.pm2.note_reason(&target, reason);
@@ -316,11 +264,12 @@ impl Agent {
 
     /// The first order to stop lets a restart command finish, the second does not wait for it.
     fn stop(&mut self) {
+        self.commit_now();
         if self.stopping {
             log::warn!("told to stop again: waiting for nothing");
             Scope::kill_all(&self.questions());
             self.give_deliveries_up();
-            self.save(true);
+            self.end_journal();
             std::process::exit(0);
         }
         self.stopping = true;
@@ -338,12 +287,125 @@ impl Agent {
             self.policy.was_stopped(now);
         }
         let actions = self.policy.step(event, now);
-        self.carry_out(actions);
+        self.decide(actions);
+    }
+
+    /// Whatever a probe or a question has left running ends with whoever asked; all at once, for each may take a
+    /// second.
+    fn end_questions(&self) {
+        Scope::end_all(&self.questions());
+    }
+
+    /// In which all that must not outlive us is run.
+    fn questions(&self) -> Vec<Scope> {
+        self.probers.scopes().chain(self.jobs.scopes()).cloned().collect()
+    }
+
+    /// The last save, and what the verb needs to know for its exit code.
+    fn end(mut self) -> Ended {
+        self.give_deliveries_up();
+        if !self.journal.is_displaced() {
+            if self.mode == Mode::Daemon {
+                self.journal.saved.stopped = true;
+                self.journal.note_own(Kind::Stopped { reason: "told to stop".into() });
+            }
+            self.end_journal();
+            match self.mode {
+                Mode::Daemon => {
+                    self.publish_end();
+                    log::info!("watchdog stopped (pid {})", std::process::id());
+                }
+                Mode::Once if !self.journal.is_ok() => {
+                    self.tell_failing();
+                    self.forget_what_is_over();
+                }
+                Mode::Once => {}
+            }
+        }
+        let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
+        let targets = self.config.targets.iter().filter_map(left).collect();
+        let displaced_by = self.journal.displaced_by().map(str::to_owned);
+        Ended { displaced_by, unsaved: !self.journal.is_ok(), targets }
+    }
+
+    fn end_journal(&mut self) {
+        self.incidents.end(&mut self.journal);
+        self.journal.want_last();
+        self.save(&[]);
+        self.journal.record(&[]);
+    }
+
+    /// Where ticks cannot count together, one that fails may never be called down, and is told all the same. So is one
+    /// that was told to be up again, which the state does not know.
+    fn tell_failing(&mut self) {
+        let wall = clock::wall();
+        let was_up = |target: &str| {
+            self.news.told_of(target, Course::Recovery).is_some_and(|recovery| recovery.was_anything_told(wall))
+        };
+        let failing = |target: &Target| {
+            let state = self.policy.target(&target.name)?;
+            let what = match state.condition {
+                Condition::Failing => "fails",
+                Condition::Down | Condition::Recovering if was_up(&target.name) => "is down again",
+                _ => return None,
+            };
+            let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
+            let why = "ticks cannot count together while the state is not saved";
+            Some((target.name.clone(), format!("{} {what}: {detail} ({why})", target.name)))
+        };
+        let failing: Vec<_> = self.config.targets.iter().filter_map(failing).collect();
+        failing.iter().for_each(|(target, line)| self.news.say(target, Course::Outage, "failing", line, false));
+    }
+
+    /// The state does not know that an outage has ended or begun: should it come again, only its notes can say so.
+    fn forget_what_is_over(&self) {
+        let wall = clock::wall();
+        for target in &self.config.targets {
+            let Some(state) = self.policy.target(&target.name) else { continue };
+            let is_healthy = state.last_look.as_ref().is_some_and(|look| look.verdict.is_healthy());
+            let over = match state.condition {
+                Condition::Healthy if is_healthy => Course::Outage,
+                condition if condition.is_trouble() => Course::Recovery,
+                _ => continue,
+            };
+            if let Some(told) = self.news.told_of(&target.name, over) {
+                told.forget_this_round(wall);
+            }
+        }
+    }
+
+    /// Keeps what `status` tells of the configuration.
+    fn show(&mut self) {
+        let shown = |(order, target): (usize, &Target)| {
+            let limits = &target.limits;
+            let shown = Shown {
+                order,
+                threshold: limits.failure_threshold,
+                window_ms: u64::try_from(millis(limits.restart_window)).unwrap_or(0),
+                repairs: limits.rungs > 0,
+                dry_run: limits.dry_run,
+                depends_on: limits.depends_on.clone(),
+            };
+            (target.name.clone(), shown)
+        };
+        let saved = &mut self.journal.saved;
+        saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
+        let shown = &saved.shown;
+        self.incidents.retain(|name| shown.contains_key(name), &self.policy.open_incidents());
+        saved.history.retain(|name| shown.contains_key(name));
+        saved.counts.retain(|name, _| shown.contains_key(name));
+        saved.told_of_flapping.retain(|name, _| shown.contains_key(name));
+        saved.undecided.retain(|name, _| shown.contains_key(name));
+        saved.files.retain(|name, _| shown.contains_key(name));
+        saved.channels = self.config.notify.len();
+        saved.config = Some(self.config.path.clone());
+        saved.config_written = self.config.written;
+        saved.log = Some(self.config.log.file.clone());
     }
 
     /// The configuration of a target that is in it.
     fn target(&self, name: &str) -> Option<&Target> {
-        self.config.targets.iter().find(|target| target.name == name)
+        self.config.targets.get(*self.places.get(name)?)
     }
 }
 
@@ -351,50 +413,6 @@ fn limits(config: &Config) -> BTreeMap<String, Limits> {
     config.targets.iter().map(|target| (target.name.clone(), target.limits.clone())).collect()
 }
 
-/// A prober for each target, taken from `old` where nothing about the look has changed: what hangs in it hangs still.
-/// Certificates are read anew, so an https prober is always a new one.
-fn probers(config: &Config, old: &Probers) -> Result<Probers, String> {
-    let trust = Trust::default();
-    let mut probers = Probers::new();
-    for target in &config.targets {
-        let asked = Asked {
-            probe: target.probe.clone(),
-            pm2: target.pm2.clone(),
-            timeout: target.limits.timeout,
-            env: config.env.clone(),
-            secrets: config.secrets.clone(),
-            folder: config.folder.clone(),
-        };
-        let same = old.get(&target.name).filter(|(_, before)| *before == asked && !asked.probe.is_https());
-        let prober = match same {
-            Some((prober, _)) => Arc::clone(prober),
-            None => {
-                let Asked { probe, pm2, timeout, env, secrets, folder } = &asked;
-                let prober = Prober::new(probe, pm2.as_ref(), *timeout, folder, env, secrets, &trust);
-                Arc::new(prober.map_err(|error| format!("{}: {error}", target.name))?)
-            }
-        };
-        probers.insert(target.name.clone(), (prober, asked));
-    }
-    Ok(probers)
-}
-
-/// What the watchdog before this one left; and in words, if what it knew of its attempts is lost.
-fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, Option<String>), String> {
-    match store::state::load(folder, moment).map_err(|error| error.to_string())? {
-        Loaded::Fresh => Ok((Saved::default(), None)),
-        Loaded::Read(mut saved) => {
-            if let Err(error) = store::events::append_missing(folder, &saved.pending) {
-                log::warn!("{error} (the latest events are missing in it)");
-            }
-            jobs::find_commands(folder, &mut saved.policy);
-            Ok((*saved, None))
-        }
-        Loaded::SetAside { to, why } => {
-            let kept = format!("it is kept as {}", to.display());
-            let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
-            log::error!("{lost}");
-            Ok((Saved::default(), Some(lost)))
-        }
-    }
+fn places(config: &Config) -> BTreeMap<String, usize> {
+    config.targets.iter().enumerate().map(|(place, target)| (target.name.clone(), place)).collect()
 }

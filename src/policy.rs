@@ -1,9 +1,7 @@
 //! Decides. A pure state machine that is given events and the time and answers with actions.
 //! It must never read a clock, never do I/O, and never panic on an event that comes late, twice or for nobody.
 //!
-//! The driver's part: call [`Policy::step`] with each event, and with [`Event::Wake`] at [`Policy::next_wake`];
-//! a wake-up too many is a no-op. Carry out the actions in their order, but save [`Policy::state`] first where one
-//! of them is a [`Action::Record`] or a [`Action::Save`]: nothing is done that is not on disk.
+//! [`Policy`] says which calls there are, and in which order a driver makes them.
 
 mod attempt;
 mod backoff;
@@ -19,6 +17,7 @@ mod plan;
 mod pm2;
 mod rest;
 mod state;
+mod targets;
 mod tell;
 mod ticks;
 mod verdicts;
@@ -27,7 +26,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use budget::spent;
@@ -42,27 +41,57 @@ pub use tell::{Story, Tell};
 pub use ticks::Ticks;
 pub use words::{About, Condition, Why};
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Timestamp;
-use case::{Around, Case, Setting};
-use plan::Plan;
+use case::{Case, Setting};
+use targets::{Entry, Targets};
 
 /// Ten times what a busy disk may take for one save.
 const LONGEST_WORK: Duration = Duration::from_secs(30);
 
 /// How the watchdog works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Until it is told to stop.
     Daemon,
-    /// One look at each target, repair what is due, end.
-    Tick,
+    /// One tick: one look at each target, repair what is due, end.
+    Once,
+}
+
+impl Mode {
+    /// The contract's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Daemon => "daemon",
+            Mode::Once => "once",
+        }
+    }
 }
 
 /// All targets, and what is decided about them.
+///
+/// Queries: [`Policy::target`], [`Policy::next_wake`], [`Policy::is_idle`], [`Policy::is_repairing`],
+/// [`Policy::in_trouble`]; and of all targets [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`],
+/// [`Policy::remembered`], which alone cost more with more of them.
+///
+/// Events in: [`Policy::waited`], [`Policy::was_stopped`], [`Policy::step`], [`Policy::saved`]. Actions out: what
+/// [`Policy::new`], [`Policy::step`] and [`Policy::saved`] return.
+///
+/// A driver makes them in this order, pass by pass:
+/// 1. it waits for an event, until [`Policy::next_wake`] at the latest, and says so ([`Policy::waited`]);
+/// 2. it steps the policy with each event that has come, or with [`Event::Wake`], and collects the actions;
+/// 3. where one of them is a [`Action::Record`], [`Action::Tell`] or [`Action::Save`], it saves what the policy
+///    remembers, once, and reports how that went ([`Policy::saved`]): this takes out of the actions what may not be
+///    done unsaved, and returns further ones, for the next pass;
+/// 4. it carries out the actions, in their order.
+///
+/// Looks ([`Action::Look`]) need not wait for the save.
 #[derive(Clone, Debug)]
 pub struct Policy {
     mode: Mode,
-    watched: BTreeMap<String, Watched>,
+    targets: Targets,
     /// Targets that left the configuration lately.
     gone: BTreeMap<String, TargetState>,
     incident_ids: IncidentIds,
@@ -75,6 +104,8 @@ pub struct Policy {
     stopping: bool,
     unsaved: bool,
     waited: Waited,
+    /// By index: the targets that something has happened to in this step.
+    touched: BTreeSet<usize>,
 }
 
 /// When it was last waited for something to happen.
@@ -84,13 +115,8 @@ struct Waited {
     worked_since: Timestamp,
     from: Timestamp,
     to: Timestamp,
-}
-
-#[derive(Clone, Debug)]
-struct Watched {
-    limits: Limits,
-    plan: Plan,
-    state: TargetState,
+    /// Whether it was looked for a gap in it.
+    is_judged: bool,
 }
 
 impl Policy {
@@ -104,25 +130,26 @@ impl Policy {
         now: Timestamp,
     ) -> (Policy, Vec<Action>) {
         let mut ticks = state.ticks;
-        if mode == Mode::Tick {
+        if mode == Mode::Once {
             ticks.note(now);
         }
         let mut policy = Policy {
             mode,
-            watched: BTreeMap::new(),
+            targets: Targets::default(),
             gone: state.targets,
             incident_ids: state.incident_ids,
             pauses: state.pauses,
-            tick_gap: ticks.usual_gap().filter(|_| mode == Mode::Tick),
+            tick_gap: ticks.usual_gap().filter(|_| mode == Mode::Once),
             ticks,
             looks: 0,
             stopping: false,
             unsaved: false,
-            waited: Waited { worked_since: now, from: now, to: now },
+            waited: Waited { worked_since: now, from: now, to: now, is_judged: true },
+            touched: BTreeSet::new(),
         };
         let mut actions = Vec::new();
         policy.enter(limits, lost, now);
-        policy.keep_unfinished();
+        policy.keep_unfinished(now);
         policy.on_all(now, &mut actions, |case| case.take_up());
         policy.advance(now, &mut actions);
         (policy, actions)
@@ -130,10 +157,8 @@ impl Policy {
 
     /// What is remembered, to be saved.
     pub fn state(&self) -> State {
-        let watched = self.watched.iter().map(|(name, watched)| (name, &watched.state));
-        let targets = watched.chain(&self.gone).map(|(name, state)| (name.clone(), state.clone()));
         State {
-            targets: targets.collect(),
+            targets: self.targets().map(|(name, state)| (name.to_owned(), state.clone())).collect(),
             incident_ids: self.incident_ids.clone(),
             pauses: self.pauses.clone(),
             ticks: self.ticks.clone(),
@@ -142,25 +167,32 @@ impl Policy {
 
     /// The same to be written, without a copy of it.
     pub fn remembered(&self) -> Remembered<'_> {
-        let watched = self.watched.iter().map(|(name, watched)| (name.as_str(), &watched.state));
-        let gone = self.gone.iter().map(|(name, state)| (name.as_str(), state));
         Remembered {
-            targets: watched.chain(gone).collect(),
+            targets: self.targets().collect(),
             incident_ids: &self.incident_ids,
             pauses: &self.pauses,
             ticks: &self.ticks,
         }
     }
 
+    /// What is remembered of all targets, of those too that have left the configuration lately.
+    pub fn targets(&self) -> impl Iterator<Item = (&str, &TargetState)> {
+        self.targets.states().chain(self.gone.iter().map(|(name, state)| (name.as_str(), state)))
+    }
+
     /// The names of the incidents that are open.
     pub fn open_incidents(&self) -> Vec<&str> {
-        let states = self.watched.values().map(|watched| &watched.state).chain(self.gone.values());
-        states.filter_map(|state| Some(state.incident.as_ref()?.id.as_str())).collect()
+        self.targets().filter_map(|(_, state)| Some(state.incident.as_ref()?.id.as_str())).collect()
     }
 
     /// What is remembered of one target.
     pub fn target(&self, name: &str) -> Option<&TargetState> {
-        self.watched.get(name).map(|watched| &watched.state)
+        self.targets.named(name)
+    }
+
+    /// How many targets somebody may have to look after.
+    pub fn in_trouble(&self) -> usize {
+        self.targets.in_trouble()
     }
 
     /// Keeps the id of an incident that is on disk from being given again.
@@ -174,12 +206,12 @@ impl Policy {
     pub fn waited(&mut self, from: Timestamp, to: Timestamp) {
         let worked_since = self.waited.to;
         let from = if from.since(worked_since) > LONGEST_WORK { worked_since } else { from };
-        self.waited = Waited { worked_since, from, to };
+        self.waited = Waited { worked_since, from, to, is_judged: false };
     }
 
     /// It is known that the watchdog was stopped (SIGSTOP), in its work or waiting, and has only just gone on.
     pub fn was_stopped(&mut self, until: Timestamp) {
-        (self.waited.from, self.waited.to) = (self.waited.worked_since, until);
+        self.waited = Waited { from: self.waited.worked_since, to: until, is_judged: false, ..self.waited };
     }
 
     /// Takes in what has happened and says what is to be done.
@@ -201,10 +233,6 @@ impl Policy {
             Event::Weighed { target, warranted } => self.on_case(&target, now, out, |case| case.weighed(warranted)),
             Event::Diagnosed { target, incident } => {
                 self.on_case(&target, now, out, |case| case.diagnosed(&incident));
-            }
-            Event::Saved { ok } => {
-                self.unsaved = !ok;
-                self.on_all(now, out, |case| case.saved(ok));
             }
             Event::Spawned { target, process } => self.on_case(&target, now, out, |case| case.spawned(process)),
             Event::Ended { target, ending, took } => {
@@ -230,7 +258,10 @@ impl Policy {
             Event::Executables { target, missing } => {
                 self.on_case(&target, now, out, |case| case.executables(missing));
             }
-            Event::Reloaded { limits } => self.enter(limits, false, now),
+            Event::Reloaded { limits } => {
+                self.enter(limits, false, now);
+                self.on_all(now, out, |_| ());
+            }
             Event::Stopping => {
                 self.stopping = true;
                 self.on_all(now, out, |case| case.break_off());
@@ -240,78 +271,102 @@ impl Policy {
         actions
     }
 
+    /// The save that `actions` have waited for has gone well, or not: those that may not be carried out unsaved are
+    /// taken out of them, and out of what is remembered. What follows from that is returned.
+    pub fn saved(&mut self, ok: bool, actions: &mut Vec<Action>, now: Timestamp) -> Vec<Action> {
+        let mut further = Vec::new();
+        let has_changed = std::mem::replace(&mut self.unsaved, !ok) == ok;
+        let runs = |action: &Action| match action {
+            Action::Run { target, .. } => Some(target.clone()),
+            _ => None,
+        };
+        let mut withdrawn: BTreeSet<String> = actions.iter().filter(|_| !ok).filter_map(runs).collect();
+        withdrawn.retain(|target| {
+            let mut is_withdrawn = false;
+            self.on_case(target, now, &mut further, |case| is_withdrawn = case.withdraw_unsaved());
+            is_withdrawn
+        });
+        actions.retain(|action| match action {
+            Action::Run { target, .. } | Action::Record { target: Some(target), record: Record::Restart { .. } } => {
+                !withdrawn.contains(target)
+            }
+            _ => true,
+        });
+        if has_changed {
+            self.targets.reconsider_all();
+        }
+        if has_changed || !withdrawn.is_empty() {
+            self.advance(now, &mut further);
+        }
+        further
+    }
+
     /// When something is to be decided though nothing happens.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.watched.values().filter_map(Watched::next_wake).min()
+        self.targets.next_wake()
     }
 
     /// Whether nothing is under way and nothing is planned that a tick would stay for.
     pub fn is_idle(&self) -> bool {
-        let is_busy = |Watched { plan, state, .. }: &Watched| {
-            plan.has_look() || plan.is_asking() || state.attempt.is_some() || state.is_diagnosing()
-        };
-        !self.watched.values().any(is_busy)
+        self.targets.active() == 0
     }
 
     /// Whether a restart command runs.
     pub fn is_repairing(&self) -> bool {
-        self.watched.values().any(|watched| matches!(watched.state.phase(), Some(Phase::Running { .. })))
+        self.targets.attempts().any(|attempt| matches!(attempt.phase, Phase::Running { .. }))
     }
 
-    /// Lets time pass, makes the attempts that are due and plans the looks.
+    /// Lets time pass for the targets that something has happened to or whose time has come, makes the attempts that
+    /// are due and plans the looks.
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.pauses.expire(now);
-        self.on_all(now, actions, |case| case.pass_time());
-        self.consider(now, actions);
-        self.on_all(now, actions, |case| {
-            case.tell_trouble();
-            case.remind_of_rest();
-        });
-        let mut looks = self.looks;
-        self.on_all(now, actions, |case| case.launch(&mut looks));
-        self.looks = looks;
-        self.let_go(now);
-    }
-
-    /// Makes due attempts, first come, first served.
-    fn consider(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let due_since = |(name, watched): (&String, &Watched)| Some((watched.plan.due_since?, name.clone()));
-        let mut due: Vec<(Timestamp, String)> = self.watched.iter().filter_map(due_since).collect();
-        due.sort();
-        let mut is_behind = false;
-        for (_, name) in due {
-            let around = Around { is_behind, ..self.around(&name) };
-            self.on_case(&name, now, actions, |case| is_behind |= case.consider(around));
+        self.touched.extend(self.targets.woken(now));
+        for index in self.touched.clone() {
+            self.on_entry(index, now, actions, |case| case.pass_time());
         }
+        self.consider(now, actions);
+        let (touched, mut looks) = (std::mem::take(&mut self.touched), self.looks);
+        for &index in &touched {
+            self.on_entry(index, now, actions, |case| {
+                case.tell_trouble();
+                case.remind_of_rest();
+                case.launch(&mut looks);
+            });
+        }
+        self.touched.clear();
+        self.looks = looks;
+        self.let_go(&touched, now);
     }
 
-    /// What a target's due attempt must heed of the others.
-    fn around(&self, name: &str) -> Around {
-        let depends_on = self.watched.get(name).map_or(&[][..], |watched| &watched.limits.depends_on);
-        let dependencies = || depends_on.iter().filter_map(|dependency| self.watched.get(dependency));
-        Around {
-            busy: self.watched.iter().any(|(other, watched)| other != name && watched.state.attempt.is_some()),
-            dependency_in_trouble: dependencies().any(|dependency| dependency.state.is_in_trouble()),
-            dependency_looked_at: dependencies().any(|dependency| dependency.plan.asked.is_some()),
-            is_behind: false,
+    /// Makes due attempts, first come, first served. One that is made, or waits for an answer no longer, changes what
+    /// the others wait for; more changes than these leave something for the next step.
+    fn consider(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for _ in 0..3 {
+            for (since, index) in self.targets.due_to_consider(&self.touched) {
+                let neighbours = self.targets.neighbours(index, since);
+                self.on_entry(index, now, actions, |case| case.consider(neighbours));
+            }
+            if !self.targets.are_all_to_be_considered() {
+                return;
+            }
         }
     }
 
     /// A daemon that was not there for a while trusts no streak that began before.
     fn notice_gap(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.mode == Mode::Tick {
+        let waited = self.waited;
+        self.waited.is_judged = true;
+        if self.mode == Mode::Once || waited.is_judged {
             return;
         }
-        let Some(gap) = self.watched.values().filter_map(|watched| watched.gap(self.waited)).max() else { return };
+        let Some(gap) = self.targets.gap(waited.from, waited.to) else { return };
         actions.push(Action::Record { target: None, record: Record::Stalled { gap } });
         self.on_all(now, actions, |case| case.start_afresh());
     }
 
     fn on_all(&mut self, now: Timestamp, actions: &mut Vec<Action>, mut act: impl FnMut(&mut Case<'_>)) {
-        let setting = self.setting(now);
-        for (name, Watched { limits, plan, state }) in &mut self.watched {
-            let ids = &mut self.incident_ids;
-            act(&mut Case { name, setting, limits, plan, state, ids, actions });
+        for index in self.targets.indices() {
+            self.on_entry(index, now, actions, &mut act);
         }
     }
 
@@ -336,41 +391,17 @@ impl Policy {
 
     /// Does nothing where there is no such target: an event may come late.
     fn on_case(&mut self, name: &str, now: Timestamp, actions: &mut Vec<Action>, act: impl FnOnce(&mut Case<'_>)) {
-        let setting = self.setting(now);
-        let Some(Watched { limits, plan, state }) = self.watched.get_mut(name) else { return };
-        act(&mut Case { name, setting, limits, plan, state, ids: &mut self.incident_ids, actions });
+        if let Some(index) = self.targets.index_of(name) {
+            self.on_entry(index, now, actions, act);
+        }
     }
 
-    fn setting(&self, now: Timestamp) -> Setting {
+    fn on_entry(&mut self, index: usize, now: Timestamp, actions: &mut Vec<Action>, act: impl FnOnce(&mut Case<'_>)) {
         let Policy { mode, stopping, unsaved, tick_gap, .. } = *self;
-        Setting { mode, stopping, unsaved, tick_gap, now }
-    }
-}
-
-impl Watched {
-    fn next_wake(&self) -> Option<Timestamp> {
-        let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
-        let verifying = match self.state.phase() {
-            Some(Phase::Verifying { until }) => Some(*until),
-            Some(Phase::Intended | Phase::Weighing | Phase::Running { .. }) | None => None,
-        };
-        // What is at rest is asked about when the next look finds it so.
-        let waiting = self.state.waiting.filter(|_| self.state.rest.is_none()).and_then(|waiting| waiting.until);
-        let start_period = self.state.start_period.map(|period| period.until);
-        let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
-        let inspected = self.plan.inspected_until();
-        let points = [next_look, verifying, waiting, start_period, diagnosing, self.state.pauses.until(), inspected];
-        points.into_iter().flatten().min()
-    }
-
-    /// How late the look that is due, or the verdict of the one that is made, has become, if that is too late to be
-    /// anything but a gap in our own running.
-    fn gap(&self, waited: Waited) -> Option<Duration> {
-        let due = match &self.plan.asked {
-            Some(asked) => asked.at + self.limits.timeout,
-            None => self.plan.next?,
-        };
-        let late = waited.to.since(due.max(waited.from));
-        (late > self.limits.gap()).then_some(late)
+        let setting = Setting { mode, stopping, unsaved, tick_gap, now };
+        self.touched.insert(index);
+        self.targets.change(index, now, |Entry { name, limits, plan, state, .. }| {
+            act(&mut Case { name, setting, limits, plan, state, ids: &mut self.incident_ids, actions });
+        });
     }
 }

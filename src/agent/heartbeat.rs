@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::notify;
+use crate::policy::Mode;
 use crate::time::Timestamp;
 
+use super::Agent;
 use super::jobs::Message;
 use super::messenger::{DELIVERY, means};
 use super::spawn::Job;
-use super::{Agent, Mode};
 
 /// A little under the minute that those who wait for it allow.
 const EVERY: Duration = Duration::from_secs(55);
@@ -45,7 +46,7 @@ impl Heartbeat {
     fn is_due(&self, mode: Mode, is_done: bool, now: Timestamp) -> bool {
         match mode {
             Mode::Daemon => self.until_due(now) == Some(Duration::ZERO),
-            Mode::Tick => self.slot.is_none() && self.has_looked && is_done && !self.is_under_way,
+            Mode::Once => self.slot.is_none() && self.has_looked && is_done && !self.is_under_way,
         }
     }
 
@@ -75,7 +76,7 @@ impl Heartbeat {
 impl Agent {
     /// Whether a ping is to be sent now.
     pub(super) fn owes_ping(&self, now: Timestamp) -> bool {
-        let is_wanted = self.config.heartbeat.is_some() && !self.is_displaced();
+        let is_wanted = self.config.heartbeat.is_some() && !self.journal.is_displaced();
         is_wanted && self.heartbeat.is_due(self.mode, self.policy.is_idle(), now)
     }
 
@@ -169,12 +170,12 @@ mod tests {
     #[test]
     fn a_tick_pings_once_when_all_is_done() {
         let mut heartbeat = Heartbeat::default();
-        assert!(!heartbeat.is_due(Mode::Tick, true, at(0)), "it has looked at nothing yet");
+        assert!(!heartbeat.is_due(Mode::Once, true, at(0)), "it has looked at nothing yet");
         heartbeat.note_look();
-        assert!(!heartbeat.is_due(Mode::Tick, false, at(1)), "it is not done");
-        assert!(heartbeat.is_due(Mode::Tick, true, at(2)));
+        assert!(!heartbeat.is_due(Mode::Once, false, at(1)), "it is not done");
+        assert!(heartbeat.is_due(Mode::Once, true, at(2)));
         heartbeat.begin(at(2));
         heartbeat.is_under_way = false;
-        assert!(!heartbeat.is_due(Mode::Tick, true, at(3_600)));
+        assert!(!heartbeat.is_due(Mode::Once, true, at(3_600)));
     }
 }

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::process;
 use crate::signals::{self, Continued, Signal};
 
 use super::Message;
+
+/// Each target's look may end at once, and more; what comes beyond that has its turn in the next pass.
+const AT_ONCE: usize = 2_000;
 
 /// What the agent reads, and what its jobs and signals write to.
 pub struct Inbox {
@@ -88,20 +91,18 @@ impl Inbox {
         }
     }
 
-    /// The next message; none if nothing arrives for so long.
-    pub(super) fn next(&mut self, within: Duration) -> Option<Message> {
-        let message = self.early.pop().or_else(|| self.take(within));
-        if let Some(Message::Signal(signal)) = message {
-            self.asked.begin(signal);
+    /// All that has arrived; nothing if nothing does for so long.
+    pub(super) fn take(&mut self, within: Duration) -> Vec<Message> {
+        let mut messages = std::mem::take(&mut self.early);
+        if messages.is_empty() {
+            messages.extend(self.arrived.recv_timeout(within));
         }
-        message
-    }
-
-    fn take(&self, within: Duration) -> Option<Message> {
-        match self.arrived.recv_timeout(within) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => unreachable!("the inbox itself holds a sender"),
+        messages.extend(self.arrived.try_iter().take(AT_ONCE));
+        for message in &messages {
+            if let Message::Signal(signal) = message {
+                self.asked.begin(*signal);
+            }
         }
+        messages
     }
 }

@@ -18,9 +18,9 @@ use crate::signals::Signal;
 use crate::store::{self, Folder};
 use crate::time::Timestamp;
 
-use super::accounts::ENDING;
+use super::Agent;
+use super::findings::ENDING;
 use super::spawn::{Failed, Job};
-use super::{Agent, Asked};
 
 /// A command that has not begun after this long will not: its program, its folder or the place for its output lies on a
 /// file server that gives no answer.
@@ -127,17 +127,16 @@ pub(super) struct Order {
 
 impl Agent {
     pub(super) fn look(&mut self, target: String, number: u64) {
-        let Some((prober, Asked { timeout, .. })) = self.probers.get(&target) else { return };
-        let prober = Arc::clone(prober);
+        let Some((prober, timeout)) = self.probers.of(&target) else { return };
         let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
-        known.file = self.saved.files.get(&target).copied();
+        known.file = self.journal.saved.files.get(&target).copied();
         let of = target.clone();
         let job = Job {
             name: "look",
             of: target.clone(),
             // No other prober can have its address while one that hangs holds on to it.
             by: format!("{:p}", Arc::as_ptr(&prober)),
-            within: *timeout * 2 + LOOK,
+            within: timeout * 2 + LOOK,
             outlives_us: false,
             otherwise: Box::new(move |why| {
                 let verdict = Verdict::Unknown { detail: format!("no look could be taken: {why}") };
@@ -171,7 +170,7 @@ impl Agent {
             incident: incident.id.clone(),
             failures: self.policy.target(&target).map_or(0, |state| state.failures()),
         };
-        let folder = self.incident_folder(&order.incident);
+        let folder = self.journal.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
         let spec = self.spec(&command, GATE_TIMEOUT, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
@@ -215,11 +214,12 @@ impl Agent {
             Remedy::Pm2Reset(_) => return self.reset_pm2(order, rung.timeout),
         };
         let objection = self.objection_to_pm2(&target, &rung.remedy);
-        let folder = self.incident_folder(&order.incident);
+        let folder = self.journal.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| output_path(folder, &order));
         let spec = self.spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
-        let places = format!("its program, {}, {}", self.config.folder.display(), self.folder.path().display());
+        let places =
+            format!("its program, {}, {}", self.config.folder.display(), self.journal.folder().path().display());
         let job = repair(&target, order.rung, self.way_to_repair(&target), BEGINNING, places);
         self.jobs.spawn(job, move |work| {
             if let Some(why) = objection() {
@@ -252,7 +252,7 @@ impl Agent {
         let ended = move |target| Message::Event(Event::Ended { target, ending: Ending::Lost, took: elapsed });
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
-            let folder = self.incident_folder(&attempt.incident)?;
+            let folder = self.journal.incident_folder(&attempt.incident)?;
             Some(store::incidents::output(&folder, attempt.number, rung_from_one(rung)))
         });
         let secrets = self.config.secrets.clone();
@@ -286,21 +286,11 @@ impl Agent {
     /// The last line that a restart command has printed, without secrets, cut to what a line of the log can bear.
     pub(super) fn last_words(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
         let order = Order { target: String::new(), attempt, rung, incident: incident.into(), failures: 0 };
-        let path = output_path(&self.incident_folder(incident)?, &order);
+        let path = output_path(&self.journal.incident_folder(incident)?, &order);
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
         Some(unblotted(&self.config.secrets.strike(line)).chars().take(200).collect())
-    }
-
-    pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
-        match store::incidents::create(&self.folder, id) {
-            Ok(path) => Some(path),
-            Err(error) => {
-                log::warn!("{error} (the output of commands is not kept)");
-                None
-            }
-        }
     }
 
     /// A command with the surroundings that the contract promises it.

@@ -9,7 +9,7 @@ use crate::command::Scope;
 use crate::config::{Channel, Config};
 use crate::notify::{self, Due, Given, Means, Outcome};
 use crate::outcome::{Downtime, Topic, short_command};
-use crate::policy::{About, Tell};
+use crate::policy::{About, Action, Tell};
 use crate::store::complaints::Complaints;
 use crate::store::events::Kind;
 use crate::store::past;
@@ -19,7 +19,8 @@ use crate::view::pattern::{LATELY, again};
 
 use super::Agent;
 use super::jobs::Message;
-use super::keep::Course;
+use super::journal::Against;
+use super::news::Course;
 use super::spawn::Job;
 
 /// A tick, or a daemon that was told to stop, that has nothing else to do waits for deliveries for this long.
@@ -64,8 +65,17 @@ impl Messenger {
 }
 
 impl Agent {
-    /// Writes a message down. It is saved with the state that says it was told.
-    pub(super) fn write_down(&mut self, target: &str, tell: &Tell, now: (Timestamp, Wall)) {
+    /// Writes the messages down that are decided on. They are saved with the state that says they were told.
+    pub(super) fn write_messages(&mut self, at: ClockReading) {
+        let tell = |action: &Action| match action {
+            Action::Tell { target, tell } => Some((target.clone(), tell.clone())),
+            _ => None,
+        };
+        let tells: Vec<(String, Tell)> = self.decided.iter().filter_map(tell).collect();
+        tells.iter().for_each(|(target, tell)| self.write_down(target, tell, at));
+    }
+
+    fn write_down(&mut self, target: &str, tell: &Tell, at: ClockReading) {
         let mut channels = self.channels_for(target, tell);
         if channels.is_empty() {
             return;
@@ -75,17 +85,17 @@ impl Agent {
             Tell::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
             Tell::Folded { .. } | Tell::Calm { .. } => (Some(About::Flapping), None, None),
         };
-        let text = self.text(target, tell, now);
+        let text = self.text(target, tell, at);
         self.messenger.written += 1;
         let seen = story.and_then(|story| story.seen.clone());
-        let down = story.map(|story| story.downtime(now.0));
+        let down = story.map(|story| story.downtime(at.now));
         let message = notify::Message {
-            id: format!("{:x}-{:x}-{}", now.1.as_ms(), std::process::id(), self.messenger.written),
+            id: format!("{:x}-{:x}-{}", at.wall.as_ms(), std::process::id(), self.messenger.written),
             event: topic(tell),
             about,
             target: Some(target.to_owned()),
             host: self.messenger.host.clone(),
-            at: now.1,
+            at: at.wall,
             text,
             class: seen.as_ref().map(|(class, _)| *class),
             detail: detail.or_else(|| seen.map(|(_, detail)| detail)),
@@ -94,12 +104,12 @@ impl Agent {
             down_ms: down.map(Downtime::as_ms),
             late: false,
         };
-        let wall = now.1;
+        let wall = at.wall;
         let told = self.told_by(&message);
         channels.retain(|channel| {
             !told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
         });
-        let given = self.saved.outbox.post(message, &channels, now.0);
+        let given = self.journal.saved.outbox.post(message, &channels, at.now);
         self.tell_given(&given);
     }
 
@@ -109,7 +119,7 @@ impl Agent {
     fn channels_for(&mut self, target: &str, tell: &Tell) -> Vec<Channel> {
         let mut channels = self.config.notify.clone();
         channels.retain(|channel| channel.on.contains(&topic(tell)));
-        let told = &mut self.saved.told_of_flapping;
+        let told = &mut self.journal.saved.told_of_flapping;
         match tell {
             Tell::Warn { about: About::Flapping, .. } => {
                 told.insert(target.to_owned(), BTreeSet::new());
@@ -129,17 +139,17 @@ impl Agent {
         channels
     }
 
-    fn text(&self, target: &str, tell: &Tell, now: (Timestamp, Wall)) -> String {
+    fn text(&self, target: &str, tell: &Tell, at: ClockReading) -> String {
         let configured = self.target(target);
         let rungs = configured.map_or(0, |target| target.ladder.len());
         let commands: Vec<String> =
             (0..rungs).filter_map(|rung| Some(short_command(&self.command_at(target, rung)?))).collect();
         let said = match tell {
-            Tell::Down { .. } => self.accounts.open(target).and_then(|account| account.said.clone()),
+            Tell::Down { .. } => self.incidents.open(target).and_then(|account| account.said.clone()),
             _ => None,
         };
         let again = match tell {
-            Tell::Healed(story) => self.again(target, story.began, now),
+            Tell::Healed(story) => self.again(target, story.began, at),
             _ => None,
         };
         let facts = Facts {
@@ -150,7 +160,7 @@ impl Agent {
             cooldown_until: self.policy.target(target).and_then(|state| state.real.cooldown_until),
             said: said.as_deref(),
             again: again.as_deref(),
-            at: ClockReading { now: now.0, wall: now.1 },
+            at,
             zone: self.zone,
         };
         self.config.secrets.strike(&facts.text(tell)).into_owned()
@@ -158,28 +168,29 @@ impl Agent {
 
     /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
     /// worth a word here.
-    fn again(&self, target: &str, began: Timestamp, (now, wall): (Timestamp, Wall)) -> Option<String> {
-        let past = past::read(&self.folder, LATELY, wall).unwrap_or_default();
+    fn again(&self, target: &str, began: Timestamp, at: ClockReading) -> Option<String> {
+        let past = past::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
         let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
-        let own = wall.shifted(began.as_ms().saturating_sub(now.as_ms()));
+        let own = at.wall_at(began);
         again(&before.chain([own]).collect::<Vec<Wall>>(), self.zone)
     }
 
     /// Delivers whatever is due, each channel on a thread of its own. Returns at once.
     pub(super) fn send(&mut self) {
         // Told to stop, it begins nothing that it may have to break off.
-        if self.is_displaced() || self.stopping || self.saved.outbox.waiting() == 0 {
+        if self.journal.is_displaced() || self.stopping || self.journal.saved.outbox.waiting() == 0 {
             return;
         }
-        if self.told.is_some() && !self.disk.is_tried() {
+        if self.news.is_noted() && !self.journal.is_tried() {
             // What cannot be noted in the state must not be sent at every tick.
-            self.save(true);
+            self.journal.want(Against::PowerLoss);
+            return;
         }
         let now = clock::now();
         let config = std::sync::Arc::clone(&self.config);
         // A channel that only lacks its `${NAME}` (cron knows less than a shell) gets its messages once it has it.
         let is_off = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
-        let given = self.saved.outbox.tidy(&config.notify, is_off);
+        let given = self.journal.saved.outbox.tidy(&config.notify, is_off);
         self.tell_given(&given);
         for channel in &config.notify {
             if self.messenger.under_way.contains_key(&channel.id) {
@@ -198,13 +209,13 @@ impl Agent {
     /// what can be noted nowhere waits for the beginning of a day, as what is printed does.
     fn next_untold(&mut self, channel: &str, now: Timestamp) -> Option<Due> {
         loop {
-            let due = self.saved.outbox.due(channel, now)?;
-            let Some(told) = self.told_by(&due.message).filter(|_| !self.disk.is_ok()) else { return Some(due) };
+            let due = self.journal.saved.outbox.due(channel, now)?;
+            let Some(told) = self.told_by(&due.message).filter(|_| !self.journal.is_ok()) else { return Some(due) };
             let (about, wall) = (delivered(&due.message, channel), clock::wall());
             if !told.was_told(&about, wall) {
                 return told.may_be_told(&about, wall).then_some(due);
             }
-            self.saved.outbox.delivered(channel, &due.message.id);
+            self.journal.saved.outbox.delivered(channel, &due.message.id);
         }
     }
 
@@ -215,7 +226,7 @@ impl Agent {
             Topic::Up | Topic::Healed => Course::Recovery,
             Topic::Warn | Topic::Test => Course::Other,
         };
-        self.told_of(message.target.as_deref().unwrap_or_default(), course)
+        self.news.told_of(message.target.as_deref().unwrap_or_default(), course)
     }
 
     fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
@@ -243,27 +254,27 @@ impl Agent {
             Outcome::Delivered => {
                 log::debug!("message {id} is delivered to {channel}");
                 self.note_delivered(channel, &id);
-                self.saved.outbox.delivered(channel, &id);
+                self.journal.saved.outbox.delivered(channel, &id);
             }
             Outcome::Refused(why) => {
-                self.saved.outbox.refused(channel, &id, &why, clock::now());
+                self.journal.saved.outbox.refused(channel, &id, &why, clock::now());
                 self.notify_failed(format!("{channel} does not take the message: {why} (dropped)"));
             }
             Outcome::Failed(why, at_least) => {
-                if self.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
+                if self.journal.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
                     log::warn!("no message gets to {channel}: {why} (tried again, later and later)");
                 } else {
                     log::debug!("no message gets to {channel}: {why}");
                 }
             }
         }
-        self.save(true);
+        self.journal.want(Against::PowerLoss);
         self.send();
     }
 
     /// While the state cannot be saved, the next tick would write the same message anew.
     fn note_delivered(&self, channel: &str, id: &str) {
-        let message = self.saved.outbox.message(id).filter(|_| !self.disk.is_ok());
+        let message = self.journal.saved.outbox.message(id).filter(|_| !self.journal.is_ok());
         if let Some((message, told)) = message.and_then(|message| Some((message, self.told_by(message)?))) {
             // Where it cannot be noted, it is the beginning of a day.
             told.note(&delivered(message, channel), clock::wall());
@@ -274,7 +285,7 @@ impl Agent {
     /// watchdog would send it at once, and so would each tick after that.
     pub(super) fn give_deliveries_up(&mut self) {
         for (channel, id) in std::mem::take(&mut self.messenger.under_way) {
-            self.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
+            self.journal.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
         }
     }
 
@@ -289,22 +300,22 @@ impl Agent {
         let off = self.config.off.clone();
         for line in &off {
             log::error!("{line}: switched off; nothing is told there");
-            if !self.saved.off.contains(line) {
-                self.say_once_a_day(line, &format!("{line}: switched off; nothing is told there"));
+            if !self.journal.saved.off.contains(line) {
+                self.news.say_once_a_day(line, &format!("{line}: switched off; nothing is told there"));
             }
         }
-        self.saved.off = off;
+        self.journal.saved.off = off;
     }
 
     fn notify_failed(&mut self, detail: String) {
         log::error!("{detail}");
-        self.record_own(Kind::NotifyFailed { detail });
+        self.journal.note_own(Kind::NotifyFailed { detail });
     }
 
     /// How long until something may have to be sent, or a tick stops waiting for it.
     pub(super) fn until_sending(&self, now: Timestamp) -> Option<Duration> {
         let is_busy = |channel: &str| self.messenger.under_way.contains_key(channel);
-        let next = self.saved.outbox.next(&self.config.notify, is_busy).map(|at| at.since(now));
+        let next = self.journal.saved.outbox.next(&self.config.notify, is_busy).map(|at| at.since(now));
         let next = next.filter(|_| !self.stopping);
         let end = self.messenger.patience(now);
         next.into_iter().chain(end).min()

@@ -230,13 +230,13 @@ impl Agent {
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
-        let places = format!("{}, {}", job.place(), self.folder.path().display());
+        let places = format!("{}, {}", job.place(), self.journal.folder().path().display());
         if self.jobs.hangs("inspection", &target, &job.place()) {
             let hangs = Ending::NotStarted(hanging(&Failed::Hanging, &places));
             let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
             return;
         }
-        let folder = self.incident_folder(&order.incident);
+        let folder = self.journal.incident_folder(&order.incident);
         let path = folder.map(|folder| output_path(&folder, &order));
         let secrets = self.config.secrets.clone();
         let by = self.way_to_repair(&target);
@@ -306,12 +306,12 @@ impl Agent {
     /// restart changes all that.
     pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
         let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
-        let Some(folder) = self.incident_folder(incident) else { return };
+        let Some(folder) = self.journal.incident_folder(incident) else { return };
         let found = self.pm2.found.get(target).map(|(_, found)| found.clone());
         if let Some(words) = found.as_ref().map(|found| found.words.clone()) {
-            self.amend(target, incident, |account| account.pm2 = Some(words));
+            self.incidents.amend(target, incident, &self.journal, |account| account.pm2 = Some(words));
         }
-        self.accounts.find(clock::now());
+        self.incidents.find(clock::now());
         let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
         let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None, said: None };
         self.jobs.spawn(question("keeper", &job, KEEPING, Box::new(|_| nothing)), move |_| {

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock;
-use crate::policy::{Record, State};
+use crate::policy::{Mode, Record, State};
 use crate::store::past::{self, Closed};
 use crate::store::publish::publish;
 use crate::time::{ClockReading, Timestamp, Wall};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
+use super::Agent;
 use super::jobs::Message;
 use super::spawn::Job;
-use super::{Agent, Mode};
 
 /// Without a change they are written this often.
 const EVERY: Duration = Duration::from_secs(60);
@@ -62,7 +62,8 @@ impl Agent {
     /// Counts for the metrics, and remembers that what is shown has changed.
     pub(super) fn count(&mut self, target: &str, record: &Record) {
         self.publisher.note(true);
-        let Some(counts) = self.saved.shown.contains_key(target).then(|| self.saved.counts.entry(target.to_owned()))
+        let Some(counts) =
+            self.journal.saved.shown.contains_key(target).then(|| self.journal.saved.counts.entry(target.to_owned()))
         else {
             return;
         };
@@ -77,16 +78,23 @@ impl Agent {
         }
     }
 
+    /// An attempt that was counted is not made after all.
+    pub(super) fn uncount(&mut self, target: &str) {
+        if let Some(counts) = self.journal.saved.counts.get_mut(target) {
+            counts.attempts = counts.attempts.saturating_sub(1);
+        }
+    }
+
     /// Whether something is to be written now.
     pub(super) fn owes_publication(&self, now: Timestamp) -> bool {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
         let age = self.publisher.last.map(|at| now.since(at));
         let is_time = match self.mode {
             // A tick writes once, when all is done.
-            Mode::Tick => age.is_none() && self.policy.is_idle(),
+            Mode::Once => age.is_none() && self.policy.is_idle(),
             Mode::Daemon => age.is_none_or(|age| age >= EVERY || (self.publisher.has_changed && age >= AT_MOST_EVERY)),
         };
-        is_wanted && is_time && self.publisher.under_way.is_none() && !self.is_displaced()
+        is_wanted && is_time && self.publisher.under_way.is_none() && !self.journal.is_displaced()
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.
@@ -149,28 +157,28 @@ impl Agent {
 
     fn publications(&mut self, is_over: bool) -> Vec<(PathBuf, String)> {
         let (now, wall) = (clock::now(), clock::wall());
-        self.saved.policy = self.policy.state();
+        self.journal.saved.policy = self.policy.state();
         let files = self.texts(is_over, now, wall);
-        self.saved.policy = State::default();
+        self.journal.saved.policy = State::default();
         files
     }
 
     fn texts(&mut self, is_over: bool, now: Timestamp, wall: Wall) -> Vec<(PathBuf, String)> {
         let mut files = Vec::new();
         if let Some(metrics) = &self.config.metrics {
-            files.push((metrics.clone(), Metrics { saved: &self.saved, wall }.text()));
+            files.push((metrics.clone(), Metrics { saved: &self.journal.saved, wall }.text()));
         }
         if let Some(page) = self.config.page.clone() {
             // What cannot be read is not on the page; whoever saves it has said so.
-            let _ = self.complete_history();
+            let _ = self.journal.complete_history();
             let past = self.publisher.latest.get_or_insert_with(|| {
                 let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
-                let mut past = past::read(&self.folder, days, wall).unwrap_or_default();
+                let mut past = past::read(self.journal.folder(), days, wall).unwrap_or_default();
                 past.drain(..past.len().saturating_sub(page::INCIDENTS));
                 past
             });
             let shown = Page {
-                saved: &self.saved,
+                saved: &self.journal.saved,
                 past,
                 host: self.messenger.host(),
                 details: page.details,

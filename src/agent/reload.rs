@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::policy::Event;
 use crate::store::events::Kind;
 
-use super::{Agent, limits, probers};
+use super::{Agent, limits, places};
 
 /// Why the configuration was not taken: in a line, and at length.
 struct Refused {
@@ -22,17 +22,18 @@ impl From<String> for Refused {
 
 impl Agent {
     pub(super) fn reload(&mut self) {
+        self.commit_now();
         self.systemd.reloading();
         match self.read_again() {
             Ok(detail) => {
                 log::info!("read {} again: {detail}", self.config.path.display());
-                self.record_own(Kind::Reloaded { detail });
+                self.journal.note_own(Kind::Reloaded { detail });
             }
             Err(Refused { summary, complaint }) => {
                 complaint.lines().for_each(|line| log::error!("{line}"));
                 let pid = std::process::id();
                 log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
-                self.record_own(Kind::ReloadFailed { detail: summary });
+                self.journal.note_own(Kind::ReloadFailed { detail: summary });
             }
         }
         self.systemd.reloaded();
@@ -52,12 +53,13 @@ impl Agent {
                 config.state_dir.display()
             )));
         }
-        self.replace_probers(probers(&config, &self.probers)?);
+        self.probers.reload(&config)?;
         if let Some(logging) = &self.logging {
             logging.reload(&config.log);
         }
         let all = limits(&config);
         let detail = if all.len() == 1 { "1 target".into() } else { format!("{} targets", all.len()) };
+        self.places = places(&config);
         self.config = Arc::new(config);
         self.show();
         self.tell_off();

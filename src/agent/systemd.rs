@@ -38,6 +38,11 @@ impl Systemd {
         Systemd { socket, patience, ..Systemd::default() }
     }
 
+    /// Whether there is one.
+    pub(super) fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// How long until the next sign of life, where one is wanted.
     pub(super) fn pause(&self, now: Timestamp) -> Option<Duration> {
         let pace = self.pace()?;

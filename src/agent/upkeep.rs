@@ -1,24 +1,21 @@
-//! What the agent does beside its targets: the sign of life, old output, missing executables, what the operator asks.
+//! What the agent does beside its targets: the sign of life, old output, missing executables.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::sync::mpsc::{SendError, sync_channel};
 use std::time::Duration;
 
 use crate::clock;
 use crate::command::{self, find_program, first_word};
 use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
-use crate::policy::{Event, TargetState};
+use crate::policy::{Event, Mode, TargetState};
 use crate::process;
-use crate::store::lock::{self, Held, Touched, Unseen};
-use crate::store::orders::{Order, Waiting};
-use crate::store::{Moment, incidents, orders};
+use crate::store::incidents;
 use crate::time::Timestamp;
 
 use super::jobs::{Message, strike};
 use super::pm2::caller;
 use super::spawn::Job;
-use super::{Agent, Mode, ROUND};
+use super::{Agent, ROUND};
 
 /// A sign of life is not given more often than this.
 const TOUCH_AFTER: Duration = Duration::from_secs(10);
@@ -37,9 +34,6 @@ pub(super) struct Upkeep {
     touched: Option<Timestamp>,
     trimmed: Option<Timestamp>,
     looked_up: Option<Timestamp>,
-    trouble: Option<String>,
-    /// Orders that were carried out and could not be removed yet, for the state with them is not saved.
-    carried_out: Vec<Waiting>,
     /// Those of every configuration so far: what was started under an old one may print the old ones still.
     secrets: Secrets,
 }
@@ -64,10 +58,10 @@ impl Agent {
     pub(super) fn keep_up(&mut self) {
         process::reap_orphans();
         self.jobs.keep_up();
-        self.forget_replaced();
+        self.probers.forget_replaced();
         let now = clock::now();
         if is_due(&mut self.upkeep.touched, now, TOUCH_AFTER) {
-            self.touch();
+            self.journal.touch();
             self.carry_out_orders();
         }
         if is_due(&mut self.upkeep.looked_up, now, LOOK_UP_EVERY) {
@@ -76,46 +70,22 @@ impl Agent {
         if is_due(&mut self.upkeep.trimmed, now, TRIM_EVERY) {
             self.trim_outputs();
         }
+        self.write_incidents();
         self.send();
         self.ping();
         self.publish();
         if self.mode == Mode::Daemon {
-            self.save_if_old(now);
+            self.journal.want_if_old(now);
             self.tell_systemd(now);
         }
     }
 
-    /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
-    pub(super) fn touch(&mut self) {
-        let trouble = match self.lock.touch() {
-            Ok(Touched::Ours) => None,
-            Ok(Touched::Remade) => {
-                log::warn!("{} was deleted; made again", self.folder.path().display());
-                self.save(true);
-                None
-            }
-            Ok(Touched::Lost(held)) => {
-                let by = taken_over_by(&held, self.folder.path());
-                log::error!("{by}: ending");
-                self.displaced_by = Some(by);
-                None
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        if trouble != self.upkeep.trouble {
-            match &trouble {
-                Some(error) => log::error!("{error} (others may take this watchdog for dead)"),
-                None => log::info!("the sign of life can be given again"),
-            }
-            self.upkeep.trouble = trouble;
-        }
-    }
-
-    /// The service manager learns that the loop does its job, and how the targets do.
+    /// The service manager, where there is one, learns that the loop does its job, and how the targets do.
     fn tell_systemd(&mut self, now: Timestamp) {
-        let trouble =
-            |target: &&Target| self.policy.target(&target.name).is_some_and(|state| state.condition.is_trouble());
-        let (all, bad) = (self.config.targets.len(), self.config.targets.iter().filter(trouble).count());
+        if !self.systemd.is_there() {
+            return;
+        }
+        let (all, bad) = (self.config.targets.len(), self.policy.in_trouble());
         let status = match bad {
             _ if self.stopping => "stopping: a restart command that runs is finished first".into(),
             0 => format!("{all} of {all} in order"),
@@ -125,7 +95,7 @@ impl Agent {
     }
 
     pub(super) fn look_up_executables(&mut self) {
-        self.saved.checked = Some(clock::wall());
+        self.journal.saved.checked = Some(clock::wall());
         let config = self.config.clone();
         let job = Job {
             name: "search",
@@ -165,7 +135,7 @@ impl Agent {
     /// So it is with what a watchdog has left that was killed.
     fn trim_outputs(&mut self) {
         self.upkeep.secrets.join(&self.config.secrets);
-        let outputs = incidents::outputs(&self.folder).unwrap_or_else(|error| {
+        let outputs = incidents::outputs(self.journal.folder()).unwrap_or_else(|error| {
             log::warn!("{error} (output of commands is not cut)");
             Vec::new()
         });
@@ -175,86 +145,10 @@ impl Agent {
             }
             strike(Some(&path), &self.upkeep.secrets);
         }
-        if let Err(error) = incidents::prune(&self.folder, &self.policy.open_incidents(), clock::wall()) {
+        if let Err(error) = incidents::prune(self.journal.folder(), &self.policy.open_incidents(), clock::wall()) {
             log::warn!("{error} (old incidents stay on the disk)");
         }
     }
-
-    /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved; until then it
-    /// waits for the watchdog after us, but is carried out by us only once.
-    pub(super) fn carry_out_orders(&mut self) {
-        let waiting = match orders::list(&self.folder) {
-            Ok(found) => {
-                found.refused.iter().for_each(|error| log::warn!("{error} (set aside)"));
-                found.waiting
-            }
-            Err(error) => {
-                log::warn!("{error} (pause and resume have no effect)");
-                return;
-            }
-        };
-        // One that cannot be read just now is there still.
-        let mut known = std::mem::take(&mut self.upkeep.carried_out);
-        known.retain(|order| !order.is_done());
-        for order in waiting.iter().filter(|order| !known.contains(order)) {
-            self.heed(&order.order);
-        }
-        if !waiting.is_empty() {
-            self.save_and_say_how(true);
-        }
-        let is_saved = self.disk.is_ok();
-        for order in waiting {
-            let is_new = !known.contains(&order);
-            if is_saved
-                && let Err(error) = order.done()
-                && is_new
-            {
-                log::warn!("{error} (the next watchdog will carry it out again)");
-            }
-            if is_new {
-                known.push(order);
-            }
-        }
-        self.upkeep.carried_out = known;
-    }
-
-    fn heed(&mut self, order: &Order) {
-        let moment = Moment { at: clock::read(), boot_id: self.boot_id.clone() };
-        let until = order.pauses_until(&moment);
-        match order.clone() {
-            Order::Pause { targets, command, .. } => {
-                if let Some(until) = until {
-                    self.step(Event::Paused { targets, until, command });
-                }
-            }
-            Order::Over { command } => self.step(Event::CommandOver { command }),
-            Order::Resume { targets, clear_waits } => {
-                if clear_waits {
-                    let whom = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));
-                    log::info!("{whom}: what had to be waited for is over, as the operator says");
-                }
-                self.step(Event::Resumed { targets, clear_waits });
-            }
-        }
-    }
-}
-
-/// Of a tick it names no pid: another one each minute, cron would mail each of them.
-fn taken_over_by(held: &Held, folder: &Path) -> String {
-    let (whose, note) = match held {
-        Held::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
-        Held::Unseen(Unseen { note, .. }) => {
-            (" that I cannot see", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
-        }
-    };
-    let who = match note {
-        Some((lock::Mode::Daemon, pid, config)) => {
-            format!("another watchdog{whose} with pid {pid} and configuration {config}")
-        }
-        Some((lock::Mode::Once, _, config)) => format!("a tick{whose} with configuration {config}"),
-        None => format!("another watchdog{whose}"),
-    };
-    format!("{who} has taken over {}", folder.display())
 }
 
 /// The first rung whose program is not to be found, in words.
@@ -277,24 +171,4 @@ fn missing_executable(config: &Config, target: &Target) -> Option<String> {
 fn path_of(config: &Config) -> Option<OsString> {
     let configured = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     configured.or_else(|| std::env::var_os("PATH"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::lock::Note;
-
-    #[test]
-    fn whoever_has_taken_over_is_named_but_not_each_tick_anew() {
-        #[track_caller]
-        fn check(mode: Option<lock::Mode>, expected: &str) {
-            let note = mode.map(|mode| Note { pid: 7, started: 1, mode, config: "/w.yaml".into() });
-            let held = Held::Unseen(Unseen { note, touched: Default::default() });
-            assert_eq!(taken_over_by(&held, Path::new("/s")), format!("{expected} has taken over /s"));
-        }
-        check(None, "another watchdog that I cannot see");
-        let daemon = "another watchdog that I cannot see with pid 7 and configuration /w.yaml";
-        check(Some(lock::Mode::Daemon), daemon);
-        check(Some(lock::Mode::Once), "a tick that I cannot see with configuration /w.yaml");
-    }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::outcome::{Look, Verdict};
-use crate::policy::{LastLook, TargetState};
+use crate::policy::{Event, LastLook, Mode, TargetState};
 use crate::time::{Timestamp, Wall, millis};
 
-use super::{Agent, Mode};
+use super::Agent;
 
 /// Between two ticks no more than an hour counts as watched, and what cron and the probe may be late.
 pub(super) const TICK_SPAN: Duration = Duration::from_secs(3_660);
@@ -32,8 +32,31 @@ fn counted_from(state: &TargetState, last: &LastLook, longest: Duration, end: Ti
 }
 
 impl Agent {
+    /// A look has ended.
+    pub(super) fn looked(&mut self, target: String, number: u64, mut look: Look) {
+        self.note_answer(&target, &look);
+        self.note_file(&target, &look);
+        self.incidents.note_look(&target, &mut look);
+        self.heartbeat.note_look();
+        log::debug!("{target} {}: {} in {} ms", look.verdict.as_str(), look.verdict.detail(), look.latency.as_millis());
+        // Only where it is bad may an incident begin that needs a name.
+        let stamp = look.verdict.class().map(|_| self.zone.incident(clock::wall())).unwrap_or_default();
+        let before = self.policy.target(&target).map(|state| (state.condition, state.last_look.clone()));
+        self.step(Event::Looked { target: target.clone(), number, look, stamp });
+        let Some((condition, last)) = before else { return };
+        self.note_span(&target, last.as_ref());
+        self.publisher.note(self.policy.target(&target).is_none_or(|state| state.condition != condition));
+    }
+
+    /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
+    fn note_file(&mut self, name: &str, look: &Look) {
+        if let Some(file) = look.file.filter(|_| self.journal.saved.shown.contains_key(name)) {
+            self.journal.saved.files.insert(name.to_owned(), file);
+        }
+    }
+
     /// Counts the span since `before`, the look before the one that has just been taken in.
-    pub(super) fn note_span(&mut self, name: &str, before: Option<&LastLook>) {
+    fn note_span(&mut self, name: &str, before: Option<&LastLook>) {
         let (Some(target), Some(state)) = (self.target(name), self.policy.target(name)) else { return };
         let (Some(before), Some(latest)) = (before, state.last_look.as_ref()) else { return };
         if latest == before {
@@ -42,12 +65,12 @@ impl Agent {
         }
         if state.rest.is_some() {
             // What is deliberately at rest is neither up nor down.
-            self.saved.undecided.remove(name);
+            self.journal.saved.undecided.remove(name);
             return;
         }
         let longest = match self.mode {
             Mode::Daemon => target.limits.gap(),
-            Mode::Tick => TICK_SPAN,
+            Mode::Once => TICK_SPAN,
         };
         let from = counted_from(state, before, longest, latest.at);
         let Some((from, was_up)) = from.zip(was_up(&before.verdict, &latest.verdict)) else {
@@ -55,9 +78,8 @@ impl Agent {
         };
         // What fails may turn out to be at rest, as long as it is not called down.
         let is_decided = latest.verdict.is_healthy() || state.incident.is_some();
-        let (now, wall) = (clock::now(), clock::wall());
-        let on_wall = |at: Timestamp| wall.shifted(at.as_ms().saturating_sub(now.as_ms()));
-        let (from, to) = (on_wall(from), on_wall(latest.at));
+        let at = clock::read();
+        let (from, to) = (at.wall_at(from), at.wall_at(latest.at));
         if is_decided {
             self.count_undecided(name);
             self.count_span(name, was_up, from, to);
@@ -68,15 +90,15 @@ impl Agent {
 
     fn leave_undecided(&mut self, name: &str, from: Wall, to: Wall) {
         let follows = |(_, end): &(Wall, Wall)| end.as_ms().abs_diff(from.as_ms()) <= CONTIGUOUS;
-        if !self.saved.undecided.get(name).is_some_and(follows) {
+        if !self.journal.saved.undecided.get(name).is_some_and(follows) {
             self.count_undecided(name);
         }
-        self.saved.undecided.entry(name.to_owned()).or_insert((from, to)).1 = to;
+        self.journal.saved.undecided.entry(name.to_owned()).or_insert((from, to)).1 = to;
     }
 
     /// What failed before it was called down, or well again, was down.
     pub(super) fn count_undecided(&mut self, name: &str) {
-        let Some((from, to)) = self.saved.undecided.remove(name) else { return };
+        let Some((from, to)) = self.journal.saved.undecided.remove(name) else { return };
         // The wall clock may have been set back since: nothing was down in the future.
         let ahead = to.since(clock::wall());
         let back = |at: Wall| at.shifted(-millis(ahead));
@@ -86,30 +108,30 @@ impl Agent {
     fn count_span(&mut self, name: &str, up: bool, from: Wall, to: Wall) {
         self.make_ready_to_count(from);
         self.make_ready_to_count(to);
-        self.saved.history.record(name, up, from, to);
+        self.journal.saved.history.record(name, up, from, to);
     }
 
     /// What cannot be read now is missing until it can be.
     fn make_ready_to_count(&mut self, at: Wall) {
-        if self.saved.history.is_lacking(at)
-            && let Err(error) = self.complete_history()
+        if self.journal.saved.history.is_lacking(at)
+            && let Err(error) = self.journal.complete_history()
         {
             log::debug!("{error}");
         }
     }
 
     /// Counts a look, and how long it took where it was a healthy one.
-    pub(super) fn note_answer(&mut self, name: &str, look: &Look) {
-        if !self.saved.shown.contains_key(name) {
+    fn note_answer(&mut self, name: &str, look: &Look) {
+        if !self.journal.saved.shown.contains_key(name) {
             return;
         }
-        let counts = self.saved.counts.entry(name.to_owned()).or_default();
+        let counts = self.journal.saved.counts.entry(name.to_owned()).or_default();
         match &look.verdict {
             Verdict::Healthy { .. } => {
                 counts.healthy += 1;
                 let wall = clock::wall();
                 self.make_ready_to_count(wall);
-                self.saved.history.record_latency(name, look.latency, wall);
+                self.journal.saved.history.record_latency(name, look.latency, wall);
             }
             Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
             Verdict::Unknown { .. } => counts.unknown += 1,

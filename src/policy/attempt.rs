@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::outcome::Ending;
 use crate::policy::backoff::pause_after;
 use crate::policy::budget;
-use crate::policy::case::{Around, Case};
+use crate::policy::case::{Case, Neighbours};
 use crate::policy::plan::{Asking, Inspecting};
 use crate::policy::state::{Attempt, Beginning, Episode, Ledger, Phase, StandDown, Tried, Waiting};
 use crate::policy::words::{About, Why};
@@ -21,21 +21,22 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Case<'_> {
     /// Makes the due attempt unless a rule forbids it or something must be known first.
-    /// Whether it is only an answer that it waits for: then those that became due later wait for that too.
-    pub(super) fn consider(&mut self, around: Around) -> bool {
-        let hold = self.hold(around);
+    pub(super) fn consider(&mut self, neighbours: Neighbours) {
+        let hold = self.hold(neighbours);
         // What said no the last time still stands in the way until it has said yes.
         let asked_again = self.state.stand_down.map(|StandDown { why, .. }| Waiting { why, until: None });
         self.state.waiting = hold.or(asked_again);
-        if self.plan.asked.is_some() || around.dependency_looked_at {
+        self.plan.awaits_answer = match hold {
             // A verdict that decides is on its way: what seems to forbid the attempt may be long over, and is not told.
-            return hold.is_none() && self.plan.asked.is_some();
-        }
-        if let Some(waiting) = hold {
-            self.hold_back(waiting);
-            return false;
-        }
-        !around.is_behind && self.take_turn()
+            _ if self.plan.asked.is_some() || neighbours.dependency_looked_at => {
+                hold.is_none() && self.plan.asked.is_some()
+            }
+            Some(waiting) => {
+                self.hold_back(waiting);
+                false
+            }
+            None => !neighbours.is_behind && self.take_turn(),
+        };
     }
 
     /// Nothing forbids the attempt: looks once more where the last verdict is older than `timeout`, asks the gates,
@@ -69,7 +70,7 @@ impl Case<'_> {
             }
             Asking::Passed { reset } => {
                 self.begin(reset);
-                true
+                false
             }
         }
     }
@@ -168,8 +169,7 @@ impl Case<'_> {
             }
         } else if let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Weighing) {
             if warranted && attempt.may_go_on(self.limits, self.plan) {
-                attempt.phase = Phase::Intended;
-                self.actions.push(Action::Save);
+                self.run_rung();
             } else {
                 self.climb();
             }
@@ -191,6 +191,7 @@ impl Case<'_> {
     fn enter_attempt(&mut self) -> u32 {
         let (now, proven) = (self.setting.now, self.state.proven);
         self.state.waiting = None;
+        self.plan.is_not_due();
         let ledger = self.ledger();
         budget::spend(&mut ledger.starts, now);
         ledger.unproven += u32::from(!proven);
@@ -238,9 +239,12 @@ impl Case<'_> {
             over: false,
             repair_id: self.limits.repair_id,
             resets: false,
-            phase: Phase::Intended,
+            phase: Phase::Running { since: self.setting.now, process: None },
         });
-        self.actions.push(Action::Save);
+        if let Some(incident) = &mut self.state.incident {
+            incident.attempts = incident.attempts.saturating_add(1);
+        }
+        self.run_rung();
     }
 
     fn would_restart(&mut self, reset: bool) {
@@ -254,28 +258,40 @@ impl Case<'_> {
         self.settle(attempt, true);
     }
 
-    /// The intent is on disk, or cannot be brought there.
-    pub(super) fn saved(&mut self, ok: bool) {
-        let (now, is_first) = (self.setting.now, self.is_untried());
-        let may_act_unsaved =
-            self.setting.mode == Mode::Daemon && self.unsaved_until().is_none_or(|until| until <= now);
-        if !ok && !may_act_unsaved && is_first {
-            self.take_back();
-        }
-        let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Intended) else {
-            return;
-        };
+    /// Runs the command of the rung that the attempt stands on, as soon as that is saved.
+    fn run_rung(&mut self) {
+        let now = self.setting.now;
+        let Some(attempt) = &mut self.state.attempt else { return };
         attempt.phase = Phase::Running { since: now, process: None };
         attempt.resets = self.limits.reset == Some(attempt.rung);
-        // Counted with its event, so that the two agree whenever the watchdog is killed.
-        if let Some(incident) = self.state.incident.as_mut().filter(|_| is_first) {
-            incident.attempts = incident.attempts.saturating_add(1);
-        }
         let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
         let spent = budget::spent(self.state.real.starts.iter().copied(), now, window);
         self.record(Record::Restart { attempt, rung, incident: incident.clone(), spent, max, window });
         self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
+    }
+
+    /// The command that was to be run could not be saved before: its attempt is not made after all, unless a command of
+    /// it ran before, or one that nobody will remember may be made. Whether it is withdrawn.
+    pub(super) fn withdraw_unsaved(&mut self) -> bool {
+        let is_untried = self.state.attempt.as_ref().is_some_and(|attempt| attempt.rung == attempt.first);
+        let until = self.unsaved_until().filter(|until| *until > self.setting.now);
+        let may_be_made = self.setting.mode == Mode::Daemon && until.is_none();
+        if !is_untried || may_be_made {
+            return false;
+        }
+        self.state.attempt = None;
+        self.plan.attempted = false;
+        let ledger = &mut self.state.real;
+        ledger.starts.pop_back();
+        ledger.unproven = ledger.unproven.saturating_sub(1);
+        if let Some(episode) = &mut ledger.episode {
+            episode.attempts = episode.attempts.saturating_sub(1);
+        }
+        if let Some(incident) = &mut self.state.incident {
+            incident.attempts = incident.attempts.saturating_sub(1);
+        }
+        true
     }
 
     /// PM2 was reset, or nobody knows how far that came.
@@ -289,24 +305,6 @@ impl Case<'_> {
                 (ledger.last_reset, ledger.reset_interrupted) = (Some(now), false);
             }
         }
-    }
-
-    /// The attempt is not made after all: nothing of it was run.
-    fn take_back(&mut self) {
-        self.state.attempt = None;
-        self.plan.attempted = false;
-        let ledger = &mut self.state.real;
-        ledger.starts.pop_back();
-        ledger.unproven = ledger.unproven.saturating_sub(1);
-        if let Some(episode) = &mut ledger.episode {
-            episode.attempts = episode.attempts.saturating_sub(1);
-        }
-    }
-
-    /// Whether the attempt under way has only its intent yet: no command of it was tried.
-    fn is_untried(&self) -> bool {
-        let attempt = self.state.attempt.as_ref();
-        attempt.is_some_and(|at| at.phase == Phase::Intended && at.rung == at.first)
     }
 
     pub(super) fn spawned(&mut self, of_command: (u32, u64)) {
@@ -385,8 +383,7 @@ impl Case<'_> {
             attempt.phase = Phase::Weighing;
             self.actions.push(Action::Weigh { target: self.name.to_string() });
         } else {
-            attempt.phase = Phase::Intended;
-            self.actions.push(Action::Save);
+            self.run_rung();
         }
     }
 

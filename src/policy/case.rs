@@ -25,7 +25,7 @@ pub(super) struct Setting {
 
 /// What a due attempt must heed of the other targets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around {
+pub(super) struct Neighbours {
     /// Another target's attempt runs.
     pub(super) busy: bool,
     pub(super) dependency_in_trouble: bool,
@@ -57,7 +57,7 @@ impl Case<'_> {
         self.end_pauses(|pauses| pauses.expire(now));
         if self.state.start_period.is_some_and(|period| period.until <= now) {
             self.state.start_period = None;
-            if self.setting.mode == Mode::Tick && self.plan.attempted {
+            if self.setting.mode == Mode::Once && self.plan.attempted {
                 self.plan.next = None;
             }
         }
@@ -73,14 +73,14 @@ impl Case<'_> {
         if self.is_due() {
             self.plan.due_since.get_or_insert(now);
         } else {
-            self.plan.due_since = None;
+            self.plan.is_not_due();
             self.plan.pass_expires();
             self.state.waiting = self.rest_waits();
         }
     }
 
     fn is_due(&self) -> bool {
-        let tick_is_over = self.setting.mode == Mode::Tick && self.plan.attempted;
+        let tick_is_over = self.setting.mode == Mode::Once && self.plan.attempted;
         self.state.incident.is_some()
             && self.state.failures() >= self.limits.failure_threshold
             && self.state.attempt.is_none()
@@ -144,7 +144,7 @@ impl Case<'_> {
             Some(Phase::Verifying { .. }) => self.verify(),
             // What is found out now may have been so before the gap only.
             Some(Phase::Weighing) => self.end_attempt(),
-            Some(Phase::Intended | Phase::Running { .. }) | None => {}
+            Some(Phase::Running { .. }) | None => {}
         }
         self.plan.spoil(self.setting.now);
     }
@@ -181,8 +181,8 @@ impl Case<'_> {
             _ if is_starting => Some(coming_up_pace),
             Mode::Daemon if failed && retry_interval < interval => Some(self.plan.paced_after(now, retry_interval)),
             Mode::Daemon => Some(self.plan.regular_after(now, interval)),
-            Mode::Tick if self.tick_goes_on() => Some(self.plan.paced_after(now, retry_interval)),
-            Mode::Tick => None,
+            Mode::Once if self.tick_goes_on() => Some(self.plan.paced_after(now, retry_interval)),
+            Mode::Once => None,
         };
     }
 

@@ -1,6 +1,6 @@
 //! How targets come and go: with the start of the watchdog and with every reload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use crate::outcome::Ending;
 use crate::policy::case::Case;
 use crate::policy::plan::Plan;
 use crate::policy::state::{Attempt, Beginning, Phase, StartPeriod, TargetState};
+use crate::policy::targets::Entry;
 use crate::policy::ticks::streak_holds;
-use crate::policy::{Action, Limits, Mode, Policy, Watched};
+use crate::policy::{Action, Limits, Mode, Policy};
 use crate::time::Timestamp;
 
 /// A removed target is remembered for this long, in case it comes back.
@@ -19,55 +20,65 @@ const SPREAD_ABOVE: usize = 10;
 
 impl Policy {
     /// An earlier watchdog's attempt at a target that is not in the configuration any more is still brought to its end.
-    pub(super) fn keep_unfinished(&mut self) {
-        let unfinished = self.gone.iter().filter(|(_, state)| state.attempt.is_some());
-        let names: Vec<String> = unfinished.map(|(name, _)| name.clone()).collect();
-        for (name, state) in names.into_iter().filter_map(|name| self.gone.remove_entry(&name)) {
-            let plan = Plan { retired: true, ..Plan::default() };
-            self.watched.insert(name, Watched { limits: Limits::default(), plan, state });
+    pub(super) fn keep_unfinished(&mut self, now: Timestamp) {
+        let unfinished: Vec<(String, TargetState)> =
+            self.gone.extract_if(.., |_, state| state.attempt.is_some()).collect();
+        if unfinished.is_empty() {
+            return;
         }
+        let mut entries = self.targets.take();
+        entries.extend(unfinished.into_iter().map(|(name, state)| {
+            let plan = Plan { retired: true, ..Plan::default() };
+            (name.clone(), Entry::new(name, Limits::default(), plan, state))
+        }));
+        self.targets.replace(entries.into_values(), now);
     }
 
     /// Takes `all` as the configuration's targets. `lost`: nothing is known of the attempts made at them.
     pub(super) fn enter(&mut self, all: BTreeMap<String, Limits>, lost: bool, now: Timestamp) {
-        for (name, watched) in &mut self.watched {
-            watched.plan.retired |= !all.contains_key(name);
+        // Their indices change.
+        self.touched.clear();
+        let mut entries = self.targets.take();
+        for (name, entry) in &mut entries {
+            entry.plan.retired |= !all.contains_key(name);
         }
         let count = all.len();
         for (index, (name, limits)) in all.into_iter().enumerate() {
             let anchor = self.anchor(index, count, &limits, now);
-            if let Some(watched) = self.watched.get_mut(&name) {
-                watched.change(limits, anchor, now);
+            if let Some(entry) = entries.get_mut(&name) {
+                entry.limit(limits, anchor, now);
                 continue;
             }
             let paused = || TargetState { pauses: self.pauses.clone(), ..unknown(&limits, lost, now) };
             let state = self.gone.remove(&name).unwrap_or_else(paused);
             let plan = Plan { anchor, next: Some(anchor), ..Plan::default() };
-            let mut newcomer = Watched { limits, plan, state };
+            let mut newcomer = Entry::new(name.clone(), limits, plan, state);
             newcomer.arrive(streak_holds(self.tick_gap), now);
-            self.watched.insert(name, newcomer);
+            entries.insert(name, newcomer);
         }
+        self.targets.replace(entries.into_values(), now);
     }
 
     /// The first regular look: at once, or spread over the interval where there are many.
     fn anchor(&self, index: usize, count: usize, limits: &Limits, now: Timestamp) -> Timestamp {
-        if self.mode == Mode::Tick || count <= SPREAD_ABOVE {
+        if self.mode == Mode::Once || count <= SPREAD_ABOVE {
             return now;
         }
         let share = |part: usize| u32::try_from(part).unwrap_or(u32::MAX);
         now + limits.interval / share(count) * share(index)
     }
 
-    /// Moves removed targets whose attempt is over to those that are remembered for a day.
-    pub(super) fn let_go(&mut self, now: Timestamp) {
-        self.watched.retain(|name, Watched { plan, state, .. }| {
-            let leaves = plan.retired && state.attempt.is_none();
-            if leaves {
-                self.gone.insert(name.clone(), take(state));
-            }
-            !leaves
-        });
+    /// Moves removed targets whose attempt is over to those that are remembered for a day. `touched`: where that may
+    /// be so by now.
+    pub(super) fn let_go(&mut self, touched: &BTreeSet<usize>, now: Timestamp) {
         self.gone.retain(|_, state| now.since(*state.removed_at.get_or_insert(now)) < REMEMBERED);
+        if !touched.iter().any(|index| self.targets.is_to_leave(*index)) {
+            return;
+        }
+        let mut entries = self.targets.take();
+        let leave = entries.extract_if(.., |_, entry| entry.plan.retired && entry.state.attempt.is_none());
+        self.gone.extend(leave.map(|(name, entry)| (name, TargetState { removed_at: Some(now), ..entry.state })));
+        self.targets.replace(entries.into_values(), now);
     }
 }
 
@@ -81,7 +92,7 @@ fn unknown(limits: &Limits, lost: bool, now: Timestamp) -> TargetState {
     state
 }
 
-impl Watched {
+impl Entry {
     /// What holds for a target that this watchdog did not watch until now.
     /// `streak_holds`: how old its last failure may be to count still.
     fn arrive(&mut self, streak_holds: Duration, now: Timestamp) {
@@ -102,7 +113,7 @@ impl Watched {
     }
 
     /// Other limits for a target that is watched already, or was until its last attempt began.
-    fn change(&mut self, limits: Limits, anchor: Timestamp, now: Timestamp) {
+    fn limit(&mut self, limits: Limits, anchor: Timestamp, now: Timestamp) {
         let comes_back = take(&mut self.plan.retired);
         if comes_back || self.limits.interval != limits.interval {
             self.plan.anchor = anchor;
@@ -119,7 +130,7 @@ impl Watched {
 
     /// What the limits make of what is remembered.
     fn fit(&mut self, now: Timestamp) {
-        let Watched { limits, plan, state } = self;
+        let Entry { limits, plan, state, .. } = self;
         if state.probe_id != limits.probe_id {
             state.probe_id = limits.probe_id;
             state.proven = false;
@@ -159,7 +170,7 @@ impl Case<'_> {
                 self.actions.push(Action::Adopt { target, process, rung, since });
             }
             Phase::Running { process: None, .. } => self.ended(Ending::Lost, Duration::ZERO),
-            Phase::Intended | Phase::Weighing | Phase::Verifying { .. } => self.end_attempt(),
+            Phase::Weighing | Phase::Verifying { .. } => self.end_attempt(),
         }
     }
 }

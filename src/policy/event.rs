@@ -57,11 +57,6 @@ pub enum Event {
         /// Its incident.
         incident: String,
     },
-    /// The state was saved, or could not be. Always the answer to [`Action::Save`], and told when it changes.
-    Saved {
-        /// Whether it is on disk.
-        ok: bool,
-    },
     /// A restart command runs.
     Spawned {
         /// The target it is for.
@@ -150,7 +145,7 @@ pub enum Action {
         /// In this incident.
         incident: String,
     },
-    /// Save the state and answer with [`Event::Saved`].
+    /// Save the state: a crash must not undo what has changed. What a reboot undoes anyway need not be synced.
     Save,
     /// Run a restart command.
     Run {
@@ -190,6 +185,13 @@ pub enum Action {
         /// What.
         record: Record,
     },
+}
+
+impl Action {
+    /// Whether it asks for the state to be saved.
+    pub fn is_to_save(&self) -> bool {
+        matches!(self, Action::Record { .. } | Action::Tell { .. } | Action::Save)
+    }
 }
 
 /// A change worth remembering; the contract's event of the same name says what its fields mean.

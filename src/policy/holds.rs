@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::outcome::Class;
-use crate::policy::case::{Around, Case};
+use crate::policy::case::{Case, Neighbours};
 use crate::policy::state::Waiting;
 use crate::policy::words::Why;
 use crate::policy::{Limits, Mode, Record, budget};
@@ -14,7 +14,7 @@ const NEVER_HEALTHY: Duration = Duration::from_secs(3_600);
 
 impl Case<'_> {
     /// The first rule that forbids the attempt now.
-    pub(super) fn hold(&self, around: Around) -> Option<Waiting> {
+    pub(super) fn hold(&self, neighbours: Neighbours) -> Option<Waiting> {
         let now = self.setting.now;
         let wait = |why, until| Some(Waiting { why, until });
         if let Some(until) = self.state.pauses.until() {
@@ -35,13 +35,13 @@ impl Case<'_> {
         if let Some(until) = self.cooldown_until().filter(|until| *until > now) {
             return wait(Why::Cooldown, Some(until));
         }
-        if self.setting.unsaved && self.setting.mode == Mode::Tick {
+        if self.setting.unsaved && self.setting.mode == Mode::Once {
             return wait(Why::Cooldown, None);
         }
-        if around.dependency_in_trouble {
+        if neighbours.dependency_in_trouble {
             return wait(Why::DependsOn, None);
         }
-        if around.busy {
+        if neighbours.busy {
             return wait(Why::Busy, None);
         }
         let stand_down = self.state.stand_down.filter(|stand_down| stand_down.until > now)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::outcome::Class;
 
 /// A wake-up that is late by no more than this is no gap, however short the interval.
-const GAP_AT_LEAST: Duration = Duration::from_secs(3);
+pub(super) const GAP_AT_LEAST: Duration = Duration::from_secs(3);
 
 /// The limits of one target. All spans are validated by `config`; zero is legal where the contract says so.
 #[derive(Clone, Debug, PartialEq, Eq)]

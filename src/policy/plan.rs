@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) inspected: Option<(Timestamp, bool)>,
     /// When the attempt became due: first come, first served.
     pub(super) due_since: Option<Timestamp>,
+    /// That attempt only awaits an answer: those that became due later wait for it, too.
+    pub(super) awaits_answer: bool,
     /// In a tick: the attempt was made, and there is one at most.
     pub(super) attempted: bool,
     /// It left the configuration while its attempt was running.
@@ -109,6 +111,11 @@ impl Plan {
             asked.at = now;
             asked.spoiled = true;
         }
+    }
+
+    /// No attempt is due, or the one that was is made.
+    pub(super) fn is_not_due(&mut self) {
+        (self.due_since, self.awaits_answer) = (None, false);
     }
 
     /// What was answered with yes must be asked anew.

@@ -35,6 +35,14 @@ pub struct Rest {
     pub reminded: Option<Timestamp>,
 }
 
+impl Rest {
+    /// When whoever stopped it is reminded.
+    pub(super) fn reminder_at(&self) -> Option<Timestamp> {
+        let at = self.reminded.map_or(self.since + REMINDED_AFTER, |at| at + REMINDED_EVERY);
+        self.why.is_by_operator().then_some(at)
+    }
+}
+
 impl Case<'_> {
     /// Whether there is somebody to ask whether the target is at rest.
     pub(super) fn can_inspect(&self) -> bool {
@@ -152,7 +160,7 @@ impl Case<'_> {
         self.state.pm2.changes.clear();
         self.state.rest = Some(Rest { why, since: now, ask_at: self.ask_at(1), times: 1, reminded: None });
         self.state.waiting = self.rest_waits();
-        self.plan.due_since = None;
+        self.plan.is_not_due();
         self.plan.pass_expires();
         self.record(Record::Rested { why, incident });
     }
@@ -197,9 +205,8 @@ impl Case<'_> {
     /// Reminds whoever stopped it.
     pub(super) fn remind_of_rest(&mut self) {
         let now = self.setting.now;
-        let Some(rest) = self.state.rest.filter(|rest| rest.why.is_by_operator()) else { return };
-        let due = rest.reminded.map_or(rest.since + REMINDED_AFTER, |at| at + REMINDED_EVERY);
-        if due > now || self.is_paused() {
+        let Some(rest) = self.state.rest.filter(|rest| rest.reminder_at().is_some_and(|at| at <= now)) else { return };
+        if self.is_paused() {
             return;
         }
         self.state.rest = Some(Rest { reminded: Some(now), ..rest });

@@ -196,7 +196,7 @@ impl TargetState {
         match self.attempt.as_mut().map(|attempt| &mut attempt.phase) {
             Some(Phase::Running { since, .. }) => points.push(since),
             Some(Phase::Verifying { until }) => points.push(until),
-            Some(Phase::Intended | Phase::Weighing) | None => {}
+            Some(Phase::Weighing) | None => {}
         }
         for point in points {
             *point = point.shifted(ms);
@@ -338,8 +338,6 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase")]
 pub enum Phase {
-    /// It waits for its intent to be on disk.
-    Intended,
     /// The rung's command runs, or ran when the watchdog ended.
     Running {
         /// Since when.
@@ -347,7 +345,9 @@ pub enum Phase {
         /// The command's process id and its start time in clock ticks after boot, as soon as there is one.
         process: Option<(u32, u64)>,
     },
-    /// Its next rung is a reset, and it waits to know whether that is warranted.
+    /// Its next rung is a reset, and it waits to know whether that is warranted. A version of before has left the other
+    /// word where it had not yet begun to run anything.
+    #[serde(alias = "intended")]
     Weighing,
     /// The command failed; a healthy look until then would still end the attempt well.
     Verifying {

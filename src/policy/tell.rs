@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Class, Downtime};
 use crate::policy::Action;
 use crate::policy::case::Case;
-use crate::policy::state::{Incident, Tried, Waiting};
+use crate::policy::state::{Incident, TargetState, Tried, Waiting};
 use crate::policy::words::{About, Why};
 use crate::time::Timestamp;
 
@@ -223,6 +223,13 @@ impl Case<'_> {
         let failed = self.state.last_look.as_ref().filter(|look| look.verdict.class().is_some());
         self.state.start_period.is_none() && failed.is_some_and(|look| look.at > at)
     }
+}
+
+/// When an incident that goes on becomes worth telling by that alone.
+pub(super) fn due_at(state: &TargetState) -> impl Iterator<Item = Timestamp> {
+    let is_told = |id: &str| state.told.down.as_ref().is_some_and(|down| down.incident == id);
+    let untold = state.incident.as_ref().filter(|incident| !is_told(&incident.id));
+    untold.into_iter().flat_map(|incident| [incident.down_at + SHORT_WAIT, incident.down_at + LONG])
 }
 
 fn story(incident: &Incident, cured: bool) -> Story {

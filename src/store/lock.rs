@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Inode};
 use super::{Error, Folder, descriptors};
+use crate::policy::Mode;
 use crate::process::{self, Process};
 use crate::time::Wall;
 
@@ -24,26 +25,6 @@ const MAX_NOTE: u64 = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Looks before a lock that is surely held has a holder who does not say who it is: 1 s.
 const LOOKS_WHEN_HELD: u32 = 200;
-
-/// How the holder works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Until it is stopped.
-    Daemon,
-    /// One tick.
-    Once,
-}
-
-impl Mode {
-    /// The contract's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Daemon => "daemon",
-            Mode::Once => "once",
-        }
-    }
-}
 
 /// What the lock file says, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

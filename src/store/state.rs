@@ -11,11 +11,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::history::{Gaps, History};
-use super::lock::Mode;
 use super::{Elapsed, Error, Folder, Moment, Stamp, files};
 use crate::notify::Outbox;
 use crate::outcome::{Class, FileTime};
-use crate::policy::State;
+use crate::policy::{Mode, State};
 use crate::time::{ClockReading, Timestamp, Wall, Zone};
 
 const STATE: &str = "state.json";

@@ -14,9 +14,10 @@ use rustix::fs::{Access, access};
 use crate::cli::Options;
 use crate::config::{CommandLine, Config, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung, Target, Tls};
 use crate::outcome::{Look, Remembered, Verdict};
+use crate::policy::Mode;
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
-use crate::store::lock::{Held, Holder, Mode, can_lock, read_lock};
+use crate::store::lock::{Held, Holder, can_lock, read_lock};
 use crate::terminal::escaped;
 use crate::time::{Latency, Span};
 

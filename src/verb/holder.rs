@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
 use crate::config::{self, Config};
-use crate::store::lock::{Held, Holder, Mode, Unseen, read_lock};
+use crate::policy::Mode;
+use crate::store::lock::{Held, Holder, Unseen, read_lock};
 use crate::store::state::peek;
 use crate::store::stopped::{self, Stopped};
 use crate::store::{Error, Folder};

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use rustix::process::setsid;
 
-use crate::agent::{Agent, Ended, Inbox, Mode, Surroundings};
+use crate::agent::{Agent, Ended, Inbox, Surroundings};
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
 use crate::logging::{self, Logging};
 use crate::outcome::Verdict;
-use crate::policy::TargetState;
+use crate::policy::{Mode, TargetState};
 use crate::store::Folder;
-use crate::store::lock::{self, Held, Holder, Lock, LockError};
+use crate::store::lock::{Held, Holder, Lock, LockError};
 use crate::terminal::escaped;
 
 use super::{Code, complain, complain_to_cron, complain_to_cron_of, complaints, forget_complaints, holder, hung};
@@ -100,22 +100,22 @@ pub(super) fn once(options: &Options) -> Code {
         Err(error) => return failed(&error.to_string()),
     };
     let refuse = |text: &str| complain_to_cron(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
-    let lock = match Lock::try_acquire(&folder, lock::Mode::Once, &config.path) {
+    let lock = match Lock::try_acquire(&folder, Mode::Once, &config.path) {
         Err(LockError::Held(Held::Seen(holder))) => {
             if let Some(refusal) = holder::another(&folder, &holder, &config.path) {
                 return refuse(&refusal.text);
             }
             match (hung::is_hung(&folder, &holder), holder.mode) {
                 (true, _) => {}
-                (false, lock::Mode::Daemon) => return leave_to_daemon(&folder, &holder),
-                (false, lock::Mode::Once) => return Code::Done,
+                (false, Mode::Daemon) => return leave_to_daemon(&folder, &holder),
+                (false, Mode::Once) => return Code::Done,
             }
             if let Err(error) = hung::end(&folder, &holder) {
                 return complain_to_cron_of(Some(&folder), &format!("watchdog: {error}"), Code::Held);
             }
-            let what = if holder.mode == lock::Mode::Daemon { "The watchdog" } else { "A tick" };
+            let what = if holder.mode == Mode::Daemon { "The watchdog" } else { "A tick" };
             say(&format!("{what} (pid {}) was hung. I have ended it and do its work now.", holder.pid));
-            Lock::try_acquire(&folder, lock::Mode::Once, &config.path)
+            Lock::try_acquire(&folder, Mode::Once, &config.path)
         }
         other => other,
     };
@@ -142,7 +142,7 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
     let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| say(&escaped(line))) };
     let told = complaints(Some(&folder));
     let around = Surroundings { inbox, folder: folder.clone(), lock, logging, news, told: Some(told.clone()) };
-    let ended = match Agent::new(Mode::Tick, config, options.dry_run, around) {
+    let ended = match Agent::new(Mode::Once, config, options.dry_run, around) {
         Ok(agent) => agent.run(),
         Err(error) => {
             let why = format!("watchdog: {error} ({NOTHING_DONE})");
@@ -212,9 +212,9 @@ fn prepare(options: &Options) -> Result<(Config, Folder, Inbox), Code> {
 /// The lock, once a tick with the same configuration that holds it is over; none when we are told to stop meanwhile.
 fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Result<Option<Lock>, LockError> {
     loop {
-        match Lock::try_acquire(folder, lock::Mode::Daemon, config) {
+        match Lock::try_acquire(folder, Mode::Daemon, config) {
             Err(LockError::Held(Held::Seen(holder)))
-                if holder.mode == lock::Mode::Once && holder::another(folder, &holder, config).is_none() =>
+                if holder.mode == Mode::Once && holder::another(folder, &holder, config).is_none() =>
             {
                 if inbox.is_told_to_stop(PAUSE) {
                     return Ok(None);

@@ -6,8 +6,9 @@ use rustix::process::Signal;
 
 use crate::cli::Options;
 use crate::clock;
+use crate::policy::Mode;
 use crate::store::Folder;
-use crate::store::lock::{Holder, Mode, Proof, is_gone, prove, read_holder};
+use crate::store::lock::{Holder, Proof, is_gone, prove, read_holder};
 
 use super::holder::{self, Commanded};
 use super::{Code, complain, hung, say};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Class, Ending, Verdict};
-use crate::policy::{Condition, LastLook, Pauses, TargetState, Tried, spent};
+use crate::policy::{Condition, LastLook, Mode, Pauses, TargetState, Tried, spent};
 use crate::store::Moment;
-use crate::store::lock::{Holder, Mode};
+use crate::store::lock::Holder;
 use crate::store::orders::Order;
 use crate::store::state::{Saved, Shown};
 use crate::terminal::escaped;

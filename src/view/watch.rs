@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::store::lock::Mode;
+use crate::policy::Mode;
 use crate::time::rough;
 
 /// A daemon gives its sign of life every 30 s, and can save what it knows every minute.

@@ -85,7 +85,7 @@ fn state_at(at: i64) -> State {
         dry_run: false,
         removed_at: Some(at),
     };
-    let phases = [Phase::Intended, Phase::Running { since: at, process: None }, Phase::Verifying { until: at }];
+    let phases = [Phase::Weighing, Phase::Running { since: at, process: None }, Phase::Verifying { until: at }];
     let targets = phases.into_iter().enumerate().map(|(index, phase)| (index.to_string(), target(phase)));
     let mut ticks = Ticks::default();
     ticks.note(at);

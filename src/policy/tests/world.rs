@@ -14,7 +14,7 @@ use fastrand::Rng;
 use self::orders::Order;
 use super::oracle::Oracle;
 use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, RestReason, Seen, Verdict};
-use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, State};
+use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State};
 use crate::time::Timestamp;
 
 /// What one target's backend does.
@@ -183,7 +183,7 @@ impl World {
             self.start();
             return;
         };
-        if self.mode == Mode::Tick && policy.is_idle() {
+        if self.mode == Mode::Once && policy.is_idle() {
             self.end_tick();
             return;
         }
@@ -205,7 +205,10 @@ impl World {
         {
             let again = policy.step(Event::Wake, Timestamp::from_ms(self.now - self.booted));
             // Once a verdict is on its way, another's attempt may have its turn.
-            let is_turn = |action: &Action| matches!(action, Action::Look { .. } | Action::Save);
+            let is_turn = |action: &Action| match action {
+                Action::Record { record, .. } => matches!(record, Record::Restart { .. }),
+                _ => matches!(action, Action::Look { .. } | Action::Run { .. }),
+            };
             assert!(again.iter().all(is_turn), "{again:?} once more: {}", self.oracle.story());
             self.carry_out(again);
         }
@@ -336,14 +339,14 @@ impl World {
     }
 
     /// What the driver owes the policy: save first, then act in order. It may be killed between any two actions.
-    fn carry_out(&mut self, actions: Vec<Action>) {
-        let must_save = actions.iter().any(|action| matches!(action, Action::Save | Action::Record { .. }));
-        let wants_answer = actions.iter().any(|action| matches!(action, Action::Save));
-        let ok = if must_save { self.save() } else { self.oracle.saved };
-        let answer = wants_answer || ok != self.oracle.saved;
+    fn carry_out(&mut self, mut actions: Vec<Action>) {
+        let must_save = actions.iter().any(Action::is_to_save);
+        let (ok, now) = (if must_save { self.save() } else { self.oracle.saved }, self.clock());
         self.oracle.saved = ok;
-        let is_kept = |action: &&Action| matches!(action, Action::Record { .. } | Action::Tell { .. });
-        let kept = actions.iter().filter(is_kept).map(|action| (self.now, action.clone()));
+        let policy = self.policy.as_mut().filter(|_| must_save);
+        let further = policy.map(|policy| policy.saved(ok, &mut actions, now)).unwrap_or_default();
+        let kept = actions.iter().filter(|action| action.is_to_save() && **action != Action::Save);
+        let kept = kept.map(|action| (self.now, action.clone()));
         self.pending = if ok { kept.collect() } else { Vec::new() };
         for action in actions {
             if self.rough.disturbed && self.rng.u16(0..500) == 0 {
@@ -355,8 +358,8 @@ impl World {
                 return;
             }
         }
-        if answer {
-            self.deliver(Event::Saved { ok });
+        if !further.is_empty() {
+            self.carry_out(further);
         }
     }
 

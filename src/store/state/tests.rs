@@ -8,7 +8,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{self, Event, Limits, Policy, Streak, TargetState, Ticks};
+use crate::policy::{Event, Limits, Mode, Policy, Streak, TargetState, Ticks};
 use crate::store::child::{self, eventually};
 use crate::testing::{fuzz, moment};
 use crate::time::Timestamp;
@@ -177,7 +177,7 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
         saved.history.get("a").map(|uptime| uptime.days(90, now().at.wall));
         let limits = BTreeMap::from([("a".to_owned(), Limits::default())]);
         let state = std::mem::take(&mut saved.policy);
-        let (mut policy, _) = Policy::new(policy::Mode::Daemon, limits, state, false, after.at.now);
+        let (mut policy, _) = Policy::new(Mode::Daemon, limits, state, false, after.at.now);
         for minute in 1..20 {
             policy.step(Event::Wake, after.at.now.shifted(minute * 60_000));
         }

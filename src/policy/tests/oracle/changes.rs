@@ -15,7 +15,7 @@ impl Oracle {
         self.note(at, format!("a watchdog starts: {mode:?}"));
         self.tick_gap = None;
         (self.ticks, self.ticks_missing) = self.ticks_kept.clone();
-        if mode == Mode::Tick {
+        if mode == Mode::Once {
             self.note_tick(at);
         }
         let holds = self.tick_gap.map_or(0, |gap| 3 * gap).max(30 * MINUTE);

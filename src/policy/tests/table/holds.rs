@@ -158,7 +158,7 @@ fn only_if_stands_down_and_is_asked_again_later_and_later() {
     check(
         "only_if=yes|b",
         "S b.S F*3 b.F*3 yes F",
-        "- - failing+down+ask@90 b.failing+b.down - b.held:busy+restart#1@150",
+        "- - failing+down+ask@90 b.failing+b.down - restart#1+b.held:busy@150",
     );
     check(gated, "S yes no F*3", "- - - failing+down+ask");
     check(

@@ -28,12 +28,12 @@ fn a_new_watchdog_closes_an_attempt_left_unfinished() {
         "S b.S F*3 crash daemon b.F*3 lost",
         "- - failing+down+restart#1@90 - adopt b.failing+b.down+b.held:busy b.restart#1",
     );
-    // What was counted is not counted again, and what was only intended may have been made.
+    // What was counted is not counted again, and what was only just saved may have been made.
     check("", "S F S crash daemon F F F", "- failing - - - failing - down+restart#1");
     check(
         "max_restarts=1",
         "S F*2 hang full:1 F crash room daemon F*40",
-        "- failing - - down+restart#1@90 - - - held:limit..3690",
+        "- failing - - down+restart#1@90 - - lost held:limit..3690",
     );
     check("", "S F*3 ok crash daemon F*30 F*3", "- failing+down+restart#1@90 - - - -@119 restart#2@180");
     check("", "S F*3 crash daemon stop lost", "- failing+down+restart#1@90 - adopt - end");

@@ -158,7 +158,7 @@ impl Stage {
                 self.deliver(Event::Executables { target, missing });
             }
             "daemon" => self.start(Mode::Daemon),
-            "tick" => self.start(Mode::Tick),
+            "tick" => self.start(Mode::Once),
             "stop" => {
                 self.is_stopping = true;
                 self.deliver(Event::Stopping);
@@ -179,7 +179,7 @@ impl Stage {
             self.save();
             self.end();
         }
-        self.is_tick = mode == Mode::Tick;
+        self.is_tick = mode == Mode::Once;
         self.is_stopping = false;
         self.was_full = false;
         let lost = std::mem::take(&mut self.is_corrupt);
@@ -296,18 +296,18 @@ impl Stage {
     }
 
     /// Saves first, then acts. A tick that has nothing more to do ends, as does who is told to stop.
-    fn carry_out(&mut self, actions: Vec<Action>) {
-        let wants_answer = actions.contains(&Action::Save);
-        if wants_answer || actions.iter().any(|action| matches!(action, Action::Record { .. })) {
+    fn carry_out(&mut self, mut actions: Vec<Action>) {
+        let is_to_save = actions.iter().any(Action::is_to_save);
+        if is_to_save {
             self.save();
         }
-        for action in actions {
-            self.carry_out_one(action);
-        }
-        let is_full = self.saves_left == Some(0);
-        if wants_answer || is_full != self.was_full {
-            self.was_full = is_full;
-            self.deliver(Event::Saved { ok: !is_full });
+        let (is_full, now) = (self.saves_left == Some(0), self.clock());
+        let is_asked = std::mem::replace(&mut self.was_full, is_full) != is_full || is_to_save;
+        let policy = self.policy.as_mut().filter(|_| is_asked);
+        let further = policy.map(|policy| policy.saved(!is_full, &mut actions, now)).unwrap_or_default();
+        actions.into_iter().for_each(|action| self.carry_out_one(action));
+        if !further.is_empty() {
+            self.carry_out(further);
         }
         let Some(policy) = &self.policy else { return };
         if (self.is_tick && policy.is_idle()) || (self.is_stopping && !policy.is_repairing()) {

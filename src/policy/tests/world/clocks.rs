@@ -18,7 +18,7 @@ impl World {
 
     /// A watchdog starts and finds what is on the disk.
     pub(super) fn start(&mut self) {
-        self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Tick } else { Mode::Daemon };
+        self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Once } else { Mode::Daemon };
         for (at, action) in std::mem::take(&mut self.pending) {
             self.oracle.learns(&action, at);
         }

@@ -1,0 +1,235 @@
+//! Carries out what the policy has decided: all that a pass has decided is saved once, then told, then done.
+
+use log::Level;
+
+use crate::clock;
+use crate::policy::{Action, Mode, Record};
+use crate::store::events::{Entry, Kind, Outcome};
+use crate::store::history::{Absence, Gap};
+use crate::time::{ClockReading, millis};
+use crate::view::story::Telling;
+
+use super::Agent;
+use super::incidents::Recorded;
+use super::jobs::Order;
+use super::journal::Against;
+use super::news::Course;
+
+impl Agent {
+    /// Takes in what was decided. A look harms nobody and is begun at once; the rest is done once it is saved, as far
+    /// as it is to be.
+    pub(super) fn decide(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Look { target, number } => self.look(target, number),
+                Action::Save => self.journal.want(Against::Crash),
+                action => {
+                    if action.is_to_save() {
+                        self.journal.want(Against::PowerLoss);
+                    }
+                    self.decided.push(action);
+                }
+            }
+        }
+    }
+
+    /// Does what was decided. Nothing is done that is not on disk, as far as the disk lets us, and nothing once the
+    /// folder is another's.
+    pub(super) fn commit(&mut self) {
+        if self.journal.until_save(clock::now()).is_none_or(|left| left.is_zero()) {
+            self.commit_now();
+        }
+    }
+
+    /// The same without waiting for the disk's turn: before anything that would forbid what is decided already.
+    pub(super) fn commit_now(&mut self) {
+        if self.journal.is_wanted() {
+            self.save_decided();
+        }
+        if self.journal.is_displaced() {
+            return;
+        }
+        for action in std::mem::take(&mut self.decided) {
+            self.act(action);
+        }
+        self.write_incidents();
+        self.send();
+    }
+
+    fn save_decided(&mut self) {
+        let at = clock::read();
+        let mut recorded = self.recorded(at);
+        // Saved with the events, so that what is counted and what is recorded agree after a crash too.
+        recorded.iter().for_each(|Recorded { target, record, .. }| self.count(target, record));
+        self.write_messages(at);
+        let entries = |recorded: &[Recorded]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<Entry>>();
+        self.save(&entries(&recorded));
+        if self.journal.is_displaced() {
+            return;
+        }
+        let is_saved = self.journal.is_ok();
+        let further = self.policy.saved(is_saved, &mut self.decided, clock::now());
+        if !is_saved {
+            // What was withdrawn has not happened.
+            let withdrawn = std::mem::replace(&mut recorded, self.recorded(at));
+            let is_left = |one: &Recorded| recorded.iter().any(|left| left.entry == one.entry);
+            withdrawn.iter().filter(|one| !is_left(one)).for_each(|one| self.uncount(&one.target));
+        }
+        self.journal.record(&entries(&recorded));
+        for one in &recorded {
+            self.announce(one, at);
+            self.account_for(one);
+        }
+        if is_saved {
+            self.finish_orders();
+        }
+        self.decide(further);
+    }
+
+    fn recorded(&self, at: ClockReading) -> Vec<Recorded> {
+        let of = |action: &Action| {
+            let Action::Record { target, record } = action else { return None };
+            let (target, record) = (target.clone().unwrap_or_default(), record.clone());
+            let run = self.command_of(&target, &record);
+            let entry = entry(&target, &record, &run, at);
+            Some(Recorded { target, record, entry, run })
+        };
+        self.decided.iter().filter_map(of).collect()
+    }
+
+    /// Saves the state with these events.
+    pub(super) fn save(&mut self, entries: &[Entry]) {
+        self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::trouble);
+        if let Some(trouble) = self.journal.save(&self.policy, entries) {
+            self.news.say_once_a_day(&trouble, &trouble);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Ask { target, gate } => self.ask(target, gate),
+            Action::Inspect { target } => self.inspect(target),
+            Action::Weigh { target } => self.check_reset(target),
+            Action::Diagnose { target, incident } => self.diagnose(target, incident),
+            Action::Run { target, attempt, rung, incident, failures } => {
+                self.run_command(Order { target, attempt, rung, incident, failures });
+            }
+            Action::Adopt { target, process, rung, since } => self.adopt(target, process, rung, since),
+            // Recorded and written down with the save before.
+            Action::Record { .. } | Action::Tell { .. } => {}
+            Action::Look { .. } | Action::Save => unreachable!("taken in before"),
+        }
+    }
+
+    pub(super) fn command_of(&self, target: &str, record: &Record) -> String {
+        let rung = match record {
+            Record::Restart { rung, .. } | Record::RestartDone { rung, .. } | Record::WouldRestart { rung, .. } => {
+                *rung
+            }
+            _ => return String::new(),
+        };
+        self.command_at(target, rung).unwrap_or_default()
+    }
+
+    fn announce(&mut self, Recorded { target, record, run, .. }: &Recorded, at: ClockReading) {
+        let configured = self.target(target);
+        let said = match record {
+            Record::RestartDone { incident, attempt, rung, .. } => self.last_words(incident, *attempt, *rung),
+            _ => None,
+        };
+        let telling = Telling {
+            target,
+            command: run,
+            said: said.as_deref(),
+            depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
+            interval: configured.map(|target| target.limits.interval).filter(|_| self.mode == Mode::Daemon),
+            at,
+            zone: self.zone,
+        };
+        let (level, line) = telling.line(record);
+        log::log!(level, "{line}");
+        let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
+        if is_news(record, level) && !is_paused {
+            self.news.say(target, Course::of(record), &about(record), &line, self.journal.is_ok());
+        }
+    }
+
+    /// What history and incidents keep of it.
+    fn account_for(&mut self, one: &Recorded) {
+        let target = &one.target;
+        match &one.record {
+            Record::Rested { .. } => {
+                self.journal.saved.undecided.remove(target);
+            }
+            Record::Stalled { gap } => {
+                let (from, to) = (one.entry.at.shifted(-millis(*gap)), one.entry.at);
+                self.journal.saved.gaps.note(Gap { from, to, why: Absence::Stalled });
+            }
+            Record::Down { .. } => self.count_undecided(target),
+            _ => {}
+        }
+        let probe = self.target(target).map(|target| target.probe.clone());
+        let probe = || probe.map_or_else(String::new, |probe| probe.to_string());
+        self.incidents.note(one, self.policy.target(target), probe, &mut self.journal);
+        if let Record::Down { incident, .. } = &one.record {
+            self.examine(target, incident);
+        }
+    }
+
+    /// Writes the accounts of incidents that have changed.
+    pub(super) fn write_incidents(&mut self) {
+        let closed = self.incidents.write(&mut self.journal);
+        closed.iter().for_each(|closed| self.publisher.note_end(closed));
+    }
+}
+
+/// The event of a record.
+fn entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Entry {
+    let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
+    let ms = |span| u64::try_from(millis(span)).unwrap_or(0);
+    let kind = match record.clone() {
+        Record::Failing { class, detail, .. } => Kind::Failing { class, detail },
+        Record::Down { failures, class, detail, incident, .. } => Kind::Down { failures, class, detail, incident },
+        Record::Restart { attempt, rung, incident, .. } => {
+            Kind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
+        }
+        Record::RestartDone { attempt, rung, ending, took, incident, .. } => {
+            let (rung, outcome) = (from_one(rung), Outcome::from(&ending));
+            Kind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident }
+        }
+        Record::WouldRestart { attempt, rung, incident } => {
+            Kind::WouldRestart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
+        }
+        Record::HeldBack { why, until, .. } => Kind::HeldBack { why, until: until.map(|until| at.wall_at(until)) },
+        Record::Up { incident, down, attempts, .. } => Kind::Up { incident, down_ms: down.as_ms(), attempts },
+        Record::Rested { why, incident } => Kind::Rested { why, incident },
+        Record::Woke { why } => Kind::Woke { why },
+        Record::Warn { about, detail } => Kind::Warn { about, detail },
+        Record::Paused { until } => Kind::Paused { until: at.wall_at(until) },
+        Record::Resumed { until } => Kind::Resumed { until: Some(at.wall_at(until)) },
+        Record::Stalled { gap } => Kind::Stalled { gap_ms: ms(gap) },
+    };
+    Entry { at: at.wall, target: (!target.is_empty()).then(|| target.to_string()), kind }
+}
+
+/// What the news is about, whatever else it says.
+fn about(record: &Record) -> String {
+    match record {
+        Record::HeldBack { why, .. } => format!("held back: {}", why.as_str()),
+        Record::Warn { about, .. } => format!("warned: {about:?}"),
+        _ => format!("{:?}", std::mem::discriminant(record)),
+    }
+}
+
+/// What cron's mail is for: a target goes down, is restarted, comes back, or waits for a new reason; and warnings.
+fn is_news(record: &Record, level: Level) -> bool {
+    match record {
+        Record::Failing { .. } | Record::Paused { .. } | Record::Resumed { .. } | Record::Stalled { .. } => false,
+        // Whoever put it to rest knows; that an outage ends with it is news.
+        Record::Rested { incident, .. } => incident.is_some(),
+        Record::Woke { .. } => false,
+        Record::Down { .. } | Record::Up { .. } | Record::HeldBack { .. } | Record::Warn { .. } => true,
+        Record::Restart { .. } | Record::WouldRestart { .. } => true,
+        Record::RestartDone { .. } => level < Level::Info,
+    }
+}

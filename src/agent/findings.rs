@@ -1,0 +1,118 @@
+//! What is found out when a target goes down, before a restart changes it: the machine, what PM2 knows, and what the
+//! operator wants to know. Each is a job that holds up nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock;
+use crate::command::{self, Remains};
+use crate::config::CommandLine;
+use crate::outcome::Ending;
+use crate::policy::{Event, TargetState};
+use crate::process::Machine;
+use crate::time::Span;
+
+use super::Agent;
+use super::jobs::{Message, Order, strike};
+use super::spawn::Job;
+
+/// What `diagnose` may take, all its commands together.
+const DIAGNOSIS: Duration = Duration::from_secs(10);
+/// What the end of a command that does not want to end may take, and a slow machine.
+pub(super) const ENDING: Duration = Duration::from_secs(20);
+/// A look at the machine takes a quarter of a second.
+const SNAPSHOT: Duration = Duration::from_secs(30);
+
+impl Agent {
+    /// What is found out of a target that goes down, whatever is configured: the machine, and what PM2 knows.
+    pub(super) fn examine(&mut self, target: &str, incident: &str) {
+        let is_under_way = !self.snapshot_for.is_empty();
+        self.snapshot_for.push((target.to_owned(), incident.to_owned()));
+        if !is_under_way {
+            self.incidents.find(clock::now());
+            let folder = self.journal.folder().path().to_owned();
+            let job = Job {
+                name: "snapshot",
+                of: String::new(),
+                by: String::new(),
+                within: SNAPSHOT,
+                outlives_us: false,
+                otherwise: Box::new(|_| Message::Snapshot(Box::default())),
+            };
+            self.jobs.spawn(job, move |_| Message::Snapshot(Box::new(Machine::now(&folder, clock::now()))));
+        }
+        self.keep_what_pm2_says(target, incident);
+    }
+
+    /// What the machine was like, for all incidents that wait for it.
+    pub(super) fn snapshot(&mut self, machine: &Machine) {
+        self.incidents.found();
+        for (target, incident) in std::mem::take(&mut self.snapshot_for) {
+            self.incidents.amend(&target, &incident, &self.journal, |account| account.machine = Some(machine.clone()));
+        }
+    }
+
+    /// What PM2 knows is kept in the incident's folder.
+    pub(super) fn kept(&mut self, target: &str, incident: &str, doing: Option<(u32, String)>, said: Option<String>) {
+        self.incidents.found();
+        let (pid, process) = doing.unzip();
+        self.incidents.amend(target, incident, &self.journal, |account| {
+            (account.pid, account.process, account.said) = (pid, process, said);
+        });
+    }
+
+    /// Runs what the operator wants to know of a target that went down, one command after the other.
+    pub(super) fn diagnose(&mut self, target: String, incident: String) {
+        let diagnosed = |target, incident| Message::Event(Event::Diagnosed { target, incident });
+        let commands = self.target(&target).map(|target| target.diagnose.clone()).unwrap_or_default();
+        let folder = self.journal.incident_folder(&incident);
+        self.incidents.amend(&target, &incident, &self.journal, |account| {
+            account.diagnosed = commands.iter().map(CommandLine::to_string).collect();
+        });
+        let failures = self.policy.target(&target).map_or(0, TargetState::failures);
+        let order = Order { target: target.clone(), attempt: 0, rung: 0, incident: incident.clone(), failures };
+        let spec = |(index, command): (usize, &CommandLine)| {
+            let output = folder.as_deref().map(|folder| diagnosis(folder, index));
+            (self.spec(command, DIAGNOSIS, &order, folder.as_deref(), output.as_deref()), output)
+        };
+        let secrets = self.config.secrets.clone();
+        let specs: Vec<_> = commands.iter().enumerate().map(spec).collect();
+        let (about, of) = (target.clone(), incident.clone());
+        let job = Job {
+            name: "diagnosis",
+            of: target.clone(),
+            by: String::new(),
+            within: DIAGNOSIS + ENDING,
+            outlives_us: false,
+            otherwise: Box::new(move |why| {
+                log::warn!("{about} could not be looked into (diagnose): {why}");
+                diagnosed(about, of)
+            }),
+        };
+        self.jobs.spawn(job, move |work| {
+            let began = clock::now();
+            let (count, mut good) = (specs.len(), 0);
+            for (spec, output) in specs {
+                let left = DIAGNOSIS.saturating_sub(clock::now().since(began));
+                match spec {
+                    _ if left.is_zero() => break,
+                    Ok(spec) => {
+                        let spec = command::Spec { timeout: left, scope: work.scope(), ..spec };
+                        let ended = command::run(command::Spec { remains: Remains::End, ..spec }, |_| ());
+                        strike(output.as_deref(), &secrets);
+                        good += usize::from(ended.ending == Ending::Exited(0));
+                    }
+                    Err(error) => log::warn!("{target} cannot be looked into: no place for the output: {error}"),
+                }
+            }
+            let took = Span(clock::now().since(began));
+            log::info!("{target} looked into: {good} of {count} commands (diagnose) exited 0, in {took}");
+            diagnosed(target, incident)
+        });
+    }
+}
+
+/// Where the output of a command of `diagnose` goes.
+fn diagnosis(folder: &Path, index: usize) -> std::path::PathBuf {
+    folder.join(format!("diagnose-{}.out", index + 1))
+}

@@ -1,0 +1,341 @@
+//! What is kept of each incident: its account, written after each change, off the hot path and a few at a time.
+//! It must never hold up the loop: what cannot be kept is missing there and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::clock;
+use crate::outcome::{Class, Evidence, Look};
+use crate::policy::{Incident, Policy, Record, TargetState};
+use crate::store::account::{self, Account};
+use crate::store::events::{Entry, Kind};
+use crate::store::past::{self, Closed};
+use crate::time::{ClockReading, Latency, Timestamp, Wall, millis};
+
+use super::journal::Journal;
+
+/// A tick waits no longer than this for what is still being found out: a folder may be on a file server that hangs.
+const FINDING: Duration = Duration::from_secs(5);
+/// After this much time of a pass what is left to be written waits for the next one: an account takes a tenth of a
+/// millisecond on a good disk, and when a network is gone a thousand change at once.
+const WRITING: Duration = Duration::from_millis(10);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The incidents that are open, and what is being found out about them.
+#[derive(Default)]
+pub(super) struct Incidents {
+    /// By target.
+    open: BTreeMap<String, Account>,
+    /// By target, of those: what is measured on the boot clock, since the account has the wall clock's times only.
+    measured: BTreeMap<String, Measured>,
+    /// The targets whose accounts have changed since they were written.
+    unwritten: BTreeSet<String>,
+    /// Those that are over and were written since it was asked for them.
+    closed: Vec<Closed>,
+    /// By target: what its latest look saw, while that was a bad one.
+    evidence: BTreeMap<String, Evidence>,
+    /// By target: the first failure of a streak that may become an incident.
+    failing: BTreeMap<String, Entry>,
+    /// Jobs that find something out, and until when a tick waits for them.
+    finding: Option<(u32, Timestamp)>,
+    /// Whether the latest account could not be written.
+    trouble: bool,
+}
+
+/// Points of an open incident on the boot clock.
+#[derive(Clone, Copy)]
+struct Measured {
+    /// Since when it counts as down.
+    since: Timestamp,
+    /// When its latest restart command was started, as far as this watchdog did it.
+    ran: Option<Timestamp>,
+}
+
+/// Something that was recorded.
+pub(super) struct Recorded {
+    /// Of this target; empty: of the watchdog itself.
+    pub(super) target: String,
+    pub(super) record: Record,
+    /// The event.
+    pub(super) entry: Entry,
+    /// The restart command that it is about, as people read it.
+    pub(super) run: String,
+}
+
+impl Measured {
+    fn of(open: &Incident) -> Measured {
+        Measured { since: open.down_since.unwrap_or(open.began), ran: None }
+    }
+}
+
+impl Incidents {
+    /// A job begins that finds something out.
+    pub(super) fn find(&mut self, now: Timestamp) {
+        let jobs = self.finding.map_or(0, |(jobs, _)| jobs);
+        self.finding = Some((jobs + 1, now + FINDING));
+    }
+
+    /// It has ended.
+    pub(super) fn found(&mut self) {
+        self.finding = self.finding.filter(|(jobs, _)| *jobs > 1).map(|(jobs, until)| (jobs - 1, until));
+    }
+
+    /// Whether a tick has to wait.
+    pub(super) fn is_finding(&self, now: Timestamp) -> bool {
+        self.finding.is_some_and(|(_, until)| until > now)
+    }
+
+    /// How long until something is to be done: nothing where something is to be written, else until a tick waits no
+    /// longer.
+    pub(super) fn pause(&self, now: Timestamp) -> Option<Duration> {
+        if !self.unwritten.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.finding.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// The account of the target's open incident.
+    pub(super) fn open(&self, target: &str) -> Option<&Account> {
+        self.open.get(target)
+    }
+
+    /// Keeps what a bad look saw until the next look.
+    pub(super) fn note_look(&mut self, target: &str, look: &mut Look) {
+        match look.evidence.take() {
+            Some(evidence) => {
+                self.evidence.insert(target.to_owned(), *evidence);
+            }
+            None => {
+                self.evidence.remove(target);
+            }
+        }
+    }
+
+    /// Forgets targets that are not watched any more, but for their incidents that are still open: they go on where
+    /// the target comes back.
+    pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool, open_incidents: &[&str]) {
+        self.open.retain(|target, account| is_watched(target) || open_incidents.contains(&account.id.as_str()));
+        self.measured.retain(|target, _| self.open.contains_key(target));
+        self.unwritten.retain(|target| self.open.contains_key(target));
+        self.evidence.retain(|target, _| is_watched(target));
+        self.failing.retain(|target, _| is_watched(target));
+    }
+
+    /// Writes what has been recorded into the account that it belongs to; `probe` is how the target is looked at.
+    pub(super) fn note(
+        &mut self,
+        recorded: &Recorded,
+        state: Option<&TargetState>,
+        probe: impl FnOnce() -> String,
+        journal: &mut Journal,
+    ) {
+        let Recorded { target, record, entry, .. } = recorded;
+        match record {
+            Record::Stalled { .. } => {
+                for account in self.open.values_mut() {
+                    account.add(entry.clone());
+                    self.unwritten.insert(account.target.clone());
+                }
+                return;
+            }
+            Record::Failing { .. } => {
+                self.failing.insert(target.clone(), entry.clone());
+                return;
+            }
+            Record::Down { failures, class, detail, incident, last_healthy } => {
+                // One that is over and not written yet would be lost.
+                self.write_one(target, journal);
+                let at = clock::read();
+                let open = state.and_then(|state| state.incident.as_ref());
+                let began = open.map_or(at.wall, |open| at.wall_at(open.began));
+                let last = (*failures, *class, detail.clone());
+                let mut account = Account::new(incident, target, began, at.wall, last);
+                account.last_healthy = last_healthy.map(|healthy| at.wall_at(healthy));
+                account.probe = probe();
+                self.begin(account, open, at, journal);
+            }
+            _ => {}
+        }
+        self.go_on(recorded, state);
+    }
+
+    fn begin(&mut self, mut account: Account, open: Option<&Incident>, at: ClockReading, journal: &mut Journal) {
+        let target = account.target.clone();
+        account.down_since = open.and_then(|open| open.down_since).map(|since| at.wall_at(since));
+        account.evidence = self.evidence.get(&target).cloned();
+        // Of what cannot be read the incident says that nobody watched.
+        let _ = journal.complete_history();
+        let watched = journal.saved.history.get(&target).map(|history| history.watched(DAY, at.wall));
+        account.watched_ms = u64::try_from(millis(watched.unwrap_or_default())).unwrap_or(0);
+        if let Some(failing) = self.failing.remove(&target) {
+            account.add(failing);
+        }
+        self.measured.extend(open.map(|open| (target.clone(), Measured::of(open))));
+        self.open.insert(target, account);
+    }
+
+    /// Adds what happened to the open account of the target, if it has one.
+    fn go_on(&mut self, Recorded { target, record, entry, run }: &Recorded, state: Option<&TargetState>) {
+        let now = clock::now();
+        let made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
+        let Some(account) = self.open.get_mut(target) else { return };
+        let measured = self.measured.get_mut(target);
+        match record {
+            Record::Restart { .. } => {
+                account.attempts = made.unwrap_or(account.attempts);
+                *account.runs.entry(run.clone()).or_default() += 1;
+                measured.into_iter().for_each(|measured| measured.ran = Some(now));
+            }
+            Record::Up { attempts, cured, down, detail, latency, .. } => {
+                account.attempts = *attempts;
+                account.close(entry.at, down.span());
+                account.back = Some(format!("{detail} in {}", Latency(*latency)));
+                if *cured && let Some((run, at)) = last_run(account) {
+                    let ran = measured.and_then(|measured| measured.ran);
+                    let took = ran.map_or_else(|| entry.at.since(at), |ran| now.since(ran));
+                    account.cured = Some(run);
+                    account.heal_ms = u64::try_from(took.as_millis()).ok();
+                }
+            }
+            Record::Rested { why, .. } => {
+                account.rested = Some(*why);
+                let by_wall = account.downtime(entry.at).span();
+                account.close(entry.at, measured.map_or(by_wall, |measured| now.since(measured.since)));
+            }
+            _ => {}
+        }
+        account.add(entry.clone());
+        self.unwritten.insert(target.clone());
+    }
+
+    /// Takes up the accounts of the incidents that an earlier watchdog has left open, and what it had saved last and
+    /// may not have written into them.
+    pub(super) fn take_up(&mut self, policy: &Policy, journal: &Journal) {
+        for (target, state) in policy.targets() {
+            if let Some(incident) = &state.incident {
+                self.take_up_one(target, incident, journal);
+            }
+        }
+        for entry in journal.saved.pending.iter().filter_map(|line| Entry::parse(line)) {
+            let Some(target) = entry.target.clone() else { continue };
+            if let Kind::Up { incident, .. } | Kind::Rested { incident: Some(incident), .. } = &entry.kind
+                && let Some(account) = read_open(journal, incident)
+            {
+                self.open.insert(target.clone(), account);
+            }
+            let Some(account) = self.open.get_mut(&target).filter(|account| !account.timeline.contains(&entry)) else {
+                continue;
+            };
+            match &entry.kind {
+                Kind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
+                Kind::Up { attempts, down_ms, .. } => {
+                    account.attempts = *attempts;
+                    account.close(entry.at, Duration::from_millis(*down_ms));
+                }
+                Kind::Rested { why, .. } => {
+                    account.rested = Some(*why);
+                    account.close(entry.at, account.downtime(entry.at).span());
+                }
+                _ => {}
+            }
+            account.add(entry);
+            self.unwritten.insert(target);
+        }
+    }
+
+    /// Where the account of an open incident is lost, it begins with what the state knows of it.
+    fn take_up_one(&mut self, target: &str, open: &Incident, journal: &Journal) {
+        self.measured.insert(target.to_owned(), Measured::of(open));
+        let mut account = read_open(journal, &open.id).unwrap_or_else(|| {
+            let at = clock::read();
+            let cause = open.cause.clone().or_else(|| open.last.clone());
+            let (class, detail) = cause.unwrap_or((Class::Timeout, String::new()));
+            let (began, down) = (at.wall_at(open.began), at.wall_at(open.down_at));
+            let mut account = Account::new(&open.id, target, began, down, (0, class, detail));
+            account.down_since = open.down_since.map(|since| at.wall_at(since));
+            account
+        });
+        // What was saved last may not have been written into it any more.
+        account.attempts = open.attempts;
+        self.open.insert(target.to_owned(), account);
+    }
+
+    /// Something more is known of an incident, even of one that is over already, as where a quick restart has cured it.
+    pub(super) fn amend(&mut self, target: &str, incident: &str, journal: &Journal, change: impl FnOnce(&mut Account)) {
+        if let Some(account) = self.open.get_mut(target).filter(|account| account.id == incident) {
+            change(account);
+            self.unwritten.insert(target.to_owned());
+            return;
+        }
+        let Some(folder) = journal.incident_folder(incident) else { return };
+        let Ok(Some(mut account)) = account::read(&folder) else { return };
+        change(&mut account);
+        if let Err(error) = account::save(&folder, &account) {
+            log::warn!("{error} (the incident lacks what was found out)");
+        }
+    }
+
+    /// Writes what has changed, as much as a pass has time for; those that are over are returned.
+    pub(super) fn write(&mut self, journal: &mut Journal) -> Vec<Closed> {
+        let began = clock::now();
+        while let Some(target) = self.unwritten.first().cloned() {
+            self.write_one(&target, journal);
+            if clock::now().since(began) >= WRITING {
+                break;
+            }
+        }
+        if self.unwritten.is_empty() {
+            journal.all_accounted();
+        }
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Writes all that is left, for nobody will later.
+    pub(super) fn end(&mut self, journal: &mut Journal) {
+        while !self.unwritten.is_empty() {
+            self.write(journal);
+        }
+    }
+
+    fn write_one(&mut self, target: &str, journal: &Journal) {
+        let is_unwritten = self.unwritten.remove(target);
+        let Some(account) = self.open.get(target).filter(|_| is_unwritten) else { return };
+        // First the line: a crash between the two must not lose it, and a second one is passed over.
+        let closed = Closed::of(account);
+        let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(journal.folder(), closed));
+        let written = match journal.incident_folder(&account.id) {
+            Some(folder) => account::save(&folder, account).map_err(|error| error.to_string()),
+            None => Ok(()), // said already
+        };
+        if let Some(closed) = closed {
+            self.closed.push(closed);
+            self.open.remove(target);
+            self.measured.remove(target);
+        }
+        let outcome = written.and(kept.map_err(|error| error.to_string()));
+        match (&outcome, self.trouble) {
+            (Err(error), false) => log::error!("{error} (what is known of incidents is not kept; the work goes on)"),
+            (Ok(()), true) => log::info!("what is known of incidents can be kept again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        self.trouble = outcome.is_err();
+    }
+}
+
+/// The account of an incident, if it is one that is not over.
+fn read_open(journal: &Journal, incident: &str) -> Option<Account> {
+    let folder = journal.incident_folder(incident)?;
+    let read = account::read(&folder).unwrap_or_else(|error| {
+        log::warn!("{error} (the incident's account begins anew)");
+        None
+    });
+    read.filter(|account| account.id == incident && account.ended.is_none())
+}
+
+/// The restart command that was run last, and when.
+fn last_run(account: &Account) -> Option<(String, Wall)> {
+    account.timeline.iter().rev().find_map(|entry| match &entry.kind {
+        Kind::Restart { run, .. } => Some((run.clone(), entry.at)),
+        _ => None,
+    })
+}

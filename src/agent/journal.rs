@@ -1,0 +1,393 @@
+//! What outlives the process: the state, the events, the lock's sign of life, and how well the disk takes them.
+//! It must never write a byte once the folder is another watchdog's, and never let a disk that fails end the work.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock;
+use crate::policy::{Mode, Policy};
+use crate::store::events::{self, Entry, Kind};
+use crate::store::history::{Absence, Gap};
+use crate::store::lock::{Held, Lock, Touched, Unseen};
+use crate::store::state::{Loaded, Saved};
+use crate::store::{self, Error, Folder, Moment};
+use crate::time::{ClockReading, Timestamp, Wall, millis};
+
+use super::jobs::find_commands;
+use super::uptime::TICK_SPAN;
+
+/// Without a change that matters the state is saved this often.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// From the end of one save to the next, at the least. Each may write a MiB and wait for the disk twice (the file and
+/// its folder): 20 a second leave the disk, and most of a core, to others.
+const PACE: Duration = Duration::from_millis(50);
+/// Lines of events that wait for a disk with room; older ones are dropped.
+const UNWRITTEN_KEPT: usize = 1_000;
+/// Ticks that stay away for three times their usual distance are missed, but not before this.
+const TICKS_MISSED: Duration = Duration::from_secs(300);
+/// Milliseconds by which the two clocks drift apart for other reasons.
+const WALL_WAS_SET: u64 = 10_000;
+
+/// What would undo what is to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Against {
+    /// The end of the watchdog: what a reboot undoes anyway need not be synced.
+    Crash,
+    /// A loss of power.
+    PowerLoss,
+}
+
+/// What one watchdog leaves to the next, and what it is written to.
+pub(super) struct Journal {
+    mode: Mode,
+    folder: Folder,
+    lock: Lock,
+    boot_id: Option<String>,
+    /// The state, but for what the policy remembers.
+    pub(super) saved: Saved,
+    /// The watchdog's own events, for the next save.
+    own: Vec<Entry>,
+    /// Lines of events that are not in their file yet.
+    unwritten: Vec<String>,
+    /// Lines of events that are in their file, but not all in the accounts of their incidents.
+    unaccounted: Vec<String>,
+    /// The next save is wanted, against this.
+    wanted: Option<Against>,
+    /// When the last save began, and when it had ended.
+    saved_at: Option<(Timestamp, Timestamp)>,
+    /// Something was saved against a loss of power, so that the last save is of that kind too.
+    mattered: bool,
+    state_failed: bool,
+    events_failed: bool,
+    history_failed: bool,
+    /// Why no sign of life can be given.
+    trouble: Option<String>,
+    /// Another watchdog has the folder: which one, in words.
+    displaced_by: Option<String>,
+}
+
+impl Journal {
+    /// Takes up what the watchdog before this one left; and in words, if what it knew of its attempts is lost.
+    ///
+    /// # Errors
+    /// The state cannot be read; in words.
+    pub(super) fn open(mode: Mode, folder: Folder, lock: Lock) -> Result<(Journal, Option<String>), String> {
+        let boot_id = clock::boot_id();
+        let moment = Moment { at: clock::read(), boot_id: boot_id.clone() };
+        let (saved, lost) = take_up(&folder, &moment)?;
+        let journal = Journal {
+            mode,
+            folder,
+            lock,
+            boot_id,
+            saved,
+            own: Vec::new(),
+            unwritten: Vec::new(),
+            unaccounted: Vec::new(),
+            wanted: None,
+            saved_at: None,
+            mattered: false,
+            state_failed: false,
+            events_failed: false,
+            history_failed: false,
+            trouble: None,
+            displaced_by: None,
+        };
+        Ok((journal, lost))
+    }
+
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Now, as the store dates what it keeps.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { at: clock::read(), boot_id: self.boot_id.clone() }
+    }
+
+    /// The folder of an incident; none where it cannot be had.
+    pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
+        match store::incidents::create(&self.folder, id) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                log::warn!("{error} (the output of commands is not kept)");
+                None
+            }
+        }
+    }
+
+    /// Whether a save was tried at all.
+    pub(super) fn is_tried(&self) -> bool {
+        self.saved_at.is_some()
+    }
+
+    /// Whether the latest save went well.
+    pub(super) fn is_ok(&self) -> bool {
+        !self.state_failed
+    }
+
+    /// Who has the folder by now: nothing is ours to do any more.
+    pub(super) fn displaced_by(&self) -> Option<&str> {
+        self.displaced_by.as_deref()
+    }
+
+    pub(super) fn is_displaced(&self) -> bool {
+        self.displaced_by.is_some()
+    }
+
+    /// An event of the watchdog itself, to be recorded with the next save.
+    pub(super) fn note_own(&mut self, kind: Kind) {
+        self.own.push(Entry { at: clock::wall(), target: None, kind });
+        self.want(Against::PowerLoss);
+    }
+
+    /// There is something to save.
+    pub(super) fn want(&mut self, against: Against) {
+        self.wanted = self.wanted.max(Some(against));
+    }
+
+    /// What is on disk is old by now.
+    pub(super) fn want_if_old(&mut self, now: Timestamp) {
+        if self.saved_at.is_none_or(|(began, _)| now.since(began) >= SAVE_EVERY) {
+            self.want(Against::Crash);
+        }
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// How long until what is wanted may be saved.
+    pub(super) fn until_save(&self, now: Timestamp) -> Option<Duration> {
+        let since = self.saved_at.map_or(Duration::ZERO, |(_, ended)| (ended + PACE).since(now));
+        self.wanted.map(|_| since)
+    }
+
+    /// Saves the state with the events that are to be recorded, those of the watchdog itself among them. Where it could
+    /// not be saved, and that is news, says so.
+    pub(super) fn save(&mut self, policy: &Policy, entries: &[Entry]) -> Option<String> {
+        self.touch();
+        if self.is_displaced() {
+            return None;
+        }
+        let against = self.wanted.take().unwrap_or(Against::Crash);
+        self.mattered |= against == Against::PowerLoss;
+        let at = clock::read();
+        self.note_wall_set_since_last(at);
+        self.flush_history(at.wall);
+        let own = std::mem::take(&mut self.own);
+        self.keep(own.iter().map(Entry::line));
+        let pending = self.unaccounted.iter().chain(&self.unwritten).cloned();
+        self.saved.pending = pending.chain(entries.iter().map(Entry::line)).collect();
+        self.saved.last_seen = Some(at.wall);
+        let moment = Moment { at, boot_id: self.boot_id.clone() };
+        let durable = against == Against::PowerLoss;
+        let saved = store::state::save(&self.folder, &self.saved, &policy.remembered(), &moment, durable);
+        self.saved_at = Some((at.now, clock::now()));
+        let was_failing = std::mem::replace(&mut self.state_failed, saved.is_err());
+        match (saved, was_failing) {
+            (Err(error), false) => {
+                let consequence = match self.mode {
+                    Mode::Daemon => "restarts are still limited, in memory: one per max_cooldown",
+                    Mode::Once => "nothing is restarted",
+                };
+                let line = format!("{error} ({consequence})");
+                log::error!("{line}");
+                return Some(line);
+            }
+            (Ok(()), true) => log::info!("the state can be saved again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        None
+    }
+
+    /// Writes these events, and all that wait, to their file: after the state that knows of them.
+    pub(super) fn record(&mut self, entries: &[Entry]) {
+        if self.is_displaced() {
+            return;
+        }
+        self.keep(entries.iter().map(Entry::line));
+        let written = events::append(&self.folder, &self.unwritten);
+        match (&written, self.events_failed) {
+            (Err(error), false) => log::error!("{error} (events wait in memory, the latest {UNWRITTEN_KEPT})"),
+            (Ok(()), true) => log::info!("events can be written again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        self.events_failed = written.is_err();
+        if written.is_ok() {
+            self.unaccounted.append(&mut self.unwritten);
+            drop_oldest(&mut self.unaccounted);
+        }
+    }
+
+    /// All events that were recorded are in the accounts of their incidents.
+    pub(super) fn all_accounted(&mut self) {
+        self.unaccounted.clear();
+    }
+
+    fn keep(&mut self, lines: impl Iterator<Item = String>) {
+        self.unwritten.extend(lines);
+        drop_oldest(&mut self.unwritten);
+    }
+
+    /// The save that comes is the last one.
+    pub(super) fn want_last(&mut self) {
+        self.want(if self.mattered { Against::PowerLoss } else { Against::Crash });
+    }
+
+    /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
+    pub(super) fn touch(&mut self) {
+        let trouble = match self.lock.touch() {
+            Ok(Touched::Ours) => None,
+            Ok(Touched::Remade) => {
+                log::warn!("{} was deleted; made again", self.folder.path().display());
+                self.want(Against::PowerLoss);
+                None
+            }
+            Ok(Touched::Lost(held)) => {
+                let by = taken_over_by(&held, self.folder.path());
+                log::error!("{by}: ending");
+                self.displaced_by = Some(by);
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if trouble != self.trouble {
+            match &trouble {
+                Some(error) => log::error!("{error} (others may take this watchdog for dead)"),
+                None => log::info!("the sign of life can be given again"),
+            }
+            self.trouble = trouble;
+        }
+    }
+
+    /// Remembers since when nobody has watched, if that is longer than can be expected: `gap` is the longest span
+    /// between two looks of a daemon that counts as watched, `usual` how far apart ticks were.
+    pub(super) fn note_absence(&mut self, gap: Option<Duration>, usual: Option<Duration>) {
+        let at = clock::read();
+        self.note_wall_set(self.saved.wall_moved, at);
+        self.saved.first_start.get_or_insert(at.wall);
+        let (age, usual) = (self.saved.age(at.now).unwrap_or_default(), usual.unwrap_or_default());
+        let longest = match self.saved.mode {
+            Some(Mode::Daemon) => gap,
+            Some(Mode::Once) => Some(usual.saturating_mul(3).clamp(TICKS_MISSED, TICK_SPAN)),
+            None => None,
+        };
+        if longest.is_none_or(|longest| age <= longest) {
+            return;
+        }
+        let why = match (self.saved.rebooted, self.saved.stopped) {
+            (true, _) => Absence::Rebooted,
+            (false, true) => Absence::Stopped,
+            (false, false) => Absence::Ended,
+        };
+        self.saved.gaps.note(Gap { from: at.wall.shifted(-millis(age)), to: at.wall, why });
+    }
+
+    fn note_wall_set_since_last(&mut self, at: ClockReading) {
+        if let Some(((then, _), said)) = self.saved_at.zip(self.saved.last_seen) {
+            let passed = |from: i64, to: i64| to.saturating_sub(from);
+            let by_wall = passed(said.as_ms(), at.wall.as_ms());
+            self.note_wall_set(by_wall.saturating_sub(passed(then.as_ms(), at.now.as_ms())), at);
+        }
+    }
+
+    /// Moves with the wall clock what it said since the boot, where somebody has set it.
+    fn note_wall_set(&mut self, moved: i64, at: ClockReading) {
+        if moved.unsigned_abs() >= WALL_WAS_SET {
+            let booted = at.wall_at(Timestamp::from_ms(moved.saturating_neg()));
+            self.saved.wall_was_set(booted, moved);
+        }
+    }
+
+    /// Once an hour what is remembered of the targets leaves the state for a file of its own.
+    fn flush_history(&mut self, wall: Wall) {
+        if !self.saved.history.is_due(wall) {
+            return;
+        }
+        let completed = self.complete_history();
+        let shown = &self.saved.shown;
+        self.saved.history.retain(|name| shown.contains_key(name));
+        let flushed = completed.and_then(|()| self.saved.history.flush(&self.folder, wall));
+        match (&flushed, self.history_failed) {
+            (Err(error), false) => log::warn!("{error} (it is kept with the state)"),
+            (Ok(()), true) => log::info!("the history can be saved again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        self.history_failed = flushed.is_err();
+    }
+
+    /// Reads what is remembered of the targets, where that was not done yet. What is damaged is lost.
+    pub(super) fn complete_history(&mut self) -> Result<(), Error> {
+        match self.saved.history.complete(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                log::error!("{error} (what was known of uptime before this hour is lost)");
+                Ok(())
+            }
+            completed => completed,
+        }
+    }
+}
+
+fn drop_oldest(lines: &mut Vec<String>) {
+    let too_many = lines.len().saturating_sub(UNWRITTEN_KEPT);
+    lines.drain(..too_many);
+}
+
+fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, Option<String>), String> {
+    match store::state::load(folder, moment).map_err(|error| error.to_string())? {
+        Loaded::Fresh => Ok((Saved::default(), None)),
+        Loaded::Read(mut saved) => {
+            if let Err(error) = events::append_missing(folder, &saved.pending) {
+                log::warn!("{error} (the latest events are missing in it)");
+            }
+            find_commands(folder, &mut saved.policy);
+            Ok((*saved, None))
+        }
+        Loaded::SetAside { to, why } => {
+            let kept = format!("it is kept as {}", to.display());
+            let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
+            log::error!("{lost}");
+            Ok((Saved::default(), Some(lost)))
+        }
+    }
+}
+
+/// Of a tick it names no pid: another one each minute, cron would mail each of them.
+fn taken_over_by(held: &Held, folder: &Path) -> String {
+    let (whose, note) = match held {
+        Held::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
+        Held::Unseen(Unseen { note, .. }) => {
+            (" that I cannot see", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
+        }
+    };
+    let who = match note {
+        Some((Mode::Daemon, pid, config)) => {
+            format!("another watchdog{whose} with pid {pid} and configuration {config}")
+        }
+        Some((Mode::Once, _, config)) => format!("a tick{whose} with configuration {config}"),
+        None => format!("another watchdog{whose}"),
+    };
+    format!("{who} has taken over {}", folder.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::lock::Note;
+
+    #[test]
+    fn whoever_has_taken_over_is_named_but_not_each_tick_anew() {
+        #[track_caller]
+        fn check(mode: Option<Mode>, expected: &str) {
+            let note = mode.map(|mode| Note { pid: 7, started: 1, mode, config: "/w.yaml".into() });
+            let held = Held::Unseen(Unseen { note, touched: Default::default() });
+            assert_eq!(taken_over_by(&held, Path::new("/s")), format!("{expected} has taken over /s"));
+        }
+        check(None, "another watchdog that I cannot see");
+        let daemon = "another watchdog that I cannot see with pid 7 and configuration /w.yaml";
+        check(Some(Mode::Daemon), daemon);
+        check(Some(Mode::Once), "a tick that I cannot see with configuration /w.yaml");
+    }
+}

@@ -1,0 +1,68 @@
+//! What a tick says on standard output: news, and what stays the same once a day. Cron mails whatever is printed.
+
+use crate::clock;
+use crate::policy::Record;
+use crate::store::complaints::Complaints;
+
+/// Takes a line for each change that is news.
+pub type Print = Box<dyn FnMut(&str)>;
+
+/// What notes of a target are of: those of one kind are forgotten together.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) enum Course {
+    /// It is down, and what is done about that.
+    Outage,
+    /// It is over.
+    Recovery,
+    /// Whatever may be true of a target that is in order.
+    Other,
+}
+
+impl Course {
+    pub(super) fn of(record: &Record) -> Course {
+        match record {
+            Record::Failing { .. } | Record::Down { .. } | Record::HeldBack { .. } => Course::Outage,
+            Record::Restart { .. } | Record::RestartDone { .. } | Record::WouldRestart { .. } => Course::Outage,
+            Record::Up { .. } | Record::Rested { .. } => Course::Recovery,
+            Record::Woke { .. } | Record::Warn { .. } | Record::Stalled { .. } => Course::Other,
+            Record::Paused { .. } | Record::Resumed { .. } => Course::Other,
+        }
+    }
+}
+
+/// Whoever is told of news, and what was told where the state cannot say so.
+pub(super) struct News {
+    print: Print,
+    told: Option<Complaints>,
+}
+
+impl News {
+    pub(super) fn new(print: Print, told: Option<Complaints>) -> News {
+        News { print, told }
+    }
+
+    /// Whether this is a tick, which notes what it has told.
+    pub(super) fn is_noted(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Says what is news. `is_saved`: the state remembers that it was said; else the next tick would say it again.
+    pub(super) fn say(&mut self, target: &str, course: Course, about: &str, line: &str, is_saved: bool) {
+        let told = self.told_of(target, course).filter(|_| !is_saved);
+        if told.is_none_or(|told| told.is_news(about, clock::wall())) {
+            (self.print)(line);
+        }
+    }
+
+    /// Says what may come again at every tick.
+    pub(super) fn say_once_a_day(&mut self, about: &str, line: &str) {
+        if self.told.as_ref().is_none_or(|told| told.is_news(about, clock::wall())) {
+            (self.print)(line);
+        }
+    }
+
+    /// What a tick has told of a target.
+    pub(super) fn told_of(&self, target: &str, course: Course) -> Option<Complaints> {
+        self.told.as_ref().map(|told| told.of(&(target, course)))
+    }
+}

@@ -1,0 +1,82 @@
+//! What the operator asks for by way of the state folder: pauses and their ends.
+
+use crate::policy::Event;
+use crate::store::orders::{self, Order, Waiting};
+
+use super::Agent;
+use super::journal::Against;
+
+/// The orders that were carried out.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// Those that are not removed yet, for the state with them was not saved, or they could not be.
+    carried_out: Vec<Waiting>,
+    /// How many of them, the latest, were not tried to be removed yet.
+    new: usize,
+}
+
+impl Agent {
+    /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved; until then it
+    /// waits for the watchdog after us, but is carried out by us only once.
+    pub(super) fn carry_out_orders(&mut self) {
+        let waiting = match orders::list(self.journal.folder()) {
+            Ok(found) => {
+                found.refused.iter().for_each(|error| log::warn!("{error} (set aside)"));
+                found.waiting
+            }
+            Err(error) => {
+                log::warn!("{error} (pause and resume have no effect)");
+                return;
+            }
+        };
+        if waiting.is_empty() && self.orders.carried_out.is_empty() {
+            return;
+        }
+        self.commit_now();
+        // One that cannot be read just now is there still.
+        self.orders.carried_out.retain(|order| !order.is_done());
+        for order in waiting {
+            if !self.orders.carried_out.contains(&order) {
+                self.heed(&order.order);
+                self.orders.carried_out.push(order);
+                self.orders.new += 1;
+            }
+        }
+        if !self.orders.carried_out.is_empty() {
+            self.journal.want(Against::PowerLoss);
+        }
+    }
+
+    /// The state with them is saved.
+    pub(super) fn finish_orders(&mut self) {
+        let Orders { carried_out, new } = &mut self.orders;
+        let old = carried_out.len().saturating_sub(std::mem::take(new));
+        for (index, order) in carried_out.iter().enumerate() {
+            if let Err(error) = order.done()
+                && index >= old
+            {
+                log::warn!("{error} (the next watchdog will carry it out again)");
+            }
+        }
+        carried_out.retain(|order| !order.is_done());
+    }
+
+    fn heed(&mut self, order: &Order) {
+        let until = order.pauses_until(&self.journal.moment());
+        match order.clone() {
+            Order::Pause { targets, command, .. } => {
+                if let Some(until) = until {
+                    self.step(Event::Paused { targets, until, command });
+                }
+            }
+            Order::Over { command } => self.step(Event::CommandOver { command }),
+            Order::Resume { targets, clear_waits } => {
+                if clear_waits {
+                    let whom = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));
+                    log::info!("{whom}: what had to be waited for is over, as the operator says");
+                }
+                self.step(Event::Resumed { targets, clear_waits });
+            }
+        }
+    }
+}

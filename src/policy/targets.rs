@@ -1,0 +1,268 @@
+//! The targets, each found by its index, and what holds across them: which attempts are due and which are made, when
+//! the next target wakes up. It is kept with each change to a target, so that nobody has to ask all of them.
+//! It must never decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::policy::Limits;
+use crate::policy::case::Neighbours;
+use crate::policy::limits::GAP_AT_LEAST;
+use crate::policy::plan::Plan;
+use crate::policy::state::{Attempt, Phase, TargetState};
+use crate::policy::tell;
+use crate::time::Timestamp;
+
+/// One target: what it may, what is planned, what is known.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) limits: Limits,
+    pub(super) plan: Plan,
+    pub(super) state: TargetState,
+    /// By index: what it depends on, and what depends on it.
+    depends_on: Vec<usize>,
+    dependents: Vec<usize>,
+    noted: Noted,
+}
+
+/// What of a target is noted across all of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Noted {
+    wake: Option<Timestamp>,
+    /// Since when an attempt is due.
+    due: Option<Timestamp>,
+    /// That attempt only awaits an answer.
+    awaits: bool,
+    is_made: bool,
+    is_active: bool,
+    needs_care: bool,
+    as_dependency: Dependency,
+}
+
+/// What those that depend on a target must know of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Dependency {
+    in_trouble: bool,
+    is_looked_at: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Targets {
+    /// In the order of their names. An index holds until targets come or go.
+    entries: Vec<Entry>,
+    by_name: BTreeMap<String, usize>,
+    wakes: BTreeSet<(Timestamp, usize)>,
+    /// First come, first served.
+    due: BTreeSet<(Timestamp, usize)>,
+    /// Those of the due that only await an answer.
+    awaiting: BTreeSet<(Timestamp, usize)>,
+    attempts: BTreeSet<usize>,
+    active: usize,
+    in_trouble: usize,
+    /// What the due attempts wait for has changed, for all of them.
+    reconsider_all: bool,
+    /// For these.
+    reconsider: BTreeSet<usize>,
+}
+
+impl Entry {
+    pub(super) fn new(name: String, limits: Limits, plan: Plan, state: TargetState) -> Entry {
+        let (depends_on, dependents) = (Vec::new(), Vec::new());
+        Entry { name, limits, plan, state, depends_on, dependents, noted: Noted::default() }
+    }
+
+    fn to_note(&self, now: Timestamp) -> Noted {
+        let Entry { plan, state, .. } = self;
+        Noted {
+            wake: self.wake(now),
+            due: plan.due_since,
+            awaits: plan.due_since.is_some() && plan.awaits_answer,
+            is_made: state.attempt.is_some(),
+            is_active: plan.has_look() || plan.is_asking() || state.attempt.is_some() || state.is_diagnosing(),
+            needs_care: !plan.retired && state.condition.is_trouble(),
+            as_dependency: Dependency { in_trouble: state.is_in_trouble(), is_looked_at: plan.asked.is_some() },
+        }
+    }
+
+    /// When something is to be decided about it though nothing happens.
+    fn wake(&self, now: Timestamp) -> Option<Timestamp> {
+        let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
+        let verifying = match self.state.phase() {
+            Some(Phase::Verifying { until }) => Some(*until),
+            Some(Phase::Weighing | Phase::Running { .. }) | None => None,
+        };
+        // What is at rest is asked about when the next look finds it so.
+        let waiting = self.state.waiting.filter(|_| self.state.rest.is_none()).and_then(|waiting| waiting.until);
+        let start_period = self.state.start_period.map(|period| period.until);
+        let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
+        let inspected = self.plan.inspected_until();
+        // What is not told then, since something forbids that, is told with the next look.
+        let told = tell::due_at(&self.state).chain(self.state.rest.and_then(|rest| rest.reminder_at()));
+        let told = told.filter(|at| *at > now).min();
+        let pauses = self.state.pauses.until();
+        [next_look, verifying, waiting, start_period, diagnosing, pauses, inspected, told].into_iter().flatten().min()
+    }
+
+    /// How late the look that is due, or the verdict of the one that is made, has become in a wait between the two, if
+    /// that is too late to be anything but a gap in our own running.
+    fn gap(&self, from: Timestamp, to: Timestamp) -> Option<Duration> {
+        let due = match &self.plan.asked {
+            Some(asked) => asked.at + self.limits.timeout,
+            None => self.plan.next?,
+        };
+        let late = to.since(due.max(from));
+        (late > self.limits.gap()).then_some(late)
+    }
+}
+
+impl Targets {
+    /// Takes these instead of those that were there.
+    pub(super) fn replace(&mut self, entries: impl IntoIterator<Item = Entry>, now: Timestamp) {
+        let mut entries: Vec<Entry> = entries.into_iter().collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let by_name = entries.iter().enumerate().map(|(index, entry)| (entry.name.clone(), index)).collect();
+        *self = Targets { entries, by_name, reconsider_all: true, ..Targets::default() };
+        for index in self.indices() {
+            let names = &self.entries[index].limits.depends_on;
+            let depends_on: Vec<usize> = names.iter().filter_map(|name| self.index_of(name)).collect();
+            depends_on.iter().for_each(|on| self.entries[*on].dependents.push(index));
+            let entry = &mut self.entries[index];
+            (entry.depends_on, entry.noted) = (depends_on, Noted::default());
+        }
+        self.indices().for_each(|index| self.note(index, now));
+    }
+
+    /// All of them, to be replaced.
+    pub(super) fn take(&mut self) -> BTreeMap<String, Entry> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        entries.map(|entry| (entry.name.clone(), Entry { dependents: Vec::new(), ..entry })).collect()
+    }
+
+    pub(super) fn indices(&self) -> Range<usize> {
+        0..self.entries.len()
+    }
+
+    pub(super) fn index_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&TargetState> {
+        self.index_of(name).map(|index| &self.entries[index].state)
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = (&str, &TargetState)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.state))
+    }
+
+    /// Whether it has left the configuration and nothing of it is under way any more.
+    pub(super) fn is_to_leave(&self, index: usize) -> bool {
+        let Entry { plan, state, .. } = &self.entries[index];
+        plan.retired && state.attempt.is_none()
+    }
+
+    /// The only way to change a target.
+    pub(super) fn change(&mut self, index: usize, now: Timestamp, act: impl FnOnce(&mut Entry)) {
+        act(&mut self.entries[index]);
+        self.note(index, now);
+    }
+
+    fn note(&mut self, index: usize, now: Timestamp) {
+        let new = self.entries[index].to_note(now);
+        let old = std::mem::replace(&mut self.entries[index].noted, new.clone());
+        if old == new {
+            return;
+        }
+        moved(&mut self.wakes, index, old.wake, new.wake);
+        moved(&mut self.due, index, old.due, new.due);
+        let was_first = self.awaiting.first().is_some_and(|(_, first)| *first == index);
+        moved(&mut self.awaiting, index, old.due.filter(|_| old.awaits), new.due.filter(|_| new.awaits));
+        if old.is_made != new.is_made {
+            if new.is_made {
+                self.attempts.insert(index)
+            } else {
+                self.attempts.remove(&index)
+            };
+        }
+        self.reconsider_all |= old.is_made != new.is_made || (was_first && !new.awaits);
+        self.active = self.active + usize::from(new.is_active) - usize::from(old.is_active);
+        self.in_trouble = self.in_trouble + usize::from(new.needs_care) - usize::from(old.needs_care);
+        if old.as_dependency != new.as_dependency {
+            self.reconsider.extend(&self.entries[index].dependents);
+        }
+    }
+
+    /// What the due attempts wait for has changed.
+    pub(super) fn reconsider_all(&mut self) {
+        self.reconsider_all = true;
+    }
+
+    pub(super) fn are_all_to_be_considered(&self) -> bool {
+        self.reconsider_all
+    }
+
+    /// The due attempts that may have to wait no longer, or for something else, in the order in which they became due:
+    /// those of the targets of these indices, and of those for which anything else has changed.
+    pub(super) fn due_to_consider(&mut self, touched: &BTreeSet<usize>) -> Vec<(Timestamp, usize)> {
+        let also = std::mem::take(&mut self.reconsider);
+        if std::mem::take(&mut self.reconsider_all) {
+            return self.due.iter().copied().collect();
+        }
+        let due = |index: &usize| Some((self.entries[*index].noted.due?, *index));
+        let mut due: Vec<_> = touched.union(&also).filter_map(due).collect();
+        due.sort_unstable();
+        due
+    }
+
+    /// What an attempt that is due since then must heed of the other targets.
+    pub(super) fn neighbours(&self, index: usize, since: Timestamp) -> Neighbours {
+        let dependencies = || self.entries[index].depends_on.iter().map(|on| self.entries[*on].noted.as_dependency);
+        Neighbours {
+            busy: self.attempts.iter().any(|other| *other != index),
+            dependency_in_trouble: dependencies().any(|dependency| dependency.in_trouble),
+            dependency_looked_at: dependencies().any(|dependency| dependency.is_looked_at),
+            is_behind: self.awaiting.first().is_some_and(|first| *first < (since, index)),
+        }
+    }
+
+    /// Those whose time has come.
+    pub(super) fn woken(&self, now: Timestamp) -> impl Iterator<Item = usize> {
+        self.wakes.range(..=(now, usize::MAX)).map(|(_, index)| *index)
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// How many have something under way, or planned.
+    pub(super) fn active(&self) -> usize {
+        self.active
+    }
+
+    /// How many somebody may have to look after.
+    pub(super) fn in_trouble(&self) -> usize {
+        self.in_trouble
+    }
+
+    /// The attempts that are being made.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter_map(|index| self.entries[*index].state.attempt.as_ref())
+    }
+
+    /// The longest gap in our own running that shows in a wait between the two. A short wait hides none.
+    pub(super) fn gap(&self, from: Timestamp, to: Timestamp) -> Option<Duration> {
+        if to.since(from) <= GAP_AT_LEAST {
+            return None;
+        }
+        self.entries.iter().filter_map(|entry| entry.gap(from, to)).max()
+    }
+}
+
+/// Moves a target in a queue, or puts it in or takes it out.
+fn moved(queue: &mut BTreeSet<(Timestamp, usize)>, index: usize, old: Option<Timestamp>, new: Option<Timestamp>) {
+    if old != new {
+        old.map(|at| queue.remove(&(at, index)));
+        new.map(|at| queue.insert((at, index)));
+    }
+}
