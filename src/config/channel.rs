@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{CommandLine, Hidden};
+use super::target::{CommandLine, Hidden};
 use crate::outcome::Topic;
 
 /// Somebody who is told.

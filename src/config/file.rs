@@ -1,19 +1,24 @@
 //! The whole file: from its bytes to a [`Config`], with the keys of the top level.
 
+use std::fs;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
 
 use super::access::{Readers, read};
+use super::channel::{Channel, Webhook};
 use super::error::{Errors, Source};
 use super::notify::{heartbeat, notify};
 use super::reading::{Keys, Reading};
 use super::secrets::Secrets;
+use super::target::{Hidden, Target};
 use super::targets::targets;
 use super::tree::{self, Node, Value};
-use super::variables::Variables;
-use super::{Config, Hidden, Log, Page, default_state_dir, owner, pm2, units, whereabouts};
+use super::whereabouts::{self, default_state_dir};
+use super::{owner, units};
+use crate::time::Wall;
 
 pub(super) const TOP: Keys = Keys {
     known: &[
@@ -42,7 +47,107 @@ const LEVELS: [(&str, LevelFilter); 4] = [
 /// Less would rotate at every other line, more is no limit.
 const LOG_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
-pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
+/// A configuration in which everything was found valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// When the file was last written to before it was read.
+    pub written: Option<Wall>,
+    /// The file's folder, absolute: commands run in it and paths are relative to it.
+    pub folder: PathBuf,
+    /// Where state, lock, events and incidents live, absolute.
+    pub state_dir: PathBuf,
+    /// The log.
+    pub log: Log,
+    /// Given to every command that is run.
+    pub env: Vec<(String, Hidden)>,
+    /// In the order of the file; at least one.
+    pub targets: Vec<Target>,
+    /// Who is told what.
+    pub notify: Vec<Channel>,
+    /// Pinged by a watchdog that does its job.
+    pub heartbeat: Option<Webhook>,
+    /// A page for people who have no access to the machine.
+    pub page: Option<Page>,
+    /// A file for Prometheus.
+    pub metrics: Option<PathBuf>,
+    /// What a `${NAME}` that is not set has switched off, in words.
+    pub off: Vec<String>,
+    /// What must be struck out of what servers and commands say.
+    pub secrets: Secrets,
+}
+
+/// A page that is written again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Where, absolute.
+    pub file: PathBuf,
+    /// Whether it tells what was found and what was run.
+    pub details: bool,
+}
+
+/// Where the log goes and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Absolute.
+    pub file: PathBuf,
+    /// The least important level that is written.
+    pub level: log::LevelFilter,
+    /// Bytes of one file.
+    pub max_size: u64,
+    /// Rotated files kept beside the one written to.
+    pub keep: u32,
+}
+
+impl Config {
+    /// Reads the file at `path`, which is shown in errors as it is given here. `environment` is what `${NAME}` and
+    /// `$HOME` are looked up in.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, others could have written it, or something in it is not valid. Everything that can be told
+    /// at once is told. Nothing was changed then, and the caller says what follows from that.
+    pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
+        // Asked before it is read: what is written to it meanwhile is newer than what was read.
+        let written = written(path);
+        Ok(Config { written, ..read_whole(path, environment)? })
+    }
+
+    /// The state folder that the file at `path` names, or the default where it names none, also where other things in
+    /// it are not valid: whoever asks a watchdog that is at work must not ask in another folder meanwhile. Of another
+    /// account's file, default and `~` are by that account's home. `None` where that cannot be told.
+    pub fn state_dir_of(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        let text = read(path, Readers::Root).ok()?;
+        let root = tree::parse(&text).ok()?;
+        let path = whereabouts::absolute(path, environment).ok()?;
+        // What is ours by default is another folder than the one in which that account's watchdog works.
+        let home = match owner::other_owner(&path) {
+            Some(uid) => owner::home_of(uid),
+            None => whereabouts::home(environment),
+        };
+        let mut reading = Reading::new(path.parent().unwrap_or(&path), home.clone(), environment);
+        match root.get("state_dir") {
+            Some(node) => reading.path(node),
+            None => home.as_deref().map(whereabouts::state_dir_in),
+        }
+    }
+
+    /// Decide and record, but run no restart command: `--dry-run`, for all targets.
+    pub fn set_dry_run(&mut self) {
+        for target in &mut self.targets {
+            target.limits.dry_run = true;
+        }
+    }
+}
+
+/// When a file was last written to; none where that cannot be told.
+pub fn written(path: &Path) -> Option<Wall> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Wall::from_ms(metadata.mtime().saturating_mul(1_000).saturating_add(metadata.mtime_nsec() / 1_000_000)))
+}
+
+fn read_whole(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
     let shown = path.display().to_string();
     let text = read(path, Readers::Anyone).map_err(Errors::several)?;
     let path = whereabouts::absolute(path, environment)
@@ -50,44 +155,11 @@ pub(super) fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) ->
     let folder = path.parent().unwrap_or(&path).to_path_buf();
     let source = Source { file: &shown, text: &text };
     let root = tree::parse(&text).map_err(|error| source.syntax(&error))?;
-    let mut reading = Reading {
-        folder: &folder,
-        home: whereabouts::home(environment),
-        variables: Variables::new(environment),
-        secrets: Secrets::default(),
-        unset: None,
-        problems: Vec::new(),
-        beside: Vec::new(),
-    };
+    let mut reading = Reading::new(&folder, whereabouts::home(environment), environment);
     let config = top(&mut reading, &root, environment, &path);
     match config {
         Some(config) if reading.problems.is_empty() && reading.beside.is_empty() => Ok(config),
         _ => Err(source.errors(&root, reading.problems).after(reading.beside)),
-    }
-}
-
-/// The state folder of a configuration in which other things may be wrong; `None` where that cannot be told.
-pub(super) fn state_dir(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let text = read(path, Readers::Root).ok()?;
-    let root = tree::parse(&text).ok()?;
-    let path = whereabouts::absolute(path, environment).ok()?;
-    // What is ours by default is another folder than the one in which that account's watchdog works.
-    let home = match owner::other_owner(&path) {
-        Some(uid) => owner::home_of(uid),
-        None => whereabouts::home(environment),
-    };
-    let mut reading = Reading {
-        folder: path.parent().unwrap_or(&path),
-        home: home.clone(),
-        variables: Variables::new(environment),
-        secrets: Secrets::default(),
-        unset: None,
-        problems: Vec::new(),
-        beside: Vec::new(),
-    };
-    match root.get("state_dir") {
-        Some(node) => reading.path(node),
-        None => home.as_deref().map(whereabouts::state_dir_in),
     }
 }
 
@@ -111,8 +183,7 @@ fn top(
     let dry_run = root.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false);
     let env = root.get("env").map(|node| env(reading, node)).unwrap_or_default();
     let log = log(reading, root.get("log"), state_dir.as_deref());
-    let mut targets = targets(reading, root, dry_run);
-    pm2::tell_once(&mut targets);
+    let targets = targets(reading, root, dry_run);
     let (channels, mut off) = root.get("notify").map(|node| notify(reading, node)).unwrap_or_default();
     let (heartbeat, is_off) = root.get("heartbeat").map(|node| heartbeat(reading, node)).unwrap_or_default();
     off.extend(is_off);

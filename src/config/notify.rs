@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use super::channel::{Channel, Email, Format, Security, Smtp, Via, Way, Webhook};
 use super::probes::{Address, address};
 use super::reading::{Keys, Reading};
+use super::target::Hidden;
 use super::tree::{Node, Value};
-use super::{Channel, Email, Format, Hidden, Security, Smtp, Via, Way, Webhook, url};
+use super::url;
 use crate::outcome::{Topic, short_command};
 
 pub(super) const WEBHOOK: Keys = Keys { known: &["webhook", "format", "on"], elsewhere: &[] };

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::reading::{Keys, Reading};
+use super::target::{Pm2, Remedy};
 use super::tree::{Node, Value};
-use super::{Pm2, Remedy, Target};
+use super::way::process_of;
 
 pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "env", "reset"], elsewhere: &[] };
 
@@ -12,12 +13,6 @@ pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "env",
 const SOCKET: usize = "/rpc.sock".len();
 /// The longest path of a socket on Linux. With a longer one every pm2 command hangs for ever.
 const SOCKET_PATH: usize = 107;
-
-/// The name that a target has unless it says another one: its process's in PM2.
-pub(super) fn process_of(target: &Node) -> Option<&Node> {
-    let pm2 = target.get("pm2")?;
-    if let Value::Map(_) = pm2.value { pm2.get("process") } else { Some(pm2) }
-}
 
 /// The process that `pm2` names, and where its PM2 lives.
 pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
@@ -108,16 +103,6 @@ fn default_home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
         reading.complain(node, "is in ~/.pm2, but $HOME is not set", "write {process: …, home: /…/.pm2}");
     }
     home
-}
-
-/// What is wrong with a daemon is the same for all that it keeps: the first target of each home tells it.
-pub(super) fn tell_once(targets: &mut [Target]) {
-    let mut homes: Vec<PathBuf> = Vec::new();
-    for target in targets {
-        let Some(pm2) = &target.pm2 else { continue };
-        target.limits.tells_of_pm2 = !homes.contains(&pm2.home);
-        homes.push(pm2.home.clone());
-    }
 }
 
 /// The ladder of a target with `pm2` and without `restart`.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use ureq::http::{HeaderName, HeaderValue};
 
 use super::reading::{Keys, Reading};
+use super::target::{CommandLine, Hidden, Http, Method, Pm2, Probe, Tls};
 use super::tree::{Entry, Node, Value};
-use super::{CommandLine, Hidden, Http, Method, Pm2, Probe, Tls, url};
+use super::url;
 
 /// The keys that are a probe each.
 pub(super) const PROBES: [&str; 4] = ["http", "tcp", "command", "file"];

@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::CommandLine;
 use super::error::Problem;
 use super::secrets::Secrets;
+use super::target::CommandLine;
 use super::tree::{Entry, Node, Value};
 use super::units::{self, Wrong};
 use super::variables::{Unexpanded, Variables};
@@ -37,6 +37,24 @@ pub(super) struct Reading<'a> {
     pub(super) problems: Vec<Problem>,
     /// Complaints about other files, which have no place in this one.
     pub(super) beside: Vec<String>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(
+        folder: &'a Path,
+        home: Option<PathBuf>,
+        environment: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Reading<'a> {
+        Reading {
+            folder,
+            home,
+            variables: Variables::new(environment),
+            secrets: Secrets::default(),
+            unset: None,
+            problems: Vec::new(),
+            beside: Vec::new(),
+        }
+    }
 }
 
 impl Reading<'_> {

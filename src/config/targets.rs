@@ -1,15 +1,19 @@
 //! Each target: its own keys, and what `defaults` says for all.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::pm2::{self, process_of};
+use super::pm2;
 use super::probes::{PROBES, probe, probe_id};
 use super::reading::{Keys, Reading};
+use super::target::{CommandLine, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung, Target};
+use super::together::{self, Parsed};
 use super::tree::{Node, Value};
 use super::units;
-use super::{CommandLine, Pm2, RUNG_TIMEOUT, Remedy, Rung, Target, together};
+use super::way::name_of;
 use crate::outcome::Class;
 use crate::policy::{Gate, Limits};
 use crate::time::Span;
@@ -88,13 +92,13 @@ pub(super) const RUNG: Keys = Keys { known: &["run", "pm2", "timeout"], elsewher
 
 /// Where a target's keys are looked up: in the target, else in `defaults`.
 #[derive(Clone, Copy)]
-pub(super) struct Said<'n> {
+struct Said<'n> {
     own: &'n Node,
     defaults: Option<&'n Node>,
 }
 
 impl<'n> Said<'n> {
-    pub(super) fn get(self, key: &str) -> Option<&'n Node> {
+    fn get(self, key: &str) -> Option<&'n Node> {
         self.own.get(key).or_else(|| self.defaults?.get(key))
     }
 
@@ -105,20 +109,13 @@ impl<'n> Said<'n> {
     }
 }
 
-/// A target and the place of what it was read from.
-pub(super) struct Parsed<'n> {
-    pub(super) node: &'n Node,
-    pub(super) said: Said<'n>,
-    pub(super) target: Target,
-}
-
 /// All targets of the file; of those that are not valid only complaints.
 pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> Vec<Target> {
     let defaults = root.get("defaults").filter(|node| reading.has_only(node, &DEFAULTS));
     if let Some(own) = defaults {
         // What is wrong here is told even if each target has a key of its own in its place.
         let said = Said { own, defaults: None };
-        limits(reading, said);
+        limits(reading, said, &Parts::default());
         only_if(reading, said);
         diagnose(reading, said);
     }
@@ -135,26 +132,39 @@ pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> 
         reading.complain(list, format!("has {} targets", nodes.len()), format!("at most {MOST_TARGETS}"));
         return Vec::new();
     }
+    let mut homes = HashSet::new();
     let read: Vec<Parsed<'_>> = nodes
         .iter()
         .filter_map(|node| {
             let said = Said { own: node, defaults };
-            let mut target = target(reading, said)?;
-            target.limits.dry_run |= dry_run;
-            Some(Parsed { node, said, target })
+            let target = target(reading, said, dry_run, &mut homes)?;
+            Some(Parsed { node, depends_on: said.get("depends_on"), target })
         })
         .collect();
     together::check(reading, nodes, &read);
     read.into_iter().map(|read| read.target).collect()
 }
 
-fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
+/// What the limits of a target tell of its other parts.
+#[derive(Default)]
+struct Parts<'a> {
+    probe: Option<&'a Probe>,
+    pm2: Option<&'a Pm2>,
+    ladder: &'a [Rung],
+    only_if: Option<&'a CommandLine>,
+    diagnoses: bool,
+    tells_of_pm2: bool,
+    dry_run: bool,
+}
+
+/// `homes`: those of PM2 that a target before this one lives in.
+fn target(reading: &mut Reading<'_>, said: Said<'_>, dry_run: bool, homes: &mut HashSet<PathBuf>) -> Option<Target> {
     let node = said.own;
     if !reading.has_only(node, &TARGET) {
         return None;
     }
     let pm2 = pm2::pm2(reading, node);
-    let name = node.get("name").or_else(|| process_of(node));
+    let name = name_of(node);
     if name.is_none() && node.get("pm2").is_none() {
         reading.complain_of_missing(node, "has no `name`", "letters, digits, . _ and -");
     }
@@ -167,16 +177,20 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
     let only_if = only_if(reading, said);
     let diagnose = diagnose(reading, said);
     let before = reading.problems.len();
-    let mut limits = limits(reading, said);
+    let parts = Parts {
+        probe: probe.as_ref(),
+        pm2: pm2.as_ref(),
+        ladder: &ladder,
+        only_if: only_if.as_ref(),
+        diagnoses: !diagnose.is_empty(),
+        // What is wrong with a daemon is the same for all that it keeps: the first target of each home tells it.
+        tells_of_pm2: pm2.as_ref().is_none_or(|pm2| homes.insert(pm2.home.clone())),
+        dry_run,
+    };
+    let limits = limits(reading, said, &parts);
     if reading.problems.len() == before {
         contradictions(reading, said, &limits);
     }
-    limits.rungs = ladder.len();
-    limits.reset = ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
-    limits.gates = pm2.iter().map(|_| Gate::Stopped).chain(only_if.iter().map(|_| Gate::OnlyIf)).collect();
-    limits.probe_id = probe_id(probe.as_ref()?);
-    limits.repair_id = repair_id(&ladder, only_if.as_ref(), pm2.as_ref());
-    limits.diagnose = !diagnose.is_empty();
     if node.get("pm2").is_some() && pm2.is_none() {
         return None;
     }
@@ -184,7 +198,7 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>) -> Option<Target> {
 }
 
 /// Tells one way to repair from another, for as long as this process runs: what is done, not how long it may take.
-fn repair_id(ladder: &[Rung], only_if: Option<&CommandLine>, pm2: Option<&Pm2>) -> u64 {
+fn repair_id(Parts { ladder, only_if, pm2, .. }: &Parts<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     ladder.iter().for_each(|rung| rung.remedy.hash(&mut hasher));
     (only_if, pm2).hash(&mut hasher);
@@ -217,8 +231,8 @@ fn diagnose(reading: &mut Reading<'_>, said: Said<'_>) -> Vec<CommandLine> {
     items.iter().filter_map(|item| reading.command(item)).collect()
 }
 
-/// The numbers. What is wrong is told and taken for its default, to tell of the rest too.
-fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
+/// Every number that decides. What is wrong is told and taken for its default, to tell of the rest too.
+fn limits(reading: &mut Reading<'_>, said: Said<'_>, parts: &Parts<'_>) -> Limits {
     let default = Limits::default();
     let mut span = |key: &str, range: RangeInclusive<Duration>, default: Duration| {
         said.get(key).and_then(|node| reading.span(node, &range)).unwrap_or(default)
@@ -249,14 +263,14 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>) -> Limits {
         restart_window,
         restart_on: said.get("restart_on").map_or(default.restart_on, |node| classes(reading, node)),
         depends_on: said.get("depends_on").map(|node| dependencies(reading, node)).unwrap_or_default(),
-        dry_run: said.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(default.dry_run),
-        rungs: 0,
-        reset: None,
-        gates: Vec::new(),
-        diagnose: false,
-        tells_of_pm2: true,
-        probe_id: 0,
-        repair_id: 0,
+        dry_run: said.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false) || parts.dry_run,
+        rungs: parts.ladder.len(),
+        reset: parts.ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_))),
+        gates: parts.pm2.map(|_| Gate::Stopped).into_iter().chain(parts.only_if.map(|_| Gate::OnlyIf)).collect(),
+        diagnose: parts.diagnoses,
+        tells_of_pm2: parts.tells_of_pm2,
+        probe_id: parts.probe.map_or(0, probe_id),
+        repair_id: repair_id(parts),
     }
 }
 

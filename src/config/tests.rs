@@ -2,8 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
+use crate::policy::Limits;
 use crate::testing::fuzz;
 
 mod notify;

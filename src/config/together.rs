@@ -3,12 +3,18 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
-use super::Remedy;
-use super::pm2::process_of;
 use super::reading::Reading;
-use super::targets::Parsed;
+use super::target::{Remedy, Target};
 use super::tree::{Node, Value};
 use super::units::nearest;
+use super::way::{name_of, process_of};
+
+/// A target and the places of what it was read from.
+pub(super) struct Parsed<'n> {
+    pub(super) node: &'n Node,
+    pub(super) depends_on: Option<&'n Node>,
+    pub(super) target: Target,
+}
 
 /// Complains of targets that are valid each and not together. `nodes` are all of them, `parsed` those that are valid.
 pub(super) fn check(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<'_>]) {
@@ -22,8 +28,7 @@ pub(super) fn check(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<
 fn names_differ(reading: &mut Reading<'_>, nodes: &[Node]) {
     let mut known = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
-        let Some(name) = node.get("name").or_else(|| process_of(node)) else { continue };
-        let Some(text) = name.as_text() else { continue };
+        let Some((name, text)) = name_of(node).and_then(|name| Some((name, name.as_text()?))) else { continue };
         if let Some(first) = known.get(text) {
             reading.complain(name, format!("is what targets[{first}] is called already"), "names must differ");
         } else {
@@ -35,11 +40,10 @@ fn names_differ(reading: &mut Reading<'_>, nodes: &[Node]) {
 /// Every name in `depends_on` is a target's.
 fn dependencies_exist(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<'_>]) {
     // Of all targets, those with other mistakes too: a name that is there is no unknown one.
-    let names: Vec<&str> =
-        nodes.iter().filter_map(|node| node.get("name").or_else(|| process_of(node))?.as_text()).collect();
+    let names: Vec<&str> = nodes.iter().filter_map(|node| name_of(node)?.as_text()).collect();
     let known: HashSet<&str> = names.iter().copied().collect();
-    for Parsed { said, .. } in parsed {
-        let Some(Value::List(items)) = said.get("depends_on").map(|node| &node.value) else { continue };
+    for Parsed { depends_on, .. } in parsed {
+        let Some(Value::List(items)) = depends_on.map(|node| &node.value) else { continue };
         for (item, name) in items.iter().filter_map(|item| Some((item, item.as_text()?))) {
             if !known.contains(name) {
                 let advice = match nearest(name, names.iter().copied()) {
@@ -57,13 +61,13 @@ fn dependencies_end(reading: &mut Reading<'_>, parsed: &[Parsed<'_>]) {
     let edges: HashMap<&str, &[String]> =
         parsed.iter().map(|one| (one.target.name.as_str(), one.target.limits.depends_on.as_slice())).collect();
     let mut told: Vec<&str> = Vec::new();
-    for Parsed { node, said, target } in parsed {
+    for Parsed { node, depends_on, target } in parsed {
         if told.contains(&target.name.as_str()) {
             continue;
         }
         if let Some(cycle) = cycle_through(&target.name, &edges) {
             let message = format!("goes in a circle: {}", [&cycle[..], &[&target.name]].concat().join(" → "));
-            let place = said.get("depends_on").unwrap_or(node);
+            let place = depends_on.unwrap_or(node);
             reading.complain(place, message, "each would wait for the other");
             told.extend(cycle);
         }

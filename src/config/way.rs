@@ -1,6 +1,6 @@
-//! The way from the root of a tree to one of its places, as people read it: `targets[0].interval`.
+//! The way from the root of a tree to one of its places, as people read it: `targets[0].interval`; and what a target
+//! is called.
 
-use super::pm2::process_of;
 use super::tree::{At, Node, Value};
 
 /// A key or a value and the way to it.
@@ -25,6 +25,17 @@ pub(super) enum Found<'a> {
     Value(&'a Node),
 }
 
+/// What a target is called: by its `name`, else by that of its process in PM2.
+pub(super) fn name_of(target: &Node) -> Option<&Node> {
+    target.get("name").or_else(|| process_of(target))
+}
+
+/// The name of a target's process in PM2.
+pub(super) fn process_of(target: &Node) -> Option<&Node> {
+    let pm2 = target.get("pm2")?;
+    if let Value::Map(_) = pm2.value { pm2.get("process") } else { Some(pm2) }
+}
+
 impl Node {
     /// The way from here, the root, to `at`.
     pub(super) fn way(&self, at: At) -> Way<'_> {
@@ -45,7 +56,7 @@ impl Node {
                     way.subject += &format!("[{index}]");
                     way.path += &format!("[{index}]");
                     if way.path == format!("targets[{index}]") {
-                        way.target = node.get("name").or_else(|| process_of(node)).and_then(Node::as_text);
+                        way.target = name_of(node).and_then(Node::as_text);
                     }
                 }
                 Value::Map(entries) => {

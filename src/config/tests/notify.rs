@@ -1,6 +1,7 @@
 //! Whom to tell: what is understood, what only switches a channel off, what is refused.
 
 use super::*;
+use crate::config::channel::{Security, Via};
 use crate::outcome::Topic;
 
 fn with(top: &str) -> String {

@@ -1,0 +1,229 @@
+//! What is watched, how, and what repairs it, as the file was read.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::url;
+use crate::policy::Limits;
+use crate::time::Span;
+
+/// What a restart command may take unless the configuration says otherwise.
+pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One thing that is watched.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Unique among the targets.
+    pub name: String,
+    /// How it is looked at.
+    pub probe: Probe,
+    /// Its process in PM2, beside the probe or as the probe.
+    pub pm2: Option<Pm2>,
+    /// Every number that decides.
+    pub limits: Limits,
+    /// Restart commands, smallest first; empty for a watch-only target. `limits.rungs` is its length.
+    pub ladder: Vec<Rung>,
+    /// Asked before an attempt; `limits.gates` names it where it is present.
+    pub only_if: Option<CommandLine>,
+    /// Run when it goes down, before any attempt; their output is kept.
+    pub diagnose: Vec<CommandLine>,
+}
+
+/// One restart command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// What is done.
+    pub remedy: Remedy,
+    /// How long it may take; each call of pm2, where it makes several.
+    pub timeout: Duration,
+}
+
+/// What a rung does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// Runs the operator's command.
+    Command(CommandLine),
+    /// Has PM2 restart the process.
+    Pm2Restart(Pm2),
+    /// Resets PM2 itself.
+    Pm2Reset(Pm2),
+}
+
+impl fmt::Display for Remedy {
+    /// As people read it, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remedy::Command(command) => command.fmt(f),
+            Remedy::Pm2Restart(Pm2 { process, .. }) => write!(f, "pm2 restart {process}"),
+            Remedy::Pm2Reset(Pm2 { home, .. }) => write!(f, "reset PM2 in {}", home.display()),
+        }
+    }
+}
+
+/// A process in PM2.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pm2 {
+    /// Its name there.
+    pub process: String,
+    /// PM2's home, absolute.
+    pub home: PathBuf,
+    /// The ecosystem file that it was started from, absolute.
+    pub config: Option<PathBuf>,
+    /// The block of variables in that file that it was started with, where not the usual one: pm2's `--env`.
+    pub env: Option<String>,
+    /// Whether PM2 itself may be reset for it.
+    pub reset: bool,
+}
+
+/// A command as the operator wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CommandLine {
+    /// A string: run by `sh -c`.
+    Shell(String),
+    /// A list: run as it is. Never empty.
+    Exec(Vec<String>),
+}
+
+impl CommandLine {
+    /// The program and its arguments.
+    pub fn argv(&self) -> Vec<String> {
+        match self {
+            CommandLine::Shell(text) => vec!["sh".into(), "-c".into(), text.clone()],
+            CommandLine::Exec(words) => words.clone(),
+        }
+    }
+}
+
+impl fmt::Display for CommandLine {
+    /// As people read it, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandLine::Shell(text) => f.write_str(text),
+            CommandLine::Exec(words) => f.write_str(&words.join(" ")),
+        }
+    }
+}
+
+/// How a target is looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// A request, and what the answer must be.
+    Http(Box<Http>),
+    /// A connection that must come about: host and port.
+    Tcp {
+        /// A name or an address, without brackets.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// A command that must exit with 0.
+    Command(CommandLine),
+    /// A file that must have been written to lately.
+    File {
+        /// Absolute.
+        path: PathBuf,
+        /// How old it may be.
+        max_age: Duration,
+    },
+    /// PM2's daemon and the process must live.
+    Pm2(Pm2),
+}
+
+impl fmt::Display for Probe {
+    /// As people read it, on one line, without secrets; a command's text as it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Probe::Http(http) => {
+                let method = match http.method {
+                    Method::Get => "GET",
+                    Method::Head => "HEAD",
+                };
+                // What is asked with may be a token.
+                match http.shown.split_once('?') {
+                    Some((page, _)) => write!(f, "{method} {page}?…"),
+                    None => write!(f, "{method} {}", http.shown),
+                }
+            }
+            Probe::Tcp { host, port } if host.contains(':') => write!(f, "connect to [{host}]:{port}"),
+            Probe::Tcp { host, port } => write!(f, "connect to {host}:{port}"),
+            Probe::Command(command) => write!(f, "run {}", command.to_string().trim()),
+            Probe::Pm2(pm2) => write!(f, "{} in PM2", pm2.process),
+            Probe::File { path, max_age } => write!(f, "{} written within {}", path.display(), Span(*max_age)),
+        }
+    }
+}
+
+impl Probe {
+    /// Whether certificates play a part.
+    pub fn is_https(&self) -> bool {
+        matches!(self, Probe::Http(http) if http.url.0.starts_with("https:"))
+    }
+
+    /// The port of this machine that it looks at; `None` where it looks at none, or at another machine.
+    pub fn local_port(&self) -> Option<u16> {
+        let (host, port) = match self {
+            Probe::Http(http) if http.unix_socket.is_none() => url::host_and_port(&http.url.0)?,
+            Probe::Tcp { host, port } => (host.as_str(), *port),
+            Probe::Http(_) | Probe::Command(_) | Probe::File { .. } | Probe::Pm2(_) => return None,
+        };
+        let is_ours = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+        let is_local = host == "localhost" || host.parse().is_ok_and(is_ours);
+        is_local.then_some(port)
+    }
+}
+
+/// A request, and what the answer must be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Where to: http or https, without user and password (they became a header).
+    pub url: Hidden,
+    /// The url as it may be shown: as written, `${NAME}` not replaced, without user and password.
+    pub shown: String,
+    /// Speak to this socket instead of the url's host; absolute.
+    pub unix_socket: Option<PathBuf>,
+    /// GET or HEAD.
+    pub method: Method,
+    /// Sent along, `Authorization` from the url's user and password included.
+    pub headers: Vec<(String, Hidden)>,
+    /// Statuses that are wanted.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// Text that the body must have.
+    pub contains: Option<String>,
+    /// JSON pointer and the value that must be there.
+    pub json: Vec<(String, serde_json::Value)>,
+    /// What is asked of the certificate.
+    pub tls: Tls,
+}
+
+/// The request's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+}
+
+/// What is asked of the certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// It must hold against the system's trust store.
+    Verify,
+    /// Anything will do.
+    Insecure,
+    /// It must hold against the certificates in this PEM file; absolute.
+    Ca(PathBuf),
+}
+
+/// A text that must never be shown: it may hold a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
