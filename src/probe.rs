@@ -7,6 +7,7 @@ mod classify;
 mod command;
 mod connect;
 mod deadline;
+mod failure;
 mod file;
 mod filter;
 mod head;
@@ -20,6 +21,7 @@ mod setup;
 mod tcp;
 #[cfg_attr(not(feature = "tls"), path = "probe/no_tls.rs")]
 mod tls;
+mod trace;
 mod wire;
 mod words;
 
@@ -35,12 +37,13 @@ use std::time::Duration;
 
 use crate::command::Scope;
 use crate::config::{self, Hidden, Secrets};
-use crate::outcome::{Class, Look, Remembered, Verdict};
+use crate::outcome::{Look, Remembered, Verdict};
 
 pub use self::tls::Trust;
 
 use self::command::CommandProbe;
 use self::deadline::Deadline;
+use self::failure::Failure;
 use self::file::FileProbe;
 use self::http::HttpProbe;
 use self::pm2::Pm2Probe;
@@ -67,15 +70,6 @@ enum Kind {
     File(FileProbe),
     Command(CommandProbe),
     Pm2(Pm2Probe),
-}
-
-/// Why a look did not find the target in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Failure {
-    /// The target is to blame. The words may have anything in them that came from it.
-    Target(Class, String),
-    /// We are: nothing can be said of the target.
-    Ours(String),
 }
 
 impl Prober {

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use crate::outcome::{Class, in_words};
 use crate::time::Span;
 
-use super::Failure;
-use super::wire::Trace;
+use super::failure::Failure;
+use super::trace::Trace;
 use super::words::{Fine, Size, list};
 
 /// The class that an error of the network is of; `None` for our own trouble, which says nothing about the target.

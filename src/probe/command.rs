@@ -11,9 +11,9 @@ use crate::config::{CommandLine, Ends, Hidden, Secrets};
 use crate::outcome::{Class, Ending, in_words};
 use crate::time::Span;
 
-use super::Failure;
 use super::aside::{Aside, Missing};
 use super::deadline::Deadline;
+use super::failure::Failure;
 use super::seen::{KEPT, Seen};
 use super::words::tame_to;
 

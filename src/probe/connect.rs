@@ -11,9 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::Failure;
 use super::classify::{self, Try};
 use super::deadline::Deadline;
+use super::failure::Failure;
 use super::resolve::Host;
 use super::seen::Seen;
 

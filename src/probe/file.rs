@@ -10,9 +10,9 @@ use crate::clock;
 use crate::outcome::{Class, FileTime, in_words};
 use crate::time::{Span, Timestamp, Wall, millis};
 
-use super::Failure;
 use super::aside::{Aside, Missing};
 use super::deadline::Deadline;
+use super::failure::Failure;
 
 /// One call of the system fits into this.
 const STACK: usize = 64 << 10;

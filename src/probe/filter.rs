@@ -9,9 +9,11 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::chunks::Chunks;
 use super::head::{self, Head};
-use super::setup::INPUT;
-use super::wire::Traced;
+use super::trace::Traced;
 
+/// What the parser gets at once, more than the headers that it takes, so that that limit is met first. A buffer is held
+/// for as long as a look lasts, and many may hang.
+pub(super) const INPUT: usize = 8 << 10;
 /// The longest head, interim answers and all. It is read whole before it is judged.
 const MAX_HEAD: usize = 1 << 20;
 

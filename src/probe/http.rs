@@ -11,16 +11,18 @@ use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use crate::config::{self, Http, Secrets};
 use crate::outcome::Class;
 
-use super::Failure;
 use super::classify;
 use super::connect::{self, Place};
 use super::deadline::Deadline;
+use super::failure::Failure;
+use super::filter::INPUT;
 use super::judge::Wanted;
 use super::resolve::Host;
 use super::seen::{self, Seen};
-use super::setup::{INPUT, LONGEST_LINE, Setup};
+use super::setup::{LONGEST_LINE, Setup};
 use super::tls::{self, Trust};
-use super::wire::{Traced, Wire};
+use super::trace::Traced;
+use super::wire::Wire;
 use super::words::Size;
 
 /// The longest body that is read, in bytes.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::{BYTE_ORDER_MARK, Http, Secrets, is_utf16};
 use crate::outcome::Class;
 
-use super::Failure;
+use super::failure::Failure;
 use super::json;
 use super::words::tame_to;
 

@@ -8,9 +8,9 @@ use crate::outcome::{Class, DaemonState, Pm2Evidence, Remembered, Seen};
 use crate::pm2::Home;
 use crate::time::Span;
 
-use super::Failure;
 use super::aside::{Aside, Missing};
 use super::deadline::Deadline;
+use super::failure::Failure;
 
 /// Reading a few files fits into this, and the JSON in the environment of a cluster's worker.
 const STACK: usize = 128 << 10;

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use crate::outcome::{Class, in_words};
 use crate::time::Span;
 
-use super::Failure;
 use super::aside::{Aside, Missing};
 use super::classify::class_of;
 use super::deadline::Deadline;
+use super::failure::Failure;
 
 /// Name services run inside of the look-up (LDAP, multicast), so its thread gets ample stack; untouched, it costs none.
 const RESOLVER_STACK: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Ends, Secrets};
 use crate::outcome::{Evidence, Phases};
 
-use super::wire::{Trace, Traced};
+use super::trace::{Trace, Traced};
 
 /// Bytes of a body, or of a command's output, that are kept.
 pub(super) const KEPT: usize = 1 << 10;

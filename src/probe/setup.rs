@@ -9,17 +9,16 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Agent, Error};
 
-use super::filter::Filtered;
-use super::tls::Layer;
+use super::filter::{Filtered, INPUT};
 use super::wire::Wire;
 
 /// What ureq sees of a head is short; only what is no answer of HTTP at all reaches it as it came.
 const MAX_HEADERS: usize = 4 << 10;
-/// More than `MAX_HEADERS`, so that the limit is met before the buffer is full. A buffer is held for as long as a look
-/// lasts, and many may hang.
-pub(super) const INPUT: usize = 8 << 10;
 /// Every line of a request must fit into the buffer for it, which is no larger than that.
 pub(super) const LONGEST_LINE: usize = 16 << 10;
+
+/// What speaks TLS over a connection.
+type Layer = Box<dyn Connector<Wire, Out = Box<dyn Transport>>>;
 
 /// Limits and TLS for the requests of a target, or of many.
 #[derive(Debug)]
@@ -36,8 +35,8 @@ impl Setup {
 
     /// For requests over TLS, which `config`, made from [`limits`], has the particulars of.
     #[cfg(feature = "tls")]
-    pub(super) fn secure(config: Config, layer: Layer) -> Self {
-        Setup { config, layer: Some(layer) }
+    pub(super) fn secure(config: Config, layer: impl Connector<Wire, Out = Box<dyn Transport>>) -> Self {
+        Setup { config, layer: Some(Box::new(layer)) }
     }
 
     /// Whether requests go over TLS.
@@ -82,7 +81,7 @@ impl Connector for Handover {
         let (trace, deadline) = (wire.trace(), wire.deadline());
         let transport: Box<dyn Transport> = match &self.setup.layer {
             None => Box::new(wire),
-            Some(layer) => layer.over(wire, details)?,
+            Some(layer) => layer.connect(details, Some(wire))?.ok_or(Error::ConnectionFailed)?,
         };
         trace.lock().ready = Some(deadline.elapsed());
         Ok(Some(Box::new(Filtered::new(transport, trace))))

@@ -1,8 +1,8 @@
 //! A look by TCP: the connection comes about, nothing is said.
 
-use super::Failure;
 use super::connect::Place;
 use super::deadline::Deadline;
+use super::failure::Failure;
 use super::resolve::Host;
 use super::seen::Seen;
 

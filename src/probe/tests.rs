@@ -352,7 +352,7 @@ fn the_request_says_what_it_must_and_no_more() {
 #[test]
 fn a_name_that_does_not_resolve() {
     let verdict = look_at(http("http://no.such.host.invalid:1/"), Duration::from_secs(5));
-    assert!(matches!(verdict, Verdict::Unhealthy { class: Class::Dns, .. }), "{verdict:?}");
+    assert!(matches!(verdict, Verdict::Unhealthy { class: crate::outcome::Class::Dns, .. }), "{verdict:?}");
 }
 
 #[track_caller]

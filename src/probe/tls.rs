@@ -33,13 +33,15 @@ impl Default for Trust {
 
 /// Speaks TLS over a connection. It keeps what it read of certificates.
 #[derive(Debug)]
-pub(super) struct Layer(RustlsConnector);
+struct Layer(RustlsConnector);
 
-impl Layer {
+impl Connector<Wire> for Layer {
+    type Out = Box<dyn Transport>;
+
     /// Makes the handshake.
-    pub(super) fn over(&self, wire: Wire, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
-        let transport = self.0.connect(details, Some(wire))?.ok_or(Error::ConnectionFailed)?;
-        Ok(Box::new(transport))
+    fn connect(&self, details: &ConnectionDetails<'_>, wire: Option<Wire>) -> Result<Option<Self::Out>, Error> {
+        let transport = self.0.connect(details, wire)?;
+        Ok(transport.map(|transport| Box::new(transport) as Box<dyn Transport>))
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::super::faults::Identity;
 use super::*;
+use crate::outcome::Class;
 use crate::testing::{is_alone, run_alone};
 
 const GOOD: Identity =
