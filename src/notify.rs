@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::command::{self, KEPT, Remains, Scope, Spec, memory_output};
 use crate::config::{Channel, Secrets, Way};
-use crate::outcome::Ending;
+use crate::outcome::{Ending, in_words};
 use crate::terminal::escaped;
 
 #[cfg(feature = "email")]
@@ -70,7 +70,7 @@ impl Means {
         let prepared = given(input).and_then(|stdin| Ok((stdin, memory_output()?)));
         let (stdin, output) = match prepared {
             Ok(files) => files,
-            Err(error) => return Outcome::Failed(format!("no place for the message: {error}"), None),
+            Err(error) => return Outcome::Failed(format!("no place for the message: {}", in_words(&error)), None),
         };
         let said = output.try_clone();
         let (folder, unset) = (self.folder.clone(), Vec::new());

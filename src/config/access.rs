@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::outcome::in_words;
+
 /// Bytes of a configuration and of a file of variables.
 const MOST: u64 = 1 << 20;
 
@@ -28,7 +30,7 @@ pub(super) enum Readers {
 /// Reads a text of at most 1 MiB that nobody else could have written, without a byte order mark before it. The errors
 /// name the path and what mends it.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>> {
-    let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), plain(&error))];
+    let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), in_words(&error))];
     let file = open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
@@ -65,12 +67,6 @@ pub(crate) fn is_utf16(text: &[u8]) -> bool {
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
-}
-
-/// The reason without the number that std puts after it.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// What is wrong with the file and with every folder through which it is reached by name: of a link, both.

@@ -18,6 +18,7 @@ use super::targets::targets;
 use super::tree::{self, Node, Value};
 use super::whereabouts::{self, default_state_dir};
 use super::{owner, units};
+use crate::outcome::in_words;
 use crate::time::Wall;
 
 pub(super) const TOP: Keys = Keys {
@@ -151,7 +152,7 @@ fn read_whole(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Resu
     let shown = path.display().to_string();
     let text = read(path, Readers::Anyone).map_err(Errors::several)?;
     let path = whereabouts::absolute(path, environment)
-        .map_err(|error| Errors::one(format!("cannot find {shown}: {error}")))?;
+        .map_err(|error| Errors::one(format!("cannot find {shown}: {}", in_words(&error))))?;
     let folder = path.parent().unwrap_or(&path).to_path_buf();
     let source = Source { file: &shown, text: &text };
     let root = tree::parse(&text).map_err(|error| source.syntax(&error))?;

@@ -16,6 +16,7 @@ use lettre::{Address, Message as Mail};
 
 use super::{Means, Outcome, PATIENCE};
 use crate::config::{Security, Smtp};
+use crate::outcome;
 
 /// How long a server may be silent between two answers.
 const SILENCE: Duration = PATIENCE;
@@ -48,7 +49,7 @@ fn hand_over(mut connection: SmtpConnection, mail: &Mail, means: &Means) -> Outc
     let failed = |why: String| Outcome::Failed(means.tame(&why), None);
     if let Err(error) = connection.set_timeout(Some(SCRUTINY)) {
         connection.abort();
-        return failed(error.to_string());
+        return failed(outcome::in_words(&error));
     }
     match connection.message(&mail.formatted()) {
         Ok(_) => {

@@ -9,7 +9,7 @@ use ureq::{Agent, Body};
 use super::fit::fit;
 use super::{Means, Message, Outcome, PATIENCE};
 use crate::config::{Format, Webhook};
-use crate::outcome::Topic;
+use crate::outcome::{Topic, in_words};
 use crate::time::parse_http_date;
 
 /// What is read of an answer.
@@ -88,10 +88,17 @@ fn send(request: Request<String>) -> Result<Response<Body>, String> {
             Err(ureq::Error::Rustls(_)) => Agent::new_with_config(trusting(RootCerts::WebPki)).run(request),
             found => found,
         }
-        .map_err(|error| error.to_string())
+        .map_err(|error| words(&error))
     }
     #[cfg(not(feature = "tls"))]
-    Agent::new_with_config(config().build()).run(request).map_err(|error| error.to_string())
+    Agent::new_with_config(config().build()).run(request).map_err(|error| words(&error))
+}
+
+fn words(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => in_words(error),
+        error => error.to_string(),
+    }
 }
 
 fn judge(response: Response<Body>, means: &Means) -> Outcome {
@@ -224,6 +231,13 @@ mod tests {
             Ok(body) => body["content"].as_str().or(body["text"].as_str()).expect("a text").to_owned(),
             Err(_) => body,
         }
+    }
+
+    #[test]
+    fn what_the_system_says_is_told_without_its_number() {
+        let refused = std::io::Error::from_raw_os_error(rustix::io::Errno::CONNREFUSED.raw_os_error());
+        assert_eq!(words(&ureq::Error::Io(refused)), "connection refused");
+        assert_eq!(words(&ureq::Error::ConnectionFailed), "connection failed");
     }
 
     #[test]

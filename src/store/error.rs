@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::outcome::in_words;
+
 /// Something that could not be done with a file: `cannot save /…/state.json: no space left on device`.
 #[derive(Debug)]
 pub struct Error {
@@ -25,7 +27,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), words(&self.cause))
+        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), in_words(&self.cause))
     }
 }
 
@@ -33,14 +35,6 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.cause)
     }
-}
-
-/// The cause as people say it: lower case, without the number.
-pub fn words(cause: &io::Error) -> String {
-    let text = cause.to_string();
-    let text = text.split_once(" (os error ").map_or(text.as_str(), |(words, _)| words);
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 #[cfg(test)]

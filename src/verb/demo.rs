@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
-use crate::outcome::{Downtime, Verdict};
+use crate::outcome::{Downtime, Verdict, in_words};
 use crate::policy::LastLook;
 use crate::signals;
 use crate::store::Folder;
@@ -41,7 +41,7 @@ const FREEZE: &str = "freeze";
 pub(super) fn demo() -> Code {
     let folder = std::env::temp_dir().join(format!("watchdog-demo-{}", std::process::id()));
     if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
-        return complain(&format!("cannot make {}: {error}", folder.display()), Code::Machine);
+        return complain(&format!("cannot make {}: {}", folder.display(), in_words(&error)), Code::Machine);
     }
     let (post, stop) = channel();
     let listening = signals::listen(move |_| {
@@ -54,13 +54,13 @@ pub(super) fn demo() -> Code {
     });
     end_backend(&folder);
     if let Err(error) = fs::remove_dir_all(&folder) {
-        complain(&format!("cannot remove {}: {error}", folder.display()), Code::Machine);
+        complain(&format!("cannot remove {}: {}", folder.display(), in_words(&error)), Code::Machine);
     }
     match told {
         Ok(Told::Healed) => Code::Done,
         Ok(Told::Stopped) => complain("the demo was stopped; nothing of it is left", Code::Trouble),
         Ok(Told::Down) => complain("the backend did not come back", Code::Trouble),
-        Err(error) => complain(&format!("the demo cannot be given: {error}"), Code::Machine),
+        Err(error) => complain(&format!("the demo cannot be given: {}", in_words(&error)), Code::Machine),
     }
 }
 
@@ -224,7 +224,7 @@ fn end_backend(folder: &Path) {
 pub(super) fn backend(folder: &Path) -> Code {
     match serve(folder) {
         Ok(()) => Code::Done,
-        Err(error) => complain(&format!("the backend of the demo failed: {error}"), Code::Machine),
+        Err(error) => complain(&format!("the backend of the demo failed: {}", in_words(&error)), Code::Machine),
     }
 }
 

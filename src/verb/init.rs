@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::command::for_shell;
 use crate::config::{self, Config};
+use crate::outcome::in_words;
 use crate::terminal::{escaped, write_line};
 
 use super::{Code, complain, environment, tilde};
@@ -63,7 +64,7 @@ fn survey(pm2_home: Option<PathBuf>) -> Result<Survey, String> {
     let Some(home) = pm2_home.or_else(from_shell).or_else(|| usual.clone()) else {
         return Err("no home folder is known: name PM2's with --pm2-home".into());
     };
-    let home = std::path::absolute(&home).map_err(|error| format!("{}: {error}", tilde(&home)))?;
+    let home = std::path::absolute(&home).map_err(|error| format!("{}: {}", tilde(&home), in_words(&error)))?;
     if named && !home.is_dir() {
         return Err(format!("{} is no folder: PM2 cannot have its home there", tilde(&home)));
     }

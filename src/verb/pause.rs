@@ -97,7 +97,8 @@ fn during(
         // Nobody listens any more: the command has ended.
         let _ = sender.send(what);
     }) {
-        complain(&format!("cannot listen to signals: {error} (one that ends this leaves the pause on)"), Code::Machine);
+        let why = outcome::in_words(&error);
+        complain(&format!("cannot listen to signals: {why} (one that ends this leaves the pause on)"), Code::Machine);
     }
     let name = format!("{}-{}", std::process::id(), clock::now().as_ms());
     let paused = begin(options, targets, length, Some(name.clone()));

@@ -8,6 +8,7 @@ use std::thread;
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
+use crate::outcome::in_words;
 use crate::policy::Mode;
 use crate::store::Folder;
 use crate::store::lock::Holder;
@@ -66,7 +67,8 @@ pub(super) fn start(options: &Options, cron: bool) -> Code {
             Ok(Started::Taken) => {}
             Ok(Started::Failed(code, said)) => return failed(&folder, said.trim_end(), code, cron),
             Err(error) => {
-                return failed(&folder, &format!("watchdog: cannot start one: {error}"), Code::Machine, cron);
+                let why = format!("watchdog: cannot start one: {}", in_words(&error));
+                return failed(&folder, &why, Code::Machine, cron);
             }
         }
     }
