@@ -1,6 +1,6 @@
 //! The house rules that a machine can watch over: sizes, who may use whom, and what no file may hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,17 @@ impl File {
         let parents = [parent.with_extension("rs"), parent.join("lib.rs")];
         let within = parent.iter().any(|folder| folder == "tests");
         within || files.iter().any(|file| parents.contains(&file.path) && file.text.contains(&declared))
+    }
+
+    /// Where its modules lie, if it has any.
+    fn children(&self) -> PathBuf {
+        self.path.with_extension("")
+    }
+
+    /// What is shipped, taken apart where one thing ends.
+    fn statements(&self) -> impl Iterator<Item = String> {
+        let text: String = self.shipped().map(|line| line.trim().to_owned() + " ").collect();
+        text.split(';').map(|statement| statement.trim().to_owned()).collect::<Vec<_>>().into_iter()
     }
 
     /// The lines that are shipped: no comments, no tests.
@@ -229,6 +240,75 @@ fn rooms_use_only_the_rooms_and_crates_that_the_table_names() {
     let known: BTreeSet<&str> = ROOMS.iter().map(|(room, ..)| *room).collect();
     let found: BTreeSet<String> = shipped(&files).map(|(room, _)| room).collect();
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<&str>>(), known, "rooms: found, and in the table");
+}
+
+/// A module whose own modules may still use one another in circles.
+const CIRCULAR: [&str; 2] = ["src/agent", "src/policy"];
+
+#[test]
+fn modules_of_one_parent_use_each_other_without_circles() {
+    let files = files();
+    let mut complaints = String::new();
+    for parent in shipped(&files).map(|(_, file)| file).filter(|file| top().join(file.children()).is_dir()) {
+        let folder = parent.children();
+        if CIRCULAR.iter().any(|circular| folder == Path::new(circular)) {
+            continue;
+        }
+        let mut uses = modules_in(&folder, parent, &files);
+        // What uses nobody, or only such as are gone already, is in no circle.
+        while let Some(free) = uses.iter().find(|(_, used)| used.iter().all(|used| !uses.contains_key(used))) {
+            let free = free.0.clone();
+            uses.remove(&free);
+        }
+        if !uses.is_empty() {
+            writeln!(complaints, "{}: {uses:?}", folder.display()).expect("a String takes all");
+        }
+    }
+    demand_none(&complaints);
+}
+
+/// The modules in a folder with those beside them that they use, what their parent hands on of others included.
+fn modules_in(folder: &Path, parent: &File, files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
+    let below = |file: &File| file.path.strip_prefix(folder).ok()?.iter().next()?.to_str().map(str::to_owned);
+    let module = |file: &File| below(file).map(|name| name.trim_end_matches(".rs").to_owned());
+    let handed_on = parent.statements().filter(|statement| statement.starts_with("pub")).flat_map(|statement| {
+        let path = statement.split_once(" use ").map_or("", |(_, path)| path).trim_start_matches("self::");
+        let from = path.split("::").next().unwrap_or_default().to_owned();
+        words(path).map(|name| (name.to_owned(), from.clone())).collect::<Vec<_>>()
+    });
+    let handed_on: BTreeMap<String, String> = handed_on.collect();
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (_, file) in shipped(files).filter(|(_, file)| file.path.starts_with(folder)) {
+        let Some(own) = module(file) else { continue };
+        let is_child = file.path.parent() == Some(folder);
+        let path = folder.strip_prefix("src").expect("shipped").iter().map(|part| part.to_str().expect("ASCII"));
+        let absolute = format!("crate::{}::", path.collect::<Vec<_>>().join("::"));
+        let used = file.statements().flat_map(|statement| {
+            let roots = [(absolute.as_str(), true), ("super::", is_child)].into_iter().filter(|(_, counts)| *counts);
+            let after = roots.flat_map(|(root, _)| statement.split(root).skip(1).map(first_names).collect::<Vec<_>>());
+            after.flatten().collect::<Vec<_>>()
+        });
+        let used = used.map(|name| handed_on.get(&name).cloned().unwrap_or(name)).filter(|name| *name != own);
+        uses.entry(own.clone()).or_default().extend(used);
+    }
+    let known: BTreeSet<String> = uses.keys().cloned().collect();
+    uses.values_mut().for_each(|used| used.retain(|name| known.contains(name)));
+    uses
+}
+
+/// The names that a path begins with: one, or those in its braces.
+fn first_names(path: &str) -> Vec<String> {
+    let Some(inner) = path.strip_prefix('{') else { return words(path).take(1).map(str::to_owned).collect() };
+    let mut depth = 0;
+    let items = inner.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0 && c == ','
+    });
+    items.filter_map(|item| words(item).next().map(str::to_owned)).collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 /// The words that follow `root` in a line.
