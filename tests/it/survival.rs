@@ -61,8 +61,11 @@ fn without_descriptors_nothing_is_said_of_a_target_and_with_them_all_is_as_befor
 fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before() {
     const NOBODY: u32 = 65_534;
     const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    let server = Server::start(Ways::answer("200 OK", "ok"));
-    let place = Place::with(&watching(server.port()));
+    // A probe of each is under way all the time, so the one thread that waits for the next job is not enough.
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+    let server = Server::start(Ways::Slow(vec![(Duration::from_millis(300), answer)]));
+    let other = format!("  - {{name: b, http: 'http://127.0.0.1:{}/'}}\n", server.port());
+    let place = Place::with(&(watching(server.port()) + &other));
     // The limit is an account's, and root has none: as root it is tried as nobody, with a copy of the program.
     let is_root = rustix::process::geteuid().is_root();
     let starter = if is_root { &AS_NOBODY[..] } else { &["env"] };
@@ -98,13 +101,13 @@ fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before(
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max processes")).expect("a limit");
     let hard = line.split_whitespace().nth(1).expect("the second figure").to_owned();
-    let refused = || place.log().matches("a unknown: no look could be taken").count();
+    let refused = || place.log().matches(" unknown: no look could be taken").count();
     let take = || {
         limit("0");
         place.eventually("more than one look is refused", || refused() > 3);
     };
     let give = || limit(&hard);
-    without(&place, &server, take, give, "no thread for a look");
+    without(&place, &server, take, give, "no thread for a ");
     let told = place.log().matches("no thread for a").count();
     place.demand(told == 1, &format!("it is told once, not {told} times"));
 }
