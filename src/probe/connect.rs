@@ -2,7 +2,7 @@
 //! It must never block beyond it, whatever the kernel's own patience with a silent peer is.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,25 +59,25 @@ impl Place {
 pub(super) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Waits for bytes and takes what is there; 0 is the end of the stream.
+    /// Takes what is there, or waits for it; 0 is the end of the stream.
     pub(super) fn read(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
         loop {
-            self.wait(PollFlags::IN, deadline)?;
             match rustix::net::recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((_, length)) => return Ok(length),
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN) => drop(self.wait(PollFlags::IN, deadline)?),
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Writes all of `bytes`.
+    /// Writes all of `bytes`. There mostly is room for them, so it is waited for only where there is not.
     pub(super) fn write_all(&self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.wait(PollFlags::OUT, deadline)?;
             match rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(length) => bytes = &bytes[length..],
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN) => drop(self.wait(PollFlags::OUT, deadline)?),
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -85,34 +85,46 @@ impl Socket {
     }
 
     /// Until the socket is ready or has failed, which the call that follows will tell.
-    fn wait(&self, wanted: PollFlags, deadline: Deadline) -> io::Result<()> {
+    pub(super) fn wait(&self, wanted: PollFlags, deadline: Deadline) -> io::Result<PollFlags> {
         loop {
             let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
             let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
-            match rustix::event::poll(&mut [PollFd::new(&self.0, wanted)], Some(&timeout)) {
+            let mut polled = [PollFd::new(&self.0, wanted)];
+            match rustix::event::poll(&mut polled, Some(&timeout)) {
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(polled[0].revents()),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
+/// The system makes the connection while we wait for it, for as long as we like.
 fn dial_tcp(address: SocketAddr, deadline: Deadline) -> io::Result<Socket> {
-    let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
-    let stream = TcpStream::connect_timeout(&address, left).map_err(|error| match error.kind() {
-        ErrorKind::AddrNotAvailable if !is_assignable(address) => ErrorKind::NetworkUnreachable.into(),
-        _ => error,
-    })?;
-    if is_connected_to_itself(&stream) {
-        return Err(ErrorKind::ConnectionRefused.into());
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = Socket(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?);
+    match rustix::net::connect(&socket.0, &address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS) => {
+            if socket.wait(PollFlags::OUT, deadline)?.intersects(PollFlags::ERR | PollFlags::HUP) {
+                rustix::net::sockopt::socket_error(&socket.0)??;
+            }
+        }
+        Err(Errno::ADDRNOTAVAIL) if !is_assignable(address) => return Err(ErrorKind::NetworkUnreachable.into()),
+        Err(error) => return Err(error.into()),
     }
-    Ok(Socket(stream.into()))
+    match is_connected_to_itself(&socket, address.port()) {
+        true => Err(ErrorKind::ConnectionRefused.into()),
+        false => Ok(socket),
+    }
 }
 
 /// Where nobody listens, the system may hand out the very port that is dialled as ours, and connects us to ourselves.
-fn is_connected_to_itself(stream: &TcpStream) -> bool {
-    matches!((stream.local_addr(), stream.peer_addr()), (Ok(ours), Ok(theirs)) if ours == theirs)
+fn is_connected_to_itself(socket: &Socket, port: u16) -> bool {
+    let Ok(ours) = rustix::net::getsockname(&socket.0) else { return false };
+    let is_same_port = SocketAddr::try_from(ours.clone()).is_ok_and(|ours| ours.port() == port);
+    is_same_port && rustix::net::getpeername(&socket.0).is_ok_and(|theirs| theirs == Some(ours))
 }
 
 /// Tells "this machine has no such kind of address" (no IPv6) from "all our ports are in use".
@@ -159,11 +171,13 @@ mod tests {
         rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let own = rustix::net::getsockname(&socket).expect("an address");
         rustix::net::connect(&socket, &own).expect("nobody but itself");
-        assert!(is_connected_to_itself(&TcpStream::from(socket)));
+        let port = SocketAddr::try_from(own).expect("an address of the network").port();
+        assert!(is_connected_to_itself(&Socket(socket), port));
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a listener");
-        assert!(!is_connected_to_itself(&stream));
+        let address = listener.local_addr().expect("an address");
+        let socket = dial_tcp(address, Deadline::after(Duration::from_secs(60))).expect("a listener");
+        assert!(!is_connected_to_itself(&socket, address.port()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What ureq reads from and writes to: a connection of ours that keeps the one deadline and notes how far it came.
 //! It must never let an error of reading pass without keeping it, for ureq takes some of them for the end of a body.
 
+use rustix::event::PollFlags;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
 use super::connect::Socket;
@@ -42,10 +43,10 @@ impl Transport for Wire {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let deadline = self.trace.lock().patience.unwrap_or(self.deadline);
+        let waited = self.socket.wait(PollFlags::IN, deadline);
         // There is always room, or a read into nothing would look like the end: who reads takes all that came before.
-        let room = self.buffers.input_append_buf();
-        let patience = self.trace.lock().patience;
-        match self.socket.read(room, patience.unwrap_or(self.deadline)) {
+        match waited.and_then(|_| self.socket.read(self.buffers.input_append_buf(), deadline)) {
             Ok(amount) => {
                 self.buffers.input_appended(amount);
                 if amount > 0 {
