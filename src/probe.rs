@@ -2,6 +2,7 @@
 //! It must never outlast the deadline, panic, or blame the target for our own trouble; a look decides nothing.
 
 mod aside;
+mod buffer;
 mod chunks;
 mod classify;
 mod command;

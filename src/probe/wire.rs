@@ -2,8 +2,9 @@
 //! It must never let an error of reading pass without keeping it, for ureq takes some of them for the end of a body.
 
 use rustix::event::PollFlags;
-use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use super::buffer::Buffer;
 use super::connect::Socket;
 use super::deadline::Deadline;
 use super::trace::Traced;
@@ -14,13 +15,13 @@ pub(super) struct Wire {
     socket: Socket,
     deadline: Deadline,
     trace: Traced,
-    buffers: LazyBuffers,
+    buffers: Buffer,
 }
 
 impl Wire {
-    /// `input` and `output` are the sizes of the buffers, in bytes; they are made when first used.
+    /// `input` and `output` are the sizes of the buffers, in bytes.
     pub(super) fn new(socket: Socket, deadline: Deadline, trace: Traced, input: usize, output: usize) -> Self {
-        Wire { socket, deadline, trace, buffers: LazyBuffers::new(input, output) }
+        Wire { socket, deadline, trace, buffers: Buffer::new(input, output) }
     }
 
     pub(super) fn trace(&self) -> Traced {
