@@ -1,6 +1,7 @@
 //! The only place that reads clocks, the boot's identity and the time zone.
 //! It must never do arithmetic or judge: that is for those who ask.
 
+use std::cell::Cell;
 use std::fs;
 use std::time::{Instant, SystemTime};
 
@@ -48,10 +49,30 @@ pub fn boot_id() -> Option<String> {
 
 /// The local time zone: `TZ`, else the system's; daylight saving as it is at the point asked for.
 pub fn zone() -> Zone {
-    Zone(|wall| match Local.timestamp_millis_opt(wall.as_ms()).earliest() {
+    Zone(|wall| {
+        // An offset changes on the minute, and another zone of the system's is heeded a minute later at most.
+        let minute = wall.as_ms().div_euclid(60_000);
+        match KNOWN.get() {
+            (known, offset) if known == minute => offset,
+            _ => {
+                let offset = offset(wall);
+                KNOWN.set((minute, offset));
+                offset
+            }
+        }
+    })
+}
+
+thread_local! {
+    /// The minute that was asked for last, and its offset: to find that out anew costs a system call.
+    static KNOWN: Cell<(i64, i32)> = const { Cell::new((i64::MIN, 0)) };
+}
+
+fn offset(wall: Wall) -> i32 {
+    match Local.timestamp_millis_opt(wall.as_ms()).earliest() {
         Some(at) => at.offset().fix().local_minus_utc(),
         None => 0, // beyond the calendar
-    })
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +114,9 @@ mod tests {
         let at = |text| Wall::parse_rfc3339(text).expect("a date");
         assert_eq!(offset(at("2026-11-22T02:12:10Z")), 3_600);
         assert_eq!(offset(at("2026-07-22T02:12:10Z")), 7_200);
+        // The hour in which summer begins, and the one in which it ends.
+        assert_eq!((offset(at("2026-03-29T00:59:59Z")), offset(at("2026-03-29T01:00:00Z"))), (3_600, 7_200));
+        assert_eq!((offset(at("2026-10-25T00:59:59Z")), offset(at("2026-10-25T01:00:00Z"))), (7_200, 3_600));
         for ms in [i64::MIN, 0, i64::MAX] {
             assert!(offset(Wall::from_ms(ms)).abs() < 86_400, "{ms}");
         }
