@@ -36,17 +36,17 @@ pub(super) fn damaged(why: impl Into<String>) -> io::Error {
 
 /// Opens a regular file to read it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    regular(OpenOptions::new().read(true), path)
+    regular(OpenOptions::new().read(true), path).map(|(file, _)| file)
 }
 
 /// Opens a regular file to read it and to write anywhere in it, making it if there is none.
 pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
-    regular(OpenOptions::new().read(true).write(true).create(true), path)
+    regular(OpenOptions::new().read(true).write(true).create(true), path).map(|(file, _)| file)
 }
 
 /// Opens a regular file to read it and to write at its end, making it if there is none.
 pub(super) fn open_to_append(path: &Path) -> io::Result<File> {
-    regular(OpenOptions::new().read(true).append(true).create(true), path)
+    regular(OpenOptions::new().read(true).append(true).create(true), path).map(|(file, _)| file)
 }
 
 /// Opens a new file without a name in a folder, which goes when it is closed. Not every file system has those.
@@ -55,8 +55,8 @@ pub(super) fn open_unnamed(folder: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(folder)
 }
 
-/// Non-blocking, for a pipe planted under the name would hold up whoever opens it.
-fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+/// The file and its size. Non-blocking, for a pipe planted under the name would hold up whoever opens it.
+fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<(File, u64)> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let flags = i32::try_from(flags).expect("flags of open(2) are an int");
     let file = match options.mode(0o600).custom_flags(flags).open(path) {
@@ -66,20 +66,35 @@ fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
         }
         opened => opened?,
     };
-    match file.metadata()?.is_file() {
-        true => Ok(file),
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
         false => Err(damaged("it is not a regular file")),
     }
 }
 
 /// The whole file; one of more than `max` bytes is `InvalidData`.
 pub(super) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > max {
+    let (mut file, size) = regular(OpenOptions::new().read(true), path)?;
+    match size > max {
         true => Err(damaged(format!("it is larger than {} MiB", max >> 20))),
-        false => Ok(bytes),
+        false => read_on(&mut file, size),
     }
+}
+
+/// The next `size` bytes, in one read where the system gives them at once; fewer where the file has become shorter.
+fn read_on(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?];
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read(&mut bytes[done..]) {
+            Ok(0) => bytes.truncate(done),
+            Ok(more) => done += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 /// The last `max` bytes of `file`, or all of them, from the beginning of a line on.
@@ -88,8 +103,7 @@ pub(super) fn tail(file: &mut File, max: u64) -> io::Result<Vec<u8>> {
     // One byte more than wanted tells whether the cut falls between two lines.
     let start = len.saturating_sub(max.saturating_add(1));
     file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(len - start).read_to_end(&mut bytes)?;
+    let mut bytes = read_on(file, len - start)?;
     if start > 0 {
         let cut = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |newline| newline + 1);
         bytes.drain(..cut);
