@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::store::history::{Day, Slot};
-use crate::time::{Latency, Span, Wall, Zone, millis};
+use crate::time::{Latency, Span, Wall, Zone};
 use crate::view::percent;
 
 use super::html;
@@ -119,9 +119,22 @@ pub(super) fn latency(slots: &[Slot], now: Wall) -> Option<Plot> {
 
 /// How high in the picture a latency is: on a scale of powers of ten, for a blip must not flatten all the rest.
 fn height(latency: Duration) -> f64 {
-    let us = millis(latency * 1_000).max(1) as f64;
-    let part = (us.log10().clamp(*SCALE.start(), *SCALE.end()) - SCALE.start()) / (SCALE.end() - SCALE.start());
+    let us = latency.as_micros().max(1);
+    let part = (log10(us).clamp(*SCALE.start(), *SCALE.end()) - SCALE.start()) / (SCALE.end() - SCALE.start());
     HEIGHT * (1.0 - part)
+}
+
+/// The logarithm to base 10, to a thousandth. `f64::log10` would load libm, 330 KiB of memory, for this alone.
+fn log10(of: u128) -> f64 {
+    let whole = of.ilog10();
+    let (mut rest, mut log, mut digit) = (of as f64 / 10_u128.pow(whole) as f64, f64::from(whole), 1.0);
+    for _ in 0..10 {
+        (rest, digit) = (rest * rest, digit / 2.0);
+        if rest >= 10.0 {
+            (rest, log) = (rest / 10.0, log + digit);
+        }
+    }
+    log
 }
 
 #[cfg(test)]
@@ -176,5 +189,13 @@ mod tests {
         assert!((height(Duration::ZERO) - HEIGHT).abs() < 0.01);
         assert!(height(Duration::MAX / 2_000).abs() < 0.01);
         assert!(height(Duration::from_millis(1)) > height(Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn the_logarithm_is_right_to_a_thousandth() {
+        for of in (1..10_000).chain([99_999, 100_000, 31_622_777, u128::MAX]) {
+            assert!((log10(of) - (of as f64).log10()).abs() <= 0.001, "{of}");
+        }
+        assert_eq!([1, 1_000, 1_000_000].map(log10), [0.0, 3.0, 6.0]);
     }
 }
