@@ -1,313 +1,302 @@
 #!/usr/bin/env python3
 """Measures the watchdog beside its peers, all in the same run: medians and ratios, for machines are noisy.
 
-    cargo build --release && python3 benches/compare.py [idle] [once] [fault] [many] [size]
-
-Without arguments all of it is measured, in about 10 minutes. It needs monit, curl and node, and Linux.
-Nothing but the loopback is used; every process is ended by its number.
+It needs Linux and, each for its column or row, monit, curl, cc, node and strace. Nothing but the loopback is used, on
+ports that the system gives; every process is ended by its number, every folder removed.
 """
+import argparse
 import json
+import math
 import os
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from scene import Scene, Table, cpu, demand, lines, status, until, written
+
 TOP = Path(__file__).resolve().parent.parent
-WATCHDOG = TOP / "target/release/watchdog"
-# What watchdog.js did: a request every so often, three failures in a row, a restart.
-NODE = """
-const http = require("http");
-let failures = 0;
-setInterval(() => {
-  const fail = () => { if (++failures >= 3) { failures = 0; require("child_process").exec(process.argv[4]); } };
-  const request = http.get(process.argv[2], {timeout: 1000}, answer => {
-    answer.resume();
-    answer.on("end", () => { if (answer.statusCode === 200) failures = 0; else fail(); });
-  });
-  request.on("timeout", () => request.destroy(new Error("timeout")));
-  request.on("error", fail);
-}, Number(process.argv[3]));
-"""
-# A server that counts its requests, and whose way to answer is in a file that is read for each connection.
-SERVER = """
-import asyncio, pathlib, sys, time
-folder = pathlib.Path(sys.argv[1])
-arrivals = open(folder / "arrivals", "a", buffering=1 << 16)
-async def serve(reader, writer):
-    at = time.monotonic()
-    way = (folder / "way").read_text()
-    try:
-        if way == "reset":
-            writer.transport.abort()
-            return
-        line = await asyncio.wait_for(reader.readuntil(b"\\r\\n\\r\\n"), 30)
-        path = line.split(b" ")[1].decode()
-        arrivals.write(f"{at} {path}\\n")
-        if way == "silent" or path.startswith("/hang"):
-            await asyncio.sleep(60)
-        elif way == "drip":
-            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\n")
-            while True:
-                writer.write(b"x")
-                await writer.drain()
-                await asyncio.sleep(0.2)
-        else:
-            status = b"503 Busy" if way == "status" else b"200 OK"
-            writer.write(b"HTTP/1.1 " + status + b"\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nok")
-            await writer.drain()
-    except (ConnectionError, asyncio.IncompleteReadError, asyncio.TimeoutError):
-        pass
-    finally:
-        writer.close()
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[2]), backlog=4096)
-    (folder / "port").write_text(str(server.sockets[0].getsockname()[1]))
-    while True:
-        await asyncio.sleep(0.5)
-        arrivals.flush()
-asyncio.run(main())
-"""
+PEERS = {"monit": "monit", "curl": "curl", "cc": "gcc", "node": "nodejs", "strace": "strace"}
+MISSING = {name for name in PEERS if not shutil.which(name)}
+# What is measured: the programs by the names they have in the tables.
+BUILDS = {}
 
 
-class Scene:
-    """A folder of its own, a server, and the processes that are ended with it."""
-
-    def __enter__(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="wd"))
-        self.folder.chmod(0o700)
-        self.processes = []
-        self.way("ok")
-        self.port = 0
-        self.serve()
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            end(process)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def serve(self):
-        (self.folder / "port").unlink(missing_ok=True)
-        self.server = self.start([sys.executable, "-c", SERVER, self.folder, str(self.port)])
-        wait(lambda: (self.folder / "port").exists() and (self.folder / "port").read_text())
-        self.port = int((self.folder / "port").read_text())
-
-    def way(self, way):
-        (self.folder / "way.new").write_text(way)
-        (self.folder / "way.new").rename(self.folder / "way")
-
-    def start(self, words):
-        process = subprocess.Popen([str(word) for word in words], cwd=self.folder, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        self.processes.append(process)
-        return process
-
-    def url(self, path="health"):
-        return f"http://127.0.0.1:{self.port}/{path}"
-
-    def arrivals(self):
-        time.sleep(1)
-        lines = (self.folder / "arrivals").read_text().splitlines()
-        return [(float(at), path) for at, path in (line.split(" ", 1) for line in lines)]
-
-    def watchdog(self, targets, interval):
-        defaults = f"{{interval: {interval}, timeout: 1s, cooldown: 1d, max_cooldown: 1d, start_period: 0s}}"
-        text = f"state_dir: state\ndefaults: {defaults}\ntargets:\n"
-        text += "".join(f"  - {{{target}}}\n" for target in targets)
-        path = self.folder / "watchdog.yaml"
-        path.write_text(text)
-        path.chmod(0o600)
-        return self.start([WATCHDOG, "run", "-c", path])
-
-    def monit(self, restart):
-        text = f"""set daemon 1
-set pidfile {self.folder}/monit.pid
-set statefile {self.folder}/monit.state
-set idfile {self.folder}/monit.id
-check host backend with address 127.0.0.1
-  if failed port {self.port} protocol http request "/health" with timeout 1 seconds for 3 cycles
-  then exec "{restart}"
-"""
-        path = self.folder / "monitrc"
-        path.write_text(text)
-        path.chmod(0o600)
-        return self.start(["monit", "-I", "-c", path])
-
-    def node(self, restart):
-        path = self.folder / "watchdog.js"
-        path.write_text(NODE)
-        return self.start(["node", path, self.url(), "1000", restart])
-
-
-def end(process):
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError
-        time.sleep(0.01)
-
-
-def rss(process, part="VmRSS"):
-    """KiB of memory: all that is resident, or with RssAnon what only this process has, no pages of files."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split(f"{part}:")[1].split()[0])
-
-
-def threads(process):
-    return int(Path(f"/proc/{process.pid}/status").read_text().split("Threads:")[1].split()[0])
-
-
-def cpu(process):
-    """Seconds of CPU of all its threads, to the nanosecond, as CLOCK_PROCESS_CPUTIME_ID of another process has it."""
-    return time.clock_gettime((~process.pid << 3) | 2)
-
-
-def show(title, rows):
-    print(f"\n{title}")
-    widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  " + "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
-    sys.stdout.flush()
-
-
-def ratio(value, base):
-    return f"{value / base:.2f}" if base else "-"
-
-
-def idle(rounds=3, seconds=30):
-    """One target, looked at each second: what it costs to be there."""
-    figures = {"watchdog": [], "monit": [], "node": []}
+def spent(scene, watchers, rounds, seconds):
+    """Milliseconds of CPU for each probe of each watcher, by the path that it asks for; one figure a round."""
+    found = {path: [] for path in watchers}
     for _ in range(rounds):
-        for name in figures:
-            with Scene() as scene:
-                watcher = {
-                    "watchdog": lambda: scene.watchdog([f"name: a, http: '{scene.url()}', restart: 'true'"], "1s"),
-                    "monit": lambda: scene.monit("/bin/true"),
-                    "node": lambda: scene.node("true"),
-                }[name]()
-                time.sleep(5)
-                before, spent = len(scene.arrivals()), cpu(watcher)
-                time.sleep(seconds)
-                spent, looks = cpu(watcher) - spent, max(1, len(scene.arrivals()) - before)
-                figures[name].append((rss(watcher), rss(watcher, "RssAnon"), spent / looks * 1000))
-    rows = [("", "RSS, KiB", "of monit's", "its own, KiB", "of monit's", "CPU a look, ms", "of monit's")]
-    medians = {name: [statistics.median(values) for values in zip(*found)] for name, found in figures.items()}
-    base = medians["monit"]
-    for name, (memory, own, spent) in medians.items():
-        rows.append((name, int(memory), ratio(memory, base[0]), int(own), ratio(own, base[1]), f"{spent:.2f}",
-                     ratio(spent, base[2])))
-    show(f"idle, one HTTP target a second, {rounds} rounds of {seconds} s", rows)
+        before, began = scene.seen(), {path: cpu(process) for path, process in watchers.items()}
+        time.sleep(seconds)
+        took = {path: cpu(process) - began[path] for path, process in watchers.items()}
+        after = scene.seen()
+        for path in watchers:
+            probes = sum(count - before[name] for name, count in after.items() if name.startswith(path))
+            found[path].append(took[path] / max(1, probes) * 1000)
+    return {path: statistics.median(figures) for path, figures in found.items()}
 
 
-def once(rounds=60):
-    """A healthy tick beside the same request by curl."""
+def probe(quick):
+    """What a probe costs, and being there: one target a second, beside Monit, Node and a bare loop in C."""
+    rounds, seconds = (2, 5) if quick else (7, 10)
     with Scene() as scene:
-        end(scene.watchdog([f"name: a, http: '{scene.url()}', restart: 'true'"], "1s"))
-        config = scene.folder / "watchdog.yaml"
-        commands = {"watchdog --once": [WATCHDOG, "--once", "-c", config], "curl -fsS": ["curl", "-fsS", scene.url()]}
+        begin = {f"/ok/{name}": lambda path, name=name: scene.watchdog(
+            BUILDS[name], [f"name: a, http: '{scene.url(path)}', restart: 'true'"], "interval: 1s") for name in BUILDS}
+        begin["/ok/bare"] = lambda path: scene.bare(path, 1000) if "cc" not in MISSING else None
+        begin["/ok/monit"] = lambda path: scene.monit(path, "/bin/true") if "monit" not in MISSING else None
+        begin["/ok/node"] = lambda path: scene.node(path, "true") if "node" not in MISSING else None
+        watchers = {}
+        for path, start in begin.items():
+            process = start(path)
+            if process:
+                watchers[path] = process
+                demand(lambda: scene.seen()[path], f"{path} is asked for")
+            # Not all at the same moment of each second.
+            time.sleep(1 + 1 / len(begin))
+        time.sleep(seconds)
+        costs = spent(scene, watchers, rounds, seconds)
+        memory = {path: [status(process, key) for key in ("VmRSS", "RssFile", "RssAnon")]
+                  for path, process in watchers.items()}
+    table = Table(f"**probe**: one HTTP target a second, side by side, medians of {rounds} × {seconds} s")
+    for build in BUILDS:
+        ours, kib = costs[f"/ok/{build}"], memory[f"/ok/{build}"]
+        for peer, most in (("bare", 2), ("monit", 0.1), ("node", None)):
+            table.beside(build, "CPU a probe", ours, "ms", peer, costs.get(f"/ok/{peer}"), most)
+        for peer, most in (("monit", 0.72), ("node", None), ("bare", None)):
+            table.beside(build, "RSS", kib[0], "KiB", peer, memory.get(f"/ok/{peer}", [None])[0], most)
+        for place, what in ((1, "of it pages of files (RssFile)"), (2, "of it its own (RssAnon)")):
+            table.beside(build, what, kib[place], "KiB", "monit", memory.get("/ok/monit", [None] * 3)[place])
+    table.show()
+
+
+def once(quick):
+    """A healthy tick where the state is there already, beside the same request by curl."""
+    rounds = 20 if quick else 100
+    with Scene() as scene:
+        commands = {}
+        for name in BUILDS:
+            path = scene.configure(name, [f"name: a, http: '{scene.url('/ok/a')}', restart: 'true'"], "interval: 1s")
+            commands[name] = [BUILDS[name], "--once", "-c", path]
+        if "curl" not in MISSING:
+            commands["curl -fsS"] = ["curl", "-fsS", scene.url("/ok/a")]
         times = {name: [] for name in commands}
-        for _ in range(rounds):
+        for number in range(rounds + 3):
             for name, command in commands.items():
                 began = time.monotonic()
                 subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-                times[name].append((time.monotonic() - began) * 1000)
-    base = statistics.median(times["curl -fsS"])
-    rows = [("", "median, ms", "of curl's")]
-    rows += [(name, f"{statistics.median(found):.1f}", ratio(statistics.median(found), base)) for name, found in times.items()]
-    show(f"a healthy tick, {rounds} each in turn", rows)
+                if number >= 3:
+                    times[name].append((time.monotonic() - began) * 1000)
+    table = Table(f"**once**: a healthy tick, medians of {rounds} each in turn")
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    for build in BUILDS:
+        table.beside(build, "`--once`", medians[build], "ms", "curl -fsS", medians.get("curl -fsS"), 0.5)
+    table.show()
 
 
-def fault(rounds=3):
-    """From the fault to the restart command: a look a second, at most 1 s each, three in a row."""
-    rows = [("", "watchdog, s", "monit, s", "of monit's")]
-    for way in ["refused", "silent", "drip", "reset", "status"]:
-        found = {"watchdog": [], "monit": []}
-        for _ in range(rounds):
-            for name, times in found.items():
-                with Scene() as scene:
-                    mark, script = scene.folder / "restarted", scene.folder / "restart.sh"
-                    script.write_text(f"#!/bin/sh\ntouch {mark}\n")
-                    script.chmod(0o700)
-                    if name == "watchdog":
-                        scene.watchdog([f"name: a, http: '{scene.url()}', restart: {script}"], "1s")
-                    else:
-                        scene.monit(script)
-                    wait(lambda: len((scene.folder / "arrivals").read_text()) > 0)
-                    time.sleep(2)
-                    began = time.monotonic()
-                    if way == "refused":
-                        end(scene.server)
-                    else:
-                        scene.way(way)
-                    try:
-                        wait(mark.exists, 30)
-                        times.append(time.monotonic() - began)
-                    except TimeoutError:
-                        times.append(float("inf"))
-        ours, theirs = (statistics.median(found[name]) for name in ("watchdog", "monit"))
-        shown = lambda value: f"{value:.1f}" if value < 1e9 else "never (30 s)"
-        rows.append((way, shown(ours), shown(theirs), ratio(ours, theirs) if theirs < 1e9 else "-"))
-    show(f"from the fault to the restart, {rounds} rounds", rows)
+def crowd(quick, interval=10):
+    """1,000 targets every 10 s, of which 500 never answer: how late the others are probed, and what it takes."""
+    seconds = 3 * interval if quick else 9 * interval
+    table = Table(f"**crowd**: 1,000 targets every {interval} s, half of them hang for 1 s, {seconds} s")
+    for build in BUILDS:
+        with Scene() as scene:
+            targets = [f"name: t{n}, http: '{scene.url('/hang' if n % 2 else '/ok')}/{n}'" for n in range(1000)]
+            watchdog = scene.watchdog(BUILDS[build], targets, f"interval: {interval}s")
+            # Those that hang are down after three probes.
+            time.sleep(4 * interval)
+            began, before, threads = time.monotonic(), cpu(watchdog), 0
+            while time.monotonic() < began + seconds:
+                time.sleep(0.5)
+                threads = max(threads, status(watchdog, "Threads"))
+            ended, took, memory = time.monotonic(), cpu(watchdog) - before, status(watchdog, "VmRSS") / 1024
+            times = {path: found for path, found in scene.times(0, ended).items() if path.startswith("/ok")}
+        late, slots = lateness(times, interval, began, ended)
+        late.sort()
+        table.add(build, "CPU, of a core", took / (ended - began) * 100, "%", most=12)
+        on_time = sum(1 for one in late if one <= 50)
+        table.add(build, "within 50 ms of their time", on_time / max(1, slots) * 100, "%", least=99)
+        for part, what in ((0.5, "late: median"), (0.99, "late: 99 of 100"), (1, "late: worst")):
+            table.add(build, what, late[min(len(late) - 1, int(len(late) * part))], "ms")
+        table.add(build, "left out", slots - len(late), "probes")
+        table.add(build, "RSS", memory, "MiB", most=28)
+        table.add(build, "threads", threads, "at most")
+    table.show()
 
 
-def many(seconds=60, interval=5):
-    """1,000 targets, of which 500 never answer: how late the looks at the others are."""
+def lateness(times, interval, began, ended):
+    """How late each probe of a span was in ms, by its target's own grid, and how many there should have been.
+
+    The grid is where probes lie that nothing holds up: the earliest offset that a target ever had.
+    """
+    late, slots = [], 0
+    for found in times.values():
+        offsets = [(at - found[0] + interval / 2) % interval - interval / 2 for at in found]
+        grid = found[0] + min(offsets)
+        inside = [at for at in found if began <= at < ended]
+        first = grid + -(-(began - grid) // interval) * interval
+        # One that is due in the last half second may well come after the end.
+        slots += max(0, int((ended - 0.5 - first) // interval) + 1)
+        late += [((at - grid + interval / 2) % interval - interval / 2) * 1000 for at in inside if at >= first]
+    return late, max(slots, len(late))
+
+
+def scale(quick):
+    """CPU of a probe among 1,000 healthy targets, beside one among 10, both 100 times a second in all."""
+    rounds, seconds = (2, 10) if quick else (6, 10)
+    table = Table(f"**scale**: healthy targets, 100 probes a second, side by side, medians of {rounds} × {seconds} s")
+    for build in BUILDS:
+        with Scene() as scene:
+            watchers = {}
+            for count, interval in ((1000, "10s"), (10, "100ms")):
+                targets = [f"name: t{n}, http: '{scene.url(f'/ok/{count}/{n}')}'" for n in range(count)]
+                watchers[f"/ok/{count}/"] = scene.watchdog(BUILDS[build], targets, f"interval: {interval}")
+            if "cc" not in MISSING:
+                watchers["/ok/bare"] = scene.bare("/ok/bare", 10)
+            time.sleep(20)
+            costs = spent(scene, watchers, rounds, seconds)
+            memory = {path: status(process, "VmRSS") for path, process in watchers.items()}
+        many, few = costs["/ok/1000/"], costs["/ok/10/"]
+        table.beside(build, "CPU a probe at 1,000", many, "ms", "at 10", few, 1.3)
+        table.beside(build, "CPU a probe at 10", few, "ms", "bare", costs.get("/ok/bare"))
+        table.beside(build, "RSS at 1,000", memory["/ok/1000/"], "KiB", "at 10", memory["/ok/10/"])
+    table.show()
+
+
+def outage(build, most, traced=False):
+    """999 targets fail at once, each with a restart command, beside one that is healthy, probed every 500 ms."""
     with Scene() as scene:
-        targets = [f"name: t{n}, http: '{scene.url('hang' if n % 2 else 't')}{n}'" for n in range(1000)]
-        watchdog = scene.watchdog(targets, f"{interval}s")
-        time.sleep(5 * interval)
-        before, most = cpu(watchdog), 0
-        for _ in range(seconds):
-            time.sleep(1)
-            most = max(most, threads(watchdog))
-        spent, memory = cpu(watchdog) - before, rss(watchdog)
-        looks = {}
-        for at, path in scene.arrivals():
-            if path.startswith("/t"):
-                looks.setdefault(path, []).append(at)
-    late = []
-    for times in looks.values():
-        # The grid is where the looks lie when nothing holds them up: of all offsets, nearly the smallest.
-        offsets = sorted((at - times[0]) % interval for at in times)
-        offsets = [offset - interval if offset > interval / 2 else offset for offset in offsets]
-        late += [(offset - min(offsets)) * 1000 for offset in offsets]
-    late.sort()
-    at = lambda part: f"{late[min(len(late) - 1, int(len(late) * part))]:.1f}"
-    show(
-        f"1,000 targets, half of them hang, a look each {interval} s, {seconds} s",
-        [
-            ("late, ms: p50", "p99", "max", "RSS, KiB", "CPU, % of a core", "threads at most"),
-            (at(0.5), at(0.99), f"{late[-1]:.1f}", memory, f"{spent / seconds * 100:.1f}", most),
-        ],
-    )
+        targets = [f"name: t{n}, http: '{scene.url(f'/turn/{n}')}', restart: 'echo + t{n} >> ran; echo - t{n} >> ran'"
+                   for n in range(999)]
+        targets.insert(500, f"name: well, http: '{scene.url('/ok')}', interval: 500ms")
+        # It stays the child of this script, so that it is ended as ever, and strace with it.
+        tracer = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-ttt", "-e", "signal=none",
+                  "-e", "trace=fsync,fdatasync", "-o", scene.folder / "syncs"]
+        watchdog = scene.watchdog(BUILDS[build], targets, "interval: 5s", tracer if traced else [])
+        demand(lambda: len(scene.seen()) == 1000, "all are asked for")
+        time.sleep(6)
+        folder = Path(f"/proc/{watchdog.pid}/cwd").resolve()
+        ran = folder / "ran"
+        began, clock, before, bytes_before = time.monotonic(), time.time(), cpu(watchdog), written(watchdog)
+        scene.order("status")
+        until(lambda: time.sleep(0.2) or len(lines(ran)) >= 2 * 999, most)
+        ended = time.monotonic()
+        took, wrote = cpu(watchdog) - before, written(watchdog) - bytes_before
+        probes = [began, *scene.times(began, ended).get("/ok", []), ended]
+        marks = [line.split() for line in lines(ran)]
+        events = [json.loads(line) for name in (".jsonl.1", ".jsonl") for line in lines(folder / f"state/events{name}")]
+        syncs = [float(line.split()[1]) for line in lines(scene.folder / "syncs") if "sync(" in line]
+    ranks = {event["target"]: rank for rank, event in enumerate(events) if event["event"] == "down"}
+    order = [ranks.get(name, 0) for mark, name in marks if mark == "+"]
+    return {
+        "ran": len(order),
+        "twice": len(order) - len({name for _, name in marks}),
+        "long": ended - began if len(order) >= 999 else math.inf,
+        "at once": sum(1 for begin, end in zip(marks[::2], marks[1::2]) if (begin[0], end) != ("+", ["-", begin[1]])),
+        "early": sum(1 for place, rank in enumerate(order) if rank > min(order[place:])),
+        "gap": max(later - sooner for sooner, later in zip(probes, probes[1:])),
+        "cpu": took / (ended - began) * 100,
+        "wrote": wrote / 2**20,
+        "syncs": sum(1 for at in syncs if clock <= at < clock + ended - began) / (ended - began),
+    }
 
 
-def size():
+def down(quick):
+    """999 of 1,000 targets fail at once: the one that is well, the restart commands, and what it costs the disk."""
+    most = 30 if quick else 120
+    table = Table(f"**down**: 999 targets with a restart command fail at once, beside a healthy one; {most} s at most")
+    for build in BUILDS:
+        found = outage(build, most)
+        table.add(build, "worst gap of the healthy one, probed every 500 ms", found["gap"], "s", most=1)
+        table.add(build, "commands that ran", found["ran"], "of 999", least=999)
+        table.add(build, "from the fault to the end of the last one", found["long"], "s", most=100)
+        table.add(build, "commands beside another one", found["at once"], "", most=0)
+        table.add(build, "commands that ran twice", found["twice"], "", most=0)
+        table.add(build, "commands before one that was due earlier", found["early"], "", most=0)
+        table.add(build, "CPU, of a core", found["cpu"], "%")
+        table.add(build, "written", found["wrote"], "MiB")
+        if "strace" not in MISSING:
+            # Each thread that begins stops for strace: a run of its own, of which nothing else is told.
+            syncs = outage(build, most, traced=True)["syncs"]
+            table.add(build, "fsyncs a second, by strace in a run of its own", syncs, "", most=40)
+    table.show()
+
+
+def fault(quick):
+    """From the fault to the restart command: a probe a second, at most 1 s each, three in a row; beside Monit."""
+    rounds = 1 if quick else 4
+    table = Table(f"**fault**: from it to the restart command, a probe a second, timeout 1 s, medians of {rounds}")
+    for way in ["refused", "silent", "drip", "reset", "status"]:
+        found = {name: [] for name in (*BUILDS, *({"monit"} - MISSING))}
+        for turn in range(rounds):
+            with Scene() as scene:
+                for name in found:
+                    script = scene.folder / f"{name}.sh"
+                    script.write_text(f"#!/bin/sh\ntouch {scene.folder}/{name}.restarted\n")
+                    script.chmod(0o700)
+                    if name == "monit":
+                        scene.monit("/turn/monit", script)
+                    else:
+                        target = f"name: a, http: '{scene.url(f'/turn/{name}')}', restart: {script}"
+                        scene.watchdog(BUILDS[name], [target], "interval: 1s")
+                demand(lambda: len(scene.seen()) == len(found), "all are asked for")
+                # At another moment of the second in each round.
+                time.sleep(2 + turn / rounds)
+                began, waiting = time.monotonic(), set(found)
+                scene.order(way)
+                until(lambda: not waiting or restarted(scene, waiting, found, began), 20)
+                for name in waiting:
+                    found[name].append(math.inf)
+        medians = {name: statistics.median(times) for name, times in found.items()}
+        for build in BUILDS:
+            table.beside(build, way, medians[build], "s", "monit", medians.get("monit"))
+    table.show()
+
+
+def restarted(scene, waiting, found, began):
+    """Notes of whom the command has run by now."""
+    for name in [name for name in waiting if (scene.folder / f"{name}.restarted").exists()]:
+        found[name].append(time.monotonic() - began)
+        waiting.remove(name)
+
+
+def size(_):
     """The release binary, by features."""
-    rows = [("features", "bytes")]
-    for name, words in {"all": [], "tls": ["--no-default-features", "--features", "tls"], "none": ["--no-default-features"]}.items():
+    table = Table("**size**: the release binary, by features")
+    features = {"all": [], "tls": ["--no-default-features", "--features", "tls"], "none": ["--no-default-features"]}
+    for name, words in features.items():
         target = TOP / "target/sizes"
         subprocess.run(["cargo", "build", "--release", "--quiet", "--target-dir", target, *words], cwd=TOP, check=True)
-        rows.append((name, (target / "release/watchdog").stat().st_size))
-    show("the binary", rows)
+        table.add("", name, (target / "release/watchdog").stat().st_size, "bytes")
+    table.show()
+
+
+SCENES = {scene.__name__: scene for scene in (probe, once, crowd, scale, down, fault, size)}
+
+
+def main():
+    scenes = "\n".join(f"  {name:6} {scene.__doc__.splitlines()[0]}" for name, scene in SCENES.items())
+    usage = argparse.ArgumentParser(
+        description=__doc__, epilog=f"scenes:\n{scenes}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    usage.add_argument("scenes", nargs="*", metavar="SCENE", help="one of those below; all, in about 15 minutes")
+    usage.add_argument("--watchdog", action="append", metavar="[NAME=]PATH",
+                       help="default: what `cargo build --release` made; several are measured side by side")
+    usage.add_argument("--quick", action="store_true", help="shorter, and so less exact")
+    words = usage.parse_args()
+    for build in words.watchdog or [TOP / "target/release/watchdog"]:
+        name, _, path = str(build).rpartition("=")
+        BUILDS[name or ("watchdog" if not BUILDS else f"watchdog{len(BUILDS) + 1}")] = Path(path).resolve()
+    wrong = [name for name in words.scenes if name not in SCENES]
+    wrong += [str(path) for path in BUILDS.values() if not os.access(path, os.X_OK)]
+    if wrong:
+        usage.error(f"no such scene or program: {' '.join(wrong)}")
+    for name in sorted(MISSING):
+        print(f"{name} is missing (apt-get install {PEERS[name]}): what it is for stays empty")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare.py: told to end"))
+    for name in words.scenes or SCENES:
+        SCENES[name](words.quick)
 
 
 if __name__ == "__main__":
-    parts = {"idle": idle, "once": once, "fault": fault, "many": many, "size": size}
-    for name in sys.argv[1:] or parts:
-        parts[name]()
+    main()
