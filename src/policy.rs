@@ -342,8 +342,8 @@ impl Policy {
     /// the others wait for; more changes than these leave something for the next step.
     fn consider(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         for _ in 0..3 {
-            for (since, index) in self.targets.due_to_consider(&self.touched) {
-                let neighbours = self.targets.neighbours(index, since);
+            for index in self.targets.due_to_consider(&self.touched) {
+                let neighbours = self.targets.neighbours(index);
                 self.on_entry(index, now, actions, |case| case.consider(neighbours));
             }
             if !self.targets.are_all_to_be_considered() {

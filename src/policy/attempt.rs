@@ -118,7 +118,7 @@ impl Case<'_> {
     pub(super) fn answered(&mut self, gate: Gate, yes: bool) {
         let Asking::Gate(index) = self.plan.asking else { return };
         self.plan.asking = Asking::Nothing;
-        if self.is_outdated() || self.limits.gates.get(index) != Some(&gate) || self.plan.due_since.is_none() {
+        if self.is_outdated() || self.limits.gates.get(index) != Some(&gate) || !self.plan.is_due {
             return;
         }
         if yes {
@@ -156,7 +156,7 @@ impl Case<'_> {
     /// Whether PM2 may be reset is known: the attempt begins with it, goes on with it, or passes it over.
     pub(super) fn weighed(&mut self, warranted: bool) {
         if self.plan.asking == Asking::Weighing {
-            let (is_due, is_all) = (self.plan.due_since.is_some(), self.limits.rungs == 1);
+            let (is_due, is_all) = (self.plan.is_due, self.limits.rungs == 1);
             self.plan.asking = Asking::Nothing;
             if self.is_outdated() {
                 return;
@@ -191,7 +191,7 @@ impl Case<'_> {
     fn enter_attempt(&mut self) -> u32 {
         let (now, proven) = (self.setting.now, self.state.proven);
         self.state.waiting = None;
-        self.plan.is_not_due();
+        self.plan.end_due();
         let ledger = self.ledger();
         budget::spend(&mut ledger.starts, now);
         ledger.unproven += u32::from(!proven);

@@ -71,9 +71,9 @@ impl Case<'_> {
             self.climb();
         }
         if self.is_due() {
-            self.plan.due_since.get_or_insert(now);
+            self.plan.is_due = true;
         } else {
-            self.plan.is_not_due();
+            self.plan.end_due();
             self.plan.pass_expires();
             self.state.waiting = self.rest_waits();
         }

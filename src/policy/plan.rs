@@ -29,8 +29,8 @@ pub(super) struct Plan {
     pub(super) inspecting: Option<(Inspecting, Timestamp)>,
     /// When the latest inspection found nothing that speaks against a repair, and whether PM2's daemon is deaf.
     pub(super) inspected: Option<(Timestamp, bool)>,
-    /// When the attempt became due: first come, first served.
-    pub(super) due_since: Option<Timestamp>,
+    /// An attempt is due.
+    pub(super) is_due: bool,
     /// That attempt only awaits an answer: those that became due later wait for it, too.
     pub(super) awaits_answer: bool,
     /// In a tick: the attempt was made, and there is one at most.
@@ -114,8 +114,8 @@ impl Plan {
     }
 
     /// No attempt is due, or the one that was is made.
-    pub(super) fn is_not_due(&mut self) {
-        (self.due_since, self.awaits_answer) = (None, false);
+    pub(super) fn end_due(&mut self) {
+        (self.is_due, self.awaits_answer) = (false, false);
     }
 
     /// What was answered with yes must be asked anew.

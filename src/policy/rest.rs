@@ -114,7 +114,7 @@ impl Case<'_> {
 
     fn inspected_before_attempt(&mut self, inspection: Inspection, gate: usize) {
         self.plan.asking = Asking::Nothing;
-        if self.is_outdated() || self.limits.gates.get(gate) != Some(&Gate::Stopped) || self.plan.due_since.is_none() {
+        if self.is_outdated() || self.limits.gates.get(gate) != Some(&Gate::Stopped) || !self.plan.is_due {
             return;
         }
         match inspection {
@@ -160,7 +160,7 @@ impl Case<'_> {
         self.state.pm2.changes.clear();
         self.state.rest = Some(Rest { why, since: now, ask_at: self.ask_at(1), times: 1, reminded: None });
         self.state.waiting = self.rest_waits();
-        self.plan.is_not_due();
+        self.plan.end_due();
         self.plan.pass_expires();
         self.record(Record::Rested { why, incident });
     }

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     /// By index: what it depends on, and what depends on it.
     depends_on: Vec<usize>,
     dependents: Vec<usize>,
+    /// Its place in the queue of those whose attempt is due.
+    turn: Option<u64>,
     noted: Noted,
 }
 
@@ -31,8 +33,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Noted {
     wake: Option<Timestamp>,
-    /// Since when an attempt is due.
-    due: Option<Timestamp>,
+    turn: Option<u64>,
     /// That attempt only awaits an answer.
     awaits: bool,
     is_made: bool,
@@ -54,10 +55,12 @@ pub(super) struct Targets {
     entries: Vec<Entry>,
     by_name: BTreeMap<String, usize>,
     wakes: BTreeSet<(Timestamp, usize)>,
-    /// First come, first served.
-    due: BTreeSet<(Timestamp, usize)>,
-    /// Those of the due that only await an answer.
-    awaiting: BTreeSet<(Timestamp, usize)>,
+    /// Those whose attempt is due: first come, first served.
+    due: BTreeSet<(u64, usize)>,
+    /// Those of them that only await an answer.
+    awaiting: BTreeSet<(u64, usize)>,
+    /// Turns that were given.
+    turns: u64,
     attempts: BTreeSet<usize>,
     active: usize,
     in_trouble: usize,
@@ -70,15 +73,15 @@ pub(super) struct Targets {
 impl Entry {
     pub(super) fn new(name: String, limits: Limits, plan: Plan, state: TargetState) -> Entry {
         let (depends_on, dependents) = (Vec::new(), Vec::new());
-        Entry { name, limits, plan, state, depends_on, dependents, noted: Noted::default() }
+        Entry { name, limits, plan, state, depends_on, dependents, turn: None, noted: Noted::default() }
     }
 
     fn to_note(&self, now: Timestamp) -> Noted {
         let Entry { plan, state, .. } = self;
         Noted {
             wake: self.wake(now),
-            due: plan.due_since,
-            awaits: plan.due_since.is_some() && plan.awaits_answer,
+            turn: self.turn,
+            awaits: plan.awaits_answer,
             is_made: state.attempt.is_some(),
             is_active: plan.has_look() || plan.is_asking() || state.attempt.is_some() || state.is_diagnosing(),
             needs_care: !plan.retired && state.condition.is_trouble(),
@@ -123,7 +126,7 @@ impl Targets {
         let mut entries: Vec<Entry> = entries.into_iter().collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let by_name = entries.iter().enumerate().map(|(index, entry)| (entry.name.clone(), index)).collect();
-        *self = Targets { entries, by_name, reconsider_all: true, ..Targets::default() };
+        *self = Targets { entries, by_name, turns: self.turns, reconsider_all: true, ..Targets::default() };
         for index in self.indices() {
             let names = &self.entries[index].limits.depends_on;
             let depends_on: Vec<usize> = names.iter().filter_map(|name| self.index_of(name)).collect();
@@ -169,15 +172,24 @@ impl Targets {
     }
 
     fn note(&mut self, index: usize, now: Timestamp) {
-        let new = self.entries[index].to_note(now);
-        let old = std::mem::replace(&mut self.entries[index].noted, new.clone());
+        let entry = &mut self.entries[index];
+        match (entry.plan.is_due, entry.turn) {
+            (true, None) => {
+                self.turns += 1;
+                entry.turn = Some(self.turns);
+            }
+            (false, Some(_)) => entry.turn = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+        let new = entry.to_note(now);
+        let old = std::mem::replace(&mut entry.noted, new.clone());
         if old == new {
             return;
         }
         moved(&mut self.wakes, index, old.wake, new.wake);
-        moved(&mut self.due, index, old.due, new.due);
+        moved(&mut self.due, index, old.turn, new.turn);
         let was_first = self.awaiting.first().is_some_and(|(_, first)| *first == index);
-        moved(&mut self.awaiting, index, old.due.filter(|_| old.awaits), new.due.filter(|_| new.awaits));
+        moved(&mut self.awaiting, index, old.turn.filter(|_| old.awaits), new.turn.filter(|_| new.awaits));
         if old.is_made != new.is_made {
             if new.is_made {
                 self.attempts.insert(index)
@@ -204,25 +216,26 @@ impl Targets {
 
     /// The due attempts that may have to wait no longer, or for something else, in the order in which they became due:
     /// those of the targets of these indices, and of those for which anything else has changed.
-    pub(super) fn due_to_consider(&mut self, touched: &BTreeSet<usize>) -> Vec<(Timestamp, usize)> {
+    pub(super) fn due_to_consider(&mut self, touched: &BTreeSet<usize>) -> Vec<usize> {
         let also = std::mem::take(&mut self.reconsider);
         if std::mem::take(&mut self.reconsider_all) {
-            return self.due.iter().copied().collect();
+            return self.due.iter().map(|(_, index)| *index).collect();
         }
-        let due = |index: &usize| Some((self.entries[*index].noted.due?, *index));
+        let due = |index: &usize| Some((self.entries[*index].turn?, *index));
         let mut due: Vec<_> = touched.union(&also).filter_map(due).collect();
         due.sort_unstable();
-        due
+        due.into_iter().map(|(_, index)| index).collect()
     }
 
-    /// What an attempt that is due since then must heed of the other targets.
-    pub(super) fn neighbours(&self, index: usize, since: Timestamp) -> Neighbours {
+    /// What a due attempt must heed of the other targets.
+    pub(super) fn neighbours(&self, index: usize) -> Neighbours {
+        let turn = self.entries[index].turn;
         let dependencies = || self.entries[index].depends_on.iter().map(|on| self.entries[*on].noted.as_dependency);
         Neighbours {
             busy: self.attempts.iter().any(|other| *other != index),
             dependency_in_trouble: dependencies().any(|dependency| dependency.in_trouble),
             dependency_looked_at: dependencies().any(|dependency| dependency.is_looked_at),
-            is_behind: self.awaiting.first().is_some_and(|first| *first < (since, index)),
+            is_behind: self.awaiting.first().is_some_and(|(first, _)| turn.is_some_and(|turn| *first < turn)),
         }
     }
 
@@ -260,7 +273,7 @@ impl Targets {
 }
 
 /// Moves a target in a queue, or puts it in or takes it out.
-fn moved(queue: &mut BTreeSet<(Timestamp, usize)>, index: usize, old: Option<Timestamp>, new: Option<Timestamp>) {
+fn moved<K: Ord + Copy>(queue: &mut BTreeSet<(K, usize)>, index: usize, old: Option<K>, new: Option<K>) {
     if old != new {
         old.map(|at| queue.remove(&(at, index)));
         new.map(|at| queue.insert((at, index)));

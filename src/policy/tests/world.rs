@@ -345,9 +345,8 @@ impl World {
         self.oracle.saved = ok;
         let policy = self.policy.as_mut().filter(|_| must_save);
         let further = policy.map(|policy| policy.saved(ok, &mut actions, now)).unwrap_or_default();
-        let kept = actions.iter().filter(|action| action.is_to_save() && **action != Action::Save);
-        let kept = kept.map(|action| (self.now, action.clone()));
-        self.pending = if ok { kept.collect() } else { Vec::new() };
+        let kept = actions.iter().filter(|action| ok && action.is_to_save() && **action != Action::Save);
+        self.pending = kept.map(|action| (self.now, action.clone())).collect();
         for action in actions {
             if self.rough.disturbed && self.rng.u16(0..500) == 0 {
                 self.kill();
