@@ -13,13 +13,18 @@ mod holds;
 mod ids;
 mod limits;
 mod pauses;
+mod pausing;
 mod plan;
 mod pm2;
+mod pm2_watch;
 mod rest;
+mod resting;
 mod state;
 mod targets;
 mod tell;
+mod telling;
 mod ticks;
+mod told;
 mod verdicts;
 mod words;
 

@@ -10,8 +10,8 @@ use crate::policy::ids::IncidentIds;
 use crate::policy::pauses::Pauses;
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
-use crate::policy::tell::Told;
 use crate::policy::ticks::Ticks;
+use crate::policy::told::Told;
 use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
 

@@ -11,7 +11,7 @@ use crate::policy::case::Neighbours;
 use crate::policy::limits::GAP_AT_LEAST;
 use crate::policy::plan::Plan;
 use crate::policy::state::{Attempt, Phase, TargetState};
-use crate::policy::tell;
+use crate::policy::telling;
 use crate::time::Timestamp;
 
 /// One target: what it may, what is planned, what is known.
@@ -102,7 +102,7 @@ impl Entry {
         let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
         let inspected = self.plan.inspected_until();
         // What is not told then, since something forbids that, is told with the next look.
-        let told = tell::due_at(&self.state).chain(self.state.rest.and_then(|rest| rest.reminder_at()));
+        let told = telling::due_at(&self.state).chain(self.state.rest.and_then(|rest| rest.reminder_at()));
         let told = told.filter(|at| *at > now).min();
         let pauses = self.state.pauses.until();
         [next_look, verifying, waiting, start_period, diagnosing, pauses, inspected, told].into_iter().flatten().min()

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::outcome::RestReason;
-use crate::policy::tell::{Flapping, ToldDown};
+use crate::policy::told::{Flapping, ToldDown};
 
 fn paused(at: Timestamp) -> Pauses {
     let mut pauses = Pauses::default();
