@@ -9,6 +9,7 @@ mod inbox;
 mod incidents;
 mod jobs;
 mod journal;
+mod message;
 mod messenger;
 mod news;
 mod orders;
@@ -43,7 +44,7 @@ use journal::{Against, Journal};
 use news::{Course, News};
 
 pub use inbox::Inbox;
-pub use jobs::Message;
+pub use message::Message;
 pub use messenger::means;
 pub use news::Print;
 pub use pm2::calls_pm2;
@@ -121,7 +122,8 @@ impl Agent {
         let Surroundings { inbox, folder, lock, logging, news, told } = around;
         let probers = probers::Probers::new(&config)?;
         let (mut journal, lost) = Journal::open(mode, folder, lock)?;
-        let state = std::mem::take(&mut journal.saved.policy);
+        let mut state = std::mem::take(&mut journal.saved.policy);
+        jobs::find_commands(journal.folder(), &mut state);
         let usual = state.ticks.usual_gap();
         let (mut policy, first) = Policy::new(mode, limits(&config), state, lost.is_some(), clock::now());
         for id in store::incidents::ids(journal.folder()) {

@@ -13,13 +13,12 @@ use crate::process::Machine;
 use crate::time::Span;
 
 use super::Agent;
-use super::jobs::{Message, Order, strike};
-use super::spawn::Job;
+use super::jobs::{Order, strike};
+use super::message::Message;
+use super::spawn::{ENDING, Job};
 
 /// What `diagnose` may take, all its commands together.
 const DIAGNOSIS: Duration = Duration::from_secs(10);
-/// What the end of a command that does not want to end may take, and a slow machine.
-pub(super) const ENDING: Duration = Duration::from_secs(20);
 /// A look at the machine takes a quarter of a second.
 const SNAPSHOT: Duration = Duration::from_secs(30);
 

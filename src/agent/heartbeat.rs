@@ -9,7 +9,7 @@ use crate::policy::Mode;
 use crate::time::Timestamp;
 
 use super::Agent;
-use super::jobs::Message;
+use super::message::Message;
 use super::messenger::{DELIVERY, means};
 use super::spawn::Job;
 

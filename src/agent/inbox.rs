@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::process;
 use crate::signals::{self, Continued, Signal};
 
-use super::Message;
+use super::message::Message;
 
 /// Each target's look may end at once, and more; what comes beyond that has its turn in the next pass.
 const AT_ONCE: usize = 2_000;

@@ -14,9 +14,6 @@ use crate::store::state::{Loaded, Saved};
 use crate::store::{self, Error, Folder, Moment};
 use crate::time::{ClockReading, Timestamp, Wall, millis};
 
-use super::jobs::find_commands;
-use super::uptime::TICK_SPAN;
-
 /// Without a change that matters the state is saved this often.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// From the end of one save to the next, at the least. Each may write a MiB and wait for the disk twice (the file and
@@ -24,6 +21,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(50);
 /// Lines of events that wait for a disk with room; older ones are dropped.
 const UNWRITTEN_KEPT: usize = 1_000;
+/// Between two ticks no more than an hour counts as watched, and what cron and the probe may be late.
+pub(super) const TICK_SPAN: Duration = Duration::from_secs(3_660);
 /// Ticks that stay away for three times their usual distance are missed, but not before this.
 const TICKS_MISSED: Duration = Duration::from_secs(300);
 /// Milliseconds by which the two clocks drift apart for other reasons.
@@ -338,11 +337,10 @@ fn drop_oldest(lines: &mut Vec<String>) {
 fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, Option<String>), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
         Loaded::Fresh => Ok((Saved::default(), None)),
-        Loaded::Read(mut saved) => {
+        Loaded::Read(saved) => {
             if let Err(error) = events::append_missing(folder, &saved.pending) {
                 log::warn!("{error} (the latest events are missing in it)");
             }
-            find_commands(folder, &mut saved.policy);
             Ok((*saved, None))
         }
         Loaded::SetAside { to, why } => {

@@ -18,8 +18,8 @@ use crate::view::letter::{self, Facts, topic};
 use crate::view::pattern::{LATELY, again};
 
 use super::Agent;
-use super::jobs::Message;
 use super::journal::Against;
+use super::message::Message;
 use super::news::Course;
 use super::spawn::Job;
 

@@ -18,7 +18,8 @@ use crate::store::incidents;
 use crate::time::Timestamp;
 
 use super::Agent;
-use super::jobs::{Message, Order, hanging, open_output, output_path, repair, spawned, strike};
+use super::jobs::{Order, hanging, open_output, output_path, repair, spawned, strike};
+use super::message::Message;
 use super::spawn::{Failed, Job as Spawned, Otherwise, Work};
 
 /// What was found longer ago than this is found out anew before it is acted on.

@@ -13,7 +13,7 @@ use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
 use super::Agent;
-use super::jobs::Message;
+use super::message::Message;
 use super::spawn::Job;
 
 /// Without a change they are written this often.

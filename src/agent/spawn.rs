@@ -20,7 +20,7 @@ use crate::command::{self, Scope};
 use crate::outcome::in_words;
 use crate::time::Span;
 
-use super::Message;
+use super::message::Message;
 
 pub(super) use at_work::Work;
 
@@ -28,6 +28,9 @@ use at_work::{STACK, Shared, Waited};
 
 /// Threads can be had again once none was refused for so long: at a limit, one is refused and the next is not.
 const CALM: Duration = Duration::from_secs(60);
+
+/// What the end of a command that does not want to end may take, and a slow machine.
+pub(super) const ENDING: Duration = Duration::from_secs(20);
 
 /// A job that is to be begun.
 pub(super) struct Job {

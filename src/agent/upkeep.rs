@@ -12,7 +12,8 @@ use crate::process;
 use crate::store::incidents;
 use crate::time::Timestamp;
 
-use super::jobs::{Message, strike};
+use super::jobs::strike;
+use super::message::Message;
 use super::pm2::caller;
 use super::spawn::Job;
 use super::{Agent, ROUND};

@@ -8,9 +8,8 @@ use crate::policy::{Event, LastLook, Mode, TargetState};
 use crate::time::{Timestamp, Wall, millis};
 
 use super::Agent;
+use super::journal::TICK_SPAN;
 
-/// Between two ticks no more than an hour counts as watched, and what cron and the probe may be late.
-pub(super) const TICK_SPAN: Duration = Duration::from_secs(3_660);
 /// Milliseconds between the end of one span and the beginning of the next that are none.
 const CONTIGUOUS: u64 = 2_000;
 

@@ -242,18 +242,12 @@ fn rooms_use_only_the_rooms_and_crates_that_the_table_names() {
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<&str>>(), known, "rooms: found, and in the table");
 }
 
-/// A module whose own modules may still use one another in circles.
-const CIRCULAR: [&str; 1] = ["src/agent"];
-
 #[test]
 fn modules_of_one_parent_use_each_other_without_circles() {
     let files = files();
     let mut complaints = String::new();
     for parent in shipped(&files).map(|(_, file)| file).filter(|file| top().join(file.children()).is_dir()) {
         let folder = parent.children();
-        if CIRCULAR.iter().any(|circular| folder == Path::new(circular)) {
-            continue;
-        }
         let mut uses = modules_in(&folder, parent, &files);
         // What uses nobody, or only such as are gone already, is in no circle.
         while let Some(free) = uses.iter().find(|(_, used)| used.iter().all(|used| !uses.contains_key(used))) {
