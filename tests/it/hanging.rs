@@ -3,7 +3,6 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -11,9 +10,6 @@ use crate::place::{Daemon, Place};
 
 /// A watchdog for whom all below the folder `dead` gives no answer while there is the file `silent`.
 fn watch(place: &Place) -> Daemon<'_> {
-    let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/dead.c"), place.path("dead.so"));
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
-    assert!(built.is_ok_and(|status| status.success()), "cc is what cargo links with, too");
     fs::create_dir_all(place.path("dead/pm2")).expect("a folder");
     place.write("silent", "");
     // It need not do anything, but be there.
@@ -24,7 +20,7 @@ fn watch(place: &Place) -> Daemon<'_> {
     let mut command = place.command(&["run"]);
     command
         .env("PATH", path)
-        .env("LD_PRELOAD", library)
+        .env("LD_PRELOAD", place.library("dead.c"))
         .env("DEAD", place.path("dead"))
         .env("DEAD_WHILE", place.path("silent"));
     place.daemon_by(command)

@@ -4,7 +4,6 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -250,20 +249,12 @@ fn a_watchdog_in_another_container_is_told_of_and_not_called_dead() {
     }
 }
 
-/// What makes of locks what a network drive without a lock server makes of them.
-fn shim(place: &Place) -> PathBuf {
-    let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/flock.c"), place.path("flock.so"));
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(built.is_ok_and(|status| status.success()), "cc is what cargo links with, too");
-    library
-}
-
 #[test]
 fn of_two_that_both_have_the_lock_the_one_whose_note_was_replaced_ends() {
     let place = two(LONG);
     let unlocked = |words: &[&str]| {
         let mut command = place.command(words);
-        command.env("LD_PRELOAD", shim(&place));
+        command.env("LD_PRELOAD", place.library("flock.c"));
         command
     };
     let mut first = place.command(&["run", "-c", "a.yaml"]);
@@ -294,7 +285,7 @@ fn of_two_that_both_have_the_lock_the_one_whose_note_was_replaced_ends() {
 #[test]
 fn where_locks_are_not_to_be_had_check_says_so() {
     let place = two(PEACE);
-    let library = shim(&place);
+    let library = place.library("flock.c");
     // No state folder yet, one without a lock file, and one with one; ENOLCK, EOPNOTSUPP and ENOSYS.
     for (number, reason) in [("37", "no locks available"), ("95", "not supported"), ("38", "not implemented")] {
         let run = |words: &[&str]| {

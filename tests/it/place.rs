@@ -180,6 +180,15 @@ impl Place {
         self.eventually(&format!("`{words}` in the log"), || self.log().contains(words));
     }
 
+    /// A library made of a C file beside this one, to be preloaded into the program.
+    pub(crate) fn library(&self, source: &str) -> PathBuf {
+        let library = self.path(source).with_extension("so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(source);
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+        assert!(built.is_ok_and(|status| status.success()), "cc is what cargo links with, too");
+        library
+    }
+
     /// The living process that the lock file names.
     pub(crate) fn holder(&self) -> Option<i32> {
         let note: Value = serde_json::from_str(self.read("state/watchdog.lock").lines().next()?).ok()?;

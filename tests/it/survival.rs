@@ -338,11 +338,8 @@ fn on_a_disk_that_takes_seconds_for_each_write_it_finds_and_repairs() {
         "defaults: {interval: 100ms, timeout: 1s, start_period: 0s}\n\
          targets:\n  - {name: a, command: test -e restarted, restart: touch restarted}\n",
     );
-    let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/slow.c"), place.path("slow.so"));
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(built.is_ok_and(|status| status.success()), "cc is what cargo links with, too");
     let mut command = place.command(&["run"]);
-    command.env("LD_PRELOAD", library);
+    command.env("LD_PRELOAD", place.library("slow.c"));
     let daemon = place.daemon_by(command);
     place.eventually("it is down", || !place.events("down").is_empty());
     place.demand(place.events("stalled").is_empty(), "it was never away");
