@@ -192,6 +192,7 @@ def outage(build, most, traced=False):
     return {
         "ran": len(order),
         "twice": len(order) - len({name for _, name in marks}),
+        "took": ended - began,
         "long": ended - began if len(order) >= 999 else math.inf,
         "at once": sum(1 for begin, end in zip(marks[::2], marks[1::2]) if (begin[0], end) != ("+", ["-", begin[1]])),
         "early": sum(1 for place, rank in enumerate(order) if rank > min(order[place:])),
@@ -218,8 +219,9 @@ def down(quick):
         table.add(build, "written", found["wrote"], "MiB")
         if "strace" not in MISSING:
             # Each thread that begins stops for strace: a run of its own, of which nothing else is told.
-            syncs = outage(build, most, traced=True)["syncs"]
-            table.add(build, "fsyncs a second, by strace in a run of its own", syncs, "", most=40)
+            traced = outage(build, most, traced=True)
+            table.add(build, "fsyncs a second, by strace in a run of its own", traced["syncs"], "", most=40)
+            table.add(build, "of them for each command", traced["syncs"] * traced["took"] / max(1, traced["ran"]), "")
     table.show()
 
 

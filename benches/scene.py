@@ -124,7 +124,7 @@ class Table:
         goal = most if most is not None else least
         shown = "" if goal is None else f"≤ {most} {unit}" if least is None else f"≥ {least} {unit}"
         met = None if goal is None else found <= most if least is None else found >= least
-        self.rows.append((build, what, f"{number(found)} {unit}", "", "", shown.strip(), verdict(met)))
+        self.rows.append((build, what, number(found, unit), "", "", shown.strip(), verdict(met)))
 
     def beside(self, build, what, found, unit, peer, other, most=None):
         """The same of a peer, None if it is not to be had; the goal is for the ratio."""
@@ -132,7 +132,7 @@ class Table:
         theirs = f"{peer}: {number(other)}" if other else f"{peer} is missing"
         shown, goal = ("" if ratio is None else f"{ratio:.2f}"), ("" if most is None else f"≤ {most}")
         met = None if most is None or ratio is None else ratio <= most
-        self.rows.append((build, what, f"{number(found)} {unit}", theirs, shown, goal, verdict(met)))
+        self.rows.append((build, what, number(found, unit), theirs, shown, goal, verdict(met)))
 
     def show(self):
         widths = [max(len(str(row[column])) for row in self.rows) for column in range(len(self.rows[0]))]
@@ -141,10 +141,10 @@ class Table:
         print(f"\n{self.title}\n", line(self.rows[0]), rule, *map(line, self.rows[1:]), sep="\n", flush=True)
 
 
-def number(value):
+def number(value, unit=""):
     if math.isinf(value):
         return "never"
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
+    return (f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2f}") + f" {unit}".rstrip()
 
 
 def verdict(met):
