@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+# No folder of its own beside the sources.
+sys.dont_write_bytecode = True
 from scene import Scene, Table, cpu, demand, lines, status, until, written
 
 TOP = Path(__file__).resolve().parent.parent
