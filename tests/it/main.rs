@@ -17,6 +17,7 @@ mod commands;
 mod containers;
 mod crash;
 mod cron;
+mod crowd;
 mod damage;
 mod demo;
 mod detection;

@@ -339,7 +339,7 @@ fn on_a_disk_that_takes_seconds_for_each_write_it_finds_and_repairs() {
          targets:\n  - {name: a, command: test -e restarted, restart: touch restarted}\n",
     );
     let mut command = place.command(&["run"]);
-    command.env("LD_PRELOAD", place.library("slow.c"));
+    command.env("LD_PRELOAD", place.library("slow.c")).env("DISK_MS", "2000");
     let daemon = place.daemon_by(command);
     place.eventually("it is down", || !place.events("down").is_empty());
     place.demand(place.events("stalled").is_empty(), "it was never away");
