@@ -5,8 +5,8 @@ mod machine;
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -140,12 +140,12 @@ pub fn is_ours(pid: u32) -> bool {
 
 /// The variables that a process was started with; none when it is gone or they are not for us to see.
 pub fn environment(pid: u32) -> Option<Environment> {
-    fs::read(format!("/proc/{pid}/environ")).ok().map(Environment)
+    read(pid, "environ").ok().map(Environment)
 }
 
 /// The command line of a process, or what it calls itself instead, on one line; empty for a zombie.
 pub fn title(pid: u32) -> Option<String> {
-    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut bytes = read(pid, "cmdline").ok()?;
     let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(length);
     bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
@@ -268,7 +268,7 @@ pub fn group_is_empty(group: u32) -> bool {
 
 /// What `/proc` says of the process of this number, dead or alive; none when there is none.
 pub fn stat(pid: u32) -> Option<Stat> {
-    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse(&read(pid, "stat").ok()?)
 }
 
 /// How long the first thread of this process has waited so far for a processor that others had, by the second field of
@@ -276,6 +276,14 @@ pub fn stat(pid: u32) -> Option<Stat> {
 pub fn queued(pid: u32) -> Option<Duration> {
     let counted = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     counted.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
+/// A file of `/proc`, whose size the system does not say beforehand: most are read at once with so much room, where
+/// [`fs::read`] begins with 32 bytes.
+fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 << 10);
+    File::open(format!("/proc/{pid}/{name}"))?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may hold spaces and parentheses, so
