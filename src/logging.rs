@@ -41,7 +41,6 @@ pub struct Logging {
 
 /// Starts logging: to the file, and to standard error if `to_stderr`. Nothing is opened before the first line, and
 /// nothing that happens to the file is an error: what cannot be written is counted, see [`Logging::trouble`].
-///
 /// Errors: this process logs already.
 pub fn start(
     settings: &config::Log,

@@ -77,9 +77,7 @@ impl Prober {
     /// Prepares for looks that take `timeout` at most, with a glance at PM2 beside them if `pm2` is given. Commands run
     /// in `folder` with `env`. `secrets` are struck out of what is said of a failure.
     /// The certificates of `tls: <path>` are read here, so a renewed file is seen when the configuration is read again.
-    ///
-    /// # Errors
-    /// What in the configuration makes a look impossible, naming the file where it is one, and no secret.
+    /// Errors: what in the configuration makes a look impossible, naming the file where it is one, and no secret.
     pub fn new(
         probe: &config::Probe,
         pm2: Option<&config::Pm2>,

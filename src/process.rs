@@ -112,18 +112,12 @@ fn span(ticks: u64) -> Duration {
 }
 
 /// The numbers of all processes that may be seen.
-///
-/// # Errors
-/// What the system says to reading `/proc`.
 pub fn pids() -> io::Result<impl Iterator<Item = u32>> {
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 /// The numbers of all processes that may be seen and act for our own account.
-///
-/// # Errors
-/// What the system says to reading `/proc`.
 pub fn own_pids() -> io::Result<impl Iterator<Item = u32>> {
     Ok(pids()?.filter(|pid| is_ours(*pid)))
 }
@@ -153,9 +147,6 @@ pub fn title(pid: u32) -> Option<String> {
 }
 
 /// A process and all whose parents lead to it, as far as these are alive.
-///
-/// # Errors
-/// What the system says to reading `/proc`.
 pub fn family(pid: u32) -> io::Result<Vec<u32>> {
     let mut strangers: Vec<(u32, u32)> = pids()?.filter_map(|pid| Some((pid, stat(pid)?.parent))).collect();
     let mut family = vec![pid];
@@ -206,9 +197,7 @@ fn oldest_command(is_meant: impl Fn(u32) -> bool) -> Option<Process> {
 
 /// Sends a signal to this very process, and to none that has its number after it. Answers whether it was there to be
 /// signalled. Number 1 and below are nobody's to signal.
-///
-/// # Errors
-/// What the system says to it, such as that it is not ours.
+/// Errors: what the system says to it, such as that it is not ours.
 pub fn signal(process: Process, signal: Signal) -> io::Result<bool> {
     let Some(pid) = i32::try_from(process.pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) else {
         return Ok(false);

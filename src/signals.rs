@@ -45,16 +45,12 @@ impl Continued {
 /// Call it before anything else is started, once. It also undoes what our parent may have left us with: SIGHUP ignored
 /// (`nohup`), which would make a reload impossible, and SIGCHLD ignored, with which no command's end could be learnt.
 /// And a write beyond the limit of a file's size becomes an error like that of a full disk, where it would end us.
-///
 /// Errors: no descriptors or no thread to be had. Some signals have no effect any more then, so the caller should end.
 pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
     listen_to(&ORDERS, deliver)
 }
 
 /// The same, with the end of each child as a signal too: for whoever inherits children that he has not started.
-///
-/// # Errors
-/// As [`listen`] has them.
 pub fn listen_and_heed_children(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
     listen_to(&[&ORDERS[..], &[SIGCHLD]].concat(), deliver)
 }
@@ -97,8 +93,6 @@ pub enum Heard {
 
 /// From now on what asks us to end is handed to `deliver` instead, for a command that we run; call it in place of
 /// [`listen`]. What our parent has us ignore (`nohup`) stays ignored, as it is for the command.
-///
-/// Errors: those of [`listen`].
 pub fn listen_for_command(deliver: impl Fn(Heard) + Send + 'static) -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let ignored = ignored();

@@ -132,17 +132,11 @@ pub mod rfc3339 {
     use super::Wall;
 
     /// Writes it as [`Wall::rfc3339`] does.
-    ///
-    /// # Errors
-    /// What the serializer says.
     pub fn serialize<S: Serializer>(at: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&at.rfc3339())
     }
 
     /// Reads what [`serialize`] wrote.
-    ///
-    /// # Errors
-    /// It is no such text.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
         let text = String::deserialize(deserializer)?;
         Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
@@ -155,17 +149,11 @@ pub mod rfc3339 {
         use super::Wall;
 
         /// Writes it as [`Wall::rfc3339`] does.
-        ///
-        /// # Errors
-        /// What the serializer says.
         pub fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
             at.map(Wall::rfc3339).serialize(serializer)
         }
 
         /// Reads what [`serialize`] wrote.
-        ///
-        /// # Errors
-        /// It is neither null nor such a text.
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
             #[derive(Deserialize)]
             struct Text(#[serde(with = "super")] Wall);

@@ -51,7 +51,6 @@ impl fmt::Display for NotFound {
 
 /// The file that running `argv0` in `folder` would run, absolute if `folder` is: a name with a slash is relative to
 /// `folder`, another is searched in `path_var`, which stands for `PATH`, as the C library does.
-///
 /// Errors: the first thing found that cannot be run, else that there is none.
 pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, NotFound> {
     if argv0.contains('/') {
@@ -75,9 +74,7 @@ pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Res
 }
 
 /// Finds a program as [`find_program`] does, and what its first line calls for too: `pm2` without `node` is of no use.
-///
-/// # Errors
-/// Which of the two cannot be run and why, in words.
+/// Errors: which of the two cannot be run and why, in words.
 pub fn locate(program: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, String> {
     let found = find_program(program, folder, path_var).map_err(|error| error.to_string())?;
     match interpreter(&found).map(|interpreter| (find_program(&interpreter, folder, path_var), interpreter)) {

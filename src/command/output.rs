@@ -30,7 +30,6 @@ const READ: u64 = 8 << 20;
 
 /// Makes a new file for a command's output, open for reading and appending, for us alone (0600). What was at `path` is
 /// replaced, not written over: whoever still has it open goes on writing to a file without a name.
-///
 /// Errors: what the system says to removing and creating it.
 pub fn open_output(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
@@ -43,9 +42,6 @@ pub fn open_output(path: &Path) -> io::Result<File> {
 
 /// Makes a file in memory for a command's output, which never touches a disk and stops growing when the command has
 /// ended. Nothing of the output is kept where the kernel has no such file (before Linux 3.17) or forbids it.
-///
-/// # Errors
-/// What the system says to creating it.
 pub fn memory_output() -> io::Result<File> {
     match memfd_create("output of a command", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
         Ok(memory) => {
@@ -67,7 +63,6 @@ pub(super) fn close(file: &File) {
 
 /// Cuts an output down to [`KEPT`] bytes if it is longer. Those who append to it may go on meanwhile; what they write
 /// in that very moment may be cut too, uncounted. Answers how many bytes went.
-///
 /// Errors: what the system says to opening, reading and writing it; not a regular file.
 pub fn trim_output(path: &Path) -> io::Result<u64> {
     trim(&open(path)?, KEPT)
@@ -76,7 +71,6 @@ pub fn trim_output(path: &Path) -> io::Result<u64> {
 /// Overwrites what `places` finds in an output, each byte with [`BLOT`]: the length stays, so those who append to it
 /// lose nothing. `places` is asked for each piece of the output that was kept, and told whether something was cut out
 /// before and after it.
-///
 /// Errors: as of [`trim_output`].
 pub fn blot_output(path: &Path, places: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
     let file = open(path)?;

@@ -104,11 +104,8 @@ pub struct Log {
 impl Config {
     /// Reads the file at `path`, which is shown in errors as it is given here. `environment` is what `${NAME}` and
     /// `$HOME` are looked up in.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be read, others could have written it, or something in it is not valid. Everything that can be told
-    /// at once is told. Nothing was changed then, and the caller says what follows from that.
+    /// Errors: it cannot be read, others could have written it, or something in it is not valid. Everything that can be
+    /// told at once is told. Nothing was changed then, and the caller says what follows from that.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
         // Asked before it is read: what is written to it meanwhile is newer than what was read.
         let written = written(path);

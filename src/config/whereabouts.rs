@@ -8,10 +8,7 @@ use super::error::Errors;
 
 /// The configuration to use: `explicit` (`-c`), else `$WATCHDOG_CONFIG`, else the first that exists of
 /// `./watchdog.yaml`, `~/watchdog.yaml` and `~/.config/watchdog/watchdog.yaml`.
-///
-/// # Errors
-///
-/// None of the three exists; the error names them. One that is named is not looked at here: loading it tells.
+/// Errors: none of the three exists; the error names them. One that is named is not looked at here: loading it tells.
 pub fn find(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
     match named(explicit, environment) {
         Some(path) => Ok(path),
@@ -43,10 +40,7 @@ fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
 
 /// A path made absolute as people write it: what is relative begins in the working folder under the name that the shell
 /// has for it (`$PWD`), `~/app/current` rather than the release that this link leads to today.
-///
-/// # Errors
-///
-/// There is no working folder.
+/// Errors: there is no working folder.
 pub fn absolute(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> io::Result<PathBuf> {
     let inode = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
     let here = environment("PWD").map(PathBuf::from).filter(|here| here.is_absolute());
@@ -59,10 +53,7 @@ pub fn absolute(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> io
 }
 
 /// `~/.local/state/watchdog`, whatever XDG says: cron and shell must agree.
-///
-/// # Errors
-///
-/// Neither `$HOME` nor the user database names an absolute home.
+/// Errors: neither `$HOME` nor the user database names an absolute home.
 pub fn default_state_dir(environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
     let home = home(environment)
         .ok_or_else(|| Errors::one("no state folder: $HOME is not set, so ~/.local/state/watchdog cannot be found"))?;

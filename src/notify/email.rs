@@ -90,9 +90,7 @@ fn local_lines(mail: &[u8]) -> Vec<u8> {
 }
 
 /// The local sendmail.
-///
-/// # Errors
-/// There is none; where it was looked for, in words.
+/// Errors: there is none; where it was looked for, in words.
 pub fn sendmail(means: &Means) -> Result<PathBuf, String> {
     let path = means.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
     let path = path.or_else(|| std::env::var("PATH").ok()).unwrap_or_default();

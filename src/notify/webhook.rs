@@ -53,9 +53,7 @@ pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Means) -> Ou
 }
 
 /// Asks for an address and for nothing else.
-///
-/// # Errors
-/// It did not answer with 200 to 299; why, in words.
+/// Errors: it did not answer with 200 to 299; why, in words.
 pub fn ping(webhook: &Webhook, means: &Means) -> Result<(), String> {
     let mut request = Request::get(&webhook.url.0);
     if let Some(authorization) = &webhook.authorization {

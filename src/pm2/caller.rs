@@ -62,9 +62,7 @@ pub enum Listing {
 
 impl Caller {
     /// The `pm2` that a call runs: found in `PATH`, and the program that its first line names too.
-    ///
-    /// # Errors
-    /// Which of the two cannot be run and why, in words.
+    /// Errors: which of the two cannot be run and why, in words.
     pub fn program(&self) -> Result<PathBuf, String> {
         command::locate("pm2", &self.folder, command::path_variable(&self.env).as_deref())
     }

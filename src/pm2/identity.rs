@@ -84,9 +84,6 @@ impl Home {
 
     /// The processes that listen on this port, were PM2's, and have no living daemon above them. Never a daemon, and
     /// neither ourselves nor those who started us.
-    ///
-    /// # Errors
-    /// What the system says to reading `/proc`.
     pub fn orphans_on(&self, port: u16) -> io::Result<Vec<Process>> {
         let holders = ports::holders(port, process::own_pids()?);
         Ok(holders.into_iter().filter_map(|pid| self.orphan(pid)).collect())

@@ -67,9 +67,7 @@ impl Step {
 }
 
 /// Plans the repair of a process.
-///
-/// # Errors
-/// Why nothing may be done, and which command mends it.
+/// Errors: why nothing may be done, and which command mends it.
 pub fn plan(managed: &Managed, facts: &Facts) -> Result<Vec<Step>, String> {
     match facts.daemon.state() {
         DaemonState::Alive => under_living_daemon(managed, facts),

@@ -35,9 +35,7 @@ impl fmt::Display for ResetReason {
 }
 
 /// Looks for a reason to reset PM2, with what an inspection found.
-///
-/// # Errors
-/// Why there is none, or why it must not be, in words.
+/// Errors: why there is none, or why it must not be, in words.
 pub fn reset_reason(home: &Home, managed: &Managed, facts: &Facts) -> Result<ResetReason, String> {
     let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", in_words(&error));
     let daemon = home.all_daemons().silent_since(&facts.daemon);

@@ -48,9 +48,7 @@ impl Home {
     }
 
     /// The saved list without the processes of these names, as it stands in the file.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be read; in words.
+    /// Errors: there is none, or it cannot be read; in words.
     pub(super) fn saved_without(&self, names: &[String]) -> Result<Vec<u8>, String> {
         let read = |name: &str| {
             let bytes = self.bytes(name).ok()?;

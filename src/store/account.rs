@@ -181,9 +181,7 @@ impl Account {
 }
 
 /// Writes the account into the incident's folder. Only whoever holds the lock may call this.
-///
-/// # Errors
-/// It cannot be written, such as on a full disk; what was written before is intact.
+/// Errors: it cannot be written, such as on a full disk; what was written before is intact.
 pub fn save(incident: &Path, account: &Account) -> Result<(), Error> {
     let path = incident.join(NAME);
     serde_json::to_vec_pretty(account)
@@ -193,9 +191,7 @@ pub fn save(incident: &Path, account: &Account) -> Result<(), Error> {
 }
 
 /// Reads the account of the incident in this folder; `None` where there is none.
-///
-/// # Errors
-/// It cannot be read, or is damaged or of a newer version (the kind is `InvalidData` then).
+/// Errors: it cannot be read, or is damaged or of a newer version (the kind is `InvalidData` then).
 pub fn read(incident: &Path) -> Result<Option<Account>, Error> {
     let path = incident.join(NAME);
     let failed = |cause| Error::new("read", &path, cause);

@@ -15,9 +15,7 @@ const EVENTS: Lines = Lines { name: "events.jsonl", rotated: "events.jsonl.1", m
 
 /// Writes lines (without their newlines) at the end, all of them or none unless the process is killed meanwhile.
 /// Only whoever holds the lock may call this.
-///
-/// # Errors
-/// They could not be written, such as on a full disk. Those of a state's `pending` are tried again by
+/// Errors: they could not be written, such as on a full disk. Those of a state's `pending` are tried again by
 /// [`append_missing`].
 pub fn append(folder: &Folder, lines: &[String]) -> Result<(), Error> {
     EVENTS.append(folder, lines)
@@ -25,9 +23,6 @@ pub fn append(folder: &Folder, lines: &[String]) -> Result<(), Error> {
 
 /// Writes those of the lines that are not there yet: each exactly once, whenever the watchdog that saved them as
 /// `pending` was killed. Only whoever holds the lock may call this, before anything else is appended.
-///
-/// # Errors
-/// As [`append`].
 pub fn append_missing(folder: &Folder, pending: &[String]) -> Result<(), Error> {
     if pending.is_empty() {
         return Ok(());
@@ -52,9 +47,7 @@ pub fn append_missing(folder: &Folder, pending: &[String]) -> Result<(), Error> 
 
 /// What is still known to have happened since then, oldest first; damaged lines are passed over. Whoever only looks
 /// may call this at any time.
-///
-/// # Errors
-/// A file is there and cannot be read.
+/// Errors: a file is there and cannot be read.
 pub fn read(folder: &Folder, since: Option<Wall>) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     for bytes in EVENTS.read(folder)? {

@@ -18,10 +18,8 @@ pub struct Folder {
 
 impl Folder {
     /// The folder at `path`, made with its parents if need be, closed to others, and fit to be written to.
-    ///
-    /// # Errors
-    /// It cannot be made or written to, belongs to another account, or is reached by a symbolic link that others
-    /// could have made or that leads to where others can write.
+    /// Errors: it cannot be made or written to, belongs to another account, or is reached by a symbolic link that
+    /// others could have made or that leads to where others can write.
     pub fn open(path: &Path) -> Result<Folder, Error> {
         let folder = Folder::at(path);
         folder.ensure()?;

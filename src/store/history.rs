@@ -149,10 +149,8 @@ impl History {
     }
 
     /// Reads what `history.json` has, if that was not done yet. Whoever only looks may call this at any time.
-    ///
-    /// # Errors
-    /// The file is there and cannot be read; it is tried again then. Or it is damaged or of a newer version (the kind
-    /// is `InvalidData`): the next flush begins it anew. What is in `state.json` is known in any case.
+    /// Errors: the file is there and cannot be read; it is tried again then. Or it is damaged or of a newer version
+    /// (the kind is `InvalidData`): the next flush begins it anew. What is in `state.json` is known in any case.
     pub fn complete(&mut self, folder: &Folder) -> Result<(), Error> {
         if self.is_whole {
             return Ok(());
@@ -188,9 +186,7 @@ impl History {
     }
 
     /// Writes `history.json` whole. Only whoever holds the lock may call this, after [`History::complete`].
-    ///
-    /// # Errors
-    /// It cannot be written; `state.json` goes on to hold what it lacks.
+    /// Errors: it cannot be written; `state.json` goes on to hold what it lacks.
     pub fn flush(&mut self, folder: &Folder, now: Wall) -> Result<(), Error> {
         folder.ensure()?;
         let path = folder.file(HISTORY);

@@ -19,9 +19,7 @@ const MAX_COUNT: usize = 50;
 const MAX_SIZE: u64 = 10 << 20;
 
 /// The folder of the incident, made if need be.
-///
-/// # Errors
-/// It cannot be made, or `id` is no name for a folder.
+/// Errors: it cannot be made, or `id` is no name for a folder.
 pub fn create(folder: &Folder, id: &str) -> Result<PathBuf, Error> {
     let incidents = folder.subfolder(INCIDENTS)?;
     if !is_id(id) {
@@ -39,9 +37,6 @@ pub fn output(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
 
 /// Keeps `bytes` in the incident's folder. What in `name` no file of ours has becomes `_`; the name is one that comes
 /// from outside, and may be no more than a name.
-///
-/// # Errors
-/// It cannot be written.
 pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name: String = name.trim_start_matches('.').chars().map(plain).take(100).collect();
@@ -61,9 +56,6 @@ pub fn ids(folder: &Folder) -> Vec<String> {
 /// What is known of all incidents on the disk, in the order in which they began, those that are over and of a clock
 /// that was ahead first; and of each whose account cannot be read, why. One without an account is passed over. Whoever
 /// only looks may call this at any time.
-///
-/// # Errors
-/// The folders cannot be read.
 pub fn accounts(folder: &Folder, now: Wall) -> Result<(Vec<Account>, Vec<Error>), Error> {
     let (mut accounts, mut damaged) = (Vec::new(), Vec::new());
     for incident in incidents(folder)? {
@@ -87,9 +79,6 @@ pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
 }
 
 /// All outputs of commands, for whoever trims them.
-///
-/// # Errors
-/// The folders cannot be read.
 pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
     let all = incidents(folder)?;
     Ok(all.into_iter().flat_map(|incident| incident.outputs).map(|(path, _)| path).collect())
@@ -98,9 +87,7 @@ pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
 /// Removes the oldest incidents until at most 50 of 10 MiB in all are left, but none whose id is in `open` and none
 /// with an output that a process holds open. Those of a clock that was ahead count as the oldest. Says how many it
 /// removed.
-///
-/// # Errors
-/// The folders cannot be read, or one not be removed; the rest were tried.
+/// Errors: the folders cannot be read, or one not be removed; the rest were tried.
 pub fn prune(folder: &Folder, open: &[&str], now: Wall) -> Result<usize, Error> {
     let mut all = incidents(folder)?;
     all.sort_by_key(|incident| !is_ahead(Wall::from_ms(incident.changed.0.saturating_mul(1_000)), now));

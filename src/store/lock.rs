@@ -129,9 +129,6 @@ pub struct Lock {
 
 impl Lock {
     /// Takes the lock, or says who has it. Does not wait for it, but up to 1 s for its holder to say who it is.
-    ///
-    /// # Errors
-    /// [`LockError`].
     pub fn try_acquire(folder: &Folder, mode: Mode, config: &Path) -> Result<Lock, LockError> {
         let pid = std::process::id();
         let Process { started, .. } = process::living(pid).ok_or_else(|| {
@@ -175,9 +172,7 @@ impl Lock {
     }
 
     /// Gives the sign of life, and makes sure that the lock still is the one that others find.
-    ///
-    /// # Errors
-    /// The lock is held still, but the sign could not be given, or a deleted file not be made again.
+    /// Errors: the lock is held still, but the sign could not be given, or a deleted file not be made again.
     pub fn touch(&mut self) -> Result<Touched, Error> {
         let path = self.folder.file(LOCK);
         if !is_at(&self.file, &path) {
@@ -237,9 +232,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// Who holds the lock, whether that one can be seen from here or not. Waits up to 1 s for a holder that does not say
 /// who it is. A file left by one that is gone is nobody's, even when another process has its pid now.
-///
-/// # Errors
-/// Whether somebody holds it cannot be known.
+/// Errors: whether somebody holds it cannot be known.
 pub fn read_lock(folder: &Folder) -> Result<Option<Held>, Error> {
     let path = folder.file(LOCK);
     for _ in 0..LOOKS_WHEN_HELD {
@@ -279,9 +272,6 @@ fn is_locked(path: &Path) -> io::Result<bool> {
 
 /// Whether locks are to be had where the folder is or would be made. Nothing is left behind: it is tried on the lock
 /// file or, where there is none, on a file without a name, or on a folder where the file system has no such files.
-///
-/// # Errors
-/// They are not.
 pub fn can_lock(folder: &Folder) -> Result<(), Error> {
     let path = folder.file(LOCK);
     let Some(existing) = folder.path().ancestors().find(|path| path.is_dir()) else { return Ok(()) };

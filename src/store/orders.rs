@@ -79,9 +79,7 @@ impl Waiting {
     }
 
     /// Removes it: once the state with it was saved, or when whoever gave it takes it back.
-    ///
-    /// # Errors
-    /// It cannot be removed and would be listed again; whoever carries orders out must remember it.
+    /// Errors: it cannot be removed and would be listed again; whoever carries orders out must remember it.
     pub fn done(&self) -> Result<(), Error> {
         files::remove(&self.path).map_err(|cause| Error::new("remove", &self.path, cause))
     }
@@ -89,9 +87,6 @@ impl Waiting {
 
 impl Waiting {
     /// Takes it back; whether nobody was faster and carried it out.
-    ///
-    /// # Errors
-    /// It cannot be removed.
     pub fn take_back(&self) -> Result<bool, Error> {
         match fs::remove_file(&self.path) {
             Ok(()) => Ok(true),
@@ -111,9 +106,7 @@ pub struct Orders {
 }
 
 /// Leaves an order for whoever holds the lock.
-///
-/// # Errors
-/// It cannot be written, or 100 wait already.
+/// Errors: it cannot be written, or 100 wait already.
 pub fn put(folder: &Folder, order: Order) -> Result<Waiting, Error> {
     let orders = folder.subfolder(ORDERS)?;
     let waiting = names(folder, "json")?;
@@ -144,9 +137,6 @@ pub fn peek(folder: &Folder) -> Vec<Order> {
 
 /// The orders that wait. Sets damaged ones aside and clears away what a killed verb left half-written.
 /// Only whoever holds the lock may call this.
-///
-/// # Errors
-/// The folder cannot be read.
 pub fn list(folder: &Folder) -> Result<Orders, Error> {
     let mut orders = Orders::default();
     let given = names(folder, "json")?;

@@ -70,9 +70,6 @@ impl Closed {
 }
 
 /// Adds an incident. Only whoever holds the lock may call this.
-///
-/// # Errors
-/// It cannot be written, such as on a full disk.
 pub fn append(folder: &Folder, closed: &Closed) -> Result<(), Error> {
     let line = serde_json::to_string(closed).expect("text and numbers have a JSON form");
     PAST.append(folder, &[line])
@@ -80,9 +77,7 @@ pub fn append(folder: &Folder, closed: &Closed) -> Result<(), Error> {
 
 /// What is known of the incidents that began in this span before `now`, in the order in which they ended. Damaged lines
 /// are passed over, those that say again what was said, and those of a clock that was ahead.
-///
-/// # Errors
-/// A file is there and cannot be read.
+/// Errors: a file is there and cannot be read.
 pub fn read(folder: &Folder, span: Duration, now: Wall) -> Result<Vec<Closed>, Error> {
     let since = now.shifted(-millis(span));
     let mut found = Vec::new();

@@ -13,9 +13,7 @@ use super::{Error, files};
 const MODE: u32 = 0o644;
 
 /// Replaces the file at `path`.
-///
-/// # Errors
-/// It cannot be written; what was there is intact.
+/// Errors: it cannot be written; what was there is intact.
 pub fn publish(path: &Path, text: &str) -> Result<(), Error> {
     write(path, text).map_err(|cause| Error::new("write", path, cause))
 }

@@ -209,9 +209,7 @@ struct Found {
 /// Writes the state whole. `durable`: synced, so that a loss of power does not undo it; without, the file is whole
 /// after a crash of the watchdog all the same. `policy` is what the policy remembers, in the form of a [`State`].
 /// Only whoever holds the lock may call this.
-///
-/// # Errors
-/// It could not be written, and the old state is intact; or the new one is in place, but could not be synced.
+/// Errors: it could not be written, and the old state is intact; or the new one is in place, but could not be synced.
 pub fn save(
     folder: &Folder,
     saved: &Saved,
@@ -228,9 +226,7 @@ pub fn save(
 }
 
 /// Reads the state, and sets a damaged one aside. Only whoever holds the lock may call this.
-///
-/// # Errors
-/// The machine failed us: the file may be in order, but cannot be read, or a damaged one not be set aside.
+/// Errors: the machine failed us: the file may be in order, but cannot be read, or a damaged one not be set aside.
 /// Nothing was changed.
 pub fn load(folder: &Folder, moment: &Moment) -> Result<Loaded, Error> {
     match peek(folder, moment) {
@@ -251,9 +247,7 @@ pub fn load(folder: &Folder, moment: &Moment) -> Result<Loaded, Error> {
 }
 
 /// Reads the state as [`load`] does, but touches nothing: for those who only look. `None`: there is no state.
-///
-/// # Errors
-/// It cannot be read; when it is damaged or of a newer version, the kind is `InvalidData`.
+/// Errors: it cannot be read; when it is damaged or of a newer version, the kind is `InvalidData`.
 pub fn peek(folder: &Folder, moment: &Moment) -> Result<Option<Box<Saved>>, Error> {
     let path = folder.file(STATE);
     let read = files::read(&path, MAX_SIZE).and_then(|bytes| parse(&bytes));

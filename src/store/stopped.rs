@@ -54,9 +54,6 @@ pub fn read(folder: &Folder) -> Option<Stopped> {
 
 /// Leaves the mark in place of the one that is there. In another account's folder, too, where we may write: the mark is
 /// empty then, for what that account could not read or may have led us to must say nothing; it can take it away.
-///
-/// # Errors
-/// The mark cannot be written.
 pub fn mark(folder: &Folder, stopped: &Stopped) -> Result<(), Error> {
     let path = folder.file(STOPPED);
     let failed = |cause| Error::new("write", &path, cause);
@@ -75,9 +72,6 @@ pub fn mark(folder: &Folder, stopped: &Stopped) -> Result<(), Error> {
 }
 
 /// Takes the mark away, but for the watchdogs with these configurations.
-///
-/// # Errors
-/// There is one and it cannot be removed or written anew.
 pub fn clear(folder: &Folder, rest: Vec<PathBuf>) -> Result<(), Error> {
     let path = folder.file(STOPPED);
     if rest.is_empty() {

@@ -33,9 +33,7 @@ pub(super) fn is_hung(folder: &Folder, holder: &Holder) -> bool {
 }
 
 /// Ends a hung watchdog: SIGTERM, 5 s, SIGKILL, each only after proof that the pid is the holder's.
-///
-/// # Errors
-/// It still lives, in words.
+/// Errors: it still lives, in words.
 pub(super) fn end(folder: &Folder, holder: &Holder) -> Result<(), String> {
     reach(folder, holder).map_err(|why| format!("the watchdog is hung and cannot be ended: {why}"))?;
     let silent = Span(clock::wall().since(holder.touched));
@@ -58,9 +56,7 @@ pub(super) fn send(folder: &Folder, holder: &Holder, signal: Signal) {
 }
 
 /// The holder's pid, if that is its beyond doubt and a signal to it is permitted; none when it is over.
-///
-/// # Errors
-/// It is at work and cannot be signalled from this account, in words.
+/// Errors: it is at work and cannot be signalled from this account, in words.
 pub(super) fn reach(folder: &Folder, holder: &Holder) -> Result<Option<Pid>, String> {
     let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let may_signal = match prove(folder, holder) {

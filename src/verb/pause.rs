@@ -180,9 +180,7 @@ fn give(folder: &Folder, order: Order, otherwise: &str) -> Result<(Waiting, Take
 }
 
 /// The targets by name, all of which must be known: to the watchdog at work, if there is one. `None`: all.
-///
-/// # Errors
-/// `Usage` where none is called so, and `Trouble` where the watchdog at work does not know it yet.
+/// Errors: `Usage` where none is called so, and `Trouble` where the watchdog at work does not know it yet.
 fn known(
     folder: &Folder,
     config: Option<&Config>,
