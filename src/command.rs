@@ -56,7 +56,6 @@ pub struct Spec {
     /// The program and its arguments. A program with a slash in it is relative to `folder`, one without is looked up
     /// in `PATH`, the one in `env` where it is there.
     pub argv: Vec<String>,
-    /// The folder it runs in.
     pub folder: PathBuf,
     /// Names of variables of our own environment that it must not get.
     pub unset: Vec<OsString>,

@@ -26,7 +26,6 @@ const OWN: &str = "watchdog";
 pub enum Verbosity {
     /// `-q`: on standard error only errors; the file as configured.
     Quiet,
-    /// As configured.
     Configured,
     /// `-v`: at least `debug`, in both places.
     Verbose,

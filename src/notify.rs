@@ -34,7 +34,6 @@ const PIPE: usize = 64 << 10;
 /// Characters of what a server or a command says that are repeated.
 const SHOWN: usize = 200;
 
-/// What became of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is there.

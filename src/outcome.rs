@@ -26,7 +26,6 @@ pub enum Class {
     Refused,
     /// The deadline passed before the answer was complete.
     Timeout,
-    /// Connection reset.
     Reset,
     /// The name does not resolve, or the resolver hangs.
     Dns,
@@ -111,9 +110,7 @@ impl FromStr for Class {
 pub enum Topic {
     /// It was down, and a restart has cured it.
     Healed,
-    /// It is down.
     Down,
-    /// It is up again.
     Up,
     /// Something that needs a person some day.
     Warn,
@@ -132,7 +129,6 @@ pub enum Verdict {
     },
     /// It did not.
     Unhealthy {
-        /// The kind of failure.
         class: Class,
         /// What was seen, in a few words, without control characters and without secrets.
         detail: String,
@@ -159,7 +155,6 @@ impl Verdict {
         }
     }
 
-    /// The words that belong to it.
     pub fn detail(&self) -> &str {
         match self {
             Verdict::Healthy { detail } | Verdict::Unhealthy { detail, .. } | Verdict::Unknown { detail } => detail,
@@ -178,7 +173,6 @@ impl Verdict {
 /// A verdict and how long it took to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// What was found.
     pub verdict: Verdict,
     /// From the start of the look to its verdict.
     pub latency: Duration,

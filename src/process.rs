@@ -31,7 +31,6 @@ const WNOTHREAD: u32 = 0x2000_0000;
 /// One process, told from all others that have had or will have its number during this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Its number.
     pub pid: u32,
     /// When it was started, in the kernel's ticks since boot; 0 when that could not be read, and then it is taken to
     /// be dead by whoever asks later.
@@ -43,11 +42,8 @@ pub struct Process {
 pub struct Stat {
     /// The kernel's letter for it: `R` runs, `S` sleeps, `D` is in disk wait, `T` is stopped, `Z` is a zombie.
     pub state: u8,
-    /// The number of its parent.
     pub parent: u32,
-    /// The number of its process group.
     pub group: u32,
-    /// The number of its session.
     pub session: u32,
     /// The processor time that it has used so far, its own and the kernel's for it.
     pub cpu: Duration,

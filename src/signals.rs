@@ -84,7 +84,6 @@ pub enum Heard {
     Child,
     /// We were sent this signal.
     Told {
-        /// Its number.
         signal: i32,
         /// It came from the terminal, which sends it to every process in front of it: the command has it, too.
         by_terminal: bool,

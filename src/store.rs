@@ -44,7 +44,6 @@ fn is_ahead(at: Wall, now: Wall) -> bool {
 /// Now, as `clock` reads it.
 #[derive(Clone, Debug)]
 pub struct Moment {
-    /// On both clocks.
     pub at: ClockReading,
     /// Which boot the boot clock counts from; `None` where the system does not say.
     pub boot_id: Option<String>,
@@ -68,7 +67,6 @@ pub struct Elapsed {
 }
 
 impl Stamp {
-    /// This moment.
     pub fn of(moment: &Moment) -> Stamp {
         Stamp { wall: moment.at.wall, boot: moment.at.now, boot_id: moment.boot_id.clone() }
     }

@@ -107,9 +107,7 @@ impl Wall {
 /// One moment as both clocks say it. It alone leads from the boot clock to the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
-    /// On the boot clock.
     pub now: Timestamp,
-    /// On the wall clock.
     pub wall: Wall,
 }
 
@@ -173,7 +171,6 @@ impl fmt::Debug for Zone {
 }
 
 impl Zone {
-    /// Universal time.
     pub const UTC: Zone = Zone(|_| 0);
 
     fn at(self, wall: Wall) -> DateTime<FixedOffset> {

@@ -92,7 +92,6 @@ fn complain(text: &str, code: Code) -> Code {
     code
 }
 
-/// Says something on standard output.
 fn say(text: &str) {
     write_line(io::stdout(), text);
 }

@@ -109,7 +109,6 @@ impl Entry {
         self.scope.groups().push(Group { number: group, is_reaped: false });
     }
 
-    /// Reaps the command.
     pub(super) fn reap<T>(&self, reap: impl FnOnce() -> T) -> T {
         let mut groups = self.scope.groups();
         let reaped = reap();

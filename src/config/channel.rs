@@ -12,7 +12,6 @@ pub struct Channel {
     pub id: String,
     /// As it may be shown.
     pub shown: String,
-    /// How messages get there.
     pub way: Way,
     /// Which messages do.
     pub on: BTreeSet<Topic>,
@@ -23,7 +22,6 @@ pub struct Channel {
 pub enum Way {
     /// Posted to an address.
     Webhook(Webhook),
-    /// By mail.
     Email(Email),
     /// The message as JSON on the standard input of this command.
     Command(CommandLine),
@@ -45,46 +43,36 @@ pub struct Webhook {
 pub enum Format {
     /// Slack's incoming webhooks, and those that speak like them.
     Slack,
-    /// Discord's webhooks.
     Discord,
     /// `sendMessage` of Telegram's bots.
     Telegram,
-    /// ntfy's topics.
     Ntfy,
     /// The contract's own.
     Json,
 }
 
-/// Mail to somebody.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Email {
-    /// To whom.
     pub to: String,
     /// From whom; else from this account at this host.
     pub from: Option<String>,
-    /// How it leaves this machine.
     pub via: Via,
 }
 
 /// How mail leaves this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Via {
-    /// The local `sendmail`.
     Sendmail,
-    /// A mail server.
     Smtp(Smtp),
 }
 
-/// A mail server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Smtp {
     /// A name or an address, without brackets.
     pub host: String,
     /// 1 to 65535.
     pub port: u16,
-    /// How the connection is secured.
     pub security: Security,
-    /// User and password.
     pub credentials: Option<(Hidden, Hidden)>,
 }
 

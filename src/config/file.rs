@@ -59,7 +59,6 @@ pub struct Config {
     pub folder: PathBuf,
     /// Where state, lock, events and incidents live, absolute.
     pub state_dir: PathBuf,
-    /// The log.
     pub log: Log,
     /// Given to every command that is run.
     pub env: Vec<(String, Hidden)>,

@@ -218,7 +218,6 @@ impl Reading<'_> {
         None
     }
 
-    /// A target's name.
     pub(super) fn name(&mut self, node: &Node) -> Option<String> {
         let text = self.text(node)?;
         units::name(text).map_err(|wrong| self.wrong(node, wrong)).ok()

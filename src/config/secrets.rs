@@ -13,7 +13,6 @@ pub const SHORTEST_SECRET: usize = 4;
 pub struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -18,7 +18,6 @@ pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Target {
     /// Unique among the targets.
     pub name: String,
-    /// How it is looked at.
     pub probe: Probe,
     /// Its process in PM2, beside the probe or as the probe.
     pub pm2: Option<Pm2>,
@@ -35,20 +34,17 @@ pub struct Target {
 /// One restart command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rung {
-    /// What is done.
     pub remedy: Remedy,
     /// How long it may take; each call of pm2, where it makes several.
     pub timeout: Duration,
 }
 
-/// What a rung does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Remedy {
     /// Runs the operator's command.
     Command(CommandLine),
     /// Has PM2 restart the process.
     Pm2Restart(Pm2),
-    /// Resets PM2 itself.
     Pm2Reset(Pm2),
 }
 
@@ -125,7 +121,6 @@ pub enum Probe {
     File {
         /// Absolute.
         path: PathBuf,
-        /// How old it may be.
         max_age: Duration,
     },
     /// PM2's daemon and the process must live.
@@ -184,7 +179,6 @@ pub struct Http {
     pub shown: String,
     /// Speak to this socket instead of the url's host; absolute.
     pub unix_socket: Option<PathBuf>,
-    /// GET or HEAD.
     pub method: Method,
     /// Sent along, `Authorization` from the url's user and password included.
     pub headers: Vec<(String, Hidden)>,
@@ -194,16 +188,12 @@ pub struct Http {
     pub contains: Option<String>,
     /// JSON pointer and the value that must be there.
     pub json: Vec<(String, serde_json::Value)>,
-    /// What is asked of the certificate.
     pub tls: Tls,
 }
 
-/// The request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// GET
     Get,
-    /// HEAD
     Head,
 }
 

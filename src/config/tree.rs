@@ -16,14 +16,12 @@ const MOST: usize = 200_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At(usize);
 
-/// A value.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) at: At,
     pub(super) value: Value,
 }
 
-/// What a value is.
 #[derive(Debug)]
 pub(super) enum Value {
     Null,
@@ -49,7 +47,6 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// Why a text is no tree.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) message: String,

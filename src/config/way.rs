@@ -14,7 +14,6 @@ pub(super) struct Way<'a> {
     pub(super) target: Option<&'a str>,
     /// Every key on the way.
     pub(super) keys: Vec<&'a str>,
-    /// What stands there.
     pub(super) found: Found<'a>,
 }
 

@@ -11,26 +11,19 @@ use crate::time::{Wall, rfc3339};
 pub struct Message {
     /// Tells it from all others, also where it arrives twice.
     pub id: String,
-    /// Its kind.
     pub event: Topic,
     /// What a warning is about.
     pub about: Option<About>,
-    /// The target.
     pub target: Option<String>,
     /// The machine that the watchdog runs on.
     pub host: String,
-    /// When it was written.
     #[serde(with = "rfc3339")]
     pub at: Wall,
     /// For people; the first line does alone.
     pub text: String,
-    /// The class of the failure.
     pub class: Option<Class>,
-    /// What was seen.
     pub detail: Option<String>,
-    /// The incident's name.
     pub incident: Option<String>,
-    /// Attempts made in it.
     pub attempts: Option<u32>,
     /// How long it has been down, in milliseconds.
     pub down_ms: Option<u64>,

@@ -62,7 +62,6 @@ struct Trouble {
     at: Timestamp,
     /// No try before then.
     until: Timestamp,
-    /// What was said.
     said: String,
 }
 
@@ -82,7 +81,6 @@ pub struct Given {
     pub channel: String,
     /// The message's first line.
     pub message: String,
-    /// Why it was given up.
     pub why: String,
 }
 

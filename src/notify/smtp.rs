@@ -30,7 +30,6 @@ const TLS_PORT: u16 = 465;
 /// How long a server may take where it is only asked whether it speaks TLS, or none.
 const GREETS_WITHIN: Duration = Duration::from_secs(3);
 
-/// Sends a mail.
 pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> Outcome {
     let failed = |why: String| Outcome::Failed(means.tame(&why), None);
     let mut connection = match open(server, host) {

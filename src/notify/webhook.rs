@@ -25,14 +25,12 @@ const NTFY_LONGEST: usize = 4_096;
 /// a token that is put right.
 const NEVER: [u16; 6] = [400, 410, 413, 414, 415, 422];
 
-/// What is posted.
 #[derive(Debug, PartialEq)]
 struct Form {
     body: String,
     headers: Vec<(&'static str, String)>,
 }
 
-/// Posts one message.
 pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Means) -> Outcome {
     let Form { body, headers } = form(webhook.format, message);
     let mut request = Request::post(&webhook.url.0);

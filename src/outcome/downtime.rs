@@ -23,7 +23,6 @@ impl Downtime {
         }
     }
 
-    /// The bare span.
     pub fn span(self) -> Duration {
         match self {
             Downtime::AtMost(span) | Downtime::AtLeast(span) => span,

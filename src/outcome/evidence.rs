@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Evidence {
     /// How long each part of the look took.
     pub phases: Phases,
-    /// The status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Its headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// The first KiB of its body, as far as it came.
@@ -34,7 +32,6 @@ pub struct Phases {
     pub resolve_us: Option<u64>,
     /// Until the connection stood.
     pub connect_us: Option<u64>,
-    /// The TLS handshake.
     pub tls_us: Option<u64>,
     /// From the request to the first byte of its answer; over TLS, to the end of its headers.
     pub first_byte_us: Option<u64>,

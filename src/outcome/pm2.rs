@@ -8,7 +8,6 @@ use crate::time::Timestamp;
 /// What is known of PM2 beside one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pm2Evidence {
-    /// How the daemon is.
     pub daemon: DaemonState,
     /// The daemon's process, where one is proven.
     pub daemon_process: Option<Seen>,
@@ -20,7 +19,6 @@ pub struct Pm2Evidence {
     pub is_orphan: bool,
 }
 
-/// How a daemon of PM2's is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DaemonState {
     /// It takes connections.
@@ -36,7 +34,6 @@ pub enum DaemonState {
 /// A process of PM2's, as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Its number.
     pub pid: u32,
     /// When it was started. With the number it tells the process from all others of this boot.
     pub started: Timestamp,
@@ -45,7 +42,6 @@ pub struct Seen {
 /// What earlier probes have left: who was there at the last success, and what was seen of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
-    /// The target's process.
     pub process: Option<Seen>,
     /// The daemon that kept it.
     pub daemon: Option<Seen>,

@@ -17,7 +17,6 @@ const BETWEEN: Duration = Duration::from_millis(250);
 /// What a process was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// Its number.
     pub pid: u32,
     /// The CPU time that it used, in percent of one core.
     pub share: u64,

@@ -30,7 +30,6 @@ pub enum Kind {
 /// A process that is proven to be a daemon of the home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Daemon {
-    /// The process.
     pub process: Process,
     /// What kind of daemon it is.
     pub kind: Kind,

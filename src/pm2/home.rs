@@ -22,12 +22,10 @@ pub struct Home {
 }
 
 impl Home {
-    /// The home at this path.
     pub fn at(path: &Path) -> Home {
         Home { path: path.to_owned() }
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -17,7 +17,6 @@ pub struct Facts {
     pub home: String,
     /// How they call pm2 there.
     pub pm2: String,
-    /// The daemon.
     pub daemon: DaemonEvidence,
     /// What it lists, where it answered.
     pub listed: Option<Vec<App>>,

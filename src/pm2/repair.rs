@@ -29,7 +29,6 @@ const GONE: Duration = Duration::from_secs(10);
 
 /// What all calls of one repair share.
 pub struct Calls<'a> {
-    /// The home.
     pub home: &'a Home,
     /// How pm2 is called.
     pub caller: &'a Caller,

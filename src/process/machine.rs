@@ -24,11 +24,9 @@ pub struct Machine {
     pub load: Option<[f64; 3]>,
     /// The processors that may be used.
     pub cores: usize,
-    /// All memory.
     pub memory_total: u64,
     /// What of it programs could still get.
     pub memory_available: u64,
-    /// All swap space.
     pub swap_total: u64,
     /// What of it is free.
     pub swap_free: u64,
@@ -44,11 +42,9 @@ pub struct Machine {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Program {
-    /// Its number.
     pub pid: u32,
     /// Its program, as it calls itself: at most 15 bytes, and any of them.
     pub name: String,
-    /// The memory that it takes.
     pub memory: u64,
     /// The CPU time that it used, in percent of one core.
     pub cpu_percent: u64,

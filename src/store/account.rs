@@ -26,7 +26,6 @@ const LATEST: usize = 150;
 /// Milliseconds by which the two clocks may differ without anybody having set one of them.
 const CLOCK_WAS_SET: u64 = 2_000;
 
-/// One incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Account {
     /// The format.
@@ -71,7 +70,6 @@ pub struct Account {
     /// What its process was doing.
     #[serde(default)]
     pub process: Option<String>,
-    /// The number of that process.
     #[serde(default)]
     pub pid: Option<u32>,
     /// What was found of PM2.
@@ -86,7 +84,6 @@ pub struct Account {
     /// What `diagnose` ran, in its order; the output of the first is in `diagnose-1.out`.
     #[serde(default)]
     pub diagnosed: Vec<String>,
-    /// Attempts that were made.
     #[serde(default)]
     pub attempts: u32,
     /// How often each restart command was run.

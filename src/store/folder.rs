@@ -10,7 +10,6 @@ use rustix::fs::Access;
 
 use super::Error;
 
-/// The state folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -31,7 +30,6 @@ impl Folder {
         Folder { path: path.to_path_buf() }
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -107,7 +107,6 @@ impl<'de> Deserialize<'de> for History {
     }
 }
 
-/// `history.json`.
 #[derive(Serialize, Deserialize)]
 struct File<T> {
     version: u64,

@@ -33,13 +33,10 @@ pub struct Note {
     pub pid: u32,
     /// Its start time in clock ticks after boot.
     pub started: u64,
-    /// How it works.
     pub mode: Mode,
-    /// Its configuration.
     pub config: String,
 }
 
-/// Who holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// A process that can be seen from here.
@@ -73,13 +70,10 @@ impl Unseen {
 /// A process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process id.
     pub pid: u32,
     /// Its start time in clock ticks after boot.
     pub started: u64,
-    /// How it works.
     pub mode: Mode,
-    /// Its configuration.
     pub config: PathBuf,
     /// Its last sign of life.
     pub touched: Wall,

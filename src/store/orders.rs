@@ -31,7 +31,6 @@ pub enum Order {
         targets: Option<Vec<String>>,
         /// For so long from its giving.
         length_ms: u64,
-        /// When it was given.
         given: Stamp,
         /// The name of a command with whose end it ends, if that is sooner.
         #[serde(default)]
@@ -42,7 +41,6 @@ pub enum Order {
         /// Its name.
         command: String,
     },
-    /// End all pauses.
     Resume {
         /// `None`: all.
         targets: Option<Vec<String>>,
@@ -67,7 +65,6 @@ impl Order {
 /// An order that waits to be carried out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The order.
     pub order: Order,
     path: PathBuf,
 }

@@ -18,7 +18,6 @@ const PAST: Lines = Lines { name: "incidents.jsonl", rotated: "incidents.jsonl.1
 /// One incident that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Closed {
-    /// Its name.
     pub id: String,
     /// What was down.
     pub target: String,
@@ -62,7 +61,6 @@ impl Closed {
         })
     }
 
-    /// How long it was down.
     pub fn downtime(&self) -> Downtime {
         let span = Duration::from_millis(self.down_ms);
         if self.found_ms.is_some() { Downtime::AtMost(span) } else { Downtime::AtLeast(span) }

@@ -43,7 +43,6 @@ pub struct Saved {
     pub files: BTreeMap<String, FileTime>,
     /// What was counted of the targets.
     pub counts: BTreeMap<String, Counts>,
-    /// When nobody watched.
     pub gaps: Gaps,
     /// When the first watchdog was started here.
     pub first_start: Option<Wall>,
@@ -51,9 +50,7 @@ pub struct Saved {
     pub pending: Vec<String>,
     /// How the watchdog that wrote this works.
     pub mode: Option<Mode>,
-    /// Its process id.
     pub pid: Option<u32>,
-    /// When it was started.
     pub started: Option<Wall>,
     /// When it last ended a round of work.
     pub last_seen: Option<Wall>,
@@ -72,7 +69,6 @@ pub struct Saved {
     pub config: Option<PathBuf>,
     /// When the configuration's file was last written to before it was read.
     pub config_written: Option<Wall>,
-    /// Where the log goes.
     pub log: Option<PathBuf>,
     /// Why lines of the log are being lost.
     pub log_trouble: Option<String>,
@@ -120,7 +116,6 @@ pub struct Shown {
     pub repairs: bool,
     /// Only decided, never done.
     pub dry_run: bool,
-    /// What it depends on.
     pub depends_on: Vec<String>,
 }
 
@@ -183,12 +178,7 @@ pub enum Loaded {
     /// The state, its times moved to the present boot clock.
     Read(Box<Saved>),
     /// A state that cannot be read, kept under another name. What it knew of cooldowns and windows is lost.
-    SetAside {
-        /// Where it is now.
-        to: PathBuf,
-        /// Why.
-        why: Error,
-    },
+    SetAside { to: PathBuf, why: Error },
 }
 
 #[derive(Serialize)]

@@ -64,7 +64,6 @@ pub(super) fn demo() -> Code {
     }
 }
 
-/// How the story ended.
 enum Told {
     Healed,
     Down,

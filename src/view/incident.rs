@@ -33,17 +33,13 @@ pub struct Incident<'a> {
     pub account: &'a Account,
     /// The incidents of the same target that began in the last 30 days and are over, this one among them if it is.
     pub past: &'a [Closed],
-    /// What it depends on.
     pub depends_on: &'a [String],
-    /// Its folder.
     pub folder: &'a Path,
     /// The names of the files there.
     pub files: &'a [String],
     /// Shown as `~`.
     pub home: Option<&'a Path>,
-    /// Now.
     pub wall: Wall,
-    /// The local time zone.
     pub zone: Zone,
 }
 
@@ -60,7 +56,6 @@ struct Answer<'a> {
 }
 
 impl Incident<'_> {
-    /// For machines.
     pub fn json(&self) -> String {
         let began = self.began_lately();
         let down_ms = Some(self.account.downtime(self.wall).as_ms());
@@ -75,7 +70,6 @@ impl Incident<'_> {
         serde_json::to_string(&answer).expect("text and numbers have a JSON form")
     }
 
-    /// For people.
     pub fn text(&self) -> String {
         let parts: [(&str, Vec<String>); 7] = [
             ("What", self.what()),

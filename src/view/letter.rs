@@ -11,13 +11,10 @@ use crate::view::story::{UNSAVED, cure, reason};
 /// What a message needs to know beside what is to be told.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// The target.
     pub target: &'a str,
-    /// The machine.
     pub host: &'a str,
     /// The restart commands, as people read them.
     pub commands: &'a [String],
-    /// What it depends on.
     pub depends_on: &'a [String],
     /// No attempt before then.
     pub cooldown_until: Option<Timestamp>,
@@ -27,11 +24,9 @@ pub struct Facts<'a> {
     pub again: Option<&'a str>,
     /// When it is told.
     pub at: ClockReading,
-    /// The local time zone.
     pub zone: Zone,
 }
 
-/// The kind of a message.
 pub fn topic(tell: &Tell) -> Topic {
     match tell {
         Tell::Healed(_) => Topic::Healed,
@@ -42,7 +37,6 @@ pub fn topic(tell: &Tell) -> Topic {
 }
 
 impl Facts<'_> {
-    /// The whole text.
     pub fn text(&self, tell: &Tell) -> String {
         let who = self.who();
         match tell {

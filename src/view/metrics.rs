@@ -8,12 +8,10 @@ use crate::policy::{Condition, TargetState};
 use crate::store::state::{Counts, Saved};
 use crate::time::Wall;
 
-/// What the metrics are made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Metrics<'a> {
     /// The state as it is now.
     pub saved: &'a Saved,
-    /// Now.
     pub wall: Wall,
 }
 
@@ -21,7 +19,6 @@ pub struct Metrics<'a> {
 struct Family(&'static str, &'static str, &'static str);
 
 impl Metrics<'_> {
-    /// The whole file.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut put = |line: &str| {

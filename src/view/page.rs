@@ -22,22 +22,18 @@ pub const INCIDENTS: usize = 10;
 
 const STYLE: &str = include_str!("page/style.css");
 
-/// What the page is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     /// The state as it is now, with the whole history.
     pub saved: &'a Saved,
     /// The latest incidents that are over.
     pub past: &'a [Closed],
-    /// The machine.
     pub host: &'a str,
     /// Whether it may tell what was found and what was run.
     pub details: bool,
     /// The watchdog has ended: nobody looks any more.
     pub is_over: bool,
-    /// Now.
     pub at: ClockReading,
-    /// The local time zone.
     pub zone: Zone,
 }
 
@@ -48,7 +44,6 @@ struct Banner {
 }
 
 impl Page<'_> {
-    /// The whole file.
     pub fn html(&self) -> String {
         let Banner { class, text } = self.banner();
         let (title, style) = (html(&text), STYLE);

@@ -72,7 +72,6 @@ impl fmt::Display for TimeOfDay {
 /// What a restart command has done about one class of failures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Efficacy {
-    /// The command.
     pub run: String,
     /// What it was run for.
     pub class: Class,

@@ -17,7 +17,6 @@ use crate::view::percent;
 /// Spans in which nobody watched that are told one by one.
 const GAPS_SHOWN: usize = 3;
 
-/// What a report is made of.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     /// The state as it was last saved.
@@ -28,7 +27,6 @@ pub struct Report<'a> {
     pub span: Duration,
     /// Now, by the boot clock that the state lies on, and for people.
     pub at: ClockReading,
-    /// The local time zone.
     pub zone: Zone,
 }
 
@@ -126,7 +124,6 @@ impl Report<'_> {
         self.gaps().iter().map(|gap| gap.to.since(gap.from)).sum()
     }
 
-    /// For machines.
     pub fn json(&self) -> String {
         let watched = self.at.wall.since(self.since()).saturating_sub(self.not_watched());
         let gap = |gap: Gap| GapAnswer { from: gap.from.rfc3339(), to: gap.to.rfc3339(), why: gap.why.as_str() };
@@ -141,7 +138,6 @@ impl Report<'_> {
         serde_json::to_string(&answer).expect("text and numbers have a JSON form")
     }
 
-    /// For people.
     pub fn text(&self) -> String {
         let targets = self.targets();
         if targets.is_empty() {

@@ -27,7 +27,6 @@ const NEARLY: f64 = 0.95;
 pub struct Status {
     /// The state as it was last saved, its times on the present boot clock.
     pub saved: Saved,
-    /// Who holds the lock.
     pub holder: Option<Holder>,
     /// Whether that one cannot be seen from here, so that its pid means nothing.
     pub is_unseen: bool,
@@ -37,9 +36,7 @@ pub struct Status {
     pub has_answered: bool,
     /// Whether the configuration's file is newer than what the watchdog has read of it.
     pub config_changed: bool,
-    /// Now.
     pub at: ClockReading,
-    /// The local time zone.
     pub zone: Zone,
     /// Shown as `~`.
     pub home: Option<PathBuf>,
@@ -110,7 +107,6 @@ impl Status {
         }
     }
 
-    /// For machines.
     pub fn json(&self) -> String {
         let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
         let watch = self.watch();
@@ -131,7 +127,6 @@ impl Status {
         serde_json::to_string(&answer).expect("text and numbers have a JSON form")
     }
 
-    /// For people.
     pub fn text(&self) -> String {
         let targets = self.targets();
         let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST LOOK", "24 H", "30 D"].map(String::from)];

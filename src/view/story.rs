@@ -18,13 +18,11 @@ pub struct Telling<'a> {
     pub command: &'a str,
     /// The last line that the command printed.
     pub said: Option<&'a str>,
-    /// What it depends on.
     pub depends_on: &'a [String],
     /// How often it is looked at; `None`: whenever cron makes a tick.
     pub interval: Option<Duration>,
     /// When it is told.
     pub at: ClockReading,
-    /// The local time zone.
     pub zone: Zone,
 }
 

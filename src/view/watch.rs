@@ -30,7 +30,6 @@ pub struct Signs {
 /// What follows from the signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Who it is.
     pub who: Who,
     /// How long ago there was a sign of life.
     pub seen: Option<Duration>,
@@ -40,7 +39,6 @@ pub struct Watch {
     is_old: bool,
 }
 
-/// Who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// A daemon that holds the lock and gives its sign of life.
@@ -59,7 +57,6 @@ pub enum Who {
     Ticks,
     /// Nobody, for it was stopped.
     Stopped,
-    /// Nobody.
     Nobody,
 }
 

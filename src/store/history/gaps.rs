@@ -50,7 +50,6 @@ impl Gaps {
         self.0.retain(|gap| gap.from < gap.to);
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Gap> {
         self.0.iter()
     }
@@ -63,11 +62,9 @@ pub struct Gap {
     pub from: Wall,
     /// When somebody was there again.
     pub to: Wall,
-    /// What it came from.
     pub why: Absence,
 }
 
-/// Why nobody watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Absence {

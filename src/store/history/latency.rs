@@ -15,7 +15,6 @@ const SLOTS_KEPT: usize = 2 * 97;
 /// Samples that the median of a slot is taken from; of more looks, every second, fourth and so on.
 const SAMPLES: usize = 32;
 
-/// The latencies of one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Latencies {
@@ -32,7 +31,6 @@ pub struct Latencies {
 pub struct Slot(i64, u32, u32);
 
 impl Slot {
-    /// Its beginning.
     pub fn begins(&self) -> Wall {
         Wall::from_ms(self.0.saturating_mul(SLOT))
     }
@@ -42,7 +40,6 @@ impl Slot {
         Duration::from_micros(self.1.into())
     }
 
-    /// The longest.
     pub fn worst(&self) -> Duration {
         Duration::from_micros(self.2.into())
     }
@@ -90,7 +87,6 @@ impl Open {
 }
 
 impl Latencies {
-    /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.past.is_empty() && self.open.is_none()
     }

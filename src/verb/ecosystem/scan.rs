@@ -15,7 +15,6 @@ const DEEPEST: usize = 100;
 /// A value as far as it can be known without running the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    /// A text.
     Text(String),
     /// A path relative to the folder of the file, which the file calls `__dirname` or `import.meta.dirname`. It has no
     /// slash at either end and may begin with `..`. Empty: the folder itself.
@@ -149,7 +148,6 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    /// The whole value of a key.
     fn value(mut self) -> Value {
         let value = self.read_sum(0);
         // `as const` and `satisfies T` of TypeScript change no value.

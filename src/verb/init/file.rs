@@ -13,12 +13,10 @@ pub(super) struct File {
     pub(super) targets: Vec<Target>,
 }
 
-/// One target.
 #[derive(Debug, Default)]
 pub(super) struct Target {
     /// Its name, where it is not the process's.
     pub(super) name: Option<String>,
-    /// The process in PM2.
     pub(super) process: String,
     /// PM2's home, where it is not the usual one.
     pub(super) home: Option<String>,
@@ -37,7 +35,6 @@ pub(super) struct Target {
 pub(super) enum Address {
     /// It did, like this.
     Answers {
-        /// The address.
         url: String,
         /// What was answered, in words for a comment.
         answer: String,
@@ -57,7 +54,6 @@ targets:
     # pm2: backend                           # the name that pm2 list shows
 ";
 
-/// The whole file.
 pub(super) fn text(file: &File) -> String {
     if file.targets.is_empty() {
         return EXAMPLE.into();

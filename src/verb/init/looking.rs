@@ -20,7 +20,6 @@ const PORTS: usize = 8;
 /// An address that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Health {
-    /// Its port.
     pub(super) port: u16,
     /// Its path, such as `/health`.
     pub(super) path: &'static str,
@@ -29,13 +28,11 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// The address as a whole.
     pub(super) fn url(&self) -> String {
         url(self.port, self.path)
     }
 }
 
-/// The ports of a process.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     /// The likeliest first.

@@ -18,9 +18,7 @@ use super::path::{Search, search};
 /// Characters of a target's name.
 const LONGEST_NAME: usize = 64;
 
-/// What was found.
 pub(super) struct Survey {
-    /// PM2's home.
     pub(super) home: PathBuf,
     /// Whether it is where everybody has it.
     is_usual: bool,
@@ -34,17 +32,14 @@ pub(super) struct Survey {
 
 /// A process of PM2's.
 pub(super) struct Entry {
-    /// Its name.
     pub(super) name: String,
     /// Whether a reboot keeps it.
     pub(super) is_saved: bool,
-    /// What becomes of it.
     pub(super) fate: Fate,
 }
 
 /// What becomes of a process.
 pub(super) enum Fate {
-    /// It is watched.
     Watched(Watched),
     /// It is a watcher itself; the name of its script.
     Rival(String),
@@ -58,7 +53,6 @@ pub(super) enum Fate {
 
 /// How a process is watched.
 pub(super) struct Watched {
-    /// The ports that it has.
     pub(super) ports: Vec<u16>,
     /// Where it answers.
     pub(super) health: Option<Health>,
