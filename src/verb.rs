@@ -18,6 +18,7 @@ mod status;
 mod stop;
 mod strangers;
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,24 +67,24 @@ pub fn main() -> ExitCode {
     if once && !matches!(verb, None | Some(Verb::Run { detached: false })) {
         return complain("--once is a verb of its own: it goes with no other", Code::Usage).into();
     }
-    match verb {
-        None | Some(Verb::Run { detached: false }) if once => run::once(&options).into(),
-        None => run::foreground(&options).into(),
-        Some(Verb::Run { detached: false }) => run::foreground(&options).into(),
-        Some(Verb::Run { detached: true }) => run::detached(&options).into(),
-        Some(Verb::Start { cron }) => start::start(&options, cron).into(),
-        Some(Verb::Stop) => stop::stop(&options).into(),
-        Some(Verb::Check { offline, send }) => check::check(&options, offline, send).into(),
-        Some(Verb::Status { json, watch }) => status::status(&options, json, watch).into(),
-        Some(Verb::Report { since, json }) => report::report(&options, since, json).into(),
-        Some(Verb::Incident { id, json }) => incident::incident(&options, id.as_deref(), json).into(),
-        Some(Verb::Pause { targets, length, command }) => pause::pause(&options, targets, length, command),
-        Some(Verb::Resume { targets }) => pause::resume(&options, targets).into(),
-        Some(Verb::Init { pm2_home, stdout, force }) => init::init(&options, pm2_home, stdout, force).into(),
-        Some(Verb::Demo { backend: None }) => demo::demo().into(),
-        Some(Verb::Demo { backend: Some(folder) }) => demo::backend(&folder).into(),
-        Some(Verb::Completions { shell }) => completions::completions(shell).into(),
-    }
+    let ended = match verb {
+        None | Some(Verb::Run { detached: false }) if once => run::once(&options),
+        None | Some(Verb::Run { detached: false }) => run::foreground(&options),
+        Some(Verb::Run { detached: true }) => run::detached(&options),
+        Some(Verb::Start { cron }) => start::start(&options, cron),
+        Some(Verb::Stop) => stop::stop(&options),
+        Some(Verb::Check { offline, send }) => check::check(&options, offline, send),
+        Some(Verb::Status { json, watch }) => status::status(&options, json, watch),
+        Some(Verb::Report { since, json }) => report::report(&options, since, json),
+        Some(Verb::Incident { id, json }) => incident::incident(&options, id.as_deref(), json),
+        Some(Verb::Pause { targets, length, command }) => return pause::pause(&options, targets, length, command),
+        Some(Verb::Resume { targets }) => pause::resume(&options, targets),
+        Some(Verb::Init { pm2_home, stdout, force }) => Ok(init::init(&options, pm2_home, stdout, force)),
+        Some(Verb::Demo { backend: None }) => Ok(demo::demo()),
+        Some(Verb::Demo { backend: Some(folder) }) => Ok(demo::backend(&folder)),
+        Some(Verb::Completions { shell }) => Ok(completions::completions(shell)),
+    };
+    ended.unwrap_or_else(|code| code).into()
 }
 
 /// Says on standard error why it is not done.
@@ -94,6 +95,11 @@ fn complain(text: &str, code: Code) -> Code {
 
 fn say(text: &str) {
     write_line(io::stdout(), text);
+}
+
+/// Says what the machine did not do for us.
+fn machine_failed(error: impl Display) -> Code {
+    complain(&error.to_string(), Code::Machine)
 }
 
 /// A variable of the environment, where it is text.

@@ -31,11 +31,8 @@ pub(super) const VISIBLE: &str = "a web server may show it to everybody; move it
 /// Folders that web servers show to everybody.
 const WEB_ROOTS: [&str; 6] = ["public_html", "htdocs", "www", "wwwroot", "httpdocs", "html"];
 
-pub(super) fn check(options: &Options, offline: bool, send: bool) -> Code {
-    let config = match load(options, "nothing else was checked") {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code, Code> {
+    let config = load(options, "nothing else was checked")?;
     let targets =
         if config.targets.len() == 1 { "1 target".into() } else { format!("{} targets", config.targets.len()) };
     say(&format!("{} is valid. {targets}.", config.path.display()));
@@ -64,11 +61,11 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Code {
         None => {
             say("Ready. Paste this into crontab -e, or into your panel's cron jobs:");
             say(&crontab_line(&config, "* * * * *", "start --cron"));
-            Code::Done
+            Ok(Code::Done)
         }
         Some(why) => {
             say(&format!("Not ready: {why}"));
-            Code::Trouble
+            Ok(Code::Trouble)
         }
     }
 }

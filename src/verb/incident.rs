@@ -7,19 +7,13 @@ use crate::store::{Folder, incidents, past};
 use crate::view::incident::{self, Incident};
 use crate::view::pattern::LATELY;
 
-use super::{Code, complain, environment, say, state_folder, status};
+use super::{Code, complain, environment, machine_failed, say, state_folder, status};
 
-pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Code {
-    let folder = match state_folder(options) {
-        Ok((folder, _)) => folder,
-        Err(code) => return code,
-    };
+pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Result<Code, Code> {
+    let (folder, _) = state_folder(options)?;
     let (wall, zone) = (clock::wall(), clock::zone());
-    let (mut accounts, damaged) = match incidents::accounts(&folder, wall) {
-        Ok(found) => found,
-        Err(error) => return complain(&error.to_string(), Code::Machine),
-    };
-    damaged.iter().for_each(|error| _ = complain(&error.to_string(), Code::Machine));
+    let (mut accounts, damaged) = incidents::accounts(&folder, wall).map_err(machine_failed)?;
+    damaged.iter().for_each(|error| _ = machine_failed(error));
     measure(&mut accounts, &folder);
     let meant = match id {
         None if json => return done(&incident::list_json(&accounts, wall)),
@@ -33,7 +27,7 @@ pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Code 
         (None, Some("last")) => done("No incident is on record here."),
         (None, id) => {
             let text = format!("no incident `{}` is on record; watchdog incident lists all", id.unwrap_or_default());
-            complain(&crate::terminal::escaped(&text), Code::Usage)
+            Err(complain(&crate::terminal::escaped(&text), Code::Usage))
         }
     }
 }
@@ -51,17 +45,14 @@ fn measure(accounts: &mut [Account], folder: &Folder) {
     }
 }
 
-fn done(text: &str) -> Code {
+fn done(text: &str) -> Result<Code, Code> {
     say(text);
-    Code::Done
+    Ok(Code::Done)
 }
 
-fn one(folder: &Folder, account: &Account, json: bool) -> Code {
+fn one(folder: &Folder, account: &Account, json: bool) -> Result<Code, Code> {
     let wall = clock::wall();
-    let mut past = match past::read(folder, LATELY, wall) {
-        Ok(past) => past,
-        Err(error) => return complain(&error.to_string(), Code::Machine),
-    };
+    let mut past = past::read(folder, LATELY, wall).map_err(machine_failed)?;
     past.retain(|closed| closed.target == account.target);
     let saved = status::read(folder).map(|status| status.saved).unwrap_or_default();
     let depends_on = saved.shown.get(&account.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();

@@ -128,21 +128,14 @@ fn end(Paused { folder, order, .. }: &Paused, name: String, length: Duration) {
     let _ = give(folder, Order::Over { command: name }, &otherwise);
 }
 
-pub(super) fn resume(options: &Options, targets: Vec<String>) -> Code {
+pub(super) fn resume(options: &Options, targets: Vec<String>) -> Result<Code, Code> {
     let clear_waits = !targets.is_empty();
-    let resumed = holder::to_order(options, UNCHANGED).and_then(|Commanded { folder, config, holder, .. }| {
-        let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)?;
-        let order = Order::Resume { targets: targets.clone(), clear_waits };
-        give(&folder, order, UNCHANGED).map(|(_, how)| (targets, how))
-    });
-    match resumed {
-        Ok((targets, how)) => {
-            let waits = if clear_waits { "; its waits are over too" } else { "" };
-            say(&format!("resumed {}{waits}{}", whom(targets.as_deref()), in_words(how)));
-            Code::Done
-        }
-        Err(code) => code,
-    }
+    let Commanded { folder, config, holder, .. } = holder::to_order(options, UNCHANGED)?;
+    let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)?;
+    let (_, how) = give(&folder, Order::Resume { targets: targets.clone(), clear_waits }, UNCHANGED)?;
+    let waits = if clear_waits { "; its waits are over too" } else { "" };
+    say(&format!("resumed {}{waits}{}", whom(targets.as_deref()), in_words(how)));
+    Ok(Code::Done)
 }
 
 fn whom(targets: Option<&[String]>) -> String {

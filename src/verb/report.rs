@@ -9,22 +9,13 @@ use crate::store::past;
 use crate::time::millis;
 use crate::view::report::Report;
 
-use super::{Code, complain, say, state_folder, status};
+use super::{Code, machine_failed, say, state_folder, status};
 
-pub(super) fn report(options: &Options, span: Duration, json: bool) -> Code {
-    let folder = match state_folder(options) {
-        Ok((folder, _)) => folder,
-        Err(code) => return code,
-    };
-    let status = match status::read(&folder) {
-        Ok(status) => status,
-        Err(error) => return complain(&error.to_string(), Code::Machine),
-    };
+pub(super) fn report(options: &Options, span: Duration, json: bool) -> Result<Code, Code> {
+    let (folder, _) = state_folder(options)?;
+    let status = status::read(&folder).map_err(machine_failed)?;
     let at = status.at;
-    let past = match past::read(&folder, span, at.wall) {
-        Ok(past) => past,
-        Err(error) => return complain(&error.to_string(), Code::Machine),
-    };
+    let past = past::read(&folder, span, at.wall).map_err(machine_failed)?;
     let is_at_work = status.watch().is_at_work();
     let mut saved = status.saved;
     if let Some(age) = saved.age(at.now).filter(|_| !is_at_work) {
@@ -34,5 +25,5 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Code {
     }
     let report = Report { saved: &saved, past: &past, span, at, zone: clock::zone() };
     say(&if json { report.json() } else { report.text() });
-    Code::Done
+    Ok(Code::Done)
 }

@@ -1,5 +1,6 @@
 //! `run`, `--once` and the detached half of `start`: one agent, three ways to begin and to end.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::path::Path;
@@ -31,44 +32,24 @@ pub(super) const READY: &str = "ready";
 /// Another one was faster.
 pub(super) const TAKEN: &str = "taken";
 
-pub(super) fn foreground(options: &Options) -> Code {
-    let (config, folder, mut inbox) = match prepare(options) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
-    let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
-        Ok(Some(lock)) => lock,
-        Ok(None) => return Code::Done,
-        Err(LockError::Held(held)) => return holder::held(&folder, &held).tell(NOTHING_STARTED),
-        Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
-    };
-    let logging = start_log(&config, options, io::stderr().is_terminal());
-    work(config, options, Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None }, || ())
+pub(super) fn foreground(options: &Options) -> Result<Code, Code> {
+    let held = |folder: &Folder, held: &Held| holder::held(folder, held).tell(NOTHING_STARTED);
+    let (config, around) = prepare(options, io::stderr().is_terminal(), held, || Code::Done)?;
+    work(config, options, around, || ())
 }
 
 /// The half of `start` that stays: leaves the terminal, and says on standard output when it is at work.
-pub(super) fn detached(options: &Options) -> Code {
+pub(super) fn detached(options: &Options) -> Result<Code, Code> {
     // A session leader already: then there is nothing to leave.
     let _ = setsid();
-    let (config, folder, mut inbox) = match prepare(options) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
+    let held = |_: &Folder, _: &Held| {
+        say(TAKEN);
+        Code::Done
     };
-    let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
-        Ok(Some(lock)) => lock,
-        Ok(None) => {
-            return complain(&format!("told to stop while a tick was at work ({NOTHING_STARTED})"), Code::Machine);
-        }
-        Err(LockError::Held(_)) => {
-            say(TAKEN);
-            return Code::Done;
-        }
-        Err(LockError::Io(error)) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
-    };
-    let logging = start_log(&config, options, false);
+    let stopped = || complain(&format!("told to stop while a tick was at work ({NOTHING_STARTED})"), Code::Machine);
+    let (config, around) = prepare(options, false, held, stopped)?;
     // The folder that we were started in may be one that somebody wants to unmount.
     let _ = std::env::set_current_dir("/");
-    let around = Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None };
     work(config, options, around, || {
         say(READY);
         let_go_of_streams();
@@ -84,34 +65,26 @@ fn let_go_of_streams() {
     let _ = rustix::stdio::dup2_stderr(&null);
 }
 
-pub(super) fn once(options: &Options) -> Code {
-    let config = match load_for_cron(options, NOTHING_DONE) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn once(options: &Options) -> Result<Code, Code> {
+    let config = load_for_cron(options, NOTHING_DONE)?;
     let folder = Folder::at(&config.state_dir);
     let failed =
         |why: &str| complain_to_cron_of(Some(&folder), &format!("watchdog: {why} ({NOTHING_DONE})"), Code::Machine);
-    if let Err(error) = Folder::open(&config.state_dir) {
-        return failed(&error.to_string());
-    }
-    let inbox = match Inbox::open() {
-        Ok(inbox) => inbox,
-        Err(error) => return failed(&error.to_string()),
-    };
+    Folder::open(&config.state_dir).map_err(|error| failed(&error.to_string()))?;
+    let inbox = Inbox::open().map_err(|error| failed(&error))?;
     let refuse = |text: &str| complain_to_cron(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
     let lock = match Lock::try_acquire(&folder, Mode::Once, &config.path) {
         Err(LockError::Held(Held::Seen(holder))) => {
             if let Some(refusal) = holder::another(&folder, &holder, &config.path) {
-                return refuse(&refusal.text);
+                return Err(refuse(&refusal.text));
             }
             match (hung::is_hung(&folder, &holder), holder.mode) {
                 (true, _) => {}
                 (false, Mode::Daemon) => return leave_to_daemon(&folder, &holder),
-                (false, Mode::Once) => return Code::Done,
+                (false, Mode::Once) => return Ok(Code::Done),
             }
             if let Err(error) = hung::end(&folder, &holder) {
-                return complain_to_cron_of(Some(&folder), &format!("watchdog: {error}"), Code::Held);
+                return Err(complain_to_cron_of(Some(&folder), &format!("watchdog: {error}"), Code::Held));
             }
             let what = if holder.mode == Mode::Daemon { "The watchdog" } else { "A tick" };
             say(&format!("{what} (pid {}) was hung. I have ended it and do its work now.", holder.pid));
@@ -123,15 +96,15 @@ pub(super) fn once(options: &Options) -> Code {
         Ok(lock) => lock,
         Err(LockError::Held(Held::Seen(holder))) => {
             let other = holder::another(&folder, &holder, &config.path);
-            return other.map_or(Code::Done, |refusal| refuse(&refusal.text));
+            return other.map_or(Ok(Code::Done), |refusal| Err(refuse(&refusal.text)));
         }
-        Err(LockError::Held(unseen)) => return refuse(&holder::held(&folder, &unseen).text),
-        Err(LockError::Io(error)) => return failed(&error.to_string()),
+        Err(LockError::Held(unseen)) => return Err(refuse(&holder::held(&folder, &unseen).text)),
+        Err(LockError::Io(error)) => return Err(failed(&error.to_string())),
     };
     if let Some(refusal) = holder::worked_lately(&folder, &config.path) {
-        return refuse(&refusal.text);
+        return Err(refuse(&refusal.text));
     }
-    tick(config, options, inbox, folder, lock)
+    Ok(tick(config, options, inbox, folder, lock))
 }
 
 fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: Lock) -> Code {
@@ -179,34 +152,49 @@ fn trouble<'a>(mut states: impl Iterator<Item = &'a TargetState>) -> Code {
 }
 
 /// A daemon is at work: its state is the answer, if it can save one.
-fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Code {
+fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Result<Code, Code> {
     if io::stdout().is_terminal() {
         say(&format!("a watchdog is at work already (pid {}): this tick is left to it", holder.pid));
     }
-    let status = match status::read(folder) {
-        Ok(status) => status,
-        Err(error) => return complain_to_cron_of(Some(folder), &format!("watchdog: {error}"), Code::Machine),
-    };
+    let failed = |why: &str| complain_to_cron_of(Some(folder), &format!("watchdog: {why}"), Code::Machine);
+    let status = status::read(folder).map_err(|error| failed(&error.to_string()))?;
     let watch = status.watch();
     if watch.is_at_work() && !watch.is_current() {
         let since = status.saved.last_seen.map_or_else(|| "it began".into(), |at| status.zone.date_time(at));
         let why = format!(
-            "watchdog: the one at work (pid {}) has saved nothing since {since} (how the targets are is not known \
+            "the one at work (pid {}) has saved nothing since {since} (how the targets are is not known \
              here; its log says why: see status)",
             holder.pid
         );
-        return complain_to_cron_of(Some(folder), &why, Code::Machine);
+        return Err(failed(&why));
     }
     forget_complaints(Some(folder));
-    if status.is_trouble() { Code::Trouble } else { Code::Done }
+    Ok(if status.is_trouble() { Code::Trouble } else { Code::Done })
 }
 
-fn prepare(options: &Options) -> Result<(Config, Folder, Inbox), Code> {
+/// All that a daemon needs before it can begin, the lock among it. `held` says that another one has that, `stopped`
+/// that we were told to stop before we had it.
+fn prepare(
+    options: &Options,
+    logs_to_stderr: bool,
+    held: impl Fn(&Folder, &Held) -> Code,
+    stopped: impl Fn() -> Code,
+) -> Result<(Config, Surroundings), Code> {
     let config = load(options, NOTHING_STARTED)?;
-    let folder = Folder::open(&config.state_dir);
-    let folder = folder.map_err(|error| complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine))?;
-    let inbox = Inbox::open().map_err(|error| complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine))?;
-    Ok((config, folder, inbox))
+    let folder = Folder::open(&config.state_dir).map_err(not_started)?;
+    let mut inbox = Inbox::open().map_err(not_started)?;
+    let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Err(stopped()),
+        Err(LockError::Held(by)) => return Err(held(&folder, &by)),
+        Err(LockError::Io(error)) => return Err(not_started(error)),
+    };
+    let logging = start_log(&config, options, logs_to_stderr);
+    Ok((config, Surroundings { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None }))
+}
+
+fn not_started(error: impl Display) -> Code {
+    complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine)
 }
 
 /// The lock, once a tick with the same configuration that holds it is over; none when we are told to stop meanwhile.
@@ -237,22 +225,19 @@ fn start_log(config: &Config, options: &Options, to_stderr: bool) -> Option<Logg
     started.ok()
 }
 
-fn work(config: Config, options: &Options, around: Surroundings, at_work: impl FnOnce()) -> Code {
+fn work(config: Config, options: &Options, around: Surroundings, at_work: impl FnOnce()) -> Result<Code, Code> {
     if let Err(error) = holder::clear_stopped(&around.folder, &config.path) {
         log::warn!("{error} (start --cron will not start it again)");
     }
     let (count, path) = (config.targets.len(), config.path.clone());
     let dry = if options.dry_run { ", in a dry run" } else { "" };
-    let agent = match Agent::new(Mode::Daemon, config, options.dry_run, around) {
-        Ok(agent) => agent,
-        Err(error) => return complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine),
-    };
+    let agent = Agent::new(Mode::Daemon, config, options.dry_run, around).map_err(not_started)?;
     let targets = if count == 1 { "1 target".into() } else { format!("{count} targets") };
     let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
     log::info!("watchdog {version} at work (pid {pid}): {targets} of {}{dry}", path.display());
     at_work();
     match agent.run() {
-        Ended { displaced_by: Some(by), .. } => complain(&format!("{by} (this one was ended)"), Code::Held),
-        Ended { displaced_by: None, .. } => Code::Done,
+        Ended { displaced_by: Some(by), .. } => Err(complain(&format!("{by} (this one was ended)"), Code::Held)),
+        Ended { displaced_by: None, .. } => Ok(Code::Done),
     }
 }

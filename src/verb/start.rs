@@ -25,35 +25,34 @@ use super::{
 /// Another start may be faster, and end again.
 const TRIES: usize = 3;
 
-pub(super) fn start(options: &Options, cron: bool) -> Code {
-    let config = match if cron { load_for_cron(options, NOTHING_STARTED) } else { load(options, NOTHING_STARTED) } {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn start(options: &Options, cron: bool) -> Result<Code, Code> {
+    let load = if cron { load_for_cron } else { load };
+    let config = load(options, NOTHING_STARTED)?;
     let folder = Folder::at(&config.state_dir);
     if cron && holder::is_stopped(&folder, &config.path) {
-        return Code::Done;
+        return Ok(Code::Done);
     }
     let before = last_sign(&folder);
     let mut hung_pid = None;
     for _ in 0..TRIES {
         match to_start(&folder, &config.path) {
-            Err(refusal) => return refuse(&refusal, cron),
+            Err(refusal) => return Err(refuse(&refusal, cron)),
             Ok(Some(holder)) if holder.mode == Mode::Daemon => {
                 if !hung::is_hung(&folder, &holder) {
-                    return already(&folder, &holder, cron);
+                    return Ok(already(&folder, &holder, cron));
                 }
                 // Before it is ended it must be certain that another can take its place.
                 let ended = Folder::open(folder.path()).map_err(|error| error.to_string());
                 if let Err(error) = ended.and_then(|folder| hung::end(&folder, &holder)) {
-                    return failed(&folder, &format!("watchdog: {error} ({NOTHING_STARTED})"), Code::Machine, cron);
+                    let why = format!("watchdog: {error} ({NOTHING_STARTED})");
+                    return Err(failed(&folder, &why, Code::Machine, cron));
                 }
                 hung_pid = Some(holder.pid);
             }
             // By hand it is taken over from ticks, which learn of it; cron must not do so of its own.
             Ok(None) if cron => {
                 if let Some(refusal) = worked_lately(&folder, &config.path) {
-                    return refuse(&refusal, cron);
+                    return Err(refuse(&refusal, cron));
                 }
             }
             Ok(_) => {}
@@ -62,18 +61,18 @@ pub(super) fn start(options: &Options, cron: bool) -> Code {
             Ok(Started::AtWork(pid)) => {
                 forget_complaints(Some(&folder));
                 say(&if cron { mail(&config, pid, hung_pid, before) } else { started(&config, pid, hung_pid) });
-                return Code::Done;
+                return Ok(Code::Done);
             }
             Ok(Started::Taken) => {}
-            Ok(Started::Failed(code, said)) => return failed(&folder, said.trim_end(), code, cron),
+            Ok(Started::Failed(code, said)) => return Err(failed(&folder, said.trim_end(), code, cron)),
             Err(error) => {
                 let why = format!("watchdog: cannot start one: {}", in_words(&error));
-                return failed(&folder, &why, Code::Machine, cron);
+                return Err(failed(&folder, &why, Code::Machine, cron));
             }
         }
     }
     let others = format!("watchdog: others hold {} again and again", folder.path().display());
-    failed(&folder, &format!("{others} ({NOTHING_STARTED})"), Code::Held, cron)
+    Err(failed(&folder, &format!("{others} ({NOTHING_STARTED})"), Code::Held, cron))
 }
 
 /// Says why none was started; to cron, once a day.

@@ -16,7 +16,7 @@ use crate::store::{Error, Folder, orders};
 use crate::terminal::write_line;
 use crate::view::status::Status;
 
-use super::{Code, complain, environment, hung, now, say, state_folder};
+use super::{Code, environment, hung, machine_failed, now, say, state_folder};
 
 /// A live watchdog writes its state within this when asked to; longer, and what it wrote last must do.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,24 +24,18 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// Clears a terminal and moves to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-pub(super) fn status(options: &Options, json: bool, watch: bool) -> Code {
-    let folder = match state_folder(options) {
-        Ok((folder, _)) => folder,
-        Err(code) => return code,
-    };
+pub(super) fn status(options: &Options, json: bool, watch: bool) -> Result<Code, Code> {
+    let (folder, _) = state_folder(options)?;
     loop {
-        let status = match read(&folder) {
-            Ok(status) => status,
-            Err(error) => return complain(&error.to_string(), Code::Machine),
-        };
+        let status = read(&folder).map_err(machine_failed)?;
         let text = if json { status.json() } else { status.text() };
         if !watch {
             say(&text);
-            return code(&status);
+            return Ok(code(&status));
         }
         let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
         if !write_line(io::stdout(), &format!("{clear}{text}")) {
-            return code(&status);
+            return Ok(code(&status));
         }
         thread::sleep(WATCH_EVERY);
     }

@@ -20,15 +20,11 @@ const EACH: Duration = Duration::from_secs(10);
 /// A restart command may take a day.
 const AT_LAST: Duration = Duration::from_secs(86_400);
 
-pub(super) fn stop(options: &Options) -> Code {
-    let (folder, holder, path) = match holder::to_command(options, "nothing was stopped") {
-        Ok(Commanded { folder, holder, path, .. }) => {
-            (folder, holder.filter(|holder| holder.mode == Mode::Daemon), path)
-        }
-        Err(code) => return code,
-    };
+pub(super) fn stop(options: &Options) -> Result<Code, Code> {
+    let Commanded { folder, holder, path, .. } = holder::to_command(options, "nothing was stopped")?;
+    let holder = holder.filter(|holder| holder.mode == Mode::Daemon);
     if let Some(Err(why)) = holder.as_ref().map(|holder| hung::reach(&folder, holder)) {
-        return complain(&format!("the watchdog runs on: {why}"), Code::Machine);
+        return Err(complain(&format!("the watchdog runs on: {why}"), Code::Machine));
     }
     let theirs = holder.as_ref().map(|holder| holder.config.as_path());
     if (holder.is_some() || folder.path().exists())
@@ -38,10 +34,10 @@ pub(super) fn stop(options: &Options) -> Code {
     }
     let Some(holder) = holder else {
         say(&format!("no watchdog was running for {}", folder.path().display()));
-        return Code::NotRunning;
+        return Ok(Code::NotRunning);
     };
     if hung::is_hung(&folder, &holder) {
-        return end(&folder, &holder);
+        return Ok(end(&folder, &holder));
     }
     hung::send(&folder, &holder, Signal::TERM);
     let has_let_go = || prove(&folder, &holder) == Proof::Over;
@@ -55,14 +51,15 @@ pub(super) fn stop(options: &Options) -> Code {
                 continue;
             };
             if hung::is_hung(&folder, &now) {
-                return end(&folder, &now);
+                return Ok(end(&folder, &now));
             }
         }
     }
     // It is gone a moment after it has let go of the lock.
+    let pid = holder.pid;
     match hung::wait(SOON, || is_gone(&holder)) {
-        true => stopped(holder.pid),
-        false => complain(&format!("the watchdog (pid {}) was told to stop and still runs", holder.pid), Code::Machine),
+        true => Ok(stopped(pid)),
+        false => Err(complain(&format!("the watchdog (pid {pid}) was told to stop and still runs"), Code::Machine)),
     }
 }
 
