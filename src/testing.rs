@@ -1,10 +1,12 @@
 //! For tests only: runs one test once more, in a process of its own, for what concerns a whole process (signals,
-//! limits, its standard streams); tries a reader on thousands of damaged texts; and makes moments.
+//! limits, its standard streams); tries a reader on thousands of damaged texts; and makes scenes.
 
 use std::process::{Command, Output};
 
+use tempfile::TempDir;
+
 use crate::mangle::mangled;
-use crate::store::Moment;
+use crate::store::{Folder, Moment};
 use crate::time::{ClockReading, Timestamp, Wall};
 
 const MARK: &str = "WATCHDOG_TEST_ALONE";
@@ -38,6 +40,13 @@ pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8]
         let bytes = Shown(mangled(samples[dice.usize(..samples.len())], &mut dice));
         check(&bytes.0);
     }
+}
+
+/// A state folder, in a folder of its own that lasts as long as it is held.
+pub(crate) fn scene() -> (TempDir, Folder) {
+    let scene = tempfile::tempdir().expect("a folder");
+    let folder = Folder::open(&scene.path().join("state")).expect("a folder of our own");
+    (scene, folder)
 }
 
 /// The moment at which both clocks say this, in this boot.

@@ -200,6 +200,11 @@ impl Zone {
         self.at(wall).format("%-d %b").to_string()
     }
 
+    /// The time of that point, as it is given, with its day before it where that is another than now: `22 Nov 03:12`.
+    pub fn with_day(self, time: String, at: Wall, now: Wall) -> String {
+        if self.day(at) == self.day(now) { time } else { format!("{} {time}", self.day(at)) }
+    }
+
     /// `Sun 22 Nov`
     pub fn weekday(self, wall: Wall) -> String {
         self.at(wall).format("%a %-d %b").to_string()

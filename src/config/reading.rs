@@ -181,14 +181,7 @@ impl Reading<'_> {
 
     /// A duration in `range`.
     pub(super) fn span(&mut self, node: &Node, range: &RangeInclusive<Duration>) -> Option<Duration> {
-        let text = match &node.value {
-            Value::Text(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => {
-                self.wrong_type(node, "a duration", "write it like 500ms, 30s or 1h 30m");
-                return None;
-            }
-        };
+        let text = self.quantity(node, "a duration", "write it like 500ms, 30s or 1h 30m")?;
         match units::duration(&text) {
             Ok(span) if range.contains(&span) => return Some(span),
             Ok(span) => {
@@ -200,16 +193,19 @@ impl Reading<'_> {
         None
     }
 
+    /// What is written as a number with a unit, or by mistake without one.
+    fn quantity(&mut self, node: &Node, wanted: &str, advice: &str) -> Option<String> {
+        match &node.value {
+            Value::Text(text) => return Some(text.clone()),
+            Value::Number(number) => return Some(number.to_string()),
+            _ => self.wrong_type(node, wanted, advice),
+        }
+        None
+    }
+
     /// A size in `range`, in bytes; `allowed` is the range in words.
     pub(super) fn size(&mut self, node: &Node, range: RangeInclusive<u64>, allowed: &str) -> Option<u64> {
-        let text = match &node.value {
-            Value::Text(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => {
-                self.wrong_type(node, "a size", "write it like 64KiB or 5MiB");
-                return None;
-            }
-        };
+        let text = self.quantity(node, "a size", "write it like 64KiB or 5MiB")?;
         match units::size(&text) {
             Ok(size) if range.contains(&size) => return Some(size),
             Ok(_) => self.complain(node, "is out of range", allowed),

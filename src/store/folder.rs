@@ -112,6 +112,7 @@ mod tests {
 
     use super::*;
     use crate::store::child;
+    use crate::testing::scene;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o777
@@ -198,8 +199,7 @@ mod tests {
 
     #[test]
     fn deleted_it_is_made_again() {
-        let scene = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&scene.path().join("state")).unwrap();
+        let (_scene, folder) = scene();
         fs::remove_dir_all(folder.path()).unwrap();
         assert!(folder.subfolder("orders").unwrap().is_dir());
         assert_eq!(mode(folder.path()), 0o700);

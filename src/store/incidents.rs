@@ -175,15 +175,8 @@ mod tests {
     use std::process::{Command, Stdio};
     use std::time::{Duration, UNIX_EPOCH};
 
-    use tempfile::TempDir;
-
     use super::*;
-
-    fn scene() -> (TempDir, Folder) {
-        let scene = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&scene.path().join("state")).unwrap();
-        (scene, folder)
-    }
+    use crate::testing::scene;
 
     /// An incident with one output of `size` bytes, last changed `age` minutes after 1970.
     fn make(folder: &Folder, id: &str, size: usize, age: u64) -> PathBuf {

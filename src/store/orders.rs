@@ -190,17 +190,9 @@ mod tests {
 
     use std::os::unix::fs::{MetadataExt, symlink};
 
-    use tempfile::TempDir;
-
     use super::*;
-    use crate::testing::moment;
+    use crate::testing::{moment, scene};
     use crate::time::{ClockReading, Wall};
-
-    fn scene() -> (TempDir, Folder) {
-        let scene = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&scene.path().join("state")).unwrap();
-        (scene, folder)
-    }
 
     /// 50 s after the boot.
     fn now() -> Moment {

@@ -96,11 +96,11 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::testing::scene;
 
     #[test]
     fn what_is_over_is_kept_and_what_is_damaged_passed_over() {
-        let scene = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&scene.path().join("state")).unwrap();
+        let (_scene, folder) = scene();
         let at = |minute: i64| Wall::from_ms(1_795_313_530_000 + minute * 60_000);
         let mut account = Account::new("1122-0313", "api", at(0), at(1), (3, Class::Timeout, "no byte".into()));
         assert_eq!(Closed::of(&account), None);

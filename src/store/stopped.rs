@@ -89,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::store::child;
+    use crate::testing::scene;
 
     fn of(configs: &[&str]) -> Stopped {
         Stopped::Of(configs.iter().map(PathBuf::from).collect())
@@ -96,8 +97,7 @@ mod tests {
 
     #[test]
     fn it_says_whose_watchdog_was_stopped_until_it_is_taken_away() {
-        let scene = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&scene.path().join("state")).unwrap();
+        let (_scene, folder) = scene();
         assert_eq!(read(&folder), None);
         clear(&folder, Vec::new()).unwrap();
         let long = format!("/{}", "x".repeat(70_000));

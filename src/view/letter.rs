@@ -124,9 +124,7 @@ impl Facts<'_> {
     }
 
     fn day_and_time(&self, at: Timestamp) -> String {
-        let (at, now) = (self.at.wall_at(at), self.at.wall);
-        let time = self.zone.hour_minute(at);
-        if self.zone.day(at) == self.zone.day(now) { time } else { format!("{} {time}", self.zone.day(at)) }
+        self.zone.with_day(self.hour_minute(at), self.at.wall_at(at), self.at.wall)
     }
 }
 

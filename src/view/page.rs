@@ -244,10 +244,7 @@ impl Page<'_> {
 
     fn clock_time(&self, at: Timestamp) -> String {
         let wall = self.at.wall_at(at);
-        match self.zone.day(wall) == self.zone.day(self.at.wall) {
-            true => self.zone.hour_minute(wall),
-            false => self.day_and_time(wall),
-        }
+        self.zone.with_day(self.zone.hour_minute(wall), wall, self.at.wall)
     }
 
     fn day_and_time(&self, at: Wall) -> String {

@@ -101,10 +101,7 @@ impl Status {
     /// `03:22`, with the day where it is another.
     fn clock_time(&self, at: Timestamp) -> String {
         let at = self.at.wall_at(at);
-        match self.zone.day(at) == self.zone.day(self.at.wall) {
-            true => self.zone.hour_minute(at),
-            false => format!("{} {}", self.zone.day(at), self.zone.hour_minute(at)),
-        }
+        self.zone.with_day(self.zone.hour_minute(at), at, self.at.wall)
     }
 
     pub fn json(&self) -> String {

@@ -29,10 +29,7 @@ pub struct Telling<'a> {
 impl Telling<'_> {
     fn time_of_day(&self, at: Timestamp) -> String {
         let moved = self.at.wall_at(at);
-        match self.zone.day(moved) == self.zone.day(self.at.wall) {
-            true => self.zone.time_of_day(moved),
-            false => format!("{} {}", self.zone.day(moved), self.zone.time_of_day(moved)),
-        }
+        self.zone.with_day(self.zone.time_of_day(moved), moved, self.at.wall)
     }
 
     /// The line and how important it is.

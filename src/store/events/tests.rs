@@ -5,19 +5,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use tempfile::TempDir;
-
 use super::*;
 use crate::outcome::Class;
 use crate::store::child;
 use crate::store::events::entry::Outcome;
-use crate::testing::fuzz;
-
-fn scene() -> (TempDir, Folder) {
-    let scene = tempfile::tempdir().unwrap();
-    let folder = Folder::open(&scene.path().join("state")).unwrap();
-    (scene, folder)
-}
+use crate::testing::{fuzz, scene};
 
 fn entry(n: i64) -> Entry {
     Entry { at: Wall::from_ms(n), target: None, kind: Kind::Stalled { gap_ms: n.unsigned_abs() } }

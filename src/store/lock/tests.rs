@@ -5,18 +5,11 @@
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 
-use tempfile::TempDir;
-
 use super::*;
 use crate::store::child::{self, eventually};
+use crate::testing::scene;
 
 const CONFIG: &str = "/etc/watchdog.yaml";
-
-fn scene() -> (TempDir, Folder) {
-    let scene = tempfile::tempdir().unwrap();
-    let folder = Folder::open(&scene.path().join("state")).unwrap();
-    (scene, folder)
-}
 
 fn acquire(folder: &Folder) -> Result<Lock, LockError> {
     Lock::try_acquire(folder, Mode::Daemon, Path::new(CONFIG))

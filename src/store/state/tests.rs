@@ -5,23 +5,15 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::thread;
 
-use tempfile::TempDir;
-
 use super::*;
 use crate::policy::{Event, Limits, Mode, Policy, Streak, TargetState, Ticks};
 use crate::store::child::{self, eventually};
-use crate::testing::{fuzz, moment};
+use crate::testing::{fuzz, moment, scene};
 use crate::time::Timestamp;
 
 /// 50 s after the boot.
 fn now() -> Moment {
     moment(Timestamp::from_ms(50_000), Wall::from_ms(1_795_313_530_000), Some("boot-1"))
-}
-
-fn scene() -> (TempDir, Folder) {
-    let scene = tempfile::tempdir().unwrap();
-    let folder = Folder::open(&scene.path().join("state")).unwrap();
-    (scene, folder)
 }
 
 /// One target, with a window, a cooldown and a streak.
