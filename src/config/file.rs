@@ -22,7 +22,7 @@ use crate::outcome::in_words;
 use crate::time::Wall;
 
 pub(super) const TOP: Keys = Keys {
-    known: &[
+    known: &[&[
         "state_dir",
         "log",
         "env_file",
@@ -34,11 +34,11 @@ pub(super) const TOP: Keys = Keys {
         "metrics",
         "defaults",
         "targets",
-    ],
+    ]],
     elsewhere: &[],
 };
-pub(super) const PAGE: Keys = Keys { known: &["file", "details"], elsewhere: &[] };
-pub(super) const LOG: Keys = Keys { known: &["file", "level", "max_size", "keep"], elsewhere: &[] };
+pub(super) const PAGE: Keys = Keys { known: &[&["file", "details"]], elsewhere: &[] };
+pub(super) const LOG: Keys = Keys { known: &[&["file", "level", "max_size", "keep"]], elsewhere: &[] };
 const LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),

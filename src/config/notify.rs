@@ -11,9 +11,9 @@ use super::tree::{Node, Value};
 use super::url;
 use crate::outcome::{Topic, short_command};
 
-pub(super) const WEBHOOK: Keys = Keys { known: &["webhook", "format", "on"], elsewhere: &[] };
-pub(super) const EMAIL: Keys = Keys { known: &["email", "from", "via", "user", "password", "on"], elsewhere: &[] };
-pub(super) const COMMAND: Keys = Keys { known: &["command", "on"], elsewhere: &[] };
+pub(super) const WEBHOOK: Keys = Keys { known: &[&["webhook", "format", "on"]], elsewhere: &[] };
+pub(super) const EMAIL: Keys = Keys { known: &[&["email", "from", "via", "user", "password", "on"]], elsewhere: &[] };
+pub(super) const COMMAND: Keys = Keys { known: &[&["command", "on"]], elsewhere: &[] };
 const WAYS: [&str; 3] = ["webhook", "email", "command"];
 
 const FORMATS: [(&str, Format); 5] = [

@@ -7,7 +7,7 @@ use super::target::{Pm2, Remedy};
 use super::tree::{Node, Value};
 use super::way::process_of;
 
-pub(super) const PM2: Keys = Keys { known: &["process", "home", "config", "env", "reset"], elsewhere: &[] };
+pub(super) const PM2: Keys = Keys { known: &[&["process", "home", "config", "env", "reset"]], elsewhere: &[] };
 
 /// What PM2 itself puts behind its home: `/rpc.sock` and `/pub.sock`.
 const SOCKET: usize = "/rpc.sock".len();

@@ -15,9 +15,11 @@ use super::url;
 /// The keys that are a probe each.
 pub(super) const PROBES: [&str; 4] = ["http", "tcp", "command", "file"];
 
-pub(super) const HTTP: Keys =
-    Keys { known: &["url", "unix_socket", "method", "headers", "status", "contains", "json", "tls"], elsewhere: &[] };
-pub(super) const FILE: Keys = Keys { known: &["path", "max_age"], elsewhere: &[] };
+pub(super) const HTTP: Keys = Keys {
+    known: &[&["url", "unix_socket", "method", "headers", "status", "contains", "json", "tls"]],
+    elsewhere: &[],
+};
+pub(super) const FILE: Keys = Keys { known: &[&["path", "max_age"]], elsewhere: &[] };
 
 /// How old a watched file may be: up to a year, since some are written by a monthly job.
 const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);

@@ -16,10 +16,10 @@ use crate::time::Span;
 
 /// The keys that a map may have.
 pub(super) struct Keys {
-    /// All of them.
-    pub(super) known: &'static [&'static str],
-    /// Those that stand elsewhere, and where.
-    pub(super) elsewhere: &'static [(&'static str, &'static str)],
+    /// All of them, in groups.
+    pub(super) known: &'static [&'static [&'static str]],
+    /// Those that each target has for itself.
+    pub(super) elsewhere: &'static [&'static str],
 }
 
 /// A configuration being read: what it is read with, and what was found wrong so far.
@@ -93,16 +93,17 @@ impl Reading<'_> {
 
     /// Checks that `node` is a map that has no other keys than `keys`; a complaint about the rest.
     pub(super) fn has_only(&mut self, node: &Node, keys: &Keys) -> bool {
-        let allowed = || format!("known here: {}", keys.known.join(", "));
+        let known = keys.known.concat();
+        let allowed = || format!("known here: {}", known.join(", "));
         let Some(entries) = self.map(node, &allowed()) else { return false };
         for entry in entries {
             let key = entry.key.as_str();
-            if keys.known.contains(&key) {
+            if known.contains(&key) {
                 continue;
-            } else if let Some((_, place)) = keys.elsewhere.iter().find(|(name, _)| *name == key) {
-                self.complain_of_key(entry, format!("`{key}` cannot stand here"), *place);
+            } else if keys.elsewhere.contains(&key) {
+                self.complain_of_key(entry, format!("`{key}` cannot stand here"), "each target has its own");
             } else {
-                let advice = match units::nearest(key, keys.known.iter().copied()) {
+                let advice = match units::nearest(key, known.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => allowed(),
                 };

@@ -28,67 +28,29 @@ const LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// Cooldowns, periods and windows.
 const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
-pub(super) const TARGET: Keys = Keys {
-    known: &[
-        "name",
-        PROBES[0],
-        PROBES[1],
-        PROBES[2],
-        PROBES[3],
-        "pm2",
-        "interval",
-        "retry_interval",
-        "timeout",
-        "failure_threshold",
-        "start_period",
-        "restart",
-        "cooldown",
-        "max_cooldown",
-        "stable_after",
-        "max_restarts",
-        "restart_window",
-        "restart_on",
-        "only_if",
-        "depends_on",
-        "diagnose",
-        "dry_run",
-    ],
+/// What only each target itself can say.
+const OWN: [&str; 7] = ["name", PROBES[0], PROBES[1], PROBES[2], PROBES[3], "pm2", "restart"];
+const SHARED: [&str; 15] = [
+    "interval",
+    "retry_interval",
+    "timeout",
+    "failure_threshold",
+    "start_period",
+    "cooldown",
+    "max_cooldown",
+    "stable_after",
+    "max_restarts",
+    "restart_window",
+    "restart_on",
+    "only_if",
+    "depends_on",
+    "diagnose",
+    "dry_run",
+];
+pub(super) const TARGET: Keys = Keys { known: &[&OWN, &SHARED], elsewhere: &[] };
+pub(super) const DEFAULTS: Keys = Keys { known: &[&SHARED], elsewhere: &OWN };
 
-    elsewhere: &[],
-};
-
-pub(super) const DEFAULTS: Keys = Keys {
-    known: &[
-        "interval",
-        "retry_interval",
-        "timeout",
-        "failure_threshold",
-        "start_period",
-        "cooldown",
-        "max_cooldown",
-        "stable_after",
-        "max_restarts",
-        "restart_window",
-        "restart_on",
-        "only_if",
-        "depends_on",
-        "diagnose",
-        "dry_run",
-    ],
-
-    elsewhere: &[
-        ("name", OWN),
-        (PROBES[0], OWN),
-        (PROBES[1], OWN),
-        (PROBES[2], OWN),
-        (PROBES[3], OWN),
-        ("pm2", OWN),
-        ("restart", OWN),
-    ],
-};
-const OWN: &str = "each target has its own";
-
-pub(super) const RUNG: Keys = Keys { known: &["run", "pm2", "timeout"], elsewhere: &[] };
+pub(super) const RUNG: Keys = Keys { known: &[&["run", "pm2", "timeout"]], elsewhere: &[] };
 
 /// Where a target's keys are looked up: in the target, else in `defaults`.
 #[derive(Clone, Copy)]

@@ -1,10 +1,6 @@
 //! Files that are not valid, and what is told of each.
 
-use std::collections::BTreeSet;
-
 use super::*;
-use crate::config::reading::Keys;
-use crate::config::targets;
 
 #[test]
 fn a_mistake_is_shown_as_the_screens_have_it() {
@@ -83,9 +79,6 @@ fn defaults_hold_what_targets_may_share() {
         "defaults: {interval: 5}\ntargets: [{name: a, tcp: 'h:1', interval: 1s}, {name: b, tcp: 'h:1'}]",
         &["w.yaml:1:22: `interval` has no unit", "write 5s   (defaults.interval)"],
     );
-    let said_of = |keys: &Keys| keys.known.iter().chain(keys.elsewhere.iter().map(|(key, _)| key)).copied().collect();
-    let (defaults, target): (BTreeSet<&str>, BTreeSet<&str>) = (said_of(&targets::DEFAULTS), said_of(&targets::TARGET));
-    assert_eq!(defaults, target, "every key of a target is spoken of");
     refused("defaults: {cooldown: 20m}\ntargets: [{name: a, tcp: 'h:1'}]", &["w.yaml:1:22: `cooldown` contradicts"]);
     accepted("defaults: {cooldown: 20m}\ntargets: [{name: a, tcp: 'h:1', max_cooldown: 1h}]");
     refused(
