@@ -129,6 +129,13 @@ impl Saved {
         }
     }
 
+    /// The targets in the order of the configuration.
+    pub fn in_order(&self) -> Vec<(&String, &Shown)> {
+        let mut targets: Vec<_> = self.shown.iter().collect();
+        targets.sort_by_key(|(_, shown)| shown.order);
+        targets
+    }
+
     /// Ticks that came within this come still: three times their usual distance, at least 5 min and at most 1 h.
     pub fn tick_patience(&self) -> Duration {
         let minutes = |n: u64| Duration::from_secs(60 * n);

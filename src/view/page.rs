@@ -56,17 +56,10 @@ impl Page<'_> {
              </head>\n<body>\n<main>\n<header class=\"{class}\">\n<h1>{title}</h1>\n{}</header>\n",
             self.age()
         );
-        self.targets().iter().for_each(|(name, shown)| page.push_str(&self.target(name, shown)));
+        self.saved.in_order().iter().for_each(|(name, shown)| page.push_str(&self.target(name, shown)));
         page.push_str(&self.incidents());
         page.push_str("</main>\n</body>\n</html>\n");
         page
-    }
-
-    /// The targets in the order of the configuration.
-    fn targets(&self) -> Vec<(&String, &Shown)> {
-        let mut targets: Vec<_> = self.saved.shown.iter().collect();
-        targets.sort_by_key(|(_, shown)| shown.order);
-        targets
     }
 
     fn state(&self, name: &str) -> Option<&TargetState> {
@@ -78,7 +71,7 @@ impl Page<'_> {
         if self.is_over {
             return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.at.wall)));
         }
-        let states: Vec<&TargetState> = self.targets().iter().filter_map(|(name, _)| self.state(name)).collect();
+        let states: Vec<&TargetState> = self.saved.in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
         let is = |state: &&&TargetState, wanted: &[Condition]| wanted.contains(&state.condition);
         let down: Vec<&&TargetState> =
             states.iter().filter(|state| is(state, &[Condition::Down, Condition::Recovering])).collect();
@@ -113,7 +106,7 @@ impl Page<'_> {
     fn age(&self) -> String {
         let (at, machine) = (self.at.wall.rfc3339(), html(self.host));
         let shown = html(&self.zone.date_time(self.at.wall));
-        let targets = match self.targets().len() {
+        let targets = match self.saved.in_order().len() {
             1 => "1 target".into(),
             count => format!("{count} targets"),
         };

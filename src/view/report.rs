@@ -177,10 +177,7 @@ impl Report<'_> {
     }
 
     fn targets(&self) -> Vec<TargetAnswer> {
-        let mut names: Vec<(&String, usize)> =
-            self.saved.shown.iter().map(|(name, shown)| (name, shown.order)).collect();
-        names.sort_by_key(|(_, order)| *order);
-        names.into_iter().map(|(name, _)| self.target(name)).collect()
+        self.saved.in_order().into_iter().map(|(name, _)| self.target(name)).collect()
     }
 
     fn target(&self, name: &str) -> TargetAnswer {

@@ -93,9 +93,7 @@ impl Status {
     fn targets(&self) -> Vec<Target<'_>> {
         let known = &self.saved.policy.targets;
         let target = |(name, shown)| Some(Target { name, shown, state: known.get(name)?, status: self });
-        let mut targets: Vec<Target<'_>> = self.saved.shown.iter().filter_map(target).collect();
-        targets.sort_by_key(|target| target.shown.order);
-        targets
+        self.saved.in_order().into_iter().filter_map(target).collect()
     }
 
     /// `03:22`, with the day where it is another.
