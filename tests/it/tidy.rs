@@ -343,3 +343,33 @@ fn rooms_that_compute_do_nothing_else() {
     }
     demand_none(&complaints);
 }
+
+/// A pattern that fits nothing does nothing, so a module that is renamed would go unnoticed.
+#[test]
+fn the_order_of_functions_names_modules_that_are_there() {
+    let order = fs::read_to_string(top().join("src/order.ld")).expect("readable");
+    let patterns = order.split("*(.text.*").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    let mut own = 0;
+    for pattern in patterns.filter(|pattern| pattern.contains("watchdog")) {
+        own += 1;
+        let (name, path) = place(pattern);
+        let parent = fs::read_to_string(path.with_extension("rs")).unwrap_or_default();
+        let is_there = path.join(&name).with_extension("rs").exists() || parent.contains(&format!("fn {name}("));
+        assert!(is_there, "{pattern}: no {name} in {}", path.display());
+    }
+    assert!(own > 10, "only {own} patterns of ours");
+}
+
+/// What a pattern of mangled names means: `*8watchdog4verb5check*` is `check` in `src/verb`.
+fn place(pattern: &str) -> (String, PathBuf) {
+    let mut names = vec![String::from("src")];
+    for mut rest in pattern.split(['.', '*']) {
+        while !rest.is_empty() {
+            let (length, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+            let (name, others) = after.split_at(length.parse().unwrap_or(after.len()));
+            names.extend((!["watchdog", "Deserialize"].contains(&name)).then(|| name.to_owned()));
+            rest = others;
+        }
+    }
+    (names.pop().expect("src at the least"), top().join(names.join("/")))
+}
