@@ -185,3 +185,22 @@ pub(super) fn entries(folder: &Path) -> io::Result<Vec<(DirEntry, Metadata)>> {
         Err(cause) => Err(cause),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+        fs::write(&path, &content).expect("room");
+        assert_eq!(read(&path, 100_000).expect("it is short enough"), content);
+        assert_eq!(read(&path, 99_999).expect_err("it is too long").kind(), io::ErrorKind::InvalidData);
+        let mut file = open(&path).expect("it is there");
+        assert_eq!(read_on(&mut file, 100_001).expect("it has become shorter"), content);
+        fs::write(&path, "").expect("room");
+        assert_eq!(read(&path, 0).expect("nothing is enough"), b"");
+    }
+}
