@@ -32,6 +32,7 @@ use crate::command::Scope;
 use crate::config::{Config, Target};
 use crate::logging::Logging;
 use crate::policy::{Action, Condition, Event, Limits, Mode, Policy, TargetState};
+use crate::process;
 use crate::signals::Signal;
 use crate::store::complaints::Complaints;
 use crate::store::events::Kind;
@@ -241,8 +242,7 @@ impl Agent {
         match message {
             Message::Signal(Signal::Stop) => self.stop(),
             Message::Signal(Signal::Reload) => self.reload(),
-            // They are reaped in each round.
-            Message::Signal(Signal::Child) => {}
+            Message::Signal(Signal::Child) => process::reap_orphans(),
             Message::Signal(Signal::Save) => {
                 self.carry_out_orders();
                 self.journal.want(Against::Crash);

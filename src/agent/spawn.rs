@@ -221,9 +221,3 @@ impl Jobs {
         self.running.values().filter(|job| !job.outlives_us).map(|job| &job.scope)
     }
 }
-
-impl Drop for Jobs {
-    fn drop(&mut self) {
-        self.shared.close();
-    }
-}

@@ -57,12 +57,13 @@ fn is_due(last: &mut Option<Timestamp>, now: Timestamp, every: Duration) -> bool
 impl Agent {
     /// A round of work beside the targets; whatever is not due costs nothing.
     pub(super) fn keep_up(&mut self) {
-        process::reap_orphans();
         self.jobs.keep_up();
         self.probers.forget_replaced();
         let now = clock::now();
         if is_due(&mut self.upkeep.touched, now, TOUCH_AFTER) {
             self.journal.touch();
+            // Children of threads that have ended; of others we are told.
+            process::reap_orphans();
             self.carry_out_orders();
         }
         if is_due(&mut self.upkeep.looked_up, now, LOOK_UP_EVERY) {

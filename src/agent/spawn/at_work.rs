@@ -63,12 +63,12 @@ impl Work {
     }
 }
 
-/// Where a job panics. The thread ends with it, so that what it has started and not reaped becomes the loop's.
+/// Posts the message of a job that panics. Its thread ends with it, so that the loop reaps what it has not reaped.
 impl Drop for Work {
     fn drop(&mut self) {
         if thread::panicking() {
             let waited = self.shared.lock().end(self.number);
-            // As above.
+            // Without a loop nobody needs to know.
             waited.into_iter().for_each(|waited| drop(self.post.send((waited.otherwise)(Failed::Bug))));
         }
     }
@@ -104,10 +104,9 @@ enum Parked {
     Waits,
     /// It is about to begin this.
     Given(Task),
-    /// There will be no more jobs.
-    Closed,
 }
 
+/// What is known of the jobs at work.
 #[derive(Default)]
 pub(super) struct AtWork {
     /// By number. None for those that are not waited for any more.
@@ -180,10 +179,11 @@ impl AtWork {
     }
 }
 
+/// The same for the loop and the threads at once.
 #[derive(Default)]
 pub(super) struct Shared {
     at_work: Mutex<AtWork>,
-    /// The parked thread was given something, or is to end.
+    /// The parked thread was given something.
     given: Condvar,
 }
 
@@ -206,23 +206,13 @@ impl Shared {
         thread::Builder::new().name("worker".into()).stack_size(STACK).spawn(|| work_off(task)).map(drop)
     }
 
-    /// The parked thread ends.
-    pub(super) fn close(&self) {
-        let before = mem::replace(&mut self.lock().parked, Parked::Closed);
-        self.given.notify_one();
-        drop(before); // of a job that was given and not begun, whose drop may want the lock
-    }
-
-    /// Waits for the next job; none if there will be none.
+    /// Waits for the next job. It waits as long as the process lives.
     fn next(&self) -> Option<Task> {
         let waits = |at_work: &mut AtWork| matches!(at_work.parked, Parked::Waits);
         let mut at_work = self.given.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
         match mem::take(&mut at_work.parked) {
             Parked::Given(task) => Some(task),
-            other => {
-                at_work.parked = other;
-                None
-            }
+            Parked::Nobody | Parked::Waits => None,
         }
     }
 }

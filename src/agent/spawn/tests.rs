@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::ThreadId;
 
 use super::*;
@@ -164,10 +164,6 @@ fn one_thread_serves_all_jobs_unless_it_is_busy() {
     ended.recv_timeout(AMPLE).expect("one thread that waits is enough");
     jobs.spawn(other(), on_thread(&gone, &began, None));
     assert_eq!(next(), second);
-    drop(jobs);
-    drop(gone);
-    while ended.recv_timeout(AMPLE).is_ok() {}
-    assert_eq!(ended.try_recv(), Err(TryRecvError::Disconnected), "no thread stays that will have no job");
 }
 
 #[test]
