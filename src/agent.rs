@@ -22,7 +22,7 @@ mod systemd;
 mod upkeep;
 mod uptime;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub struct Agent {
     mode: Mode,
     config: Arc<Config>,
     /// By name: where the configuration has it.
-    places: BTreeMap<String, usize>,
+    places: HashMap<String, usize>,
     /// The command line's `--dry-run`, which a reload must not undo.
     dry_run: bool,
     policy: Policy,
@@ -170,6 +170,7 @@ impl Agent {
     fn begin(&mut self, first: Vec<Action>, usual: Option<Duration>) {
         let gap = self.config.targets.iter().map(|target| target.limits.gap()).min();
         self.journal.note_absence(gap, usual);
+        self.take_search_up();
         self.incidents.take_up(&self.policy, &self.journal);
         let saved = &mut self.journal.saved;
         (saved.mode, saved.pid) = (Some(self.mode), Some(std::process::id()));
@@ -415,6 +416,6 @@ fn limits(config: &Config) -> BTreeMap<String, Limits> {
     config.targets.iter().map(|target| (target.name.clone(), target.limits.clone())).collect()
 }
 
-fn places(config: &Config) -> BTreeMap<String, usize> {
+fn places(config: &Config) -> HashMap<String, usize> {
     config.targets.iter().enumerate().map(|(place, target)| (target.name.clone(), place)).collect()
 }

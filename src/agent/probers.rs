@@ -1,6 +1,6 @@
 //! The probers: one for each target, and those of earlier configurations for as long as something of theirs runs.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::probe::{Prober, Trust};
 /// The probers at work.
 pub(super) struct Probers {
     /// By target: its prober, and what that was made from.
-    present: BTreeMap<String, (Arc<Prober>, Asked)>,
+    present: HashMap<String, (Arc<Prober>, Asked)>,
     /// Where the commands of replaced ones run, for as long as one does or may begin.
     replaced: Vec<(Weak<Prober>, Scope)>,
 }
@@ -34,7 +34,7 @@ impl Probers {
     /// # Errors
     /// One cannot be made; in words.
     pub(super) fn new(config: &Config) -> Result<Probers, String> {
-        let mut probers = Probers { present: BTreeMap::new(), replaced: Vec::new() };
+        let mut probers = Probers { present: HashMap::new(), replaced: Vec::new() };
         probers.reload(config)?;
         Ok(probers)
     }
@@ -47,7 +47,7 @@ impl Probers {
     /// One cannot be made; in words. Nothing was changed then.
     pub(super) fn reload(&mut self, config: &Config) -> Result<(), String> {
         let trust = Trust::default();
-        let mut present = BTreeMap::new();
+        let mut present = HashMap::new();
         for target in &config.targets {
             let asked = Asked {
                 probe: target.probe.clone(),

@@ -96,6 +96,17 @@ impl Agent {
         self.systemd.round(now, &status, self.stopping);
     }
 
+    /// A tick need not search for what one within the last hour has found, under the same configuration.
+    pub(super) fn take_search_up(&mut self) {
+        let (saved, config) = (&self.journal.saved, &self.config);
+        let is_known = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.written;
+        let is_fresh = saved.checked.is_some_and(|at| clock::wall().since(at) < LOOK_UP_EVERY);
+        let is_missing = |target: &Target| self.policy.target(&target.name).is_none_or(TargetState::cannot_be_repaired);
+        if self.mode == Mode::Once && is_known && is_fresh && !config.targets.iter().any(is_missing) {
+            self.upkeep.looked_up = Some(clock::now());
+        }
+    }
+
     pub(super) fn look_up_executables(&mut self) {
         self.journal.saved.checked = Some(clock::wall());
         let config = self.config.clone();

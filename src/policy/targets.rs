@@ -2,7 +2,7 @@
 //! the next target wakes up. It is kept with each change to a target, so that nobody has to ask all of them.
 //! It must never decide.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ struct Dependency {
 pub(super) struct Targets {
     /// In the order of their names. An index holds until targets come or go.
     entries: Vec<Entry>,
-    by_name: BTreeMap<String, usize>,
+    by_name: HashMap<String, usize>,
     wakes: BTreeSet<(Timestamp, usize)>,
     /// Those whose attempt is due: first come, first served.
     due: BTreeSet<(u64, usize)>,
