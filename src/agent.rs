@@ -260,7 +260,7 @@ impl Agent {
             Message::Snapshot(machine) => self.snapshot(&machine),
             Message::Sent { channel, outcome } => self.sent(&channel, outcome),
             Message::Pinged(outcome) => self.pinged(outcome),
-            Message::Published(trouble) => self.published(trouble),
+            Message::Published(trouble) => self.publisher.published(trouble),
             Message::Event(event) => self.step(event),
         }
     }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock;
-use crate::policy::{Mode, Record, State};
+use crate::policy::{Mode, State};
+use crate::store::Folder;
 use crate::store::past::{self, Closed};
 use crate::store::publish::publish;
-use crate::time::{ClockReading, Timestamp, Wall};
+use crate::time::{Timestamp, Wall};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
@@ -37,6 +38,9 @@ pub(super) struct Publisher {
     trouble: Option<String>,
 }
 
+/// A file's place and its new content.
+type Publication = (PathBuf, String);
+
 impl Publisher {
     /// Remembers whether what is shown has changed.
     pub(super) fn note(&mut self, has_changed: bool) {
@@ -56,58 +60,64 @@ impl Publisher {
     pub(super) fn is_at_work(&self, now: Timestamp) -> bool {
         self.under_way.is_some_and(|since| now.since(since) < PATIENCE)
     }
+
+    /// Whether something is to be written now. A tick writes once, when all is done.
+    fn is_due(&self, mode: Mode, is_done: bool, now: Timestamp) -> bool {
+        let age = self.last.map(|at| now.since(at));
+        let is_time = match mode {
+            Mode::Once => age.is_none() && is_done,
+            Mode::Daemon => age.is_none_or(|age| age >= EVERY || (self.has_changed && age >= AT_MOST_EVERY)),
+        };
+        is_time && self.under_way.is_none()
+    }
+
+    /// How long until something is to be written, or a tick stops waiting for it.
+    fn until_due(&self, mode: Mode, now: Timestamp) -> Option<Duration> {
+        if let Some(since) = self.under_way {
+            return Some((since + PATIENCE).since(now)).filter(|left| !left.is_zero());
+        }
+        let every = if self.has_changed { AT_MOST_EVERY } else { EVERY };
+        let next = self.last.map_or(now, |at| at + every);
+        (mode == Mode::Daemon).then(|| next.since(now))
+    }
+
+    fn begin(&mut self, now: Timestamp) {
+        (self.last, self.under_way, self.has_changed) = (Some(now), Some(now), false);
+    }
+
+    /// What was written, or why not.
+    pub(super) fn published(&mut self, trouble: Option<String>) {
+        self.under_way = None;
+        match (&trouble, &self.trouble) {
+            (Some(error), None) => log::warn!("{error} (tried again every minute)"),
+            (None, Some(_)) => log::info!("the page and the metrics can be written again"),
+            _ => {}
+        }
+        self.trouble = trouble;
+    }
+
+    /// The latest incidents that are over, as the page shows them.
+    fn latest(&mut self, folder: &Folder, wall: Wall) -> &[Closed] {
+        self.latest.get_or_insert_with(|| {
+            let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
+            let mut past = past::read(folder, days, wall).unwrap_or_default();
+            past.drain(..past.len().saturating_sub(page::INCIDENTS));
+            past
+        })
+    }
 }
 
 impl Agent {
-    /// Counts for the metrics, and remembers that what is shown has changed.
-    pub(super) fn count(&mut self, target: &str, record: &Record) {
-        self.publisher.note(true);
-        let Some(counts) =
-            self.journal.saved.shown.contains_key(target).then(|| self.journal.saved.counts.entry(target.to_owned()))
-        else {
-            return;
-        };
-        let attempt = self.policy.target(target).and_then(|state| state.attempt.as_ref());
-        match record {
-            Record::Down { .. } => counts.or_default().incidents += 1,
-            // Not each further command of an attempt.
-            Record::Restart { rung, .. } if attempt.is_none_or(|attempt| attempt.first == *rung) => {
-                counts.or_default().attempts += 1;
-            }
-            _ => {}
-        }
-    }
-
-    /// An attempt that was counted is not made after all.
-    pub(super) fn uncount(&mut self, target: &str) {
-        if let Some(counts) = self.journal.saved.counts.get_mut(target) {
-            counts.attempts = counts.attempts.saturating_sub(1);
-        }
-    }
-
     /// Whether something is to be written now.
     pub(super) fn owes_publication(&self, now: Timestamp) -> bool {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
-        let age = self.publisher.last.map(|at| now.since(at));
-        let is_time = match self.mode {
-            // A tick writes once, when all is done.
-            Mode::Once => age.is_none() && self.policy.is_idle(),
-            Mode::Daemon => age.is_none_or(|age| age >= EVERY || (self.publisher.has_changed && age >= AT_MOST_EVERY)),
-        };
-        is_wanted && is_time && self.publisher.under_way.is_none() && !self.journal.is_displaced()
+        is_wanted && !self.journal.is_displaced() && self.publisher.is_due(self.mode, self.policy.is_idle(), now)
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.
     pub(super) fn until_publication(&self, now: Timestamp) -> Option<Duration> {
-        if self.config.page.is_none() && self.config.metrics.is_none() {
-            return None;
-        }
-        if let Some(since) = self.publisher.under_way {
-            return Some((since + PATIENCE).since(now)).filter(|left| !left.is_zero());
-        }
-        let every = if self.publisher.has_changed { AT_MOST_EVERY } else { EVERY };
-        let next = self.publisher.last.map_or(now, |at| at + every);
-        (self.mode == Mode::Daemon).then(|| next.since(now))
+        let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
+        self.publisher.until_due(self.mode, now).filter(|_| is_wanted)
     }
 
     /// Writes what is due, on a thread.
@@ -117,8 +127,7 @@ impl Agent {
             return;
         }
         let files = self.publications(false);
-        (self.publisher.last, self.publisher.under_way) = (Some(now), Some(now));
-        self.publisher.has_changed = false;
+        self.publisher.begin(now);
         let names = files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let job = Job {
             name: "publisher",
@@ -144,51 +153,24 @@ impl Agent {
         }
     }
 
-    /// What was written, or why not.
-    pub(super) fn published(&mut self, trouble: Option<String>) {
-        self.publisher.under_way = None;
-        match (&trouble, &self.publisher.trouble) {
-            (Some(error), None) => log::warn!("{error} (tried again every minute)"),
-            (None, Some(_)) => log::info!("the page and the metrics can be written again"),
-            _ => {}
-        }
-        self.publisher.trouble = trouble;
-    }
-
-    fn publications(&mut self, is_over: bool) -> Vec<(PathBuf, String)> {
-        let (now, wall) = (clock::now(), clock::wall());
-        self.journal.saved.policy = self.policy.state();
-        let files = self.texts(is_over, now, wall);
-        self.journal.saved.policy = State::default();
-        files
-    }
-
-    fn texts(&mut self, is_over: bool, now: Timestamp, wall: Wall) -> Vec<(PathBuf, String)> {
-        let mut files = Vec::new();
-        if let Some(metrics) = &self.config.metrics {
-            files.push((metrics.clone(), Metrics { saved: &self.journal.saved, wall }.text()));
-        }
-        if let Some(page) = self.config.page.clone() {
+    fn publications(&mut self, is_over: bool) -> Vec<Publication> {
+        let (at, mut files) = (clock::read(), Vec::new());
+        if self.config.page.is_some() {
             // What cannot be read is not on the page; whoever saves it has said so.
             let _ = self.journal.complete_history();
-            let past = self.publisher.latest.get_or_insert_with(|| {
-                let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
-                let mut past = past::read(self.journal.folder(), days, wall).unwrap_or_default();
-                past.drain(..past.len().saturating_sub(page::INCIDENTS));
-                past
-            });
-            let shown = Page {
-                saved: &self.journal.saved,
-                past,
-                host: self.messenger.host(),
-                details: page.details,
-                is_over,
-                at: ClockReading { now, wall },
-                zone: self.zone,
-            };
-            let html = shown.html();
-            files.push((page.file, self.config.secrets.strike(&html).into_owned()));
         }
+        self.journal.saved.policy = self.policy.state();
+        let saved = &self.journal.saved;
+        if let Some(metrics) = &self.config.metrics {
+            files.push((metrics.clone(), Metrics { saved, wall: at.wall }.text()));
+        }
+        if let Some(page) = &self.config.page {
+            let past = self.publisher.latest(self.journal.folder(), at.wall);
+            let (host, details) = (self.messenger.host(), page.details);
+            let shown = Page { saved, past, host, details, is_over, at, zone: self.zone };
+            files.push((page.file.clone(), self.config.secrets.strike(&shown.html()).into_owned()));
+        }
+        self.journal.saved.policy = State::default();
         files
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::outcome::{Look, Verdict};
-use crate::policy::{Event, LastLook, Mode, TargetState};
+use crate::policy::{Event, LastLook, Mode, Record, TargetState};
 use crate::time::{Timestamp, Wall, millis};
 
 use super::Agent;
@@ -134,6 +134,32 @@ impl Agent {
             }
             Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
             Verdict::Unknown { .. } => counts.unknown += 1,
+        }
+    }
+
+    /// Counts for the metrics, and remembers that what is shown has changed.
+    pub(super) fn count(&mut self, target: &str, record: &Record) {
+        self.publisher.note(true);
+        let Some(counts) =
+            self.journal.saved.shown.contains_key(target).then(|| self.journal.saved.counts.entry(target.to_owned()))
+        else {
+            return;
+        };
+        let attempt = self.policy.target(target).and_then(|state| state.attempt.as_ref());
+        match record {
+            Record::Down { .. } => counts.or_default().incidents += 1,
+            // Not each further command of an attempt.
+            Record::Restart { rung, .. } if attempt.is_none_or(|attempt| attempt.first == *rung) => {
+                counts.or_default().attempts += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// An attempt that was counted is not made after all.
+    pub(super) fn uncount(&mut self, target: &str) {
+        if let Some(counts) = self.journal.saved.counts.get_mut(target) {
+            counts.attempts = counts.attempts.saturating_sub(1);
         }
     }
 }

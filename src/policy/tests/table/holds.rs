@@ -90,6 +90,13 @@ fn a_dependency_in_trouble_holds_the_attempt_back() {
 
 #[test]
 fn one_attempt_at_a_time_first_come_first_served() {
+    // Also of those that become due at the same moment.
+    check(
+        "|b|c",
+        "S b.S c.S c.F*3 hang b.F F hang b.F F hang b.F F c.ok",
+        "- - - c.failing+c.down+c.restart#1@90 - b.failing failing - - - - b.down+b.held:busy@150 \
+         down+held:busy@150 b.restart#1@150",
+    );
     check(
         "|b",
         "S b.S F*3 b.F*3 F ok b.F b.ok",
