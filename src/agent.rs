@@ -217,10 +217,9 @@ impl Agent {
             (false, Mode::Once) => is_finding || is_publishing || self.owes_ping(now),
             (false, Mode::Daemon) => true,
         };
-        let is_deciding = !self.decided.is_empty() || self.journal.is_wanted();
         let is_pinging = self.heartbeat.is_under_way() && !self.stopping;
-        let is_telling = self.messenger.keeps_us(is_pinging, is_at_work || is_deciding, now);
-        self.journal.is_displaced() || !(is_at_work || is_deciding || is_telling)
+        let is_telling = self.messenger.keeps_us(is_pinging, is_at_work, now);
+        self.journal.is_displaced() || !(is_at_work || is_telling) && self.is_settled()
     }
 
     /// How long nothing needs to be done unless something happens.
@@ -332,6 +331,9 @@ impl Agent {
     }
 
     fn end_journal(&mut self) {
+        if self.journal.is_displaced() {
+            return;
+        }
         self.incidents.end(&mut self.journal);
         self.journal.want_last();
         self.save(&[]);

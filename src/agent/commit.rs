@@ -37,26 +37,46 @@ impl Agent {
     /// folder is another's.
     pub(super) fn commit(&mut self) {
         if self.journal.until_save(clock::now()).is_none_or(|left| left.is_zero()) {
-            self.commit_now();
+            self.commit_once();
         }
     }
 
-    /// The same without waiting for the disk's turn: before anything that would forbid what is decided already.
+    /// The same without waiting for the disk's turn, with what follows from it: before anything that would forbid what
+    /// is decided already. A disk that fails anew, or recovers, at each save leaves the rest to the next pass.
     pub(super) fn commit_now(&mut self) {
-        if self.journal.is_wanted() {
-            self.save_decided();
+        for _ in 0..3 {
+            self.commit_once();
+            if self.is_settled() {
+                return;
+            }
         }
+    }
+
+    /// Whether nothing that was decided is yet to be saved or done.
+    pub(super) fn is_settled(&self) -> bool {
+        self.decided.is_empty() && !self.journal.is_wanted()
+    }
+
+    /// Whether all is done that a tick is made for.
+    pub(super) fn is_done(&self) -> bool {
+        self.policy.is_idle() && self.is_settled()
+    }
+
+    fn commit_once(&mut self) {
+        let further = if self.journal.is_wanted() { self.save_decided() } else { Vec::new() };
         if self.journal.is_displaced() {
             return;
         }
         for action in std::mem::take(&mut self.decided) {
             self.act(action);
         }
+        self.decide(further);
         self.write_incidents();
         self.send();
     }
 
-    fn save_decided(&mut self) {
+    /// Saves and tells what was decided. What follows from how that went has its turn with the next save.
+    fn save_decided(&mut self) -> Vec<Action> {
         let at = clock::read();
         let mut recorded = self.recorded(at);
         // Saved with the events, so that what is counted and what is recorded agree after a crash too.
@@ -65,7 +85,7 @@ impl Agent {
         let entries = |recorded: &[Recorded]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<Entry>>();
         self.save(&entries(&recorded));
         if self.journal.is_displaced() {
-            return;
+            return Vec::new();
         }
         let is_saved = self.journal.is_ok();
         let further = self.policy.saved(is_saved, &mut self.decided, clock::now());
@@ -83,7 +103,7 @@ impl Agent {
         if is_saved {
             self.finish_orders();
         }
-        self.decide(further);
+        further
     }
 
     fn recorded(&self, at: ClockReading) -> Vec<Recorded> {
@@ -178,6 +198,9 @@ impl Agent {
 
     /// Writes the accounts of incidents that have changed.
     pub(super) fn write_incidents(&mut self) {
+        if self.journal.is_displaced() {
+            return;
+        }
         let closed = self.incidents.write(&mut self.journal);
         closed.iter().for_each(|closed| self.publisher.note_end(closed));
     }

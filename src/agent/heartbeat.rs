@@ -77,7 +77,7 @@ impl Agent {
     /// Whether a ping is to be sent now.
     pub(super) fn owes_ping(&self, now: Timestamp) -> bool {
         let is_wanted = self.config.heartbeat.is_some() && !self.journal.is_displaced();
-        is_wanted && self.heartbeat.is_due(self.mode, self.policy.is_idle(), now)
+        is_wanted && self.heartbeat.is_due(self.mode, self.is_done(), now)
     }
 
     /// How long until a ping is to be sent.

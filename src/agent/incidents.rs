@@ -114,9 +114,11 @@ impl Incidents {
     /// Forgets targets that are not watched any more, but for their incidents that are still open: they go on where
     /// the target comes back.
     pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool, open_incidents: &[&str]) {
-        self.open.retain(|target, account| is_watched(target) || open_incidents.contains(&account.id.as_str()));
+        let unwritten = &self.unwritten;
+        self.open.retain(|target, account| {
+            is_watched(target) || unwritten.contains(target) || open_incidents.contains(&account.id.as_str())
+        });
         self.measured.retain(|target, _| self.open.contains_key(target));
-        self.unwritten.retain(|target| self.open.contains_key(target));
         self.evidence.retain(|target, _| is_watched(target));
         self.failing.retain(|target, _| is_watched(target));
     }
@@ -218,28 +220,17 @@ impl Incidents {
         }
         for entry in journal.saved.pending.iter().filter_map(|line| Entry::parse(line)) {
             let Some(target) = entry.target.clone() else { continue };
-            if let Kind::Up { incident, .. } | Kind::Rested { incident: Some(incident), .. } = &entry.kind
-                && let Some(account) = read_open(journal, incident)
-            {
-                self.open.insert(target.clone(), account);
+            let named = entry.kind.incident().map(str::to_owned);
+            let is_of = |account: &Account| named.as_ref().is_none_or(|id| *id == account.id);
+            let is_present = self.open.get(&target).is_some_and(is_of);
+            if let Some(account) = self.open.get_mut(&target).filter(|_| is_present) {
+                replay(account, entry);
+                self.unwritten.insert(target);
+            } else if let Some(mut account) = named.and_then(|id| read_open(journal, &id)) {
+                // Of one before the present one, or of one that has ended meanwhile.
+                replay(&mut account, entry);
+                self.save(&account, journal);
             }
-            let Some(account) = self.open.get_mut(&target).filter(|account| !account.timeline.contains(&entry)) else {
-                continue;
-            };
-            match &entry.kind {
-                Kind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
-                Kind::Up { attempts, down_ms, .. } => {
-                    account.attempts = *attempts;
-                    account.close(entry.at, Duration::from_millis(*down_ms));
-                }
-                Kind::Rested { why, .. } => {
-                    account.rested = Some(*why);
-                    account.close(entry.at, account.downtime(entry.at).span());
-                }
-                _ => {}
-            }
-            account.add(entry);
-            self.unwritten.insert(target);
         }
     }
 
@@ -299,7 +290,12 @@ impl Incidents {
 
     fn write_one(&mut self, target: &str, journal: &Journal) {
         let is_unwritten = self.unwritten.remove(target);
-        let Some(account) = self.open.get(target).filter(|_| is_unwritten) else { return };
+        if let Some(account) = self.open.get(target).filter(|_| is_unwritten).cloned() {
+            self.save(&account, journal);
+        }
+    }
+
+    fn save(&mut self, account: &Account, journal: &Journal) {
         // First the line: a crash between the two must not lose it, and a second one is passed over.
         let closed = Closed::of(account);
         let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(journal.folder(), closed));
@@ -308,9 +304,11 @@ impl Incidents {
             None => Ok(()), // said already
         };
         if let Some(closed) = closed {
+            if self.open.get(&account.target).is_some_and(|open| open.id == account.id) {
+                self.open.remove(&account.target);
+                self.measured.remove(&account.target);
+            }
             self.closed.push(closed);
-            self.open.remove(target);
-            self.measured.remove(target);
         }
         let outcome = written.and(kept.map_err(|error| error.to_string()));
         match (&outcome, self.trouble) {
@@ -320,6 +318,26 @@ impl Incidents {
         }
         self.trouble = outcome.is_err();
     }
+}
+
+/// Writes into an account what an earlier watchdog has recorded and may not have written there.
+fn replay(account: &mut Account, entry: Entry) {
+    if account.timeline.contains(&entry) {
+        return;
+    }
+    match &entry.kind {
+        Kind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
+        Kind::Up { attempts, down_ms, .. } => {
+            account.attempts = *attempts;
+            account.close(entry.at, Duration::from_millis(*down_ms));
+        }
+        Kind::Rested { why, .. } => {
+            account.rested = Some(*why);
+            account.close(entry.at, account.downtime(entry.at).span());
+        }
+        _ => {}
+    }
+    account.add(entry);
 }
 
 /// The account of an incident, if it is one that is not over.

@@ -74,7 +74,9 @@ impl Journal {
     pub(super) fn open(mode: Mode, folder: Folder, lock: Lock) -> Result<(Journal, Option<String>), String> {
         let boot_id = clock::boot_id();
         let moment = Moment { at: clock::read(), boot_id: boot_id.clone() };
-        let (saved, lost) = take_up(&folder, &moment)?;
+        let (saved, is_recorded, lost) = take_up(&folder, &moment)?;
+        let (unaccounted, unwritten) =
+            if is_recorded { (saved.pending.clone(), Vec::new()) } else { (Vec::new(), saved.pending.clone()) };
         let journal = Journal {
             mode,
             folder,
@@ -82,8 +84,8 @@ impl Journal {
             boot_id,
             saved,
             own: Vec::new(),
-            unwritten: Vec::new(),
-            unaccounted: Vec::new(),
+            unwritten,
+            unaccounted,
             wanted: None,
             saved_at: None,
             mattered: false,
@@ -334,20 +336,22 @@ fn drop_oldest(lines: &mut Vec<String>) {
     lines.drain(..too_many);
 }
 
-fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, Option<String>), String> {
+/// The state, whether its latest events are in their file, and in words if it is lost.
+fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool, Option<String>), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
-        Loaded::Fresh => Ok((Saved::default(), None)),
+        Loaded::Fresh => Ok((Saved::default(), true, None)),
         Loaded::Read(saved) => {
-            if let Err(error) = events::append_missing(folder, &saved.pending) {
-                log::warn!("{error} (the latest events are missing in it)");
+            let recorded = events::append_missing(folder, &saved.pending);
+            if let Err(error) = &recorded {
+                log::warn!("{error} (the latest events wait in memory)");
             }
-            Ok((*saved, None))
+            Ok((*saved, recorded.is_ok(), None))
         }
         Loaded::SetAside { to, why } => {
             let kept = format!("it is kept as {}", to.display());
             let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
             log::error!("{lost}");
-            Ok((Saved::default(), Some(lost)))
+            Ok((Saved::default(), true, Some(lost)))
         }
     }
 }

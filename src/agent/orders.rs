@@ -19,6 +19,8 @@ impl Agent {
     /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved; until then it
     /// waits for the watchdog after us, but is carried out by us only once.
     pub(super) fn carry_out_orders(&mut self) {
+        // First: it removes those that were carried out.
+        self.commit_now();
         let waiting = match orders::list(self.journal.folder()) {
             Ok(found) => {
                 found.refused.iter().for_each(|error| log::warn!("{error} (set aside)"));
@@ -32,7 +34,6 @@ impl Agent {
         if waiting.is_empty() && self.orders.carried_out.is_empty() {
             return;
         }
-        self.commit_now();
         // One that cannot be read just now is there still.
         self.orders.carried_out.retain(|order| !order.is_done());
         for order in waiting {

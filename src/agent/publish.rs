@@ -111,7 +111,7 @@ impl Agent {
     /// Whether something is to be written now.
     pub(super) fn owes_publication(&self, now: Timestamp) -> bool {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
-        is_wanted && !self.journal.is_displaced() && self.publisher.is_due(self.mode, self.policy.is_idle(), now)
+        is_wanted && !self.journal.is_displaced() && self.publisher.is_due(self.mode, self.is_done(), now)
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.

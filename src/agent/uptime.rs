@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::outcome::{Look, Verdict};
-use crate::policy::{Event, LastLook, Mode, Record, TargetState};
+use crate::policy::{Action, Event, LastLook, Mode, Record, TargetState};
 use crate::time::{Timestamp, Wall, millis};
 
 use super::Agent;
@@ -33,6 +33,10 @@ fn counted_from(state: &TargetState, last: &LastLook, longest: Duration, end: Ti
 impl Agent {
     /// A look has ended.
     pub(super) fn looked(&mut self, target: String, number: u64, mut look: Look) {
+        // What was decided before it must not be done after it: it may be healthy again.
+        if self.decided.iter().any(|action| matches!(action, Action::Run { target: run, .. } if *run == target)) {
+            self.commit_now();
+        }
         self.note_answer(&target, &look);
         self.note_file(&target, &look);
         self.incidents.note_look(&target, &mut look);

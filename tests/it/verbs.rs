@@ -87,6 +87,7 @@ fn a_pause_waits_for_whoever_comes_next() {
         place.run(&["--once"]);
     }
     place.demand(place.lines("done").is_empty() && state(&place, "app") == "paused", "it is heeded");
+    place.demand(place.events("paused").len() == 1, "once");
     says(&place, &["resume", "app"], 0, "resumed app; its waits are over too");
     place.eventually("ticks repair it", || place.run(&["--once"]).code == Some(0));
     assert_eq!(place.lines("done"), ["app"], "{}", place.story());

@@ -20,6 +20,20 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+impl Kind {
+    /// The incident that it names, if it does.
+    pub fn incident(&self) -> Option<&str> {
+        match self {
+            Kind::Down { incident, .. } | Kind::Restart { incident, .. } | Kind::RestartDone { incident, .. } => {
+                Some(incident)
+            }
+            Kind::WouldRestart { incident, .. } | Kind::Up { incident, .. } => Some(incident),
+            Kind::Rested { incident, .. } => incident.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 impl Entry {
     /// Its line, without a newline at the end.
     pub fn line(&self) -> String {
