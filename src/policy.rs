@@ -55,18 +55,15 @@ use targets::{Entry, Targets};
 /// Ten times what a busy disk may take for one save.
 const LONGEST_WORK: Duration = Duration::from_secs(30);
 
-/// How the watchdog works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Until it is told to stop.
     Daemon,
     /// One tick: one look at each target, repair what is due, end.
     Once,
 }
 
 impl Mode {
-    /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Daemon => "daemon",
@@ -75,16 +72,10 @@ impl Mode {
     }
 }
 
-/// All targets, and what is decided about them.
+/// All targets, and what is decided about them. [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`] and
+/// [`Policy::remembered`] alone cost more with more of them.
 ///
-/// Queries: [`Policy::target`], [`Policy::next_wake`], [`Policy::is_idle`], [`Policy::is_repairing`],
-/// [`Policy::in_trouble`]; and of all targets [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`],
-/// [`Policy::remembered`], which alone cost more with more of them.
-///
-/// Events in: [`Policy::waited`], [`Policy::was_stopped`], [`Policy::step`], [`Policy::saved`]. Actions out: what
-/// [`Policy::new`], [`Policy::step`] and [`Policy::saved`] return.
-///
-/// A driver makes them in this order, pass by pass:
+/// A driver calls in this order, pass by pass:
 /// 1. it waits for an event, until [`Policy::next_wake`] at the latest, and says so ([`Policy::waited`]);
 /// 2. it steps the policy with each event that has come, or with [`Event::Wake`], and collects the actions;
 /// 3. where one of them is a [`Action::Record`], [`Action::Tell`] or [`Action::Save`], it saves what the policy
@@ -97,10 +88,8 @@ impl Mode {
 pub struct Policy {
     mode: Mode,
     targets: Targets,
-    /// Targets that left the configuration lately.
     gone: BTreeMap<String, TargetState>,
     incident_ids: IncidentIds,
-    /// The pauses of all targets, those among them that are yet to come.
     pauses: Pauses,
     ticks: Ticks,
     /// In a tick: how far apart ticks usually are, where that is known.
@@ -113,7 +102,6 @@ pub struct Policy {
     touched: BTreeSet<usize>,
 }
 
-/// When it was last waited for something to happen.
 #[derive(Clone, Copy, Debug)]
 struct Waited {
     /// The work before it had begun then.
@@ -160,7 +148,6 @@ impl Policy {
         (policy, actions)
     }
 
-    /// What is remembered, to be saved.
     pub fn state(&self) -> State {
         State {
             targets: self.targets().map(|(name, state)| (name.to_owned(), state.clone())).collect(),
@@ -185,22 +172,18 @@ impl Policy {
         self.targets.states().chain(self.gone.iter().map(|(name, state)| (name.as_str(), state)))
     }
 
-    /// The names of the incidents that are open.
     pub fn open_incidents(&self) -> Vec<&str> {
         self.targets().filter_map(|(_, state)| Some(state.incident.as_ref()?.id.as_str())).collect()
     }
 
-    /// What is remembered of one target.
     pub fn target(&self, name: &str) -> Option<&TargetState> {
         self.targets.named(name)
     }
 
-    /// How many targets somebody may have to look after.
     pub fn in_trouble(&self) -> usize {
         self.targets.in_trouble()
     }
 
-    /// Keeps the id of an incident that is on disk from being given again.
     pub fn remember_incident(&mut self, id: String) {
         self.incident_ids.remember(id);
     }
@@ -219,7 +202,6 @@ impl Policy {
         self.waited = Waited { from: self.waited.worked_since, to: until, is_judged: false, ..self.waited };
     }
 
-    /// Takes in what has happened and says what is to be done.
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
@@ -306,7 +288,6 @@ impl Policy {
         further
     }
 
-    /// When something is to be decided though nothing happens.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.targets.next_wake()
     }
@@ -316,13 +297,11 @@ impl Policy {
         self.targets.active() == 0
     }
 
-    /// Whether a restart command runs.
     pub fn is_repairing(&self) -> bool {
         self.targets.attempts().any(|attempt| matches!(attempt.phase, Phase::Running { .. }))
     }
 
-    /// Lets time pass for the targets that something has happened to or whose time has come, makes the attempts that
-    /// are due and plans the looks.
+    /// For the targets that something has happened to or whose time has come.
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.pauses.expire(now);
         self.touched.extend(self.targets.woken(now));

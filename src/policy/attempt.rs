@@ -20,7 +20,6 @@ const RESET_EVERY: Duration = Duration::from_secs(3_600);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Case<'_> {
-    /// Makes the due attempt unless a rule forbids it or something must be known first.
     pub(super) fn consider(&mut self, neighbours: Neighbours) {
         let hold = self.hold(neighbours);
         // What said no the last time still stands in the way until it has said yes.
@@ -39,8 +38,7 @@ impl Case<'_> {
         };
     }
 
-    /// Nothing forbids the attempt: looks once more where the last verdict is older than `timeout`, asks the gates,
-    /// begins. Whether an answer is awaited.
+    /// Probes again if the last verdict is older than `timeout`, asks the gates, begins. Whether an answer is awaited.
     fn take_turn(&mut self) -> bool {
         let now = self.setting.now;
         let Some(look) = &self.state.last_look else { return false };
@@ -204,8 +202,7 @@ impl Case<'_> {
         usize::try_from(attempt.saturating_sub(1)).unwrap_or(0) % self.limits.rungs.max(1)
     }
 
-    /// The rung that an attempt begins with: a reset that is warranted, else the one of its number, or the next where
-    /// that is the reset.
+    /// A reset that is warranted, else the one of the attempt's number, or the next where that is the reset.
     fn first_rung(&self, attempt: u32, reset: bool) -> usize {
         let rung = self.rung_of(attempt);
         match self.limits.reset {
@@ -215,7 +212,6 @@ impl Case<'_> {
         }
     }
 
-    /// Attempts of the running episode.
     fn attempts_made(&self) -> u32 {
         let ledger = if self.limits.dry_run { &self.state.dry } else { &self.state.real };
         ledger.episode.map_or(0, |episode| episode.attempts)
@@ -315,7 +311,6 @@ impl Case<'_> {
         }
     }
 
-    /// The rung's command has ended.
     pub(super) fn ended(&mut self, ending: Ending, took: Duration) {
         let Some(attempt) = &mut self.state.attempt else { return };
         if !matches!(attempt.phase, Phase::Running { .. }) {

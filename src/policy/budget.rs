@@ -9,7 +9,6 @@ use crate::time::Timestamp;
 /// As many as the largest `max_restarts`: older ones cannot matter to any window.
 const STARTS_KEPT: usize = 100;
 
-/// Notes that an attempt begins at `now`.
 pub(super) fn spend(starts: &mut VecDeque<Timestamp>, now: Timestamp) {
     starts.push_back(now);
     if starts.len() > STARTS_KEPT {

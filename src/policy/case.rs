@@ -11,31 +11,24 @@ use crate::policy::words::Condition;
 use crate::policy::{Action, Limits, Mode, Record};
 use crate::time::Timestamp;
 
-/// What holds for all targets alike.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     pub(super) mode: Mode,
     pub(super) stopping: bool,
-    /// The state could not be saved lately.
     pub(super) unsaved: bool,
-    /// In a tick: how far apart ticks usually are, where that is known.
     pub(super) tick_gap: Option<Duration>,
     pub(super) now: Timestamp,
 }
 
-/// What a due attempt must heed of the other targets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Neighbours {
-    /// Another target's attempt runs.
     pub(super) busy: bool,
     pub(super) dependency_in_trouble: bool,
-    /// The verdict on a dependency is awaited.
     pub(super) dependency_looked_at: bool,
     /// Another attempt became due earlier and only awaits an answer.
     pub(super) is_behind: bool,
 }
 
-/// One target, for as long as one event takes.
 pub(super) struct Case<'a> {
     pub(super) name: &'a str,
     pub(super) setting: Setting,
@@ -169,7 +162,6 @@ impl Case<'_> {
         self.actions.push(Action::Save);
     }
 
-    /// Plans the look after the one whose verdict has just come.
     pub(super) fn plan_next_look(&mut self) {
         let Limits { interval, retry_interval, .. } = *self.limits;
         let now = self.setting.now;

@@ -68,8 +68,7 @@ impl Policy {
         now + limits.interval / share(count) * share(index)
     }
 
-    /// Moves removed targets whose attempt is over to those that are remembered for a day. `touched`: where that may
-    /// be so by now.
+    /// Removed targets whose attempt is over, to those remembered for a day. `touched`: where that may be so by now.
     pub(super) fn let_go(&mut self, touched: &BTreeSet<usize>, now: Timestamp) {
         self.gone.retain(|_, state| now.since(*state.removed_at.get_or_insert(now)) < REMEMBERED);
         if !touched.iter().any(|index| self.targets.is_to_leave(*index)) {
@@ -82,7 +81,6 @@ impl Policy {
     }
 }
 
-/// A target of which nothing is remembered.
 fn unknown(limits: &Limits, lost: bool, now: Timestamp) -> TargetState {
     let mut state = TargetState { probe_id: limits.probe_id, ..TargetState::default() };
     if lost {
@@ -128,7 +126,6 @@ impl Entry {
         self.fit(now);
     }
 
-    /// What the limits make of what is remembered.
     fn fit(&mut self, now: Timestamp) {
         let Entry { limits, plan, state, .. } = self;
         if state.probe_id != limits.probe_id {
@@ -150,7 +147,6 @@ impl Entry {
 }
 
 impl Attempt {
-    /// Whether a further rung may be begun under the configuration as it is now.
     pub(super) fn may_go_on(&self, limits: &Limits, plan: &Plan) -> bool {
         !plan.retired && !limits.dry_run && self.repair_id == limits.repair_id
     }

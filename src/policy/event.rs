@@ -9,186 +9,64 @@ use crate::policy::words::{About, Why};
 use crate::policy::{Gate, Limits};
 use crate::time::Timestamp;
 
-/// What has happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Time has passed.
     Wake,
-    /// A look has ended.
-    Looked {
-        /// The target looked at.
-        target: String,
-        /// The number its [`Action::Look`] had.
-        number: u64,
-        /// What was found.
-        look: Look,
-        /// The name an incident that begins now would have, such as `1122-0313`.
-        stamp: String,
-    },
+    /// `number` is that of its [`Action::Look`], `stamp` the name an incident that begins now would have, such as
+    /// `1122-0313`.
+    Looked { target: String, number: u64, look: Look, stamp: String },
     /// A gate was asked and has answered.
-    Answered {
-        /// The target it was asked for.
-        target: String,
-        /// Which gate.
-        gate: Gate,
-        /// Whether the attempt may be made.
-        yes: bool,
-    },
-    /// A target was inspected. Always the answer to [`Action::Inspect`].
-    Inspected {
-        /// Which.
-        target: String,
-        /// What was found.
-        inspection: Inspection,
-        /// What was observed of PM2 meanwhile; none where nothing could be.
-        pm2: Option<Pm2Evidence>,
-    },
-    /// It is known whether PM2 may be reset. Always the answer to [`Action::Weigh`].
-    Weighed {
-        /// The target it was asked for.
-        target: String,
-        /// Whether a reset is warranted.
-        warranted: bool,
-    },
+    Answered { target: String, gate: Gate, yes: bool },
+    /// Always the answer to [`Action::Inspect`]. `pm2`: what was observed meanwhile; none where nothing could be.
+    Inspected { target: String, inspection: Inspection, pm2: Option<Pm2Evidence> },
+    /// Whether PM2 may be reset. Always the answer to [`Action::Weigh`].
+    Weighed { target: String, warranted: bool },
     /// What was to be found out when the target went down is found out, or will never be.
-    Diagnosed {
-        /// The target it was asked for.
-        target: String,
-        /// Its incident.
-        incident: String,
-    },
-    /// A restart command runs.
-    Spawned {
-        /// The target it is for.
-        target: String,
-        /// Its process id and start time.
-        process: (u32, u64),
-    },
+    Diagnosed { target: String, incident: String },
+    /// A restart command runs; `process` is its id and start time.
+    Spawned { target: String, process: (u32, u64) },
     /// A restart command has ended. Always the answer to [`Action::Run`] and [`Action::Adopt`].
-    Ended {
-        /// The target it was for.
-        target: String,
-        /// How it ended.
-        ending: Ending,
-        /// How long it ran.
-        took: Duration,
-    },
-    /// The operator wants hands off.
-    Paused {
-        /// From these; `None`: from all, those among them that are yet to come.
-        targets: Option<Vec<String>>,
-        /// Until then.
-        until: Timestamp,
-        /// The name of a command with which the pause ends, if that is sooner.
-        command: Option<String>,
-    },
+    Ended { target: String, ending: Ending, took: Duration },
+    /// `targets`: `None` for all, those among them that are yet to come. `command` may end the pause sooner.
+    Paused { targets: Option<Vec<String>>, until: Timestamp, command: Option<String> },
     /// A command has ended, and with it the pause that was to last as long.
-    CommandOver {
-        /// Its name.
-        command: String,
-    },
-    /// The operator ends all pauses.
-    Resumed {
-        /// Of these; `None`: of all.
-        targets: Option<Vec<String>>,
-        /// And lets their waits be over too: window, cooldown, stand-down.
-        clear_waits: bool,
-    },
-    /// A look at whether the rungs' executables are there.
-    Executables {
-        /// The target whose ladder was looked at.
-        target: String,
-        /// What is missing, in words.
-        missing: Option<String>,
-    },
+    CommandOver { command: String },
+    /// `targets`: `None` for all. `clear_waits` lets their waits be over too: window, cooldown, stand-down.
+    Resumed { targets: Option<Vec<String>>, clear_waits: bool },
+    /// Whether the executables of the target's rungs are there; `missing`: what is not, in words.
+    Executables { target: String, missing: Option<String> },
     /// The configuration was read again.
-    Reloaded {
-        /// The limits of every target in it.
-        limits: BTreeMap<String, Limits>,
-    },
+    Reloaded { limits: BTreeMap<String, Limits> },
     /// The watchdog is to end: no command is started any more.
     Stopping,
 }
 
-/// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Look at a target.
-    Look {
-        /// Which.
-        target: String,
-        /// Tells this look from others.
-        number: u64,
-    },
+    Look { target: String, number: u64 },
     /// Ask a gate.
-    Ask {
-        /// For this target.
-        target: String,
-        /// This one.
-        gate: Gate,
-    },
-    /// Find out whether a target is deliberately at rest, before anything is decided against it; answer with
-    /// [`Event::Inspected`].
-    Inspect {
-        /// Which.
-        target: String,
-    },
+    Ask { target: String, gate: Gate },
+    /// Whether a target is deliberately at rest, before anything is decided against it; then [`Event::Inspected`].
+    Inspect { target: String },
     /// Find out whether PM2 may be reset.
-    Weigh {
-        /// For this target.
-        target: String,
-    },
+    Weigh { target: String },
     /// Find out what the operator wants to know of a target that went down; answer with [`Event::Diagnosed`].
-    Diagnose {
-        /// Of this target.
-        target: String,
-        /// In this incident.
-        incident: String,
-    },
+    Diagnose { target: String, incident: String },
     /// Save the state: a crash must not undo what has changed. What a reboot undoes anyway need not be synced.
     Save,
-    /// Run a restart command.
-    Run {
-        /// For this target.
-        target: String,
-        /// Its number in the episode.
-        attempt: u32,
-        /// The rung, counted from 0.
-        rung: usize,
-        /// The incident it belongs to.
-        incident: String,
-        /// How many failures led to it.
-        failures: u32,
-    },
-    /// Wait for a restart command that an earlier watchdog left running.
-    Adopt {
-        /// For this target.
-        target: String,
-        /// Its process id and start time.
-        process: (u32, u64),
-        /// Its rung, counted from 0.
-        rung: usize,
-        /// When it was started.
-        since: Timestamp,
-    },
+    /// `attempt` is its number in the episode, `rung` counts from 0, and so many `failures` led to it.
+    Run { target: String, attempt: u32, rung: usize, incident: String, failures: u32 },
+    /// Wait for a restart command that an earlier watchdog left running; `process` is its id and start time.
+    Adopt { target: String, process: (u32, u64), rung: usize, since: Timestamp },
     /// Send people a message.
-    Tell {
-        /// The target it is about.
-        target: String,
-        /// What it is to say.
-        tell: Tell,
-    },
-    /// Tell what has changed.
-    Record {
-        /// The target it is about; `None`: the watchdog itself.
-        target: Option<String>,
-        /// What.
-        record: Record,
-    },
+    Tell { target: String, tell: Tell },
+    /// `target`: `None` for the watchdog itself.
+    Record { target: Option<String>, record: Record },
 }
 
 impl Action {
-    /// Whether it asks for the state to be saved.
     pub fn is_to_save(&self) -> bool {
         matches!(self, Action::Record { .. } | Action::Tell { .. } | Action::Save)
     }

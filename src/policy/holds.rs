@@ -13,7 +13,6 @@ use crate::time::Timestamp;
 const NEVER_HEALTHY: Duration = Duration::from_secs(3_600);
 
 impl Case<'_> {
-    /// The first rule that forbids the attempt now.
     pub(super) fn hold(&self, neighbours: Neighbours) -> Option<Waiting> {
         let now = self.setting.now;
         let wait = |why, until| Some(Waiting { why, until });

@@ -10,7 +10,6 @@ pub(super) const GAP_AT_LEAST: Duration = Duration::from_secs(3);
 /// The limits of one target. All spans are validated by `config`; zero is legal where the contract says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From one look to the next.
     pub interval: Duration,
     /// The same while the last look failed; at most `interval`.
     pub retry_interval: Duration,
@@ -18,9 +17,7 @@ pub struct Limits {
     pub retry_in_tick: bool,
     /// The whole look.
     pub timeout: Duration,
-    /// Consecutive failures that make the target down.
     pub failure_threshold: u32,
-    /// Time to come up, in which failures do not count.
     pub start_period: Duration,
     /// How many rungs the ladder has; 0 for a watch-only target.
     pub rungs: usize,
@@ -29,17 +26,13 @@ pub struct Limits {
     pub reset: Option<usize>,
     /// From an attempt's end to the next attempt, at the least.
     pub cooldown: Duration,
-    /// What the growing cooldown ends at.
     pub max_cooldown: Duration,
     /// Healthy for this long ends an episode.
     pub stable_after: Duration,
-    /// Attempts in any `restart_window`.
     pub max_restarts: u32,
     /// The span that `max_restarts` is counted over.
     pub restart_window: Duration,
-    /// The classes that a restart may cure.
     pub restart_on: Vec<Class>,
-    /// Targets that must be in order before this one is restarted.
     pub depends_on: Vec<String>,
     /// What is asked before an attempt, in this order.
     pub gates: Vec<Gate>,
@@ -47,7 +40,6 @@ pub struct Limits {
     pub diagnose: bool,
     /// Whether people hear from this target that PM2's daemon is deaf; of several with one home one tells it.
     pub tells_of_pm2: bool,
-    /// Decide and record, run nothing.
     pub dry_run: bool,
     /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
     pub probe_id: u64,
@@ -68,7 +60,6 @@ impl Limits {
 pub enum Gate {
     /// PM2: whether the operator stopped the process there.
     Stopped,
-    /// The operator's own command, `only_if`.
     OnlyIf,
 }
 

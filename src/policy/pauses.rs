@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// The pauses that are on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pauses {
@@ -32,7 +31,6 @@ impl Pauses {
         }
     }
 
-    /// Those whose time is over are over.
     pub(super) fn expire(&mut self, now: Timestamp) {
         self.until = self.until.filter(|until| *until > now);
         self.commands.retain(|_, until| *until > now);
@@ -46,7 +44,6 @@ impl Pauses {
         ends.map(|(_, until)| until).chain(plain).for_each(|until| *until = now.min(*until));
     }
 
-    /// The one that was to last as long as `command`.
     pub fn end(&mut self, command: &str) {
         self.commands.remove(command);
     }

@@ -19,7 +19,6 @@ impl Case<'_> {
         self.break_off();
     }
 
-    /// The operator ends all pauses, and perhaps what had to be waited for.
     pub(super) fn resume(&mut self, clear_waits: bool) {
         if clear_waits {
             self.clear_waits();
@@ -27,8 +26,7 @@ impl Case<'_> {
         self.end_pauses(|pauses| *pauses = Pauses::default());
     }
 
-    /// Ends some of the pauses. With the last one nothing counts against the target any more, and it has its time to
-    /// come up.
+    /// With the last one nothing counts against the target any more, and it has its time to come up.
     pub(super) fn end_pauses(&mut self, end: impl FnOnce(&mut Pauses)) {
         let before = self.state.pauses.until();
         end(&mut self.state.pauses);

@@ -6,22 +6,17 @@ use crate::time::Timestamp;
 
 /// The pace while a target comes up: every second, as the contract has it.
 const COMING_UP: Duration = Duration::from_secs(1);
-
 /// An inspection takes up to 30 s: PM2 gets 10 s for its list, as much to end, and what changes gets its time.
 const INSPECTION: Duration = Duration::from_secs(45);
 
-/// What is planned for one target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     /// The regular looks are at this point and every interval after it, so that they never drift.
     pub(super) anchor: Timestamp,
-    /// The next look.
     pub(super) next: Option<Timestamp>,
     /// The slot that the latest look was planned for.
     pub(super) slot: Timestamp,
-    /// The look that is being made.
     pub(super) asked: Option<Asked>,
-    /// Where the questions before an attempt stand.
     pub(super) asking: Asking,
     /// The answer that is awaited is to a question that would not be asked so any more.
     pub(super) outdated: bool,
@@ -29,9 +24,8 @@ pub(super) struct Plan {
     pub(super) inspecting: Option<(Inspecting, Timestamp)>,
     /// When the latest inspection found nothing that speaks against a repair, and whether PM2's daemon is deaf.
     pub(super) inspected: Option<(Timestamp, bool)>,
-    /// An attempt is due.
     pub(super) is_due: bool,
-    /// That attempt only awaits an answer: those that became due later wait for it, too.
+    /// The due attempt only awaits an answer: those that became due later wait for it, too.
     pub(super) awaits_answer: bool,
     /// In a tick: the attempt was made, and there is one at most.
     pub(super) attempted: bool,
@@ -39,7 +33,6 @@ pub(super) struct Plan {
     pub(super) retired: bool,
 }
 
-/// A look that is being made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) number: u64,
@@ -48,24 +41,16 @@ pub(super) struct Asked {
     pub(super) spoiled: bool,
 }
 
-/// What a target is inspected for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Inspecting {
-    /// It would be down.
-    BeforeDown {
-        /// The name that its incident would have.
-        stamp: String,
-    },
-    /// It would be restarted.
-    BeforeAttempt {
-        /// The index of the gate that asks.
-        gate: usize,
-    },
+    /// `stamp`: the name that its incident would have.
+    BeforeDown { stamp: String },
+    /// `gate`: the index of the one that asks.
+    BeforeAttempt { gate: usize },
     /// It is at rest, as far as is known.
     AtRest,
 }
 
-/// Where the questions before an attempt stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Asking {
     /// Nothing was asked.
@@ -75,11 +60,8 @@ pub(super) enum Asking {
     Gate(usize),
     /// All said yes; whether the reset that the attempt would begin with is warranted is being found out.
     Weighing,
-    /// Everything is answered.
-    Passed {
-        /// The reset that the attempt would begin with is warranted.
-        reset: bool,
-    },
+    /// `reset`: the one that the attempt would begin with is warranted.
+    Passed { reset: bool },
 }
 
 impl Plan {
@@ -88,17 +70,14 @@ impl Plan {
         self.inspecting.is_some() || matches!(self.asking, Asking::Gate(_) | Asking::Weighing)
     }
 
-    /// When an inspection that is under way is given up.
     pub(super) fn inspected_until(&self) -> Option<Timestamp> {
         self.inspecting.as_ref().map(|(_, since)| *since + INSPECTION)
     }
 
-    /// Whether a look is being made or planned.
     pub(super) fn has_look(&self) -> bool {
         self.asked.is_some() || self.next.is_some()
     }
 
-    /// The look of `slot` begins.
     pub(super) fn begin_look(&mut self, slot: Timestamp, number: u64, now: Timestamp) {
         self.slot = slot;
         self.next = None;
@@ -113,7 +92,6 @@ impl Plan {
         }
     }
 
-    /// No attempt is due, or the one that was is made.
     pub(super) fn end_due(&mut self) {
         (self.is_due, self.awaits_answer) = (false, false);
     }
@@ -126,7 +104,6 @@ impl Plan {
         self.inspected = None;
     }
 
-    /// The next regular slot after `now`, `interval` apart.
     pub(super) fn regular_after(&self, now: Timestamp, interval: Duration) -> Timestamp {
         next_slot(self.anchor, interval, now)
     }
@@ -137,7 +114,6 @@ impl Plan {
     }
 }
 
-/// The pace of a start period.
 pub(super) fn coming_up(interval: Duration) -> Duration {
     COMING_UP.min(interval)
 }

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Remembered, Seen};
 use crate::time::Timestamp;
 
-/// What is remembered of PM2 beside one target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pm2State {
@@ -17,20 +16,16 @@ pub struct Pm2State {
     pub granted: bool,
     /// The daemon that kept the process when it was last seen.
     pub kept_by: Option<(u32, Timestamp)>,
-    /// Since when the daemon is dead.
     pub gone_since: Option<Timestamp>,
     /// Since when no pm2 command reaches the daemon, or it cannot be known whether one would.
     pub deaf_since: Option<Timestamp>,
-    /// What is wrong with the daemon and what mends it.
     pub trouble: Option<String>,
     /// When another process was found healthy that no restart of ours had started.
     pub changes: VecDeque<Timestamp>,
-    /// The process of the latest sight.
     pub seen: Option<(u32, Timestamp)>,
 }
 
 impl Pm2State {
-    /// The process of the last success, and the daemon that kept it.
     pub fn remembered(&self) -> Remembered {
         let seen = |(pid, started)| Seen { pid, started };
         Remembered { process: self.known.map(seen), daemon: self.kept_by.map(seen), file: None }

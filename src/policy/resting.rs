@@ -17,13 +17,11 @@ use crate::time::{Timestamp, rough};
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Case<'_> {
-    /// Whether there is somebody to ask whether the target is at rest.
     pub(super) fn can_inspect(&self) -> bool {
         self.limits.gates.contains(&Gate::Stopped)
     }
 
-    /// Asks before anything is decided against the target; whether that could be asked now. One inspection is made at
-    /// a time.
+    /// Whether that could be asked now: one inspection is made at a time.
     pub(super) fn inspect(&mut self, purpose: Inspecting) -> bool {
         let is_free = self.plan.inspecting.is_none();
         if is_free {
@@ -175,7 +173,6 @@ impl Case<'_> {
         self.state.rest.map(|rest| Waiting { why: Why::Stopped, until: Some(rest.ask_at) })
     }
 
-    /// Reminds whoever stopped it.
     pub(super) fn remind_of_rest(&mut self) {
         let now = self.setting.now;
         let Some(rest) = self.state.rest.filter(|rest| rest.reminder_at().is_some_and(|at| at <= now)) else { return };

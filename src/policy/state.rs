@@ -15,21 +15,17 @@ use crate::policy::told::Told;
 use crate::policy::words::{About, Condition, Why};
 use crate::time::Timestamp;
 
-/// What is remembered of all targets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
     /// By name. Targets that left the configuration stay for a day.
     pub targets: BTreeMap<String, TargetState>,
-    /// The ids of the latest incidents.
     pub incident_ids: IncidentIds,
     /// The pauses of all targets, those among them that are yet to come.
     pub pauses: Pauses,
-    /// The latest ticks.
     pub ticks: Ticks,
 }
 
-/// A [`State`] to be written.
 #[derive(Debug, Serialize)]
 pub struct Remembered<'a> {
     pub(super) targets: BTreeMap<&'a str, &'a TargetState>,
@@ -74,45 +70,34 @@ impl State {
     }
 }
 
-/// What is remembered of one target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TargetState {
-    /// The word for it, and since when it holds.
     pub condition: Condition,
     /// When `condition` began.
     pub since: Option<Timestamp>,
     /// The consecutive failures counted so far; `None` is a streak of 0.
     pub streak: Option<Streak>,
-    /// The latest look.
     pub last_look: Option<LastLook>,
     /// The class of the last verdict that was one; `None` where it was healthy. `unknown` leaves it as it is.
     pub last_class: Option<Class>,
-    /// When it was last found healthy.
     pub last_healthy: Option<Timestamp>,
     /// When the last pause or rest ended: what lies before is no down time.
     pub excused_until: Option<Timestamp>,
-    /// The open incident.
     pub incident: Option<Incident>,
     /// Attempts that ran commands.
     pub real: Ledger,
     /// Attempts of dry runs, which never weigh on real ones.
     pub dry: Ledger,
-    /// The attempt that is being made.
     pub attempt: Option<Attempt>,
     /// Failures do not count until then, or until the first success.
     pub start_period: Option<StartPeriod>,
-    /// The pauses that are on.
     pub pauses: Pauses,
-    /// A gate said no.
     pub stand_down: Option<StandDown>,
-    /// A due attempt waits, for this reason.
     pub waiting: Option<Waiting>,
-    /// The present probe's `probe_id`.
     pub probe_id: u64,
     /// Whether it was ever healthy under that probe.
     pub proven: bool,
-    /// Since when every verdict is `unknown`.
     pub unknown_since: Option<Timestamp>,
     /// What the operator was warned of and still holds.
     pub warned: BTreeSet<About>,
@@ -120,21 +105,16 @@ pub struct TargetState {
     pub downs: VecDeque<Timestamp>,
     /// When a restart cured it, as far back as recurrence is judged.
     pub cures: VecDeque<Timestamp>,
-    /// What was observed of PM2.
     #[serde(alias = "beside")]
     pub pm2: Pm2State,
-    /// It is deliberately at rest.
     pub rest: Option<Rest>,
-    /// What people were told of it.
     pub told: Told,
     /// Whether the state was last written by a dry run.
     pub dry_run: bool,
-    /// When it left the configuration.
     pub removed_at: Option<Timestamp>,
 }
 
 impl TargetState {
-    /// What the attempt under way is at.
     pub fn phase(&self) -> Option<&Phase> {
         self.attempt.as_ref().map(|attempt| &attempt.phase)
     }
@@ -149,7 +129,6 @@ impl TargetState {
         self.last_class.is_some()
     }
 
-    /// Whether a restart command was found missing.
     pub fn cannot_be_repaired(&self) -> bool {
         self.warned.contains(&About::CannotRepair)
     }
@@ -160,7 +139,6 @@ impl TargetState {
         tried.is_some_and(|tried| matches!(tried.ending, Ending::NotStarted(_)))
     }
 
-    /// The failures counted so far.
     pub fn failures(&self) -> u32 {
         self.streak.map_or(0, |streak| streak.count)
     }
@@ -209,27 +187,21 @@ impl TargetState {
 pub struct Streak {
     /// How many; never 0.
     pub count: u32,
-    /// When the first was seen.
     pub first: Timestamp,
-    /// When the last was seen.
     pub last: Timestamp,
 }
 
-/// The latest look at a target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LastLook {
     /// When its verdict came.
     pub at: Timestamp,
-    /// What it said.
     pub verdict: Verdict,
-    /// How long it took.
     pub latency_ms: u64,
 }
 
 /// From the first failure of a streak that reached the threshold until the target is healthy again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
-    /// The name of its folder.
     pub id: String,
     /// The first failure.
     pub began: Timestamp,
@@ -239,7 +211,6 @@ pub struct Incident {
     pub down_since: Option<Timestamp>,
     /// When the threshold was reached.
     pub down_at: Timestamp,
-    /// Attempts made in it.
     pub attempts: u32,
     /// An attempt was made, and the threshold has not been reached again since.
     pub recovering: bool,
@@ -248,7 +219,6 @@ pub struct Incident {
     pub diagnosing: Option<Timestamp>,
     /// Why the latest due attempt was not made, as last recorded.
     pub held: Option<Why>,
-    /// The latest command that ended.
     #[serde(default)]
     pub tried: Option<Tried>,
     /// What the verdict said that made it down.
@@ -260,38 +230,30 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// How long it lasts until `now`.
     pub fn downtime(&self, now: Timestamp) -> Downtime {
         Downtime::between(self.down_since, self.began, now)
     }
 }
 
-/// A restart command that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
     /// Its rung, counted from 0.
     pub rung: usize,
-    /// How it ended.
     pub ending: Ending,
-    /// When it began.
     pub began: Timestamp,
 }
 
-/// Attempts made, and what follows from them for the next one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ledger {
     /// When the attempts of the window began, oldest first.
     pub starts: VecDeque<Timestamp>,
-    /// No attempt before then.
     pub cooldown_until: Option<Timestamp>,
-    /// When the last attempt ended.
     pub last_end: Option<Timestamp>,
     /// When the last reset of PM2 for it had ended.
     pub last_reset: Option<Timestamp>,
     /// A reset of PM2 was begun, and nobody knows that it was brought to its end.
     pub reset_interrupted: bool,
-    /// The running episode.
     pub episode: Option<Episode>,
     /// Attempts made while the target had never been healthy under its present probe.
     pub unproven: u32,
@@ -300,13 +262,11 @@ pub struct Ledger {
 /// From the first attempt until the target has been healthy for `stable_after` without going down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Episode {
-    /// Attempts made in it.
     pub attempts: u32,
     /// Since when it has been healthy without going down.
     pub healthy_since: Option<Timestamp>,
 }
 
-/// One try at repairing a target, while it is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Its number in the episode: 1, 2, 3 …
@@ -316,7 +276,6 @@ pub struct Attempt {
     /// The rung it began with.
     #[serde(default)]
     pub first: usize,
-    /// The incident it belongs to.
     pub incident: String,
     /// The failures that led to it.
     pub failures: u32,
@@ -327,70 +286,51 @@ pub struct Attempt {
     /// The `repair_id` that it was begun under.
     #[serde(default)]
     pub repair_id: u64,
-    /// Its latest rung resets PM2.
     #[serde(default)]
     pub resets: bool,
-    /// What it is at.
     pub phase: Phase,
 }
 
-/// What an attempt is at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase")]
 pub enum Phase {
-    /// The rung's command runs, or ran when the watchdog ended.
-    Running {
-        /// Since when.
-        since: Timestamp,
-        /// The command's process id and its start time in clock ticks after boot, as soon as there is one.
-        process: Option<(u32, u64)>,
-    },
+    /// The rung's command runs, or ran when the watchdog ended. `process`: its id and its start time in clock ticks
+    /// after boot, as soon as there is one.
+    Running { since: Timestamp, process: Option<(u32, u64)> },
     /// Its next rung is a reset, and it waits to know whether that is warranted. A version of before has left the other
     /// word where it had not yet begun to run anything.
     #[serde(alias = "intended")]
     Weighing,
-    /// The command failed; a healthy look until then would still end the attempt well.
-    Verifying {
-        /// Then the next rung is due.
-        until: Timestamp,
-    },
+    /// The command failed; a healthy look before `until` would still end the attempt well. Then the next rung is due.
+    Verifying { until: Timestamp },
 }
 
 /// Time to come up, in which failures do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartPeriod {
-    /// Its end.
     pub until: Timestamp,
-    /// What began it.
     pub after: Beginning,
 }
 
-/// What begins a start period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Beginning {
-    /// The machine's boot.
     Boot,
-    /// An attempt.
     Attempt,
     /// The start of the process, by PM2 or by whoever told it to.
     Process,
-    /// The end of a pause.
     Pause,
 }
 
 /// A gate said no and is asked again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandDown {
-    /// Which.
     pub why: Why,
     /// When it is asked again.
     pub until: Timestamp,
-    /// How often in a row it said no.
     pub times: u32,
 }
 
-/// A due attempt that is not made yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// The first rule that forbids it.

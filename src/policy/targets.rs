@@ -14,7 +14,6 @@ use crate::policy::state::{Attempt, Phase, TargetState};
 use crate::policy::telling;
 use crate::time::Timestamp;
 
-/// One target: what it may, what is planned, what is known.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -29,12 +28,11 @@ pub(super) struct Entry {
     noted: Noted,
 }
 
-/// What of a target is noted across all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Noted {
     wake: Option<Timestamp>,
     turn: Option<u64>,
-    /// That attempt only awaits an answer.
+    /// Its due attempt only awaits an answer.
     awaits: bool,
     is_made: bool,
     is_active: bool,
@@ -42,7 +40,6 @@ struct Noted {
     as_dependency: Dependency,
 }
 
-/// What those that depend on a target must know of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Dependency {
     in_trouble: bool,
@@ -59,7 +56,6 @@ pub(super) struct Targets {
     due: BTreeSet<(u64, usize)>,
     /// Those of them that only await an answer.
     awaiting: BTreeSet<(u64, usize)>,
-    /// Turns that were given.
     turns: u64,
     attempts: BTreeSet<usize>,
     active: usize,
@@ -89,7 +85,6 @@ impl Entry {
         }
     }
 
-    /// When something is to be decided about it though nothing happens.
     fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
         let verifying = match self.state.phase() {
@@ -121,7 +116,6 @@ impl Entry {
 }
 
 impl Targets {
-    /// Takes these instead of those that were there.
     pub(super) fn replace(&mut self, entries: impl IntoIterator<Item = Entry>, now: Timestamp) {
         let mut entries: Vec<Entry> = entries.into_iter().collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -137,7 +131,6 @@ impl Targets {
         self.indices().for_each(|index| self.note(index, now));
     }
 
-    /// All of them, to be replaced.
     pub(super) fn take(&mut self) -> BTreeMap<String, Entry> {
         let entries = std::mem::take(&mut self.entries).into_iter();
         entries.map(|entry| (entry.name.clone(), Entry { dependents: Vec::new(), ..entry })).collect()
@@ -205,7 +198,6 @@ impl Targets {
         }
     }
 
-    /// What the due attempts wait for has changed.
     pub(super) fn reconsider_all(&mut self) {
         self.reconsider_all = true;
     }
@@ -227,7 +219,6 @@ impl Targets {
         due.into_iter().map(|(_, index)| index).collect()
     }
 
-    /// What a due attempt must heed of the other targets.
     pub(super) fn neighbours(&self, index: usize) -> Neighbours {
         let turn = self.entries[index].turn;
         let dependencies = || self.entries[index].depends_on.iter().map(|on| self.entries[*on].noted.as_dependency);
@@ -239,7 +230,6 @@ impl Targets {
         }
     }
 
-    /// Those whose time has come.
     pub(super) fn woken(&self, now: Timestamp) -> impl Iterator<Item = usize> {
         self.wakes.range(..=(now, usize::MAX)).map(|(_, index)| *index)
     }
@@ -248,17 +238,14 @@ impl Targets {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// How many have something under way, or planned.
     pub(super) fn active(&self) -> usize {
         self.active
     }
 
-    /// How many somebody may have to look after.
     pub(super) fn in_trouble(&self) -> usize {
         self.in_trouble
     }
 
-    /// The attempts that are being made.
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().filter_map(|index| self.entries[*index].state.attempt.as_ref())
     }

@@ -35,14 +35,12 @@ impl Case<'_> {
         self.tell(Tell::Warn { about, detail: detail.to_owned() });
     }
 
-    /// It does not flap any more.
     pub(super) fn tell_calm(&mut self) {
         if let Some(Flapping { since, folded }) = self.state.told.flapping.take() {
             self.tell(Tell::Calm { since, folded });
         }
     }
 
-    /// An incident has ended well.
     pub(super) fn tell_end(&mut self, incident: &Incident, cured: bool) {
         let story = Story { seen: incident.cause.clone(), ..story(incident, cured) };
         let was_told = self.state.told.down.take().is_some_and(|down| down.incident == incident.id);
@@ -108,14 +106,12 @@ impl Case<'_> {
             && self.state.real.last_end.is_some_and(|at| self.fails_since(at))
     }
 
-    /// The latest look was made after `at`, has failed, and counts.
     fn fails_since(&self, at: Timestamp) -> bool {
         let failed = self.state.last_look.as_ref().filter(|look| look.verdict.class().is_some());
         self.state.start_period.is_none() && failed.is_some_and(|look| look.at > at)
     }
 }
 
-/// When an incident that goes on becomes worth telling by that alone.
 pub(super) fn due_at(state: &TargetState) -> impl Iterator<Item = Timestamp> {
     let is_told = |id: &str| state.told.down.as_ref().is_some_and(|down| down.incident == id);
     let untold = state.incident.as_ref().filter(|incident| !is_told(&incident.id));

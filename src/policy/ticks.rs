@@ -25,7 +25,6 @@ const STREAK_HOLDS_TICKS: u32 = 3;
 pub struct Ticks(VecDeque<Timestamp>);
 
 impl Ticks {
-    /// Remembers that a tick began at `at`.
     pub fn note(&mut self, at: Timestamp) {
         match self.0.back() {
             // What was remembered is of no clock of ours.
@@ -53,8 +52,7 @@ impl Ticks {
     }
 }
 
-/// How old the last failure of a streak may be for a watchdog that has just begun. `tick_gap`: the usual distance of
-/// ticks, for a tick.
+/// How old the last failure of a streak may be for a new watchdog. `tick_gap`: the usual distance, for a tick.
 pub(super) fn streak_holds(tick_gap: Option<Duration>) -> Duration {
     tick_gap.unwrap_or_default().saturating_mul(STREAK_HOLDS_TICKS).max(STREAK_HOLDS)
 }

@@ -21,10 +21,8 @@ const FLAPS_A_DAY: usize = 8;
 const CURES: usize = 3;
 /// … this time mean that a cause stays.
 const CURES_WITHIN: Duration = Duration::from_secs(7 * 86_400);
-
 /// What there is to find out when a target goes down holds up its first attempt no longer than this.
 const DIAGNOSIS: Duration = Duration::from_secs(10);
-
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -91,7 +89,6 @@ impl Case<'_> {
         self.break_off();
     }
 
-    /// A target that stays healthy long enough ends its episode.
     fn grow_stable(&mut self) {
         let now = self.setting.now;
         for ledger in [&mut self.state.real, &mut self.state.dry] {
@@ -219,14 +216,12 @@ impl Case<'_> {
         }
     }
 
-    /// What there was to find out about an incident is known.
     pub(super) fn diagnosed(&mut self, incident: &str) {
         if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
             open.diagnosing = None;
         }
     }
 
-    /// A rung's executable is gone, or all are there.
     pub(super) fn executables(&mut self, missing: Option<String>) {
         match missing {
             Some(detail) => self.warn(About::CannotRepair, detail),

@@ -2,29 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The word that `status` shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     /// No verdict that counts yet.
     #[default]
     Starting,
-    /// The last verdict was good.
     Healthy,
-    /// Failures are being counted.
     Failing,
     /// The threshold was reached and it has not been healthy since.
     Down,
     /// After an attempt, until healthy or the threshold is reached again.
     Recovering,
-    /// Deliberately at rest.
     Stopped,
-    /// The operator said to keep hands off.
     Paused,
 }
 
 impl Condition {
-    /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Condition::Starting => "starting",
@@ -37,7 +31,6 @@ impl Condition {
         }
     }
 
-    /// Whether somebody may have to look after it.
     pub fn is_trouble(self) -> bool {
         match self {
             Condition::Failing | Condition::Down | Condition::Recovering => true,
@@ -50,7 +43,6 @@ impl Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
-    /// The operator paused the target.
     Paused,
     /// It has never been healthy under its present probe: the address may be wrong.
     NeverHealthy,
@@ -58,20 +50,14 @@ pub enum Why {
     RestartOn,
     /// The window is full.
     Limit,
-    /// The last attempt is too recent.
     Cooldown,
-    /// A target it depends on is in trouble.
     DependsOn,
-    /// Another target's attempt runs.
     Busy,
-    /// It is deliberately at rest in PM2.
     Stopped,
-    /// The operator's command says no.
     OnlyIf,
 }
 
 impl Why {
-    /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Why::Paused => "paused",
@@ -87,7 +73,6 @@ impl Why {
     }
 }
 
-/// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum About {
@@ -95,7 +80,6 @@ pub enum About {
     Recurrent,
     /// Nothing can be said of the target for a while.
     Blind,
-    /// A restart command is gone.
     CannotRepair,
     /// PM2's daemon is dead while the target is healthy.
     Pm2Gone,
@@ -103,14 +87,11 @@ pub enum About {
     Pm2Deaf,
     /// PM2 starts the process again and again while looks stay green.
     CrashLoop,
-    /// The operator stopped it a while ago.
     Stopped,
-    /// It goes down again and again.
     Flapping,
 }
 
 impl About {
-    /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             About::Recurrent => "recurrent",

@@ -27,7 +27,6 @@ fn incident_at(at: Timestamp) -> Incident {
     }
 }
 
-/// A state in which every point in time is `at`.
 fn state_at(at: i64) -> State {
     let at = Timestamp::from_ms(at);
     let ledger = || Ledger {
