@@ -11,7 +11,6 @@ use crate::outcome::{Class, Inspection, Verdict};
 use crate::policy::{Gate, Limits};
 use crate::time::millis;
 
-/// What the oracle knows of one target, in absolute milliseconds.
 #[derive(Default)]
 struct Known {
     failures: u32,
@@ -53,20 +52,16 @@ struct Known {
     asked_under: u64,
     /// The latest answer of `only_if`, under the way to repair that is configured now.
     allowed: bool,
-    /// When it left the configuration.
     removed: Option<i64>,
     in_tick: InTick,
-    /// When the last reset had ended.
     last_reset: Option<i64>,
     /// A reset was begun of which nobody knows that it ended, or no pm2 command reaches the daemon: it comes first.
     resets_first: bool,
-    /// Deliberately at rest.
     at_rest: bool,
     /// When the backend broke, while nothing but looking has happened since.
     broken_at: Option<i64>,
 }
 
-/// An attempt that was begun, while none follows it.
 #[derive(Clone)]
 struct Made {
     number: u32,
@@ -76,11 +71,9 @@ struct Made {
     began: i64,
     /// What held when it began.
     limits: Limits,
-    /// The latest rung is a reset.
     resets: bool,
 }
 
-/// What the present tick has seen of a target.
 #[derive(Clone, Copy, Default)]
 struct InTick {
     /// The latest verdict was a failure that counts.
@@ -125,7 +118,6 @@ pub(super) struct Oracle {
     all_paused: Vec<(Option<String>, i64)>,
     /// When the machine booted, in absolute time.
     pub(super) booted: i64,
-    /// Whether the last save went well.
     pub(super) saved: bool,
     /// A watchdog was killed while its state could not be saved: what it knew is lost, and nothing is promised.
     amnesia: bool,

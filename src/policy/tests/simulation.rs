@@ -68,7 +68,6 @@ fn random_world(seed: u64) -> World {
 
 /// Each seed of this multiple has 100 targets.
 const CROWDED: u64 = 101;
-
 const MS_AN_HOUR: i64 = 3_600_000;
 
 /// Virtual milliseconds lived through, commands run, cures.

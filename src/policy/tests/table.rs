@@ -48,13 +48,11 @@ mod warnings;
 use script::{limits, ms, seconds};
 use stage::Stage;
 
-/// What the policy does.
 #[track_caller]
 fn check(limits: &str, script: &str, expected: &str) {
     compare(limits, script, expected, |_, said| said);
 }
 
-/// What target `a` is called after each token.
 #[track_caller]
 fn check_conditions(limits: &str, script: &str, expected: &str) {
     compare(limits, script, expected, |stage, _| stage.target().condition.as_str().into());
@@ -82,7 +80,6 @@ fn check_tells(limits: &str, script: &str, expected: &str) {
     });
 }
 
-/// When which target is looked at.
 #[track_caller]
 fn check_looks(limits: &str, script: &str, expected: &str) {
     let mut stage = begin(limits, script);

@@ -17,16 +17,13 @@ use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, 
 use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State};
 use crate::time::Timestamp;
 
-/// What one target's backend does.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
     /// It answers from then on; `None`: never by itself.
     pub(super) up_at: Option<i64>,
-    /// What its looks find meanwhile.
     pub(super) class: Class,
     /// The rung whose command brings it back, if any does.
     pub(super) cured_by: Option<usize>,
-    /// How long it takes to come up.
     pub(super) boot: i64,
     /// Of a hundred looks at it while it is up, this many fail.
     pub(super) flaky: u32,
@@ -46,27 +43,21 @@ enum Coming {
     Trouble,
 }
 
-/// How rough the world is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Roughness {
     /// The watchdog is killed, the machine suspended or rebooted, the file reloaded, the operator pauses.
     pub(super) disturbed: bool,
-    /// Saving fails at times.
     pub(super) disk_fails: bool,
-    /// Some rungs cannot be started.
     pub(super) rungs_missing: bool,
     /// Ticks of cron instead of a daemon, or both in turn.
     pub(super) ticks: bool,
     /// PM2 stands beside the targets, and starts their processes anew.
     pub(super) pm2: bool,
-    /// The kernel gives boots no ids.
     pub(super) nameless: bool,
 }
 
-/// Makes limits for the target of this index.
 pub(super) type Make = fn(&mut Rng, &[String], usize, f64) -> Limits;
 
-/// The saved state, and when it was saved.
 #[derive(Clone)]
 struct Disk {
     state: State,
@@ -78,9 +69,7 @@ struct Disk {
 pub(super) struct World {
     pub(super) rng: Rng,
     rough: Roughness,
-    /// The configuration.
     pub(super) limits: BTreeMap<String, Limits>,
-    /// What is not in it at the moment.
     removed: BTreeMap<String, Limits>,
     make: Make,
     pub(super) backends: BTreeMap<String, Backend>,
@@ -90,9 +79,7 @@ pub(super) struct World {
     booted: i64,
     /// How far the wall clock is ahead of the absolute time.
     wall_ahead: i64,
-    /// How often cron calls.
     cadence: i64,
-    /// The running watchdog.
     pub(super) policy: Option<Policy>,
     mode: Mode,
     disk: Option<Disk>,
@@ -162,7 +149,6 @@ impl World {
         self.expect_at(self.now + after, Coming::Trouble);
     }
 
-    /// The watchdog is gone; what it had asked for by threads of its own is lost, commands go on.
     fn kill(&mut self) {
         self.policy = None;
         self.awaited.clear();
@@ -175,7 +161,6 @@ impl World {
         });
     }
 
-    /// Lets the world go on to its next event, or the policy to its next wake-up.
     pub(super) fn go_on(&mut self) {
         self.steps += 1;
         let Some(policy) = &self.policy else {
@@ -255,7 +240,6 @@ impl World {
         }
     }
 
-    /// What is seen of PM2 at this moment.
     fn pm2(&mut self, target: &str) -> Option<Pm2Evidence> {
         let &(pid, started) = self.processes.get(target)?;
         let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted) };
@@ -274,7 +258,6 @@ impl World {
         })
     }
 
-    /// PM2, or a restart command, starts the target's process anew.
     fn start_process(&mut self, target: &str) {
         self.serial += 1;
         let pid = u32::try_from(self.serial).expect("in range");

@@ -29,7 +29,6 @@ impl Oracle {
         }
     }
 
-    /// What the watchdog knows is on the disk.
     pub(in crate::policy::tests) fn kept(&mut self) {
         self.ticks_kept = (self.ticks.clone(), self.ticks_missing);
         self.known.values_mut().for_each(|known| known.failures_kept = 0);
@@ -68,7 +67,6 @@ impl Oracle {
         }
     }
 
-    /// Another boot, as far as the watchdog can tell.
     pub(in crate::policy::tests) fn rebooted(&mut self) {
         self.all_paused.retain(|(command, _)| command.is_none());
         for known in self.known.values_mut() {
@@ -137,7 +135,6 @@ impl Oracle {
         self.known(target).removed = Some(at);
     }
 
-    /// Nothing is asked for it any more.
     pub(in crate::policy::tests) fn let_go(&mut self, target: &str) {
         self.asked.remove(target);
     }
@@ -187,7 +184,6 @@ impl Oracle {
         self.all_paused.retain(|(of, _)| command.is_some() && of.as_deref() != command);
     }
 
-    /// The pauses of this command end, or all.
     pub(in crate::policy::tests) fn pause_over(&mut self, target: &str, command: Option<&str>, at: i64) {
         self.note(at, format!("{target} not paused any more by {command:?}"));
         let known = self.known(target);

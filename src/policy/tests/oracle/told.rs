@@ -7,7 +7,6 @@ use crate::policy::{Action, Gate, Limits, Record, Tell};
 use crate::time::millis;
 
 impl Oracle {
-    /// What is recorded or told.
     pub(in crate::policy::tests) fn learns(&mut self, action: &Action, at: i64) {
         match action {
             Action::Record { target, record } => self.recorded(target.as_deref(), record, at),

@@ -33,7 +33,6 @@ pub(super) fn ms(span: &str) -> i64 {
     millis(humantime::parse_duration(span).unwrap_or_else(|error| panic!("`{span}`: {error}")))
 }
 
-/// The span of `text`, as a duration.
 #[track_caller]
 pub(super) fn span(text: &str) -> Duration {
     Duration::from_millis(ms(text).try_into().expect("spans are positive"))
@@ -63,7 +62,6 @@ pub(super) fn limits(text: &str) -> BTreeMap<String, Limits> {
     all
 }
 
-/// Changes one limit, under its name in the configuration where it has one.
 #[track_caller]
 pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
     let number = || value.parse::<u32>().expect("a number");
@@ -100,7 +98,6 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
     }
 }
 
-/// The contract's word for how a command ended.
 fn outcome(ending: &Ending) -> &'static str {
     match ending {
         Ending::Exited(_) => "exited",
@@ -111,12 +108,10 @@ fn outcome(ending: &Ending) -> &'static str {
     }
 }
 
-/// The targets of an order of the operator's: one, or `all`.
 pub(super) fn meant(target: String) -> Option<Vec<String>> {
     (target != "all").then(|| vec![target])
 }
 
-/// A record as the tables show it.
 pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> String {
     match record {
         Record::Failing { .. } => "failing".into(),
@@ -139,7 +134,6 @@ pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> Stri
     }
 }
 
-/// A message as the tables show it.
 pub(super) fn tell_shown(target: &str, tell: &Tell) -> String {
     let of = if target == "a" { String::new() } else { format!("{target}.") };
     let said = match tell {

@@ -15,24 +15,20 @@ const UP_BEFORE: i64 = 10 * 86_400_000;
 /// After more wake-ups than this, what is waited for will never be.
 const PATIENCE: usize = 50_000;
 
-/// What is in `state.json`.
 struct Saved {
     state: String,
     /// When the boot was that it was written in.
     booted: i64,
 }
 
-/// The restart command that runs.
 struct Command {
     target: String,
-    /// The watchdog knows its pid.
     is_noted: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Stage {
     limits: BTreeMap<String, Limits>,
-    /// The limits of targets that were taken out of the configuration.
     removed: BTreeMap<String, Limits>,
     pub(super) policy: Option<Policy>,
     is_tick: bool,
@@ -47,26 +43,20 @@ pub(super) struct Stage {
     was_full: bool,
     /// What looks find that no token answers.
     weather: BTreeMap<String, Verdict>,
-    /// The looks that are being made.
     asked: BTreeMap<String, u64>,
     /// Those that wait for their token though time passes.
     hanging: BTreeSet<String>,
     command: Option<Command>,
-    /// The gate that was asked last.
     gate: Option<Gate>,
-    /// What looks observe of PM2, where a target has it.
     pm2: Option<Pm2Evidence>,
     /// The attempt and rung of a `restart` record whose command is to follow.
     announced: Option<(u32, usize)>,
     /// How the script lets a command end.
     ending: Option<Ending>,
-    /// What was said since the token began.
     said: Vec<String>,
     /// Every look that was begun, as `a@0`.
     pub(super) looks: Vec<String>,
-    /// Every record.
     pub(super) records: Vec<Record>,
-    /// What people were told since the token began.
     pub(super) tells: Vec<String>,
 }
 
@@ -92,7 +82,6 @@ impl Stage {
         if self.said.is_empty() { "-".into() } else { self.said.join("+") }
     }
 
-    /// What is remembered of target `a`, by the watchdog or else by the disk.
     pub(super) fn target(&self) -> TargetState {
         match &self.policy {
             Some(policy) => policy.target("a").cloned().unwrap_or_default(),
@@ -100,7 +89,6 @@ impl Stage {
         }
     }
 
-    /// A point in time as the tables show it.
     pub(super) fn shown(&self, at: Timestamp) -> String {
         seconds(self.in_script(at))
     }
@@ -189,7 +177,6 @@ impl Stage {
         self.carry_out(actions);
     }
 
-    /// The watchdog is gone; a command goes on.
     fn end(&mut self) {
         self.policy = None;
         self.asked.clear();
@@ -220,7 +207,6 @@ impl Stage {
         }
     }
 
-    /// Answers the next look at a target, `span` after it began, and lets later ones find the same.
     fn look(&mut self, token: &Token<'_>, verdict: Verdict) {
         let target = token.target.to_string();
         self.await_look(&target);
@@ -242,7 +228,6 @@ impl Stage {
         self.deliver(Event::Looked { target: target.to_string(), number, look, stamp: "1122-0313".into() });
     }
 
-    /// Answers the looks that wait for no token, except the one at `target`.
     fn answer_others(&mut self, target: &str) {
         let hanging = self.hanging.clone();
         let others = |name: &&String| *name != target && !hanging.contains(*name);
@@ -295,7 +280,6 @@ impl Stage {
         self.carry_out(actions);
     }
 
-    /// Saves first, then acts. A tick that has nothing more to do ends, as does who is told to stop.
     fn carry_out(&mut self, mut actions: Vec<Action>) {
         let is_to_save = actions.iter().any(Action::is_to_save);
         if is_to_save {
@@ -372,7 +356,6 @@ impl Stage {
         self.said.push(if target == "a" { text.to_string() } else { format!("{target}.{text}") });
     }
 
-    /// The watchdog learns the pid of the command that it has started.
     fn note_command(&mut self) {
         if let Some(Command { target, is_noted: is_noted @ false }) = &mut self.command
             && self.policy.is_some()

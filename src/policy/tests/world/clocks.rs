@@ -11,12 +11,10 @@ impl World {
         self.now + self.wall_ahead
     }
 
-    /// The name of an incident that begins now.
     pub(super) fn stamp(&self) -> String {
         format!("i{}", self.wall() / 60_000)
     }
 
-    /// A watchdog starts and finds what is on the disk.
     pub(super) fn start(&mut self) {
         self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Once } else { Mode::Daemon };
         for (at, action) in std::mem::take(&mut self.pending) {
@@ -69,7 +67,6 @@ impl World {
         self.start();
     }
 
-    /// Somebody sets the wall clock, or it sets itself.
     pub(super) fn set_clock(&mut self) {
         const YEARS: i64 = 100_000_000_000;
         self.wall_ahead = match self.rng.u8(0..6) {

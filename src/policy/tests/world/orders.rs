@@ -63,7 +63,6 @@ impl World {
         }
     }
 
-    /// Those that an order is for: one, as far as it is watched, or all, those included that are not now.
     fn meant(&self, target: Option<&str>) -> Vec<String> {
         match target {
             Some(name) => Some(name.to_owned()).filter(|name| self.is_watched(name)).into_iter().collect(),
