@@ -33,24 +33,18 @@ use scope::Entry;
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);
-
 /// The same for a command whose scope is closed: whoever closed it waits to end, such as a tick.
 const HURRIED: Duration = Duration::from_secs(1);
-
 /// Signalling and looking at `/proc` take little.
 const STACK: usize = 64 << 10;
-
 /// Between two looks at a command: short for the quick ones, long enough to cost nothing for the others.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-
 /// Output is cut back to [`KEPT`] bytes while a command runs as soon as it is longer than this, where no more is to be
 /// kept. Cutting costs a write of [`KEPT`] bytes, so it is worth waiting for a multiple of them.
 const CUT_ABOVE: u64 = 1 << 20;
-
 /// What systemd gave to us and means for us alone.
 const OURS_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// A command to run.
 #[derive(Debug)]
 pub struct Spec {
     /// The program and its arguments. A program with a slash in it is relative to `folder`, one without is looked up
@@ -59,7 +53,6 @@ pub struct Spec {
     pub folder: PathBuf,
     /// Names of variables of our own environment that it must not get.
     pub unset: Vec<OsString>,
-    /// Set over our own environment.
     pub env: Vec<(String, String)>,
     /// How long it may take before its group is ended.
     pub timeout: Duration,
@@ -67,8 +60,7 @@ pub struct Spec {
     pub keep: u64,
     /// What it reads on its standard input; `/dev/null` where there is nothing.
     pub stdin: Option<OwnedFd>,
-    /// Takes standard output and standard error. It must have been opened for appending, as [`open_output`] does, or
-    /// be `/dev/null`.
+    /// It must have been opened for appending, as [`open_output`] does, or be `/dev/null`.
     pub output: File,
     /// With what it ends, should its timeout be later.
     pub scope: Scope,
@@ -86,10 +78,8 @@ pub enum Remains {
     End,
 }
 
-/// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// In which way.
     pub ending: Ending,
     /// From before its start until it was over.
     pub took: Duration,
@@ -240,8 +230,7 @@ pub fn path_variable(env: &[(String, String)]) -> Option<OsString> {
     given.or_else(|| std::env::var_os("PATH"))
 }
 
-/// The kernel says "no such file" of a missing folder and of a missing interpreter too, so a second look tells what is
-/// really missing.
+/// The kernel says "no such file" of a missing folder and of a missing interpreter too.
 fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> String {
     let wanting = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     if Errno::from_io_error(error).is_some_and(|errno| wanting.contains(&errno)) {
@@ -256,7 +245,6 @@ fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option
     }
 }
 
-/// What a look at a command found.
 enum Seen {
     Over,
     /// It runs and prints so much that the next look should come soon.
@@ -314,7 +302,6 @@ fn has_ended(pid: Pid) -> bool {
     }
 }
 
-/// Takes the exit status of a child that has ended.
 fn reap(mut child: Child) -> Ending {
     match child.try_wait() {
         Ok(Some(status)) => ending(status),

@@ -21,7 +21,6 @@ use stream::Stream;
 /// The crates whose records are written: the library and the program, which have the same name.
 const OWN: &str = "watchdog";
 
-/// How much the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
     /// `-q`: on standard error only errors; the file as configured.
@@ -31,7 +30,6 @@ pub enum Verbosity {
     Verbose,
 }
 
-/// The log of this process, once started.
 #[derive(Debug)]
 pub struct Logging {
     file: Shared,
@@ -75,8 +73,7 @@ impl Logging {
     }
 }
 
-/// Where lines go and what they look like. The level is left to `log::set_max_level`, the only one that can change
-/// after the start.
+/// The level is left to `log::set_max_level`, the only one that can change after the start.
 fn dispatch(file: Shared, stderr: Option<Box<dyn Write + Send>>, verbosity: Verbosity, zone: Zone) -> fern::Dispatch {
     let dispatch = fern::Dispatch::new()
         .level(LevelFilter::Off)

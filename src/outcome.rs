@@ -18,7 +18,6 @@ pub use downtime::Downtime;
 pub use evidence::{Evidence, Phases};
 pub use pm2::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
 
-/// Why a look found the target unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
@@ -29,11 +28,9 @@ pub enum Class {
     Reset,
     /// The name does not resolve, or the resolver hangs.
     Dns,
-    /// Certificate or handshake.
     Tls,
     /// Not HTTP, closed without an answer, or cut short.
     Protocol,
-    /// Another status than wanted.
     Status,
     /// Wrong text or JSON, not JSON, or too long.
     Body,
@@ -61,7 +58,6 @@ impl Class {
         Class::Gone,
     ];
 
-    /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Refused => "refused",
@@ -104,49 +100,32 @@ impl FromStr for Class {
     }
 }
 
-/// The kinds of messages to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
-    /// It was down, and a restart has cured it.
     Healed,
     Down,
     Up,
-    /// Something that needs a person some day.
     Warn,
-    /// Whether messages arrive.
     Test,
 }
 
-/// What one look says of its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
     /// It answered as it should; `detail` says how, such as `200`.
-    Healthy {
-        /// What was seen, in a few words.
-        detail: String,
-    },
-    /// It did not.
-    Unhealthy {
-        class: Class,
-        /// What was seen, in a few words, without control characters and without secrets.
-        detail: String,
-    },
-    /// Our own trouble: nothing can be said of the target, and nothing is done.
-    Unknown {
-        /// What kept us from looking.
-        detail: String,
-    },
+    Healthy { detail: String },
+    /// `detail`: in a few words, without control characters and without secrets.
+    Unhealthy { class: Class, detail: String },
+    /// Our own trouble, as `detail` says: nothing can be said of the target, and nothing is done.
+    Unknown { detail: String },
 }
 
 impl Verdict {
-    /// Whether the target was found in order.
     pub fn is_healthy(&self) -> bool {
         matches!(self, Verdict::Healthy { .. })
     }
 
-    /// The contract's word for it.
     pub fn as_str(&self) -> &'static str {
         match self {
             Verdict::Healthy { .. } => "healthy",
@@ -161,7 +140,6 @@ impl Verdict {
         }
     }
 
-    /// The kind of failure, where it is one.
     pub fn class(&self) -> Option<Class> {
         match self {
             Verdict::Unhealthy { class, .. } => Some(*class),
@@ -170,7 +148,6 @@ impl Verdict {
     }
 }
 
-/// A verdict and how long it took to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     pub verdict: Verdict,
@@ -178,7 +155,6 @@ pub struct Look {
     pub latency: Duration,
     /// What was seen of PM2 along with it; `None` for a target without PM2, or when nothing could be seen.
     pub pm2: Option<Pm2Evidence>,
-    /// What was seen of a target that was found unhealthy.
     pub evidence: Option<Box<Evidence>>,
     /// What was seen of the target's file; `None` where it has none, or it could not be seen.
     pub file: Option<FileTime>,
@@ -195,15 +171,12 @@ pub struct FileTime {
     pub age_ms: i64,
 }
 
-/// Every way in which a command can end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// It left by itself with this code.
     Exited(i32),
     /// A signal of this number, not ours, ended it.
     Killed(i32),
-    /// Its time was up; we ended it.
     TimedOut,
     /// It could not be started, for this reason. The shell's 126 and 127 are of this kind too.
     NotStarted(String),

@@ -37,7 +37,6 @@ pub struct Process {
     pub started: u64,
 }
 
-/// What `/proc/<pid>/stat` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// The kernel's letter for it: `R` runs, `S` sleeps, `D` is in disk wait, `T` is stopped, `Z` is a zombie.
@@ -54,7 +53,6 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether it runs, sleeps, or is stopped. A zombie is dead.
     pub fn is_alive(&self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -86,7 +84,6 @@ pub fn identify(pid: u32) -> Process {
     Process { pid, started: stat(pid).map_or(0, |stat| stat.started) }
 }
 
-/// The living process that has this number now.
 pub fn living(pid: u32) -> Option<Process> {
     let stat = stat(pid).filter(Stat::is_alive)?;
     Some(Process { pid, started: stat.started })
@@ -118,12 +115,10 @@ pub fn own_pids() -> io::Result<impl Iterator<Item = u32>> {
     Ok(pids()?.filter(|pid| is_ours(*pid)))
 }
 
-/// The account that a process acts for.
 pub fn owner(pid: u32) -> Option<u32> {
     Some(fs::metadata(format!("/proc/{pid}")).ok()?.uid())
 }
 
-/// Whether a process acts for the account that we act for.
 pub fn is_ours(pid: u32) -> bool {
     owner(pid) == Some(geteuid().as_raw())
 }

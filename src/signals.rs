@@ -12,7 +12,6 @@ use signal_hook::flag;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use signal_hook::iterator::{Signals, SignalsInfo};
 
-/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, SIGINT: finish what runs, then end.
@@ -25,7 +24,6 @@ pub enum Signal {
     Child,
 }
 
-/// The signals that ask for something.
 const ORDERS: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 
 /// Whether we were stopped (SIGSTOP, Ctrl-Z) and continued.
@@ -82,12 +80,8 @@ fn listen_to(heeded: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::R
 pub enum Heard {
     /// The command may have ended.
     Child,
-    /// We were sent this signal.
-    Told {
-        signal: i32,
-        /// It came from the terminal, which sends it to every process in front of it: the command has it, too.
-        by_terminal: bool,
-    },
+    /// `by_terminal`: the terminal sends it to every process in front of it, so the command has it, too.
+    Told { signal: i32, by_terminal: bool },
 }
 
 /// From now on what asks us to end is handed to `deliver` instead, for a command that we run; call it in place of

@@ -11,7 +11,6 @@ use crate::time::{ClockReading, Timestamp, Wall};
 
 const MARK: &str = "WATCHDOG_TEST_ALONE";
 
-/// Whether this is that other process.
 pub(crate) fn is_alone() -> bool {
     std::env::var_os(MARK).is_some()
 }
@@ -31,8 +30,7 @@ pub(crate) fn run_alone(test: &str, through: &[&str]) -> Output {
     output
 }
 
-/// Hands `rounds` texts made from the samples to `check`, `FUZZ` times as many if that is set; the one on which it
-/// fails is shown.
+/// `FUZZ` times as many rounds if that is set; the text on which `check` fails is shown.
 pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8])) {
     let mut dice = fastrand::Rng::with_seed(7);
     let times = std::env::var("FUZZ").map_or(1, |times| times.parse().expect("FUZZ is a number"));

@@ -14,15 +14,12 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment this machine booted.
     pub const BOOT: Timestamp = Timestamp(0);
 
-    /// The point `ms` milliseconds after boot.
     pub fn from_ms(ms: i64) -> Self {
         Timestamp(ms)
     }
 
-    /// Milliseconds since boot.
     pub fn as_ms(self) -> i64 {
         self.0
     }
@@ -65,17 +62,14 @@ impl Sub<Duration> for Timestamp {
 pub struct Wall(i64);
 
 impl Wall {
-    /// The point `ms` milliseconds after 1970-01-01T00:00Z.
     pub fn from_ms(ms: i64) -> Self {
         Wall(ms)
     }
 
-    /// Milliseconds since 1970-01-01T00:00Z.
     pub fn as_ms(self) -> i64 {
         self.0
     }
 
-    /// The same point moved by `ms`, which may be negative.
     pub fn shifted(self, ms: i64) -> Self {
         Wall(self.0.saturating_add(ms))
     }
@@ -85,7 +79,6 @@ impl Wall {
         if self >= first { self.shifted(moved) } else { self }
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Wall) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -96,7 +89,6 @@ impl Wall {
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
     }
 
-    /// Reads what [`Wall::rfc3339`] wrote.
     pub fn parse_rfc3339(text: &str) -> Option<Wall> {
         let at = humantime::parse_rfc3339(text).ok()?;
         let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
@@ -129,12 +121,10 @@ pub mod rfc3339 {
 
     use super::Wall;
 
-    /// Writes it as [`Wall::rfc3339`] does.
     pub fn serialize<S: Serializer>(at: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&at.rfc3339())
     }
 
-    /// Reads what [`serialize`] wrote.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
         let text = String::deserialize(deserializer)?;
         Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
@@ -146,12 +136,10 @@ pub mod rfc3339 {
 
         use super::Wall;
 
-        /// Writes it as [`Wall::rfc3339`] does.
         pub fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
             at.map(Wall::rfc3339).serialize(serializer)
         }
 
-        /// Reads what [`serialize`] wrote.
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
             #[derive(Deserialize)]
             struct Text(#[serde(with = "super")] Wall);

@@ -11,10 +11,8 @@ use rustix::fs::{Access, access};
 
 /// What the C library searches where `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-
 /// Longer first lines of scripts are none.
 const FIRST_LINE: usize = 256;
-
 /// Words that a shell acts on itself, so that no program of that name has to exist.
 const BUILT_IN: &str = ". : [ [[ alias bg break builtin case cd command continue coproc declare dirs do done echo elif \
                         else enable esac eval exit export false fg fi for function getopts hash help history if in \
@@ -24,14 +22,10 @@ const BUILT_IN: &str = ". : [ [[ alias bg break builtin case cd command continue
 /// Characters that give a word another meaning than its letters have.
 const FANCY: &[char] = &['$', '`', '"', '\'', '\\', '*', '?', '[', ']', '{', '}', '~', '#', '!', '(', ')'];
 
-/// Why a program cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotFound {
-    /// There is no file of that name, at its place or in `PATH`.
     Missing(String),
-    /// There is one, but without the right to run it.
     NotExecutable(PathBuf),
-    /// There is a folder of that name.
     Folder(PathBuf),
     /// A folder on the way there is closed to us, so nobody can tell.
     Closed(PathBuf),

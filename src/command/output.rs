@@ -15,14 +15,11 @@ use rustix::io::Errno;
 /// Bytes that are kept of an output: the first 16 KiB, which tell what was tried, and the last 48, which tell how it
 /// went. The line between them that tells what was cut comes on top.
 pub const KEPT: u64 = HEAD + TAIL;
-
 const HEAD: u64 = 16 << 10;
 const TAIL: u64 = 48 << 10;
-
 /// Room for the line between: its words and the largest number there is.
 const NOTE_MAX: u64 = 64;
 const NOTE: (&str, &str) = ("\n[at least ", " bytes cut out here]\n");
-
 /// Takes the place of each byte that is overwritten.
 pub const BLOT: u8 = b'*';
 /// No output is longer that is cut now and then; what is beyond is seen the next time.

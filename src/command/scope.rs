@@ -37,19 +37,16 @@ struct Group {
 }
 
 impl Scope {
-    /// From now on no command is started in it, and those that run are ended: SIGTERM, and SIGKILL a second later.
-    /// Returns at once.
+    /// No command is started in it any more; those that run get SIGTERM, and SIGKILL a second later. Returns at once.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether nobody waits for its commands any more.
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::SeqCst)
     }
 
-    /// Closes all of these and waits until none of their commands runs any more; 3 s at most, for some may hang in the
-    /// kernel.
+    /// Closes them and waits until none of their commands runs any more; 3 s at most: some may hang in the kernel.
     pub fn end_all(scopes: &[Scope]) {
         scopes.iter().for_each(Scope::close);
         let began = clock::monotonic();
@@ -58,7 +55,6 @@ impl Scope {
         }
     }
 
-    /// The same for this one.
     pub fn end(&self) {
         Scope::end_all(std::slice::from_ref(self));
     }
@@ -103,7 +99,6 @@ impl Entry {
         &self.scope
     }
 
-    /// The command was started, and leads this group.
     pub(super) fn leads(&mut self, group: Pid) {
         self.group = Some(group);
         self.scope.groups().push(Group { number: group, is_reaped: false });

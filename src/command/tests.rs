@@ -72,7 +72,6 @@ fn eventually(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Ends what a test left running on purpose.
 fn kill(process: Process) {
     if is_alive(process) {
         rustix::process::kill_process(Pid::from_raw(process.pid as i32).unwrap(), Signal::KILL).unwrap();

@@ -28,7 +28,6 @@ mod tests;
 /// Ends a line that was too long for a whole file.
 const CUT: &str = " … (cut)\n";
 
-/// The log file and those before it.
 #[derive(Debug)]
 pub(super) struct Rotating {
     settings: config::Log,
@@ -44,7 +43,6 @@ pub(super) struct Rotating {
 #[derive(Debug)]
 struct Loss {
     lines: u64,
-    /// Of the last one.
     reason: String,
 }
 
@@ -53,7 +51,6 @@ impl Rotating {
         Rotating { settings: settings.clone(), zone, file: None, record: Vec::new(), loss: None }
     }
 
-    /// Other settings from the next line on.
     pub(super) fn follow(&mut self, settings: &config::Log) {
         self.settings = settings.clone();
     }

@@ -9,7 +9,6 @@ use rustix::io::Errno;
 
 /// A stream that is ready takes this many bytes without blocking: PIPE_BUF.
 const PIECE: usize = 4_096;
-
 /// How long a reader that took everything so far is waited for.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const NONE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };

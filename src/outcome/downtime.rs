@@ -29,7 +29,6 @@ impl Downtime {
         }
     }
 
-    /// The same in milliseconds, as machines read it.
     pub fn as_ms(self) -> u64 {
         u64::try_from(self.span().as_millis()).unwrap_or(u64::MAX)
     }

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What there was to be seen, bounded at about 16 KiB, without secrets. The text is as it came otherwise: whoever shows
-/// it must escape it.
+/// Bounded at about 16 KiB, without secrets. The text is as it came otherwise: whoever shows it must escape it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
-    /// How long each part of the look took.
     pub phases: Phases,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -23,19 +21,15 @@ pub struct Evidence {
     pub output: Option<String>,
 }
 
-/// How long each part of a look took, in microseconds; `None` for one that did not come to its end, or is none of this
-/// look's.
+/// In microseconds; `None` for a part that did not come to its end, or is none of this look's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Phases {
-    /// From the name to its addresses.
     pub resolve_us: Option<u64>,
-    /// Until the connection stood.
     pub connect_us: Option<u64>,
     pub tls_us: Option<u64>,
     /// From the request to the first byte of its answer; over TLS, to the end of its headers.
     pub first_byte_us: Option<u64>,
-    /// The rest, up to the verdict.
     pub rest_us: Option<u64>,
 }
 

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::FileTime;
 use crate::time::Timestamp;
 
-/// What is known of PM2 beside one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pm2Evidence {
     pub daemon: DaemonState,
@@ -31,7 +30,6 @@ pub enum DaemonState {
     Unknown,
 }
 
-/// A process of PM2's, as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub pid: u32,
@@ -43,17 +41,13 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
     pub process: Option<Seen>,
-    /// The daemon that kept it.
     pub daemon: Option<Seen>,
-    /// The file as it was seen last.
     pub file: Option<FileTime>,
 }
 
-/// Why a process is deliberately at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RestReason {
-    /// The operator stopped it.
     Operator,
     /// The operator deleted it from the very daemon that had listed it.
     Deleted,
@@ -64,7 +58,6 @@ pub enum RestReason {
 }
 
 impl RestReason {
-    /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             RestReason::Operator => "operator",
@@ -83,13 +76,10 @@ impl RestReason {
 /// What was found of a process before anything is decided against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// Nothing speaks for leaving it alone.
-    Failed {
-        /// No pm2 command reaches the daemon, so that a reset, where allowed, is the first thing to try.
-        is_deaf: bool,
-        /// PM2's list was had: what was at rest is not any more. Else nothing is known of that.
-        is_listed: bool,
-    },
+    /// Nothing speaks for leaving it alone. `is_deaf`: no pm2 command reaches the daemon, so that a reset, where
+    /// allowed, is the first thing to try. `is_listed`: PM2's list was had: what was at rest is not any more. Else
+    /// nothing is known of that.
+    Failed { is_deaf: bool, is_listed: bool },
     /// It is deliberately at rest.
     AtRest(RestReason),
 }

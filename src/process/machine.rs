@@ -22,15 +22,11 @@ const LARGEST: usize = 10;
 pub struct Machine {
     /// The load of the last 1, 5 and 15 minutes: processes that ran or waited for the disk.
     pub load: Option<[f64; 3]>,
-    /// The processors that may be used.
     pub cores: usize,
     pub memory_total: u64,
-    /// What of it programs could still get.
     pub memory_available: u64,
     pub swap_total: u64,
-    /// What of it is free.
     pub swap_free: u64,
-    /// The disk that the folder lies on.
     pub disk_total: u64,
     /// What of it we could still write.
     pub disk_free: u64,
@@ -38,7 +34,6 @@ pub struct Machine {
     pub processes: Vec<Program>,
 }
 
-/// One process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Program {
@@ -50,7 +45,6 @@ pub struct Program {
     pub cpu_percent: u64,
     /// The letter that `/proc` has for its state.
     pub state: String,
-    /// For how long it has been running, in seconds.
     pub up_s: u64,
 }
 

@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 use crate::clock;
 
-/// A program that sleeps until it is dropped.
 struct Sleeper(Child);
 
 impl Sleeper {

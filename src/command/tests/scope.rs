@@ -2,7 +2,6 @@
 
 use super::*;
 
-/// A command of which nothing may stay behind.
 fn question(place: &Place, text: &str, timeout: Duration) -> Spec {
     Spec { remains: Remains::End, ..place.spec(&["sh", "-c", text], timeout) }
 }

@@ -34,7 +34,6 @@ impl Place {
         say(&mut self.log, text);
     }
 
-    /// The text of a file; empty where there is none.
     fn text(&self, name: &str) -> String {
         fs::read_to_string(self.at(name)).unwrap_or_default()
     }
@@ -46,7 +45,6 @@ impl Place {
         lines.map(|line| format!("{line}\n")).collect()
     }
 
-    /// The length of each file there is, by name.
     fn lengths(&self) -> Vec<(String, u64)> {
         let entries = fs::read_dir(self.at("")).unwrap().map(Result::unwrap);
         let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()));
