@@ -41,7 +41,6 @@ fn is_ahead(at: Wall, now: Wall) -> bool {
     at.since(now) > AHEAD
 }
 
-/// Now, as `clock` reads it.
 #[derive(Clone, Debug)]
 pub struct Moment {
     pub at: ClockReading,
@@ -49,7 +48,6 @@ pub struct Moment {
     pub boot_id: Option<String>,
 }
 
-/// A moment as it is kept on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     wall: Wall,
@@ -57,7 +55,6 @@ pub struct Stamp {
     boot_id: Option<String>,
 }
 
-/// How long ago something was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed {
     /// In milliseconds; never negative.

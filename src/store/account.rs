@@ -28,11 +28,8 @@ const CLOCK_WAS_SET: u64 = 2_000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Account {
-    /// The format.
     pub version: u32,
-    /// Its name, which is that of its folder.
     pub id: String,
-    /// What went down.
     pub target: String,
     /// How it is looked at, as people read it.
     pub probe: String,
@@ -42,14 +39,11 @@ pub struct Account {
     /// When the threshold was reached.
     #[serde(with = "rfc3339")]
     pub down: Wall,
-    /// When it was healthy again.
     #[serde(with = "rfc3339::option", default)]
     pub ended: Option<Wall>,
-    /// When it was last healthy before.
     #[serde(with = "rfc3339::option", default)]
     pub last_healthy: Option<Wall>,
-    /// Since when it counts as down: then, or since the end of a pause or rest after that; `None` where it was never
-    /// healthy.
+    /// Since `last_healthy`, or since the end of a pause or rest after that; `None` where it was never healthy.
     #[serde(with = "rfc3339::option", default)]
     pub down_since: Option<Wall>,
     /// How long it was down by the boot clock, in milliseconds, once that is known.
@@ -58,21 +52,15 @@ pub struct Account {
     /// How much of the 24 h before was watched, in milliseconds.
     #[serde(default)]
     pub watched_ms: u64,
-    /// The failures in a row that made it down.
     pub failures: u32,
-    /// What the last of them was.
     pub class: Class,
-    /// The same in words.
     pub detail: String,
-    /// What that look saw.
     #[serde(default)]
     pub evidence: Option<Evidence>,
-    /// What its process was doing.
     #[serde(default)]
     pub process: Option<String>,
     #[serde(default)]
     pub pid: Option<u32>,
-    /// What was found of PM2.
     #[serde(default)]
     pub pm2: Option<String>,
     /// The line of its own log that tells most.
@@ -98,10 +86,8 @@ pub struct Account {
     /// It ended with the target's being deliberately at rest, for this reason.
     #[serde(default)]
     pub rested: Option<RestReason>,
-    /// What the first healthy look saw.
     #[serde(default)]
     pub back: Option<String>,
-    /// What happened, in the form of `events.jsonl`.
     #[serde(default)]
     pub timeline: Vec<Entry>,
     /// Events in the middle of the timeline that were left out.
@@ -110,7 +96,6 @@ pub struct Account {
 }
 
 impl Account {
-    /// An account of an incident that has just begun to be one.
     pub fn new(id: &str, target: &str, began: Wall, down: Wall, last: (u32, Class, String)) -> Account {
         let (failures, class, detail) = last;
         Account {
@@ -146,7 +131,6 @@ impl Account {
         }
     }
 
-    /// Goes on with what has happened.
     pub fn add(&mut self, entry: Entry) {
         self.timeline.push(entry);
         if self.timeline.len() > FIRST + LATEST {
@@ -155,8 +139,7 @@ impl Account {
         }
     }
 
-    /// It is over after so long by the boot clock. Where the wall clock was set meanwhile, what it said before is moved
-    /// to what it says now.
+    /// `down` is by the boot clock. Where the wall clock was set meanwhile, what it said before is moved along.
     pub fn close(&mut self, at: Wall, down: Duration) {
         let from = self.down_since.unwrap_or(self.began);
         let moved = at.as_ms().saturating_sub(millis(down)).saturating_sub(from.as_ms());
@@ -168,7 +151,6 @@ impl Account {
         (self.ended, self.down_ms) = (Some(at), u64::try_from(down.as_millis()).ok());
     }
 
-    /// How long it was down, or has been so far.
     pub fn downtime(&self, now: Wall) -> Downtime {
         let from = self.down_since.unwrap_or(self.began);
         let by_wall = || self.ended.unwrap_or(now).since(from);

@@ -11,7 +11,6 @@ pub(super) fn folder() -> Option<PathBuf> {
     std::env::var_os(FOLDER).map(PathBuf::from)
 }
 
-/// The command that runs the test `name` with `folder`.
 pub(super) fn command(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
     command.args(["--exact", name, "--nocapture"]).env(FOLDER, folder);

@@ -54,14 +54,12 @@ impl Complaints {
         self.note(about, wall) || self.is_beginning_of_day(wall)
     }
 
-    /// Whether it was told within a day.
     pub fn was_told(&self, about: &str, wall: Wall) -> bool {
         let found = self.folders.iter().filter_map(|folder| fs::symlink_metadata(self.path(folder, about)).ok());
         let mut told = found.filter(fs::Metadata::is_file).map(|metadata| files::modified(&metadata));
         told.any(|told| distance(wall, told) < NEWS_AFTER)
     }
 
-    /// Whether anything was told within a day.
     pub fn was_anything_told(&self, wall: Wall) -> bool {
         let own = self.prefix();
         let is_told = |(entry, metadata): &(fs::DirEntry, fs::Metadata)| {
@@ -72,7 +70,6 @@ impl Complaints {
         entries.any(|entry| is_told(&entry))
     }
 
-    /// Notes that it is told; whether that could be noted.
     pub fn note(&self, about: &str, wall: Wall) -> bool {
         self.folders.iter().any(|folder| {
             clear(folder, |name, told| name.starts_with(NOTE) && wall.since(told) > NEWS_AFTER * 2);
@@ -139,7 +136,6 @@ fn distance(wall: Wall, told: Wall) -> Duration {
     wall.since(told).max(told.since(wall))
 }
 
-/// Gives the file that time, or the present one.
 fn touch(path: PathBuf, at: Option<Wall>) -> io::Result<()> {
     let at = match at.map(Wall::as_ms) {
         Some(ms) => Timespec { tv_sec: ms.div_euclid(1_000), tv_nsec: ms.rem_euclid(1_000) * 1_000_000 },
@@ -149,7 +145,6 @@ fn touch(path: PathBuf, at: Option<Wall>) -> io::Result<()> {
     Ok(rustix::fs::futimens(&file, &Timestamps { last_access: at, last_modification: at })?)
 }
 
-/// Removes the files that `is_over` says of, by their name and time.
 fn clear(folder: &Folder, is_over: impl Fn(&str, Wall) -> bool) {
     for (entry, metadata) in files::entries(folder.path()).unwrap_or_default() {
         let is_over = entry.file_name().to_str().is_some_and(|name| is_over(name, files::modified(&metadata)));

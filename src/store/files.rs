@@ -24,7 +24,6 @@ impl Inode {
     }
 }
 
-/// When the file was last written to or touched.
 pub(super) fn modified(metadata: &Metadata) -> Wall {
     Wall::from_ms(metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000))
 }

@@ -34,7 +34,6 @@ impl Folder {
         &self.path
     }
 
-    /// Whether it is a folder, and no link to one, of another account.
     pub(super) fn is_anothers(&self) -> bool {
         let uid = rustix::process::geteuid().as_raw();
         fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() != uid)
@@ -49,7 +48,6 @@ impl Folder {
         self.make_ready().map_err(|cause| Error::new("use state folder", &self.path, cause))
     }
 
-    /// A folder in the folder, made if need be.
     pub(super) fn subfolder(&self, name: &str) -> Result<PathBuf, Error> {
         self.ensure()?;
         let path = self.file(name);

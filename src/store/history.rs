@@ -33,7 +33,6 @@ const HISTORY: &str = "history.json";
 const VERSION: u64 = 1;
 /// A thousand targets take about 10 MB.
 const MAX_SIZE: u64 = 32 << 20;
-
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 /// 24 whole ones and the present one.
@@ -41,12 +40,10 @@ const HOURS_SHOWN: usize = 25;
 /// 90 whole ones and the present one.
 const DAYS_SHOWN: usize = 91;
 
-/// What is remembered of all targets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     targets: BTreeMap<String, Uptime>,
-    /// The hours since 1970 outside of which nothing was counted since `history.json` was written, and the days that
-    /// they lie in.
+    /// The hours since 1970 outside of which nothing was counted since `history.json` was written, and their days.
     changed: Changed,
     /// What lies in `history.json` is in `targets` too.
     is_whole: bool,
@@ -114,7 +111,6 @@ struct File<T> {
 }
 
 impl History {
-    /// What is known of a target.
     pub fn get(&self, name: &str) -> Option<&Uptime> {
         self.targets.get(name)
     }
@@ -125,14 +121,12 @@ impl History {
         !self.is_whole && !self.changed.contains(hour_of(at))
     }
 
-    /// Counts the span between two verdicts: up only where both were healthy. A span that ends before it begins counts
-    /// nothing.
+    /// `healthy`: both verdicts around the span were. A span that ends before it begins counts nothing.
     pub fn record(&mut self, name: &str, healthy: bool, from: Wall, to: Wall) {
         self.entry(name, from).record(healthy, from, to);
         self.changed.extend(hour_of(to));
     }
 
-    /// Counts how long a healthy look took.
     pub fn record_latency(&mut self, name: &str, latency: Duration, at: Wall) {
         self.entry(name, at).latency.record(latency, at);
     }
@@ -142,7 +136,6 @@ impl History {
         self.targets.entry(name.to_owned()).or_default()
     }
 
-    /// Forgets the targets that are not watched any more.
     pub fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
         self.targets.retain(|name, _| is_watched(name));
     }
@@ -179,7 +172,6 @@ impl History {
         Ok(())
     }
 
-    /// Whether an hour has begun since `history.json` was written.
     pub fn is_due(&self, now: Wall) -> bool {
         self.changed != Changed { first: hour_of(now), last: hour_of(now) }
     }
@@ -214,12 +206,10 @@ pub struct Uptime {
     latency: Latencies,
 }
 
-/// A day as a bar shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Day {
     /// Its beginning, in UTC.
     pub begins: Wall,
-    /// How much of it was watched.
     pub watched: Duration,
     /// The part of that in which it was up, rounded down to four decimals; `None` where nothing was watched.
     pub up: Option<f64>,
@@ -235,7 +225,6 @@ impl Uptime {
         record(&mut self.days, DAY, 2 * DAYS_SHOWN, healthy, from, to);
     }
 
-    /// How quickly it has answered.
     pub fn latency(&self) -> &Latencies {
         &self.latency
     }
@@ -253,7 +242,6 @@ impl Uptime {
         hour.or(day).map(Wall::from_ms)
     }
 
-    /// Whether anything was watched on the days that lie wholly within this span.
     pub fn contradicts(&self, from: Wall, to: Wall) -> bool {
         let days = from.as_ms().div_euclid(DAY) + 1..to.as_ms().div_euclid(DAY);
         self.days.iter().any(|bucket| days.contains(&bucket.0))
@@ -283,7 +271,6 @@ impl Uptime {
         }
     }
 
-    /// Puts what has changed since in its place.
     fn overlay(&mut self, recent: Uptime) {
         for (buckets, recent) in [(&mut self.hours, recent.hours), (&mut self.days, recent.days)] {
             // What is as it was stays in its place.
@@ -300,7 +287,6 @@ impl Uptime {
         part(up, down)
     }
 
-    /// How much of the `last` span before `now` was watched.
     pub fn watched(&self, last: Duration, now: Wall) -> Duration {
         let (up, down) = self.sums(last, now);
         Duration::from_millis(u64::try_from(up + down).unwrap_or(u64::MAX))

@@ -69,7 +69,6 @@ pub fn accounts(folder: &Folder, now: Wall) -> Result<(Vec<Account>, Vec<Error>)
     Ok((accounts, damaged))
 }
 
-/// The folder of an incident, and the names of what lies in it beside its account.
 pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
     let path = folder.file(INCIDENTS).join(id);
     let names = files::entries(&path).unwrap_or_default().into_iter();
@@ -78,7 +77,6 @@ pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
     (path, names)
 }
 
-/// All outputs of commands, for whoever trims them.
 pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
     let all = incidents(folder)?;
     Ok(all.into_iter().flat_map(|incident| incident.outputs).map(|(path, _)| path).collect())

@@ -8,7 +8,6 @@ use std::os::unix::fs::FileExt;
 use super::files::{self, Inode};
 use super::{Error, Folder};
 
-/// One such file.
 pub(super) struct Lines {
     pub(super) name: &'static str,
     pub(super) rotated: &'static str,

@@ -26,7 +26,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Looks before a lock that is surely held has a holder who does not say who it is: 1 s.
 const LOOKS_WHEN_HELD: u32 = 200;
 
-/// What the lock file says, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The holder's process id, as it is called where it runs.
@@ -45,7 +44,6 @@ pub enum Held {
     Unseen(Unseen),
 }
 
-/// What is known of a holder that cannot be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
     /// What the file says, where it can be read. It may still be the note of a holder before this one.
@@ -67,7 +65,6 @@ impl Unseen {
     }
 }
 
-/// A process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub pid: u32,
@@ -75,20 +72,15 @@ pub struct Holder {
     pub started: u64,
     pub mode: Mode,
     pub config: PathBuf,
-    /// Its last sign of life.
     pub touched: Wall,
 }
 
-/// Why the lock could not be had.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process has it.
     Held(Held),
-    /// The machine failed us.
     Io(Error),
 }
 
-/// What [`Lock::touch`] found.
 #[derive(Debug)]
 pub enum Touched {
     /// The lock is ours and its sign of life is new.
@@ -100,7 +92,6 @@ pub enum Touched {
     Lost(Held),
 }
 
-/// What can be said of a holder that was seen before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// It is alive and has the lock file open: the pid is its beyond doubt.
@@ -296,13 +287,11 @@ pub fn is_gone(holder: &Holder) -> bool {
     !process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
-/// How whoever held the lock last works, alive or not, and its last sign of life.
 pub fn last_held(folder: &Folder) -> Option<(Mode, Wall)> {
     let Unseen { note, touched } = unseen(folder);
     Some((note?.mode, touched))
 }
 
-/// One look at the file and at the process that it names.
 fn look(folder: &Folder) -> Option<Holder> {
     let path = folder.file(LOCK);
     let metadata = fs::symlink_metadata(&path).ok()?;
@@ -313,7 +302,6 @@ fn look(folder: &Folder) -> Option<Holder> {
     holds.then(|| Holder { pid, started, mode, config: PathBuf::from(config), touched })
 }
 
-/// Whoever the file names.
 fn named(folder: &Folder) -> Held {
     look(folder).map_or_else(|| Held::Unseen(unseen(folder)), Held::Seen)
 }

@@ -21,7 +21,6 @@ const MAX_SIZE: u64 = 1 << 20;
 /// The longest pause, as the contract has it.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// What an operator asks of the watchdog at work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "lowercase")]
 pub enum Order {
@@ -37,16 +36,9 @@ pub enum Order {
         command: Option<String>,
     },
     /// End the pause of a command that has ended.
-    Over {
-        /// Its name.
-        command: String,
-    },
-    Resume {
-        /// `None`: all.
-        targets: Option<Vec<String>>,
-        /// Whether waits (cooldown, window, gates) end with it.
-        clear_waits: bool,
-    },
+    Over { command: String },
+    /// `targets`: `None` for all. `clear_waits`: whether waits (cooldown, window, gates) end with it.
+    Resume { targets: Option<Vec<String>>, clear_waits: bool },
 }
 
 impl Order {
@@ -62,7 +54,6 @@ impl Order {
     }
 }
 
-/// An order that waits to be carried out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiting {
     pub order: Order,
@@ -70,7 +61,6 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether it was carried out, for whoever gave it.
     pub fn is_done(&self) -> bool {
         fs::symlink_metadata(&self.path).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound)
     }
@@ -93,7 +83,6 @@ impl Waiting {
     }
 }
 
-/// The orders that wait.
 #[derive(Debug, Default)]
 pub struct Orders {
     /// In the order in which they were given.
@@ -174,7 +163,6 @@ fn clear_away(folder: &Folder) -> Result<(), Error> {
     Ok(())
 }
 
-/// The files of this extension, sorted.
 fn names(folder: &Folder, extension: &str) -> Result<Vec<PathBuf>, Error> {
     let path = folder.file(ORDERS);
     let entries = files::entries(&path).map_err(|cause| Error::new("read", &path, cause))?;

@@ -15,25 +15,20 @@ use crate::time::{Wall, millis, rfc3339};
 /// About 250 bytes a line: at least 4,000 incidents.
 const PAST: Lines = Lines { name: "incidents.jsonl", rotated: "incidents.jsonl.1", max_size: 1 << 20 };
 
-/// One incident that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Closed {
     pub id: String,
-    /// What was down.
     pub target: String,
     /// The first failure.
     #[serde(with = "rfc3339")]
     pub began: Wall,
-    /// From the last healthy look before, or from the first failure where there is none, until it was healthy, in
-    /// milliseconds.
+    /// From the last healthy look before, or else from the first failure, until it was healthy, in milliseconds.
     pub down_ms: u64,
     /// From the last healthy look before until it was found to be down, in milliseconds; `None` where it was never
     /// healthy before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_ms: Option<u64>,
-    /// What the look was that found it.
     pub class: Class,
-    /// How often each restart command was run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub runs: BTreeMap<String, u32>,
     /// The one that has cured it, as far as that can be said.
@@ -45,7 +40,6 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// What is left of an account; `None` while its incident is open.
     pub fn of(account: &Account) -> Option<Closed> {
         let ms = |from: Wall, to: Wall| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX);
         Some(Closed {

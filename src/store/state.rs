@@ -27,28 +27,23 @@ const MAX_SIZE: u64 = 32 << 20;
 /// By less the wall clock is not set but steered.
 const DRIFT: Duration = Duration::from_secs(2);
 
-/// What one watchdog leaves to the next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Saved {
     /// What the policy remembers. Only whoever reads the file has it here: a watchdog at work has it in its policy.
     #[serde(skip_serializing)]
     pub policy: State,
-    /// What is remembered of the targets' looks.
     pub history: History,
     /// By target: the span in which it failed and was not called down yet. It counts as down unless it turns out that
     /// the target is deliberately at rest.
     pub undecided: BTreeMap<String, (Wall, Wall)>,
     /// By target: its file as it was seen last.
     pub files: BTreeMap<String, FileTime>,
-    /// What was counted of the targets.
     pub counts: BTreeMap<String, Counts>,
     pub gaps: Gaps,
-    /// When the first watchdog was started here.
     pub first_start: Option<Wall>,
     /// Lines of events that may not have reached `events.jsonl` yet; see [`super::events::append_missing`].
     pub pending: Vec<String>,
-    /// How the watchdog that wrote this works.
     pub mode: Option<Mode>,
     pub pid: Option<u32>,
     pub started: Option<Wall>,
@@ -74,11 +69,9 @@ pub struct Saved {
     pub log_trouble: Option<String>,
     /// When the executables of the restart commands were last looked up.
     pub checked: Option<Wall>,
-    /// Messages that have not arrived everywhere yet.
     pub outbox: Outbox,
     /// By target: the channels that know that it goes down again and again, and that not each time is told.
     pub told_of_flapping: BTreeMap<String, BTreeSet<String>>,
-    /// To how many channels messages go.
     pub channels: usize,
     /// What a missing `${NAME}` has switched off, as the operator was last told.
     pub off: Vec<String>,
@@ -90,15 +83,10 @@ pub struct Saved {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Looks that found it in order.
     pub healthy: u64,
-    /// Looks that found it otherwise, by what they found.
     pub bad: BTreeMap<Class, u64>,
-    /// Looks of which nothing can be said.
     pub unknown: u64,
-    /// Attempts to repair it.
     pub attempts: u64,
-    /// How often it went down.
     pub incidents: u64,
 }
 
@@ -106,15 +94,11 @@ pub struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Shown {
-    /// Its place in the configuration.
     pub order: usize,
-    /// Failures in a row that make it down.
     pub threshold: u32,
     /// The span in which restarts are limited.
     pub window_ms: u64,
-    /// Whether there is a command to restart it with.
     pub repairs: bool,
-    /// Only decided, never done.
     pub dry_run: bool,
     pub depends_on: Vec<String>,
 }
@@ -129,7 +113,6 @@ impl Saved {
         }
     }
 
-    /// The targets in the order of the configuration.
     pub fn in_order(&self) -> Vec<(&String, &Shown)> {
         let mut targets: Vec<_> = self.shown.iter().collect();
         targets.sort_by_key(|(_, shown)| shown.order);
@@ -153,7 +136,6 @@ impl Saved {
         self.age(now).is_some_and(|age| age <= longest)
     }
 
-    /// How old this picture is, by the boot clock.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         self.written.map(|written| now.since(written))
     }
@@ -177,7 +159,6 @@ impl Saved {
     }
 }
 
-/// What [`load`] found.
 #[derive(Debug)]
 pub enum Loaded {
     /// No state: the first start here.
@@ -271,7 +252,6 @@ fn parse(bytes: &[u8]) -> io::Result<Found> {
 }
 
 impl Found {
-    /// The state with its times on the boot clock of `moment`.
     fn at(self, moment: &Moment) -> Saved {
         let Found { written, policy, state: mut saved } = self;
         saved.policy = policy;

@@ -16,7 +16,6 @@ const MAX_SIZE: u64 = 64 << 10;
 /// Between two paths: no path has it.
 const BETWEEN: u8 = 0;
 
-/// Whose watchdog was stopped by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// Whichever would be started in the folder.

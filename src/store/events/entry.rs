@@ -6,16 +6,12 @@ use crate::outcome::{Class, Ending, RestReason};
 use crate::policy::{About, Why};
 use crate::time::{Wall, rfc3339};
 
-/// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// When.
     #[serde(with = "rfc3339")]
     pub at: Wall,
-    /// The target that it concerns, where it concerns one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<String>,
-    /// What.
     #[serde(flatten)]
     pub kind: Kind,
 }
@@ -46,7 +42,6 @@ impl Entry {
     }
 }
 
-/// What can happen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Kind {
@@ -109,19 +104,13 @@ pub enum Kind {
     NotifyFailed { detail: String },
 }
 
-/// How a restart command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// By itself.
     Exited { code: i32 },
-    /// By a signal that was not ours.
     Killed { signal: i32 },
-    /// Its time was up.
     TimedOut,
-    /// It never began.
     NotStarted,
-    /// Its watchdog ended before it did.
     Lost,
 }
 

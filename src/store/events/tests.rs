@@ -19,7 +19,6 @@ fn lines(numbers: &[i64]) -> Vec<String> {
     numbers.iter().map(|&n| entry(n).line()).collect()
 }
 
-/// The events in the files, by their times.
 fn times(folder: &Folder) -> Vec<i64> {
     read(folder, None).unwrap().iter().map(|entry| entry.at.as_ms()).collect()
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Wall;
 
-/// Gaps that are remembered.
 const GAPS_KEPT: usize = 100;
 /// Reports reach back no further.
 const REACH: Duration = Duration::from_secs(90 * 86_400);
@@ -55,12 +54,9 @@ impl Gaps {
     }
 }
 
-/// A span in which nobody watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// The last sign of life before it.
     pub from: Wall,
-    /// When somebody was there again.
     pub to: Wall,
     pub why: Absence,
 }
@@ -68,7 +64,6 @@ pub struct Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Absence {
-    /// The watchdog was told to stop.
     Stopped,
     /// It ended otherwise, or cron made no tick.
     Ended,
@@ -79,7 +74,6 @@ pub enum Absence {
 }
 
 impl Absence {
-    /// For machines.
     pub fn as_str(self) -> &'static str {
         match self {
             Absence::Stopped => "stopped",
@@ -89,7 +83,6 @@ impl Absence {
         }
     }
 
-    /// For people.
     pub fn in_words(self) -> &'static str {
         match self {
             Absence::Stopped => "the watchdog was stopped",

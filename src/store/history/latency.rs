@@ -45,7 +45,6 @@ impl Slot {
     }
 }
 
-/// A slot that is not over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Open {
     index: i64,
@@ -117,7 +116,6 @@ impl Latencies {
         }
     }
 
-    /// The open slot takes its place among the others.
     fn close(&mut self) {
         let Some(closed) = self.open.take().as_ref().and_then(Open::closed) else { return };
         self.put(closed);
@@ -129,13 +127,11 @@ impl Latencies {
         self.past.push(Slot(slot.0, slot.1, before.map_or(slot.2, |before| before.2.max(slot.2))));
     }
 
-    /// What has changed since then.
     pub(super) fn since(&self, at: Wall) -> Latencies {
         let first = at.as_ms().div_euclid(SLOT);
         Latencies { past: self.past.iter().filter(|slot| slot.0 >= first).copied().collect(), open: self.open.clone() }
     }
 
-    /// Puts what has changed since in its place.
     pub(super) fn overlay(&mut self, recent: Latencies) {
         if recent.is_empty() {
             return;

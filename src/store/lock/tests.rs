@@ -25,7 +25,6 @@ fn acquire_soon(folder: &Folder) -> Lock {
     lock.unwrap()
 }
 
-/// A child process that must not outlive its test.
 struct Killed(Child);
 
 impl Drop for Killed {

@@ -16,7 +16,6 @@ fn now() -> Moment {
     moment(Timestamp::from_ms(50_000), Wall::from_ms(1_795_313_530_000), Some("boot-1"))
 }
 
-/// One target, with a window, a cooldown and a streak.
 fn sample() -> Saved {
     let at = Timestamp::from_ms;
     let mut target = TargetState { since: Some(at(1_000)), ..TargetState::default() };

@@ -7,7 +7,6 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What was counted at each hour of the wall clock.
 type Model = BTreeMap<i64, Counted>;
 
 #[derive(Clone, Copy, Default)]
@@ -18,7 +17,6 @@ struct Counted {
     counted: i64,
 }
 
-/// A watchdog that counts one target, and what it has on its disk.
 struct Scene {
     _folder: TempDir,
     folder: Folder,
