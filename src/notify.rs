@@ -36,7 +36,6 @@ const SHOWN: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is there.
     Delivered,
     /// Whoever should take it says that it never will: why.
     Refused(String),
@@ -44,14 +43,10 @@ pub enum Outcome {
     Failed(String, Option<Duration>),
 }
 
-/// What a delivery needs beside its channel.
 #[derive(Clone, Debug)]
 pub struct Means {
-    /// Commands run in it.
     pub folder: PathBuf,
-    /// Given to commands.
     pub env: Vec<(String, String)>,
-    /// Struck out of what servers and commands say.
     pub secrets: Secrets,
     /// Commands end with it; what they leave running lives on.
     pub scope: Scope,
@@ -91,12 +86,10 @@ impl Means {
     }
 }
 
-/// The name of this machine.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Delivers one message over one channel.
 pub fn deliver(channel: &Channel, message: &Message, means: &Means) -> Outcome {
     match &channel.way {
         Way::Webhook(webhook) => webhook::deliver(webhook, message, means),

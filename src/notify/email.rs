@@ -46,7 +46,6 @@ fn sender(email: &Email, host: &str, means: &Means) -> Result<Mailbox, String> {
     mailboxes.find(Result::is_ok).unwrap_or_else(|| mailbox("watchdog@localhost"))
 }
 
-/// The name that mail from this account bears.
 fn account(means: &Means) -> String {
     let named = means.env.iter().find(|(name, _)| name == "USER" || name == "LOGNAME").map(|(_, value)| value.clone());
     let named = named.or_else(|| std::env::var("USER").ok()).or_else(|| std::env::var("LOGNAME").ok());
@@ -105,7 +104,6 @@ mod tests {
     use crate::command::Scope;
     use crate::config::Secrets;
 
-    /// Who mail is from on a channel without `from`.
     #[track_caller]
     fn check_sender(user: &str, host: &str, expected: &str) {
         let email = Email { to: "ops@example.org".into(), from: None, via: Via::Sendmail };

@@ -12,10 +12,8 @@ pub struct Message {
     /// Tells it from all others, also where it arrives twice.
     pub id: String,
     pub event: Topic,
-    /// What a warning is about.
     pub about: Option<About>,
     pub target: Option<String>,
-    /// The machine that the watchdog runs on.
     pub host: String,
     #[serde(with = "rfc3339")]
     pub at: Wall,
@@ -25,9 +23,7 @@ pub struct Message {
     pub detail: Option<String>,
     pub incident: Option<String>,
     pub attempts: Option<u32>,
-    /// How long it has been down, in milliseconds.
     pub down_ms: Option<u64>,
-    /// It was delivered later than it should have been.
     pub late: bool,
 }
 

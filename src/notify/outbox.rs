@@ -30,7 +30,6 @@ pub struct Outbox {
     troubles: BTreeMap<String, Trouble>,
 }
 
-/// A message and the channels that have not got it yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Letter {
     message: Message,
@@ -51,7 +50,6 @@ struct Tried {
     span_ms: u64,
 }
 
-/// What came of the last delivery on a channel, where that was no success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Trouble {
     /// Failures in a row; 0 where the channel refused one message for good and may take the next.
@@ -65,19 +63,15 @@ struct Trouble {
     said: String,
 }
 
-/// A message that is due on a channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Due {
     /// With its mark, where it is late.
     pub message: Message,
-    /// How long ago it was written.
     pub age: Duration,
 }
 
-/// A message that will not arrive any more on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
-    /// The channel's id.
     pub channel: String,
     /// The message's first line.
     pub message: String,
@@ -122,12 +116,10 @@ impl Outbox {
         Some(Due { message: Message { late: age > LATE_AFTER, ..letter.message.clone() }, age })
     }
 
-    /// A message that waits.
     pub fn message(&self, id: &str) -> Option<&Message> {
         self.letters.iter().map(|letter| &letter.message).find(|message| message.id == id)
     }
 
-    /// It has arrived.
     pub fn delivered(&mut self, channel: &str, id: &str) {
         self.troubles.remove(channel);
         self.done(channel, id);
@@ -188,7 +180,6 @@ impl Outbox {
         given
     }
 
-    /// Messages that have not arrived everywhere.
     pub fn waiting(&self) -> usize {
         self.letters.len()
     }
@@ -206,7 +197,6 @@ impl Outbox {
         self.troubles.iter().map(move |(channel, trouble)| (channel.as_str(), trouble.in_words(now)))
     }
 
-    /// Moves every point in time by `ms`.
     pub fn shift(&mut self, ms: i64) {
         let posted = self.letters.iter_mut().map(|letter| &mut letter.posted);
         let points = self.troubles.values_mut().flat_map(|Trouble { since, at, until, .. }| [since, at, until]);

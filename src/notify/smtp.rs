@@ -43,7 +43,6 @@ pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> 
     hand_over(connection, mail, means)
 }
 
-/// Sends the mail itself to a server that waits for it.
 fn hand_over(mut connection: SmtpConnection, mail: &Mail, means: &Means) -> Outcome {
     let failed = |why: String| Outcome::Failed(means.tame(&why), None);
     if let Err(error) = connection.set_timeout(Some(SCRUTINY)) {
@@ -66,7 +65,6 @@ fn hand_over(mut connection: SmtpConnection, mail: &Mail, means: &Means) -> Outc
     }
 }
 
-/// From whom and for whom it is, up to the point at which the server wants the mail itself.
 fn address(connection: &mut SmtpConnection, mail: &Mail) -> Result<(), String> {
     let envelope = mail.envelope();
     let mut parameters = Vec::new();
@@ -84,7 +82,6 @@ fn address(connection: &mut SmtpConnection, mail: &Mail) -> Result<(), String> {
     connection.command(Data).map(|_| ()).map_err(|error| in_words(&error))
 }
 
-/// A connection that is secured and logged in as far as is wanted.
 fn open(server: &Smtp, host: &str) -> Result<SmtpConnection, String> {
     let name = hello(host, server);
     let mut connection = match server.security {
@@ -148,7 +145,6 @@ fn is_trusted(server: &Smtp) -> bool {
     is_near(&server.host) && server.credentials.is_none()
 }
 
-/// Whether the server is on this machine.
 fn is_near(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -187,7 +183,6 @@ fn way_there(server: &Smtp) -> Option<IpAddr> {
     addresses.find_map(of)
 }
 
-/// An error with its causes.
 fn in_words(error: &Error) -> String {
     if is_silence(error) {
         return silent_for(SILENCE);
@@ -206,7 +201,6 @@ fn silent_for(span: Duration) -> String {
     format!("it was silent for {} s", span.as_secs())
 }
 
-/// Whether nothing came for as long as was waited.
 fn is_silence(error: &Error) -> bool {
     let is_timeout = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     causes(error).any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_timeout))

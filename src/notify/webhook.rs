@@ -21,8 +21,7 @@ const DISCORD_LONGEST: usize = 2_000;
 const TELEGRAM_LONGEST: usize = 4_096;
 const SLACK_LONGEST: usize = 4_000;
 const NTFY_LONGEST: usize = 4_096;
-/// The answers that say that this very message cannot be taken. Any other may be over tomorrow: a proxy that restarts,
-/// a token that is put right.
+/// They say that this very message cannot be taken. Any other may be over tomorrow: a token is put right.
 const NEVER: [u16; 6] = [400, 410, 413, 414, 415, 422];
 
 #[derive(Debug, PartialEq)]

@@ -26,16 +26,13 @@ const SHOWN: usize = 200;
 /// Less of a core does not make a process the cause.
 const BUSY: u64 = 80;
 
-/// An incident, and what there is to know around it.
 #[derive(Clone, Debug)]
 pub struct Incident<'a> {
-    /// What was written of it.
     pub account: &'a Account,
     /// The incidents of the same target that began in the last 30 days and are over, this one among them if it is.
     pub past: &'a [Closed],
     pub depends_on: &'a [String],
     pub folder: &'a Path,
-    /// The names of the files there.
     pub files: &'a [String],
     /// Shown as `~`.
     pub home: Option<&'a Path>,
@@ -295,7 +292,6 @@ fn machine_line(machine: &Machine) -> Option<String> {
     (!parts.is_empty()).then(|| format!("the machine: {}", parts.join(", ")))
 }
 
-/// One incident in a list, for machines.
 #[derive(Serialize)]
 struct Line<'a> {
     id: &'a str,
@@ -326,7 +322,6 @@ pub fn list_json(accounts: &[Account], wall: Wall) -> String {
     format!("[{}]", accounts.iter().map(line).collect::<Vec<String>>().join(","))
 }
 
-/// All of them, for people: the latest last, where the eye is.
 pub fn list(accounts: &[Account], wall: Wall, zone: Zone) -> String {
     if accounts.is_empty() {
         return "No incident is on record here.".into();

@@ -8,21 +8,17 @@ use crate::terminal::escaped;
 use crate::time::{ClockReading, Span, Timestamp, Wall, Zone};
 use crate::view::story::{UNSAVED, cure, reason};
 
-/// What a message needs to know beside what is to be told.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub target: &'a str,
     pub host: &'a str,
-    /// The restart commands, as people read them.
     pub commands: &'a [String],
     pub depends_on: &'a [String],
-    /// No attempt before then.
     pub cooldown_until: Option<Timestamp>,
     /// The last line of the target's own log, where one is known.
     pub said: Option<&'a str>,
     /// How often this has happened lately, and when.
     pub again: Option<&'a str>,
-    /// When it is told.
     pub at: ClockReading,
     pub zone: Zone,
 }
@@ -110,7 +106,6 @@ impl Facts<'_> {
         letter(&first, &lines)
     }
 
-    /// Which command, and how soon after it.
     fn cured(&self, story: &Story) -> String {
         let Some(tried) = &story.tried else { return "A restart cured it.".into() };
         let after = Span(self.at.now.since(tried.began));
@@ -128,19 +123,16 @@ impl Facts<'_> {
     }
 }
 
-/// The lines put together.
 fn letter(first: &str, rest: &[String]) -> String {
     let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
     let body = rest.join(" ").replace(" \n", "\n");
     if body.is_empty() { first.to_owned() } else { format!("{first}\n{body}") }
 }
 
-/// Whether the latest restart command could not even be started.
 fn was_refused(story: &Story) -> bool {
     story.tried.as_ref().is_some_and(|tried| matches!(tried.ending, Ending::NotStarted(_)))
 }
 
-/// What was found, as a sentence.
 fn seen(story: &Story) -> String {
     let Some((class, detail)) = &story.seen else { return String::new() };
     let text = escaped(&class.with(detail)).into_owned();
@@ -186,12 +178,10 @@ fn advice(about: About) -> &'static str {
     }
 }
 
-/// A message that tells whether messages arrive.
 pub fn test(host: &str) -> String {
     format!("[test] watchdog on {host}: messages arrive\nSent by watchdog check --send. Nothing is wrong.")
 }
 
-/// The text of a message that comes late, which says of when it is.
 pub fn late(text: &str, at: Wall, zone: Zone, behind: Duration) -> String {
     let time = zone.hour_minute(at);
     let of = if behind >= Duration::from_secs(12 * 3_600) { format!("{} {time}", zone.day(at)) } else { time };

@@ -10,7 +10,6 @@ use crate::time::Wall;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Metrics<'a> {
-    /// The state as it is now.
     pub saved: &'a Saved,
     pub wall: Wall,
 }

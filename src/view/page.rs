@@ -15,21 +15,15 @@ use crate::time::{ClockReading, Timestamp, Wall, Zone, rough};
 use crate::view::percent;
 use crate::view::story::{at_rest, reason};
 
-/// Days that have a bar.
 pub const DAYS: i64 = 90;
-/// Incidents that are shown.
 pub const INCIDENTS: usize = 10;
-
 const STYLE: &str = include_str!("page/style.css");
 
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
-    /// The state as it is now, with the whole history.
     pub saved: &'a Saved,
-    /// The latest incidents that are over.
     pub past: &'a [Closed],
     pub host: &'a str,
-    /// Whether it may tell what was found and what was run.
     pub details: bool,
     /// The watchdog has ended: nobody looks any more.
     pub is_over: bool,
@@ -37,7 +31,6 @@ pub struct Page<'a> {
     pub zone: Zone,
 }
 
-/// How things stand, in a line, and the colour that it has.
 struct Banner {
     class: &'static str,
     text: String,

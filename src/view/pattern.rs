@@ -20,16 +20,12 @@ const SAME_TIME: u32 = 60;
 /// Fewer say nothing.
 const FEWEST: usize = 3;
 
-/// A time of day that incidents cluster at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TimeOfDay {
-    /// How many of them.
     pub count: usize,
-    /// Of how many.
     pub of: usize,
     /// From this time of day, such as `03:10`, by the local clock.
     pub from: String,
-    /// Until this one.
     pub to: String,
 }
 
@@ -50,8 +46,7 @@ impl TimeOfDay {
     }
 }
 
-/// The narrowest part of the day that so many of the minutes lie in, if it is no longer than an hour. Midnight lies
-/// within a night.
+/// The narrowest part of the day, of an hour at most, that so many lie in. Midnight lies within a night.
 fn narrowest(minutes: &[u32], count: usize) -> Option<(usize, u32, u32)> {
     let at = |index: usize| minutes[index % minutes.len()] + if index >= minutes.len() { DAY } else { 0 };
     let windows = (0..minutes.len()).map(|first| (at(first), at(first + count - 1)));
@@ -69,15 +64,11 @@ impl fmt::Display for TimeOfDay {
     }
 }
 
-/// What a restart command has done about one class of failures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Efficacy {
     pub run: String,
-    /// What it was run for.
     pub class: Class,
-    /// How often it helped.
     pub cured: u32,
-    /// How often it was run.
     pub tried: u32,
     /// From its start to the first healthy look, in milliseconds: the median of those that helped.
     pub median_ms: Option<u64>,
@@ -125,7 +116,6 @@ pub fn median(mut values: Vec<u64>) -> Option<u64> {
     values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
-/// What failures of a class are called, for so many of them.
 fn plural(class: Class, count: u32) -> &'static str {
     let (one, many) = match class {
         Class::Refused => ("refusal", "refusals"),
@@ -164,7 +154,6 @@ pub fn again(began: &[Wall], zone: Zone) -> Option<String> {
     Some(format!("{} time in 30 days{pattern}", ordinal(began.len())))
 }
 
-/// What is known of the command that has cured an incident of this class.
 pub fn record_of(efficacy: &[Efficacy], run: &str, class: Class) -> Option<String> {
     let found = efficacy.iter().find(|one| one.run == run && one.class == class)?;
     Some(format!("`{}` has cured {}", escaped(run), found.score()))

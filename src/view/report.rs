@@ -19,11 +19,9 @@ const GAPS_SHOWN: usize = 3;
 
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
-    /// The state as it was last saved.
     pub saved: &'a Saved,
     /// The incidents that are over and began within the span.
     pub past: &'a [Closed],
-    /// How far back it reaches.
     pub span: Duration,
     /// Now, by the boot clock that the state lies on, and for people.
     pub at: ClockReading,
@@ -51,7 +49,6 @@ struct GapAnswer {
 #[derive(Debug, Serialize)]
 struct TargetAnswer {
     name: String,
-    /// The part of the watched time that it was up, rounded down to four decimals.
     uptime: Option<f64>,
     watched_ms: u64,
     incidents: usize,
@@ -59,9 +56,7 @@ struct TargetAnswer {
     longest_ms: Option<u64>,
     #[serde(skip)]
     downs: Vec<Downtime>,
-    /// From the last healthy look to the verdict that it is down.
     found_ms: Option<Spread>,
-    /// From the start of the command that cured it to the first healthy look.
     healed_ms: Option<Spread>,
     cures: Vec<Efficacy>,
     time_of_day: Option<TimeOfDay>,
@@ -92,7 +87,6 @@ impl Spread {
 }
 
 impl Report<'_> {
-    /// When the span began, or the first watchdog here, whichever was later.
     fn since(&self) -> Wall {
         let asked = self.at.wall.shifted(-millis(self.span));
         let first = match self.saved.first_start {
@@ -110,8 +104,7 @@ impl Report<'_> {
         self.saved.shown.keys().filter_map(|name| self.saved.history.get(name))
     }
 
-    /// The spans since then in which nobody watched, cut to it; the latest may go on. Those of a clock that was wrong
-    /// are none.
+    /// Cut to the span since then; the latest may go on. Those of a clock that was wrong are none.
     fn gaps(&self) -> Vec<Gap> {
         let since = self.since();
         let is_one = |gap: &&Gap| gap.to > since && gap.to <= self.at.wall;

@@ -22,7 +22,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Watched for this part of a span, nobody asks about the rest.
 const NEARLY: f64 = 0.95;
 
-/// What is known at the moment of asking.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The state as it was last saved, its times on the present boot clock.
@@ -69,7 +68,6 @@ impl Status {
         }
     }
 
-    /// Who watches, and whether what is known of the targets is how they are.
     pub fn watch(&self) -> Watch {
         let (saved, holder) = (&self.saved, self.holder.as_ref());
         let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
@@ -84,19 +82,16 @@ impl Status {
         })
     }
 
-    /// Whether a target is in trouble.
     pub fn is_trouble(&self) -> bool {
         self.targets().iter().any(|target| target.state.condition.is_trouble())
     }
 
-    /// The targets of the configuration, in its order.
     fn targets(&self) -> Vec<Target<'_>> {
         let known = &self.saved.policy.targets;
         let target = |(name, shown)| Some(Target { name, shown, state: known.get(name)?, status: self });
         self.saved.in_order().into_iter().filter_map(target).collect()
     }
 
-    /// `03:22`, with the day where it is another.
     fn clock_time(&self, at: Timestamp) -> String {
         let at = self.at.wall_at(at);
         self.zone.with_day(self.zone.hour_minute(at), at, self.at.wall)
@@ -296,7 +291,6 @@ impl<'a> Target<'a> {
         [self.name.clone(), state_word, since, look, self.share(DAY), self.share(DAY * 30)]
     }
 
-    /// What else there is to say of it, where it is not simply in order.
     fn note(&self) -> Option<String> {
         let blind = self.state.last_look.as_ref().and_then(|look| match &look.verdict {
             Verdict::Unknown { detail } => Some(format!("the last look told nothing: {}", escaped(detail))),

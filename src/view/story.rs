@@ -9,19 +9,15 @@ use crate::outcome::{Ending, RestReason};
 use crate::policy::{About, Record, Why};
 use crate::time::{ClockReading, Latency, Span, Timestamp, Zone};
 
-/// What a line needs to know beside the record.
 #[derive(Clone, Copy, Debug)]
 pub struct Telling<'a> {
     /// The target; empty: the watchdog itself.
     pub target: &'a str,
-    /// The command of the record's rung.
     pub command: &'a str,
-    /// The last line that the command printed.
     pub said: Option<&'a str>,
     pub depends_on: &'a [String],
     /// How often it is looked at; `None`: whenever cron makes a tick.
     pub interval: Option<Duration>,
-    /// When it is told.
     pub at: ClockReading,
     pub zone: Zone,
 }
@@ -32,7 +28,6 @@ impl Telling<'_> {
         self.zone.with_day(self.zone.time_of_day(moved), moved, self.at.wall)
     }
 
-    /// The line and how important it is.
     pub fn line(&self, record: &Record) -> (Level, String) {
         let (level, text) = self.text(record);
         match self.target {
@@ -129,7 +124,6 @@ impl Telling<'_> {
 /// Why there is a cooldown without an end, in words: that of a tick with a disk that takes nothing.
 pub const UNSAVED: &str = "nothing can be saved, so the next tick would not know of the restart";
 
-/// Why a due restart is not made, in words.
 pub fn reason(why: Why, depends_on: &[String]) -> String {
     match why {
         Why::Paused => "paused by the operator".into(),
@@ -144,7 +138,6 @@ pub fn reason(why: Why, depends_on: &[String]) -> String {
     }
 }
 
-/// Why it is deliberately at rest, in words.
 pub fn at_rest(why: RestReason) -> &'static str {
     match why {
         RestReason::Operator => "the operator stopped it in PM2 (pm2 stop)",
@@ -154,7 +147,6 @@ pub fn at_rest(why: RestReason) -> &'static str {
     }
 }
 
-/// What made it well again, as far as that can be said.
 pub fn cure(attempts: u32, cured: bool) -> String {
     match (attempts, cured) {
         (0, _) => "It came back by itself".into(),

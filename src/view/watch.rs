@@ -15,53 +15,39 @@ const LATELY: Duration = Duration::from_secs(120);
 pub struct Signs {
     /// How whoever holds the lock works, and its pid, unless it cannot be seen from here.
     pub holder: Option<(Mode, Option<u32>)>,
-    /// How whoever held the lock last works.
     pub last: Option<Mode>,
     /// How long ago it gave its sign of life there.
     pub touched: Option<Duration>,
-    /// How old the saved state is.
     pub picture: Option<Duration>,
-    /// Whether the state says that its watchdog ended by `stop`.
     pub stopped: bool,
     /// Ticks that came within this come still.
     pub tick_patience: Duration,
 }
 
-/// What follows from the signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
     pub who: Who,
     /// How long ago there was a sign of life.
     pub seen: Option<Duration>,
-    /// How old what is known of the targets is.
     pub picture: Option<Duration>,
-    /// Whether that is too old to be an answer.
     is_old: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// A daemon that holds the lock and gives its sign of life.
-    Daemon {
-        /// Its process id; none where it cannot be seen from here.
-        pid: Option<u32>,
-    },
-    /// One that holds the lock and gives none.
-    Hung {
-        /// Its process id; none where it cannot be seen from here.
-        pid: Option<u32>,
-        /// Whether it is a tick.
-        is_tick: bool,
-    },
+    /// A daemon that holds the lock and gives its sign of life; no `pid` where it cannot be seen from here.
+    Daemon { pid: Option<u32> },
+    /// One that holds the lock and gives none; no `pid` where it cannot be seen from here.
+    Hung { pid: Option<u32>, is_tick: bool },
     /// Ticks come; one may be at work.
     Ticks,
     /// Nobody, for it was stopped.
     Stopped,
+    /// Nobody, and none was stopped.
     Nobody,
 }
 
 impl Watch {
-    /// The conclusion.
     pub fn of(signs: &Signs) -> Watch {
         let Signs { holder, last, touched, picture, stopped, tick_patience } = *signs;
         let seen = touched.into_iter().chain(picture).min();
@@ -83,7 +69,6 @@ impl Watch {
         matches!(self.who, Who::Daemon { .. } | Who::Hung { .. } | Who::Ticks)
     }
 
-    /// Whether somebody does the work.
     pub fn is_at_work(&self) -> bool {
         matches!(self.who, Who::Daemon { .. } | Who::Ticks)
     }

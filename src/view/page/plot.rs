@@ -14,7 +14,6 @@ const STEP: usize = 4;
 const BAR: usize = 3;
 /// Less than this of a day is worse than a short outage.
 const BAD: f64 = 0.99;
-
 /// The height of the plot, and its width: a unit for each quarter of an hour.
 const HEIGHT: f64 = 100.0;
 const WIDTH: i64 = 96;
@@ -70,13 +69,9 @@ fn title(run: &[Day], zone: Zone) -> String {
     format!("{} to {}: {what}", day(first), day(last))
 }
 
-/// A plot of the last 24 hours.
 pub(super) struct Plot {
-    /// In HTML.
     pub(super) picture: String,
-    /// The median of the medians.
     pub(super) median: Latency,
-    /// The worst of all.
     pub(super) worst: Latency,
 }
 
