@@ -43,10 +43,8 @@ pub use reset::reset;
 pub use reset_reason::{ResetReason, missing_program, reset_reason};
 pub use saved::Saved;
 
-/// A process that PM2 keeps, and what is known of it beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Managed {
-    /// Its name in PM2.
     pub process: String,
     /// The ecosystem file that describes it.
     pub config: Option<PathBuf>,

@@ -14,7 +14,6 @@ use super::Home;
 /// Between the two reads, at the least. CPU time is counted in hundredths of a second, so this tells 4 %.
 const BETWEEN: Duration = Duration::from_millis(250);
 
-/// What a process was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
     pub pid: u32,
@@ -42,7 +41,6 @@ impl fmt::Display for Activity {
     }
 }
 
-/// The first of the two reads.
 pub(super) struct Measurement {
     began: Instant,
     before: Vec<(Process, Times)>,
@@ -89,7 +87,6 @@ impl Measurement {
     }
 }
 
-/// What a process had used and waited for when it was looked at.
 struct Times {
     used: Duration,
     queued: Duration,

@@ -16,25 +16,17 @@ pub struct App {
     pub name: String,
     /// Its number in PM2; a saved list has none.
     pub id: Option<u32>,
-    /// The number of its process; none where it has none.
     pub pid: Option<u32>,
     /// PM2's word for how it is, such as `online`; empty where the list lacks it.
     pub status: String,
-    /// Whether PM2 starts it again when it ends.
     pub autorestart: bool,
     /// The code that it last ended with; PM2 says 0 of one that a signal ended.
     pub exit_code: Option<i32>,
-    /// The codes that it ends with for good.
     pub stop_exit_codes: Vec<i32>,
-    /// How often PM2 has started it again.
     pub restarts: u64,
-    /// Whether PM2 starts it at certain times.
     pub is_scheduled: bool,
-    /// Whether it is a module of PM2's own.
     pub is_module: bool,
-    /// What is run.
     pub script: PathBuf,
-    /// The folder that it runs in.
     pub cwd: PathBuf,
     /// What runs the script; `none` is PM2's word for nothing.
     pub interpreter: Option<String>,
@@ -48,11 +40,8 @@ pub struct App {
     pub port: Option<u16>,
     /// The names of those `env_NAME` blocks of its file whose every variable it has.
     pub environments: Vec<String>,
-    /// The file with the number of its process.
     pub pid_file: Option<PathBuf>,
-    /// The file of its standard output.
     pub out_log: Option<PathBuf>,
-    /// The file of its standard error.
     pub err_log: Option<PathBuf>,
 }
 
@@ -175,7 +164,6 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A number, or a text that is one.
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     text(value)?.trim().parse().ok()
 }

@@ -18,10 +18,8 @@ use super::{App, parse_list};
 
 /// How long PM2 may take for its list. It takes half a second, and on a machine that has a tenth of a core 4 s.
 const LIST_TIME: Duration = Duration::from_secs(10);
-
 /// Bytes of a list that are read: one with 100 processes of 100 KB of variables each has 10 MB.
 const LIST_LENGTH: u64 = 16 << 20;
-
 /// What PM2 adds to the environment of a process besides variables that begin with `pm_`, `PM2_` and `axm_`, and node
 /// besides. Whoever runs under PM2 has them, and whatever pm2 he calls takes them for its new process's own.
 const FROM_PM2: &str = "name namespace args node_args interpreter_args exec_mode exec_interpreter instances \
@@ -37,7 +35,6 @@ const FROM_PM2: &str = "name namespace args node_args interpreter_args exec_mode
 /// How `pm2` is called. Its `Debug` shows no environment.
 #[derive(Clone)]
 pub struct Caller {
-    /// `PM2_HOME` for every call.
     pub home: PathBuf,
     /// The folder that `pm2` runs in; a daemon that it starts stays there.
     pub folder: PathBuf,
@@ -49,14 +46,11 @@ pub struct Caller {
     pub scope: Scope,
 }
 
-/// What came of asking PM2 for its list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// These processes.
     Apps(Vec<App>),
     /// No answer within 10 s.
     Silent,
-    /// It cannot be had, for this reason.
     Failed(String),
 }
 
@@ -106,8 +100,7 @@ impl Caller {
         }
     }
 
-    /// Runs `pm2` with these arguments. `on_start` is told of the process as soon as there is one; `output` must have
-    /// been opened for appending.
+    /// `on_start` is told of the process as soon as there is one; `output` must have been opened for appending.
     pub fn call(&self, args: &[&str], output: &File, on_start: &mut dyn FnMut(Process)) -> Ended {
         let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO };
         let program = match self.program() {

@@ -5,20 +5,16 @@
 use crate::outcome::DaemonState;
 use crate::process::Process;
 
-/// What connecting to the daemon's socket came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Socket {
     /// Somebody listens. The kernel accepts for a frozen daemon, too.
     Accepts,
     /// It is there, and nobody listens.
     Refuses,
-    /// There is no such file.
     Missing,
-    /// It cannot be known, for this reason.
     Unreadable(String),
 }
 
-/// What kind of daemon a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Started by a pm2 command, and left running in a session of its own.
@@ -27,22 +23,17 @@ pub enum Kind {
     Foreground,
 }
 
-/// A process that is proven to be a daemon of the home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Daemon {
     pub process: Process,
-    /// What kind of daemon it is.
     pub kind: Kind,
-    /// It is stopped by a signal.
     pub is_stopped: bool,
     /// It began so lately that its socket may be still to come.
     pub is_starting: bool,
 }
 
-/// All signs of the daemon of one home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonEvidence {
-    /// What its socket did.
     pub socket: Socket,
     /// Its processes, oldest first; more than one is a fault.
     pub proven: Vec<Daemon>,
@@ -53,7 +44,6 @@ pub struct DaemonEvidence {
 }
 
 impl DaemonEvidence {
-    /// What follows from the signs.
     pub fn state(&self) -> DaemonState {
         let is_proven = !self.proven.is_empty();
         match &self.socket {
@@ -84,18 +74,15 @@ impl DaemonEvidence {
         self.proven.last()
     }
 
-    /// Whether a process of this number is one of the daemons.
     pub fn has(&self, pid: u32) -> bool {
         self.proven.iter().any(|daemon| daemon.process.pid == pid)
     }
 
-    /// Whether it is so of each proven daemon, and there is one.
     fn all(&self, is_so: impl Fn(&Daemon) -> bool) -> bool {
         !self.proven.is_empty() && self.proven.iter().all(is_so)
     }
 
-    /// What is wrong with a daemon that is deaf or unknown, and which command mends it; `home` as people write it, and
-    /// `pm2` as they call it there.
+    /// Which command mends it, too. `home` as people write it, and `pm2` as they call it there.
     pub fn trouble(&self, home: &str, pm2: &str) -> Option<String> {
         let pid = self.latest().map_or(0, |daemon| daemon.process.pid);
         let (daemon, killed) = match pid {
@@ -146,7 +133,6 @@ pub enum Sign {
     Orphan,
 }
 
-/// All signs of the processes of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessEvidence {
     /// Those that live, and what shows each.
@@ -159,19 +145,15 @@ pub struct ProcessEvidence {
     pub hidden: Option<String>,
 }
 
-/// Whether a process lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProcessState {
     /// This one does, the youngest of them.
     Alive(Process),
-    /// Nothing says that one does.
     Gone,
-    /// It cannot be seen, for this reason.
     Unknown(String),
 }
 
 impl ProcessEvidence {
-    /// What follows from the signs.
     pub fn state(&self) -> ProcessState {
         let youngest = self.living.iter().map(|(process, _)| *process).max_by_key(|one| (one.started, one.pid));
         match (youngest, &self.hidden) {
@@ -181,7 +163,6 @@ impl ProcessEvidence {
         }
     }
 
-    /// The one that outlived its daemon, where there is one.
     pub fn orphan(&self) -> Option<Process> {
         self.living.iter().find(|(_, sign)| *sign == Sign::Orphan).map(|(process, _)| *process)
     }

@@ -15,7 +15,6 @@ use crate::outcome::in_words;
 
 use super::evidence::Socket;
 
-/// A folder of PM2's, its `PM2_HOME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
     path: PathBuf,
@@ -39,7 +38,6 @@ impl Home {
         }
     }
 
-    /// Whether this path leads here.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let is_same = || Some(fs::canonicalize(path).ok()? == fs::canonicalize(self.path()).ok()?);
         path == self.path() || path.is_absolute() && is_same().unwrap_or(false)
@@ -63,7 +61,6 @@ impl Home {
         connect(&socket, &address)
     }
 
-    /// Why the socket cannot be asked, and what mends it.
     fn unreadable(&self, error: Errno) -> String {
         let socket = self.path.join("rpc.sock");
         let owner = fs::metadata(&socket).or_else(|_| fs::metadata(&self.path)).ok().map(|found| found.uid());
@@ -89,7 +86,6 @@ impl Home {
         })
     }
 
-    /// The numbers in all of PM2's pid files.
     pub(super) fn all_noted(&self) -> Vec<(u32, PathBuf)> {
         self.pid_files(|file| file.ends_with(".pid"))
     }
@@ -101,7 +97,6 @@ impl Home {
     }
 }
 
-/// The number in a pid file.
 pub(super) fn read_pid(path: &Path) -> io::Result<u32> {
     fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
 }

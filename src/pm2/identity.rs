@@ -18,14 +18,11 @@ use super::{Home, ports};
 
 /// A daemon listens on its socket a quarter of a second after its start, on a machine with a tenth of a core 3 s after.
 const STARTING: Duration = Duration::from_secs(10);
-
 /// PM2 writes a process's number into its file right after its start; by more than this no file is about a process.
 const NOTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What shows a process to be one of PM2's, or started by one.
 #[derive(Debug)]
 pub(super) struct Mark {
-    /// Its name in PM2.
     pub(super) name: String,
     /// The files of its output and its errors.
     pub(super) logs: Vec<PathBuf>,
@@ -35,10 +32,8 @@ pub(super) struct Mark {
     pub(super) may_stay_ended: bool,
 }
 
-/// Whether a process with a title of PM2's is a daemon of a certain home.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// It is.
     Here(Kind),
     /// It belongs elsewhere, or is none.
     Elsewhere,
@@ -47,7 +42,6 @@ pub(super) enum Whose {
 }
 
 impl Home {
-    /// The daemon of this home that has this number.
     pub(super) fn daemon(&self, pid: u32) -> Option<Daemon> {
         match self.whose(pid) {
             Whose::Here(kind) => daemon(pid, kind),
@@ -100,7 +94,6 @@ impl Home {
         (may_be && is_pm2s() && !is_kept()).then_some(process)
     }
 
-    /// Whether one of PM2's pid files was written about this very process.
     pub(super) fn is_noted(&self, process: Process) -> bool {
         self.all_noted().iter().any(|(pid, file)| *pid == process.pid && is_about(file, process))
     }
@@ -129,7 +122,6 @@ pub(super) fn is_about(file: &Path, process: Process) -> bool {
     up.abs_diff(age) <= NOTED_WITHIN
 }
 
-/// The process of this number as a daemon of this kind, if it lives.
 pub(super) fn daemon(pid: u32, kind: Kind) -> Option<Daemon> {
     let stat = process::stat(pid).filter(Stat::is_alive)?;
     let process = Process { pid, started: stat.started };

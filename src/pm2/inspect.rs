@@ -22,16 +22,12 @@ const SETTLED: Duration = Duration::from_secs(4);
 /// Between two looks at what changes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What was found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// For a plan.
     pub facts: Facts,
-    /// What follows for the decision.
     pub inspection: Inspection,
-    /// The same as a probe concludes it, now that PM2's list is known.
+    /// As a probe concludes it, now that PM2's list is known.
     pub evidence: Pm2Evidence,
-    /// In words, for the incident.
     pub words: String,
     /// What the process was doing meanwhile: a restart, which may follow at once, ends that.
     pub activity: Option<Activity>,
@@ -104,7 +100,6 @@ fn settled(home: &Home, name: &str, known: Option<Seen>) -> (DaemonEvidence, Pro
     }
 }
 
-/// The other saved processes that PM2 does not list.
 fn saved_names(saved: &Saved, managed: &Managed, listed: Option<&[App]>) -> Vec<String> {
     let Saved::Apps(apps) = saved else { return Vec::new() };
     let is_listed = |name: &str| listed.is_some_and(|listed| listed.iter().any(|app| app.name == name));

@@ -14,7 +14,6 @@ const WIDTH: usize = 300;
 const SEARCHED: usize = 60;
 /// Ordinary lines below an error that still leave it news.
 const RECENT: usize = 20;
-
 /// What names an error wherever it stands in a line, in lower case. The numbers are pino's levels error and fatal.
 const ERROR_PHRASES: &str = "error:|panic:|panicked at|uncaught|unhandled|out of memory|cannot find module|\
      segmentation fault|core dumped|failed to |terminate called|what():|: error |[error]|level=error|\
@@ -22,7 +21,6 @@ const ERROR_PHRASES: &str = "error:|panic:|panicked at|uncaught|unhandled|out of
 
 /// What names an error as a word of its own.
 const ERROR_WORDS: &str = "ERROR|ERR|FATAL|Fatal|fatal|CRITICAL|SEVERE|Killed";
-
 /// The system's errors by which servers end. A list, because EVENT and ENABLED are capitals after an E too.
 const SYSTEM_ERRORS: &str = "EACCES|EADDRINUSE|EADDRNOTAVAIL|EAGAIN|EAI_AGAIN|EBADF|EBUSY|ECONNABORTED|ECONNREFUSED|\
      ECONNRESET|EDQUOT|EEXIST|EHOSTDOWN|EHOSTUNREACH|EINVAL|EIO|EISDIR|ELOOP|EMFILE|ENETDOWN|ENETUNREACH|ENFILE|ENODEV|\
@@ -196,8 +194,7 @@ fn ends_traceback(lines: &[String], at: usize) -> bool {
     !is_indented(body(&lines[at])) && (is_python_frame(above(1)) || has_source)
 }
 
-/// Whether a line belongs to what is printed around an error: stack frames, excerpts of the source, properties of an
-/// object, rules, npm's trailers.
+/// Stack frames, excerpts of the source, properties of an object, rules, npm's trailers: what stands around an error.
 fn is_noise(lines: &[String], at: usize) -> bool {
     let text = body(&lines[at]);
     let above = at.checked_sub(1).map_or("", |above| body(&lines[above]));
@@ -257,7 +254,6 @@ fn is_python_frame(text: &str) -> bool {
     text.trim_start().starts_with("File \"") && text.contains(", line ")
 }
 
-/// The mark under the place of an excerpt.
 fn is_caret(text: &str) -> bool {
     let marks = text.trim();
     marks.contains('^') && marks.chars().all(|c| matches!(c, '^' | '~' | '-' | ' '))

@@ -18,10 +18,8 @@ use super::{App, Home, plain, telling_line};
 /// Bytes at the end of a log that are read.
 const TAIL: u64 = 16 << 10;
 
-/// The end of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// The name of its file.
     pub name: String,
     /// Its last 16 KiB, without colours.
     pub tail: String,
@@ -61,7 +59,6 @@ impl Home {
         own.chain([(self.own_log(), false)]).filter_map(|(path, is_own)| read(&path, is_own)).collect()
     }
 
-    /// What the daemon tells of itself and of its processes.
     pub(super) fn own_log(&self) -> PathBuf {
         self.path().join("pm2.log")
     }
@@ -86,7 +83,6 @@ fn written(path: &Path) -> Option<Wall> {
     Some(Wall::from_ms(crate::time::millis(at)))
 }
 
-/// The end of a regular file; none where there is no such file, or nothing in it.
 fn read(path: &Path, is_own: bool) -> Option<Log> {
     let tail = || {
         let mut file = open(path)?;

@@ -101,7 +101,6 @@ impl Home {
         evidence
     }
 
-    /// The signs of the processes of this name, under these daemons.
     pub fn process_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
         let evidence = self.known_evidence(name, known, daemons);
         if !evidence.living.is_empty() {
@@ -126,7 +125,6 @@ impl Home {
         evidence.orphan()
     }
 
-    /// What the pid files and the memory of the last success show.
     fn known_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
         let mut evidence = ProcessEvidence::default();
         for (pid, file) in self.noted(name) {
@@ -196,12 +194,10 @@ impl Home {
     }
 }
 
-/// What /proc shows of a process, for those who compare points in time.
 pub(super) fn seen(Process { pid, started }: Process) -> Seen {
     Seen { pid, started: process::since_boot(started) }
 }
 
-/// The process that was seen, if it lives still.
 fn the_same(before: Seen) -> Option<Process> {
     process::living(before.pid).filter(|process| seen(*process) == before)
 }
@@ -210,13 +206,11 @@ fn is_child(pid: u32, daemons: &DaemonEvidence) -> bool {
     process::stat(pid).is_some_and(|stat| daemons.has(stat.parent))
 }
 
-/// The number in PM2 that a pid file's name ends with.
 fn id_of(file: &Path) -> Option<u32> {
     file.file_stem()?.to_str()?.rsplit_once('-')?.1.parse().ok()
 }
 
-/// An environment that a process has written over, as setproctitle does, tells nothing; one of PM2's own helpers has
-/// all that its daemon has.
+/// One that a process has written over, as setproctitle does; one of PM2's own helpers has all that its daemon has.
 fn says_nothing(environment: &Environment) -> bool {
     environment.get("PM2_HOME").is_none()
 }

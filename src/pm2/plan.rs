@@ -10,7 +10,6 @@ use crate::process::Process;
 use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
 use super::{App, Managed, Saved};
 
-/// All that a plan is made from.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// PM2's home, as people write it.
@@ -24,11 +23,9 @@ pub struct Facts {
     pub unlisted: Option<String>,
     /// The numbers of those of the name that are deliberately at rest.
     pub at_rest: Vec<u32>,
-    /// The processes of the name.
     pub process: ProcessEvidence,
     /// Whether one of them, once ended, may stay ended, as far as its own environment says.
     pub may_stay_ended: bool,
-    /// What would be resurrected.
     pub saved: Saved,
     /// Names of other saved processes that outlived the daemon: to resurrect them would start each a second time.
     pub outlived: Vec<String>,
@@ -40,19 +37,11 @@ pub enum Step {
     /// `pm2 restart` of these ids: a name may be that of a namespace, too.
     Restart(Vec<u32>),
     /// `pm2 resurrect`, without those that live.
-    Resurrect {
-        /// Names of saved processes that are left out.
-        without: Vec<String>,
-    },
+    Resurrect { without: Vec<String> },
     /// `pm2 start FILE --only NAME`, in the file's own folder.
     Start(PathBuf),
-    /// No pm2 command reaches the daemon, but it starts again whatever ends.
-    End {
-        /// All of the name that live.
-        processes: Vec<Process>,
-        /// How long each may take.
-        kill_timeout: Duration,
-    },
+    /// No pm2 command reaches the daemon, but it starts again whatever ends: all of the name that live.
+    End { processes: Vec<Process>, kill_timeout: Duration },
 }
 
 impl Step {
@@ -138,7 +127,6 @@ fn file(managed: &Managed) -> Option<Step> {
     managed.config.clone().map(Step::Start)
 }
 
-/// Why neither the disk nor a file has it.
 fn not_kept(managed: &Managed, facts: &Facts) -> String {
     let (name, pm2) = (&managed.process, &facts.pm2);
     let without = match &facts.saved {

@@ -5,7 +5,6 @@ use std::fs;
 
 use crate::process::{self, Process};
 
-/// A socket that takes connections.
 #[derive(Debug, PartialEq, Eq)]
 struct Listener {
     port: u16,
@@ -29,7 +28,6 @@ pub fn holder(port: u16) -> Option<(u32, String)> {
     Some((pid, process::title(pid)?))
 }
 
-/// Those of the processes that listen on a port.
 pub(super) fn holders(port: u16, pids: impl Iterator<Item = u32>) -> Vec<u32> {
     let inodes: BTreeSet<u64> = on(port).map(|listener| listener.inode).collect();
     if inodes.is_empty() {
@@ -38,7 +36,6 @@ pub(super) fn holders(port: u16, pids: impl Iterator<Item = u32>) -> Vec<u32> {
     pids.filter(|pid| sockets(*pid).any(|inode| inodes.contains(&inode))).collect()
 }
 
-/// Whether nobody listens on a port, of whatever account.
 pub(super) fn is_free(port: u16) -> bool {
     on(port).next().is_none()
 }

@@ -27,12 +27,9 @@ const STARTED_AGAIN: Duration = Duration::from_secs(10);
 /// How long what was killed may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
-/// What all calls of one repair share.
 pub struct Calls<'a> {
     pub home: &'a Home,
-    /// How pm2 is called.
     pub caller: &'a Caller,
-    /// What is to be repaired.
     pub managed: &'a Managed,
     /// Is told of each thing that is done, a line each.
     pub say: &'a dyn Fn(&str),
@@ -97,7 +94,6 @@ impl Calls<'_> {
         }
     }
 
-    /// Calls pm2, and says so with what came of it.
     fn call(&mut self, caller: &Caller, words: &[&str]) -> Ended {
         let ended = caller.call(words, self.output, self.on_start);
         let took = Span(ended.took);
@@ -136,8 +132,7 @@ impl Calls<'_> {
         self.call(&caller, &["resurrect"])
     }
 
-    /// Ends processes the way that PM2 does, with all that they started, and waits for their daemon to start them
-    /// again.
+    /// The way that PM2 does, with all that they started; waits for their daemon to start them again.
     fn end(&mut self, processes: &[Process], kill_timeout: Duration) -> Ended {
         let began = clock::monotonic();
         let family = |process: &Process| process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
@@ -189,12 +184,10 @@ impl Calls<'_> {
         }
     }
 
-    /// Whether nobody waits for this repair any more.
     pub(super) fn is_given_up(&self) -> bool {
         self.caller.scope.is_closed()
     }
 
-    /// The processes that live now.
     pub(super) fn living(&self) -> Vec<Process> {
         let evidence = self.home.process_evidence(&self.managed.process, None, &self.home.daemon_evidence());
         evidence.living.into_iter().map(|(process, _)| process).collect()

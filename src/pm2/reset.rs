@@ -21,19 +21,15 @@ use super::{Home, ResetReason, identity, ports};
 
 /// How long a killed process, and the port that it held, may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
-
 /// How long processes may take to notice that their daemon is gone: those that do take 1.5 to 2.3 s.
 const NOTICED: Duration = Duration::from_secs(5);
-
 /// From SIGTERM to SIGKILL: more than the 1.6 s that PM2 itself grants.
 const GRACE: Duration = Duration::from_secs(3);
-
 /// How long a service manager may take to start a daemon again that was killed, before it is started by us. Two at the
 /// same time would make two.
 const SUPERVISED: Duration = Duration::from_secs(20);
 
-/// Resets PM2 for this reason, and has it start the process again. The ending is the last pm2 call's, 1 if it came to
-/// none; the time that of all.
+/// The ending is the last pm2 call's, 1 if it came to none; the time that of all.
 pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> Ended {
     let began = clock::monotonic();
     let cleared = Scene { home: calls.home, calls: &calls }.clear(reason);
@@ -94,8 +90,7 @@ impl Scene<'_, '_> {
         self.calls.say(&line);
     }
 
-    /// The living processes of PM2's that descend from these daemons. A second copy of each would be started beside
-    /// those that stay.
+    /// Of PM2's, below these daemons: a second copy of each would be started beside those that stay.
     fn kept_by(&self, daemons: &[Daemon]) -> io::Result<Vec<Process>> {
         let mut kept = Vec::new();
         for daemon in daemons {
@@ -145,7 +140,6 @@ impl Scene<'_, '_> {
         }
     }
 
-    /// Answers whether it was sent.
     fn send(&self, process: Process, signal: Signal, how: &str, what: &str) -> bool {
         let pid = process.pid;
         if self.home.orphan(pid) != Some(process) || self.calls.is_given_up() {
@@ -183,7 +177,6 @@ impl Scene<'_, '_> {
     }
 }
 
-/// Whether a service manager keeps this process, which may start it again when it is gone.
 fn is_service(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| is_in_service(&groups))
 }

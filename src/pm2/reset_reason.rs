@@ -11,7 +11,6 @@ use super::evidence::Kind;
 use super::plan::Facts;
 use super::{App, Home, Managed, Saved};
 
-/// Why PM2 may be reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetReason {
     /// No pm2 command reaches its daemon.
@@ -83,7 +82,6 @@ fn no_reason(managed: &Managed, facts: &Facts, state: DaemonState) -> String {
     }
 }
 
-/// Whether the disk has what the process can be started from: all that PM2 still knows without its daemon.
 fn can_be_brought_back(managed: &Managed, saved: &Saved) -> Result<(), String> {
     let name = &managed.process;
     if managed.config.as_ref().is_some_and(|path| path.is_file()) {
@@ -107,8 +105,7 @@ fn can_be_brought_back(managed: &Managed, saved: &Saved) -> Result<(), String> {
     Err(format!("nothing could bring {name} back: {without}, and {config}"))
 }
 
-/// What a saved process would be started from and is not there any more, as after an upgrade of node or a clean-up of
-/// old releases.
+/// In words; as after an upgrade of node or a clean-up of old releases.
 pub fn missing_program(app: &App) -> Option<String> {
     let interpreter = app.interpreter.as_deref().filter(|program| program.starts_with('/')).map(std::path::Path::new);
     let places = [Some(app.script.as_path()).filter(|path| path.is_absolute()), interpreter];

@@ -42,7 +42,6 @@ impl Home {
 /// What PM2's log says of one process since its last start.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
-    /// It was told to stop.
     is_stopped: bool,
     /// How it ended: its code; none for a signal.
     ended: Option<Option<i32>>,

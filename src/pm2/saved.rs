@@ -17,14 +17,10 @@ use super::{App, Home, parse_list};
 /// Far more than any list: one with 100 processes of 100 KB of variables each has 10 MB.
 const LONGEST: u64 = 64 << 20;
 
-/// What a saved list of PM2's holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saved {
-    /// These processes.
     Apps(Vec<App>),
-    /// There is no such list.
     Missing,
-    /// There is one, but it cannot be read, for this reason.
     Unreadable(String),
 }
 

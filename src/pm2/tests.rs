@@ -102,7 +102,6 @@ impl Place {
         self.start(TITLE, &[("PM2_HOME", self.path())], text, |_| {})
     }
 
-    /// The variables of a process in fork mode.
     fn marks<'a>(&'a self, name: &'a str, id: &'a str) -> [(&'a str, &'a str); 3] {
         [("PM2_HOME", self.path()), ("pm_id", id), ("name", name)]
     }
