@@ -12,11 +12,9 @@ use crate::outcome::in_words;
 
 /// Bytes of a configuration and of a file of variables.
 const MOST: u64 = 1 << 20;
-
 /// What some editors put before UTF-8 text; it is no part of the text.
 pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readers {
     /// It is a configuration: whoever its permissions let.
@@ -88,7 +86,6 @@ fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(path).to_path_buf()
 }
 
-/// What matters of a file's or a folder's metadata.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     mode: u32,
@@ -156,7 +153,6 @@ mod tests {
         check(0o1777, 8, true, 7, &["chown 7 /x"]);
     }
 
-    /// Reads `name` in a folder that `prepare` has filled.
     #[track_caller]
     fn reads(name: &str, readers: Readers, prepare: impl FnOnce(&Path), expected: Result<&str, &str>) {
         let folder = private_folder();

@@ -5,40 +5,32 @@ use std::collections::BTreeSet;
 use super::target::{CommandLine, Hidden};
 use crate::outcome::Topic;
 
-/// Somebody who is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Channel {
     /// Tells it from the others, over restarts too.
     pub id: String,
-    /// As it may be shown.
     pub shown: String,
     pub way: Way,
-    /// Which messages do.
     pub on: BTreeSet<Topic>,
 }
 
-/// How messages get to somebody.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Way {
-    /// Posted to an address.
     Webhook(Webhook),
     Email(Email),
     /// The message as JSON on the standard input of this command.
     Command(CommandLine),
 }
 
-/// An address that messages are posted to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
     /// http or https, without user and password.
     pub url: Hidden,
     /// The value of the header `Authorization`, from user and password.
     pub authorization: Option<Hidden>,
-    /// In which form.
     pub format: Format,
 }
 
-/// What a service wants to have posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Slack's incoming webhooks, and those that speak like them.
@@ -59,7 +51,6 @@ pub struct Email {
     pub via: Via,
 }
 
-/// How mail leaves this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Via {
     Sendmail,
@@ -76,7 +67,6 @@ pub struct Smtp {
     pub credentials: Option<(Hidden, Hidden)>,
 }
 
-/// How a connection to a mail server is secured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
     /// By STARTTLS where it is offered; it must be where a password goes to another machine.

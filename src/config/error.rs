@@ -10,7 +10,6 @@ use super::way::Found;
 
 /// Complaints that are shown at once; a mistake in `defaults` must not fill the screen a thousand times.
 const SHOWN: usize = 20;
-
 /// Keys whose values are not shown, nor anything below them.
 const SECRET: [&str; 5] = ["headers", "env", "webhook", "heartbeat", "password"];
 
@@ -48,7 +47,6 @@ impl Errors {
 }
 
 impl fmt::Display for Errors {
-    /// One complaint after the other, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.complaints.join("\n"))?;
         match self.more {
@@ -61,7 +59,6 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Something wrong at one place.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Problem {
     pub(super) at: At,
@@ -71,7 +68,6 @@ pub(super) struct Problem {
     pub(super) advice: String,
 }
 
-/// A file that was read, to show lines of.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     /// The file as the operator named it.
@@ -89,7 +85,6 @@ impl Source<'_> {
         Errors { complaints: problems.iter().map(|problem| self.problem(root, problem)).collect(), more }
     }
 
-    /// Tells why the text is no YAML.
     pub(super) fn syntax(self, error: &SyntaxError) -> Errors {
         let line = self.line(error.place);
         let indented_by_tab = line.trim_start_matches([' ', '-']).starts_with('\t');

@@ -64,13 +64,10 @@ pub struct Config {
     pub env: Vec<(String, Hidden)>,
     /// In the order of the file; at least one.
     pub targets: Vec<Target>,
-    /// Who is told what.
     pub notify: Vec<Channel>,
     /// Pinged by a watchdog that does its job.
     pub heartbeat: Option<Webhook>,
-    /// A page for people who have no access to the machine.
     pub page: Option<Page>,
-    /// A file for Prometheus.
     pub metrics: Option<PathBuf>,
     /// What a `${NAME}` that is not set has switched off, in words.
     pub off: Vec<String>,
@@ -78,7 +75,6 @@ pub struct Config {
     pub secrets: Secrets,
 }
 
-/// A page that is written again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Where, absolute.
@@ -87,12 +83,10 @@ pub struct Page {
     pub details: bool,
 }
 
-/// Where the log goes and how much of it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Absolute.
     pub file: PathBuf,
-    /// The least important level that is written.
     pub level: log::LevelFilter,
     /// Bytes of one file.
     pub max_size: u64,

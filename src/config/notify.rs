@@ -15,7 +15,6 @@ pub(super) const WEBHOOK: Keys = Keys { known: &[&["webhook", "format", "on"]], 
 pub(super) const EMAIL: Keys = Keys { known: &[&["email", "from", "via", "user", "password", "on"]], elsewhere: &[] };
 pub(super) const COMMAND: Keys = Keys { known: &[&["command", "on"]], elsewhere: &[] };
 const WAYS: [&str; 3] = ["webhook", "email", "command"];
-
 const FORMATS: [(&str, Format); 5] = [
     ("slack", Format::Slack),
     ("discord", Format::Discord),

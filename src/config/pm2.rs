@@ -8,13 +8,11 @@ use super::tree::{Node, Value};
 use super::way::process_of;
 
 pub(super) const PM2: Keys = Keys { known: &[&["process", "home", "config", "env", "reset"]], elsewhere: &[] };
-
 /// What PM2 itself puts behind its home: `/rpc.sock` and `/pub.sock`.
 const SOCKET: usize = "/rpc.sock".len();
 /// The longest path of a socket on Linux. With a longer one every pm2 command hangs for ever.
 const SOCKET_PATH: usize = 107;
 
-/// The process that `pm2` names, and where its PM2 lives.
 pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
     let node = target.get("pm2")?;
     if matches!(node.value, Value::Map(_)) && !reading.has_only(node, &PM2) {
@@ -59,8 +57,7 @@ fn process_name(reading: &mut Reading<'_>, node: &Node, has_config: bool) -> Opt
     Some(name.to_owned())
 }
 
-/// Why pm2 would not take a name for this process and nothing else, and what helps; `has_config`: an ecosystem file is
-/// named beside it.
+/// Why pm2 would take it for something else too, and what helps. `has_config`: an ecosystem file is named beside it.
 pub fn objection(name: &str, has_config: bool) -> Option<(&'static str, &'static str)> {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     let is_pattern = name.len() > 1 && name.starts_with('/') && name.ends_with('/');
@@ -105,7 +102,6 @@ fn default_home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
     home
 }
 
-/// The ladder of a target with `pm2` and without `restart`.
 pub(super) fn ladder(pm2: &Pm2) -> Vec<Remedy> {
     let reset = pm2.reset.then(|| Remedy::Pm2Reset(pm2.clone()));
     [Remedy::Pm2Restart(pm2.clone())].into_iter().chain(reset).collect()

@@ -12,18 +12,14 @@ use super::target::{CommandLine, Hidden, Http, Method, Pm2, Probe, Tls};
 use super::tree::{Entry, Node, Value};
 use super::url;
 
-/// The keys that are a probe each.
 pub(super) const PROBES: [&str; 4] = ["http", "tcp", "command", "file"];
-
 pub(super) const HTTP: Keys = Keys {
     known: &[&["url", "unix_socket", "method", "headers", "status", "contains", "json", "tls"]],
     elsewhere: &[],
 };
 pub(super) const FILE: Keys = Keys { known: &[&["path", "max_age"]], elsewhere: &[] };
-
 /// How old a watched file may be: up to a year, since some are written by a monthly job.
 const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
-
 /// The longest path that fits into a socket's address, on Linux and with a byte to spare everywhere else.
 const SOCKET_PATH: usize = 103;
 
@@ -95,7 +91,6 @@ fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
     Some(http)
 }
 
-/// An address taken apart.
 pub(super) struct Address {
     pub(super) url: String,
     shown: String,

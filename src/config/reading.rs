@@ -14,7 +14,6 @@ use super::units::{self, Wrong};
 use super::variables::{Unexpanded, Variables};
 use crate::time::Span;
 
-/// The keys that a map may have.
 pub(super) struct Keys {
     /// All of them, in groups.
     pub(super) known: &'static [&'static [&'static str]],
@@ -22,15 +21,11 @@ pub(super) struct Keys {
     pub(super) elsewhere: &'static [&'static str],
 }
 
-/// A configuration being read: what it is read with, and what was found wrong so far.
 pub(super) struct Reading<'a> {
     /// The file's folder, absolute.
     pub(super) folder: &'a Path,
-    /// What `~/` stands for.
     pub(super) home: Option<PathBuf>,
-    /// What `${NAME}` stands for.
     pub(super) variables: Variables<'a>,
-    /// What must never be shown.
     pub(super) secrets: Secrets,
     /// While what is read may be switched off by a `${NAME}` that is not set: those that are not.
     pub(super) unset: Option<Vec<String>>,
@@ -121,7 +116,6 @@ impl Reading<'_> {
         }
     }
 
-    /// The items of a list that has some.
     pub(super) fn list<'n>(&mut self, node: &'n Node, advice: &str) -> Option<&'n [Node]> {
         match &node.value {
             Value::List(items) if items.is_empty() => {
@@ -148,7 +142,6 @@ impl Reading<'_> {
         None
     }
 
-    /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, node: &Node, words: &[(&'static str, T)]) -> Option<T> {
         let found = node.as_text().and_then(|text| words.iter().find(|(word, _)| *word == text));
         if found.is_none() {
@@ -166,7 +159,6 @@ impl Reading<'_> {
         None
     }
 
-    /// A whole number in `range`.
     pub(super) fn whole(&mut self, node: &Node, range: RangeInclusive<u32>) -> Option<u32> {
         let advice = format!("a whole number from {} to {}", range.start(), range.end());
         let Value::Number(number) = &node.value else {
@@ -180,7 +172,6 @@ impl Reading<'_> {
         found
     }
 
-    /// A duration in `range`.
     pub(super) fn span(&mut self, node: &Node, range: &RangeInclusive<Duration>) -> Option<Duration> {
         let text = self.quantity(node, "a duration", "write it like 500ms, 30s or 1h 30m")?;
         match units::duration(&text) {
@@ -220,7 +211,6 @@ impl Reading<'_> {
         units::name(text).map_err(|wrong| self.wrong(node, wrong)).ok()
     }
 
-    /// One range of statuses.
     pub(super) fn statuses(&mut self, node: &Node) -> Option<RangeInclusive<u16>> {
         let text = match &node.value {
             Value::Number(number) => number.to_string(),

@@ -17,7 +17,6 @@ impl Secrets {
         self.0.is_empty()
     }
 
-    /// One more of them.
     pub(super) fn add(&mut self, secret: &str) {
         let as_json = serde_json::Value::from(secret).to_string();
         for form in [secret.trim(), as_json.trim_matches('"')] {
@@ -29,8 +28,7 @@ impl Secrets {
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// `text` with `…` in the place of each secret. Whoever cuts a text does it afterwards: a part of a secret is not
-    /// recognised.
+    /// `text` with `…` for each secret. Whoever cuts it does so afterwards: a part of a secret is not recognised.
     pub fn strike<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let found = self.0.iter().filter(|secret| text.contains(secret.as_str()));
         found.fold(Cow::Borrowed(text), |text, secret| Cow::Owned(text.replace(secret.as_str(), "…")))
@@ -64,7 +62,6 @@ impl Secrets {
         places
     }
 
-    /// Takes up those of another configuration as well.
     pub fn join(&mut self, others: &Secrets) {
         let new: Vec<String> = others.0.iter().filter(|secret| !self.0.contains(secret)).cloned().collect();
         self.0.extend(new);
@@ -88,9 +85,7 @@ impl Secrets {
 /// Whether a piece of a text was cut off from what came before it, and from what came after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
-    /// Something came before it.
     pub is_start_cut: bool,
-    /// Something came after it.
     pub is_end_cut: bool,
 }
 
@@ -109,7 +104,6 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 impl Secrets {
-    /// These.
     pub(crate) fn of(secrets: &[&str]) -> Self {
         let mut all = Secrets::default();
         secrets.iter().for_each(|secret| all.add(secret));

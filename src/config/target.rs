@@ -13,7 +13,6 @@ use crate::time::Span;
 /// What a restart command may take unless the configuration says otherwise.
 pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One thing that is watched.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Unique among the targets.
@@ -21,7 +20,6 @@ pub struct Target {
     pub probe: Probe,
     /// Its process in PM2, beside the probe or as the probe.
     pub pm2: Option<Pm2>,
-    /// Every number that decides.
     pub limits: Limits,
     /// Restart commands, smallest first; empty for a watch-only target. `limits.rungs` is its length.
     pub ladder: Vec<Rung>,
@@ -31,7 +29,6 @@ pub struct Target {
     pub diagnose: Vec<CommandLine>,
 }
 
-/// One restart command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rung {
     pub remedy: Remedy,
@@ -41,15 +38,12 @@ pub struct Rung {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Remedy {
-    /// Runs the operator's command.
     Command(CommandLine),
-    /// Has PM2 restart the process.
     Pm2Restart(Pm2),
     Pm2Reset(Pm2),
 }
 
 impl fmt::Display for Remedy {
-    /// As people read it, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remedy::Command(command) => command.fmt(f),
@@ -59,10 +53,8 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// A process in PM2.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pm2 {
-    /// Its name there.
     pub process: String,
     /// PM2's home, absolute.
     pub home: PathBuf,
@@ -70,11 +62,9 @@ pub struct Pm2 {
     pub config: Option<PathBuf>,
     /// The block of variables in that file that it was started with, where not the usual one: pm2's `--env`.
     pub env: Option<String>,
-    /// Whether PM2 itself may be reset for it.
     pub reset: bool,
 }
 
-/// A command as the operator wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CommandLine {
     /// A string: run by `sh -c`.
@@ -84,7 +74,6 @@ pub enum CommandLine {
 }
 
 impl CommandLine {
-    /// The program and its arguments.
     pub fn argv(&self) -> Vec<String> {
         match self {
             CommandLine::Shell(text) => vec!["sh".into(), "-c".into(), text.clone()],
@@ -94,7 +83,6 @@ impl CommandLine {
 }
 
 impl fmt::Display for CommandLine {
-    /// As people read it, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CommandLine::Shell(text) => f.write_str(text),
@@ -103,26 +91,16 @@ impl fmt::Display for CommandLine {
     }
 }
 
-/// How a target is looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     /// A request, and what the answer must be.
     Http(Box<Http>),
-    /// A connection that must come about: host and port.
-    Tcp {
-        /// A name or an address, without brackets.
-        host: String,
-        /// 1 to 65535.
-        port: u16,
-    },
+    /// A connection that must come about. `host`: a name or an address, without brackets.
+    Tcp { host: String, port: u16 },
     /// A command that must exit with 0.
     Command(CommandLine),
-    /// A file that must have been written to lately.
-    File {
-        /// Absolute.
-        path: PathBuf,
-        max_age: Duration,
-    },
+    /// A file that must have been written to lately; `path` is absolute.
+    File { path: PathBuf, max_age: Duration },
     /// PM2's daemon and the process must live.
     Pm2(Pm2),
 }
@@ -152,7 +130,6 @@ impl fmt::Display for Probe {
 }
 
 impl Probe {
-    /// Whether certificates play a part.
     pub fn is_https(&self) -> bool {
         matches!(self, Probe::Http(http) if http.url.0.starts_with("https:"))
     }
@@ -170,7 +147,6 @@ impl Probe {
     }
 }
 
-/// A request, and what the answer must be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     /// Where to: http or https, without user and password (they became a header).
@@ -182,9 +158,7 @@ pub struct Http {
     pub method: Method,
     /// Sent along, `Authorization` from the url's user and password included.
     pub headers: Vec<(String, Hidden)>,
-    /// Statuses that are wanted.
     pub status: Vec<RangeInclusive<u16>>,
-    /// Text that the body must have.
     pub contains: Option<String>,
     /// JSON pointer and the value that must be there.
     pub json: Vec<(String, serde_json::Value)>,
@@ -197,12 +171,10 @@ pub enum Method {
     Head,
 }
 
-/// What is asked of the certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
     /// It must hold against the system's trust store.
     Verify,
-    /// Anything will do.
     Insecure,
     /// It must hold against the certificates in this PEM file; absolute.
     Ca(PathBuf),

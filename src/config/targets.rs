@@ -21,13 +21,11 @@ use crate::time::Span;
 const MOST_TARGETS: usize = 1_000;
 /// More commands than can be run in the time that they have together.
 const MOST_DIAGNOSES: usize = 20;
-
 const DAY: Duration = Duration::from_secs(86_400);
 /// Intervals, and how long looks and commands may take.
 const LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// Cooldowns, periods and windows.
 const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
-
 /// What only each target itself can say.
 const OWN: [&str; 7] = ["name", PROBES[0], PROBES[1], PROBES[2], PROBES[3], "pm2", "restart"];
 const SHARED: [&str; 15] = [
@@ -49,7 +47,6 @@ const SHARED: [&str; 15] = [
 ];
 pub(super) const TARGET: Keys = Keys { known: &[&OWN, &SHARED], elsewhere: &[] };
 pub(super) const DEFAULTS: Keys = Keys { known: &[&SHARED], elsewhere: &OWN };
-
 pub(super) const RUNG: Keys = Keys { known: &[&["run", "pm2", "timeout"]], elsewhere: &[] };
 
 /// Where a target's keys are looked up: in the target, else in `defaults`.
@@ -107,7 +104,6 @@ pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> 
     read.into_iter().map(|read| read.target).collect()
 }
 
-/// What the limits of a target tell of its other parts.
 #[derive(Default)]
 struct Parts<'a> {
     probe: Option<&'a Probe>,

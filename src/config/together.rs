@@ -9,7 +9,6 @@ use super::tree::{Node, Value};
 use super::units::nearest;
 use super::way::{name_of, process_of};
 
-/// A target and the places of what it was read from.
 pub(super) struct Parsed<'n> {
     pub(super) node: &'n Node,
     pub(super) depends_on: Option<&'n Node>,
@@ -37,7 +36,6 @@ fn names_differ(reading: &mut Reading<'_>, nodes: &[Node]) {
     }
 }
 
-/// Every name in `depends_on` is a target's.
 fn dependencies_exist(reading: &mut Reading<'_>, nodes: &[Node], parsed: &[Parsed<'_>]) {
     // Of all targets, those with other mistakes too: a name that is there is no unknown one.
     let names: Vec<&str> = nodes.iter().filter_map(|node| name_of(node)?.as_text()).collect();

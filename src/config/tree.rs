@@ -54,7 +54,6 @@ pub(super) struct SyntaxError {
 }
 
 impl Node {
-    /// The value of `key`, where this is a map that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
@@ -62,7 +61,6 @@ impl Node {
         }
     }
 
-    /// The text, where this is one.
     pub(super) fn as_text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -70,7 +68,6 @@ impl Node {
         }
     }
 
-    /// What it is, in words.
     pub(super) fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
@@ -83,7 +80,6 @@ impl Node {
     }
 }
 
-/// Reads one YAML document.
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     if let Some(place) = too_deep(text) {
         return Err(SyntaxError { message: "brackets nested too deeply".into(), place });
@@ -175,7 +171,6 @@ impl<'de> DeserializeSeed<'de> for &Walk {
     }
 }
 
-/// The visit of a value.
 struct Here<'a> {
     walk: &'a Walk,
     at: At,

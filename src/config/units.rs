@@ -72,7 +72,6 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// The name of a variable, as a shell knows them.
 pub(super) fn is_variable(name: &str) -> bool {
     let first = |character: char| character.is_ascii_alphabetic() || character == '_';
     name.starts_with(first) && name.chars().all(|character| first(character) || character.is_ascii_digit())

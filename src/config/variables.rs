@@ -13,25 +13,21 @@ pub(super) struct Variables<'a> {
     file: Option<Pairs>,
 }
 
-/// The file as the operator named it, and what it holds.
 struct Pairs {
     shown: String,
     pairs: Vec<(String, String)>,
 }
 
-/// Why a text cannot be expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unexpanded {
     /// A dollar that begins no `${NAME}`.
     LoneDollar,
     /// What stands in the braces is no name. It is not repeated: it may be part of a password.
     BadName,
-    /// Neither the environment nor the file has this name.
     NotSet(String),
 }
 
 impl<'a> Variables<'a> {
-    /// The environment alone.
     pub(super) fn new(environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Variables { environment, file: None }
     }
@@ -47,7 +43,6 @@ impl<'a> Variables<'a> {
         Ok(())
     }
 
-    /// Where names are looked up, in words.
     pub(super) fn places(&self) -> String {
         match &self.file {
             Some(file) => format!("neither in the environment nor in {}", file.shown),

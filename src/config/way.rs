@@ -3,21 +3,17 @@
 
 use super::tree::{At, Node, Value};
 
-/// A key or a value and the way to it.
 #[derive(Debug)]
 pub(super) struct Way<'a> {
     /// `targets[0].interval`; for a key, the way to the map that it stands in.
     pub(super) path: String,
     /// The last key of the path with what follows it, such as `depends_on[1]`; nothing for the root.
     pub(super) subject: String,
-    /// What the target on the way says its name is.
     pub(super) target: Option<&'a str>,
-    /// Every key on the way.
     pub(super) keys: Vec<&'a str>,
     pub(super) found: Found<'a>,
 }
 
-/// What stands at a place.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     Key(&'a str),
@@ -29,14 +25,12 @@ pub(super) fn name_of(target: &Node) -> Option<&Node> {
     target.get("name").or_else(|| process_of(target))
 }
 
-/// The name of a target's process in PM2.
 pub(super) fn process_of(target: &Node) -> Option<&Node> {
     let pm2 = target.get("pm2")?;
     if let Value::Map(_) = pm2.value { pm2.get("process") } else { Some(pm2) }
 }
 
 impl Node {
-    /// The way from here, the root, to `at`.
     pub(super) fn way(&self, at: At) -> Way<'_> {
         let mut way = Way {
             path: String::new(),

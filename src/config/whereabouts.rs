@@ -60,7 +60,6 @@ pub fn default_state_dir(environment: &dyn Fn(&str) -> Option<String>) -> Result
     Ok(state_dir_in(&home))
 }
 
-/// The default for whoever has this home.
 pub(super) fn state_dir_in(home: &Path) -> PathBuf {
     home.join(".local/state/watchdog")
 }
