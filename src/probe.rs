@@ -59,9 +59,7 @@ pub const STACK: usize = 256 << 10;
 pub struct Prober {
     kind: Kind,
     timeout: Duration,
-    /// Glanced at beside the look.
     pm2: Option<Pm2Probe>,
-    /// Struck out of what is said of a failure.
     secrets: Secrets,
 }
 

@@ -10,7 +10,6 @@ use crate::outcome::in_words;
 
 use super::deadline::Deadline;
 
-/// One kind of work of one target that may hang.
 #[derive(Debug)]
 pub(super) struct Aside {
     /// The thread's name, for whoever looks at the process.
@@ -20,7 +19,6 @@ pub(super) struct Aside {
     busy: Arc<AtomicBool>,
 }
 
-/// Why there is no result.
 #[derive(Debug)]
 pub(super) enum Missing {
     /// The deadline passed; the work goes on by itself.
@@ -41,7 +39,6 @@ impl Drop for Place {
 }
 
 impl Aside {
-    /// For work that gets by with `stack` bytes of stack.
     pub(super) fn new(name: &'static str, stack: usize) -> Self {
         Aside { name, stack, busy: Arc::default() }
     }

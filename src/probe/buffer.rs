@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use ureq::unversioned::transport::Buffers;
 
-/// The input and the output of one connection.
 #[derive(Debug)]
 pub(super) struct Buffer {
     /// Bytes that `input` has once it is made.

@@ -5,10 +5,8 @@
 /// The longest line that is kept in mind.
 const LINE: usize = 16 << 10;
 
-/// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// The line with the size of a chunk.
     Size,
     /// So many bytes of a chunk.
     Data(u64),
@@ -20,7 +18,6 @@ enum Next {
     Anything,
 }
 
-/// The chunks of one body.
 #[derive(Debug)]
 pub(super) struct Chunks {
     next: Next,
@@ -93,7 +90,6 @@ impl Chunks {
     }
 }
 
-/// The size of a chunk, without its extensions.
 fn size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
     let is_number = digits.iter().all(u8::is_ascii_hexdigit);

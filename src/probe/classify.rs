@@ -30,7 +30,6 @@ pub(super) fn class_of(error: &io::Error) -> Option<Class> {
     }
 }
 
-/// One address that did not take the connection.
 #[derive(Debug)]
 pub(super) struct Try {
     pub(super) address: SocketAddr,
@@ -114,7 +113,6 @@ pub(super) fn hidden_fault(trace: &Trace, now: Duration) -> Option<Failure> {
     trace.fault.as_ref().map(|fault| broken(fault, trace, now))
 }
 
-/// The connection itself failed.
 fn broken(fault: &io::Error, trace: &Trace, now: Duration) -> Failure {
     match class_of(fault) {
         None => Failure::Ours(format!("cannot read or write: {}", in_words(fault))),
@@ -124,7 +122,6 @@ fn broken(fault: &io::Error, trace: &Trace, now: Duration) -> Failure {
     }
 }
 
-/// The peer closed the connection too early.
 fn cut_short(trace: &Trace) -> Failure {
     match trace {
         Trace { ready: None, .. } => Failure::Target(Class::Tls, "closed in the middle of the TLS handshake".into()),
@@ -133,7 +130,6 @@ fn cut_short(trace: &Trace) -> Failure {
     }
 }
 
-/// How far it had come.
 fn stage(trace: &Trace) -> String {
     match trace {
         Trace { ready: None, .. } => "in the middle of the TLS handshake".into(),
@@ -145,7 +141,6 @@ fn stage(trace: &Trace) -> String {
     }
 }
 
-/// How far it had come when time was up.
 fn stalled(trace: &Trace, now: Duration) -> String {
     let connected = Fine(trace.connected);
     let since = |point: Duration| Fine(now.saturating_sub(point));

@@ -22,13 +22,11 @@ const STACK: usize = 128 << 10;
 /// Characters of the last line that are shown.
 const SHOWN: usize = 80;
 
-/// A target that a command knows how to look at.
 #[derive(Debug)]
 pub(super) struct CommandProbe {
     argv: Vec<String>,
     folder: PathBuf,
     env: Vec<(String, Hidden)>,
-    /// What its output may repeat and must not be shown of it.
     secrets: Secrets,
     running: Aside,
     /// Closed with the probe, and by whoever is to end before the command is.
@@ -48,7 +46,6 @@ impl CommandProbe {
         CommandProbe { argv: line.argv(), folder, env, secrets, running, scope: Scope::default() }
     }
 
-    /// In which its commands run.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -101,8 +98,7 @@ fn judge(ended: Ended, last_line: impl FnOnce() -> String) -> Result<String, Fai
     }
 }
 
-/// The end of an output, longer than what is kept, so that the cut is seldom among what is shown. What cannot be read
-/// is not worth a failure.
+/// Longer than what is kept, so that the cut is seldom among what is shown. What cannot be read is not worth a failure.
 fn end_of(output: &File) -> (Vec<u8>, Ends) {
     let length = output.metadata().map_or(0, |found| found.len());
     let start = length.saturating_sub(2 * KEPT as u64);

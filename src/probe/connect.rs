@@ -17,7 +17,6 @@ use super::failure::Failure;
 use super::resolve::Host;
 use super::seen::Seen;
 
-/// Where a target listens.
 #[derive(Debug)]
 pub(super) enum Place {
     Net { host: Host, port: u16 },
@@ -54,7 +53,6 @@ impl Place {
     }
 }
 
-/// A connected stream, closed when dropped.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
@@ -151,7 +149,6 @@ fn dial_unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
     }
 }
 
-/// Whether `path` fits into the kernel's idea of a socket address.
 pub(super) fn check_unix(path: &Path) -> Result<(), String> {
     match SocketAddrUnix::new(path) {
         Ok(_) => Ok(()),

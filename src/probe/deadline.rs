@@ -13,12 +13,10 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Starts now and passes after `budget`.
     pub(super) fn after(budget: Duration) -> Self {
         Deadline { start: clock::monotonic(), budget }
     }
 
-    /// How long the look has taken so far.
     pub(super) fn elapsed(&self) -> Duration {
         clock::monotonic().duration_since(self.start)
     }
@@ -28,12 +26,10 @@ impl Deadline {
         self.budget.checked_sub(self.elapsed()).filter(|left| !left.is_zero())
     }
 
-    /// The whole of it.
     pub(super) fn budget(&self) -> Duration {
         self.budget
     }
 
-    /// An earlier deadline, `span` from now.
     pub(super) fn within(&self, span: Duration) -> Deadline {
         Deadline { start: self.start, budget: self.budget.min(self.elapsed() + span) }
     }

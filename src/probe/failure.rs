@@ -2,7 +2,6 @@
 
 use crate::outcome::Class;
 
-/// Why a probe did not find the target in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The target is to blame. The words may have anything in them that came from it.

@@ -14,10 +14,8 @@ use super::aside::{Aside, Missing};
 use super::deadline::Deadline;
 use super::failure::Failure;
 
-/// One call of the system fits into this.
 const STACK: usize = 64 << 10;
 
-/// A target that shows its life by writing to a file.
 #[derive(Debug)]
 pub(super) struct FileProbe {
     path: PathBuf,

@@ -29,7 +29,6 @@ pub(super) struct Filtered {
     has_progressed: bool,
 }
 
-/// What is being read.
 #[derive(Debug)]
 enum Stage {
     Head(Beginning),
@@ -38,7 +37,6 @@ enum Stage {
     Rest,
 }
 
-/// The beginning of an answer.
 #[derive(Debug, Default)]
 struct Beginning {
     bytes: Vec<u8>,
@@ -54,7 +52,6 @@ impl Filtered {
         Filtered { inner, trace, stage, input: Vec::new(), taken: 0, has_progressed: false }
     }
 
-    /// Hands on what has come.
     fn pass(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.stage {
             Stage::Head(beginning) => {

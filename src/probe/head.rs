@@ -7,7 +7,6 @@ const KEPT: usize = 40;
 const VALUE: usize = 64;
 const BEGINNING: &[u8] = b"HTTP/1.";
 
-/// What is known of an answer before its body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     status: u16,
@@ -60,7 +59,6 @@ impl Head {
         Some(head)
     }
 
-    /// Its status, if it is one that HTTP allows.
     pub(super) fn status(&self) -> Option<u16> {
         Some(self.status).filter(|status| *status >= 100)
     }
@@ -70,7 +68,6 @@ impl Head {
         matches!(self.status, 100..=199) && self.status != 101
     }
 
-    /// Whether the body comes in chunks.
     pub(super) fn is_chunked(&self) -> bool {
         self.is_chunked
     }

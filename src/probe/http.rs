@@ -126,12 +126,10 @@ impl HttpProbe {
     }
 }
 
-/// What kept an exchange from ending well.
 #[derive(Debug)]
 enum Broken {
     /// The system has no certificates to verify others by.
     NoCertificates(Failure),
-    /// Anything else.
     Failed(Failure),
 }
 

@@ -15,13 +15,11 @@ use super::words::tame_to;
 /// Characters of a value, or of the text looked for, that are shown.
 const VALUE: usize = 40;
 
-/// What an answer must be.
 #[derive(Debug)]
 pub(super) struct Wanted {
     status: Vec<RangeInclusive<u16>>,
     contains: Option<String>,
     json: Vec<(String, Value)>,
-    /// What an answer may repeat and must not be shown of it.
     secrets: Secrets,
 }
 
@@ -31,7 +29,6 @@ impl Wanted {
         Wanted { status, contains, json, secrets: secrets.clone() }
     }
 
-    /// Judges the status; a 3xx as it is.
     pub(super) fn status(&self, status: u16) -> Result<(), Failure> {
         if self.status.iter().any(|wanted| wanted.contains(&status)) {
             return Ok(());
@@ -41,7 +38,6 @@ impl Wanted {
         Err(Failure::Target(Class::Status, format!("status {status}{note}")))
     }
 
-    /// Judges a whole body that came in these `codings`.
     pub(super) fn body(&self, body: &[u8], codings: &[String]) -> Result<(), Failure> {
         let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
         if let Some(text) = &self.contains
@@ -71,7 +67,6 @@ impl Wanted {
         Ok(())
     }
 
-    /// A value as JSON has it, cut.
     fn brief(&self, value: &Value) -> String {
         tame_to(&self.secrets.strike(&value.to_string()), VALUE)
     }

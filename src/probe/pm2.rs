@@ -17,7 +17,6 @@ const STACK: usize = 128 << 10;
 /// What an observation beside another probe may take at most.
 const BESIDE: Duration = Duration::from_secs(1);
 
-/// A process of PM2's.
 #[derive(Debug)]
 pub(super) struct Pm2Probe {
     home: Home,

@@ -15,7 +15,6 @@ use super::failure::Failure;
 /// Name services run inside of the look-up (LDAP, multicast), so its thread gets ample stack; untouched, it costs none.
 const RESOLVER_STACK: usize = 1 << 20;
 
-/// What a target's host turned out to be.
 #[derive(Debug)]
 pub(super) enum Host {
     Localhost,

@@ -27,7 +27,6 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// What is worth keeping of a look that took so long.
     pub(super) fn evidence(self, took: Duration, secrets: &Secrets) -> Evidence {
         let trace = self.exchange.as_ref().map(Traced::lock);
         let status = trace.as_ref().and_then(|trace| trace.head).map(|(status, _)| status);
@@ -77,7 +76,6 @@ fn headers(headers: &[(String, String)], secrets: &Secrets) -> Vec<(String, Stri
     headers.iter().map(pair).collect()
 }
 
-/// Whether this is a header's name as HTTP has them.
 fn is_token(name: &str) -> bool {
     name.chars().all(|char| char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char))
 }

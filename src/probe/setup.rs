@@ -17,10 +17,8 @@ const MAX_HEADERS: usize = 4 << 10;
 /// Every line of a request must fit into the buffer for it, which is no larger than that.
 pub(super) const LONGEST_LINE: usize = 16 << 10;
 
-/// What speaks TLS over a connection.
 type Layer = Box<dyn Connector<Wire, Out = Box<dyn Transport>>>;
 
-/// Limits and TLS for the requests of a target, or of many.
 #[derive(Debug)]
 pub(super) struct Setup {
     config: Config,
@@ -28,7 +26,6 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// For requests over nothing but the connection.
     pub(super) fn plain() -> Self {
         Setup { config: limits().build(), layer: None }
     }
@@ -39,7 +36,6 @@ impl Setup {
         Setup { config, layer: Some(Box::new(layer)) }
     }
 
-    /// Whether requests go over TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.layer.is_some()
     }

@@ -6,7 +6,6 @@ use super::failure::Failure;
 use super::resolve::Host;
 use super::seen::Seen;
 
-/// A target that takes connections.
 #[derive(Debug)]
 pub(super) struct TcpProbe(Place);
 

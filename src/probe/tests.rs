@@ -69,14 +69,12 @@ fn assert_like(verdict: &Verdict, pattern: &str) {
     assert!(fits && (rest.is_empty() || pattern.ends_with('*')), "expected {pattern}, found {line}");
 }
 
-/// A fault that is seen as soon as it happens.
 #[track_caller]
 fn check(ways: Ways, expected: &str) {
     let server = Server::start(ways);
     assert_like(&look_at(http(&format!("http://127.0.0.1:{}/", server.port())), LONG), expected);
 }
 
-/// A fault that only the deadline ends.
 #[track_caller]
 fn check_slow(ways: Ways, expected: &str) {
     let server = Server::start(ways);

@@ -38,7 +38,6 @@ struct Layer(RustlsConnector);
 impl Connector<Wire> for Layer {
     type Out = Box<dyn Transport>;
 
-    /// Makes the handshake.
     fn connect(&self, details: &ConnectionDetails<'_>, wire: Option<Wire>) -> Result<Option<Self::Out>, Error> {
         let transport = self.0.connect(details, wire)?;
         Ok(transport.map(|transport| Box::new(transport) as Box<dyn Transport>))
@@ -57,7 +56,6 @@ pub(super) fn setups(asked: &Tls, trust: &Trust) -> Result<(Arc<Setup>, Option<A
     })
 }
 
-/// Whether the system has no certificates to verify others by.
 pub(super) fn lacks_certificates(error: &Error) -> bool {
     matches!(error, Error::Rustls(_))
 }
@@ -66,7 +64,6 @@ fn setup(tls: TlsConfig) -> Arc<Setup> {
     Arc::new(Setup::secure(limits().tls_config(tls).build(), Layer(RustlsConnector::default())))
 }
 
-/// All the certificates of a PEM file, which has at least one.
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let shown = path.display();
     let pem = fs::read(path).map_err(|error| format!("{shown}: {}", in_words(&error)))?;

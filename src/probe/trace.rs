@@ -10,9 +10,7 @@ use super::head::Head;
 /// How far one exchange came. Spans are from the start of the look.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
-    /// The connection stood.
     pub(super) connected: Duration,
-    /// The request goes over TLS.
     pub(super) secure: bool,
     /// The connection could take the request: at once, or when the TLS handshake was done.
     pub(super) ready: Option<Duration>,
@@ -20,22 +18,18 @@ pub(super) struct Trace {
     pub(super) first_byte: Option<Duration>,
     /// The headers were complete, and with this status.
     pub(super) head: Option<(u16, Duration)>,
-    /// The head as the server sent it.
     pub(super) answer: Head,
     /// Bytes of the body that had come.
     pub(super) body: usize,
-    /// What reading failed with.
     pub(super) fault: Option<io::Error>,
     /// The verdict is known: what still comes is waited for until then only.
     pub(super) patience: Option<Deadline>,
 }
 
-/// A trace that the connection and whoever looks share.
 #[derive(Clone, Debug)]
 pub(super) struct Traced(Arc<Mutex<Trace>>);
 
 impl Traced {
-    /// A trace that begins with the connection made.
     pub(super) fn new(connected: Duration, secure: bool) -> Self {
         Traced(Arc::new(Mutex::new(Trace { connected, secure, ..Trace::default() })))
     }

@@ -9,7 +9,6 @@ use super::connect::Socket;
 use super::deadline::Deadline;
 use super::trace::Traced;
 
-/// A connection as ureq wants it.
 #[derive(Debug)]
 pub(super) struct Wire {
     socket: Socket,

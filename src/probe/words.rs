@@ -59,7 +59,6 @@ impl fmt::Display for Fine {
     }
 }
 
-/// A number of bytes as people say it.
 pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
