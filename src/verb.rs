@@ -37,15 +37,12 @@ use cron_mail::{complain_to_cron, complain_to_cron_of, complaints, forget_compla
 /// The contract's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// Done; nothing is in trouble.
     Done = 0,
     /// Some target is in trouble, or something would not work as configured.
     Trouble = 1,
     /// Wrong use, or a configuration that is not valid; nothing was done.
     Usage = 2,
-    /// No watchdog at work.
     NotRunning = 3,
-    /// The machine failed us.
     Machine = 4,
     /// Another watchdog holds the state folder.
     Held = 5,
@@ -57,7 +54,6 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let Line { once, options, verb } = Line::parse();
     let takes_dry_run = matches!(verb, None | Some(Verb::Run { .. } | Verb::Start { .. }));
@@ -97,17 +93,14 @@ fn say(text: &str) {
     write_line(io::stdout(), text);
 }
 
-/// Says what the machine did not do for us.
 fn machine_failed(error: impl Display) -> Code {
     complain(&error.to_string(), Code::Machine)
 }
 
-/// A variable of the environment, where it is text.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Now, as the store needs to know it.
 fn now() -> Moment {
     Moment { at: clock::read(), boot_id: clock::boot_id() }
 }
@@ -131,7 +124,6 @@ fn load(options: &Options, consequence: &str) -> Result<Config, Code> {
     })
 }
 
-/// The same for what cron calls.
 fn load_for_cron(options: &Options, consequence: &str) -> Result<Config, Code> {
     try_load(options).map_err(|errors| complain_to_cron(&format!("{errors}\n{consequence}"), Code::Usage))
 }

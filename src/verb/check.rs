@@ -27,7 +27,6 @@ pub(super) use cron::crontab_line;
 
 /// What follows from a file's being under a web root, and what helps.
 pub(super) const VISIBLE: &str = "a web server may show it to everybody; move it to your home folder";
-
 /// Folders that web servers show to everybody.
 const WEB_ROOTS: [&str; 6] = ["public_html", "htdocs", "www", "wwwroot", "httpdocs", "html"];
 
@@ -88,7 +87,6 @@ fn not_ready(dangers: usize, wrong: usize, bad: usize) -> Option<String> {
     Some(format!("{found}. Mend {mend} and run check again; it will then print your crontab line."))
 }
 
-/// One look at every target, all at the same time.
 pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     let trust = Trust::default();
     let look = |target: &Target| {
@@ -116,7 +114,6 @@ pub(super) fn look_at_all(config: &Config) -> Vec<(String, Look)> {
     })
 }
 
-/// What a look has found.
 pub(super) fn in_words(look: &Look) -> String {
     let detail = escaped(look.verdict.detail());
     match &look.verdict {
@@ -167,7 +164,6 @@ fn describe(target: &Target, look: Option<&Look>) -> Vec<String> {
     lines
 }
 
-/// What a rung does, as people say it.
 fn remedy(rung: &Rung, target: &Target) -> String {
     let timeout = Span(rung.timeout);
     let each = match rung.timeout == RUNG_TIMEOUT {
@@ -268,7 +264,6 @@ fn occupied(config: &Config) -> Option<String> {
     }
 }
 
-/// Whether a folder on the way is one that a web server shows.
 pub(super) fn is_under_web_root(path: &Path) -> bool {
     path.iter().any(|part| WEB_ROOTS.iter().any(|root| part == *root))
 }

@@ -10,7 +10,6 @@ use crate::terminal::write_line;
 
 use super::{Code, environment};
 
-/// Says on standard error why it is not done.
 pub(super) fn complain_to_cron(text: &str, code: Code) -> Code {
     complain_to_cron_of(None, text, code)
 }
@@ -25,7 +24,6 @@ pub(super) fn complain_to_cron_of(state: Option<&Folder>, text: &str, code: Code
     code
 }
 
-/// What was complained of is over.
 pub(super) fn forget_complaints(state: Option<&Folder>) {
     complaints(state).forget();
 }

@@ -78,7 +78,6 @@ struct Scene {
 }
 
 impl Scene {
-    /// The backend, and a watchdog with a configuration such as anybody would write.
     fn set(folder: &Path) -> io::Result<Scene> {
         let program = std::env::current_exe()?;
         fs::write(folder.join("restart.sh"), restart_script(&program))?;
@@ -96,7 +95,6 @@ impl Scene {
         Ok(Scene { folder: folder.into(), watchdog: watchdog.spawn()?, began: clock::monotonic() })
     }
 
-    /// How it went, told line by line.
     fn tell(&mut self, stop: &Receiver<()>) -> io::Result<Told> {
         let state = Folder::at(&self.folder.join("state"));
         let mut seen = None;
@@ -177,7 +175,6 @@ impl Scene {
         }
     }
 
-    /// The watchdog ends as anybody would end it.
     fn clear(&mut self) {
         if let Ok(pid) = i32::try_from(self.watchdog.id())
             && let Some(pid) = Pid::from_raw(pid)

@@ -31,11 +31,9 @@ const NAMES: [&str; 14] = [
 
 /// What people call the link to the release that runs.
 const LINKS: [&str; 3] = ["current", "live", "latest"];
-
 /// More than any such file has.
 const LONGEST: u64 = 1 << 20;
 
-/// How a file and a process of PM2's belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Match {
     /// It describes this very process, as far as can be told without running it.
@@ -44,7 +42,6 @@ pub(super) enum Match {
     Unnamed,
     /// It describes one of this name, which is another: in these words.
     Other(String),
-    /// It cannot be read, for this reason.
     Unreadable(String),
 }
 
@@ -96,7 +93,6 @@ pub(super) fn compare_name(file: &Path, name: &str) -> Match {
     }
 }
 
-/// The names of the `env_NAME` blocks that a file has for a process.
 pub(super) fn environments(file: &Path, name: &str) -> Vec<String> {
     let described = described(file).unwrap_or_default();
     described.into_iter().filter(|one| one.name == name).flat_map(|one| one.environments).collect()
@@ -176,7 +172,6 @@ mod tests {
 
     use super::*;
 
-    /// A process as PM2's list has it.
     fn app(name: &str, script: &Path, cwd: &Path) -> App {
         let list = serde_json::json!([{"name": name, "pm_exec_path": script, "pm_cwd": cwd}]).to_string();
         crate::pm2::parse_list(list.as_bytes()).expect("a list").remove(0)

@@ -29,31 +29,26 @@ impl Refusal {
         Refusal { text: escaped(&text).into_owned(), code: Code::Held }
     }
 
-    /// Says it on standard error, with what follows.
     pub(super) fn tell(&self, consequence: &str) -> Code {
         complain(&format!("{} ({consequence})", self.text), self.code)
     }
 }
 
-/// How the configuration of a watchdog at work and ours are to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
     /// One file, whatever ways lead to it.
     Same,
-    /// Two files.
     Other,
     /// Its file is not there any more: it was moved, or its release removed.
     Gone,
 }
 
-/// Whom a verb commands.
 pub(super) struct Commanded {
     pub(super) folder: Folder,
     /// The configuration where it is valid.
     pub(super) config: Option<Config>,
     /// Where it is, valid or not; none where none is named or found.
     pub(super) path: Option<PathBuf>,
-    /// The watchdog at work.
     pub(super) holder: Option<Holder>,
 }
 
@@ -182,12 +177,10 @@ fn ticks(folder: &Folder, config: &Path) -> String {
     format!("ticks with configuration {} work in {}", config.display(), folder.path().display())
 }
 
-/// What helps whoever wants a second watchdog.
 fn needs_its_own(ours: &Path) -> String {
     format!("{} needs a state_dir of its own", ours.display())
 }
 
-/// Who holds the folder, for whoever finds it held.
 pub(super) fn held(folder: &Folder, held: &Held) -> Refusal {
     Refusal::held(match held {
         Held::Seen(holder) => format!("{} holds {}", who(holder), folder.path().display()),
@@ -195,7 +188,6 @@ pub(super) fn held(folder: &Folder, held: &Held) -> Refusal {
     })
 }
 
-/// The holder, if there is one and it can be seen.
 fn seen(folder: &Folder) -> Result<Option<Holder>, Refusal> {
     match read_lock(folder) {
         Ok(Some(Held::Seen(holder))) => Ok(Some(holder)),

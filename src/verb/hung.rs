@@ -32,8 +32,7 @@ pub(super) fn is_hung(folder: &Folder, holder: &Holder) -> bool {
     !wait(PATIENCE, || !read_holder(folder).as_ref().is_some_and(is_same))
 }
 
-/// Ends a hung watchdog: SIGTERM, 5 s, SIGKILL, each only after proof that the pid is the holder's.
-/// Errors: it still lives, in words.
+/// SIGTERM, 5 s, SIGKILL, each only after proof that the pid is the holder's. Errors: it still lives, in words.
 pub(super) fn end(folder: &Folder, holder: &Holder) -> Result<(), String> {
     reach(folder, holder).map_err(|why| format!("the watchdog is hung and cannot be ended: {why}"))?;
     let silent = Span(clock::wall().since(holder.touched));

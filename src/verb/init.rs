@@ -55,7 +55,6 @@ fn refuse(refusal: &Refusal) -> Code {
     }
 }
 
-/// What there is in the home that is meant.
 fn survey(pm2_home: Option<PathBuf>) -> Result<Survey, String> {
     let own_home = config::home(&environment);
     let usual = own_home.as_ref().map(|home| home.join(".pm2"));
@@ -78,7 +77,6 @@ fn survey(pm2_home: Option<PathBuf>) -> Result<Survey, String> {
     Ok(survey::survey(&home, is_usual, own_home.as_deref()))
 }
 
-/// What was found, a process a line.
 fn screen(survey: &Survey) -> String {
     let home = tilde(&survey.home);
     let (count, saved) = (survey.entries.len(), survey.entries.iter().filter(|entry| entry.is_saved).count());
@@ -125,7 +123,6 @@ fn row(name: &str, fate: &Fate) -> [String; 3] {
     [escaped(name).into_owned(), found, fate.to_owned()]
 }
 
-/// What was written, and what comes next.
 fn end(survey: &Survey, path: &Path, lines: usize) -> String {
     let (shown, next) = (tilde(path), next(path));
     let wrote = format!("Wrote {shown} ({lines} lines, readable by you only). Nothing was started or stopped.");
@@ -139,7 +136,6 @@ fn end(survey: &Survey, path: &Path, lines: usize) -> String {
     format!("{wrote} It is an example.\nNext: put your own address and command into it, then: {next}")
 }
 
-/// The check that reads this very file.
 fn next(path: &Path) -> String {
     let found = config::find(None, &environment).ok().and_then(|found| found.canonicalize().ok());
     if found.is_some() && found == path.canonicalize().ok() {

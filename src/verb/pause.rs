@@ -45,7 +45,6 @@ pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, c
     }
 }
 
-/// A pause that was begun.
 struct Paused {
     folder: Folder,
     targets: Option<Vec<String>>,
@@ -53,7 +52,6 @@ struct Paused {
     how: Taken,
 }
 
-/// Why none was.
 struct NotPaused {
     code: Code,
     /// No target is called as the command line says.
@@ -142,7 +140,6 @@ fn whom(targets: Option<&[String]>) -> String {
     targets.map_or_else(|| "all targets".into(), |targets| targets.join(", "))
 }
 
-/// How an order was taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Now,

@@ -24,8 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Characters of a command that are shown.
 const SHOWN: usize = 50;
 
-/// Whether a process of PM2's is itself there to restart others: by what it runs. What it is called says nothing: a
-/// backend may be named after a watchdog.
+/// By what it runs. What it is called says nothing: a backend may be named after a watchdog.
 pub(super) fn is_watcher(app: &App) -> bool {
     is_script_of_watcher(&script(app)) || script_calls_pm2(&app.script)
 }
@@ -36,7 +35,6 @@ fn is_script_of_watcher(name: &str) -> bool {
     NAMES.iter().any(|watcher| stem == *watcher || stem.ends_with(&format!("-{watcher}")))
 }
 
-/// The file name of what a process runs.
 pub(super) fn script(app: &App) -> String {
     app.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -60,7 +58,6 @@ fn call_of_pm2(line: &str) -> Option<(usize, &'static str)> {
     calls.next().filter(|_| !is_comment)
 }
 
-/// A line of the crontab that restarts something.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CronLine {
     /// What it runs, in a few words.
@@ -169,7 +166,6 @@ fn last_part(word: &str) -> String {
     word.rsplit('/').next().unwrap_or(word).to_owned()
 }
 
-/// A schedule as people say it, where that is short.
 fn in_words(schedule: &str) -> String {
     let fields: Vec<&str> = schedule.split(' ').collect();
     let minutes = match fields[..] {

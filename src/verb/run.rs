@@ -26,7 +26,6 @@ pub(super) const NOTHING_STARTED: &str = "nothing was started";
 const NOTHING_DONE: &str = "nothing was done";
 /// Between two tries for a lock that a tick holds.
 const PAUSE: Duration = Duration::from_millis(100);
-
 /// What a detached watchdog tells the one who started it.
 pub(super) const READY: &str = "ready";
 /// Another one was faster.

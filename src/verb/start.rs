@@ -108,9 +108,7 @@ fn started(config: &Config, pid: u32, hung: Option<u32>) -> String {
 
 enum Started {
     AtWork(u32),
-    /// Another start was faster.
     Taken,
-    /// It said this.
     Failed(Code, String),
 }
 

@@ -49,7 +49,6 @@ fn code(status: &Status) -> Code {
     }
 }
 
-/// What is known now, by the watchdog at work where there is one.
 pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     // A lock that cannot even be asked for is nobody's; what else cannot be read is told below.
     let (found, is_unseen) = match read_lock(folder).ok().flatten() {
@@ -80,7 +79,6 @@ pub(super) fn read(folder: &Folder) -> Result<Status, Error> {
     Ok(status)
 }
 
-/// Whether the configuration's file was written to since the watchdog has read it.
 fn has_changed(saved: &Saved) -> bool {
     let Some((path, read)) = saved.config.as_ref().zip(saved.config_written) else { return false };
     config::written(path).is_some_and(|written| written != read)

@@ -20,7 +20,6 @@ use super::version;
 /// What pm2 needs over the time that it grants a process to end.
 const OVER_KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A home of PM2's, and what was seen in it.
 pub(super) struct Seen {
     home: Home,
     version: Option<String>,
@@ -30,12 +29,9 @@ pub(super) struct Seen {
     saved: Saved,
 }
 
-/// What is said of a target's PM2.
 #[derive(Default)]
 pub(super) struct Beside {
-    /// For its own paragraph.
     pub(super) lines: Vec<String>,
-    /// What would not work.
     pub(super) wrong: Vec<String>,
 }
 
@@ -61,7 +57,6 @@ pub(super) fn look(config: &Config, offline: bool) -> Vec<Seen> {
     homes
 }
 
-/// What there is to say of a target's PM2.
 pub(super) fn judge(target: &Target, homes: &[Seen]) -> Beside {
     let of = |pm2: &Pm2| homes.iter().find(|seen| seen.home.path() == pm2.home);
     let Some((pm2, seen)) = target.pm2.as_ref().and_then(|pm2| Some((pm2, of(pm2)?))) else {
@@ -147,7 +142,6 @@ impl Seen {
         self.daemon.state() == DaemonState::Alive
     }
 
-    /// Of the daemon, the saved list and the process.
     fn state(&self, pm2: &Pm2) -> String {
         let list = match (&self.saved, self.saves(&pm2.process)) {
             (Saved::Apps(_), true) => "list saved",
@@ -168,7 +162,6 @@ impl Seen {
         }
     }
 
-    /// The process of the target that lives, as far as signs show it.
     fn living(&self, pm2: &Pm2) -> Option<u32> {
         match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
             ProcessState::Alive(process) => Some(process.pid),
@@ -251,7 +244,6 @@ impl Seen {
     }
 }
 
-/// Where PM2's home is, if not in `home`.
 fn elsewhere(home: &Path) -> String {
     let named = environment("PM2_HOME").map(PathBuf::from);
     let usual = config::home(&environment).map(|home| home.join(".pm2"));
@@ -328,8 +320,7 @@ fn too_slow(target: &Target, app: &App) -> Vec<String> {
     wrong
 }
 
-/// Whoever else restarts what is watched, and how that is ended; of a configuration that has nothing to do with PM2
-/// nobody.
+/// And how that is ended; nobody of a configuration that has nothing to do with PM2.
 pub(super) fn dangers(config: &Config, homes: &[Seen]) -> Vec<String> {
     let rungs = || config.targets.iter().flat_map(|target| &target.ladder);
     if homes.is_empty() && !rungs().any(|rung| calls_pm2(&rung.remedy)) {

@@ -20,7 +20,6 @@ use crate::view::letter;
 /// How long a message may be on its way. A mail server may take several steps, each within its own time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Prints who is told, and returns what is wrong.
 pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
     let mut wrong: Vec<String> = config.off.iter().map(|line| format!("{}: switched off", escaped(line))).collect();
     for (shown, result) in attempts(config, send) {
@@ -51,7 +50,6 @@ fn last_answers(config: &Config) -> Vec<String> {
     troubles.map(|(id, words)| format!("{} {words}", escaped(id))).collect()
 }
 
-/// Each channel, and what came of a message to it where one is sent.
 fn attempts(config: &Config, send: bool) -> Vec<(String, Option<Result<(), String>>)> {
     let names = config.notify.iter().map(|channel| channel.shown.clone());
     let names: Vec<String> = names.chain(config.heartbeat.iter().map(|_| "heartbeat, once a minute".into())).collect();

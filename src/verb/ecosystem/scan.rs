@@ -23,7 +23,6 @@ pub(super) enum Value {
     Computed,
 }
 
-/// What a file says of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -35,8 +34,7 @@ pub(super) struct Entry {
     pub(super) environments: Vec<String>,
 }
 
-/// The processes that a file describes, as far as their names are written down. Of a damaged file: those whose braces
-/// are complete.
+/// As far as their names are written down. Of a damaged file: those whose braces are complete.
 pub(super) fn entries(text: &str) -> Vec<Entry> {
     let tokens = tokenize(text);
     let mut found = Vec::new();
@@ -67,10 +65,8 @@ pub(super) fn entries(text: &str) -> Vec<Entry> {
     found.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// A bracket that is open, and what was read of the object if it is one. A block of code looks like an object without
-/// keys.
+/// What was read of the object if it is one: a block of code looks like an object without keys.
 struct Bracket {
-    /// Which token opened it.
     at: usize,
     closer: char,
     /// It stands in a value that describes no processes.
@@ -93,7 +89,6 @@ impl Bracket {
         Bracket { at, closer, outside, foreign: false, name: None, script: None, cwd: None, environments: Vec::new() }
     }
 
-    /// Takes note of the key that stands at this token, if one does.
     fn read_key(&mut self, tokens: &[Token], at: usize) {
         if self.closer != '}' {
             return;
@@ -114,7 +109,6 @@ impl Bracket {
         }
     }
 
-    /// The entry, with the place where it begins.
     fn finish(self) -> Option<(usize, Entry)> {
         let Some(Value::Text(name)) = self.name.filter(|_| !self.outside) else { return None };
         let mut environments = self.environments;

@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
-/// What a file has in it.
 #[derive(Debug, Default)]
 pub(super) struct File {
     /// Where PM2 was found, in words for a comment: of one line.
     pub(super) source: String,
-    /// The PATH for commands.
     pub(super) path: String,
     /// What is watched; none for a file that is an example.
     pub(super) targets: Vec<Target>,
@@ -20,25 +18,17 @@ pub(super) struct Target {
     pub(super) process: String,
     /// PM2's home, where it is not the usual one.
     pub(super) home: Option<String>,
-    /// The ecosystem file.
     pub(super) config: Option<String>,
     /// The block of variables in that file.
     pub(super) env: Option<String>,
-    /// Whether PM2 may be reset for it.
     pub(super) reset: bool,
-    /// Where it answers.
     pub(super) address: Option<Address>,
 }
 
-/// Where a target answers.
 #[derive(Debug)]
 pub(super) enum Address {
-    /// It did, like this.
-    Answers {
-        url: String,
-        /// What was answered, in words for a comment.
-        answer: String,
-    },
+    /// It did; `answer` is in words for a comment.
+    Answers { url: String, answer: String },
     /// A port that it listens on.
     Port(u16),
 }

@@ -17,7 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Of a process that listens on more ports, the first ones are asked.
 const PORTS: usize = 8;
 
-/// An address that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Health {
     pub(super) port: u16,

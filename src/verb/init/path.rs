@@ -9,11 +9,9 @@ use crate::process::{self, Process};
 
 /// What every system has, after the folders that were found.
 const USUAL: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
-
 /// What a version manager makes anew for each shell, and takes away with it.
 const FLEETING: &str = "fnm_multishells";
 
-/// The value of PATH, and what is nowhere to be found.
 pub(super) struct Search {
     /// Folders, each once, with colons between them.
     pub(super) path: String,

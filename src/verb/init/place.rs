@@ -11,7 +11,6 @@ use crate::outcome::in_words;
 use crate::verb::check::{VISIBLE, is_under_web_root};
 use crate::verb::{environment, tilde};
 
-/// Why it is not written.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// The operator would not want it.
@@ -27,7 +26,6 @@ pub(super) fn chosen(explicit: Option<&Path>) -> Option<PathBuf> {
     explicit.map(Path::to_path_buf).or_else(named).or_else(usual)
 }
 
-/// Whether it may be written there, as far as can be told beforehand.
 pub(super) fn look(path: &Path, force: bool) -> Result<(), Refusal> {
     let shown = tilde(path);
     let absolute = std::path::absolute(path).map_err(|error| impossible(path, &error))?;

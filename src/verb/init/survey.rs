@@ -22,41 +22,32 @@ pub(super) struct Survey {
     pub(super) home: PathBuf,
     /// Whether it is where everybody has it.
     is_usual: bool,
-    /// The PATH for the configuration.
     path: String,
     /// Each process, its instances taken together.
     pub(super) entries: Vec<Entry>,
-    /// What else there is to say.
     pub(super) notes: Vec<String>,
 }
 
-/// A process of PM2's.
 pub(super) struct Entry {
     pub(super) name: String,
-    /// Whether a reboot keeps it.
     pub(super) is_saved: bool,
     pub(super) fate: Fate,
 }
 
-/// What becomes of a process.
 pub(super) enum Fate {
     Watched(Watched),
     /// It is a watcher itself; the name of its script.
     Rival(String),
     /// It does its work and ends, which is no outage.
     Job,
-    /// It belongs to PM2.
     Module,
     /// It cannot be asked for by its name, for this reason.
     Unnameable(&'static str),
 }
 
-/// How a process is watched.
 pub(super) struct Watched {
     pub(super) ports: Vec<u16>,
-    /// Where it answers.
     pub(super) health: Option<Health>,
-    /// The ecosystem file that describes it.
     config: Option<PathBuf>,
     /// The block of variables in that file that it has.
     env: Option<String>,
@@ -91,7 +82,6 @@ fn saved(home: &Home, notes: &mut Vec<String>) -> Vec<App> {
     }
 }
 
-/// The list of a daemon that is there.
 fn listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<String>) -> Vec<App> {
     if home.daemon_evidence().state() != DaemonState::Alive {
         return Vec::new();
@@ -169,7 +159,6 @@ fn fate(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Optio
 }
 
 impl Survey {
-    /// What the configuration is to have in it.
     pub(super) fn file(&self) -> File {
         let is_alone = {
             let mut others =

@@ -83,7 +83,6 @@ fn check(text: &str, expected: &[&str]) {
     assert_eq!(found, expected, "{text}");
 }
 
-/// The value of one key.
 #[track_caller]
 fn check_value(value: &str, expected: &str) {
     check(&format!("[{{ name: 'a', script: {value}, watch: true }}]"), &[&format!("a script={expected}")]);

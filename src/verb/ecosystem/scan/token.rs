@@ -133,7 +133,6 @@ impl<'t> Tokenizer<'t> {
         u32::from_str_radix(&rest[..count], 16).unwrap_or(char::REPLACEMENT_CHARACTER.into())
     }
 
-    /// A comment, a regular expression or a division.
     fn take_slash(&mut self) {
         let rest = self.rest();
         if rest.starts_with('/') {
@@ -145,7 +144,6 @@ impl<'t> Tokenizer<'t> {
         }
     }
 
-    /// Whether a value may stand here rather than an operator.
     fn expects_value(&self) -> bool {
         match self.tokens.last() {
             None => true,
