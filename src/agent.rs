@@ -53,7 +53,6 @@ pub use pm2::calls_pm2;
 /// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
 const ROUND: Duration = Duration::from_secs(29);
 
-/// How the work came to its end.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// Another watchdog has the state folder now: which one, in words.
@@ -64,7 +63,6 @@ pub struct Ended {
     pub targets: Vec<(String, TargetState)>,
 }
 
-/// The loop, and the parts that it drives.
 pub struct Agent {
     mode: Mode,
     config: Arc<Config>,
@@ -98,27 +96,19 @@ pub struct Agent {
     stepped: bool,
 }
 
-/// What an agent needs from its surroundings.
 pub struct Surroundings {
     /// Where signals arrive, since before the lock was taken.
     pub inbox: Inbox,
-    /// The state folder, locked.
     pub folder: Folder,
-    /// The lock on it.
     pub lock: Lock,
-    /// The log, to follow reloads.
     pub logging: Option<Logging>,
-    /// Takes the news.
     pub news: Print,
     /// What a tick has told already, where the state cannot say so.
     pub told: Option<Complaints>,
 }
 
 impl Agent {
-    /// Makes ready for work: takes up the state.
-    ///
-    /// # Errors
-    /// A probe cannot be made, or the state cannot be read; in words.
+    /// Takes up the state. Errors: a probe cannot be made, or the state cannot be read; in words.
     pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
         let Surroundings { inbox, folder, lock, logging, news, told } = around;
         let probers = probers::Probers::new(&config)?;
@@ -187,7 +177,6 @@ impl Agent {
         self.carry_out_orders();
     }
 
-    /// Works until it is told to stop, or the tick is over.
     pub fn run(mut self) -> Ended {
         while !self.is_over() {
             self.keep_up();
@@ -292,8 +281,7 @@ impl Agent {
         self.decide(actions);
     }
 
-    /// Whatever a probe or a question has left running ends with whoever asked; all at once, for each may take a
-    /// second.
+    /// What these have left running ends with whoever asked; all at once, for each may take a second.
     fn end_questions(&self) {
         Scope::end_all(&self.questions());
     }
@@ -303,7 +291,6 @@ impl Agent {
         self.probers.scopes().chain(self.jobs.scopes()).cloned().collect()
     }
 
-    /// The last save, and what the verb needs to know for its exit code.
     fn end(mut self) -> Ended {
         self.give_deliveries_up();
         if !self.journal.is_displaced() {
@@ -379,7 +366,6 @@ impl Agent {
         }
     }
 
-    /// Keeps what `status` tells of the configuration.
     fn show(&mut self) {
         let shown = |(order, target): (usize, &Target)| {
             let limits = &target.limits;
@@ -408,7 +394,6 @@ impl Agent {
         saved.log = Some(self.config.log.file.clone());
     }
 
-    /// The configuration of a target that is in it.
     fn target(&self, name: &str) -> Option<&Target> {
         self.config.targets.get(*self.places.get(name)?)
     }

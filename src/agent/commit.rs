@@ -16,8 +16,7 @@ use super::journal::Against;
 use super::news::Course;
 
 impl Agent {
-    /// Takes in what was decided. A look harms nobody and is begun at once; the rest is done once it is saved, as far
-    /// as it is to be.
+    /// A look harms nobody and is begun at once; the rest is done once it is saved, as far as it is to be.
     pub(super) fn decide(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -33,8 +32,7 @@ impl Agent {
         }
     }
 
-    /// Does what was decided. Nothing is done that is not on disk, as far as the disk lets us, and nothing once the
-    /// folder is another's.
+    /// Nothing is done that is not on disk, as far as the disk lets us, and nothing once the folder is another's.
     pub(super) fn commit(&mut self) {
         if self.journal.until_save(clock::now()).is_none_or(|left| left.is_zero()) {
             self.commit_once();
@@ -117,7 +115,6 @@ impl Agent {
         self.decided.iter().filter_map(of).collect()
     }
 
-    /// Saves the state with these events.
     pub(super) fn save(&mut self, entries: &[Entry]) {
         self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::trouble);
         if let Some(trouble) = self.journal.save(&self.policy, entries) {
@@ -196,7 +193,6 @@ impl Agent {
         }
     }
 
-    /// Writes the accounts of incidents that have changed.
     pub(super) fn write_incidents(&mut self) {
         if self.journal.is_displaced() {
             return;
@@ -206,7 +202,6 @@ impl Agent {
     }
 }
 
-/// The event of a record.
 fn entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Entry {
     let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
     let ms = |span| u64::try_from(millis(span)).unwrap_or(0);

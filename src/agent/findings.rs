@@ -111,7 +111,6 @@ impl Agent {
     }
 }
 
-/// Where the output of a command of `diagnose` goes.
 fn diagnosis(folder: &Path, index: usize) -> std::path::PathBuf {
     folder.join(format!("diagnose-{}.out", index + 1))
 }

@@ -18,7 +18,6 @@ const EVERY: Duration = Duration::from_secs(55);
 /// One that did not arrive is sent again after this: the next one would be too late for those who wait.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// When it is sent.
 #[derive(Default)]
 pub(super) struct Heartbeat {
     /// A look has ended: a tick that looked at nothing has nothing to say.
@@ -32,17 +31,14 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A look has ended.
     pub(super) fn note_look(&mut self) {
         self.has_looked = true;
     }
 
-    /// Whether it is being sent.
     pub(super) fn is_under_way(&self) -> bool {
         self.is_under_way
     }
 
-    /// Whether it is to be sent now: by a daemon on its schedule, by a tick once all is done.
     fn is_due(&self, mode: Mode, is_done: bool, now: Timestamp) -> bool {
         match mode {
             Mode::Daemon => self.until_due(now) == Some(Duration::ZERO),
@@ -74,19 +70,16 @@ impl Heartbeat {
 }
 
 impl Agent {
-    /// Whether a ping is to be sent now.
     pub(super) fn owes_ping(&self, now: Timestamp) -> bool {
         let is_wanted = self.config.heartbeat.is_some() && !self.journal.is_displaced();
         is_wanted && self.heartbeat.is_due(self.mode, self.is_done(), now)
     }
 
-    /// How long until a ping is to be sent.
     pub(super) fn until_ping(&self, now: Timestamp) -> Option<Duration> {
         let is_wanted = self.config.heartbeat.is_some() && self.mode == Mode::Daemon;
         self.heartbeat.until_due(now).filter(|_| is_wanted)
     }
 
-    /// Sends a ping where one is due.
     pub(super) fn ping(&mut self) {
         let now = clock::now();
         let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.owes_ping(now)) else { return };
@@ -103,7 +96,6 @@ impl Agent {
         self.jobs.spawn(job, move |_| Message::Pinged(notify::ping(&webhook, &means)));
     }
 
-    /// What became of a ping.
     pub(super) fn pinged(&mut self, outcome: Result<(), String>) {
         self.heartbeat.ended(outcome.is_ok(), clock::now());
         let trouble = outcome.err();

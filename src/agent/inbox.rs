@@ -14,7 +14,6 @@ use super::message::Message;
 /// Each target's look may end at once, and more; what comes beyond that has its turn in the next pass.
 const AT_ONCE: usize = 2_000;
 
-/// What the agent reads, and what its jobs and signals write to.
 pub struct Inbox {
     pub(super) post: Sender<Message>,
     arrived: Receiver<Message>,
@@ -57,10 +56,7 @@ impl Asked {
 }
 
 impl Inbox {
-    /// Listens to signals from now on.
-    ///
-    /// # Errors
-    /// There are no descriptors or no thread to be had; in words.
+    /// Listens to signals from now on. Errors: there are no descriptors or no thread to be had; in words.
     pub fn open() -> Result<Inbox, String> {
         let (post, arrived) = channel();
         let asked = Arc::new(Asked::default());
@@ -91,7 +87,6 @@ impl Inbox {
         }
     }
 
-    /// All that has arrived; nothing if nothing does for so long.
     pub(super) fn take(&mut self, within: Duration) -> Vec<Message> {
         let mut messages = std::mem::take(&mut self.early);
         if messages.is_empty() {

@@ -21,7 +21,6 @@ const FINDING: Duration = Duration::from_secs(5);
 const WRITING: Duration = Duration::from_millis(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The incidents that are open, and what is being found out about them.
 #[derive(Default)]
 pub(super) struct Incidents {
     /// By target.
@@ -51,12 +50,10 @@ struct Measured {
     ran: Option<Timestamp>,
 }
 
-/// Something that was recorded.
 pub(super) struct Recorded {
     /// Of this target; empty: of the watchdog itself.
     pub(super) target: String,
     pub(super) record: Record,
-    /// The event.
     pub(super) entry: Entry,
     /// The restart command that it is about, as people read it.
     pub(super) run: String,
@@ -69,18 +66,15 @@ impl Measured {
 }
 
 impl Incidents {
-    /// A job begins that finds something out.
     pub(super) fn find(&mut self, now: Timestamp) {
         let jobs = self.finding.map_or(0, |(jobs, _)| jobs);
         self.finding = Some((jobs + 1, now + FINDING));
     }
 
-    /// It has ended.
     pub(super) fn found(&mut self) {
         self.finding = self.finding.filter(|(jobs, _)| *jobs > 1).map(|(jobs, until)| (jobs - 1, until));
     }
 
-    /// Whether a tick has to wait.
     pub(super) fn is_finding(&self, now: Timestamp) -> bool {
         self.finding.is_some_and(|(_, until)| until > now)
     }
@@ -94,12 +88,10 @@ impl Incidents {
         self.finding.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
     }
 
-    /// The account of the target's open incident.
     pub(super) fn open(&self, target: &str) -> Option<&Account> {
         self.open.get(target)
     }
 
-    /// Keeps what a bad look saw until the next look.
     pub(super) fn note_look(&mut self, target: &str, look: &mut Look) {
         match look.evidence.take() {
             Some(evidence) => {
@@ -111,8 +103,7 @@ impl Incidents {
         }
     }
 
-    /// Forgets targets that are not watched any more, but for their incidents that are still open: they go on where
-    /// the target comes back.
+    /// Keeps those of their incidents that are still open: they go on where the target comes back.
     pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool, open_incidents: &[&str]) {
         let unwritten = &self.unwritten;
         self.open.retain(|target, account| {
@@ -123,7 +114,6 @@ impl Incidents {
         self.failing.retain(|target, _| is_watched(target));
     }
 
-    /// Writes what has been recorded into the account that it belongs to; `probe` is how the target is looked at.
     pub(super) fn note(
         &mut self,
         recorded: &Recorded,
@@ -176,7 +166,6 @@ impl Incidents {
         self.open.insert(target, account);
     }
 
-    /// Adds what happened to the open account of the target, if it has one.
     fn go_on(&mut self, Recorded { target, record, entry, run }: &Recorded, state: Option<&TargetState>) {
         let now = clock::now();
         let made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
@@ -281,7 +270,6 @@ impl Incidents {
         std::mem::take(&mut self.closed)
     }
 
-    /// Writes all that is left, for nobody will later.
     pub(super) fn end(&mut self, journal: &mut Journal) {
         while !self.unwritten.is_empty() {
             self.write(journal);
@@ -340,7 +328,6 @@ fn replay(account: &mut Account, entry: Entry) {
     account.add(entry);
 }
 
-/// The account of an incident, if it is one that is not over.
 fn read_open(journal: &Journal, incident: &str) -> Option<Account> {
     let folder = journal.incident_folder(incident)?;
     let read = account::read(&folder).unwrap_or_else(|error| {
@@ -350,7 +337,6 @@ fn read_open(journal: &Journal, incident: &str) -> Option<Account> {
     read.filter(|account| account.id == incident && account.ended.is_none())
 }
 
-/// The restart command that was run last, and when.
 fn last_run(account: &Account) -> Option<(String, Wall)> {
     account.timeline.iter().rev().find_map(|entry| match &entry.kind {
         Kind::Restart { run, .. } => Some((run.clone(), entry.at)),

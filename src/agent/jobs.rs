@@ -55,7 +55,6 @@ fn identity(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) ->
     ]
 }
 
-/// A restart command to run, as the policy asked for it.
 pub(super) struct Order {
     pub(super) target: String,
     pub(super) attempt: u32,
@@ -259,7 +258,6 @@ impl Agent {
     }
 }
 
-/// A job that repairs a target; `places` are where it may hang.
 pub(super) fn repair(target: &str, rung: usize, by: String, within: Duration, places: String) -> Job {
     let of = target.to_owned();
     let otherwise = move |why: Failed| {
@@ -281,7 +279,6 @@ pub(super) fn hanging(why: &Failed, places: &str) -> String {
     format!("{why}: does one of these lie on a file server that is gone: {places}?")
 }
 
-/// That a restart command runs.
 pub(super) fn spawned(target: &str, Process { pid, started }: Process) -> Message {
     Message::Event(Event::Spawned { target: target.to_owned(), process: (pid, started) })
 }
@@ -318,7 +315,6 @@ fn rung_from_one(rung: usize) -> u32 {
     u32::try_from(rung + 1).unwrap_or(u32::MAX)
 }
 
-/// Where a command's output goes: a new file, else nowhere.
 pub(super) fn open_output(path: Option<&Path>) -> io::Result<File> {
     match path.map(command::open_output) {
         Some(Ok(file)) => Ok(file),
@@ -326,7 +322,6 @@ pub(super) fn open_output(path: Option<&Path>) -> io::Result<File> {
     }
 }
 
-/// How a command ended, as the end of a sentence.
 fn in_words(ending: &Ending) -> String {
     match ending {
         Ending::Exited(code) => format!("exited {code}"),

@@ -37,7 +37,6 @@ pub(super) enum Against {
     PowerLoss,
 }
 
-/// What one watchdog leaves to the next, and what it is written to.
 pub(super) struct Journal {
     mode: Mode,
     folder: Folder,
@@ -67,10 +66,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Takes up what the watchdog before this one left; and in words, if what it knew of its attempts is lost.
-    ///
-    /// # Errors
-    /// The state cannot be read; in words.
+    /// Takes up what the watchdog before this one left; and in words, if what it knew of its attempts is lost. Errors:
+    /// the state cannot be read; in words.
     pub(super) fn open(mode: Mode, folder: Folder, lock: Lock) -> Result<(Journal, Option<String>), String> {
         let boot_id = clock::boot_id();
         let moment = Moment { at: clock::read(), boot_id: boot_id.clone() };
@@ -102,12 +99,10 @@ impl Journal {
         &self.folder
     }
 
-    /// Now, as the store dates what it keeps.
     pub(super) fn moment(&self) -> Moment {
         Moment { at: clock::read(), boot_id: self.boot_id.clone() }
     }
 
-    /// The folder of an incident; none where it cannot be had.
     pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
         match store::incidents::create(&self.folder, id) {
             Ok(path) => Some(path),
@@ -118,12 +113,10 @@ impl Journal {
         }
     }
 
-    /// Whether a save was tried at all.
     pub(super) fn is_tried(&self) -> bool {
         self.saved_at.is_some()
     }
 
-    /// Whether the latest save went well.
     pub(super) fn is_ok(&self) -> bool {
         !self.state_failed
     }
@@ -137,18 +130,15 @@ impl Journal {
         self.displaced_by.is_some()
     }
 
-    /// An event of the watchdog itself, to be recorded with the next save.
     pub(super) fn note_own(&mut self, kind: Kind) {
         self.own.push(Entry { at: clock::wall(), target: None, kind });
         self.want(Against::PowerLoss);
     }
 
-    /// There is something to save.
     pub(super) fn want(&mut self, against: Against) {
         self.wanted = self.wanted.max(Some(against));
     }
 
-    /// What is on disk is old by now.
     pub(super) fn want_if_old(&mut self, now: Timestamp) {
         if self.saved_at.is_none_or(|(began, _)| now.since(began) >= SAVE_EVERY) {
             self.want(Against::Crash);
@@ -159,14 +149,12 @@ impl Journal {
         self.wanted.is_some()
     }
 
-    /// How long until what is wanted may be saved.
     pub(super) fn until_save(&self, now: Timestamp) -> Option<Duration> {
         let since = self.saved_at.map_or(Duration::ZERO, |(_, ended)| (ended + PACE).since(now));
         self.wanted.map(|_| since)
     }
 
-    /// Saves the state with the events that are to be recorded, those of the watchdog itself among them. Where it could
-    /// not be saved, and that is news, says so.
+    /// With the watchdog's own events. Where it could not be saved, and that is news, says so.
     pub(super) fn save(&mut self, policy: &Policy, entries: &[Entry]) -> Option<String> {
         self.touch();
         if self.is_displaced() {
@@ -232,7 +220,6 @@ impl Journal {
         drop_oldest(&mut self.unwritten);
     }
 
-    /// The save that comes is the last one.
     pub(super) fn want_last(&mut self) {
         self.want(if self.mattered { Against::PowerLoss } else { Against::Crash });
     }

@@ -7,55 +7,25 @@ use crate::policy::Event;
 use crate::process::Machine;
 use crate::signals::Signal;
 
-/// What reaches the loop.
 pub enum Message {
     /// From outside.
     Signal(Signal),
     /// A look has ended.
-    Looked {
-        /// The target looked at.
-        target: String,
-        /// The number of the look.
-        number: u64,
-        /// What was found.
-        look: Look,
-    },
-    /// A target was inspected, before anything is decided against it.
-    Inspected {
-        /// Which.
-        target: String,
-        /// What was found of which process; none where nobody had to be asked, or the inspection failed.
-        found: Option<Box<(Found, Managed)>>,
-    },
-    /// Whether PM2 may be reset is known; and why, where it may.
-    ResetChecked {
-        /// The target it was asked for.
-        target: String,
-        /// What speaks for it.
-        reason: Option<ResetReason>,
-    },
-    /// What PM2's logs say is kept, or cannot be.
-    Kept {
-        /// The target that went down.
-        target: String,
-        /// Its incident.
-        incident: String,
-        /// Its process, and what that was doing.
-        doing: Option<(u32, String)>,
-        /// The line of its log that tells most.
-        said: Option<String>,
-    },
+    Looked { target: String, number: u64, look: Look },
+    /// Before anything is decided against it. `found`: what was found of which process; none where nobody had to be
+    /// asked, or the inspection failed.
+    Inspected { target: String, found: Option<Box<(Found, Managed)>> },
+    /// `reason`: what speaks for a reset of PM2.
+    ResetChecked { target: String, reason: Option<ResetReason> },
+    /// What PM2's logs say is kept, or cannot be. `doing`: its process, and what that was doing. `said`: the line of
+    /// its log that tells most.
+    Kept { target: String, incident: String, doing: Option<(u32, String)>, said: Option<String> },
     /// Whether the programs of the restart commands are there: what is missing, by target.
     Searched(Vec<(String, Option<String>)>),
     /// What the machine is like.
     Snapshot(Box<Machine>),
     /// A delivery has ended.
-    Sent {
-        /// On this channel.
-        channel: String,
-        /// What became of it.
-        outcome: Outcome,
-    },
+    Sent { channel: String, outcome: Outcome },
     /// The heartbeat was sent; why it did not arrive.
     Pinged(Result<(), String>),
     /// The page and the metrics were written; why not.

@@ -29,7 +29,6 @@ const SENDS_FOR: Duration = Duration::from_secs(10);
 /// arrives all the same is sent twice.
 pub(super) const DELIVERY: Duration = Duration::from_secs(600);
 
-/// What is on its way.
 #[derive(Default)]
 pub(super) struct Messenger {
     host: String,
@@ -46,7 +45,6 @@ impl Messenger {
         Messenger { host: notify::host(), ..Messenger::default() }
     }
 
-    /// The machine.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
@@ -166,8 +164,7 @@ impl Agent {
         self.config.secrets.strike(&facts.text(tell)).into_owned()
     }
 
-    /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
-    /// worth a word here.
+    /// With the incident that has just ended. What cannot be read is not worth a word here.
     fn again(&self, target: &str, began: Timestamp, at: ClockReading) -> Option<String> {
         let past = past::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
         let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
@@ -219,7 +216,6 @@ impl Agent {
         }
     }
 
-    /// Where a tick notes that a message has arrived.
     fn told_by(&self, message: &notify::Message) -> Option<Complaints> {
         let course = match message.event {
             Topic::Down => Course::Outage,
@@ -247,7 +243,6 @@ impl Agent {
         });
     }
 
-    /// What became of a delivery.
     pub(super) fn sent(&mut self, channel: &str, outcome: Outcome) {
         let Some(id) = self.messenger.under_way.remove(channel) else { return };
         match outcome {
@@ -322,13 +317,11 @@ impl Agent {
     }
 }
 
-/// What is noted of a message that has arrived on a channel.
 fn delivered(message: &notify::Message, channel: &str) -> String {
     let notify::Message { event, about, .. } = message;
     format!("message {event:?} {about:?} {channel}")
 }
 
-/// What deliveries need of the configuration.
 pub fn means(config: &Config) -> Means {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
     Means { folder: config.folder.clone(), env, secrets: config.secrets.clone(), scope: Scope::default() }

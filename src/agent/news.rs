@@ -30,7 +30,6 @@ impl Course {
     }
 }
 
-/// Whoever is told of news, and what was told where the state cannot say so.
 pub(super) struct News {
     print: Print,
     told: Option<Complaints>,
@@ -54,14 +53,12 @@ impl News {
         }
     }
 
-    /// Says what may come again at every tick.
     pub(super) fn say_once_a_day(&mut self, about: &str, line: &str) {
         if self.told.as_ref().is_none_or(|told| told.is_news(about, clock::wall())) {
             (self.print)(line);
         }
     }
 
-    /// What a tick has told of a target.
     pub(super) fn told_of(&self, target: &str, course: Course) -> Option<Complaints> {
         self.told.as_ref().map(|told| told.of(&(target, course)))
     }

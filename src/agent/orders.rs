@@ -6,7 +6,6 @@ use crate::store::orders::{self, Order, Waiting};
 use super::Agent;
 use super::journal::Against;
 
-/// The orders that were carried out.
 #[derive(Default)]
 pub(super) struct Orders {
     /// Those that are not removed yet, for the state with them was not saved, or they could not be.
@@ -48,7 +47,6 @@ impl Agent {
         }
     }
 
-    /// The state with them is saved.
     pub(super) fn finish_orders(&mut self) {
         let Orders { carried_out, new } = &mut self.orders;
         let old = carried_out.len().saturating_sub(std::mem::take(new));

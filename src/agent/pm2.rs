@@ -24,7 +24,6 @@ use super::spawn::{Failed, Job as Spawned, Otherwise, Work};
 
 /// What was found longer ago than this is found out anew before it is acted on.
 const FRESH: Duration = Duration::from_secs(20);
-
 /// An inspection takes up to 30 s.
 const INSPECTION: Duration = Duration::from_secs(40);
 /// The longest that a repair is at work between two calls of pm2, or two lines that it says: an inspection, and 30 s of
@@ -33,7 +32,6 @@ const SILENCE: Duration = Duration::from_secs(75);
 /// What is kept of PM2 are a few small files.
 const KEEPING: Duration = Duration::from_secs(30);
 
-/// What is known of PM2 beside each target.
 #[derive(Default)]
 pub(super) struct Pm2Known {
     found: BTreeMap<String, (Timestamp, Found)>,
@@ -85,7 +83,6 @@ pub fn calls_pm2(remedy: &Remedy) -> bool {
     program.is_some_and(|program| program.rsplit('/').next() == Some("pm2"))
 }
 
-/// Everything that a job with PM2 needs, apart from the agent.
 struct Job {
     target: String,
     home: Home,
@@ -95,13 +92,11 @@ struct Job {
 }
 
 impl Job {
-    /// With the calls of pm2 in the scope of this work.
     fn within(mut self, work: &Work) -> Job {
         self.caller.scope = work.scope();
         self
     }
 
-    /// Where it hangs, if it does.
     fn place(&self) -> String {
         self.home.path().display().to_string()
     }
@@ -130,7 +125,6 @@ impl Agent {
         })
     }
 
-    /// Finds out all there is to know of a process before anything is decided against it.
     pub(super) fn inspect(&mut self, target: String) {
         let nothing = Message::Inspected { target: target.clone(), found: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
@@ -146,7 +140,6 @@ impl Agent {
         });
     }
 
-    /// The policy learns what was found; what a plan needs is kept.
     pub(super) fn inspected(&mut self, target: String, found: Option<(Found, Managed)>) {
         let (inspection, pm2) = match &found {
             Some((found, _)) => (found.inspection, Some(found.evidence.clone())),
@@ -160,7 +153,6 @@ impl Agent {
         self.step(Event::Inspected { target, inspection, pm2 });
     }
 
-    /// Finds out whether PM2 may be reset.
     pub(super) fn check_reset(&mut self, target: String) {
         let checked = |target, reason| Message::ResetChecked { target, reason };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
@@ -216,8 +208,7 @@ impl Agent {
         });
     }
 
-    /// Does `work` in a thread; the loop learns of each call of pm2 and of the end. An error of `work` is why nothing
-    /// was done.
+    /// In a thread; the loop learns of each call of pm2 and of the end. An error says why nothing was done.
     fn repair_by_pm2(
         &mut self,
         order: Order,
@@ -303,8 +294,7 @@ impl Agent {
         }
     }
 
-    /// When a target goes down: what was found of PM2, what its process was doing, and the ends of its logs, before a
-    /// restart changes all that.
+    /// What was found of it, what its process was doing, and the ends of its logs: before a restart changes all that.
     pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
         let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
         let Some(folder) = self.journal.incident_folder(incident) else { return };
@@ -335,7 +325,6 @@ fn question(name: &'static str, job: &Job, within: Duration, otherwise: Otherwis
     Spawned { name, of, by, within, outlives_us: false, otherwise }
 }
 
-/// What PM2 lists, else what it saved.
 fn apps(found: Option<Found>) -> Vec<App> {
     let Some(Found { facts, .. }) = found else { return Vec::new() };
     match (facts.listed, facts.saved) {

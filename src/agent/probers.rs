@@ -9,7 +9,6 @@ use crate::command::Scope;
 use crate::config::{Config, Hidden, Pm2, Probe, Secrets};
 use crate::probe::{Prober, Trust};
 
-/// The probers at work.
 pub(super) struct Probers {
     /// By target: its prober, and what that was made from.
     present: HashMap<String, (Arc<Prober>, Asked)>,
@@ -17,7 +16,6 @@ pub(super) struct Probers {
     replaced: Vec<(Weak<Prober>, Scope)>,
 }
 
-/// Everything that a prober depends on.
 #[derive(Clone, PartialEq)]
 struct Asked {
     probe: Probe,
@@ -29,10 +27,7 @@ struct Asked {
 }
 
 impl Probers {
-    /// Those of a configuration.
-    ///
-    /// # Errors
-    /// One cannot be made; in words.
+    /// Errors: one cannot be made; in words.
     pub(super) fn new(config: &Config) -> Result<Probers, String> {
         let mut probers = Probers { present: HashMap::new(), replaced: Vec::new() };
         probers.reload(config)?;
@@ -41,10 +36,7 @@ impl Probers {
 
     /// Takes those of a configuration; what the others run goes on until its deadline, or until we end. One where
     /// nothing about the look has changed is kept: what hangs in it hangs still. Certificates are read anew, so an
-    /// https prober is always a new one.
-    ///
-    /// # Errors
-    /// One cannot be made; in words. Nothing was changed then.
+    /// https prober is always a new one. Errors: one cannot be made; in words. Nothing was changed then.
     pub(super) fn reload(&mut self, config: &Config) -> Result<(), String> {
         let trust = Trust::default();
         let mut present = HashMap::new();
@@ -77,17 +69,14 @@ impl Probers {
         Ok(())
     }
 
-    /// A target's prober, and the deadline of its looks.
     pub(super) fn of(&self, target: &str) -> Option<(Arc<Prober>, Duration)> {
         self.present.get(target).map(|(prober, asked)| (Arc::clone(prober), asked.timeout))
     }
 
-    /// Forgets replaced ones of which nothing runs any more.
     pub(super) fn forget_replaced(&mut self) {
         self.replaced.retain(|(prober, scope)| prober.strong_count() > 0 || !scope.is_empty());
     }
 
-    /// Where the commands of all of them run.
     pub(super) fn scopes(&self) -> impl Iterator<Item = &Scope> {
         let present = self.present.values().filter_map(|(prober, _)| prober.scope());
         present.chain(self.replaced.iter().map(|(_, scope)| scope))

@@ -28,19 +28,15 @@ use at_work::{STACK, Shared, Waited};
 
 /// Threads can be had again once none was refused for so long: at a limit, one is refused and the next is not.
 const CALM: Duration = Duration::from_secs(60);
-
 /// What the end of a command that does not want to end may take, and a slow machine.
 pub(super) const ENDING: Duration = Duration::from_secs(20);
 
-/// A job that is to be begun.
 pub(super) struct Job {
-    /// What it is, in a word or two.
     pub(super) name: &'static str,
     /// What it is made for, such as a target. Empty where there is one only.
     pub(super) of: String,
     /// By what it is done, where a reload may change that: one that hangs holds up none that is done by something else.
     pub(super) by: String,
-    /// For how long it is waited.
     pub(super) within: Duration,
     /// Whether what it runs may go on when we end. Probes and questions are of use to nobody then.
     pub(super) outlives_us: bool,
@@ -48,10 +44,8 @@ pub(super) struct Job {
     pub(super) otherwise: Otherwise,
 }
 
-/// Makes a message of why a job came to nothing.
 pub(super) type Otherwise = Box<dyn FnOnce(Failed) -> Message + Send>;
 
-/// Why a job came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
     /// There is no thread for it, for this reason.
@@ -75,14 +69,12 @@ impl fmt::Display for Failed {
     }
 }
 
-/// A job that the loop knows of.
 struct Running {
     name: &'static str,
     of: String,
     by: String,
     outlives_us: bool,
     scope: Scope,
-    /// Nobody waits for it any more.
     is_given_up: bool,
 }
 
@@ -92,7 +84,6 @@ impl Running {
     }
 }
 
-/// The jobs that are under way.
 pub(super) struct Jobs {
     post: Sender<Message>,
     shared: Arc<Shared>,
@@ -210,13 +201,11 @@ impl Jobs {
         });
     }
 
-    /// How long until the next deadline.
     pub(super) fn pause(&self) -> Option<Duration> {
         let next = self.shared.lock().next_deadline();
         next.map(|until| until.saturating_duration_since(clock::monotonic()))
     }
 
-    /// The scopes of what must not outlive us.
     pub(super) fn scopes(&self) -> impl Iterator<Item = &Scope> {
         self.running.values().filter(|job| !job.outlives_us).map(|job| &job.scope)
     }

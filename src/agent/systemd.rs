@@ -16,7 +16,6 @@ use super::ROUND;
 /// Each round of an end that takes long asks for this much more time.
 const MORE_TIME: Duration = ROUND.saturating_mul(2);
 
-/// The service manager, as far as there is one.
 #[derive(Default)]
 pub(super) struct Systemd {
     socket: Option<SocketAddr>,
@@ -28,7 +27,6 @@ pub(super) struct Systemd {
 }
 
 impl Systemd {
-    /// The one that the environment names.
     pub(super) fn of_environment() -> Systemd {
         let socket = env::var("NOTIFY_SOCKET").ok().and_then(|name| address(&name).ok());
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
@@ -38,7 +36,6 @@ impl Systemd {
         Systemd { socket, patience, ..Systemd::default() }
     }
 
-    /// Whether there is one.
     pub(super) fn is_there(&self) -> bool {
         self.socket.is_some()
     }
@@ -77,7 +74,6 @@ impl Systemd {
         }
     }
 
-    /// The configuration is being read again.
     pub(super) fn reloading(&self) {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_usec()));
     }
@@ -87,7 +83,6 @@ impl Systemd {
         self.tell("READY=1\n");
     }
 
-    /// We have been told to stop.
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1\n");
     }

@@ -29,7 +29,6 @@ const PROMPT: Duration = Duration::from_secs(1);
 /// Executables are looked up this often.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(3_600);
 
-/// When what was done last.
 #[derive(Default)]
 pub(super) struct Upkeep {
     touched: Option<Timestamp>,
@@ -40,7 +39,6 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    /// How long until the next sign of life.
     pub(super) fn pause(&self, now: Timestamp) -> Duration {
         self.touched.map_or(Duration::ZERO, |at| (at + ROUND).since(now))
     }
@@ -133,7 +131,6 @@ impl Agent {
         }
     }
 
-    /// What of the restart commands is missing, by target.
     pub(super) fn searched(&mut self, found: Vec<(String, Option<String>)>) {
         for (target, missing) in found {
             // What was refused for another reason is no better for its being there.
@@ -180,7 +177,6 @@ fn missing_executable(config: &Config, target: &Target) -> Option<String> {
     })
 }
 
-/// The PATH that commands get.
 fn path_of(config: &Config) -> Option<OsString> {
     let configured = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     configured.or_else(|| std::env::var_os("PATH"))

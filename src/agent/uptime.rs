@@ -31,7 +31,6 @@ fn counted_from(state: &TargetState, last: &LastLook, longest: Duration, end: Ti
 }
 
 impl Agent {
-    /// A look has ended.
     pub(super) fn looked(&mut self, target: String, number: u64, mut look: Look) {
         // What was decided before it must not be done after it: it may be healthy again.
         if self.decided.iter().any(|action| matches!(action, Action::Run { target: run, .. } if *run == target)) {
@@ -58,7 +57,6 @@ impl Agent {
         }
     }
 
-    /// Counts the span since `before`, the look before the one that has just been taken in.
     fn note_span(&mut self, name: &str, before: Option<&LastLook>) {
         let (Some(target), Some(state)) = (self.target(name), self.policy.target(name)) else { return };
         let (Some(before), Some(latest)) = (before, state.last_look.as_ref()) else { return };
@@ -123,7 +121,6 @@ impl Agent {
         }
     }
 
-    /// Counts a look, and how long it took where it was a healthy one.
     fn note_answer(&mut self, name: &str, look: &Look) {
         if !self.journal.saved.shown.contains_key(name) {
             return;

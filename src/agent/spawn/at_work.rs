@@ -24,7 +24,6 @@ const NOTICED_LATE: Duration = Duration::from_secs(5);
 /// What it gets then, once.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// What a job does, and returns as its message.
 pub(super) type Run = Box<dyn FnOnce(&Work) -> Message + Send>;
 
 /// A job at work, as its own thread has it. Whatever way it ends, its message is posted.
@@ -45,7 +44,6 @@ impl Work {
         self.scope.clone()
     }
 
-    /// It goes on, and may take this long from now.
     pub(in crate::agent) fn goes_on(&self, within: Duration) {
         self.shared.lock().goes_on(self.number, within, None);
     }
@@ -74,16 +72,12 @@ impl Drop for Work {
     }
 }
 
-/// What the loop waits for.
 pub(super) struct Waited {
-    /// The latest sign of life.
     pub(super) since: Instant,
     until: Instant,
-    /// The command that was started last.
     pub(super) command: Option<Process>,
     /// It was granted more time because we were late ourselves.
     is_granted: bool,
-    /// Makes the message where the job comes to nothing.
     pub(super) otherwise: Otherwise,
 }
 
@@ -93,7 +87,6 @@ impl Waited {
     }
 }
 
-/// A job and the thread's part in it, on their way to the thread.
 struct Task(Work, Run);
 
 /// The thread that has nothing to do. There is one at most: others end with their jobs.
@@ -106,7 +99,6 @@ enum Parked {
     Given(Task),
 }
 
-/// What is known of the jobs at work.
 #[derive(Default)]
 pub(super) struct AtWork {
     /// By number. None for those that are not waited for any more.
@@ -146,7 +138,6 @@ impl AtWork {
         self.jobs.get(&number).is_some_and(Option::is_some)
     }
 
-    /// Whether its thread is at work still.
     pub(super) fn has(&self, number: u64) -> bool {
         self.jobs.contains_key(&number)
     }
@@ -179,11 +170,9 @@ impl AtWork {
     }
 }
 
-/// The same for the loop and the threads at once.
 #[derive(Default)]
 pub(super) struct Shared {
     at_work: Mutex<AtWork>,
-    /// The parked thread was given something.
     given: Condvar,
 }
 
@@ -217,7 +206,6 @@ impl Shared {
     }
 }
 
-/// The whole life of a thread.
 fn work_off(first: Task) {
     let mut next = Some(first);
     while let Some(Task(work, run)) = next {

@@ -14,7 +14,6 @@ fn job(within: Duration) -> Job {
     Job { name: "test", of: "it".into(), by: String::new(), within, outlives_us: false, otherwise }
 }
 
-/// What a job has posted.
 #[track_caller]
 fn posted(arrived: &Receiver<Message>) -> Option<String> {
     match arrived.recv_timeout(AMPLE) {
