@@ -321,7 +321,9 @@ impl Agent {
         if self.journal.is_displaced() {
             return;
         }
-        self.incidents.end(&mut self.journal);
+        while !self.incidents.is_written() {
+            self.write_incidents();
+        }
         self.journal.want_last();
         self.save(&[]);
         self.journal.record(&[]);

@@ -1,4 +1,4 @@
-//! What is kept of each incident: its account, written after each change, off the hot path and a few at a time.
+//! What is kept of each incident: its account, written after each change, a few in each pass.
 //! It must never hold up the loop: what cannot be kept is missing there and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -270,20 +270,24 @@ impl Incidents {
         std::mem::take(&mut self.closed)
     }
 
-    pub(super) fn end(&mut self, journal: &mut Journal) {
-        while !self.unwritten.is_empty() {
-            self.write(journal);
-        }
+    pub(super) fn is_written(&self) -> bool {
+        self.unwritten.is_empty()
     }
 
     fn write_one(&mut self, target: &str, journal: &Journal) {
-        let is_unwritten = self.unwritten.remove(target);
-        if let Some(account) = self.open.get(target).filter(|_| is_unwritten).cloned() {
-            self.save(&account, journal);
+        if !self.unwritten.remove(target) {
+            return;
+        }
+        let Some(account) = self.open.remove(target) else { return };
+        if self.save(&account, journal) {
+            self.measured.remove(target);
+        } else {
+            self.open.insert(target.to_owned(), account);
         }
     }
 
-    fn save(&mut self, account: &Account, journal: &Journal) {
+    /// Whether the incident is over.
+    fn save(&mut self, account: &Account, journal: &Journal) -> bool {
         // First the line: a crash between the two must not lose it, and a second one is passed over.
         let closed = Closed::of(account);
         let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(journal.folder(), closed));
@@ -291,13 +295,6 @@ impl Incidents {
             Some(folder) => account::save(&folder, account).map_err(|error| error.to_string()),
             None => Ok(()), // said already
         };
-        if let Some(closed) = closed {
-            if self.open.get(&account.target).is_some_and(|open| open.id == account.id) {
-                self.open.remove(&account.target);
-                self.measured.remove(&account.target);
-            }
-            self.closed.push(closed);
-        }
         let outcome = written.and(kept.map_err(|error| error.to_string()));
         match (&outcome, self.trouble) {
             (Err(error), false) => log::error!("{error} (what is known of incidents is not kept; the work goes on)"),
@@ -305,6 +302,8 @@ impl Incidents {
             (Err(_), true) | (Ok(()), false) => {}
         }
         self.trouble = outcome.is_err();
+        self.closed.extend(closed);
+        account.ended.is_some()
     }
 }
 
