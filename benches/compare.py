@@ -146,24 +146,30 @@ def lateness(times, interval, began, ended):
 
 def scale(quick):
     """CPU of a probe among 1,000 healthy targets, beside one among 12, both 100 times a second in all, one by one: up to
-    10 would be probed all at the same moment, which spares most of the wake-ups."""
+    10 would be probed all at the same moment, which spares most of the wake-ups. One after the other, too: side by side
+    they would wait for each other's answers."""
     rounds, seconds = (2, 10) if quick else (6, 10)
-    table = Table(f"**scale**: healthy targets, 100 probes a second, side by side, medians of {rounds} × {seconds} s")
-    for build in BUILDS:
+    table = Table(f"**scale**: healthy targets, 100 probes a second, in turn, medians of {rounds} × {seconds} s")
+
+    def measured(path, start):
         with Scene() as scene:
-            watchers = {}
-            for count, interval in ((1000, "10s"), (12, "120ms")):
-                targets = [f"name: t{n}, http: '{scene.url(f'/ok/{count}/{n}')}'" for n in range(count)]
-                watchers[f"/ok/{count}/"] = scene.watchdog(BUILDS[build], targets, f"interval: {interval}")
-            if "cc" not in MISSING:
-                watchers["/ok/bare"] = scene.bare("/ok/bare", 10)
+            process = start(scene)
             time.sleep(20)
-            costs = spent(scene, watchers, rounds, seconds)
-            memory = {path: status(process, "VmRSS") for path, process in watchers.items()}
-        many, few = costs["/ok/1000/"], costs["/ok/12/"]
+            return spent(scene, {path: process}, rounds, seconds)[path], status(process, "VmRSS")
+
+    for build in BUILDS:
+        def crowd_of(count, interval):
+            def start(scene):
+                targets = [f"name: t{n}, http: '{scene.url(f'/ok/{n}')}'" for n in range(count)]
+                return scene.watchdog(BUILDS[build], targets, f"interval: {interval}")
+            return measured("/ok/", start)
+
+        (many, large), (few, small) = crowd_of(1000, "10s"), crowd_of(12, "120ms")
         table.beside(build, "CPU a probe at 1,000", many, "ms", "at 12", few, 1.3)
-        table.beside(build, "CPU a probe at 12", few, "ms", "bare", costs.get("/ok/bare"))
-        table.beside(build, "RSS at 1,000", memory["/ok/1000/"], "KiB", "at 12", memory["/ok/12/"])
+        if "cc" not in MISSING:
+            bare, _ = measured("/ok/bare", lambda scene: scene.bare("/ok/bare", 10))
+            table.beside(build, "CPU a probe at 12", few, "ms", "bare", bare)
+        table.beside(build, "RSS at 1,000", large, "KiB", "at 12", small)
     table.show()
 
 
