@@ -259,7 +259,7 @@ impl Agent {
         if self.stopping {
             log::warn!("told to stop again: waiting for nothing");
             Scope::kill_all(&self.questions());
-            self.give_deliveries_up();
+            self.messenger.give_up(&mut self.journal);
             self.end_journal();
             std::process::exit(0);
         }
@@ -292,7 +292,7 @@ impl Agent {
     }
 
     fn end(mut self) -> Ended {
-        self.give_deliveries_up();
+        self.messenger.give_up(&mut self.journal);
         if !self.journal.is_displaced() {
             if self.mode == Mode::Daemon {
                 self.journal.saved.stopped = true;

@@ -7,20 +7,21 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::Scope;
 use crate::config::{Channel, Config};
-use crate::notify::{self, Due, Given, Means, Outcome};
+use crate::notify::{self, Due, Given, Means, Outbox, Outcome};
 use crate::outcome::{Downtime, Topic, short_command};
 use crate::policy::{About, Action, Tell};
 use crate::store::complaints::Complaints;
 use crate::store::events::Kind;
 use crate::store::past;
-use crate::time::{ClockReading, Timestamp, Wall};
+use crate::store::state::Saved;
+use crate::time::{ClockReading, Timestamp, Wall, Zone};
 use crate::view::letter::{self, Facts, topic};
 use crate::view::pattern::{LATELY, again};
 
 use super::Agent;
-use super::journal::Against;
+use super::journal::{Against, Journal};
 use super::message::Message;
-use super::news::Course;
+use super::news::{Course, News};
 use super::spawn::Job;
 
 /// A tick, or a daemon that was told to stop, that has nothing else to do waits for deliveries for this long.
@@ -60,39 +61,30 @@ impl Messenger {
     fn patience(&self, now: Timestamp) -> Option<Duration> {
         self.rest_done.map(|since| (since + SENDS_FOR).since(now))
     }
-}
 
-impl Agent {
-    /// Writes the messages down that are decided on. They are saved with the state that says they were told.
-    pub(super) fn write_messages(&mut self, at: ClockReading) {
-        let tell = |action: &Action| match action {
-            Action::Tell { target, tell } => Some((target.clone(), tell.clone())),
-            _ => None,
-        };
-        let tells: Vec<(String, Tell)> = self.decided.iter().filter_map(tell).collect();
-        tells.iter().for_each(|(target, tell)| self.write_down(target, tell, at));
-    }
-
-    fn write_down(&mut self, target: &str, tell: &Tell, at: ClockReading) {
-        let mut channels = self.channels_for(target, tell);
-        if channels.is_empty() {
-            return;
-        }
+    /// Writes a message down. It is saved with the state that says it was told.
+    fn write_down(
+        &mut self,
+        (target, tell): (&str, &Tell),
+        text: String,
+        mut channels: Vec<Channel>,
+        (journal, news): (&mut Journal, &News),
+        at: ClockReading,
+    ) {
         let (about, detail, story) = match tell {
             Tell::Healed(story) | Tell::Up(story) | Tell::Down { story, .. } => (None, None, Some(story)),
             Tell::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
             Tell::Folded { .. } | Tell::Calm { .. } => (Some(About::Flapping), None, None),
         };
-        let text = self.text(target, tell, at);
-        self.messenger.written += 1;
+        self.written += 1;
         let seen = story.and_then(|story| story.seen.clone());
         let down = story.map(|story| story.downtime(at.now));
         let message = notify::Message {
-            id: format!("{:x}-{:x}-{}", at.wall.as_ms(), std::process::id(), self.messenger.written),
+            id: format!("{:x}-{:x}-{}", at.wall.as_ms(), std::process::id(), self.written),
             event: topic(tell),
             about,
             target: Some(target.to_owned()),
-            host: self.messenger.host.clone(),
+            host: self.host.clone(),
             at: at.wall,
             text,
             class: seen.as_ref().map(|(class, _)| *class),
@@ -102,39 +94,163 @@ impl Agent {
             down_ms: down.map(Downtime::as_ms),
             late: false,
         };
-        let wall = at.wall;
-        let told = self.told_by(&message);
+        let told = told_by(&message, news);
         channels.retain(|channel| {
-            !told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), wall))
+            !told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), at.wall))
         });
-        let given = self.journal.saved.outbox.post(message, &channels, at.now);
-        self.tell_given(&given);
+        let given = journal.saved.outbox.post(message, &channels, at.now);
+        record_given(&given, journal);
     }
 
-    /// The channels that a message is for. Who was told that a target goes down again and again knows that its
-    /// incidents are folded; a channel that was not (it came later, or nothing was told then) is told with the first
-    /// incident that is, so that its silence is never taken for health.
-    fn channels_for(&mut self, target: &str, tell: &Tell) -> Vec<Channel> {
-        let mut channels = self.config.notify.clone();
-        channels.retain(|channel| channel.on.contains(&topic(tell)));
-        let told = &mut self.journal.saved.told_of_flapping;
-        match tell {
-            Tell::Warn { about: About::Flapping, .. } => {
-                told.insert(target.to_owned(), BTreeSet::new());
+    /// What is due, at most one message on each channel: their deliveries begin now.
+    fn begin_due(
+        &mut self,
+        config: &Config,
+        (journal, news): (&mut Journal, &News),
+        zone: Zone,
+    ) -> Vec<(Channel, notify::Message)> {
+        let now = clock::now();
+        // A channel that only lacks its `${NAME}` (cron knows less than a shell) gets its messages once it has it.
+        let is_off = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
+        let given = journal.saved.outbox.tidy(&config.notify, is_off);
+        record_given(&given, journal);
+        let mut due = Vec::new();
+        for channel in &config.notify {
+            if self.under_way.contains_key(&channel.id) {
+                continue;
             }
-            Tell::Folded { .. } => {
-                let told = told.entry(target.to_owned()).or_default();
-                told.retain(|id| self.config.notify.iter().any(|channel| channel.id == *id));
-                channels.retain(|channel| !told.contains(&channel.id));
+            let Some(Due { mut message, age }) = next_untold(&channel.id, journal, news, now) else { continue };
+            if message.late {
+                message.text = letter::late(&message.text, message.at, zone, age);
             }
-            Tell::Calm { .. } => {
-                told.remove(target);
-                return channels;
-            }
-            Tell::Healed(_) | Tell::Down { .. } | Tell::Up(_) | Tell::Warn { .. } => return channels,
+            self.under_way.insert(channel.id.clone(), message.id.clone());
+            due.push((channel.clone(), message));
         }
-        told.entry(target.to_owned()).or_default().extend(channels.iter().map(|channel| channel.id.clone()));
-        channels
+        due
+    }
+
+    /// What became of a delivery.
+    fn sent(&mut self, channel: &str, outcome: Outcome, journal: &mut Journal, news: &News) {
+        let Some(id) = self.under_way.remove(channel) else { return };
+        match outcome {
+            Outcome::Delivered => {
+                log::debug!("message {id} is delivered to {channel}");
+                note_delivered(channel, &id, journal, news);
+                journal.saved.outbox.delivered(channel, &id);
+            }
+            Outcome::Refused(why) => {
+                journal.saved.outbox.refused(channel, &id, &why, clock::now());
+                record_failed(format!("{channel} does not take the message: {why} (dropped)"), journal);
+            }
+            Outcome::Failed(why, at_least) => {
+                if journal.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
+                    log::warn!("no message gets to {channel}: {why} (tried again, later and later)");
+                } else {
+                    log::debug!("no message gets to {channel}: {why}");
+                }
+            }
+        }
+        journal.want(Against::PowerLoss);
+    }
+
+    /// What is still on its way when we end may have arrived or not. It counts as a try that failed: else the next
+    /// watchdog would send it at once, and so would each tick after that.
+    pub(super) fn give_up(&mut self, journal: &mut Journal) {
+        for (channel, id) in std::mem::take(&mut self.under_way) {
+            journal.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
+        }
+    }
+
+    /// How long until something is due on a channel that is free.
+    fn until_due(&self, channels: &[Channel], outbox: &Outbox, now: Timestamp) -> Option<Duration> {
+        outbox.next(channels, |channel| self.under_way.contains_key(channel)).map(|at| at.since(now))
+    }
+}
+
+/// The channels that a message is for. Who was told that a target goes down again and again knows that its incidents
+/// are folded; a channel that was not (it came later, or nothing was told then) is told with the first incident that
+/// is, so that its silence is never taken for health.
+fn channels_for(target: &str, tell: &Tell, configured: &[Channel], saved: &mut Saved) -> Vec<Channel> {
+    let mut channels = configured.to_vec();
+    channels.retain(|channel| channel.on.contains(&topic(tell)));
+    let told = &mut saved.told_of_flapping;
+    match tell {
+        Tell::Warn { about: About::Flapping, .. } => {
+            told.insert(target.to_owned(), BTreeSet::new());
+        }
+        Tell::Folded { .. } => {
+            let told = told.entry(target.to_owned()).or_default();
+            told.retain(|id| configured.iter().any(|channel| channel.id == *id));
+            channels.retain(|channel| !told.contains(&channel.id));
+        }
+        Tell::Calm { .. } => {
+            told.remove(target);
+            return channels;
+        }
+        Tell::Healed(_) | Tell::Down { .. } | Tell::Up(_) | Tell::Warn { .. } => return channels,
+    }
+    told.entry(target.to_owned()).or_default().extend(channels.iter().map(|channel| channel.id.clone()));
+    channels
+}
+
+/// What is due on a channel. While the state cannot be saved, it may hold what an earlier tick has delivered; and what
+/// can be noted nowhere waits for the beginning of a day, as what is printed does.
+fn next_untold(channel: &str, journal: &mut Journal, news: &News, now: Timestamp) -> Option<Due> {
+    loop {
+        let due = journal.saved.outbox.due(channel, now)?;
+        let Some(told) = told_by(&due.message, news).filter(|_| !journal.is_ok()) else { return Some(due) };
+        let (about, wall) = (delivered(&due.message, channel), clock::wall());
+        if !told.was_told(&about, wall) {
+            return told.may_be_told(&about, wall).then_some(due);
+        }
+        journal.saved.outbox.delivered(channel, &due.message.id);
+    }
+}
+
+fn told_by(message: &notify::Message, news: &News) -> Option<Complaints> {
+    let course = match message.event {
+        Topic::Down => Course::Outage,
+        Topic::Up | Topic::Healed => Course::Recovery,
+        Topic::Warn | Topic::Test => Course::Other,
+    };
+    news.told_of(message.target.as_deref().unwrap_or_default(), course)
+}
+
+/// While the state cannot be saved, the next tick would write the same message anew.
+fn note_delivered(channel: &str, id: &str, journal: &Journal, news: &News) {
+    let message = journal.saved.outbox.message(id).filter(|_| !journal.is_ok());
+    if let Some((message, told)) = message.and_then(|message| Some((message, told_by(message, news)?))) {
+        // Where it cannot be noted, it is the beginning of a day.
+        told.note(&delivered(message, channel), clock::wall());
+    }
+}
+
+fn record_given(given: &[Given], journal: &mut Journal) {
+    for Given { channel, message, why } in given {
+        record_failed(format!("`{message}` does not reach {channel}: {why} (dropped)"), journal);
+    }
+}
+
+fn record_failed(detail: String, journal: &mut Journal) {
+    log::error!("{detail}");
+    journal.note_own(Kind::NotifyFailed { detail });
+}
+
+impl Agent {
+    /// Writes the messages down that are decided on.
+    pub(super) fn write_messages(&mut self, at: ClockReading) {
+        let tell = |action: &Action| match action {
+            Action::Tell { target, tell } => Some((target.clone(), tell.clone())),
+            _ => None,
+        };
+        let tells: Vec<(String, Tell)> = self.decided.iter().filter_map(tell).collect();
+        for (target, tell) in &tells {
+            let channels = channels_for(target, tell, &self.config.notify, &mut self.journal.saved);
+            if !channels.is_empty() {
+                let text = self.text(target, tell, at);
+                self.messenger.write_down((target, tell), text, channels, (&mut self.journal, &self.news), at);
+            }
+        }
     }
 
     fn text(&self, target: &str, tell: &Tell, at: ClockReading) -> String {
@@ -183,46 +299,9 @@ impl Agent {
             self.journal.want(Against::PowerLoss);
             return;
         }
-        let now = clock::now();
-        let config = std::sync::Arc::clone(&self.config);
-        // A channel that only lacks its `${NAME}` (cron knows less than a shell) gets its messages once it has it.
-        let is_off = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
-        let given = self.journal.saved.outbox.tidy(&config.notify, is_off);
-        self.tell_given(&given);
-        for channel in &config.notify {
-            if self.messenger.under_way.contains_key(&channel.id) {
-                continue;
-            }
-            let Some(Due { mut message, age }) = self.next_untold(&channel.id, now) else { continue };
-            if message.late {
-                message.text = letter::late(&message.text, message.at, self.zone, age);
-            }
-            self.messenger.under_way.insert(channel.id.clone(), message.id.clone());
-            self.spawn_delivery(channel.clone(), message);
+        for (channel, message) in self.messenger.begin_due(&self.config, (&mut self.journal, &self.news), self.zone) {
+            self.spawn_delivery(channel, message);
         }
-    }
-
-    /// What is due on a channel. While the state cannot be saved, it may hold what an earlier tick has delivered; and
-    /// what can be noted nowhere waits for the beginning of a day, as what is printed does.
-    fn next_untold(&mut self, channel: &str, now: Timestamp) -> Option<Due> {
-        loop {
-            let due = self.journal.saved.outbox.due(channel, now)?;
-            let Some(told) = self.told_by(&due.message).filter(|_| !self.journal.is_ok()) else { return Some(due) };
-            let (about, wall) = (delivered(&due.message, channel), clock::wall());
-            if !told.was_told(&about, wall) {
-                return told.may_be_told(&about, wall).then_some(due);
-            }
-            self.journal.saved.outbox.delivered(channel, &due.message.id);
-        }
-    }
-
-    fn told_by(&self, message: &notify::Message) -> Option<Complaints> {
-        let course = match message.event {
-            Topic::Down => Course::Outage,
-            Topic::Up | Topic::Healed => Course::Recovery,
-            Topic::Warn | Topic::Test => Course::Other,
-        };
-        self.news.told_of(message.target.as_deref().unwrap_or_default(), course)
     }
 
     fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
@@ -244,50 +323,8 @@ impl Agent {
     }
 
     pub(super) fn sent(&mut self, channel: &str, outcome: Outcome) {
-        let Some(id) = self.messenger.under_way.remove(channel) else { return };
-        match outcome {
-            Outcome::Delivered => {
-                log::debug!("message {id} is delivered to {channel}");
-                self.note_delivered(channel, &id);
-                self.journal.saved.outbox.delivered(channel, &id);
-            }
-            Outcome::Refused(why) => {
-                self.journal.saved.outbox.refused(channel, &id, &why, clock::now());
-                self.notify_failed(format!("{channel} does not take the message: {why} (dropped)"));
-            }
-            Outcome::Failed(why, at_least) => {
-                if self.journal.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
-                    log::warn!("no message gets to {channel}: {why} (tried again, later and later)");
-                } else {
-                    log::debug!("no message gets to {channel}: {why}");
-                }
-            }
-        }
-        self.journal.want(Against::PowerLoss);
+        self.messenger.sent(channel, outcome, &mut self.journal, &self.news);
         self.send();
-    }
-
-    /// While the state cannot be saved, the next tick would write the same message anew.
-    fn note_delivered(&self, channel: &str, id: &str) {
-        let message = self.journal.saved.outbox.message(id).filter(|_| !self.journal.is_ok());
-        if let Some((message, told)) = message.and_then(|message| Some((message, self.told_by(message)?))) {
-            // Where it cannot be noted, it is the beginning of a day.
-            told.note(&delivered(message, channel), clock::wall());
-        }
-    }
-
-    /// What is still on its way when we end may have arrived or not. It counts as a try that failed: else the next
-    /// watchdog would send it at once, and so would each tick after that.
-    pub(super) fn give_deliveries_up(&mut self) {
-        for (channel, id) in std::mem::take(&mut self.messenger.under_way) {
-            self.journal.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
-        }
-    }
-
-    fn tell_given(&mut self, given: &[Given]) {
-        for Given { channel, message, why } in given {
-            self.notify_failed(format!("`{message}` does not reach {channel}: {why} (dropped)"));
-        }
     }
 
     /// What a missing `${NAME}` has switched off: told loudly, but once and not at every tick.
@@ -302,18 +339,10 @@ impl Agent {
         self.journal.saved.off = off;
     }
 
-    fn notify_failed(&mut self, detail: String) {
-        log::error!("{detail}");
-        self.journal.note_own(Kind::NotifyFailed { detail });
-    }
-
     /// How long until something may have to be sent, or a tick stops waiting for it.
     pub(super) fn until_sending(&self, now: Timestamp) -> Option<Duration> {
-        let is_busy = |channel: &str| self.messenger.under_way.contains_key(channel);
-        let next = self.journal.saved.outbox.next(&self.config.notify, is_busy).map(|at| at.since(now));
-        let next = next.filter(|_| !self.stopping);
-        let end = self.messenger.patience(now);
-        next.into_iter().chain(end).min()
+        let next = self.messenger.until_due(&self.config.notify, &self.journal.saved.outbox, now);
+        next.filter(|_| !self.stopping).into_iter().chain(self.messenger.patience(now)).min()
     }
 }
 
