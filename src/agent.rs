@@ -63,6 +63,7 @@ pub struct Ended {
     pub targets: Vec<(String, TargetState)>,
 }
 
+/// The loop, and the parts that it drives.
 pub struct Agent {
     mode: Mode,
     config: Arc<Config>,
@@ -281,7 +282,7 @@ impl Agent {
         self.decide(actions);
     }
 
-    /// What these have left running ends with whoever asked; all at once, for each may take a second.
+    /// Ends what probes and questions have left running; all at once, for each may take a second.
     fn end_questions(&self) {
         Scope::end_all(&self.questions());
     }

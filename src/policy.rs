@@ -72,8 +72,14 @@ impl Mode {
     }
 }
 
-/// All targets, and what is decided about them. [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`] and
-/// [`Policy::remembered`] alone cost more with more of them.
+/// All targets, and what is decided about them.
+///
+/// Queries: [`Policy::target`], [`Policy::next_wake`], [`Policy::is_idle`], [`Policy::is_repairing`],
+/// [`Policy::in_trouble`]; and of all targets [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`],
+/// [`Policy::remembered`], which alone cost more with more of them.
+///
+/// Events in: [`Policy::waited`], [`Policy::was_stopped`], [`Policy::step`], [`Policy::saved`]. Actions out: what
+/// [`Policy::new`], [`Policy::step`] and [`Policy::saved`] return.
 ///
 /// A driver calls in this order, pass by pass:
 /// 1. it waits for an event, until [`Policy::next_wake`] at the latest, and says so ([`Policy::waited`]);
@@ -301,7 +307,8 @@ impl Policy {
         self.targets.attempts().any(|attempt| matches!(attempt.phase, Phase::Running { .. }))
     }
 
-    /// For the targets that something has happened to or whose time has come.
+    /// Lets time pass for the targets that something has happened to or whose time has come, makes the attempts that
+    /// are due and plans the looks.
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.pauses.expire(now);
         self.touched.extend(self.targets.woken(now));

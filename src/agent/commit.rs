@@ -16,7 +16,8 @@ use super::journal::Against;
 use super::news::Course;
 
 impl Agent {
-    /// A look harms nobody and is begun at once; the rest is done once it is saved, as far as it is to be.
+    /// Takes in what was decided. A look harms nobody and is begun at once; the rest is done once it is saved, as far
+    /// as it is to be.
     pub(super) fn decide(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -32,7 +33,8 @@ impl Agent {
         }
     }
 
-    /// Nothing is done that is not on disk, as far as the disk lets us, and nothing once the folder is another's.
+    /// Does what was decided. Nothing is done that is not on disk, as far as the disk lets us, and nothing once the
+    /// folder is another's.
     pub(super) fn commit(&mut self) {
         if self.journal.until_save(clock::now()).is_none_or(|left| left.is_zero()) {
             self.commit_once();

@@ -21,6 +21,7 @@ const FINDING: Duration = Duration::from_secs(5);
 const WRITING: Duration = Duration::from_millis(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The incidents that are open, and what is being found out about them.
 #[derive(Default)]
 pub(super) struct Incidents {
     /// By target.
@@ -103,7 +104,8 @@ impl Incidents {
         }
     }
 
-    /// Keeps those of their incidents that are still open: they go on where the target comes back.
+    /// Forgets targets that are not watched any more, but for what is yet to be written and for incidents that are
+    /// still open: they go on where the target comes back.
     pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool, open_incidents: &[&str]) {
         let unwritten = &self.unwritten;
         self.open.retain(|target, account| {

@@ -154,7 +154,8 @@ impl Journal {
         self.wanted.map(|_| since)
     }
 
-    /// With the watchdog's own events. Where it could not be saved, and that is news, says so.
+    /// Saves the state with these events, and with the watchdog's own. Where it could not be saved, and that is news,
+    /// says so.
     pub(super) fn save(&mut self, policy: &Policy, entries: &[Entry]) -> Option<String> {
         self.touch();
         if self.is_displaced() {

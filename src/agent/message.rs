@@ -12,8 +12,8 @@ pub enum Message {
     Signal(Signal),
     /// A look has ended.
     Looked { target: String, number: u64, look: Look },
-    /// Before anything is decided against it. `found`: what was found of which process; none where nobody had to be
-    /// asked, or the inspection failed.
+    /// A target was inspected before anything is decided against it. `found`: what was found of which process; none
+    /// where nobody had to be asked, or the inspection failed.
     Inspected { target: String, found: Option<Box<(Found, Managed)>> },
     /// `reason`: what speaks for a reset of PM2.
     ResetChecked { target: String, reason: Option<ResetReason> },

@@ -280,7 +280,8 @@ impl Agent {
         self.config.secrets.strike(&facts.text(tell)).into_owned()
     }
 
-    /// With the incident that has just ended. What cannot be read is not worth a word here.
+    /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
+    /// worth a word here.
     fn again(&self, target: &str, began: Timestamp, at: ClockReading) -> Option<String> {
         let past = past::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
         let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);

@@ -208,7 +208,8 @@ impl Agent {
         });
     }
 
-    /// In a thread; the loop learns of each call of pm2 and of the end. An error says why nothing was done.
+    /// Repairs in a thread; the loop learns of each call of pm2 and of the end. An error of `carry_out` is why nothing
+    /// was done.
     fn repair_by_pm2(
         &mut self,
         order: Order,
@@ -294,7 +295,8 @@ impl Agent {
         }
     }
 
-    /// What was found of it, what its process was doing, and the ends of its logs: before a restart changes all that.
+    /// When a target goes down: keeps what was found of PM2, what its process was doing, and the ends of its logs,
+    /// before a restart changes all that.
     pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
         let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
         let Some(folder) = self.journal.incident_folder(incident) else { return };

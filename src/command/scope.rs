@@ -46,7 +46,8 @@ impl Scope {
         self.0.closed.load(Ordering::SeqCst)
     }
 
-    /// Closes them and waits until none of their commands runs any more; 3 s at most: some may hang in the kernel.
+    /// Closes all of these, and waits until none of their commands runs any more; for 3 s at most, since some may hang
+    /// in the kernel.
     pub fn end_all(scopes: &[Scope]) {
         scopes.iter().for_each(Scope::close);
         let began = clock::monotonic();

@@ -82,7 +82,8 @@ impl DaemonEvidence {
         !self.proven.is_empty() && self.proven.iter().all(is_so)
     }
 
-    /// Which command mends it, too. `home` as people write it, and `pm2` as they call it there.
+    /// What is wrong with the daemon and which command mends it. `home` as people write it, and `pm2` as they call it
+    /// there.
     pub fn trouble(&self, home: &str, pm2: &str) -> Option<String> {
         let pid = self.latest().map_or(0, |daemon| daemon.process.pid);
         let (daemon, killed) = match pid {

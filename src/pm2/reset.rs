@@ -90,7 +90,7 @@ impl Scene<'_, '_> {
         self.calls.say(&line);
     }
 
-    /// Of PM2's, below these daemons: a second copy of each would be started beside those that stay.
+    /// PM2's processes below these daemons: a second copy of each would be started beside those that stay.
     fn kept_by(&self, daemons: &[Daemon]) -> io::Result<Vec<Process>> {
         let mut kept = Vec::new();
         for daemon in daemons {

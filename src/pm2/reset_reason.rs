@@ -105,7 +105,8 @@ fn can_be_brought_back(managed: &Managed, saved: &Saved) -> Result<(), String> {
     Err(format!("nothing could bring {name} back: {without}, and {config}"))
 }
 
-/// In words; as after an upgrade of node or a clean-up of old releases.
+/// The program that the app needs and that is gone, in words; as after an upgrade of node or a clean-up of old
+/// releases.
 pub fn missing_program(app: &App) -> Option<String> {
     let interpreter = app.interpreter.as_deref().filter(|program| program.starts_with('/')).map(std::path::Path::new);
     let places = [Some(app.script.as_path()).filter(|path| path.is_absolute()), interpreter];

@@ -202,7 +202,8 @@ impl Case<'_> {
         usize::try_from(attempt.saturating_sub(1)).unwrap_or(0) % self.limits.rungs.max(1)
     }
 
-    /// A reset that is warranted, else the one of the attempt's number, or the next where that is the reset.
+    /// The rung that an attempt begins with: a reset that is warranted, else the one of its number, or the next where
+    /// that is the reset.
     fn first_rung(&self, attempt: u32, reset: bool) -> usize {
         let rung = self.rung_of(attempt);
         match self.limits.reset {

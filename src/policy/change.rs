@@ -68,7 +68,8 @@ impl Policy {
         now + limits.interval / share(count) * share(index)
     }
 
-    /// Removed targets whose attempt is over, to those remembered for a day. `touched`: where that may be so by now.
+    /// Moves removed targets whose attempt is over to those that are remembered for a day. `touched`: where that may be
+    /// so by now.
     pub(super) fn let_go(&mut self, touched: &BTreeSet<usize>, now: Timestamp) {
         self.gone.retain(|_, state| now.since(*state.removed_at.get_or_insert(now)) < REMEMBERED);
         if !touched.iter().any(|index| self.targets.is_to_leave(*index)) {

@@ -85,6 +85,7 @@ impl Entry {
         }
     }
 
+    /// When something is to be decided about it though nothing happens.
     fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
         let verifying = match self.state.phase() {
@@ -116,6 +117,7 @@ impl Entry {
 }
 
 impl Targets {
+    /// Takes these instead of those that were there. Their indices change, their turns do not.
     pub(super) fn replace(&mut self, entries: impl IntoIterator<Item = Entry>, now: Timestamp) {
         let mut entries: Vec<Entry> = entries.into_iter().collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));

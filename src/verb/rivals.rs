@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Characters of a command that are shown.
 const SHOWN: usize = 50;
 
-/// By what it runs. What it is called says nothing: a backend may be named after a watchdog.
+/// A watcher is known by what it runs. What it is called says nothing: a backend may be named after a watchdog.
 pub(super) fn is_watcher(app: &App) -> bool {
     is_script_of_watcher(&script(app)) || script_calls_pm2(&app.script)
 }

@@ -104,7 +104,8 @@ impl Report<'_> {
         self.saved.shown.keys().filter_map(|name| self.saved.history.get(name))
     }
 
-    /// Cut to the span since then; the latest may go on. Those of a clock that was wrong are none.
+    /// When nobody watched, cut to the span of the report; the latest may go on. Those of a clock that was wrong are
+    /// none.
     fn gaps(&self) -> Vec<Gap> {
         let since = self.since();
         let is_one = |gap: &&Gap| gap.to > since && gap.to <= self.at.wall;

@@ -320,7 +320,8 @@ fn too_slow(target: &Target, app: &App) -> Vec<String> {
     wrong
 }
 
-/// And how that is ended; nobody of a configuration that has nothing to do with PM2.
+/// Who else restarts or deletes what PM2 keeps, and how that is ended; nobody where the configuration has nothing to do
+/// with PM2.
 pub(super) fn dangers(config: &Config, homes: &[Seen]) -> Vec<String> {
     let rungs = || config.targets.iter().flat_map(|target| &target.ladder);
     if homes.is_empty() && !rungs().any(|rung| calls_pm2(&rung.remedy)) {

@@ -34,7 +34,7 @@ pub(super) struct Entry {
     pub(super) environments: Vec<String>,
 }
 
-/// As far as their names are written down. Of a damaged file: those whose braces are complete.
+/// The apps of an ecosystem file whose names are written down. Of a damaged file: those whose braces are complete.
 pub(super) fn entries(text: &str) -> Vec<Entry> {
     let tokens = tokenize(text);
     let mut found = Vec::new();

@@ -27,7 +27,7 @@ pub(super) struct Target {
 
 #[derive(Debug)]
 pub(super) enum Address {
-    /// It did; `answer` is in words for a comment.
+    /// An address that gave an answer; `answer` is in words for a comment.
     Answers { url: String, answer: String },
     /// A port that it listens on.
     Port(u16),
