@@ -9,17 +9,17 @@ mod inbox;
 mod incidents;
 mod jobs;
 mod journal;
+mod maintenance;
 mod message;
 mod messenger;
 mod news;
-mod orders;
 mod pm2;
 mod probers;
 mod publish;
 mod reload;
+mod requests;
 mod spawn;
 mod systemd;
-mod upkeep;
 mod uptime;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,22 +31,22 @@ use crate::clock;
 use crate::command::Scope;
 use crate::config::{Config, Target};
 use crate::logging::Logging;
-use crate::policy::{Action, Condition, Event, Limits, Mode, Policy, TargetState};
+use crate::policy::{Action, Event, Limits, Mode, Policy, Status, TargetState};
 use crate::process;
 use crate::signals::Signal;
-use crate::store::complaints::Complaints;
-use crate::store::events::Kind;
+use crate::store::events::EventKind;
 use crate::store::lock::Lock;
-use crate::store::state::Shown;
+use crate::store::repeat_filter::RepeatFilter;
+use crate::store::state::TargetView;
 use crate::store::{self, Folder};
 use crate::time::{Zone, millis};
 
 use journal::{Against, Journal};
-use news::{Course, News};
+use news::{News, NewsKind};
 
 pub use inbox::Inbox;
 pub use message::Message;
-pub use messenger::means;
+pub use messenger::delivery_of;
 pub use news::Print;
 pub use pm2::calls_pm2;
 
@@ -54,7 +54,7 @@ pub use pm2::calls_pm2;
 const ROUND: Duration = Duration::from_secs(29);
 
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct RunResult {
     /// Another watchdog has the state folder now: which one, in words.
     pub displaced_by: Option<String>,
     /// The state could not be saved at the end.
@@ -86,8 +86,8 @@ pub struct Agent {
     probers: probers::Probers,
     jobs: spawn::Jobs,
     pm2: pm2::Pm2Known,
-    orders: orders::Orders,
-    upkeep: upkeep::Upkeep,
+    requests: requests::RequestProgress,
+    maintenance: maintenance::Maintenance,
     zone: Zone,
     logging: Option<Logging>,
     inbox: Inbox,
@@ -97,7 +97,7 @@ pub struct Agent {
     stepped: bool,
 }
 
-pub struct Surroundings {
+pub struct AgentSetup {
     /// Where signals arrive, since before the lock was taken.
     pub inbox: Inbox,
     pub folder: Folder,
@@ -105,13 +105,13 @@ pub struct Surroundings {
     pub logging: Option<Logging>,
     pub news: Print,
     /// What a tick has told already, where the state cannot say so.
-    pub told: Option<Complaints>,
+    pub told: Option<RepeatFilter>,
 }
 
 impl Agent {
     /// Takes up the state. Errors: a probe cannot be made, or the state cannot be read; in words.
-    pub fn new(mode: Mode, config: Config, dry_run: bool, around: Surroundings) -> Result<Agent, String> {
-        let Surroundings { inbox, folder, lock, logging, news, told } = around;
+    pub fn new(mode: Mode, config: Config, dry_run: bool, around: AgentSetup) -> Result<Agent, String> {
+        let AgentSetup { inbox, folder, lock, logging, news, told } = around;
         let probers = probers::Probers::new(&config)?;
         let (mut journal, lost) = Journal::open(mode, folder, lock)?;
         let mut state = std::mem::take(&mut journal.saved.policy);
@@ -142,8 +142,8 @@ impl Agent {
             probers,
             jobs: spawn::Jobs::new(inbox.post.clone()),
             pm2: pm2::Pm2Known::default(),
-            orders: orders::Orders::default(),
-            upkeep: upkeep::Upkeep::default(),
+            requests: requests::RequestProgress::default(),
+            maintenance: maintenance::Maintenance::default(),
             zone: clock::zone(),
             logging,
             post: inbox.post.clone(),
@@ -169,18 +169,18 @@ impl Agent {
         self.show();
         if self.mode == Mode::Daemon {
             let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
-            self.journal.note_own(Kind::Started { version, pid });
+            self.journal.note_own(EventKind::Started { version, pid });
         }
         self.tell_off();
         // The policy has closed already what a watchdog before us left open: it must not be saved without its events.
         self.decide(first);
         self.commit_now();
-        self.carry_out_orders();
+        self.apply_requests();
     }
 
-    pub fn run(mut self) -> Ended {
+    pub fn run(mut self) -> RunResult {
         while !self.is_over() {
-            self.keep_up();
+            self.run_maintenance();
             let done = clock::now();
             let messages = self.inbox.take(self.pause());
             self.policy.waited(done, clock::now());
@@ -225,7 +225,7 @@ impl Agent {
             self.jobs.pause(),
             self.systemd.pause(now),
         ];
-        until.into_iter().flatten().fold(self.upkeep.pause(now), Duration::min)
+        until.into_iter().flatten().fold(self.maintenance.pause(now), Duration::min)
     }
 
     fn take(&mut self, message: Message) {
@@ -234,15 +234,15 @@ impl Agent {
             Message::Signal(Signal::Reload) => self.reload(),
             Message::Signal(Signal::Child) => process::reap_orphans(),
             Message::Signal(Signal::Save) => {
-                self.carry_out_orders();
+                self.apply_requests();
                 self.journal.want(Against::Crash);
                 self.commit_now();
             }
-            Message::Looked { target, number, look } => self.looked(target, number, look),
-            Message::Inspected { target, found } => self.inspected(target, found.map(|found| *found)),
+            Message::ProbeFinished { target, number, look } => self.probe_finished(target, number, look),
+            Message::Pm2Inspected { target, found } => self.inspected(target, found.map(|found| *found)),
             Message::ResetChecked { target, reason } => {
                 let warranted = self.pm2.note_reason(&target, reason);
-                self.step(Event::Weighed { target, warranted });
+                self.step(Event::ResetChecked { target, warranted });
             }
             Message::Kept { target, incident, doing, said } => self.kept(&target, &incident, doing, said),
             Message::Searched(found) => self.searched(found),
@@ -292,12 +292,12 @@ impl Agent {
         self.probers.scopes().chain(self.jobs.scopes()).cloned().collect()
     }
 
-    fn end(mut self) -> Ended {
+    fn end(mut self) -> RunResult {
         self.messenger.give_up(&mut self.journal);
         if !self.journal.is_displaced() {
             if self.mode == Mode::Daemon {
                 self.journal.saved.stopped = true;
-                self.journal.note_own(Kind::Stopped { reason: "told to stop".into() });
+                self.journal.note_own(EventKind::Stopped { reason: "told to stop".into() });
             }
             self.end_journal();
             match self.mode {
@@ -315,7 +315,7 @@ impl Agent {
         let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
         let targets = self.config.targets.iter().filter_map(left).collect();
         let displaced_by = self.journal.displaced_by().map(str::to_owned);
-        Ended { displaced_by, unsaved: !self.journal.is_ok(), targets }
+        RunResult { displaced_by, unsaved: !self.journal.is_ok(), targets }
     }
 
     fn end_journal(&mut self) {
@@ -335,13 +335,13 @@ impl Agent {
     fn tell_failing(&mut self) {
         let wall = clock::wall();
         let was_up = |target: &str| {
-            self.news.told_of(target, Course::Recovery).is_some_and(|recovery| recovery.was_anything_told(wall))
+            self.news.told_of(target, NewsKind::Recovery).is_some_and(|recovery| recovery.was_anything_told(wall))
         };
         let failing = |target: &Target| {
             let state = self.policy.target(&target.name)?;
             let what = match state.condition {
-                Condition::Failing => "fails",
-                Condition::Down | Condition::Recovering if was_up(&target.name) => "is down again",
+                Status::Failing => "fails",
+                Status::Down | Status::Recovering if was_up(&target.name) => "is down again",
                 _ => return None,
             };
             let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
@@ -349,7 +349,7 @@ impl Agent {
             Some((target.name.clone(), format!("{} {what}: {detail} ({why})", target.name)))
         };
         let failing: Vec<_> = self.config.targets.iter().filter_map(failing).collect();
-        failing.iter().for_each(|(target, line)| self.news.say(target, Course::Outage, "failing", line, false));
+        failing.iter().for_each(|(target, line)| self.news.say(target, NewsKind::Outage, "failing", line, false));
     }
 
     /// The state does not know that an outage has ended or begun: should it come again, only its notes can say so.
@@ -359,8 +359,8 @@ impl Agent {
             let Some(state) = self.policy.target(&target.name) else { continue };
             let is_healthy = state.last_look.as_ref().is_some_and(|look| look.verdict.is_healthy());
             let over = match state.condition {
-                Condition::Healthy if is_healthy => Course::Outage,
-                condition if condition.is_trouble() => Course::Recovery,
+                Status::Healthy if is_healthy => NewsKind::Outage,
+                condition if condition.is_trouble() => NewsKind::Recovery,
                 _ => continue,
             };
             if let Some(told) = self.news.told_of(&target.name, over) {
@@ -372,7 +372,7 @@ impl Agent {
     fn show(&mut self) {
         let shown = |(order, target): (usize, &Target)| {
             let limits = &target.limits;
-            let shown = Shown {
+            let shown = TargetView {
                 order,
                 threshold: limits.failure_threshold,
                 window_ms: u64::try_from(millis(limits.restart_window)).unwrap_or(0),

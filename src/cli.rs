@@ -14,7 +14,7 @@ use clap_complete::Shell;
     after_help = "Exit codes: 0 done or all well, 1 trouble, 2 wrong use or configuration, 3 no watchdog at work, \
                         4 the machine failed us, 5 another watchdog holds the state folder."
 )]
-pub struct Line {
+pub struct Args {
     /// Make one tick: look at each target, repair what is due, exit (for cron)
     #[arg(long)]
     pub once: bool,

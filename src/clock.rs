@@ -8,12 +8,12 @@ use std::time::{Instant, SystemTime};
 use chrono::{Local, Offset, TimeZone};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::time::{ClockReading, Timestamp, Wall, Zone, millis};
+use crate::time::{BootTime, ClockReading, WallTime, Zone, millis};
 
 /// Now on the boot clock, which counts through suspend and is never set.
-pub fn now() -> Timestamp {
+pub fn now() -> BootTime {
     let at = clock_gettime(ClockId::Boottime);
-    Timestamp::from_ms(at.tv_sec.saturating_mul(1_000).saturating_add(at.tv_nsec / 1_000_000))
+    BootTime::from_ms(at.tv_sec.saturating_mul(1_000).saturating_add(at.tv_nsec / 1_000_000))
 }
 
 /// Now for measuring how long something takes, finer than a millisecond. It stands still during a suspend.
@@ -28,10 +28,10 @@ pub fn monotonic_usec() -> i64 {
 }
 
 /// Now on the wall clock, which people may set at any moment.
-pub fn wall() -> Wall {
+pub fn wall() -> WallTime {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => Wall::from_ms(millis(since)),
-        Err(before) => Wall::from_ms(-millis(before.duration())),
+        Ok(since) => WallTime::from_ms(millis(since)),
+        Err(before) => WallTime::from_ms(-millis(before.duration())),
     }
 }
 
@@ -68,7 +68,7 @@ thread_local! {
     static KNOWN: Cell<(i64, i32)> = const { Cell::new((i64::MIN, 0)) };
 }
 
-fn offset(wall: Wall) -> i32 {
+fn offset(wall: WallTime) -> i32 {
     match Local.timestamp_millis_opt(wall.as_ms()).earliest() {
         Some(at) => at.offset().fix().local_minus_utc(),
         None => 0, // beyond the calendar
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_boot_clock_runs_forward_by_real_milliseconds() {
         let (at, began) = (now(), monotonic());
-        assert!(at > Timestamp::BOOT);
+        assert!(at > BootTime::BOOT);
         while now().since(at).as_millis() < 20 {
             std::thread::yield_now();
         }
@@ -111,14 +111,14 @@ mod tests {
             return;
         }
         let Zone(offset) = zone();
-        let at = |text| Wall::parse_rfc3339(text).expect("a date");
+        let at = |text| WallTime::parse_rfc3339(text).expect("a date");
         assert_eq!(offset(at("2026-11-22T02:12:10Z")), 3_600);
         assert_eq!(offset(at("2026-07-22T02:12:10Z")), 7_200);
         // The hour in which summer begins, and the one in which it ends.
         assert_eq!((offset(at("2026-03-29T00:59:59Z")), offset(at("2026-03-29T01:00:00Z"))), (3_600, 7_200));
         assert_eq!((offset(at("2026-10-25T00:59:59Z")), offset(at("2026-10-25T01:00:00Z"))), (7_200, 3_600));
         for ms in [i64::MIN, 0, i64::MAX] {
-            assert!(offset(Wall::from_ms(ms)).abs() < 86_400, "{ms}");
+            assert!(offset(WallTime::from_ms(ms)).abs() < 86_400, "{ms}");
         }
     }
 }

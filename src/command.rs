@@ -22,14 +22,14 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
 use crate::clock;
-use crate::outcome::{Ending, in_words};
+use crate::outcome::{Exit, describe_io_error};
 use crate::process::{self, Process, is_alive};
 
 pub use find::{find_program, first_word, for_shell, locate};
-pub use output::{BLOT, KEPT, blot_output, memory_output, open_output, trim_output};
+pub use output::{KEPT, REDACTION, memory_output, open_output, redact_output, trim_output};
 pub use scope::Scope;
 
-use scope::Entry;
+use scope::ScopeEntry;
 
 /// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ const CUT_ABOVE: u64 = 1 << 20;
 const OURS_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 #[derive(Debug)]
-pub struct Spec {
+pub struct CommandSpec {
     /// The program and its arguments. A program with a slash in it is relative to `folder`, one without is looked up
     /// in `PATH`, the one in `env` where it is there.
     pub argv: Vec<String>,
@@ -65,13 +65,13 @@ pub struct Spec {
     /// With what it ends, should its timeout be later.
     pub scope: Scope,
     /// What becomes of the rest of its group when it has ended by itself.
-    pub remains: Remains,
+    pub leftovers: Leftovers,
 }
 
 /// What becomes of those that a command leaves running in its group. A daemon, which has a session of its own, is left
 /// alone in any case: PM2's may be one that a question to it has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remains {
+pub enum Leftovers {
     /// They live: what a command has restarted may be among them.
     Live,
     /// They are ended at the command's deadline: nobody has any use for what a probe or a question leaves behind.
@@ -79,10 +79,10 @@ pub enum Remains {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    pub ending: Ending,
+pub struct CommandResult {
+    pub exit: Exit,
     /// From before its start until it was over.
-    pub took: Duration,
+    pub duration: Duration,
 }
 
 /// Runs a command to its end. `on_start` is told of the process as soon as there is one.
@@ -94,10 +94,10 @@ pub struct Ended {
 /// A process whose parent ignored SIGCHLD never learns how its children ended; every command is `Lost` then.
 /// `signals::listen` undoes that, so it has to come first. The thread that starts a command also reaps it, which tells
 /// our own children from those that [`process::reap_orphans`] reaps.
-pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
+pub fn run(spec: CommandSpec, on_start: impl FnOnce(Process)) -> CommandResult {
     let began = clock::monotonic();
-    let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.remains);
-    let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: since(began) };
+    let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.leftovers);
+    let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: since(began) };
     let Some(mut entry) = spec.scope.enter() else {
         return not_started("nobody waits for it any more".into());
     };
@@ -112,31 +112,31 @@ pub fn run(spec: Spec, on_start: impl FnOnce(Process)) -> Ended {
     // A cut that fails is tried again at the next look, and what is kept of the output decides nothing.
     let cut = |limit| output::trim(&output, limit).unwrap_or(0) > 0;
     let look = || match (has_ended(pid), cut(keep.max(CUT_ABOVE))) {
-        (true, _) => Seen::Over,
-        (false, true) => Seen::Busy,
-        (false, false) => Seen::Quiet,
+        (true, _) => ChildState::Over,
+        (false, true) => ChildState::Busy,
+        (false, false) => ChildState::Quiet,
     };
     let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
     let ending = if wait(began, limit, look) {
         let ending = entry.reap(|| reap(child));
         output::close(&output);
-        if remains == Remains::End {
-            end_remains(pid, began, timeout, entry);
+        if remains == Leftovers::End {
+            end_leftovers(pid, began, timeout, entry);
         }
         ending
     } else {
-        let strays = if remains == Remains::End { strays(child.id()) } else { Vec::new() };
+        let strays = if remains == Leftovers::End { strays(child.id()) } else { Vec::new() };
         let is_over = || process::group_is_empty(child.id()) && !strays.iter().any(|stray| is_alive(*stray));
         end_group(pid, &strays, entry.scope(), || match look() {
-            Seen::Over if !is_over() => Seen::Quiet,
+            ChildState::Over if !is_over() => ChildState::Quiet,
             seen => seen,
         });
         entry.reap(|| reap(child));
         output::close(&output);
-        Ending::TimedOut
+        Exit::TimedOut
     };
     cut(keep);
-    Ended { ending, took: since(began) }
+    CommandResult { exit: ending, duration: since(began) }
 }
 
 /// Those that a running command has started in other groups of our session, as timeout(1) makes one. Once the command
@@ -152,7 +152,7 @@ fn strays(command: u32) -> Vec<Process> {
 /// Kills a command with all that it has started, or what it has left if it `is_reaped`.
 fn kill(group: Pid, is_reaped: bool) {
     let strays = if is_reaped { Vec::new() } else { strays(group.as_raw_nonzero().get().unsigned_abs()) };
-    if !is_reaped || has_remains(group) {
+    if !is_reaped || has_leftovers(group) {
         // As in `end_group`: the last of them may just have left.
         let _ = kill_process_group(group, Signal::KILL);
     }
@@ -160,13 +160,13 @@ fn kill(group: Pid, is_reaped: bool) {
 }
 
 /// Ends at its deadline what a command that was reaped has left in its group.
-fn end_remains(group: Pid, began: Instant, timeout: Duration, entry: Entry) {
-    if !has_remains(group) {
+fn end_leftovers(group: Pid, began: Instant, timeout: Duration, entry: ScopeEntry) {
+    if !has_leftovers(group) {
         return;
     }
     let is_crowded = entry.is_crowded();
     let body = move || {
-        let look = || if has_remains(group) { Seen::Quiet } else { Seen::Over };
+        let look = || if has_leftovers(group) { ChildState::Quiet } else { ChildState::Over };
         let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
         if !wait(began, limit, look) {
             end_group(group, &[], entry.scope(), look);
@@ -181,7 +181,7 @@ fn end_remains(group: Pid, began: Instant, timeout: Duration, entry: Entry) {
 
 /// Whether anybody is left in the group of a command that was reaped. While one is, nobody else can have its number;
 /// a process that has it shows that the group is another's by now.
-fn has_remains(group: Pid) -> bool {
+fn has_leftovers(group: Pid) -> bool {
     let number = group.as_raw_nonzero().get().unsigned_abs();
     // The kernel's answer costs nothing, and is mostly no; its yes may mean those that are dead and that nobody reaps.
     let is_there = test_kill_process_group(group) != Err(Errno::SRCH);
@@ -190,21 +190,22 @@ fn has_remains(group: Pid) -> bool {
 
 /// Waits for a command that an earlier watchdog started, and ends its group if it is still alive after `timeout`.
 /// Not being its parent we cannot know how it went: the ending is `Lost` in every case.
-pub fn adopt(process: Process, timeout: Duration) -> Ended {
+pub fn adopt(process: Process, timeout: Duration) -> CommandResult {
     let began = clock::monotonic();
-    let look = || if is_alive(process) { Seen::Quiet } else { Seen::Over };
+    let look = || if is_alive(process) { ChildState::Quiet } else { ChildState::Over };
     if !wait(began, || timeout, look)
         && let Some(pid) = process::leader(process)
     {
-        let look = || if process::group_is_over(process) { Seen::Over } else { Seen::Quiet };
+        let look = || if process::group_is_over(process) { ChildState::Over } else { ChildState::Quiet };
         end_group(pid, &[], &Scope::default(), look);
     }
-    Ended { ending: Ending::Lost, took: since(began) }
+    CommandResult { exit: Exit::Lost, duration: since(began) }
 }
 
 /// Starts the command; the file is its output, opened once more for cutting. Else why it could not be started.
-fn start(spec: Spec) -> Result<(Child, File), String> {
-    let cannot_share = |error: io::Error| format!("its output file cannot be opened again: {}", in_words(&error));
+fn start(spec: CommandSpec) -> Result<(Child, File), String> {
+    let cannot_share =
+        |error: io::Error| format!("its output file cannot be opened again: {}", describe_io_error(&error));
     let Some((program, arguments)) = spec.argv.split_first() else {
         return Err("the command is empty".into());
     };
@@ -234,18 +235,18 @@ pub fn path_variable(env: &[(String, String)]) -> Option<OsString> {
 fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> String {
     let wanting = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     if Errno::from_io_error(error).is_some_and(|errno| wanting.contains(&errno)) {
-        return format!("cannot start a process: {}", in_words(error));
+        return format!("cannot start a process: {}", describe_io_error(error));
     }
     let found = find_program(program, folder, path.as_deref());
     match (error.kind(), found) {
         (io::ErrorKind::NotFound, _) if !folder.is_dir() => format!("no such folder: {}", folder.display()),
         (io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied, Err(not_found)) => not_found.to_string(),
         (io::ErrorKind::NotFound, Ok(path)) => format!("no such interpreter: the first line of {}", path.display()),
-        _ => format!("{program}: {}", in_words(error)),
+        _ => format!("{program}: {}", describe_io_error(error)),
     }
 }
 
-enum Seen {
+enum ChildState {
     Over,
     /// It runs and prints so much that the next look should come soon.
     Busy,
@@ -256,14 +257,14 @@ enum Seen {
 ///
 /// Sleeping between looks is crude, but the other ways are worse: a blocking wait has no deadline, a process
 /// descriptor needs Linux 5.3, and a SIGCHLD handler that counts children belongs to the whole process.
-fn wait(began: Instant, limit: impl Fn() -> Duration, mut look: impl FnMut() -> Seen) -> bool {
+fn wait(began: Instant, limit: impl Fn() -> Duration, mut look: impl FnMut() -> ChildState) -> bool {
     let (shortest, longest) = PAUSES;
     let mut pause = shortest;
     loop {
         match look() {
-            Seen::Over => return true,
-            Seen::Busy => pause = shortest,
-            Seen::Quiet => {}
+            ChildState::Over => return true,
+            ChildState::Busy => pause = shortest,
+            ChildState::Quiet => {}
         }
         let left = limit().saturating_sub(since(began));
         if left.is_zero() {
@@ -276,7 +277,7 @@ fn wait(began: Instant, limit: impl Fn() -> Duration, mut look: impl FnMut() -> 
 
 /// Ends a process group and those beside it. SIGCONT lets those that are stopped act on SIGTERM. That a signal finds
 /// nobody is no error: the last of them may just have left.
-fn end_group(group: Pid, strays: &[Process], scope: &Scope, mut look: impl FnMut() -> Seen) {
+fn end_group(group: Pid, strays: &[Process], scope: &Scope, mut look: impl FnMut() -> ChildState) {
     let send = |signal| {
         let _ = kill_process_group(group, signal);
         strays.iter().for_each(|stray| drop(process::signal(*stray, signal)));
@@ -302,26 +303,26 @@ fn has_ended(pid: Pid) -> bool {
     }
 }
 
-fn reap(mut child: Child) -> Ending {
+fn reap(mut child: Child) -> Exit {
     match child.try_wait() {
         Ok(Some(status)) => ending(status),
         Ok(None) => {
             // Not even SIGKILL ended it: it hangs in the kernel. Somebody has to wait for it, or it would stay behind
             // as a zombie; without a thread for that it does, until we end. Nobody asks for what comes of it.
             let _ = thread::Builder::new().stack_size(STACK).spawn(move || child.wait());
-            Ending::Lost
+            Exit::Lost
         }
-        Err(_) => Ending::Lost,
+        Err(_) => Exit::Lost,
     }
 }
 
-fn ending(status: ExitStatus) -> Ending {
+fn ending(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
-        (Some(126), _) => Ending::NotStarted("exit code 126, a shell's word for not executable".into()),
-        (Some(127), _) => Ending::NotStarted("exit code 127, a shell's word for command not found".into()),
-        (Some(code), _) => Ending::Exited(code),
-        (None, Some(signal)) => Ending::Killed(signal),
-        (None, None) => Ending::Lost,
+        (Some(126), _) => Exit::NotStarted("exit code 126, a shell's word for not executable".into()),
+        (Some(127), _) => Exit::NotStarted("exit code 127, a shell's word for command not found".into()),
+        (Some(code), _) => Exit::Exited(code),
+        (None, Some(signal)) => Exit::Killed(signal),
+        (None, None) => Exit::Lost,
     }
 }
 

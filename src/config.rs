@@ -3,35 +3,35 @@
 
 mod access;
 mod channel;
+mod cross_checks;
 mod error;
 mod file;
+mod key_path;
+mod locate;
 mod notify;
 mod owner;
 mod pm2;
 mod probes;
-mod reading;
+mod reader;
 mod secrets;
 mod target;
 mod targets;
-mod together;
 mod tree;
 mod units;
 mod url;
 mod variables;
-mod way;
-mod whereabouts;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use access::{BYTE_ORDER_MARK, is_utf16};
-pub use channel::{Channel, Format, Way, Webhook};
+pub use channel::{Channel, Destination, Format, Webhook};
 #[cfg(feature = "email")]
 pub use channel::{Email, Security, Smtp, Via};
 pub use error::Errors;
-pub use file::{Config, Log, written};
+pub use file::{Config, LogConfig, written};
+pub use locate::{absolute, default_state_dir, find, home, named};
 pub use owner::other_owner;
 pub use pm2::{home_is_too_long, objection};
-pub use secrets::{Ends, SHORTEST_SECRET, Secrets};
-pub use target::{CommandLine, Hidden, Http, Method, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung, Target, Tls};
-pub use whereabouts::{absolute, default_state_dir, find, home, named};
+pub use secrets::{CutEnds, SHORTEST_SECRET, Secrets};
+pub use target::{CommandLine, HttpConfig, Method, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Secret, Target, Tls};

@@ -36,7 +36,7 @@ mod view;
 
 mod agent;
 
-pub mod verb;
+pub mod commands;
 
 mod cli;
 

@@ -40,7 +40,7 @@ pub struct Logging {
 /// nothing that happens to the file is an error: what cannot be written is counted, see [`Logging::trouble`].
 /// Errors: this process logs already.
 pub fn start(
-    settings: &config::Log,
+    settings: &config::LogConfig,
     to_stderr: bool,
     verbosity: Verbosity,
     zone: Zone,
@@ -55,7 +55,7 @@ pub fn start(
 
 impl Logging {
     /// Follows a changed configuration from the next line on: file, level, size and number of files.
-    pub fn reload(&self, settings: &config::Log) {
+    pub fn reload(&self, settings: &config::LogConfig) {
         self.file.get().follow(settings);
         log::set_max_level(self.level(settings));
     }
@@ -65,7 +65,7 @@ impl Logging {
         self.file.get().trouble()
     }
 
-    fn level(&self, settings: &config::Log) -> LevelFilter {
+    fn level(&self, settings: &config::LogConfig) -> LevelFilter {
         match self.verbosity {
             Verbosity::Verbose => std::cmp::max(settings.level, LevelFilter::Debug),
             Verbosity::Configured | Verbosity::Quiet => settings.level,
@@ -127,8 +127,8 @@ mod tests {
     use super::*;
     use crate::testing::{is_alone, run_alone};
 
-    fn settings(file: &Path) -> config::Log {
-        config::Log { file: file.to_owned(), level: LevelFilter::Info, max_size: 1 << 20, keep: 4 }
+    fn settings(file: &Path) -> config::LogConfig {
+        config::LogConfig { file: file.to_owned(), level: LevelFilter::Info, max_size: 1 << 20, keep: 4 }
     }
 
     fn logged(logger: &dyn Log, target: &str, level: Level, message: &str) {
@@ -192,7 +192,7 @@ mod tests {
         let logging = start(&settings(&before), false, Verbosity::Configured, Zone::UTC).expect("the first logger");
         log::info!("one");
         log::debug!("not at this level");
-        logging.reload(&config::Log { level: LevelFilter::Debug, ..settings(&after) });
+        logging.reload(&config::LogConfig { level: LevelFilter::Debug, ..settings(&after) });
         log::debug!("two");
         assert!(start(&settings(&before), false, Verbosity::Configured, Zone::UTC).is_err());
         assert_eq!(logging.trouble(), None);

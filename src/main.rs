@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    watchdog::verb::main()
+    watchdog::commands::main()
 }

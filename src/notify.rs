@@ -16,15 +16,15 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, KEPT, Remains, Scope, Spec, memory_output};
-use crate::config::{Channel, Secrets, Way};
-use crate::outcome::{Ending, in_words};
+use crate::command::{self, CommandSpec, KEPT, Leftovers, Scope, memory_output};
+use crate::config::{Channel, Destination, Secrets};
+use crate::outcome::{Exit, describe_io_error};
 use crate::terminal::escaped;
 
 #[cfg(feature = "email")]
 pub use email::{cannot_write, sendmail};
 pub use message::Message;
-pub use outbox::{Due, Given, Outbox};
+pub use outbox::{Dropped, Due, Outbox};
 pub use webhook::ping;
 
 /// How long one delivery may take. A mail server that drips may take longer, and holds up nothing but its channel.
@@ -35,7 +35,7 @@ const PIPE: usize = 64 << 10;
 const SHOWN: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     Delivered,
     /// Whoever should take it says that it never will: why.
     Refused(String),
@@ -44,7 +44,7 @@ pub enum Outcome {
 }
 
 #[derive(Clone, Debug)]
-pub struct Means {
+pub struct Delivery {
     pub folder: PathBuf,
     pub env: Vec<(String, String)>,
     pub secrets: Secrets,
@@ -52,37 +52,42 @@ pub struct Means {
     pub scope: Scope,
 }
 
-impl Means {
+impl Delivery {
     /// What a stranger said, fit to be repeated.
-    fn tame(&self, text: &str) -> String {
-        let text = self.secrets.strike(text.trim()).into_owned();
+    fn sanitize(&self, text: &str) -> String {
+        let text = self.secrets.redact(text.trim()).into_owned();
         let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN).collect();
         escaped(&line).into_owned()
     }
 
-    fn run(&self, argv: Vec<String>, input: &[u8], env: Vec<(String, String)>) -> Outcome {
+    fn run(&self, argv: Vec<String>, input: &[u8], env: Vec<(String, String)>) -> DeliveryOutcome {
         let prepared = given(input).and_then(|stdin| Ok((stdin, memory_output()?)));
         let (stdin, output) = match prepared {
             Ok(files) => files,
-            Err(error) => return Outcome::Failed(format!("no place for the message: {}", in_words(&error)), None),
+            Err(error) => {
+                return DeliveryOutcome::Failed(
+                    format!("no place for the message: {}", describe_io_error(&error)),
+                    None,
+                );
+            }
         };
         let said = output.try_clone();
         let (folder, unset) = (self.folder.clone(), Vec::new());
-        let (scope, remains) = (self.scope.clone(), Remains::Live);
+        let (scope, remains) = (self.scope.clone(), Leftovers::Live);
         let (timeout, keep, stdin) = (PATIENCE, KEPT, Some(stdin));
-        let spec = Spec { argv, folder, unset, env, timeout, keep, stdin, output, scope, remains };
-        let ending = command::run(spec, |_| {}).ending;
+        let spec = CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers: remains };
+        let ending = command::run(spec, |_| {}).exit;
         let how = match ending {
-            Ending::Exited(0) => return Outcome::Delivered,
-            Ending::Exited(code) => format!("exited {code}"),
-            Ending::Killed(signal) => format!("was killed by signal {signal}"),
-            Ending::TimedOut => format!("did not end in {} s", PATIENCE.as_secs()),
-            Ending::NotStarted(reason) => format!("could not be started: {reason}"),
-            Ending::Lost => "was lost".into(),
+            Exit::Exited(0) => return DeliveryOutcome::Delivered,
+            Exit::Exited(code) => format!("exited {code}"),
+            Exit::Killed(signal) => format!("was killed by signal {signal}"),
+            Exit::TimedOut => format!("did not end in {} s", PATIENCE.as_secs()),
+            Exit::NotStarted(reason) => format!("could not be started: {reason}"),
+            Exit::Lost => "was lost".into(),
         };
         let words = said.ok().and_then(|file| last_line(file).ok()).unwrap_or_default();
-        let words = if words.is_empty() { words } else { format!(", saying: {}", self.tame(&words)) };
-        Outcome::Failed(how + &words, None)
+        let words = if words.is_empty() { words } else { format!(", saying: {}", self.sanitize(&words)) };
+        DeliveryOutcome::Failed(how + &words, None)
     }
 }
 
@@ -90,14 +95,14 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-pub fn deliver(channel: &Channel, message: &Message, means: &Means) -> Outcome {
-    match &channel.way {
-        Way::Webhook(webhook) => webhook::deliver(webhook, message, means),
-        Way::Command(command) => means.run(command.argv(), message.json().as_bytes(), means.env.clone()),
+pub fn deliver(channel: &Channel, message: &Message, means: &Delivery) -> DeliveryOutcome {
+    match &channel.destination {
+        Destination::Webhook(webhook) => webhook::deliver(webhook, message, means),
+        Destination::Command(command) => means.run(command.argv(), message.json().as_bytes(), means.env.clone()),
         #[cfg(feature = "email")]
-        Way::Email(email) => email::deliver(email, message, means),
+        Destination::Email(email) => email::deliver(email, message, means),
         #[cfg(not(feature = "email"))]
-        Way::Email(_) => Outcome::Failed("this build cannot write mails".into(), None),
+        Destination::Email(_) => DeliveryOutcome::Failed("this build cannot write mails".into(), None),
     }
 }
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Timestamp, Wall};
+use crate::time::{BootTime, WallTime};
 
 pub use downtime::Downtime;
 pub use evidence::{Evidence, Phases};
-pub use pm2::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
+pub use pm2::{DaemonState, Inspection, Pm2Evidence, PriorEvidence, ProcessIdentity, RestReason};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,7 +102,7 @@ impl FromStr for Class {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Topic {
+pub enum NotificationKind {
     Healed,
     Down,
     Up,
@@ -149,7 +149,7 @@ impl Verdict {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct ProbeResult {
     pub verdict: Verdict,
     /// From the start of the look to its verdict.
     pub latency: Duration,
@@ -164,16 +164,16 @@ pub struct Look {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileTime {
     /// The file's time. The clock that it is of may be another than ours, or ours before it was set.
-    pub written: Wall,
+    pub written: WallTime,
     /// When the file was first seen with that time.
-    pub seen: Timestamp,
+    pub seen: BootTime,
     /// How old it was then by the wall clock, in milliseconds; 0 for a time ahead.
     pub age_ms: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ending {
+pub enum Exit {
     Exited(i32),
     /// A signal of this number, not ours, ended it.
     Killed(i32),
@@ -185,7 +185,7 @@ pub enum Ending {
 }
 
 /// What the system said to a call, as the end of a sentence: lower case, without the number.
-pub fn in_words(error: &io::Error) -> String {
+pub fn describe_io_error(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -239,7 +239,7 @@ mod tests {
     fn errors_end_a_sentence() {
         #[track_caller]
         fn check(error: io::Error, expected: &str) {
-            assert_eq!(in_words(&error), expected);
+            assert_eq!(describe_io_error(&error), expected);
         }
         check(io::Error::from_raw_os_error(2), "no such file or directory");
         check(io::Error::from_raw_os_error(28), "no space left on device");

@@ -33,15 +33,15 @@ pub use app::{App, parse_list};
 pub use caller::{Caller, Listing};
 pub use evidence::{DaemonEvidence, ProcessState};
 pub use home::Home;
-pub use inspect::{Found, inspect};
+pub use inspect::{InspectionResult, inspect};
 pub use last_words::{plain, telling_line};
-pub use logs::{Log, last_words};
-pub use plan::{Step, plan};
+pub use logs::{LogFile, last_words};
+pub use plan::{RepairStep, plan};
 pub use ports::listeners;
 pub use repair::Calls;
 pub use reset::reset;
 pub use reset_reason::{ResetReason, missing_program, reset_reason};
-pub use saved::Saved;
+pub use saved::SavedList;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Managed {

@@ -6,25 +6,25 @@
 mod attempt;
 mod backoff;
 mod budget;
-mod case;
 mod change;
 mod event;
-mod holds;
+mod hold_reason;
 mod ids;
 mod limits;
+mod notification;
+mod notification_state;
+mod notify;
+mod pause;
 mod pauses;
-mod pausing;
-mod plan;
 mod pm2;
 mod pm2_watch;
 mod rest;
 mod resting;
+mod schedule;
 mod state;
+mod target_context;
 mod targets;
-mod tell;
-mod telling;
 mod ticks;
-mod told;
 mod verdicts;
 mod words;
 
@@ -37,19 +37,19 @@ use std::time::Duration;
 pub use budget::spent;
 pub use event::{Action, Event, Record};
 pub use ids::IncidentIds;
-pub use limits::{Gate, Limits};
+pub use limits::{Limits, Precondition};
+pub use notification::{IncidentSummary, Notification};
 pub use pauses::Pauses;
 #[cfg(test)]
 pub use state::Streak;
-pub use state::{Incident, LastLook, Phase, Remembered, State, TargetState, Tried, Waiting};
-pub use tell::{Story, Tell};
+pub use state::{Incident, LastProbe, Phase, State, StateRef, TargetState, TriedCommand, Waiting};
 pub use ticks::Ticks;
-pub use words::{About, Condition, Why};
+pub use words::{HoldReason, Status, WarningKind};
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
-use case::{Case, Setting};
+use crate::time::BootTime;
+use target_context::{PolicyContext, TargetContext};
 use targets::{Entry, Targets};
 
 /// Ten times what a busy disk may take for one save.
@@ -94,26 +94,26 @@ impl Mode {
 pub struct Policy {
     mode: Mode,
     targets: Targets,
-    gone: BTreeMap<String, TargetState>,
+    removed: BTreeMap<String, TargetState>,
     incident_ids: IncidentIds,
     pauses: Pauses,
     ticks: Ticks,
     /// In a tick: how far apart ticks usually are, where that is known.
     tick_gap: Option<Duration>,
-    looks: u64,
+    probes: u64,
     stopping: bool,
     unsaved: bool,
-    waited: Waited,
+    waited: LoopWait,
     /// By index: the targets that something has happened to in this step.
     touched: BTreeSet<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waited {
+struct LoopWait {
     /// The work before it had begun then.
-    worked_since: Timestamp,
-    from: Timestamp,
-    to: Timestamp,
+    worked_since: BootTime,
+    from: BootTime,
+    to: BootTime,
     /// Whether it was looked for a gap in it.
     is_judged: bool,
 }
@@ -126,7 +126,7 @@ impl Policy {
         limits: BTreeMap<String, Limits>,
         state: State,
         lost: bool,
-        now: Timestamp,
+        now: BootTime,
     ) -> (Policy, Vec<Action>) {
         let mut ticks = state.ticks;
         if mode == Mode::Once {
@@ -135,15 +135,15 @@ impl Policy {
         let mut policy = Policy {
             mode,
             targets: Targets::default(),
-            gone: state.targets,
+            removed: state.targets,
             incident_ids: state.incident_ids,
             pauses: state.pauses,
             tick_gap: ticks.usual_gap().filter(|_| mode == Mode::Once),
             ticks,
-            looks: 0,
+            probes: 0,
             stopping: false,
             unsaved: false,
-            waited: Waited { worked_since: now, from: now, to: now, is_judged: true },
+            waited: LoopWait { worked_since: now, from: now, to: now, is_judged: true },
             touched: BTreeSet::new(),
         };
         let mut actions = Vec::new();
@@ -164,8 +164,8 @@ impl Policy {
     }
 
     /// The same to be written, without a copy of it.
-    pub fn remembered(&self) -> Remembered<'_> {
-        Remembered {
+    pub fn remembered(&self) -> StateRef<'_> {
+        StateRef {
             targets: self.targets().collect(),
             incident_ids: &self.incident_ids,
             pauses: &self.pauses,
@@ -175,7 +175,7 @@ impl Policy {
 
     /// What is remembered of all targets, of those too that have left the configuration lately.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &TargetState)> {
-        self.targets.states().chain(self.gone.iter().map(|(name, state)| (name.as_str(), state)))
+        self.targets.states().chain(self.removed.iter().map(|(name, state)| (name.as_str(), state)))
     }
 
     pub fn open_incidents(&self) -> Vec<&str> {
@@ -197,39 +197,43 @@ impl Policy {
     /// From when to when there was nothing to do but to wait for the next event. Who works on a slow disk is late too,
     /// but was there: it is while waiting that it shows whether the watchdog was held up. Work of over 30 s counts as
     /// waiting, for the CPU may have been withheld in the middle of it.
-    pub fn waited(&mut self, from: Timestamp, to: Timestamp) {
+    pub fn waited(&mut self, from: BootTime, to: BootTime) {
         let worked_since = self.waited.to;
         let from = if from.since(worked_since) > LONGEST_WORK { worked_since } else { from };
-        self.waited = Waited { worked_since, from, to, is_judged: false };
+        self.waited = LoopWait { worked_since, from, to, is_judged: false };
     }
 
     /// It is known that the watchdog was stopped (SIGSTOP), in its work or waiting, and has only just gone on.
-    pub fn was_stopped(&mut self, until: Timestamp) {
-        self.waited = Waited { from: self.waited.worked_since, to: until, is_judged: false, ..self.waited };
+    pub fn was_stopped(&mut self, until: BootTime) {
+        self.waited = LoopWait { from: self.waited.worked_since, to: until, is_judged: false, ..self.waited };
     }
 
-    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+    pub fn step(&mut self, event: Event, now: BootTime) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
         self.notice_gap(now, out);
         match event {
             Event::Wake => {}
-            Event::Looked { target, number, look, stamp } => {
-                self.on_case(&target, now, out, |case| case.looked(number, look, &stamp));
+            Event::ProbeFinished { target, number, look, stamp } => {
+                self.on_target(&target, now, out, |case| case.probe_finished(number, look, &stamp));
             }
-            Event::Answered { target, gate, yes } => {
-                self.on_case(&target, now, out, |case| case.answered(gate, yes));
+            Event::PreconditionChecked { target, gate, yes } => {
+                self.on_target(&target, now, out, |case| case.precondition_checked(gate, yes));
             }
-            Event::Inspected { target, inspection, pm2 } => {
-                self.on_case(&target, now, out, |case| case.inspected(inspection, pm2.as_ref()));
+            Event::Pm2Inspected { target, inspection, pm2 } => {
+                self.on_target(&target, now, out, |case| case.pm2_inspected(inspection, pm2.as_ref()));
             }
-            Event::Weighed { target, warranted } => self.on_case(&target, now, out, |case| case.weighed(warranted)),
-            Event::Diagnosed { target, incident } => {
-                self.on_case(&target, now, out, |case| case.diagnosed(&incident));
+            Event::ResetChecked { target, warranted } => {
+                self.on_target(&target, now, out, |case| case.reset_checked(warranted))
             }
-            Event::Spawned { target, process } => self.on_case(&target, now, out, |case| case.spawned(process)),
-            Event::Ended { target, ending, took } => {
-                self.on_case(&target, now, out, |case| case.ended(ending, took));
+            Event::DiagnosisFinished { target, incident } => {
+                self.on_target(&target, now, out, |case| case.diagnosis_finished(&incident));
+            }
+            Event::CommandStarted { target, process } => {
+                self.on_target(&target, now, out, |case| case.command_started(process))
+            }
+            Event::CommandEnded { target, ending, took } => {
+                self.on_target(&target, now, out, |case| case.command_ended(ending, took));
             }
             Event::Paused { targets, until, command } => {
                 let command = command.as_deref();
@@ -238,7 +242,7 @@ impl Policy {
                 }
                 self.on_these(targets.as_deref(), now, out, |case| case.pause(until, command));
             }
-            Event::CommandOver { command } => {
+            Event::PauseCommandEnded { command } => {
                 self.pauses_elsewhere().for_each(|pauses| pauses.end_by(Some(&command), now));
                 self.on_all(now, out, |case| case.end_pauses(|pauses| pauses.end(&command)));
             }
@@ -248,8 +252,8 @@ impl Policy {
                 }
                 self.on_these(targets.as_deref(), now, out, |case| case.resume(clear_waits));
             }
-            Event::Executables { target, missing } => {
-                self.on_case(&target, now, out, |case| case.executables(missing));
+            Event::ExecutablesSearched { target, missing } => {
+                self.on_target(&target, now, out, |case| case.executables_searched(missing));
             }
             Event::Reloaded { limits } => {
                 self.enter(limits, false, now);
@@ -257,7 +261,7 @@ impl Policy {
             }
             Event::Stopping => {
                 self.stopping = true;
-                self.on_all(now, out, |case| case.break_off());
+                self.on_all(now, out, |case| case.cut_attempt_short());
             }
         }
         self.advance(now, out);
@@ -266,7 +270,7 @@ impl Policy {
 
     /// The save that `actions` have waited for has gone well, or not: those that may not be carried out unsaved are
     /// taken out of them, and out of what is remembered. What follows from that is returned.
-    pub fn saved(&mut self, ok: bool, actions: &mut Vec<Action>, now: Timestamp) -> Vec<Action> {
+    pub fn saved(&mut self, ok: bool, actions: &mut Vec<Action>, now: BootTime) -> Vec<Action> {
         let mut further = Vec::new();
         let has_changed = std::mem::replace(&mut self.unsaved, !ok) == ok;
         let runs = |action: &Action| match action {
@@ -276,7 +280,7 @@ impl Policy {
         let mut withdrawn: BTreeSet<String> = actions.iter().filter(|_| !ok).filter_map(runs).collect();
         withdrawn.retain(|target| {
             let mut is_withdrawn = false;
-            self.on_case(target, now, &mut further, |case| is_withdrawn = case.withdraw_unsaved());
+            self.on_target(target, now, &mut further, |case| is_withdrawn = case.withdraw_unsaved());
             is_withdrawn
         });
         actions.retain(|action| match action {
@@ -294,7 +298,7 @@ impl Policy {
         further
     }
 
-    pub fn next_wake(&self) -> Option<Timestamp> {
+    pub fn next_wake(&self) -> Option<BootTime> {
         self.targets.next_wake()
     }
 
@@ -309,29 +313,29 @@ impl Policy {
 
     /// Lets time pass for the targets that something has happened to or whose time has come, makes the attempts that
     /// are due and plans the looks.
-    fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+    fn advance(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         self.pauses.expire(now);
         self.touched.extend(self.targets.woken(now));
         for index in self.touched.clone() {
             self.on_entry(index, now, actions, |case| case.pass_time());
         }
         self.consider(now, actions);
-        let (touched, mut looks) = (std::mem::take(&mut self.touched), self.looks);
+        let (touched, mut looks) = (std::mem::take(&mut self.touched), self.probes);
         for &index in &touched {
             self.on_entry(index, now, actions, |case| {
-                case.tell_trouble();
+                case.notify_down();
                 case.remind_of_rest();
                 case.launch(&mut looks);
             });
         }
         self.touched.clear();
-        self.looks = looks;
+        self.probes = looks;
         self.let_go(&touched, now);
     }
 
     /// Makes due attempts, first come, first served. One that is made, or waits for an answer no longer, changes what
     /// the others wait for; more changes than these leave something for the next step.
-    fn consider(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+    fn consider(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         for _ in 0..3 {
             for index in self.targets.due_to_consider(&self.touched) {
                 let neighbours = self.targets.neighbours(index);
@@ -344,7 +348,7 @@ impl Policy {
     }
 
     /// A daemon that was not there for a while trusts no streak that began before.
-    fn notice_gap(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+    fn notice_gap(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         let waited = self.waited;
         self.waited.is_judged = true;
         if self.mode == Mode::Once || waited.is_judged {
@@ -355,7 +359,7 @@ impl Policy {
         self.on_all(now, actions, |case| case.start_afresh());
     }
 
-    fn on_all(&mut self, now: Timestamp, actions: &mut Vec<Action>, mut act: impl FnMut(&mut Case<'_>)) {
+    fn on_all(&mut self, now: BootTime, actions: &mut Vec<Action>, mut act: impl FnMut(&mut TargetContext<'_>)) {
         for index in self.targets.indices() {
             self.on_entry(index, now, actions, &mut act);
         }
@@ -363,36 +367,56 @@ impl Policy {
 
     /// The pauses of targets that are yet to come, and of those that may come back.
     fn pauses_elsewhere(&mut self) -> impl Iterator<Item = &mut Pauses> {
-        std::iter::once(&mut self.pauses).chain(self.gone.values_mut().map(|state| &mut state.pauses))
+        std::iter::once(&mut self.pauses).chain(self.removed.values_mut().map(|state| &mut state.pauses))
     }
 
     /// `None`: on all.
     fn on_these(
         &mut self,
         names: Option<&[String]>,
-        now: Timestamp,
+        now: BootTime,
         actions: &mut Vec<Action>,
-        mut act: impl FnMut(&mut Case<'_>),
+        mut act: impl FnMut(&mut TargetContext<'_>),
     ) {
         match names {
-            Some(names) => names.iter().for_each(|name| self.on_case(name, now, actions, &mut act)),
+            Some(names) => names.iter().for_each(|name| self.on_target(name, now, actions, &mut act)),
             None => self.on_all(now, actions, act),
         }
     }
 
     /// Does nothing where there is no such target: an event may come late.
-    fn on_case(&mut self, name: &str, now: Timestamp, actions: &mut Vec<Action>, act: impl FnOnce(&mut Case<'_>)) {
+    fn on_target(
+        &mut self,
+        name: &str,
+        now: BootTime,
+        actions: &mut Vec<Action>,
+        act: impl FnOnce(&mut TargetContext<'_>),
+    ) {
         if let Some(index) = self.targets.index_of(name) {
             self.on_entry(index, now, actions, act);
         }
     }
 
-    fn on_entry(&mut self, index: usize, now: Timestamp, actions: &mut Vec<Action>, act: impl FnOnce(&mut Case<'_>)) {
+    fn on_entry(
+        &mut self,
+        index: usize,
+        now: BootTime,
+        actions: &mut Vec<Action>,
+        act: impl FnOnce(&mut TargetContext<'_>),
+    ) {
         let Policy { mode, stopping, unsaved, tick_gap, .. } = *self;
-        let setting = Setting { mode, stopping, unsaved, tick_gap, now };
+        let setting = PolicyContext { mode, stopping, unsaved, tick_gap, now };
         self.touched.insert(index);
-        self.targets.change(index, now, |Entry { name, limits, plan, state, .. }| {
-            act(&mut Case { name, setting, limits, plan, state, ids: &mut self.incident_ids, actions });
+        self.targets.change(index, now, |Entry { name, limits, schedule: plan, state, .. }| {
+            act(&mut TargetContext {
+                name,
+                context: setting,
+                limits,
+                schedule: plan,
+                state,
+                ids: &mut self.incident_ids,
+                actions,
+            });
         });
     }
 }

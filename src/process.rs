@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use machine::{Machine, Program};
 
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 #[cfg(test)]
 mod tests;
@@ -95,8 +95,8 @@ pub fn is_alive(process: Process) -> bool {
 }
 
 /// The point in time that is this many of the kernel's ticks after boot.
-pub fn since_boot(ticks: u64) -> Timestamp {
-    Timestamp::BOOT + span(ticks)
+pub fn since_boot(ticks: u64) -> BootTime {
+    BootTime::BOOT + span(ticks)
 }
 
 fn span(ticks: u64) -> Duration {

@@ -8,15 +8,15 @@ mod files;
 mod folder;
 mod lines;
 
-pub mod account;
-pub mod complaints;
+pub mod closed_incidents;
 pub mod events;
 pub mod history;
+pub mod incident_record;
 pub mod incidents;
 pub mod lock;
-pub mod orders;
-pub mod past;
 pub mod publish;
+pub mod repeat_filter;
+pub mod requests;
 pub mod state;
 pub mod stopped;
 
@@ -30,19 +30,19 @@ pub use folder::Folder;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{ClockReading, Timestamp, Wall};
+use crate::time::{BootTime, ClockReading, WallTime};
 
 /// What is dated further ahead than this was dated by a clock that was wrong.
 const AHEAD: Duration = Duration::from_secs(86_400);
 
 /// Whether a date lies so far ahead of the wall clock that one of the two must be wrong. Nobody knows which: what is
 /// dated so is kept, but counts as the oldest there is. Within a day, as after a wrong zone, it counts as any other.
-fn is_ahead(at: Wall, now: Wall) -> bool {
+fn is_ahead(at: WallTime, now: WallTime) -> bool {
     at.since(now) > AHEAD
 }
 
 #[derive(Clone, Debug)]
-pub struct Moment {
+pub struct BootClockReading {
     pub at: ClockReading,
     /// Which boot the boot clock counts from; `None` where the system does not say.
     pub boot_id: Option<String>,
@@ -50,8 +50,8 @@ pub struct Moment {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    wall: Wall,
-    boot: Timestamp,
+    wall: WallTime,
+    boot: BootTime,
     boot_id: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub struct Elapsed {
 }
 
 impl Stamp {
-    pub fn of(moment: &Moment) -> Stamp {
+    pub fn of(moment: &BootClockReading) -> Stamp {
         Stamp { wall: moment.at.wall, boot: moment.at.now, boot_id: moment.boot_id.clone() }
     }
 
@@ -75,7 +75,7 @@ impl Stamp {
     /// never shorter. Where a boot id is missing, nothing says whether it is the same boot. The wall clock is used,
     /// too, and it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the
     /// boot clock went back, which only a reboot does.
-    pub fn elapsed(&self, moment: &Moment) -> Elapsed {
+    pub fn elapsed(&self, moment: &BootClockReading) -> Elapsed {
         let by_wall = moment.at.wall.as_ms().saturating_sub(self.wall.as_ms());
         let by_boot = moment.at.now.as_ms().saturating_sub(self.boot.as_ms());
         let (ms, rebooted) = match (&self.boot_id, &moment.boot_id) {

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use crate::mangle::mangled;
-use crate::store::{Folder, Moment};
-use crate::time::{ClockReading, Timestamp, Wall};
+use crate::store::{BootClockReading, Folder};
+use crate::time::{BootTime, ClockReading, WallTime};
 
 const MARK: &str = "WATCHDOG_TEST_ALONE";
 
@@ -35,7 +35,7 @@ pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8]
     let mut dice = fastrand::Rng::with_seed(7);
     let times = std::env::var("FUZZ").map_or(1, |times| times.parse().expect("FUZZ is a number"));
     for _ in 0..rounds * times {
-        let bytes = Shown(mangled(samples[dice.usize(..samples.len())], &mut dice));
+        let bytes = ShowOnPanic(mangled(samples[dice.usize(..samples.len())], &mut dice));
         check(&bytes.0);
     }
 }
@@ -48,13 +48,13 @@ pub(crate) fn scene() -> (TempDir, Folder) {
 }
 
 /// The moment at which both clocks say this, in this boot.
-pub(crate) fn moment(now: Timestamp, wall: Wall, boot_id: Option<&str>) -> Moment {
-    Moment { at: ClockReading { now, wall }, boot_id: boot_id.map(str::to_owned) }
+pub(crate) fn moment(now: BootTime, wall: WallTime, boot_id: Option<&str>) -> BootClockReading {
+    BootClockReading { at: ClockReading { now, wall }, boot_id: boot_id.map(str::to_owned) }
 }
 
-struct Shown(Vec<u8>);
+struct ShowOnPanic(Vec<u8>);
 
-impl Drop for Shown {
+impl Drop for ShowOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("on: {}", self.0.escape_ascii());

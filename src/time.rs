@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds on the boot clock, which counts through suspend and never jumps. Negative: before this boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Timestamp(i64);
+pub struct BootTime(i64);
 
-impl Timestamp {
-    pub const BOOT: Timestamp = Timestamp(0);
+impl BootTime {
+    pub const BOOT: BootTime = BootTime(0);
 
     pub fn from_ms(ms: i64) -> Self {
-        Timestamp(ms)
+        BootTime(ms)
     }
 
     pub fn as_ms(self) -> i64 {
@@ -25,13 +25,13 @@ impl Timestamp {
     }
 
     /// How long after `earlier` this is; zero when it is not after it.
-    pub fn since(self, earlier: Timestamp) -> Duration {
+    pub fn since(self, earlier: BootTime) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// The same point moved by `ms`, which may be negative.
-    pub fn shifted(self, ms: i64) -> Self {
-        Timestamp(self.0.saturating_add(ms))
+    pub fn offset_by(self, ms: i64) -> Self {
+        BootTime(self.0.saturating_add(ms))
     }
 }
 
@@ -40,46 +40,46 @@ pub fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-impl Add<Duration> for Timestamp {
-    type Output = Timestamp;
+impl Add<Duration> for BootTime {
+    type Output = BootTime;
 
-    fn add(self, span: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(millis(span)))
+    fn add(self, span: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(millis(span)))
     }
 }
 
-impl Sub<Duration> for Timestamp {
-    type Output = Timestamp;
+impl Sub<Duration> for BootTime {
+    type Output = BootTime;
 
-    fn sub(self, span: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_sub(millis(span)))
+    fn sub(self, span: Duration) -> BootTime {
+        BootTime(self.0.saturating_sub(millis(span)))
     }
 }
 
 /// Milliseconds since 1970 on the wall clock: for people, and for what must outlive a boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Wall(i64);
+pub struct WallTime(i64);
 
-impl Wall {
+impl WallTime {
     pub fn from_ms(ms: i64) -> Self {
-        Wall(ms)
+        WallTime(ms)
     }
 
     pub fn as_ms(self) -> i64 {
         self.0
     }
 
-    pub fn shifted(self, ms: i64) -> Self {
-        Wall(self.0.saturating_add(ms))
+    pub fn offset_by(self, ms: i64) -> Self {
+        WallTime(self.0.saturating_add(ms))
     }
 
     /// The same moment once the clock was set by `moved` milliseconds, if it is not before `first`.
-    pub fn moved_since(self, first: Wall, moved: i64) -> Self {
-        if self >= first { self.shifted(moved) } else { self }
+    pub fn moved_since(self, first: WallTime, moved: i64) -> Self {
+        if self >= first { self.offset_by(moved) } else { self }
     }
 
-    pub fn since(self, earlier: Wall) -> Duration {
+    pub fn since(self, earlier: WallTime) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
@@ -89,60 +89,60 @@ impl Wall {
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
     }
 
-    pub fn parse_rfc3339(text: &str) -> Option<Wall> {
+    pub fn parse_rfc3339(text: &str) -> Option<WallTime> {
         let at = humantime::parse_rfc3339(text).ok()?;
         let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        Some(Wall(millis(since)))
+        Some(WallTime(millis(since)))
     }
 }
 
 /// One moment as both clocks say it. It alone leads from the boot clock to the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
-    pub now: Timestamp,
-    pub wall: Wall,
+    pub now: BootTime,
+    pub wall: WallTime,
 }
 
 impl ClockReading {
     /// What the wall clock, as it is set now, says of a point on the boot clock.
-    pub fn wall_at(self, at: Timestamp) -> Wall {
-        self.wall.shifted(at.0.saturating_sub(self.now.0))
+    pub fn wall_at(self, at: BootTime) -> WallTime {
+        self.wall.offset_by(at.0.saturating_sub(self.now.0))
     }
 }
 
 /// Reads a date as HTTP and mail write it: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn parse_http_date(text: &str) -> Option<Wall> {
-    DateTime::parse_from_rfc2822(text.trim()).ok().map(|at| Wall(at.timestamp_millis()))
+pub fn parse_http_date(text: &str) -> Option<WallTime> {
+    DateTime::parse_from_rfc2822(text.trim()).ok().map(|at| WallTime(at.timestamp_millis()))
 }
 
 /// Points on the wall clock as text for machines, for serde's `with`.
 pub mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use super::Wall;
+    use super::WallTime;
 
-    pub fn serialize<S: Serializer>(at: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(at: &WallTime, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&at.rfc3339())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wall, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WallTime, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Wall::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
+        WallTime::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
     }
 
     /// The same for a point that may not be known, which is written as null.
     pub mod option {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-        use super::Wall;
+        use super::WallTime;
 
-        pub fn serialize<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
-            at.map(Wall::rfc3339).serialize(serializer)
+        pub fn serialize<S: Serializer>(at: &Option<WallTime>, serializer: S) -> Result<S::Ok, S::Error> {
+            at.map(WallTime::rfc3339).serialize(serializer)
         }
 
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wall>, D::Error> {
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WallTime>, D::Error> {
             #[derive(Deserialize)]
-            struct Text(#[serde(with = "super")] Wall);
+            struct Text(#[serde(with = "super")] WallTime);
             Ok(Option::<Text>::deserialize(deserializer)?.map(|Text(at)| at))
         }
     }
@@ -150,7 +150,7 @@ pub mod rfc3339 {
 
 /// The local time zone, as the offset from UTC in seconds that holds at a given point.
 #[derive(Clone, Copy)]
-pub struct Zone(pub fn(Wall) -> i32);
+pub struct Zone(pub fn(WallTime) -> i32);
 
 impl fmt::Debug for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,7 +161,7 @@ impl fmt::Debug for Zone {
 impl Zone {
     pub const UTC: Zone = Zone(|_| 0);
 
-    fn at(self, wall: Wall) -> DateTime<FixedOffset> {
+    fn at(self, wall: WallTime) -> DateTime<FixedOffset> {
         let utc = FixedOffset::east_opt(0).expect("zero is an offset");
         let zone = FixedOffset::east_opt((self.0)(wall)).unwrap_or(utc);
         let out_of_range = || zone.timestamp_millis_opt(0).single().expect("1970 is a date");
@@ -169,57 +169,57 @@ impl Zone {
     }
 
     /// `2026-11-22 03:12:10+01:00`
-    pub fn date_time(self, wall: Wall) -> String {
+    pub fn date_time(self, wall: WallTime) -> String {
         self.at(wall).format("%Y-%m-%d %H:%M:%S%:z").to_string()
     }
 
     /// `03:12:10`
-    pub fn time_of_day(self, wall: Wall) -> String {
+    pub fn time_of_day(self, wall: WallTime) -> String {
         self.at(wall).format("%H:%M:%S").to_string()
     }
 
     /// `03:12`
-    pub fn hour_minute(self, wall: Wall) -> String {
+    pub fn hour_minute(self, wall: WallTime) -> String {
         self.at(wall).format("%H:%M").to_string()
     }
 
     /// `22 Nov`
-    pub fn day(self, wall: Wall) -> String {
+    pub fn day(self, wall: WallTime) -> String {
         self.at(wall).format("%-d %b").to_string()
     }
 
     /// The time of that point, as it is given, with its day before it where that is another than now: `22 Nov 03:12`.
-    pub fn with_day(self, time: String, at: Wall, now: Wall) -> String {
+    pub fn with_day(self, time: String, at: WallTime, now: WallTime) -> String {
         if self.day(at) == self.day(now) { time } else { format!("{} {time}", self.day(at)) }
     }
 
     /// `Sun 22 Nov`
-    pub fn weekday(self, wall: Wall) -> String {
+    pub fn weekday(self, wall: WallTime) -> String {
         self.at(wall).format("%a %-d %b").to_string()
     }
 
     /// Minutes since the day's beginning.
-    pub fn minute_of_day(self, wall: Wall) -> u32 {
+    pub fn minute_of_day(self, wall: WallTime) -> u32 {
         let at = self.at(wall);
         at.hour() * 60 + at.minute()
     }
 
     /// `1122-0313`, which names an incident.
-    pub fn incident(self, wall: Wall) -> String {
+    pub fn incident(self, wall: WallTime) -> String {
         self.at(wall).format("%m%d-%H%M").to_string()
     }
 
     /// `20261122-031310`, for names of files that people sort.
-    pub fn stamp(self, wall: Wall) -> String {
+    pub fn stamp(self, wall: WallTime) -> String {
         self.at(wall).format("%Y%m%d-%H%M%S").to_string()
     }
 }
 
 /// A span as people say it, at most two units: `350 ms`, `2.1 s`, `41 s`, `1 min 4 s`, `2 h 5 min`, `6 days`.
 #[derive(Clone, Copy, Debug)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
         let seconds = self.0.as_secs();
@@ -239,8 +239,8 @@ impl fmt::Display for Span {
 }
 
 /// How long ago something was: seconds at least, and without what nobody wants to know of a long span.
-pub fn rough(span: Duration) -> Span {
-    Span(match span.as_secs() {
+pub fn rough(span: Duration) -> HumanDuration {
+    HumanDuration(match span.as_secs() {
         seconds @ 0..60 => Duration::from_secs(seconds.max(1)),
         seconds @ 60..3_600 => Duration::from_secs(seconds / 60 * 60),
         seconds => Duration::from_secs(seconds),
@@ -255,7 +255,7 @@ impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_millis() {
             0 => f.write_str("under 1 ms"),
-            _ => write!(f, "{}", Span(self.0)),
+            _ => write!(f, "{}", HumanDuration(self.0)),
         }
     }
 }
@@ -266,7 +266,7 @@ mod tests {
 
     #[track_caller]
     fn check(ms: u64, expected: &str) {
-        assert_eq!(Span(Duration::from_millis(ms)).to_string(), expected);
+        assert_eq!(HumanDuration(Duration::from_millis(ms)).to_string(), expected);
     }
 
     #[test]
@@ -285,19 +285,19 @@ mod tests {
 
     #[test]
     fn wall_time_survives_its_text() {
-        let at = Wall::from_ms(1_795_313_530_123);
+        let at = WallTime::from_ms(1_795_313_530_123);
         assert_eq!(at.rfc3339(), "2026-11-22T02:12:10.123Z");
-        assert_eq!(Wall::parse_rfc3339(&at.rfc3339()), Some(at));
+        assert_eq!(WallTime::parse_rfc3339(&at.rfc3339()), Some(at));
         assert_eq!(Zone(|_| 3_600).date_time(at), "2026-11-22 03:12:10+01:00");
-        assert_eq!(Wall::parse_rfc3339("yesterday"), None);
+        assert_eq!(WallTime::parse_rfc3339("yesterday"), None);
     }
 
     #[test]
     fn a_reading_leads_from_one_clock_to_the_other_and_saturates() {
         #[track_caller]
         fn check(at: i64, expected: i64) {
-            let reading = ClockReading { now: Timestamp::from_ms(50_000), wall: Wall::from_ms(1_000_000) };
-            assert_eq!(reading.wall_at(Timestamp::from_ms(at)), Wall::from_ms(expected), "{at}");
+            let reading = ClockReading { now: BootTime::from_ms(50_000), wall: WallTime::from_ms(1_000_000) };
+            assert_eq!(reading.wall_at(BootTime::from_ms(at)), WallTime::from_ms(expected), "{at}");
         }
         check(50_000, 1_000_000);
         check(0, 950_000);
@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn stamps_saturate_instead_of_wrapping() {
-        assert_eq!(Timestamp::BOOT.since(Timestamp::from_ms(5)), Duration::ZERO);
-        assert_eq!((Timestamp::from_ms(i64::MAX) + Duration::MAX).as_ms(), i64::MAX);
-        assert_eq!((Timestamp::from_ms(1_000) - Duration::from_millis(1_500)).as_ms(), -500);
+        assert_eq!(BootTime::BOOT.since(BootTime::from_ms(5)), Duration::ZERO);
+        assert_eq!((BootTime::from_ms(i64::MAX) + Duration::MAX).as_ms(), i64::MAX);
+        assert_eq!((BootTime::from_ms(1_000) - Duration::from_millis(1_500)).as_ms(), -500);
     }
 }

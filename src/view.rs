@@ -1,14 +1,14 @@
 //! What people and machines read: data in, text out. Nothing here does I/O or reads a clock.
 
 pub mod incident;
-pub mod letter;
+pub mod log_line;
+pub mod message;
 pub mod metrics;
 pub mod page;
 pub mod pattern;
+pub mod presence;
 pub mod report;
 pub mod status;
-pub mod story;
-pub mod watch;
 
 use std::path::Path;
 

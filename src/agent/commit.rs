@@ -4,16 +4,16 @@ use log::Level;
 
 use crate::clock;
 use crate::policy::{Action, Mode, Record};
-use crate::store::events::{Entry, Kind, Outcome};
+use crate::store::events::{CommandOutcome, EventEntry, EventKind};
 use crate::store::history::{Absence, Gap};
 use crate::time::{ClockReading, millis};
-use crate::view::story::Telling;
+use crate::view::log_line::LogLine;
 
 use super::Agent;
-use super::incidents::Recorded;
-use super::jobs::Order;
+use super::incidents::UnwrittenRecord;
+use super::jobs::AttemptContext;
 use super::journal::Against;
-use super::news::Course;
+use super::news::NewsKind;
 
 impl Agent {
     /// Takes in what was decided. A look harms nobody and is begun at once; the rest is done once it is saved, as far
@@ -21,7 +21,7 @@ impl Agent {
     pub(super) fn decide(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Look { target, number } => self.look(target, number),
+                Action::Probe { target, number } => self.start_probe(target, number),
                 Action::Save => self.journal.want(Against::Crash),
                 action => {
                     if action.is_to_save() {
@@ -80,9 +80,10 @@ impl Agent {
         let at = clock::read();
         let mut recorded = self.recorded(at);
         // Saved with the events, so that what is counted and what is recorded agree after a crash too.
-        recorded.iter().for_each(|Recorded { target, record, .. }| self.count(target, record));
+        recorded.iter().for_each(|UnwrittenRecord { target, record, .. }| self.count(target, record));
         self.write_messages(at);
-        let entries = |recorded: &[Recorded]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<Entry>>();
+        let entries =
+            |recorded: &[UnwrittenRecord]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<EventEntry>>();
         self.save(&entries(&recorded));
         if self.journal.is_displaced() {
             return Vec::new();
@@ -92,32 +93,32 @@ impl Agent {
         if !is_saved {
             // What was withdrawn has not happened.
             let withdrawn = std::mem::replace(&mut recorded, self.recorded(at));
-            let is_left = |one: &Recorded| recorded.iter().any(|left| left.entry == one.entry);
+            let is_left = |one: &UnwrittenRecord| recorded.iter().any(|left| left.entry == one.entry);
             withdrawn.iter().filter(|one| !is_left(one)).for_each(|one| self.uncount(&one.target));
         }
         self.journal.record(&entries(&recorded));
         for one in &recorded {
             self.announce(one, at);
-            self.account_for(one);
+            self.record_incident(one);
         }
         if is_saved {
-            self.finish_orders();
+            self.finish_requests();
         }
         further
     }
 
-    fn recorded(&self, at: ClockReading) -> Vec<Recorded> {
+    fn recorded(&self, at: ClockReading) -> Vec<UnwrittenRecord> {
         let of = |action: &Action| {
             let Action::Record { target, record } = action else { return None };
             let (target, record) = (target.clone().unwrap_or_default(), record.clone());
             let run = self.command_of(&target, &record);
             let entry = entry(&target, &record, &run, at);
-            Some(Recorded { target, record, entry, run })
+            Some(UnwrittenRecord { target, record, entry, run })
         };
         self.decided.iter().filter_map(of).collect()
     }
 
-    pub(super) fn save(&mut self, entries: &[Entry]) {
+    pub(super) fn save(&mut self, entries: &[EventEntry]) {
         self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::trouble);
         if let Some(trouble) = self.journal.save(&self.policy, entries) {
             self.news.say_once_a_day(&trouble, &trouble);
@@ -126,17 +127,17 @@ impl Agent {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Ask { target, gate } => self.ask(target, gate),
-            Action::Inspect { target } => self.inspect(target),
-            Action::Weigh { target } => self.check_reset(target),
+            Action::CheckPrecondition { target, gate } => self.check_precondition(target, gate),
+            Action::InspectPm2 { target } => self.inspect(target),
+            Action::CheckReset { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
             Action::Run { target, attempt, rung, incident, failures } => {
-                self.run_command(Order { target, attempt, rung, incident, failures });
+                self.run_command(AttemptContext { target, attempt, rung, incident, failures });
             }
-            Action::Adopt { target, process, rung, since } => self.adopt(target, process, rung, since),
+            Action::AdoptCommand { target, process, rung, since } => self.adopt(target, process, rung, since),
             // Recorded and written down with the save before.
-            Action::Record { .. } | Action::Tell { .. } => {}
-            Action::Look { .. } | Action::Save => unreachable!("taken in before"),
+            Action::Record { .. } | Action::Notify { .. } => {}
+            Action::Probe { .. } | Action::Save => unreachable!("taken in before"),
         }
     }
 
@@ -150,13 +151,13 @@ impl Agent {
         self.command_at(target, rung).unwrap_or_default()
     }
 
-    fn announce(&mut self, Recorded { target, record, run, .. }: &Recorded, at: ClockReading) {
+    fn announce(&mut self, UnwrittenRecord { target, record, run, .. }: &UnwrittenRecord, at: ClockReading) {
         let configured = self.target(target);
         let said = match record {
             Record::RestartDone { incident, attempt, rung, .. } => self.last_words(incident, *attempt, *rung),
             _ => None,
         };
-        let telling = Telling {
+        let telling = LogLine {
             target,
             command: run,
             said: said.as_deref(),
@@ -169,19 +170,19 @@ impl Agent {
         log::log!(level, "{line}");
         let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
         if is_news(record, level) && !is_paused {
-            self.news.say(target, Course::of(record), &about(record), &line, self.journal.is_ok());
+            self.news.say(target, NewsKind::of(record), &about(record), &line, self.journal.is_ok());
         }
     }
 
     /// What history and incidents keep of it.
-    fn account_for(&mut self, one: &Recorded) {
+    fn record_incident(&mut self, one: &UnwrittenRecord) {
         let target = &one.target;
         match &one.record {
             Record::Rested { .. } => {
                 self.journal.saved.undecided.remove(target);
             }
             Record::Stalled { gap } => {
-                let (from, to) = (one.entry.at.shifted(-millis(*gap)), one.entry.at);
+                let (from, to) = (one.entry.at.offset_by(-millis(*gap)), one.entry.at);
                 self.journal.saved.gaps.note(Gap { from, to, why: Absence::Stalled });
             }
             Record::Down { .. } => self.count_undecided(target),
@@ -204,32 +205,32 @@ impl Agent {
     }
 }
 
-fn entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Entry {
+fn entry(target: &str, record: &Record, run: &str, at: ClockReading) -> EventEntry {
     let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
     let ms = |span| u64::try_from(millis(span)).unwrap_or(0);
     let kind = match record.clone() {
-        Record::Failing { class, detail, .. } => Kind::Failing { class, detail },
-        Record::Down { failures, class, detail, incident, .. } => Kind::Down { failures, class, detail, incident },
+        Record::Failing { class, detail, .. } => EventKind::Failing { class, detail },
+        Record::Down { failures, class, detail, incident, .. } => EventKind::Down { failures, class, detail, incident },
         Record::Restart { attempt, rung, incident, .. } => {
-            Kind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
+            EventKind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
         }
         Record::RestartDone { attempt, rung, ending, took, incident, .. } => {
-            let (rung, outcome) = (from_one(rung), Outcome::from(&ending));
-            Kind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident }
+            let (rung, outcome) = (from_one(rung), CommandOutcome::from(&ending));
+            EventKind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident }
         }
         Record::WouldRestart { attempt, rung, incident } => {
-            Kind::WouldRestart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
+            EventKind::WouldRestart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
         }
-        Record::HeldBack { why, until, .. } => Kind::HeldBack { why, until: until.map(|until| at.wall_at(until)) },
-        Record::Up { incident, down, attempts, .. } => Kind::Up { incident, down_ms: down.as_ms(), attempts },
-        Record::Rested { why, incident } => Kind::Rested { why, incident },
-        Record::Woke { why } => Kind::Woke { why },
-        Record::Warn { about, detail } => Kind::Warn { about, detail },
-        Record::Paused { until } => Kind::Paused { until: at.wall_at(until) },
-        Record::Resumed { until } => Kind::Resumed { until: Some(at.wall_at(until)) },
-        Record::Stalled { gap } => Kind::Stalled { gap_ms: ms(gap) },
+        Record::HeldBack { why, until, .. } => EventKind::HeldBack { why, until: until.map(|until| at.wall_at(until)) },
+        Record::Up { incident, down, attempts, .. } => EventKind::Up { incident, down_ms: down.as_ms(), attempts },
+        Record::Rested { why, incident } => EventKind::Rested { why, incident },
+        Record::Woke { why } => EventKind::Woke { why },
+        Record::Warn { about, detail } => EventKind::Warn { about, detail },
+        Record::Paused { until } => EventKind::Paused { until: at.wall_at(until) },
+        Record::Resumed { until } => EventKind::Resumed { until: Some(at.wall_at(until)) },
+        Record::Stalled { gap } => EventKind::Stalled { gap_ms: ms(gap) },
     };
-    Entry { at: at.wall, target: (!target.is_empty()).then(|| target.to_string()), kind }
+    EventEntry { at: at.wall, target: (!target.is_empty()).then(|| target.to_string()), kind }
 }
 
 /// What the news is about, whatever else it says.

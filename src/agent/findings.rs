@@ -5,17 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{self, Remains};
+use crate::command::{self, Leftovers};
 use crate::config::CommandLine;
-use crate::outcome::Ending;
+use crate::outcome::Exit;
 use crate::policy::{Event, TargetState};
 use crate::process::Machine;
-use crate::time::Span;
+use crate::time::HumanDuration;
 
 use super::Agent;
-use super::jobs::{Order, strike};
+use super::jobs::{AttemptContext, redact};
 use super::message::Message;
-use super::spawn::{ENDING, Job};
+use super::spawn::{ENDING, JobSpec};
 
 /// What `diagnose` may take, all its commands together.
 const DIAGNOSIS: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ impl Agent {
         if !is_under_way {
             self.incidents.find(clock::now());
             let folder = self.journal.folder().path().to_owned();
-            let job = Job {
+            let job = JobSpec {
                 name: "snapshot",
                 of: String::new(),
                 by: String::new(),
@@ -62,14 +62,15 @@ impl Agent {
 
     /// Runs what the operator wants to know of a target that went down, one command after the other.
     pub(super) fn diagnose(&mut self, target: String, incident: String) {
-        let diagnosed = |target, incident| Message::Event(Event::Diagnosed { target, incident });
+        let diagnosed = |target, incident| Message::Event(Event::DiagnosisFinished { target, incident });
         let commands = self.target(&target).map(|target| target.diagnose.clone()).unwrap_or_default();
         let folder = self.journal.incident_folder(&incident);
         self.incidents.amend(&target, &incident, &self.journal, |account| {
             account.diagnosed = commands.iter().map(CommandLine::to_string).collect();
         });
         let failures = self.policy.target(&target).map_or(0, TargetState::failures);
-        let order = Order { target: target.clone(), attempt: 0, rung: 0, incident: incident.clone(), failures };
+        let order =
+            AttemptContext { target: target.clone(), attempt: 0, rung: 0, incident: incident.clone(), failures };
         let spec = |(index, command): (usize, &CommandLine)| {
             let output = folder.as_deref().map(|folder| diagnosis(folder, index));
             (self.spec(command, DIAGNOSIS, &order, folder.as_deref(), output.as_deref()), output)
@@ -77,7 +78,7 @@ impl Agent {
         let secrets = self.config.secrets.clone();
         let specs: Vec<_> = commands.iter().enumerate().map(spec).collect();
         let (about, of) = (target.clone(), incident.clone());
-        let job = Job {
+        let job = JobSpec {
             name: "diagnosis",
             of: target.clone(),
             by: String::new(),
@@ -96,15 +97,15 @@ impl Agent {
                 match spec {
                     _ if left.is_zero() => break,
                     Ok(spec) => {
-                        let spec = command::Spec { timeout: left, scope: work.scope(), ..spec };
-                        let ended = command::run(command::Spec { remains: Remains::End, ..spec }, |_| ());
-                        strike(output.as_deref(), &secrets);
-                        good += usize::from(ended.ending == Ending::Exited(0));
+                        let spec = command::CommandSpec { timeout: left, scope: work.scope(), ..spec };
+                        let ended = command::run(command::CommandSpec { leftovers: Leftovers::End, ..spec }, |_| ());
+                        redact(output.as_deref(), &secrets);
+                        good += usize::from(ended.exit == Exit::Exited(0));
                     }
                     Err(error) => log::warn!("{target} cannot be looked into: no place for the output: {error}"),
                 }
             }
-            let took = Span(clock::now().since(began));
+            let took = HumanDuration(clock::now().since(began));
             log::info!("{target} looked into: {good} of {count} commands (diagnose) exited 0, in {took}");
             diagnosed(target, incident)
         });

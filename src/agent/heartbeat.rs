@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::clock;
 use crate::notify;
 use crate::policy::Mode;
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 use super::Agent;
 use super::message::Message;
-use super::messenger::{DELIVERY, means};
-use super::spawn::Job;
+use super::messenger::{DELIVERY, delivery_of};
+use super::spawn::JobSpec;
 
 /// A little under the minute that those who wait for it allow.
 const EVERY: Duration = Duration::from_secs(55);
@@ -21,39 +21,39 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Heartbeat {
     /// A look has ended: a tick that looked at nothing has nothing to say.
-    has_looked: bool,
+    has_probed: bool,
     is_under_way: bool,
     /// The latest slot of the schedule that was used.
-    slot: Option<Timestamp>,
+    slot: Option<BootTime>,
     /// When one that did not arrive is sent again.
-    again: Option<Timestamp>,
+    again: Option<BootTime>,
     trouble: Option<String>,
 }
 
 impl Heartbeat {
-    pub(super) fn note_look(&mut self) {
-        self.has_looked = true;
+    pub(super) fn note_probe(&mut self) {
+        self.has_probed = true;
     }
 
     pub(super) fn is_under_way(&self) -> bool {
         self.is_under_way
     }
 
-    fn is_due(&self, mode: Mode, is_done: bool, now: Timestamp) -> bool {
+    fn is_due(&self, mode: Mode, is_done: bool, now: BootTime) -> bool {
         match mode {
             Mode::Daemon => self.until_due(now) == Some(Duration::ZERO),
-            Mode::Once => self.slot.is_none() && self.has_looked && is_done && !self.is_under_way,
+            Mode::Once => self.slot.is_none() && self.has_probed && is_done && !self.is_under_way,
         }
     }
 
     /// How long until a daemon is to send it; nothing while it is being sent.
-    fn until_due(&self, now: Timestamp) -> Option<Duration> {
+    fn until_due(&self, now: BootTime) -> Option<Duration> {
         let scheduled = self.slot.map_or(Duration::ZERO, |slot| (slot + EVERY).since(now));
         let again = self.again.map(|at| at.since(now));
         (!self.is_under_way).then(|| again.map_or(scheduled, |again| again.min(scheduled)))
     }
 
-    fn begin(&mut self, now: Timestamp) {
+    fn begin(&mut self, now: BootTime) {
         // Neither what came a little late nor what is sent again moves the schedule. What was missed is missed.
         self.slot = Some(match self.slot {
             Some(slot) if now < slot + EVERY => slot,
@@ -63,19 +63,19 @@ impl Heartbeat {
         (self.is_under_way, self.again) = (true, None);
     }
 
-    fn ended(&mut self, has_arrived: bool, now: Timestamp) {
+    fn ended(&mut self, has_arrived: bool, now: BootTime) {
         self.is_under_way = false;
         self.again = (!has_arrived).then(|| now + AGAIN_AFTER);
     }
 }
 
 impl Agent {
-    pub(super) fn owes_ping(&self, now: Timestamp) -> bool {
+    pub(super) fn owes_ping(&self, now: BootTime) -> bool {
         let is_wanted = self.config.heartbeat.is_some() && !self.journal.is_displaced();
         is_wanted && self.heartbeat.is_due(self.mode, self.is_done(), now)
     }
 
-    pub(super) fn until_ping(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn until_ping(&self, now: BootTime) -> Option<Duration> {
         let is_wanted = self.config.heartbeat.is_some() && self.mode == Mode::Daemon;
         self.heartbeat.until_due(now).filter(|_| is_wanted)
     }
@@ -84,8 +84,8 @@ impl Agent {
         let now = clock::now();
         let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.owes_ping(now)) else { return };
         self.heartbeat.begin(now);
-        let means = means(&self.config);
-        let job = Job {
+        let delivery = delivery_of(&self.config);
+        let job = JobSpec {
             name: "heartbeat",
             of: String::new(),
             by: String::new(),
@@ -93,7 +93,7 @@ impl Agent {
             outlives_us: false,
             otherwise: Box::new(|why| Message::Pinged(Err(why.to_string()))),
         };
-        self.jobs.spawn(job, move |_| Message::Pinged(notify::ping(&webhook, &means)));
+        self.jobs.spawn(job, move |_| Message::Pinged(notify::ping(&webhook, &delivery)));
     }
 
     pub(super) fn pinged(&mut self, outcome: Result<(), String>) {
@@ -112,8 +112,8 @@ impl Agent {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_ms(seconds * 1_000)
+    fn at(seconds: i64) -> BootTime {
+        BootTime::from_ms(seconds * 1_000)
     }
 
     /// A daemon whose loop wakes for nothing but the heartbeat; each ping takes so long.
@@ -163,7 +163,7 @@ mod tests {
     fn a_tick_pings_once_when_all_is_done() {
         let mut heartbeat = Heartbeat::default();
         assert!(!heartbeat.is_due(Mode::Once, true, at(0)), "it has looked at nothing yet");
-        heartbeat.note_look();
+        heartbeat.note_probe();
         assert!(!heartbeat.is_due(Mode::Once, false, at(1)), "it is not done");
         assert!(heartbeat.is_due(Mode::Once, true, at(2)));
         heartbeat.begin(at(2));

@@ -19,20 +19,20 @@ pub struct Inbox {
     arrived: Receiver<Message>,
     /// Requests that arrived before the work began, to be heeded then, in whatever order.
     early: Vec<Message>,
-    asked: Arc<Asked>,
+    asked: Arc<SignalFlags>,
     pub(super) continued: Continued,
 }
 
 /// What signals have asked for and the loop has not begun yet. To ask once more asks for nothing new; on a slow disk a
 /// reload takes longer than the next signal does to come, and a queue of them would keep the loop from looking.
 #[derive(Default)]
-struct Asked {
+struct SignalFlags {
     reload: AtomicBool,
     save: AtomicBool,
     child: AtomicBool,
 }
 
-impl Asked {
+impl SignalFlags {
     /// None for what counts each time.
     fn flag(&self, signal: Signal) -> Option<&AtomicBool> {
         match signal {
@@ -59,7 +59,7 @@ impl Inbox {
     /// Listens to signals from now on. Errors: there are no descriptors or no thread to be had; in words.
     pub fn open() -> Result<Inbox, String> {
         let (post, arrived) = channel();
-        let asked = Arc::new(Asked::default());
+        let asked = Arc::new(SignalFlags::default());
         let (signals, before) = (post.clone(), Arc::clone(&asked));
         let deliver = move |signal| {
             if before.is_new(signal) {

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock;
-use crate::outcome::{Class, Evidence, Look};
+use crate::outcome::{Class, Evidence, ProbeResult};
 use crate::policy::{Incident, Policy, Record, TargetState};
-use crate::store::account::{self, Account};
-use crate::store::events::{Entry, Kind};
-use crate::store::past::{self, Closed};
-use crate::time::{ClockReading, Latency, Timestamp, Wall, millis};
+use crate::store::closed_incidents::{self, ClosedIncident};
+use crate::store::events::{EventEntry, EventKind};
+use crate::store::incident_record::{self, IncidentRecord};
+use crate::time::{BootTime, ClockReading, Latency, WallTime, millis};
 
 use super::journal::Journal;
 
@@ -25,19 +25,19 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Default)]
 pub(super) struct Incidents {
     /// By target.
-    open: BTreeMap<String, Account>,
+    open: BTreeMap<String, IncidentRecord>,
     /// By target, of those: what is measured on the boot clock, since the account has the wall clock's times only.
     measured: BTreeMap<String, Measured>,
     /// The targets whose accounts have changed since they were written.
     unwritten: BTreeSet<String>,
     /// Those that are over and were written since it was asked for them.
-    closed: Vec<Closed>,
+    closed: Vec<ClosedIncident>,
     /// By target: what its latest look saw, while that was a bad one.
     evidence: BTreeMap<String, Evidence>,
     /// By target: the first failure of a streak that may become an incident.
-    failing: BTreeMap<String, Entry>,
+    failing: BTreeMap<String, EventEntry>,
     /// Jobs that find something out, and until when a tick waits for them.
-    finding: Option<(u32, Timestamp)>,
+    finding: Option<(u32, BootTime)>,
     /// Whether the latest account could not be written.
     trouble: bool,
 }
@@ -46,16 +46,16 @@ pub(super) struct Incidents {
 #[derive(Clone, Copy)]
 struct Measured {
     /// Since when it counts as down.
-    since: Timestamp,
+    since: BootTime,
     /// When its latest restart command was started, as far as this watchdog did it.
-    ran: Option<Timestamp>,
+    ran: Option<BootTime>,
 }
 
-pub(super) struct Recorded {
+pub(super) struct UnwrittenRecord {
     /// Of this target; empty: of the watchdog itself.
     pub(super) target: String,
     pub(super) record: Record,
-    pub(super) entry: Entry,
+    pub(super) entry: EventEntry,
     /// The restart command that it is about, as people read it.
     pub(super) run: String,
 }
@@ -67,7 +67,7 @@ impl Measured {
 }
 
 impl Incidents {
-    pub(super) fn find(&mut self, now: Timestamp) {
+    pub(super) fn find(&mut self, now: BootTime) {
         let jobs = self.finding.map_or(0, |(jobs, _)| jobs);
         self.finding = Some((jobs + 1, now + FINDING));
     }
@@ -76,24 +76,24 @@ impl Incidents {
         self.finding = self.finding.filter(|(jobs, _)| *jobs > 1).map(|(jobs, until)| (jobs - 1, until));
     }
 
-    pub(super) fn is_finding(&self, now: Timestamp) -> bool {
+    pub(super) fn is_finding(&self, now: BootTime) -> bool {
         self.finding.is_some_and(|(_, until)| until > now)
     }
 
     /// How long until something is to be done: nothing where something is to be written, else until a tick waits no
     /// longer.
-    pub(super) fn pause(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn pause(&self, now: BootTime) -> Option<Duration> {
         if !self.unwritten.is_empty() {
             return Some(Duration::ZERO);
         }
         self.finding.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
     }
 
-    pub(super) fn open(&self, target: &str) -> Option<&Account> {
+    pub(super) fn open(&self, target: &str) -> Option<&IncidentRecord> {
         self.open.get(target)
     }
 
-    pub(super) fn note_look(&mut self, target: &str, look: &mut Look) {
+    pub(super) fn note_probe(&mut self, target: &str, look: &mut ProbeResult) {
         match look.evidence.take() {
             Some(evidence) => {
                 self.evidence.insert(target.to_owned(), *evidence);
@@ -118,12 +118,12 @@ impl Incidents {
 
     pub(super) fn note(
         &mut self,
-        recorded: &Recorded,
+        recorded: &UnwrittenRecord,
         state: Option<&TargetState>,
         probe: impl FnOnce() -> String,
         journal: &mut Journal,
     ) {
-        let Recorded { target, record, entry, .. } = recorded;
+        let UnwrittenRecord { target, record, entry, .. } = recorded;
         match record {
             Record::Stalled { .. } => {
                 for account in self.open.values_mut() {
@@ -143,7 +143,7 @@ impl Incidents {
                 let open = state.and_then(|state| state.incident.as_ref());
                 let began = open.map_or(at.wall, |open| at.wall_at(open.began));
                 let last = (*failures, *class, detail.clone());
-                let mut account = Account::new(incident, target, began, at.wall, last);
+                let mut account = IncidentRecord::new(incident, target, began, at.wall, last);
                 account.last_healthy = last_healthy.map(|healthy| at.wall_at(healthy));
                 account.probe = probe();
                 self.begin(account, open, at, journal);
@@ -153,7 +153,7 @@ impl Incidents {
         self.go_on(recorded, state);
     }
 
-    fn begin(&mut self, mut account: Account, open: Option<&Incident>, at: ClockReading, journal: &mut Journal) {
+    fn begin(&mut self, mut account: IncidentRecord, open: Option<&Incident>, at: ClockReading, journal: &mut Journal) {
         let target = account.target.clone();
         account.down_since = open.and_then(|open| open.down_since).map(|since| at.wall_at(since));
         account.evidence = self.evidence.get(&target).cloned();
@@ -168,7 +168,7 @@ impl Incidents {
         self.open.insert(target, account);
     }
 
-    fn go_on(&mut self, Recorded { target, record, entry, run }: &Recorded, state: Option<&TargetState>) {
+    fn go_on(&mut self, UnwrittenRecord { target, record, entry, run }: &UnwrittenRecord, state: Option<&TargetState>) {
         let now = clock::now();
         let made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
         let Some(account) = self.open.get_mut(target) else { return };
@@ -209,10 +209,10 @@ impl Incidents {
                 self.take_up_one(target, incident, journal);
             }
         }
-        for entry in journal.saved.pending.iter().filter_map(|line| Entry::parse(line)) {
+        for entry in journal.saved.pending.iter().filter_map(|line| EventEntry::parse(line)) {
             let Some(target) = entry.target.clone() else { continue };
             let named = entry.kind.incident().map(str::to_owned);
-            let is_of = |account: &Account| named.as_ref().is_none_or(|id| *id == account.id);
+            let is_of = |account: &IncidentRecord| named.as_ref().is_none_or(|id| *id == account.id);
             let is_present = self.open.get(&target).is_some_and(is_of);
             if let Some(account) = self.open.get_mut(&target).filter(|_| is_present) {
                 replay(account, entry);
@@ -233,7 +233,7 @@ impl Incidents {
             let cause = open.cause.clone().or_else(|| open.last.clone());
             let (class, detail) = cause.unwrap_or((Class::Timeout, String::new()));
             let (began, down) = (at.wall_at(open.began), at.wall_at(open.down_at));
-            let mut account = Account::new(&open.id, target, began, down, (0, class, detail));
+            let mut account = IncidentRecord::new(&open.id, target, began, down, (0, class, detail));
             account.down_since = open.down_since.map(|since| at.wall_at(since));
             account
         });
@@ -243,22 +243,28 @@ impl Incidents {
     }
 
     /// Something more is known of an incident, even of one that is over already, as where a quick restart has cured it.
-    pub(super) fn amend(&mut self, target: &str, incident: &str, journal: &Journal, change: impl FnOnce(&mut Account)) {
+    pub(super) fn amend(
+        &mut self,
+        target: &str,
+        incident: &str,
+        journal: &Journal,
+        change: impl FnOnce(&mut IncidentRecord),
+    ) {
         if let Some(account) = self.open.get_mut(target).filter(|account| account.id == incident) {
             change(account);
             self.unwritten.insert(target.to_owned());
             return;
         }
         let Some(folder) = journal.incident_folder(incident) else { return };
-        let Ok(Some(mut account)) = account::read(&folder) else { return };
+        let Ok(Some(mut account)) = incident_record::read(&folder) else { return };
         change(&mut account);
-        if let Err(error) = account::save(&folder, &account) {
+        if let Err(error) = incident_record::save(&folder, &account) {
             log::warn!("{error} (the incident lacks what was found out)");
         }
     }
 
     /// Writes what has changed, as much as a pass has time for; those that are over are returned.
-    pub(super) fn write(&mut self, journal: &mut Journal) -> Vec<Closed> {
+    pub(super) fn write(&mut self, journal: &mut Journal) -> Vec<ClosedIncident> {
         let began = clock::now();
         while let Some(target) = self.unwritten.first().cloned() {
             self.write_one(&target, journal);
@@ -289,12 +295,12 @@ impl Incidents {
     }
 
     /// Whether the incident is over.
-    fn save(&mut self, account: &Account, journal: &Journal) -> bool {
+    fn save(&mut self, account: &IncidentRecord, journal: &Journal) -> bool {
         // First the line: a crash between the two must not lose it, and a second one is passed over.
-        let closed = Closed::of(account);
-        let kept = closed.as_ref().map_or(Ok(()), |closed| past::append(journal.folder(), closed));
+        let closed = ClosedIncident::of(account);
+        let kept = closed.as_ref().map_or(Ok(()), |closed| closed_incidents::append(journal.folder(), closed));
         let written = match journal.incident_folder(&account.id) {
-            Some(folder) => account::save(&folder, account).map_err(|error| error.to_string()),
+            Some(folder) => incident_record::save(&folder, account).map_err(|error| error.to_string()),
             None => Ok(()), // said already
         };
         let outcome = written.and(kept.map_err(|error| error.to_string()));
@@ -310,17 +316,17 @@ impl Incidents {
 }
 
 /// Writes into an account what an earlier watchdog has recorded and may not have written there.
-fn replay(account: &mut Account, entry: Entry) {
+fn replay(account: &mut IncidentRecord, entry: EventEntry) {
     if account.timeline.contains(&entry) {
         return;
     }
     match &entry.kind {
-        Kind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
-        Kind::Up { attempts, down_ms, .. } => {
+        EventKind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
+        EventKind::Up { attempts, down_ms, .. } => {
             account.attempts = *attempts;
             account.close(entry.at, Duration::from_millis(*down_ms));
         }
-        Kind::Rested { why, .. } => {
+        EventKind::Rested { why, .. } => {
             account.rested = Some(*why);
             account.close(entry.at, account.downtime(entry.at).span());
         }
@@ -329,18 +335,18 @@ fn replay(account: &mut Account, entry: Entry) {
     account.add(entry);
 }
 
-fn read_open(journal: &Journal, incident: &str) -> Option<Account> {
+fn read_open(journal: &Journal, incident: &str) -> Option<IncidentRecord> {
     let folder = journal.incident_folder(incident)?;
-    let read = account::read(&folder).unwrap_or_else(|error| {
+    let read = incident_record::read(&folder).unwrap_or_else(|error| {
         log::warn!("{error} (the incident's account begins anew)");
         None
     });
     read.filter(|account| account.id == incident && account.ended.is_none())
 }
 
-fn last_run(account: &Account) -> Option<(String, Wall)> {
+fn last_run(account: &IncidentRecord) -> Option<(String, WallTime)> {
     account.timeline.iter().rev().find_map(|entry| match &entry.kind {
-        Kind::Restart { run, .. } => Some((run.clone(), entry.at)),
+        EventKind::Restart { run, .. } => Some((run.clone(), entry.at)),
         _ => None,
     })
 }

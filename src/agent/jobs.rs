@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{self, Remains, Scope, Spec};
-use crate::config::{self, CommandLine, Ends, Remedy, Secrets};
-use crate::outcome::{Ending, Look, Verdict};
-use crate::policy::{Event, Gate, Phase, State};
+use crate::command::{self, CommandSpec, Leftovers, Scope};
+use crate::config::{self, CommandLine, CutEnds, Remedy, Secrets};
+use crate::outcome::{Exit, ProbeResult, Verdict};
+use crate::policy::{Event, Phase, Precondition, State};
 use crate::process::{self, Process};
 use crate::store::{self, Folder};
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 use super::Agent;
 use super::message::Message;
-use super::spawn::{ENDING, Failed, Job};
+use super::spawn::{ENDING, JobFailure, JobSpec};
 
 /// A command that has not begun after this long will not: its program, its folder or the place for its output lies on a
 /// file server that gives no answer.
@@ -55,7 +55,7 @@ fn identity(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) ->
     ]
 }
 
-pub(super) struct Order {
+pub(super) struct AttemptContext {
     pub(super) target: String,
     pub(super) attempt: u32,
     /// From 0.
@@ -65,12 +65,12 @@ pub(super) struct Order {
 }
 
 impl Agent {
-    pub(super) fn look(&mut self, target: String, number: u64) {
+    pub(super) fn start_probe(&mut self, target: String, number: u64) {
         let Some((prober, timeout)) = self.probers.of(&target) else { return };
         let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
         known.file = self.journal.saved.files.get(&target).copied();
         let of = target.clone();
-        let job = Job {
+        let job = JobSpec {
             name: "look",
             of: target.clone(),
             // No other prober can have its address while one that hangs holds on to it.
@@ -79,22 +79,23 @@ impl Agent {
             outlives_us: false,
             otherwise: Box::new(move |why| {
                 let verdict = Verdict::Unknown { detail: format!("no look could be taken: {why}") };
-                let look = Look { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
-                Message::Looked { target: of, number, look }
+                let look = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                Message::ProbeFinished { target: of, number, look }
             }),
         };
-        self.jobs.spawn(job, move |_| Message::Looked { target, number, look: prober.look(known) });
+        self.jobs.spawn(job, move |_| Message::ProbeFinished { target, number, look: prober.probe(known) });
     }
 
-    pub(super) fn ask(&mut self, target: String, gate: Gate) {
+    pub(super) fn check_precondition(&mut self, target: String, gate: Precondition) {
         match gate {
-            Gate::Stopped => self.inspect(target),
-            Gate::OnlyIf => self.ask_operator(target),
+            Precondition::Stopped => self.inspect(target),
+            Precondition::OnlyIf => self.ask_operator(target),
         }
     }
 
     fn ask_operator(&mut self, target: String) {
-        let answer = |target, yes| Message::Event(Event::Answered { target, gate: Gate::OnlyIf, yes });
+        let answer =
+            |target, yes| Message::Event(Event::PreconditionChecked { target, gate: Precondition::OnlyIf, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {
@@ -102,7 +103,7 @@ impl Agent {
             let _ = self.post.send(answer(target, true)); // the loop itself holds the other end
             return;
         };
-        let order = Order {
+        let order = AttemptContext {
             target: target.clone(),
             attempt: 0,
             rung: 0,
@@ -114,7 +115,7 @@ impl Agent {
         let spec = self.spec(&command, GATE_TIMEOUT, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
         let of = target.clone();
-        let job = Job {
+        let job = JobSpec {
             name: "question",
             of: target.clone(),
             by: self.way_to_repair(&target),
@@ -126,24 +127,24 @@ impl Agent {
             }),
         };
         self.jobs.spawn(job, move |work| {
-            let spec = spec.map(|spec| Spec { scope: work.scope(), remains: Remains::End, ..spec });
-            let ending = spec.map(|spec| command::run(spec, |_| ()).ending);
-            strike(path.as_deref(), &secrets);
-            let yes = matches!(ending, Ok(Ending::Exited(0)));
+            let spec = spec.map(|spec| CommandSpec { scope: work.scope(), leftovers: Leftovers::End, ..spec });
+            let ending = spec.map(|spec| command::run(spec, |_| ()).exit);
+            redact(path.as_deref(), &secrets);
+            let yes = matches!(ending, Ok(Exit::Exited(0)));
             match ending {
-                Ok(Ending::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
-                Ok(ending) => log::info!("{target} may not be restarted: only_if {}", in_words(&ending)),
+                Ok(Exit::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
+                Ok(ending) => log::info!("{target} may not be restarted: only_if {}", describe_exit(&ending)),
                 Err(error) => log::warn!("{target} may not be restarted: only_if could not be asked: {error}"),
             }
             answer(target, yes)
         });
     }
 
-    pub(super) fn run_command(&mut self, order: Order) {
+    pub(super) fn run_command(&mut self, order: AttemptContext) {
         let target = order.target.clone();
-        let ended = |target, ending, took| Message::Event(Event::Ended { target, ending, took });
+        let ended = |target, ending, took| Message::Event(Event::CommandEnded { target, ending, took });
         let Some(rung) = self.target(&target).and_then(|target| target.ladder.get(order.rung)).cloned() else {
-            let gone = Ending::NotStarted("it is not in the configuration any more".into());
+            let gone = Exit::NotStarted("it is not in the configuration any more".into());
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
@@ -162,13 +163,13 @@ impl Agent {
         let job = repair(&target, order.rung, self.way_to_repair(&target), BEGINNING, places);
         self.jobs.spawn(job, move |work| {
             if let Some(why) = objection() {
-                return ended(target, Ending::NotStarted(why), Duration::ZERO);
+                return ended(target, Exit::NotStarted(why), Duration::ZERO);
             }
             let spec = match spec {
-                Ok(spec) => Spec { scope: work.scope(), ..spec },
+                Ok(spec) => CommandSpec { scope: work.scope(), ..spec },
                 Err(error) => {
                     let reason = format!("no place for its output: {error}");
-                    return ended(target, Ending::NotStarted(reason), Duration::ZERO);
+                    return ended(target, Exit::NotStarted(reason), Duration::ZERO);
                 }
             };
             let of = target.clone();
@@ -178,17 +179,17 @@ impl Agent {
                 work.tell(spawned(&of, process));
             };
             let done = command::run(spec, on_start);
-            strike(path.as_deref(), &secrets);
-            ended(target, done.ending, done.took)
+            redact(path.as_deref(), &secrets);
+            ended(target, done.exit, done.duration)
         });
     }
 
     /// Waits for a command that an earlier watchdog has started, until what is left of its time is over.
-    pub(super) fn adopt(&mut self, target: String, process: (u32, u64), rung: usize, since: Timestamp) {
+    pub(super) fn adopt(&mut self, target: String, process: (u32, u64), rung: usize, since: BootTime) {
         let configured = self.target(&target).and_then(|target| target.ladder.get(rung));
         let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
         let elapsed = clock::now().since(since);
-        let ended = move |target| Message::Event(Event::Ended { target, ending: Ending::Lost, took: elapsed });
+        let ended = move |target| Message::Event(Event::CommandEnded { target, ending: Exit::Lost, took: elapsed });
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
             let folder = self.journal.incident_folder(&attempt.incident)?;
@@ -198,7 +199,7 @@ impl Agent {
         log::info!("{target}: waiting for the restart command (pid {}) of a watchdog that ended", process.0);
         let of = target.clone();
         let left = timeout.saturating_sub(elapsed);
-        let job = Job {
+        let job = JobSpec {
             name: "restart",
             of: target.clone(),
             by: String::new(),
@@ -209,11 +210,11 @@ impl Agent {
         self.jobs.spawn(job, move |_| {
             let (pid, started) = process;
             let done = command::adopt(Process { pid, started }, left);
-            strike(path.as_deref(), &secrets);
-            if done.took >= left && !left.is_zero() {
+            redact(path.as_deref(), &secrets);
+            if done.duration >= left && !left.is_zero() {
                 log::warn!("{target}: that command (pid {pid}) did not end in time and was killed");
             }
-            Message::Event(Event::Ended { target, ending: done.ending, took: elapsed + done.took })
+            Message::Event(Event::CommandEnded { target, ending: done.exit, took: elapsed + done.duration })
         });
     }
 
@@ -224,12 +225,12 @@ impl Agent {
 
     /// The last line that a restart command has printed, without secrets, cut to what a line of the log can bear.
     pub(super) fn last_words(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
-        let order = Order { target: String::new(), attempt, rung, incident: incident.into(), failures: 0 };
+        let order = AttemptContext { target: String::new(), attempt, rung, incident: incident.into(), failures: 0 };
         let path = output_path(&self.journal.incident_folder(incident)?, &order);
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(unblotted(&self.config.secrets.strike(line)).chars().take(200).collect())
+        Some(unblotted(&self.config.secrets.redact(line)).chars().take(200).collect())
     }
 
     /// A command with the surroundings that the contract promises it.
@@ -237,10 +238,10 @@ impl Agent {
         &self,
         command: &CommandLine,
         timeout: Duration,
-        order: &Order,
+        order: &AttemptContext,
         incident: Option<&Path>,
         output: Option<&Path>,
-    ) -> io::Result<Spec> {
+    ) -> io::Result<CommandSpec> {
         let state = self.policy.target(&order.target);
         let last = state.and_then(|state| state.last_look.as_ref());
         let mut env: Vec<(String, String)> =
@@ -253,45 +254,45 @@ impl Agent {
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
         let (unset, keep, stdin) = (Vec::new(), command::KEPT, None);
-        let (scope, remains) = (Scope::default(), Remains::Live);
-        Ok(Spec { argv, folder, unset, env, timeout, keep, stdin, output, scope, remains })
+        let (scope, remains) = (Scope::default(), Leftovers::Live);
+        Ok(CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers: remains })
     }
 }
 
-pub(super) fn repair(target: &str, rung: usize, by: String, within: Duration, places: String) -> Job {
+pub(super) fn repair(target: &str, rung: usize, by: String, within: Duration, places: String) -> JobSpec {
     let of = target.to_owned();
-    let otherwise = move |why: Failed| {
+    let otherwise = move |why: JobFailure| {
         let ending = match &why {
-            Failed::Bug => Ending::Lost,
-            Failed::Late { is_running: true, .. } => Ending::TimedOut,
-            Failed::NoThread(_) => Ending::NotStarted(why.to_string()),
-            Failed::Late { .. } | Failed::Hanging => Ending::NotStarted(hanging(&why, &places)),
+            JobFailure::Bug => Exit::Lost,
+            JobFailure::Late { is_running: true, .. } => Exit::TimedOut,
+            JobFailure::NoThread(_) => Exit::NotStarted(why.to_string()),
+            JobFailure::Late { .. } | JobFailure::Hanging => Exit::NotStarted(hanging(&why, &places)),
         };
-        let took = if let Failed::Late { after, .. } = why { after } else { Duration::ZERO };
-        Message::Event(Event::Ended { target: of, ending, took })
+        let took = if let JobFailure::Late { after, .. } = why { after } else { Duration::ZERO };
+        Message::Event(Event::CommandEnded { target: of, ending, took })
     };
     let of = format!("{target} (command {})", rung + 1);
-    Job { name: "restart", of, by, within, outlives_us: true, otherwise: Box::new(otherwise) }
+    JobSpec { name: "restart", of, by, within, outlives_us: true, otherwise: Box::new(otherwise) }
 }
 
 /// Why a repair that hangs in one of these places was not begun.
-pub(super) fn hanging(why: &Failed, places: &str) -> String {
+pub(super) fn hanging(why: &JobFailure, places: &str) -> String {
     format!("{why}: does one of these lie on a file server that is gone: {places}?")
 }
 
 pub(super) fn spawned(target: &str, Process { pid, started }: Process) -> Message {
-    Message::Event(Event::Spawned { target: target.to_owned(), process: (pid, started) })
+    Message::Event(Event::CommandStarted { target: target.to_owned(), process: (pid, started) })
 }
 
-pub(super) fn output_path(folder: &Path, order: &Order) -> PathBuf {
+pub(super) fn output_path(folder: &Path, order: &AttemptContext) -> PathBuf {
     store::incidents::output(folder, order.attempt, rung_from_one(order.rung))
 }
 
 /// Overwrites secrets in what a command has printed. What it leaves running may go on printing: upkeep sees to that.
-pub(super) fn strike(output: Option<&Path>, secrets: &Secrets) {
+pub(super) fn redact(output: Option<&Path>, secrets: &Secrets) {
     let Some(path) = output.filter(|_| !secrets.is_empty()) else { return };
-    let places = |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, Ends { is_start_cut, is_end_cut });
-    match command::blot_output(path, places) {
+    let places = |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, CutEnds { is_start_cut, is_end_cut });
+    match command::redact_output(path, places) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             log::warn!("cannot strike secrets out of {}: {error} (it may hold some)", path.display());
         }
@@ -302,8 +303,8 @@ pub(super) fn strike(output: Option<&Path>, secrets: &Secrets) {
 /// What was struck out looks in a line as it does everywhere else, whatever its length.
 fn unblotted(line: &str) -> String {
     let mut text = String::new();
-    for piece in line.split_inclusive(|char| char != char::from(command::BLOT)) {
-        let shown = piece.trim_start_matches(char::from(command::BLOT));
+    for piece in line.split_inclusive(|char| char != char::from(command::REDACTION)) {
+        let shown = piece.trim_start_matches(char::from(command::REDACTION));
         let blots = piece.len() - shown.len();
         text += if blots < config::SHORTEST_SECRET { &piece[..blots] } else { "…" };
         text += shown;
@@ -322,13 +323,13 @@ pub(super) fn open_output(path: Option<&Path>) -> io::Result<File> {
     }
 }
 
-fn in_words(ending: &Ending) -> String {
+fn describe_exit(ending: &Exit) -> String {
     match ending {
-        Ending::Exited(code) => format!("exited {code}"),
-        Ending::Killed(signal) => format!("was killed by signal {signal}"),
-        Ending::TimedOut => "did not end in time".into(),
-        Ending::NotStarted(reason) => format!("could not be started: {reason}"),
-        Ending::Lost => "was lost".into(),
+        Exit::Exited(code) => format!("exited {code}"),
+        Exit::Killed(signal) => format!("was killed by signal {signal}"),
+        Exit::TimedOut => "did not end in time".into(),
+        Exit::NotStarted(reason) => format!("could not be started: {reason}"),
+        Exit::Lost => "was lost".into(),
     }
 }
 

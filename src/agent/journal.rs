@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::policy::{Mode, Policy};
-use crate::store::events::{self, Entry, Kind};
+use crate::store::events::{self, EventEntry, EventKind};
 use crate::store::history::{Absence, Gap};
-use crate::store::lock::{Held, Lock, Touched, Unseen};
-use crate::store::state::{Loaded, Saved};
-use crate::store::{self, Error, Folder, Moment};
-use crate::time::{ClockReading, Timestamp, Wall, millis};
+use crate::store::lock::{HeldBy, Lock, TouchResult, Unseen};
+use crate::store::state::{Loaded, SavedState};
+use crate::store::{self, BootClockReading, Error, Folder};
+use crate::time::{BootTime, ClockReading, WallTime, millis};
 
 /// Without a change that matters the state is saved this often.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -43,9 +43,9 @@ pub(super) struct Journal {
     lock: Lock,
     boot_id: Option<String>,
     /// The state, but for what the policy remembers.
-    pub(super) saved: Saved,
+    pub(super) saved: SavedState,
     /// The watchdog's own events, for the next save.
-    own: Vec<Entry>,
+    own: Vec<EventEntry>,
     /// Lines of events that are not in their file yet.
     unwritten: Vec<String>,
     /// Lines of events that are in their file, but not all in the accounts of their incidents.
@@ -53,7 +53,7 @@ pub(super) struct Journal {
     /// The next save is wanted, against this.
     wanted: Option<Against>,
     /// When the last save began, and when it had ended.
-    saved_at: Option<(Timestamp, Timestamp)>,
+    saved_at: Option<(BootTime, BootTime)>,
     /// Something was saved against a loss of power, so that the last save is of that kind too.
     mattered: bool,
     state_failed: bool,
@@ -70,7 +70,7 @@ impl Journal {
     /// the state cannot be read; in words.
     pub(super) fn open(mode: Mode, folder: Folder, lock: Lock) -> Result<(Journal, Option<String>), String> {
         let boot_id = clock::boot_id();
-        let moment = Moment { at: clock::read(), boot_id: boot_id.clone() };
+        let moment = BootClockReading { at: clock::read(), boot_id: boot_id.clone() };
         let (saved, is_recorded, lost) = take_up(&folder, &moment)?;
         let (unaccounted, unwritten) =
             if is_recorded { (saved.pending.clone(), Vec::new()) } else { (Vec::new(), saved.pending.clone()) };
@@ -99,8 +99,8 @@ impl Journal {
         &self.folder
     }
 
-    pub(super) fn moment(&self) -> Moment {
-        Moment { at: clock::read(), boot_id: self.boot_id.clone() }
+    pub(super) fn moment(&self) -> BootClockReading {
+        BootClockReading { at: clock::read(), boot_id: self.boot_id.clone() }
     }
 
     pub(super) fn incident_folder(&self, id: &str) -> Option<PathBuf> {
@@ -130,8 +130,8 @@ impl Journal {
         self.displaced_by.is_some()
     }
 
-    pub(super) fn note_own(&mut self, kind: Kind) {
-        self.own.push(Entry { at: clock::wall(), target: None, kind });
+    pub(super) fn note_own(&mut self, kind: EventKind) {
+        self.own.push(EventEntry { at: clock::wall(), target: None, kind });
         self.want(Against::PowerLoss);
     }
 
@@ -139,7 +139,7 @@ impl Journal {
         self.wanted = self.wanted.max(Some(against));
     }
 
-    pub(super) fn want_if_old(&mut self, now: Timestamp) {
+    pub(super) fn want_if_old(&mut self, now: BootTime) {
         if self.saved_at.is_none_or(|(began, _)| now.since(began) >= SAVE_EVERY) {
             self.want(Against::Crash);
         }
@@ -149,14 +149,14 @@ impl Journal {
         self.wanted.is_some()
     }
 
-    pub(super) fn until_save(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn until_save(&self, now: BootTime) -> Option<Duration> {
         let since = self.saved_at.map_or(Duration::ZERO, |(_, ended)| (ended + PACE).since(now));
         self.wanted.map(|_| since)
     }
 
     /// Saves the state with these events, and with the watchdog's own. Where it could not be saved, and that is news,
     /// says so.
-    pub(super) fn save(&mut self, policy: &Policy, entries: &[Entry]) -> Option<String> {
+    pub(super) fn save(&mut self, policy: &Policy, entries: &[EventEntry]) -> Option<String> {
         self.touch();
         if self.is_displaced() {
             return None;
@@ -167,11 +167,11 @@ impl Journal {
         self.note_wall_set_since_last(at);
         self.flush_history(at.wall);
         let own = std::mem::take(&mut self.own);
-        self.keep(own.iter().map(Entry::line));
+        self.keep(own.iter().map(EventEntry::line));
         let pending = self.unaccounted.iter().chain(&self.unwritten).cloned();
-        self.saved.pending = pending.chain(entries.iter().map(Entry::line)).collect();
+        self.saved.pending = pending.chain(entries.iter().map(EventEntry::line)).collect();
         self.saved.last_seen = Some(at.wall);
-        let moment = Moment { at, boot_id: self.boot_id.clone() };
+        let moment = BootClockReading { at, boot_id: self.boot_id.clone() };
         let durable = against == Against::PowerLoss;
         let saved = store::state::save(&self.folder, &self.saved, &policy.remembered(), &moment, durable);
         self.saved_at = Some((at.now, clock::now()));
@@ -193,11 +193,11 @@ impl Journal {
     }
 
     /// Writes these events, and all that wait, to their file: after the state that knows of them.
-    pub(super) fn record(&mut self, entries: &[Entry]) {
+    pub(super) fn record(&mut self, entries: &[EventEntry]) {
         if self.is_displaced() {
             return;
         }
-        self.keep(entries.iter().map(Entry::line));
+        self.keep(entries.iter().map(EventEntry::line));
         let written = events::append(&self.folder, &self.unwritten);
         match (&written, self.events_failed) {
             (Err(error), false) => log::error!("{error} (events wait in memory, the latest {UNWRITTEN_KEPT})"),
@@ -228,13 +228,13 @@ impl Journal {
     /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
     pub(super) fn touch(&mut self) {
         let trouble = match self.lock.touch() {
-            Ok(Touched::Ours) => None,
-            Ok(Touched::Remade) => {
+            Ok(TouchResult::Ours) => None,
+            Ok(TouchResult::Remade) => {
                 log::warn!("{} was deleted; made again", self.folder.path().display());
                 self.want(Against::PowerLoss);
                 None
             }
-            Ok(Touched::Lost(held)) => {
+            Ok(TouchResult::Lost(held)) => {
                 let by = taken_over_by(&held, self.folder.path());
                 log::error!("{by}: ending");
                 self.displaced_by = Some(by);
@@ -271,7 +271,7 @@ impl Journal {
             (false, true) => Absence::Stopped,
             (false, false) => Absence::Ended,
         };
-        self.saved.gaps.note(Gap { from: at.wall.shifted(-millis(age)), to: at.wall, why });
+        self.saved.gaps.note(Gap { from: at.wall.offset_by(-millis(age)), to: at.wall, why });
     }
 
     fn note_wall_set_since_last(&mut self, at: ClockReading) {
@@ -285,13 +285,13 @@ impl Journal {
     /// Moves with the wall clock what it said since the boot, where somebody has set it.
     fn note_wall_set(&mut self, moved: i64, at: ClockReading) {
         if moved.unsigned_abs() >= WALL_WAS_SET {
-            let booted = at.wall_at(Timestamp::from_ms(moved.saturating_neg()));
+            let booted = at.wall_at(BootTime::from_ms(moved.saturating_neg()));
             self.saved.wall_was_set(booted, moved);
         }
     }
 
     /// Once an hour what is remembered of the targets leaves the state for a file of its own.
-    fn flush_history(&mut self, wall: Wall) {
+    fn flush_history(&mut self, wall: WallTime) {
         if !self.saved.history.is_due(wall) {
             return;
         }
@@ -325,9 +325,9 @@ fn drop_oldest(lines: &mut Vec<String>) {
 }
 
 /// The state, whether its latest events are in their file, and in words if it is lost.
-fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool, Option<String>), String> {
+fn take_up(folder: &Folder, moment: &BootClockReading) -> Result<(SavedState, bool, Option<String>), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
-        Loaded::Fresh => Ok((Saved::default(), true, None)),
+        Loaded::Fresh => Ok((SavedState::default(), true, None)),
         Loaded::Read(saved) => {
             let recorded = events::append_missing(folder, &saved.pending);
             if let Err(error) = &recorded {
@@ -339,16 +339,16 @@ fn take_up(folder: &Folder, moment: &Moment) -> Result<(Saved, bool, Option<Stri
             let kept = format!("it is kept as {}", to.display());
             let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
             log::error!("{lost}");
-            Ok((Saved::default(), true, Some(lost)))
+            Ok((SavedState::default(), true, Some(lost)))
         }
     }
 }
 
 /// Of a tick it names no pid: another one each minute, cron would mail each of them.
-fn taken_over_by(held: &Held, folder: &Path) -> String {
+fn taken_over_by(held: &HeldBy, folder: &Path) -> String {
     let (whose, note) = match held {
-        Held::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
-        Held::Unseen(Unseen { note, .. }) => {
+        HeldBy::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
+        HeldBy::Unseen(Unseen { note, .. }) => {
             (" that I cannot see", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
         }
     };
@@ -365,14 +365,14 @@ fn taken_over_by(held: &Held, folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::lock::Note;
+    use crate::store::lock::LockNote;
 
     #[test]
     fn whoever_has_taken_over_is_named_but_not_each_tick_anew() {
         #[track_caller]
         fn check(mode: Option<Mode>, expected: &str) {
-            let note = mode.map(|mode| Note { pid: 7, started: 1, mode, config: "/w.yaml".into() });
-            let held = Held::Unseen(Unseen { note, touched: Default::default() });
+            let note = mode.map(|mode| LockNote { pid: 7, started: 1, mode, config: "/w.yaml".into() });
+            let held = HeldBy::Unseen(Unseen { note, touched: Default::default() });
             assert_eq!(taken_over_by(&held, Path::new("/s")), format!("{expected} has taken over /s"));
         }
         check(None, "another watchdog that I cannot see");

@@ -1,8 +1,8 @@
 //! What reaches the loop, from signals and jobs alike.
 
-use crate::notify::Outcome;
-use crate::outcome::Look;
-use crate::pm2::{Found, Managed, ResetReason};
+use crate::notify::DeliveryOutcome;
+use crate::outcome::ProbeResult;
+use crate::pm2::{InspectionResult, Managed, ResetReason};
 use crate::policy::Event;
 use crate::process::Machine;
 use crate::signals::Signal;
@@ -11,10 +11,10 @@ pub enum Message {
     /// From outside.
     Signal(Signal),
     /// A look has ended.
-    Looked { target: String, number: u64, look: Look },
+    ProbeFinished { target: String, number: u64, look: ProbeResult },
     /// A target was inspected before anything is decided against it. `found`: what was found of which process; none
     /// where nobody had to be asked, or the inspection failed.
-    Inspected { target: String, found: Option<Box<(Found, Managed)>> },
+    Pm2Inspected { target: String, found: Option<Box<(InspectionResult, Managed)>> },
     /// `reason`: what speaks for a reset of PM2.
     ResetChecked { target: String, reason: Option<ResetReason> },
     /// What PM2's logs say is kept, or cannot be. `doing`: its process, and what that was doing. `said`: the line of
@@ -25,7 +25,7 @@ pub enum Message {
     /// What the machine is like.
     Snapshot(Box<Machine>),
     /// A delivery has ended.
-    Sent { channel: String, outcome: Outcome },
+    Sent { channel: String, outcome: DeliveryOutcome },
     /// The heartbeat was sent; why it did not arrive.
     Pinged(Result<(), String>),
     /// The page and the metrics were written; why not.

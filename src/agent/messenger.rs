@@ -7,22 +7,22 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::Scope;
 use crate::config::{Channel, Config};
-use crate::notify::{self, Due, Given, Means, Outbox, Outcome};
-use crate::outcome::{Downtime, Topic, short_command};
-use crate::policy::{About, Action, Tell};
-use crate::store::complaints::Complaints;
-use crate::store::events::Kind;
-use crate::store::past;
-use crate::store::state::Saved;
-use crate::time::{ClockReading, Timestamp, Wall, Zone};
-use crate::view::letter::{self, Facts, topic};
+use crate::notify::{self, Delivery, DeliveryOutcome, Dropped, Due, Outbox};
+use crate::outcome::{Downtime, NotificationKind, short_command};
+use crate::policy::{Action, Notification, WarningKind};
+use crate::store::closed_incidents;
+use crate::store::events::EventKind;
+use crate::store::repeat_filter::RepeatFilter;
+use crate::store::state::SavedState;
+use crate::time::{BootTime, ClockReading, WallTime, Zone};
+use crate::view::message::{self, MessageFacts, topic};
 use crate::view::pattern::{LATELY, again};
 
 use super::Agent;
 use super::journal::{Against, Journal};
 use super::message::Message;
-use super::news::{Course, News};
-use super::spawn::Job;
+use super::news::{News, NewsKind};
+use super::spawn::JobSpec;
 
 /// A tick, or a daemon that was told to stop, that has nothing else to do waits for deliveries for this long.
 const SENDS_FOR: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(super) struct Messenger {
     /// By channel: the message that is being delivered.
     under_way: BTreeMap<String, String>,
     /// Since when nothing but deliveries is left to do.
-    rest_done: Option<Timestamp>,
+    rest_done: Option<BootTime>,
     /// Messages written in this run; makes their ids differ.
     written: u32,
 }
@@ -51,30 +51,32 @@ impl Messenger {
     }
 
     /// Whether one that would end stays for what is on its way, given whether it has anything else to do.
-    pub(super) fn keeps_us(&mut self, is_pinging: bool, has_other_work: bool, now: Timestamp) -> bool {
+    pub(super) fn keeps_us(&mut self, is_pinging: bool, has_other_work: bool, now: BootTime) -> bool {
         self.rest_done = (!has_other_work).then(|| self.rest_done.unwrap_or(now));
         let is_patient = self.rest_done.is_none_or(|since| now.since(since) < SENDS_FOR);
         is_patient && (is_pinging || !self.under_way.is_empty())
     }
 
     /// How long until it stops waiting. While it has other work nothing hurries it.
-    fn patience(&self, now: Timestamp) -> Option<Duration> {
+    fn patience(&self, now: BootTime) -> Option<Duration> {
         self.rest_done.map(|since| (since + SENDS_FOR).since(now))
     }
 
     /// Writes a message down. It is saved with the state that says it was told.
     fn write_down(
         &mut self,
-        (target, tell): (&str, &Tell),
+        (target, tell): (&str, &Notification),
         text: String,
         mut channels: Vec<Channel>,
         (journal, news): (&mut Journal, &News),
         at: ClockReading,
     ) {
         let (about, detail, story) = match tell {
-            Tell::Healed(story) | Tell::Up(story) | Tell::Down { story, .. } => (None, None, Some(story)),
-            Tell::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
-            Tell::Folded { .. } | Tell::Calm { .. } => (Some(About::Flapping), None, None),
+            Notification::Healed(story) | Notification::Up(story) | Notification::Down { story, .. } => {
+                (None, None, Some(story))
+            }
+            Notification::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
+            Notification::Folded { .. } | Notification::Calm { .. } => (Some(WarningKind::Flapping), None, None),
         };
         self.written += 1;
         let seen = story.and_then(|story| story.seen.clone());
@@ -121,7 +123,7 @@ impl Messenger {
             }
             let Some(Due { mut message, age }) = next_untold(&channel.id, journal, news, now) else { continue };
             if message.late {
-                message.text = letter::late(&message.text, message.at, zone, age);
+                message.text = message::late(&message.text, message.at, zone, age);
             }
             self.under_way.insert(channel.id.clone(), message.id.clone());
             due.push((channel.clone(), message));
@@ -130,19 +132,19 @@ impl Messenger {
     }
 
     /// What became of a delivery.
-    fn sent(&mut self, channel: &str, outcome: Outcome, journal: &mut Journal, news: &News) {
+    fn sent(&mut self, channel: &str, outcome: DeliveryOutcome, journal: &mut Journal, news: &News) {
         let Some(id) = self.under_way.remove(channel) else { return };
         match outcome {
-            Outcome::Delivered => {
+            DeliveryOutcome::Delivered => {
                 log::debug!("message {id} is delivered to {channel}");
                 note_delivered(channel, &id, journal, news);
                 journal.saved.outbox.delivered(channel, &id);
             }
-            Outcome::Refused(why) => {
+            DeliveryOutcome::Refused(why) => {
                 journal.saved.outbox.refused(channel, &id, &why, clock::now());
                 record_failed(format!("{channel} does not take the message: {why} (dropped)"), journal);
             }
-            Outcome::Failed(why, at_least) => {
+            DeliveryOutcome::Failed(why, at_least) => {
                 if journal.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
                     log::warn!("no message gets to {channel}: {why} (tried again, later and later)");
                 } else {
@@ -162,7 +164,7 @@ impl Messenger {
     }
 
     /// How long until something is due on a channel that is free.
-    fn until_due(&self, channels: &[Channel], outbox: &Outbox, now: Timestamp) -> Option<Duration> {
+    fn until_due(&self, channels: &[Channel], outbox: &Outbox, now: BootTime) -> Option<Duration> {
         outbox.next(channels, |channel| self.under_way.contains_key(channel)).map(|at| at.since(now))
     }
 }
@@ -170,24 +172,26 @@ impl Messenger {
 /// The channels that a message is for. Who was told that a target goes down again and again knows that its incidents
 /// are folded; a channel that was not (it came later, or nothing was told then) is told with the first incident that
 /// is, so that its silence is never taken for health.
-fn channels_for(target: &str, tell: &Tell, configured: &[Channel], saved: &mut Saved) -> Vec<Channel> {
+fn channels_for(target: &str, tell: &Notification, configured: &[Channel], saved: &mut SavedState) -> Vec<Channel> {
     let mut channels = configured.to_vec();
     channels.retain(|channel| channel.on.contains(&topic(tell)));
     let told = &mut saved.told_of_flapping;
     match tell {
-        Tell::Warn { about: About::Flapping, .. } => {
+        Notification::Warn { about: WarningKind::Flapping, .. } => {
             told.insert(target.to_owned(), BTreeSet::new());
         }
-        Tell::Folded { .. } => {
+        Notification::Folded { .. } => {
             let told = told.entry(target.to_owned()).or_default();
             told.retain(|id| configured.iter().any(|channel| channel.id == *id));
             channels.retain(|channel| !told.contains(&channel.id));
         }
-        Tell::Calm { .. } => {
+        Notification::Calm { .. } => {
             told.remove(target);
             return channels;
         }
-        Tell::Healed(_) | Tell::Down { .. } | Tell::Up(_) | Tell::Warn { .. } => return channels,
+        Notification::Healed(_) | Notification::Down { .. } | Notification::Up(_) | Notification::Warn { .. } => {
+            return channels;
+        }
     }
     told.entry(target.to_owned()).or_default().extend(channels.iter().map(|channel| channel.id.clone()));
     channels
@@ -195,7 +199,7 @@ fn channels_for(target: &str, tell: &Tell, configured: &[Channel], saved: &mut S
 
 /// What is due on a channel. While the state cannot be saved, it may hold what an earlier tick has delivered; and what
 /// can be noted nowhere waits for the beginning of a day, as what is printed does.
-fn next_untold(channel: &str, journal: &mut Journal, news: &News, now: Timestamp) -> Option<Due> {
+fn next_untold(channel: &str, journal: &mut Journal, news: &News, now: BootTime) -> Option<Due> {
     loop {
         let due = journal.saved.outbox.due(channel, now)?;
         let Some(told) = told_by(&due.message, news).filter(|_| !journal.is_ok()) else { return Some(due) };
@@ -207,11 +211,11 @@ fn next_untold(channel: &str, journal: &mut Journal, news: &News, now: Timestamp
     }
 }
 
-fn told_by(message: &notify::Message, news: &News) -> Option<Complaints> {
+fn told_by(message: &notify::Message, news: &News) -> Option<RepeatFilter> {
     let course = match message.event {
-        Topic::Down => Course::Outage,
-        Topic::Up | Topic::Healed => Course::Recovery,
-        Topic::Warn | Topic::Test => Course::Other,
+        NotificationKind::Down => NewsKind::Outage,
+        NotificationKind::Up | NotificationKind::Healed => NewsKind::Recovery,
+        NotificationKind::Warn | NotificationKind::Test => NewsKind::Other,
     };
     news.told_of(message.target.as_deref().unwrap_or_default(), course)
 }
@@ -225,25 +229,25 @@ fn note_delivered(channel: &str, id: &str, journal: &Journal, news: &News) {
     }
 }
 
-fn record_given(given: &[Given], journal: &mut Journal) {
-    for Given { channel, message, why } in given {
+fn record_given(given: &[Dropped], journal: &mut Journal) {
+    for Dropped { channel, message, why } in given {
         record_failed(format!("`{message}` does not reach {channel}: {why} (dropped)"), journal);
     }
 }
 
 fn record_failed(detail: String, journal: &mut Journal) {
     log::error!("{detail}");
-    journal.note_own(Kind::NotifyFailed { detail });
+    journal.note_own(EventKind::NotifyFailed { detail });
 }
 
 impl Agent {
     /// Writes the messages down that are decided on.
     pub(super) fn write_messages(&mut self, at: ClockReading) {
         let tell = |action: &Action| match action {
-            Action::Tell { target, tell } => Some((target.clone(), tell.clone())),
+            Action::Notify { target, tell } => Some((target.clone(), tell.clone())),
             _ => None,
         };
-        let tells: Vec<(String, Tell)> = self.decided.iter().filter_map(tell).collect();
+        let tells: Vec<(String, Notification)> = self.decided.iter().filter_map(tell).collect();
         for (target, tell) in &tells {
             let channels = channels_for(target, tell, &self.config.notify, &mut self.journal.saved);
             if !channels.is_empty() {
@@ -253,20 +257,20 @@ impl Agent {
         }
     }
 
-    fn text(&self, target: &str, tell: &Tell, at: ClockReading) -> String {
+    fn text(&self, target: &str, tell: &Notification, at: ClockReading) -> String {
         let configured = self.target(target);
         let rungs = configured.map_or(0, |target| target.ladder.len());
         let commands: Vec<String> =
             (0..rungs).filter_map(|rung| Some(short_command(&self.command_at(target, rung)?))).collect();
         let said = match tell {
-            Tell::Down { .. } => self.incidents.open(target).and_then(|account| account.said.clone()),
+            Notification::Down { .. } => self.incidents.open(target).and_then(|account| account.said.clone()),
             _ => None,
         };
         let again = match tell {
-            Tell::Healed(story) => self.again(target, story.began, at),
+            Notification::Healed(story) => self.again(target, story.began, at),
             _ => None,
         };
-        let facts = Facts {
+        let facts = MessageFacts {
             target,
             host: &self.messenger.host,
             commands: &commands,
@@ -277,16 +281,16 @@ impl Agent {
             at,
             zone: self.zone,
         };
-        self.config.secrets.strike(&facts.text(tell)).into_owned()
+        self.config.secrets.redact(&facts.text(tell)).into_owned()
     }
 
     /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
     /// worth a word here.
-    fn again(&self, target: &str, began: Timestamp, at: ClockReading) -> Option<String> {
-        let past = past::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
+    fn again(&self, target: &str, began: BootTime, at: ClockReading) -> Option<String> {
+        let past = closed_incidents::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
         let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
         let own = at.wall_at(began);
-        again(&before.chain([own]).collect::<Vec<Wall>>(), self.zone)
+        again(&before.chain([own]).collect::<Vec<WallTime>>(), self.zone)
     }
 
     /// Delivers whatever is due, each channel on a thread of its own. Returns at once.
@@ -306,24 +310,26 @@ impl Agent {
     }
 
     fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
-        let means = means(&self.config);
+        let delivery = delivery_of(&self.config);
         let sent = |channel: String, outcome| Message::Sent { channel, outcome };
         let to = channel.id.clone();
-        let job = Job {
+        let job = JobSpec {
             name: "delivery",
             of: channel.shown.clone(),
             by: String::new(),
             within: DELIVERY,
             outlives_us: false,
-            otherwise: Box::new(move |why| sent(to, Outcome::Failed(format!("it could not be sent: {why}"), None))),
+            otherwise: Box::new(move |why| {
+                sent(to, DeliveryOutcome::Failed(format!("it could not be sent: {why}"), None))
+            }),
         };
         self.jobs.spawn(job, move |work| {
-            let outcome = notify::deliver(&channel, &message, &Means { scope: work.scope(), ..means });
+            let outcome = notify::deliver(&channel, &message, &Delivery { scope: work.scope(), ..delivery });
             sent(channel.id, outcome)
         });
     }
 
-    pub(super) fn sent(&mut self, channel: &str, outcome: Outcome) {
+    pub(super) fn sent(&mut self, channel: &str, outcome: DeliveryOutcome) {
         self.messenger.sent(channel, outcome, &mut self.journal, &self.news);
         self.send();
     }
@@ -341,7 +347,7 @@ impl Agent {
     }
 
     /// How long until something may have to be sent, or a tick stops waiting for it.
-    pub(super) fn until_sending(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn until_sending(&self, now: BootTime) -> Option<Duration> {
         let next = self.messenger.until_due(&self.config.notify, &self.journal.saved.outbox, now);
         next.filter(|_| !self.stopping).into_iter().chain(self.messenger.patience(now)).min()
     }
@@ -352,17 +358,17 @@ fn delivered(message: &notify::Message, channel: &str) -> String {
     format!("message {event:?} {about:?} {channel}")
 }
 
-pub fn means(config: &Config) -> Means {
+pub fn delivery_of(config: &Config) -> Delivery {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-    Means { folder: config.folder.clone(), env, secrets: config.secrets.clone(), scope: Scope::default() }
+    Delivery { folder: config.folder.clone(), env, secrets: config.secrets.clone(), scope: Scope::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_ms(seconds * 1_000)
+    fn at(seconds: i64) -> BootTime {
+        BootTime::from_ms(seconds * 1_000)
     }
 
     #[test]

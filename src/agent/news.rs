@@ -2,14 +2,14 @@
 
 use crate::clock;
 use crate::policy::Record;
-use crate::store::complaints::Complaints;
+use crate::store::repeat_filter::RepeatFilter;
 
 /// Takes a line for each change that is news.
 pub type Print = Box<dyn FnMut(&str)>;
 
 /// What notes of a target are of: those of one kind are forgotten together.
 #[derive(Clone, Copy, Debug, Hash)]
-pub(super) enum Course {
+pub(super) enum NewsKind {
     /// It is down, and what is done about that.
     Outage,
     /// It is over.
@@ -18,25 +18,25 @@ pub(super) enum Course {
     Other,
 }
 
-impl Course {
-    pub(super) fn of(record: &Record) -> Course {
+impl NewsKind {
+    pub(super) fn of(record: &Record) -> NewsKind {
         match record {
-            Record::Failing { .. } | Record::Down { .. } | Record::HeldBack { .. } => Course::Outage,
-            Record::Restart { .. } | Record::RestartDone { .. } | Record::WouldRestart { .. } => Course::Outage,
-            Record::Up { .. } | Record::Rested { .. } => Course::Recovery,
-            Record::Woke { .. } | Record::Warn { .. } | Record::Stalled { .. } => Course::Other,
-            Record::Paused { .. } | Record::Resumed { .. } => Course::Other,
+            Record::Failing { .. } | Record::Down { .. } | Record::HeldBack { .. } => NewsKind::Outage,
+            Record::Restart { .. } | Record::RestartDone { .. } | Record::WouldRestart { .. } => NewsKind::Outage,
+            Record::Up { .. } | Record::Rested { .. } => NewsKind::Recovery,
+            Record::Woke { .. } | Record::Warn { .. } | Record::Stalled { .. } => NewsKind::Other,
+            Record::Paused { .. } | Record::Resumed { .. } => NewsKind::Other,
         }
     }
 }
 
 pub(super) struct News {
     print: Print,
-    told: Option<Complaints>,
+    told: Option<RepeatFilter>,
 }
 
 impl News {
-    pub(super) fn new(print: Print, told: Option<Complaints>) -> News {
+    pub(super) fn new(print: Print, told: Option<RepeatFilter>) -> News {
         News { print, told }
     }
 
@@ -46,7 +46,7 @@ impl News {
     }
 
     /// Says what is news. `is_saved`: the state remembers that it was said; else the next tick would say it again.
-    pub(super) fn say(&mut self, target: &str, course: Course, about: &str, line: &str, is_saved: bool) {
+    pub(super) fn say(&mut self, target: &str, course: NewsKind, about: &str, line: &str, is_saved: bool) {
         let told = self.told_of(target, course).filter(|_| !is_saved);
         if told.is_none_or(|told| told.is_news(about, clock::wall())) {
             (self.print)(line);
@@ -59,7 +59,7 @@ impl News {
         }
     }
 
-    pub(super) fn told_of(&self, target: &str, course: Course) -> Option<Complaints> {
+    pub(super) fn told_of(&self, target: &str, course: NewsKind) -> Option<RepeatFilter> {
         self.told.as_ref().map(|told| told.of(&(target, course)))
     }
 }

@@ -8,19 +8,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{Ended, Scope, first_word};
-use crate::config::{CommandLine, Config, Pm2, RUNG_TIMEOUT, Remedy, Secrets};
-use crate::outcome::{DaemonState, Ending, Inspection, Remembered};
-use crate::pm2::{self, App, Caller, Calls, Found, Home, Log, Managed, ResetReason, Saved, Step};
+use crate::command::{CommandResult, Scope, first_word};
+use crate::config::{CommandLine, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Secrets};
+use crate::outcome::{DaemonState, Exit, Inspection, PriorEvidence};
+use crate::pm2::{
+    self, App, Caller, Calls, Home, InspectionResult, LogFile, Managed, RepairStep, ResetReason, SavedList,
+};
 use crate::policy::Event;
 use crate::process::Process;
 use crate::store::incidents;
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 use super::Agent;
-use super::jobs::{Order, hanging, open_output, output_path, repair, spawned, strike};
+use super::jobs::{AttemptContext, hanging, open_output, output_path, redact, repair, spawned};
 use super::message::Message;
-use super::spawn::{Failed, Job as Spawned, Otherwise, Work};
+use super::spawn::{JobFailure, JobSpec as Spawned, Otherwise, Work};
 
 /// What was found longer ago than this is found out anew before it is acted on.
 const FRESH: Duration = Duration::from_secs(20);
@@ -34,7 +36,7 @@ const KEEPING: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(super) struct Pm2Known {
-    found: BTreeMap<String, (Timestamp, Found)>,
+    found: BTreeMap<String, (BootTime, InspectionResult)>,
     /// The first step of the latest plan, as people read it.
     shown: BTreeMap<String, String>,
     /// Why PM2 may be reset, until it is made use of.
@@ -42,7 +44,7 @@ pub(super) struct Pm2Known {
 }
 
 impl Pm2Known {
-    fn note_found(&mut self, target: &str, found: Found, managed: &Managed) {
+    fn note_found(&mut self, target: &str, found: InspectionResult, managed: &Managed) {
         let first =
             pm2::plan(managed, &found.facts).ok().and_then(|steps| steps.first().map(|step| step.shown(managed)));
         match first {
@@ -53,7 +55,7 @@ impl Pm2Known {
     }
 
     /// What was found lately; asked for once, since acting on it makes it old.
-    fn take_fresh(&mut self, target: &str) -> Option<Found> {
+    fn take_fresh(&mut self, target: &str) -> Option<InspectionResult> {
         let (at, found) = self.found.remove(target)?;
         (clock::now().since(at) <= FRESH).then_some(found)
     }
@@ -68,7 +70,7 @@ impl Pm2Known {
 }
 
 /// How pm2 is called for a target with this `pm2`, with a scope of its own.
-pub(super) fn caller(config: &Config, pm2: &Pm2, timeout: Duration) -> Caller {
+pub(super) fn caller(config: &Config, pm2: &Pm2Config, timeout: Duration) -> Caller {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
     Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout, scope: Scope::default() }
 }
@@ -83,16 +85,16 @@ pub fn calls_pm2(remedy: &Remedy) -> bool {
     program.is_some_and(|program| program.rsplit('/').next() == Some("pm2"))
 }
 
-struct Job {
+struct Pm2Job {
     target: String,
     home: Home,
     caller: Caller,
     managed: Managed,
-    known: Remembered,
+    known: PriorEvidence,
 }
 
-impl Job {
-    fn within(mut self, work: &Work) -> Job {
+impl Pm2Job {
+    fn within(mut self, work: &Work) -> Pm2Job {
         self.caller.scope = work.scope();
         self
     }
@@ -101,17 +103,17 @@ impl Job {
         self.home.path().display().to_string()
     }
 
-    fn inspect(&self) -> Found {
+    fn inspect(&self) -> InspectionResult {
         pm2::inspect(&self.home, &self.caller, &self.managed, self.known)
     }
 }
 
 impl Agent {
     /// None where the target or its `pm2` has left the configuration.
-    fn pm2_job(&self, target: &str, timeout: Duration) -> Option<Job> {
+    fn pm2_job(&self, target: &str, timeout: Duration) -> Option<Pm2Job> {
         let configured = self.target(target)?;
         let pm2 = configured.pm2.as_ref()?;
-        Some(Job {
+        Some(Pm2Job {
             target: target.to_string(),
             home: Home::at(&pm2.home),
             caller: caller(&self.config, pm2, timeout),
@@ -126,7 +128,7 @@ impl Agent {
     }
 
     pub(super) fn inspect(&mut self, target: String) {
-        let nothing = Message::Inspected { target: target.clone(), found: None };
+        let nothing = Message::Pm2Inspected { target: target.clone(), found: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             // The configuration has changed meanwhile: nobody has to be asked any more.
             let _ = self.post.send(nothing); // the loop itself holds the other end
@@ -136,11 +138,11 @@ impl Agent {
         self.jobs.spawn(question("inspection", &job, INSPECTION, otherwise), move |work| {
             let job = job.within(work);
             let found = job.inspect();
-            Message::Inspected { target, found: Some(Box::new((found, job.managed))) }
+            Message::Pm2Inspected { target, found: Some(Box::new((found, job.managed))) }
         });
     }
 
-    pub(super) fn inspected(&mut self, target: String, found: Option<(Found, Managed)>) {
+    pub(super) fn inspected(&mut self, target: String, found: Option<(InspectionResult, Managed)>) {
         let (inspection, pm2) = match &found {
             Some((found, _)) => (found.inspection, Some(found.evidence.clone())),
             // No answer is no rest.
@@ -150,7 +152,7 @@ impl Agent {
             log::info!("{target} {}", found.words);
             self.pm2.note_found(&target, found, &managed);
         }
-        self.step(Event::Inspected { target, inspection, pm2 });
+        self.step(Event::Pm2Inspected { target, inspection, pm2 });
     }
 
     pub(super) fn check_reset(&mut self, target: String) {
@@ -182,20 +184,20 @@ impl Agent {
         });
     }
 
-    pub(super) fn restart_by_pm2(&mut self, order: Order, timeout: Duration) {
+    pub(super) fn restart_by_pm2(&mut self, order: AttemptContext, timeout: Duration) {
         let found = self.pm2.take_fresh(&order.target);
         self.repair_by_pm2(order, timeout, |job, work, mut calls| {
             let found = found.unwrap_or_else(|| job.inspect());
             if let Inspection::AtRest(why) = found.inspection {
                 return Err(format!("it is deliberately at rest ({})", why.as_str()));
             }
-            let steps: Vec<Step> = pm2::plan(&job.managed, &found.facts)?;
-            work.goes_on(SILENCE + steps.iter().map(Step::patience).sum());
+            let steps: Vec<RepairStep> = pm2::plan(&job.managed, &found.facts)?;
+            work.goes_on(SILENCE + steps.iter().map(RepairStep::patience).sum());
             Ok(calls.carry_out(&steps))
         });
     }
 
-    pub(super) fn reset_pm2(&mut self, order: Order, timeout: Duration) {
+    pub(super) fn reset_pm2(&mut self, order: AttemptContext, timeout: Duration) {
         let reason = self.pm2.reasons.remove(&order.target);
         self.pm2.found.remove(&order.target);
         self.repair_by_pm2(order, timeout, move |job, _, calls| {
@@ -212,20 +214,20 @@ impl Agent {
     /// was done.
     fn repair_by_pm2(
         &mut self,
-        order: Order,
+        order: AttemptContext,
         timeout: Duration,
-        carry_out: impl FnOnce(&Job, &Work, Calls<'_>) -> Result<Ended, String> + Send + 'static,
+        carry_out: impl FnOnce(&Pm2Job, &Work, Calls<'_>) -> Result<CommandResult, String> + Send + 'static,
     ) {
         let target = order.target.clone();
-        let ended = |target, ending, took| Message::Event(Event::Ended { target, ending, took });
+        let ended = |target, ending, took| Message::Event(Event::CommandEnded { target, ending, took });
         let Some(job) = self.pm2_job(&target, timeout) else {
-            let gone = Ending::NotStarted("it is not in the configuration any more".into());
+            let gone = Exit::NotStarted("it is not in the configuration any more".into());
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
         let places = format!("{}, {}", job.place(), self.journal.folder().path().display());
         if self.jobs.hangs("inspection", &target, &job.place()) {
-            let hangs = Ending::NotStarted(hanging(&Failed::Hanging, &places));
+            let hangs = Exit::NotStarted(hanging(&JobFailure::Hanging, &places));
             let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
             return;
         }
@@ -239,7 +241,7 @@ impl Agent {
                 Ok(output) => output,
                 Err(error) => {
                     let reason = format!("no place for its output: {error}");
-                    return ended(target, Ending::NotStarted(reason), Duration::ZERO);
+                    return ended(target, Exit::NotStarted(reason), Duration::ZERO);
                 }
             };
             let mut on_start = |process: Process| {
@@ -259,10 +261,10 @@ impl Agent {
                 on_start: &mut on_start,
             };
             let done = carry_out(&job, work, calls);
-            strike(path.as_deref(), &secrets);
+            redact(path.as_deref(), &secrets);
             match done {
-                Ok(done) => ended(job.target, done.ending, done.took),
-                Err(why) => ended(job.target, Ending::NotStarted(why), Duration::ZERO),
+                Ok(done) => ended(job.target, done.exit, done.duration),
+                Err(why) => ended(job.target, Exit::NotStarted(why), Duration::ZERO),
             }
         });
     }
@@ -315,28 +317,28 @@ impl Agent {
                 log::info!("{target} {doing}");
             }
             let logs = job.home.logs(name, &apps(found), job.known.process);
-            let said = pm2::last_words(&logs).map(|line| secrets.strike(&line).into_owned());
+            let said = pm2::last_words(&logs).map(|line| secrets.redact(&line).into_owned());
             keep(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &logs, &secrets);
             Message::Kept { target, incident, doing, said }
         });
     }
 }
 
-fn question(name: &'static str, job: &Job, within: Duration, otherwise: Otherwise) -> Spawned {
+fn question(name: &'static str, job: &Pm2Job, within: Duration, otherwise: Otherwise) -> Spawned {
     let (of, by) = (job.target.clone(), job.place());
     Spawned { name, of, by, within, outlives_us: false, otherwise }
 }
 
-fn apps(found: Option<Found>) -> Vec<App> {
-    let Some(Found { facts, .. }) = found else { return Vec::new() };
+fn apps(found: Option<InspectionResult>) -> Vec<App> {
+    let Some(InspectionResult { facts, .. }) = found else { return Vec::new() };
     match (facts.listed, facts.saved) {
-        (Some(apps), _) | (None, Saved::Apps(apps)) => apps,
-        (None, Saved::Missing | Saved::Unreadable(_)) => Vec::new(),
+        (Some(apps), _) | (None, SavedList::Apps(apps)) => apps,
+        (None, SavedList::Missing | SavedList::Unreadable(_)) => Vec::new(),
     }
 }
 
 /// Writes what was seen into the incident's folder. What cannot be kept is missing there and hinders nothing.
-fn keep(incident: &Path, doing: Option<&str>, logs: &[Log], secrets: &Secrets) {
+fn keep(incident: &Path, doing: Option<&str>, logs: &[LogFile], secrets: &Secrets) {
     let write = |name: &str, text: &str| {
         if let Err(error) = incidents::keep(incident, name, text.as_bytes()) {
             log::warn!("{error} (the incident lacks it)");
@@ -345,7 +347,7 @@ fn keep(incident: &Path, doing: Option<&str>, logs: &[Log], secrets: &Secrets) {
     if let Some(doing) = doing {
         write("process.txt", &format!("{doing}\n"));
     }
-    for Log { name, tail, .. } in logs {
-        write(name, &secrets.strike(tail));
+    for LogFile { name, tail, .. } in logs {
+        write(name, &secrets.redact(tail));
     }
 }

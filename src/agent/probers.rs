@@ -6,22 +6,22 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::command::Scope;
-use crate::config::{Config, Hidden, Pm2, Probe, Secrets};
+use crate::config::{Config, Pm2Config, Probe, Secret, Secrets};
 use crate::probe::{Prober, Trust};
 
 pub(super) struct Probers {
     /// By target: its prober, and what that was made from.
-    present: HashMap<String, (Arc<Prober>, Asked)>,
+    present: HashMap<String, (Arc<Prober>, ProberSpec)>,
     /// Where the commands of replaced ones run, for as long as one does or may begin.
     replaced: Vec<(Weak<Prober>, Scope)>,
 }
 
 #[derive(Clone, PartialEq)]
-struct Asked {
+struct ProberSpec {
     probe: Probe,
-    pm2: Option<Pm2>,
+    pm2: Option<Pm2Config>,
     timeout: Duration,
-    env: Vec<(String, Hidden)>,
+    env: Vec<(String, Secret)>,
     secrets: Secrets,
     folder: PathBuf,
 }
@@ -41,7 +41,7 @@ impl Probers {
         let trust = Trust::default();
         let mut present = HashMap::new();
         for target in &config.targets {
-            let asked = Asked {
+            let asked = ProberSpec {
                 probe: target.probe.clone(),
                 pm2: target.pm2.clone(),
                 timeout: target.limits.timeout,
@@ -53,7 +53,7 @@ impl Probers {
             let prober = match same {
                 Some((prober, _)) => Arc::clone(prober),
                 None => {
-                    let Asked { probe, pm2, timeout, env, secrets, folder } = &asked;
+                    let ProberSpec { probe, pm2, timeout, env, secrets, folder } = &asked;
                     let prober = Prober::new(probe, pm2.as_ref(), *timeout, folder, env, secrets, &trust);
                     Arc::new(prober.map_err(|error| format!("{}: {error}", target.name))?)
                 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use crate::clock;
 use crate::policy::{Mode, State};
 use crate::store::Folder;
-use crate::store::past::{self, Closed};
+use crate::store::closed_incidents::{self, ClosedIncident};
 use crate::store::publish::publish;
-use crate::time::{Timestamp, Wall};
+use crate::time::{BootTime, WallTime};
 use crate::view::metrics::Metrics;
 use crate::view::page::{self, Page};
 
 use super::Agent;
 use super::message::Message;
-use super::spawn::Job;
+use super::spawn::JobSpec;
 
 /// Without a change they are written this often.
 const EVERY: Duration = Duration::from_secs(60);
@@ -31,10 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Publisher {
     /// Something has changed since.
     has_changed: bool,
-    last: Option<Timestamp>,
-    under_way: Option<Timestamp>,
+    last: Option<BootTime>,
+    under_way: Option<BootTime>,
     /// The latest incidents that are over, oldest first, once they were read.
-    latest: Option<Vec<Closed>>,
+    latest: Option<Vec<ClosedIncident>>,
     trouble: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl Publisher {
     }
 
     /// An incident is over.
-    pub(super) fn note_end(&mut self, closed: &Closed) {
+    pub(super) fn note_end(&mut self, closed: &ClosedIncident) {
         if let Some(latest) = &mut self.latest {
             latest.push(closed.clone());
             let more = latest.len().saturating_sub(page::INCIDENTS);
@@ -57,12 +57,12 @@ impl Publisher {
     }
 
     /// Whether a tick has to wait.
-    pub(super) fn is_at_work(&self, now: Timestamp) -> bool {
+    pub(super) fn is_at_work(&self, now: BootTime) -> bool {
         self.under_way.is_some_and(|since| now.since(since) < PATIENCE)
     }
 
     /// Whether something is to be written now. A tick writes once, when all is done.
-    fn is_due(&self, mode: Mode, is_done: bool, now: Timestamp) -> bool {
+    fn is_due(&self, mode: Mode, is_done: bool, now: BootTime) -> bool {
         let age = self.last.map(|at| now.since(at));
         let is_time = match mode {
             Mode::Once => age.is_none() && is_done,
@@ -72,7 +72,7 @@ impl Publisher {
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.
-    fn until_due(&self, mode: Mode, now: Timestamp) -> Option<Duration> {
+    fn until_due(&self, mode: Mode, now: BootTime) -> Option<Duration> {
         if let Some(since) = self.under_way {
             return Some((since + PATIENCE).since(now)).filter(|left| !left.is_zero());
         }
@@ -81,7 +81,7 @@ impl Publisher {
         (mode == Mode::Daemon).then(|| next.since(now))
     }
 
-    fn begin(&mut self, now: Timestamp) {
+    fn begin(&mut self, now: BootTime) {
         (self.last, self.under_way, self.has_changed) = (Some(now), Some(now), false);
     }
 
@@ -97,10 +97,10 @@ impl Publisher {
     }
 
     /// The latest incidents that are over, as the page shows them.
-    fn latest(&mut self, folder: &Folder, wall: Wall) -> &[Closed] {
+    fn latest(&mut self, folder: &Folder, wall: WallTime) -> &[ClosedIncident] {
         self.latest.get_or_insert_with(|| {
             let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
-            let mut past = past::read(folder, days, wall).unwrap_or_default();
+            let mut past = closed_incidents::read(folder, days, wall).unwrap_or_default();
             past.drain(..past.len().saturating_sub(page::INCIDENTS));
             past
         })
@@ -109,13 +109,13 @@ impl Publisher {
 
 impl Agent {
     /// Whether something is to be written now.
-    pub(super) fn owes_publication(&self, now: Timestamp) -> bool {
+    pub(super) fn owes_publication(&self, now: BootTime) -> bool {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
         is_wanted && !self.journal.is_displaced() && self.publisher.is_due(self.mode, self.is_done(), now)
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.
-    pub(super) fn until_publication(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn until_publication(&self, now: BootTime) -> Option<Duration> {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
         self.publisher.until_due(self.mode, now).filter(|_| is_wanted)
     }
@@ -129,7 +129,7 @@ impl Agent {
         let files = self.publications(false);
         self.publisher.begin(now);
         let names = files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        let job = Job {
+        let job = JobSpec {
             name: "publisher",
             of: String::new(),
             by: String::new(),
@@ -168,7 +168,7 @@ impl Agent {
             let past = self.publisher.latest(self.journal.folder(), at.wall);
             let (host, details) = (self.messenger.host(), page.details);
             let shown = Page { saved, past, host, details, is_over, at, zone: self.zone };
-            files.push((page.file.clone(), self.config.secrets.strike(&shown.html()).into_owned()));
+            files.push((page.file.clone(), self.config.secrets.redact(&shown.html()).into_owned()));
         }
         self.journal.saved.policy = State::default();
         files

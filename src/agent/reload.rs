@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::policy::Event;
-use crate::store::events::Kind;
+use crate::store::events::EventKind;
 
 use super::{Agent, limits, places};
 
@@ -27,13 +27,13 @@ impl Agent {
         match self.read_again() {
             Ok(detail) => {
                 log::info!("read {} again: {detail}", self.config.path.display());
-                self.journal.note_own(Kind::Reloaded { detail });
+                self.journal.note_own(EventKind::Reloaded { detail });
             }
             Err(Refused { summary, complaint }) => {
                 complaint.lines().for_each(|line| log::error!("{line}"));
                 let pid = std::process::id();
                 log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
-                self.journal.note_own(Kind::ReloadFailed { detail: summary });
+                self.journal.note_own(EventKind::ReloadFailed { detail: summary });
             }
         }
         self.systemd.reloaded();

@@ -3,7 +3,7 @@
 //! A job that hangs in the system, as on a file server that is gone, must hold up nothing but its own thread: nobody
 //! waits for it after its deadline, nothing that it may still find is heeded, and no second one is begun beside it.
 
-mod at_work;
+mod running;
 #[cfg(test)]
 mod tests;
 
@@ -17,21 +17,21 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::command::{self, Scope};
-use crate::outcome::in_words;
-use crate::time::Span;
+use crate::outcome::describe_io_error;
+use crate::time::HumanDuration;
 
 use super::message::Message;
 
-pub(super) use at_work::Work;
+pub(super) use running::Work;
 
-use at_work::{STACK, Shared, Waited};
+use running::{STACK, Shared, Waited};
 
 /// Threads can be had again once none was refused for so long: at a limit, one is refused and the next is not.
 const CALM: Duration = Duration::from_secs(60);
 /// What the end of a command that does not want to end may take, and a slow machine.
 pub(super) const ENDING: Duration = Duration::from_secs(20);
 
-pub(super) struct Job {
+pub(super) struct JobSpec {
     pub(super) name: &'static str,
     /// What it is made for, such as a target. Empty where there is one only.
     pub(super) of: String,
@@ -44,10 +44,10 @@ pub(super) struct Job {
     pub(super) otherwise: Otherwise,
 }
 
-pub(super) type Otherwise = Box<dyn FnOnce(Failed) -> Message + Send>;
+pub(super) type Otherwise = Box<dyn FnOnce(JobFailure) -> Message + Send>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failed {
+pub(super) enum JobFailure {
     /// There is no thread for it, for this reason.
     NoThread(String),
     /// A bug in the watchdog.
@@ -58,18 +58,18 @@ pub(super) enum Failed {
     Hanging,
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for JobFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failed::NoThread(why) => write!(f, "there is no thread for it: {why}"),
-            Failed::Bug => f.write_str("a bug in the watchdog"),
-            Failed::Late { after, .. } => write!(f, "the system gave no answer in {}", Span(*after)),
-            Failed::Hanging => f.write_str("the system still gives no answer to the one before it"),
+            JobFailure::NoThread(why) => write!(f, "there is no thread for it: {why}"),
+            JobFailure::Bug => f.write_str("a bug in the watchdog"),
+            JobFailure::Late { after, .. } => write!(f, "the system gave no answer in {}", HumanDuration(*after)),
+            JobFailure::Hanging => f.write_str("the system still gives no answer to the one before it"),
         }
     }
 }
 
-struct Running {
+struct RunningJob {
     name: &'static str,
     of: String,
     by: String,
@@ -78,7 +78,7 @@ struct Running {
     is_given_up: bool,
 }
 
-impl Running {
+impl RunningJob {
     fn words(&self) -> String {
         if self.of.is_empty() { format!("the {}", self.name) } else { format!("the {} of {}", self.name, self.of) }
     }
@@ -90,7 +90,7 @@ pub(super) struct Jobs {
     /// How many were begun, which numbers them.
     begun: u64,
     /// By number.
-    running: BTreeMap<u64, Running>,
+    running: BTreeMap<u64, RunningJob>,
     /// The numbers of those that are not waited for any more, by what they are made for.
     given_up: BTreeMap<String, Vec<u64>>,
     /// Those that have ended, for as long as what their commands have left running is of their scope.
@@ -113,10 +113,10 @@ impl Jobs {
     }
 
     /// Runs `work` on a thread of its own and posts what it returns, or `otherwise` where it comes to nothing.
-    pub(super) fn spawn(&mut self, job: Job, work: impl FnOnce(&Work) -> Message + Send + 'static) {
-        let Job { name, of, by, within, outlives_us, otherwise } = job;
+    pub(super) fn spawn(&mut self, job: JobSpec, work: impl FnOnce(&Work) -> Message + Send + 'static) {
+        let JobSpec { name, of, by, within, outlives_us, otherwise } = job;
         if self.hangs(name, &of, &by) {
-            self.fail(otherwise, Failed::Hanging);
+            self.fail(otherwise, JobFailure::Hanging);
             return;
         }
         let (now, scope) = (clock::monotonic(), Scope::default());
@@ -124,17 +124,19 @@ impl Jobs {
         let number = self.begun;
         self.shared.lock().begin(number, Waited::new(now, within, otherwise));
         let at_work = Work::new(number, Arc::clone(&self.shared), self.post.clone(), scope.clone());
-        self.running.insert(number, Running { name, of, by, outlives_us, scope, is_given_up: false });
+        self.running.insert(number, RunningJob { name, of, by, outlives_us, scope, is_given_up: false });
         if let Err(error) = self.shared.give(at_work, Box::new(work)) {
             if self.refused.replace(now).is_none() {
                 log::warn!("no thread for a {name}: {error} (what cannot be found out is unknown)");
             }
             let waited = self.shared.lock().end(number);
-            waited.into_iter().for_each(|waited| self.fail(waited.otherwise, Failed::NoThread(in_words(&error))));
+            waited
+                .into_iter()
+                .for_each(|waited| self.fail(waited.otherwise, JobFailure::NoThread(describe_io_error(&error))));
         }
     }
 
-    fn fail(&self, otherwise: Otherwise, why: Failed) {
+    fn fail(&self, otherwise: Otherwise, why: JobFailure) {
         let _ = self.post.send(otherwise(why)); // without a loop nobody needs to know
     }
 
@@ -174,8 +176,8 @@ impl Jobs {
         job.scope.close();
         let after = now.duration_since(waited.since);
         let (name, what) = (job.name, job.words());
-        self.fail(waited.otherwise, Failed::Late { after, is_running: waited.command.is_some() });
-        log::warn!("{what} gives no answer after {} and is not waited for any more", Span(after));
+        self.fail(waited.otherwise, JobFailure::Late { after, is_running: waited.command.is_some() });
+        log::warn!("{what} gives no answer after {} and is not waited for any more", HumanDuration(after));
         if let Some(command) = waited.command {
             // Its own thread hangs, in the output perhaps. Where there is no thread for this either, it lives on.
             let end = move || command::adopt(command, Duration::ZERO);

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use crate::clock;
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 use super::ROUND;
 
@@ -22,7 +22,7 @@ pub(super) struct Systemd {
     /// Without a sign of life for this long it takes us for hung.
     patience: Option<Duration>,
     /// When a sign of life was last given, or could not be: the next one is due a pace later all the same.
-    signed: Option<Timestamp>,
+    signed: Option<BootTime>,
     status: String,
 }
 
@@ -41,7 +41,7 @@ impl Systemd {
     }
 
     /// How long until the next sign of life, where one is wanted.
-    pub(super) fn pause(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn pause(&self, now: BootTime) -> Option<Duration> {
         let pace = self.pace()?;
         Some(self.signed.map_or(Duration::ZERO, |at| (at + pace).since(now)))
     }
@@ -53,7 +53,7 @@ impl Systemd {
 
     /// A round of the loop: says that it is one, if that is due, and what has changed. The first says that we are
     /// ready. What could not be said is said in the next round.
-    pub(super) fn round(&mut self, now: Timestamp, status: &str, stopping: bool) {
+    pub(super) fn round(&mut self, now: BootTime, status: &str, stopping: bool) {
         let is_new = status != self.status;
         let mut message = String::new();
         if self.pause(now) == Some(Duration::ZERO) {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::clock;
-use crate::outcome::{Look, Verdict};
-use crate::policy::{Action, Event, LastLook, Mode, Record, TargetState};
-use crate::time::{Timestamp, Wall, millis};
+use crate::outcome::{ProbeResult, Verdict};
+use crate::policy::{Action, Event, LastProbe, Mode, Record, TargetState};
+use crate::time::{BootTime, WallTime, millis};
 
 use super::Agent;
 use super::journal::TICK_SPAN;
@@ -24,40 +24,40 @@ fn was_up(earlier: &Verdict, later: &Verdict) -> Option<bool> {
 
 /// From when on the span until `end` counts; `None` where it does not: it is longer than what is watched, it is of
 /// another boot, or it lies in a pause. What belongs to a pause or a rest that has ended does not.
-fn counted_from(state: &TargetState, last: &LastLook, longest: Duration, end: Timestamp) -> Option<Timestamp> {
-    let is_watched = end.since(last.at) <= longest && last.at >= Timestamp::BOOT;
+fn counted_from(state: &TargetState, last: &LastProbe, longest: Duration, end: BootTime) -> Option<BootTime> {
+    let is_watched = end.since(last.at) <= longest && last.at >= BootTime::BOOT;
     let from = state.excused_until.map_or(last.at, |excused| excused.max(last.at));
     (is_watched && state.pauses.until().is_none()).then_some(from)
 }
 
 impl Agent {
-    pub(super) fn looked(&mut self, target: String, number: u64, mut look: Look) {
+    pub(super) fn probe_finished(&mut self, target: String, number: u64, mut look: ProbeResult) {
         // What was decided before it must not be done after it: it may be healthy again.
         if self.decided.iter().any(|action| matches!(action, Action::Run { target: run, .. } if *run == target)) {
             self.commit_now();
         }
         self.note_answer(&target, &look);
         self.note_file(&target, &look);
-        self.incidents.note_look(&target, &mut look);
-        self.heartbeat.note_look();
+        self.incidents.note_probe(&target, &mut look);
+        self.heartbeat.note_probe();
         log::debug!("{target} {}: {} in {} ms", look.verdict.as_str(), look.verdict.detail(), look.latency.as_millis());
         // Only where it is bad may an incident begin that needs a name.
         let stamp = look.verdict.class().map(|_| self.zone.incident(clock::wall())).unwrap_or_default();
         let before = self.policy.target(&target).map(|state| (state.condition, state.last_look.clone()));
-        self.step(Event::Looked { target: target.clone(), number, look, stamp });
+        self.step(Event::ProbeFinished { target: target.clone(), number, look, stamp });
         let Some((condition, last)) = before else { return };
         self.note_span(&target, last.as_ref());
         self.publisher.note(self.policy.target(&target).is_none_or(|state| state.condition != condition));
     }
 
     /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
-    fn note_file(&mut self, name: &str, look: &Look) {
+    fn note_file(&mut self, name: &str, look: &ProbeResult) {
         if let Some(file) = look.file.filter(|_| self.journal.saved.shown.contains_key(name)) {
             self.journal.saved.files.insert(name.to_owned(), file);
         }
     }
 
-    fn note_span(&mut self, name: &str, before: Option<&LastLook>) {
+    fn note_span(&mut self, name: &str, before: Option<&LastProbe>) {
         let (Some(target), Some(state)) = (self.target(name), self.policy.target(name)) else { return };
         let (Some(before), Some(latest)) = (before, state.last_look.as_ref()) else { return };
         if latest == before {
@@ -89,8 +89,8 @@ impl Agent {
         }
     }
 
-    fn leave_undecided(&mut self, name: &str, from: Wall, to: Wall) {
-        let follows = |(_, end): &(Wall, Wall)| end.as_ms().abs_diff(from.as_ms()) <= CONTIGUOUS;
+    fn leave_undecided(&mut self, name: &str, from: WallTime, to: WallTime) {
+        let follows = |(_, end): &(WallTime, WallTime)| end.as_ms().abs_diff(from.as_ms()) <= CONTIGUOUS;
         if !self.journal.saved.undecided.get(name).is_some_and(follows) {
             self.count_undecided(name);
         }
@@ -102,18 +102,18 @@ impl Agent {
         let Some((from, to)) = self.journal.saved.undecided.remove(name) else { return };
         // The wall clock may have been set back since: nothing was down in the future.
         let ahead = to.since(clock::wall());
-        let back = |at: Wall| at.shifted(-millis(ahead));
+        let back = |at: WallTime| at.offset_by(-millis(ahead));
         self.count_span(name, false, back(from), back(to));
     }
 
-    fn count_span(&mut self, name: &str, up: bool, from: Wall, to: Wall) {
+    fn count_span(&mut self, name: &str, up: bool, from: WallTime, to: WallTime) {
         self.make_ready_to_count(from);
         self.make_ready_to_count(to);
         self.journal.saved.history.record(name, up, from, to);
     }
 
     /// What cannot be read now is missing until it can be.
-    fn make_ready_to_count(&mut self, at: Wall) {
+    fn make_ready_to_count(&mut self, at: WallTime) {
         if self.journal.saved.history.is_lacking(at)
             && let Err(error) = self.journal.complete_history()
         {
@@ -121,7 +121,7 @@ impl Agent {
         }
     }
 
-    fn note_answer(&mut self, name: &str, look: &Look) {
+    fn note_answer(&mut self, name: &str, look: &ProbeResult) {
         if !self.journal.saved.shown.contains_key(name) {
             return;
         }
@@ -184,9 +184,9 @@ mod tests {
     fn what_is_too_long_or_of_another_boot_or_excused_does_not_count() {
         #[track_caller]
         fn check(last_s: i64, end_s: i64, excused_s: Option<i64>, is_paused: bool, expected_s: Option<i64>) {
-            let at = |seconds: i64| Timestamp::from_ms(seconds * 1_000);
+            let at = |seconds: i64| BootTime::from_ms(seconds * 1_000);
             let verdict = Verdict::Unknown { detail: String::new() };
-            let last = LastLook { at: at(last_s), verdict, latency_ms: 0 };
+            let last = LastProbe { at: at(last_s), verdict, latency_ms: 0 };
             let mut state = TargetState { excused_until: excused_s.map(at), ..TargetState::default() };
             if is_paused {
                 state.pauses.begin(at(1_000_000), None);

@@ -21,7 +21,7 @@ const TAIL: u64 = 48 << 10;
 const NOTE_MAX: u64 = 64;
 const NOTE: (&str, &str) = ("\n[at least ", " bytes cut out here]\n");
 /// Takes the place of each byte that is overwritten.
-pub const BLOT: u8 = b'*';
+pub const REDACTION: u8 = b'*';
 /// No output is longer that is cut now and then; what is beyond is seen the next time.
 const READ: u64 = 8 << 20;
 
@@ -69,7 +69,7 @@ pub fn trim_output(path: &Path) -> io::Result<u64> {
 /// lose nothing. `places` is asked for each piece of the output that was kept, and told whether something was cut out
 /// before and after it.
 /// Errors: as of [`trim_output`].
-pub fn blot_output(path: &Path, places: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
+pub fn redact_output(path: &Path, places: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
     let file = open(path)?;
     let mut bytes = Vec::new();
     (&file).take(READ).read_to_end(&mut bytes)?;
@@ -79,7 +79,7 @@ pub fn blot_output(path: &Path, places: impl Fn(&[u8], bool, bool) -> Vec<Range<
     let (head, tail) = if is_cut { (head as usize, (head + note_length) as usize) } else { (0, 0) };
     for (start, piece, before, after) in [(0, &bytes[..head], false, is_cut), (tail, &bytes[tail..], is_cut, false)] {
         for place in places(piece, before, after) {
-            let blot = vec![BLOT; place.len()];
+            let blot = vec![REDACTION; place.len()];
             file.write_all_at(&blot, (start + place.start) as u64)?;
         }
     }
@@ -195,7 +195,7 @@ mod tests {
         };
         let mut output = open_output(&path).expect("a new file");
         output.write_all(b"ret a secret sec").expect("room on the disk");
-        blot_output(&path, find).expect("a regular file");
+        redact_output(&path, find).expect("a regular file");
         output.write_all(b", more").expect("it is open still");
         assert_eq!(std::fs::read_to_string(&path).expect("the output"), "ret a ****** sec, more");
 
@@ -214,7 +214,7 @@ mod tests {
         assert!(trim_output(&path).expect("a regular file") > 0);
         let cut = std::fs::read_to_string(&path).expect("the output");
         assert!(cut.contains("xsec\n[") && cut.contains("]\nretz"), "the cut goes through both");
-        blot_output(&path, find).expect("a regular file");
+        redact_output(&path, find).expect("a regular file");
         assert_eq!(
             std::fs::read_to_string(&path).expect("the output"),
             cut.replace("xsec\n", "x***\n").replace("\nretz", "\n***z")
@@ -240,7 +240,7 @@ mod tests {
         std::fs::write(&victim, vec![b'v'; 200_000]).expect("room on the disk");
         symlink(&victim, &link).expect("a link");
         assert!(trim_output(&link).is_err());
-        assert!(blot_output(&link, |_, _, _| Vec::new()).is_err());
+        assert!(redact_output(&link, |_, _, _| Vec::new()).is_err());
         drop(open_output(&link).expect("the link is replaced"));
         assert_eq!(std::fs::metadata(&victim).expect("the victim").len(), 200_000);
         assert!(trim_output(folder.path()).is_err());

@@ -19,10 +19,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// A group of commands that end together with whoever asked for them: a probe, a job, a tick.
 #[derive(Clone, Debug, Default)]
-pub struct Scope(Arc<Inside>);
+pub struct Scope(Arc<ScopeState>);
 
 #[derive(Debug, Default)]
-struct Inside {
+struct ScopeState {
     closed: AtomicBool,
     commands: AtomicUsize,
     groups: Mutex<Vec<Group>>,
@@ -80,22 +80,22 @@ impl Scope {
     }
 
     /// A place for one command; none when it is closed.
-    pub(super) fn enter(&self) -> Option<Entry> {
+    pub(super) fn enter(&self) -> Option<ScopeEntry> {
         // Counted first: whoever closes it and then waits sees this command, or this command sees that it is closed.
         self.0.commands.fetch_add(1, Ordering::SeqCst);
-        let entry = Entry { scope: self.clone(), group: None };
+        let entry = ScopeEntry { scope: self.clone(), group: None };
         (!self.is_closed()).then_some(entry)
     }
 }
 
 /// Held for as long as a command, or what it has left running, must be ended by us.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ScopeEntry {
     scope: Scope,
     group: Option<Pid>,
 }
 
-impl Entry {
+impl ScopeEntry {
     pub(super) fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -118,7 +118,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for ScopeEntry {
     fn drop(&mut self) {
         self.scope.groups().retain(|group| Some(group.number) != self.group);
         self.scope.0.commands.fetch_sub(1, Ordering::SeqCst);

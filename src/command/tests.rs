@@ -28,8 +28,8 @@ impl Place {
         self.0.path().join(name)
     }
 
-    fn spec(&self, argv: &[&str], timeout: Duration) -> Spec {
-        Spec {
+    fn spec(&self, argv: &[&str], timeout: Duration) -> CommandSpec {
+        CommandSpec {
             argv: argv.iter().map(ToString::to_string).collect(),
             folder: self.0.path().to_owned(),
             unset: Vec::new(),
@@ -39,11 +39,11 @@ impl Place {
             stdin: None,
             output: open_output(&self.at("output")).unwrap(),
             scope: Scope::default(),
-            remains: Remains::Live,
+            leftovers: Leftovers::Live,
         }
     }
 
-    fn shell(&self, text: &str, timeout: Duration) -> Ended {
+    fn shell(&self, text: &str, timeout: Duration) -> CommandResult {
         run(self.spec(&["sh", "-c", text], timeout), |_| {})
     }
 
@@ -80,7 +80,7 @@ fn kill(process: Process) {
 }
 
 #[track_caller]
-fn check(argv: &[&str], expected: Ending, output: &str) {
+fn check(argv: &[&str], expected: Exit, output: &str) {
     let place = Place::new();
     symlink("/bin/echo", place.at("say")).unwrap();
     fs::write(place.at("text"), "just text").unwrap();
@@ -89,8 +89,8 @@ fn check(argv: &[&str], expected: Ending, output: &str) {
     let mut told = None;
     let ended = run(place.spec(argv, AMPLE), |process| told = Some(process));
     let here = format!("{}/", place.0.path().display());
-    let ending = match ended.ending {
-        Ending::NotStarted(reason) => Ending::NotStarted(reason.replace(&here, "")),
+    let ending = match ended.exit {
+        Exit::NotStarted(reason) => Exit::NotStarted(reason.replace(&here, "")),
         other => other,
     };
     assert_eq!((ending, place.output().as_str()), (expected, output), "{argv:?}");
@@ -99,12 +99,12 @@ fn check(argv: &[&str], expected: Ending, output: &str) {
 
 #[test]
 fn every_way_to_end_is_told_apart() {
-    let not_started = |reason: &str| Ending::NotStarted(reason.into());
-    check(&["sh", "-c", "echo out; echo err >&2"], Ending::Exited(0), "out\nerr\n");
-    check(&["sh", "-c", "exit 3"], Ending::Exited(3), "");
-    check(&["sh", "-c", "kill -9 $$"], Ending::Killed(9), "");
-    check(&["sh", "-c", "kill -TERM $$"], Ending::Killed(15), "");
-    check(&["./say", "from the folder"], Ending::Exited(0), "from the folder\n");
+    let not_started = |reason: &str| Exit::NotStarted(reason.into());
+    check(&["sh", "-c", "echo out; echo err >&2"], Exit::Exited(0), "out\nerr\n");
+    check(&["sh", "-c", "exit 3"], Exit::Exited(3), "");
+    check(&["sh", "-c", "kill -9 $$"], Exit::Killed(9), "");
+    check(&["sh", "-c", "kill -TERM $$"], Exit::Killed(15), "");
+    check(&["./say", "from the folder"], Exit::Exited(0), "from the folder\n");
     check(&["sh", "-c", "exit 126"], not_started("exit code 126, a shell's word for not executable"), "");
     check(&["sh", "-c", "exit 127"], not_started("exit code 127, a shell's word for command not found"), "");
     check(&["no-such-program"], not_started("no such file: no-such-program is nowhere in PATH"), "");
@@ -119,9 +119,9 @@ fn every_way_to_end_is_told_apart() {
 #[test]
 fn a_missing_folder_is_not_taken_for_a_missing_program() {
     let place = Place::new();
-    let spec = Spec { folder: "/no/such/folder".into(), ..place.spec(&["sh", "-c", "exit 0"], AMPLE) };
+    let spec = CommandSpec { folder: "/no/such/folder".into(), ..place.spec(&["sh", "-c", "exit 0"], AMPLE) };
     let ended = run(spec, |_| {});
-    assert_eq!(ended.ending, Ending::NotStarted("no such folder: /no/such/folder".into()));
+    assert_eq!(ended.exit, Exit::NotStarted("no such folder: /no/such/folder".into()));
 }
 
 #[test]
@@ -136,20 +136,20 @@ fn it_gets_the_environment_given_and_nothing_of_systemd() {
     let text = "echo ${NOTIFY_SOCKET-no} ${WATCHDOG_USEC-no} ${WATCHDOG_PID-no} $COLOUR $WATCHDOG_TARGET; pwd -P; cat";
     let mut spec = place.spec(&["sh", "-c", text], AMPLE);
     spec.env = vec![("WATCHDOG_TARGET".into(), "mailer".into()), ("COLOUR".into(), "blue".into())];
-    assert_eq!(run(spec, |_| {}).ending, Ending::Exited(0));
+    assert_eq!(run(spec, |_| {}).exit, Exit::Exited(0));
     let folder = fs::canonicalize(place.0.path()).unwrap();
     assert_eq!(place.output(), format!("no no no blue mailer\n{}\n", folder.display()));
 
     let mut spec = place.spec(&["only-here", "found in the PATH given"], AMPLE);
     spec.env = vec![("PATH".into(), place.0.path().display().to_string())];
-    assert_eq!(run(spec, |_| {}).ending, Ending::Exited(0));
+    assert_eq!(run(spec, |_| {}).exit, Exit::Exited(0));
     assert_eq!(place.output(), "found in the PATH given\n");
 }
 
 #[test]
 fn it_leads_a_group_of_its_own() {
     let place = Place::new();
-    assert_eq!(place.shell("test $$ = $(cut -d ' ' -f 5 /proc/$$/stat)", AMPLE).ending, Ending::Exited(0));
+    assert_eq!(place.shell("test $$ = $(cut -d ' ' -f 5 /proc/$$/stat)", AMPLE).exit, Exit::Exited(0));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn no_descriptor_and_no_mask_of_ours_goes_along() {
     let place = Place::new();
     let secret = File::create(place.at("secret")).unwrap();
     let ended = place.shell("ls -l /proc/self/fd; grep Sig /proc/self/status", AMPLE);
-    assert_eq!(ended.ending, Ending::Exited(0));
+    assert_eq!(ended.exit, Exit::Exited(0));
     drop(secret);
     let seen = place.output();
     let here = place.0.path().display().to_string();
@@ -182,9 +182,9 @@ fn at_the_timeout_the_group_is_asked_to_leave() {
     let place = Place::new();
     let began = clock::monotonic();
     let ended = place.shell("sleep 1000 & echo $! >child; kill -STOP $$", SHORT);
-    assert_eq!(ended.ending, Ending::TimedOut);
-    assert!(ended.took >= SHORT && ended.took <= since(began), "{ended:?}");
-    assert!(ended.took < SHORT + GRACE, "{ended:?} though one that is stopped is to go on and leave");
+    assert_eq!(ended.exit, Exit::TimedOut);
+    assert!(ended.duration >= SHORT && ended.duration <= since(began), "{ended:?}");
+    assert!(ended.duration < SHORT + GRACE, "{ended:?} though one that is stopped is to go on and leave");
     assert!(!is_alive(place.process("child")));
 }
 
@@ -193,8 +193,8 @@ fn those_who_ignore_that_are_killed_and_nobody_is_left() {
     let place = Place::new();
     let text = "trap '' TERM; (echo ready; sleep 1000) & echo $! >child; sleep 1000";
     let ended = place.shell(text, SHORT);
-    assert_eq!(ended.ending, Ending::TimedOut);
-    assert!(ended.took >= SHORT + GRACE, "{ended:?}");
+    assert_eq!(ended.exit, Exit::TimedOut);
+    assert!(ended.duration >= SHORT + GRACE, "{ended:?}");
     assert!(!is_alive(place.process("child")));
 }
 
@@ -203,9 +203,9 @@ fn a_group_has_its_five_seconds_though_its_leader_left_at_once() {
     let place = Place::new();
     let tidy = "trap 'sleep 0.3; echo tidied; exit' TERM; echo here; while :; do sleep 0.05; done";
     let ended = run(place.spec(&["sh", "-c", "sh -c \"$0\" & wait", tidy], SHORT), |_| {});
-    assert_eq!(ended.ending, Ending::TimedOut);
+    assert_eq!(ended.exit, Exit::TimedOut);
     assert!(place.output().ends_with("\ntidied\n"), "{}", place.output());
-    assert!(ended.took < SHORT + GRACE, "{:?}", ended.took);
+    assert!(ended.duration < SHORT + GRACE, "{:?}", ended.duration);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn what_it_leaves_running_lives_and_goes_on_writing() {
     let text = "setsid sh -c 'echo $$ >daemon; while kill -0 $0; do echo beat; sleep 0.02; done' $PPID & \
                 sleep 1000 & echo $! >child";
     let ended = place.shell(text, AMPLE);
-    assert_eq!(ended.ending, Ending::Exited(0));
+    assert_eq!(ended.exit, Exit::Exited(0));
     let (daemon, child) = (place.process("daemon"), place.process("child"));
     let beats = || place.output().matches("beat").count();
     let before = beats();
@@ -242,7 +242,7 @@ fn what_prints_without_end_is_cut_while_it_runs() {
     // What is written while a cut goes on may be lost with it.
     eventually(|| place.at("over").exists() && watched.metadata().unwrap().len() <= CUT_ABOVE);
     fs::write(place.at("cut"), "").unwrap();
-    assert_eq!(runner.join().unwrap().ending, Ending::Exited(0));
+    assert_eq!(runner.join().unwrap().exit, Exit::Exited(0));
     let kept = place.output();
     assert!(kept.len() < KEPT as usize + 64, "{} bytes kept", kept.len());
     assert!(kept.starts_with("first\n0123456789\n"), "{:?}", &kept[..100]);
@@ -254,7 +254,7 @@ fn what_prints_without_end_is_cut_while_it_runs() {
 fn a_child_left_behind_that_prints_for_ever_is_kept_short() {
     let place = Place::new();
     let text = "setsid sh -c 'echo $$ >daemon; while kill -0 $0; do echo a line of a daemon; done' $PPID &";
-    assert_eq!(place.shell(text, AMPLE).ending, Ending::Exited(0));
+    assert_eq!(place.shell(text, AMPLE).exit, Exit::Exited(0));
     let daemon = place.process("daemon");
     let length = || fs::metadata(place.at("output")).unwrap().len();
     for _ in 0..3 {
@@ -275,8 +275,8 @@ fn a_command_of_an_earlier_watchdog_is_waited_for() {
     let process = process::identify(child.id());
     let reaper = thread::spawn(move || child.wait());
     let ended = adopt(process, AMPLE);
-    assert_eq!(ended.ending, Ending::Lost);
-    assert!(ended.took < AMPLE && !is_alive(process), "{ended:?}");
+    assert_eq!(ended.exit, Exit::Lost);
+    assert!(ended.duration < AMPLE && !is_alive(process), "{ended:?}");
     reaper.join().unwrap().unwrap();
 }
 
@@ -289,8 +289,8 @@ fn a_command_of_an_earlier_watchdog_is_ended_at_its_timeout_with_its_group() {
     let grandchild = place.process("child");
     let reaper = thread::spawn(move || child.wait());
     let ended = adopt(process, SHORT);
-    assert_eq!(ended.ending, Ending::Lost);
-    assert!(ended.took >= SHORT + GRACE, "{ended:?}");
+    assert_eq!(ended.exit, Exit::Lost);
+    assert!(ended.duration >= SHORT + GRACE, "{ended:?}");
     assert!(!is_alive(process) && !is_alive(grandchild));
     assert_eq!(reaper.join().unwrap().unwrap().signal(), Some(9));
 }
@@ -300,7 +300,7 @@ fn a_number_that_another_process_has_now_is_left_alone() {
     let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
     let stranger = process::identify(child.id());
     let before = Process { started: stranger.started - 1, ..stranger };
-    assert_eq!(adopt(before, Duration::ZERO).ending, Ending::Lost);
+    assert_eq!(adopt(before, Duration::ZERO).exit, Exit::Lost);
     assert!(is_alive(stranger));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -312,7 +312,7 @@ fn a_command_is_found_by_its_environment_but_nothing_that_it_leaves_behind() {
     let marks = |text: &str| [("MARK".to_string(), format!("{text} {}", place.0.path().display()))];
     let text = "setsid sleep 1000 & echo $! >daemon; sleep 1000 & echo $! >child; echo $$ >self; \
                 until test -e go; do sleep 0.01; done";
-    let spec = Spec { env: marks("this").into(), ..place.spec(&["sh", "-c", text], AMPLE) };
+    let spec = CommandSpec { env: marks("this").into(), ..place.spec(&["sh", "-c", text], AMPLE) };
     let command = thread::spawn(move || run(spec, |_| {}));
     let own = place.process("self");
     let left = [place.process("daemon"), place.process("child")];
@@ -321,7 +321,7 @@ fn a_command_is_found_by_its_environment_but_nothing_that_it_leaves_behind() {
     assert_eq!(process::find(&marks("this")), Some(own));
     assert_eq!(process::find(&marks("that")), None);
     fs::write(place.at("go"), "").unwrap();
-    assert_eq!(command.join().unwrap().ending, Ending::Exited(0));
+    assert_eq!(command.join().unwrap().exit, Exit::Exited(0));
     assert!(left.iter().all(|process| is_alive(*process)));
     assert_eq!(process::find(&marks("this")), None);
     left.into_iter().for_each(kill);
@@ -332,8 +332,8 @@ fn one_that_leads_no_group_was_never_ours_whatever_a_damaged_state_says() {
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     let stranger = process::identify(child.id());
     let ended = adopt(stranger, Duration::ZERO);
-    assert_eq!(ended.ending, Ending::Lost);
-    assert!(ended.took < GRACE && is_alive(stranger), "{ended:?}");
+    assert_eq!(ended.exit, Exit::Lost);
+    assert!(ended.duration < GRACE && is_alive(stranger), "{ended:?}");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -345,18 +345,18 @@ fn without_descriptors_or_processes_it_is_our_own_trouble() {
         return;
     }
     let place = Place::new();
-    let specs: Vec<Spec> = (0..8).map(|_| place.spec(&["sh", "-c", "exit 0"], AMPLE)).collect();
+    let specs: Vec<CommandSpec> = (0..8).map(|_| place.spec(&["sh", "-c", "exit 0"], AMPLE)).collect();
     let mut held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     let mut refused = Vec::new();
     for spec in specs {
         let ended = run(spec, |_| {}); // and its own descriptor is free afterwards
-        if ended.ending == Ending::Exited(0) {
+        if ended.exit == Exit::Exited(0) {
             break;
         }
         let words = ["cannot start a process: ", "its output file cannot be opened again: "];
-        let Ending::NotStarted(reason) = &ended.ending else { panic!("{ended:?}") };
+        let Exit::NotStarted(reason) = &ended.exit else { panic!("{ended:?}") };
         assert!(words.iter().any(|words| reason.starts_with(words)), "{ended:?}");
-        refused.push(ended.ending);
+        refused.push(ended.exit);
         held.pop();
     }
     assert!(refused.len() > 1 && refused.len() < 8, "{refused:?}");
@@ -366,8 +366,8 @@ fn without_descriptors_or_processes_it_is_our_own_trouble() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Nproc, none).unwrap();
     let ended = place.shell("exit 0", AMPLE);
-    let is_exempt = rustix::process::getuid().is_root() && ended.ending == Ending::Exited(0);
-    let is_refused = matches!(&ended.ending, Ending::NotStarted(why) if why.starts_with("cannot start a process: "));
+    let is_exempt = rustix::process::getuid().is_root() && ended.exit == Exit::Exited(0);
+    let is_refused = matches!(&ended.exit, Exit::NotStarted(why) if why.starts_with("cannot start a process: "));
     assert!(is_refused || is_exempt, "{ended:?}");
 }
 
@@ -379,6 +379,6 @@ fn with_child_signals_ignored_the_ending_is_lost_but_nothing_hangs() {
         return;
     }
     let place = Place::new();
-    assert_eq!(place.shell("exit 3", AMPLE).ending, Ending::Lost);
-    assert_eq!(place.shell("sleep 1000", SHORT).ending, Ending::TimedOut);
+    assert_eq!(place.shell("exit 3", AMPLE).exit, Exit::Lost);
+    assert_eq!(place.shell("sleep 1000", SHORT).exit, Exit::TimedOut);
 }

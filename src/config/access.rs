@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use crate::outcome::in_words;
+use crate::outcome::describe_io_error;
 
 /// Bytes of a configuration and of a file of variables.
 const MOST: u64 = 1 << 20;
@@ -28,7 +28,7 @@ pub(super) enum Readers {
 /// Reads a text of at most 1 MiB that nobody else could have written, without a byte order mark before it. The errors
 /// name the path and what mends it.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>> {
-    let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), in_words(&error))];
+    let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), describe_io_error(&error))];
     let file = open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {

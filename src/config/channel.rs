@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use super::target::{CommandLine, Hidden};
-use crate::outcome::Topic;
+use super::target::{CommandLine, Secret};
+use crate::outcome::NotificationKind;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Channel {
     /// Tells it from the others, over restarts too.
     pub id: String,
     pub shown: String,
-    pub way: Way,
-    pub on: BTreeSet<Topic>,
+    pub destination: Destination,
+    pub on: BTreeSet<NotificationKind>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Way {
+pub enum Destination {
     Webhook(Webhook),
     Email(Email),
     /// The message as JSON on the standard input of this command.
@@ -25,9 +25,9 @@ pub enum Way {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
     /// http or https, without user and password.
-    pub url: Hidden,
+    pub url: Secret,
     /// The value of the header `Authorization`, from user and password.
-    pub authorization: Option<Hidden>,
+    pub authorization: Option<Secret>,
     pub format: Format,
 }
 
@@ -64,7 +64,7 @@ pub struct Smtp {
     /// 1 to 65535.
     pub port: u16,
     pub security: Security,
-    pub credentials: Option<(Hidden, Hidden)>,
+    pub credentials: Option<(Secret, Secret)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use super::tree::{At, Node, Place, SyntaxError, Value, locate};
+use super::key_path::Found;
+use super::tree::{At, Node, Position, SyntaxError, Value, locate};
 use super::units;
-use super::way::Found;
 
 /// Complaints that are shown at once; a mistake in `defaults` must not fill the screen a thousand times.
 const SHOWN: usize = 20;
@@ -95,8 +95,8 @@ impl Source<'_> {
     }
 
     fn problem(self, root: &Node, problem: &Problem) -> String {
-        let way = root.way(problem.at);
-        let place = locate(self.text, problem.at).unwrap_or(Place { line: 1, column: 1 });
+        let way = root.key_path(problem.at);
+        let place = locate(self.text, problem.at).unwrap_or(Position { line: 1, column: 1 });
         let mut message = problem.message.clone();
         let mut excerpt = Excerpt::of(&self.line(place), place.column, |rest| match way.found {
             Found::Key(key) => key_length(key, rest),
@@ -118,7 +118,7 @@ impl Source<'_> {
     }
 
     /// The line at `place`, where lines end as YAML 1.1 has it: another line than the parser's might hold a secret.
-    fn line(&self, place: Place) -> String {
+    fn line(&self, place: Position) -> String {
         let text = self.text.replace("\r\n", "\n");
         let mut lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
         lines.nth(place.line - 1).unwrap_or_default().to_owned()
@@ -129,8 +129,8 @@ impl Source<'_> {
     ///   6 |     intervall: 15s
     ///     |     ^^^^^^^^^ did you mean `interval`?   (targets[0], sav-backend)
     /// ```
-    fn picture(&self, place: Place, message: &str, excerpt: &Excerpt, advice: &str) -> String {
-        let Place { line, column } = place;
+    fn picture(&self, place: Position, message: &str, excerpt: &Excerpt, advice: &str) -> String {
+        let Position { line, column } = place;
         let margin = " ".repeat(line.to_string().len());
         let blank = " ".repeat(excerpt.before.chars().count());
         let carets = "^".repeat(excerpt.token.chars().count().max(1));

@@ -10,16 +10,16 @@ use log::LevelFilter;
 use super::access::{Readers, read};
 use super::channel::{Channel, Webhook};
 use super::error::{Errors, Source};
+use super::locate::{self, default_state_dir};
 use super::notify::{heartbeat, notify};
-use super::reading::{Keys, Reading};
+use super::reader::{Keys, Reader};
 use super::secrets::Secrets;
-use super::target::{Hidden, Target};
+use super::target::{Secret, Target};
 use super::targets::targets;
 use super::tree::{self, Node, Value};
-use super::whereabouts::{self, default_state_dir};
 use super::{owner, units};
-use crate::outcome::in_words;
-use crate::time::Wall;
+use crate::outcome::describe_io_error;
+use crate::time::WallTime;
 
 pub(super) const TOP: Keys = Keys {
     known: &[&[
@@ -54,20 +54,20 @@ pub struct Config {
     /// The file, absolute.
     pub path: PathBuf,
     /// When the file was last written to before it was read.
-    pub written: Option<Wall>,
+    pub written: Option<WallTime>,
     /// The file's folder, absolute: commands run in it and paths are relative to it.
     pub folder: PathBuf,
     /// Where state, lock, events and incidents live, absolute.
     pub state_dir: PathBuf,
-    pub log: Log,
+    pub log: LogConfig,
     /// Given to every command that is run.
-    pub env: Vec<(String, Hidden)>,
+    pub env: Vec<(String, Secret)>,
     /// In the order of the file; at least one.
     pub targets: Vec<Target>,
     pub notify: Vec<Channel>,
     /// Pinged by a watchdog that does its job.
     pub heartbeat: Option<Webhook>,
-    pub page: Option<Page>,
+    pub page: Option<PageConfig>,
     pub metrics: Option<PathBuf>,
     /// What a `${NAME}` that is not set has switched off, in words.
     pub off: Vec<String>,
@@ -76,7 +76,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct PageConfig {
     /// Where, absolute.
     pub file: PathBuf,
     /// Whether it tells what was found and what was run.
@@ -84,7 +84,7 @@ pub struct Page {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// Absolute.
     pub file: PathBuf,
     pub level: log::LevelFilter,
@@ -111,16 +111,16 @@ impl Config {
     pub fn state_dir_of(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
         let text = read(path, Readers::Root).ok()?;
         let root = tree::parse(&text).ok()?;
-        let path = whereabouts::absolute(path, environment).ok()?;
+        let path = locate::absolute(path, environment).ok()?;
         // What is ours by default is another folder than the one in which that account's watchdog works.
         let home = match owner::other_owner(&path) {
             Some(uid) => owner::home_of(uid),
-            None => whereabouts::home(environment),
+            None => locate::home(environment),
         };
-        let mut reading = Reading::new(path.parent().unwrap_or(&path), home.clone(), environment);
+        let mut reading = Reader::new(path.parent().unwrap_or(&path), home.clone(), environment);
         match root.get("state_dir") {
             Some(node) => reading.path(node),
-            None => home.as_deref().map(whereabouts::state_dir_in),
+            None => home.as_deref().map(locate::state_dir_in),
         }
     }
 
@@ -133,20 +133,20 @@ impl Config {
 }
 
 /// When a file was last written to; none where that cannot be told.
-pub fn written(path: &Path) -> Option<Wall> {
+pub fn written(path: &Path) -> Option<WallTime> {
     let metadata = fs::metadata(path).ok()?;
-    Some(Wall::from_ms(metadata.mtime().saturating_mul(1_000).saturating_add(metadata.mtime_nsec() / 1_000_000)))
+    Some(WallTime::from_ms(metadata.mtime().saturating_mul(1_000).saturating_add(metadata.mtime_nsec() / 1_000_000)))
 }
 
 fn read_whole(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
     let shown = path.display().to_string();
     let text = read(path, Readers::Anyone).map_err(Errors::several)?;
-    let path = whereabouts::absolute(path, environment)
-        .map_err(|error| Errors::one(format!("cannot find {shown}: {}", in_words(&error))))?;
+    let path = locate::absolute(path, environment)
+        .map_err(|error| Errors::one(format!("cannot find {shown}: {}", describe_io_error(&error))))?;
     let folder = path.parent().unwrap_or(&path).to_path_buf();
     let source = Source { file: &shown, text: &text };
     let root = tree::parse(&text).map_err(|error| source.syntax(&error))?;
-    let mut reading = Reading::new(&folder, whereabouts::home(environment), environment);
+    let mut reading = Reader::new(&folder, locate::home(environment), environment);
     let config = top(&mut reading, &root, environment, &path);
     match config {
         Some(config) if reading.problems.is_empty() && reading.beside.is_empty() => Ok(config),
@@ -156,7 +156,7 @@ fn read_whole(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Resu
 
 /// The top level. Nothing comes back only together with a complaint.
 fn top(
-    reading: &mut Reading<'_>,
+    reading: &mut Reader<'_>,
     root: &Node,
     environment: &dyn Fn(&str) -> Option<String>,
     path: &Path,
@@ -206,8 +206,8 @@ fn top(
 }
 
 /// A path is short for a map with only the file.
-fn page(reading: &mut Reading<'_>, node: &Node) -> Option<Page> {
-    let Value::Map(_) = &node.value else { return Some(Page { file: reading.path(node)?, details: false }) };
+fn page(reading: &mut Reader<'_>, node: &Node) -> Option<PageConfig> {
+    let Value::Map(_) = &node.value else { return Some(PageConfig { file: reading.path(node)?, details: false }) };
     if !reading.has_only(node, &PAGE) {
         return None;
     }
@@ -216,17 +216,17 @@ fn page(reading: &mut Reading<'_>, node: &Node) -> Option<Page> {
         reading.complain_of_missing(node, "names no `file`", "such as {file: ~/public_html/status.html}");
         return None;
     };
-    Some(Page { file: reading.path(file)?, details: details? })
+    Some(PageConfig { file: reading.path(file)?, details: details? })
 }
 
-fn env_file(reading: &mut Reading<'_>, node: &Node) {
+fn env_file(reading: &mut Reader<'_>, node: &Node) {
     let Some(path) = reading.path(node) else { return };
     if let Err(complaints) = reading.variables.add_file(&path, node.as_text().unwrap_or_default()) {
         reading.beside.extend(complaints);
     }
 }
 
-fn env(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, Hidden)> {
+fn env(reading: &mut Reader<'_>, node: &Node) -> Vec<(String, Secret)> {
     let mut env = Vec::new();
     for entry in reading.map(node, "such as {PATH: /usr/local/bin:/usr/bin:/bin}").unwrap_or_default() {
         if !units::is_variable(&entry.key) {
@@ -239,12 +239,12 @@ fn env(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, Hidden)> {
             _ => reading.text(&entry.value),
         };
         let value = text.and_then(|text| reading.expand(&entry.value, text));
-        env.extend(value.map(|value| (entry.key.clone(), Hidden(value))));
+        env.extend(value.map(|value| (entry.key.clone(), Secret(value))));
     }
     env
 }
 
-fn log(reading: &mut Reading<'_>, node: Option<&Node>, state_dir: Option<&Path>) -> Option<Log> {
+fn log(reading: &mut Reader<'_>, node: Option<&Node>, state_dir: Option<&Path>) -> Option<LogConfig> {
     let node = node.filter(|node| reading.has_only(node, &LOG));
     let get = |key: &str| node.and_then(|node| node.get(key));
     let file: Option<PathBuf> = match get("file") {
@@ -255,5 +255,5 @@ fn log(reading: &mut Reading<'_>, node: Option<&Node>, state_dir: Option<&Path>)
     let max_size =
         get("max_size").and_then(|node| reading.size(node, LOG_SIZE, "from 4KiB to 1GiB")).unwrap_or(1 << 20);
     let keep = get("keep").and_then(|node| reading.whole(node, 0..=100)).unwrap_or(4);
-    Some(Log { file: file?, level, max_size, keep })
+    Some(LogConfig { file: file?, level, max_size, keep })
 }

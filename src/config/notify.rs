@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::channel::{Channel, Email, Format, Security, Smtp, Via, Way, Webhook};
+use super::channel::{Channel, Destination, Email, Format, Security, Smtp, Via, Webhook};
 use super::probes::{Address, address};
-use super::reading::{Keys, Reading};
-use super::target::Hidden;
+use super::reader::{Keys, Reader};
+use super::target::Secret;
 use super::tree::{Node, Value};
 use super::url;
-use crate::outcome::{Topic, short_command};
+use crate::outcome::{NotificationKind, short_command};
 
 pub(super) const WEBHOOK: Keys = Keys { known: &[&["webhook", "format", "on"]], elsewhere: &[] };
 pub(super) const EMAIL: Keys = Keys { known: &[&["email", "from", "via", "user", "password", "on"]], elsewhere: &[] };
@@ -22,8 +22,12 @@ const FORMATS: [(&str, Format); 5] = [
     ("ntfy", Format::Ntfy),
     ("json", Format::Json),
 ];
-const TOPICS: [(&str, Topic); 4] =
-    [("healed", Topic::Healed), ("down", Topic::Down), ("up", Topic::Up), ("warn", Topic::Warn)];
+const TOPICS: [(&str, NotificationKind); 4] = [
+    ("healed", NotificationKind::Healed),
+    ("down", NotificationKind::Down),
+    ("up", NotificationKind::Up),
+    ("warn", NotificationKind::Warn),
+];
 
 /// A path of so many bytes may have a token in it; striking out shorter ones would make words unreadable.
 const TOKEN: usize = 16;
@@ -31,7 +35,7 @@ const TOKEN: usize = 16;
 const MOST: usize = 20;
 
 /// The channels that can be used, and a complaint for each that is switched off.
-pub(super) fn notify(reading: &mut Reading<'_>, node: &Node) -> (Vec<Channel>, Vec<String>) {
+pub(super) fn notify(reading: &mut Reader<'_>, node: &Node) -> (Vec<Channel>, Vec<String>) {
     let (mut channels, mut off) = (Vec::new(), Vec::new());
     if matches!(&node.value, Value::List(items) if items.is_empty()) {
         return (channels, off);
@@ -53,15 +57,15 @@ pub(super) fn notify(reading: &mut Reading<'_>, node: &Node) -> (Vec<Channel>, V
 }
 
 /// The address that is pinged; where it is switched off, why.
-pub(super) fn heartbeat(reading: &mut Reading<'_>, node: &Node) -> (Option<Webhook>, Option<String>) {
+pub(super) fn heartbeat(reading: &mut Reader<'_>, node: &Node) -> (Option<Webhook>, Option<String>) {
     let (webhook, missing) = unless_unset(reading, |reading| webhook(reading, node, Some(Format::Json)));
     (webhook.filter(|_| missing.is_none()), missing.map(|missing| format!("heartbeat: {missing}")))
 }
 
 /// Reads what a `${NAME}` that is not set only switches off; which names that were, in words.
 fn unless_unset<T>(
-    reading: &mut Reading<'_>,
-    read: impl FnOnce(&mut Reading<'_>) -> Option<T>,
+    reading: &mut Reader<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
 ) -> (Option<T>, Option<String>) {
     reading.unset = Some(Vec::new());
     let found = read(reading);
@@ -71,7 +75,7 @@ fn unless_unset<T>(
     (found, missing)
 }
 
-fn channel(reading: &mut Reading<'_>, node: &Node) -> Option<Channel> {
+fn channel(reading: &mut Reader<'_>, node: &Node) -> Option<Channel> {
     let Value::Map(entries) = &node.value else {
         reading.complain(node, "is no channel", "such as {email: ops@example.org}");
         return None;
@@ -97,21 +101,21 @@ fn channel(reading: &mut Reading<'_>, node: &Node) -> Option<Channel> {
     let on = node.get("on").map_or_else(|| Some(TOPICS.map(|(_, topic)| topic).into()), |node| on(reading, node));
     let format = node.get("format").map(|node| reading.word(node, &FORMATS));
     let way = match first.key.as_str() {
-        "webhook" => Way::Webhook(webhook(reading, value, format.flatten())?),
-        "email" => Way::Email(email(reading, node, value)?),
-        _ => Way::Command(reading.command(value)?),
+        "webhook" => Destination::Webhook(webhook(reading, value, format.flatten())?),
+        "email" => Destination::Email(email(reading, node, value)?),
+        _ => Destination::Command(reading.command(value)?),
     };
     let shown = shown_way(node);
-    Some(Channel { id: shown.clone(), shown, way, on: on? })
+    Some(Channel { id: shown.clone(), shown, destination: way, on: on? })
 }
 
-fn on(reading: &mut Reading<'_>, node: &Node) -> Option<BTreeSet<Topic>> {
+fn on(reading: &mut Reader<'_>, node: &Node) -> Option<BTreeSet<NotificationKind>> {
     let items = reading.list(node, "such as [down, up]")?;
-    let topics: Vec<Option<Topic>> = items.iter().map(|item| reading.word(item, &TOPICS)).collect();
+    let topics: Vec<Option<NotificationKind>> = items.iter().map(|item| reading.word(item, &TOPICS)).collect();
     topics.into_iter().collect()
 }
 
-fn webhook(reading: &mut Reading<'_>, node: &Node, format: Option<Format>) -> Option<Webhook> {
+fn webhook(reading: &mut Reader<'_>, node: &Node, format: Option<Format>) -> Option<Webhook> {
     let Address { url, authorization, .. } = address(reading, node)?;
     // Whoever knows such an address may post to it.
     reading.secrets.add(&url);
@@ -131,10 +135,10 @@ fn webhook(reading: &mut Reading<'_>, node: &Node, format: Option<Format>) -> Op
         reading.complain(node, "names no chat", "…/bot<token>/sendMessage?chat_id=<the chat's number>");
         return None;
     }
-    Some(Webhook { url: Hidden(url), authorization: authorization.map(Hidden), format })
+    Some(Webhook { url: Secret(url), authorization: authorization.map(Secret), format })
 }
 
-fn email(reading: &mut Reading<'_>, node: &Node, to: &Node) -> Option<Email> {
+fn email(reading: &mut Reader<'_>, node: &Node, to: &Node) -> Option<Email> {
     if !cfg!(feature = "email") {
         reading.complain(to, "is a mail, which this build cannot write", "build it with the feature `email`");
         return None;
@@ -178,13 +182,13 @@ fn email(reading: &mut Reading<'_>, node: &Node, to: &Node) -> Option<Email> {
     Some(Email { to: to?, from, via })
 }
 
-fn credential(reading: &mut Reading<'_>, node: &Node) -> Option<Hidden> {
+fn credential(reading: &mut Reader<'_>, node: &Node) -> Option<Secret> {
     let raw = reading.text(node)?;
-    reading.expand(node, raw).map(Hidden)
+    reading.expand(node, raw).map(Secret)
 }
 
 /// An address for mail. The rest of what is no address is for the mail server to say.
-fn mailbox(reading: &mut Reading<'_>, node: &Node) -> Option<String> {
+fn mailbox(reading: &mut Reader<'_>, node: &Node) -> Option<String> {
     let raw = reading.text(node)?;
     let text = reading.expand(node, raw)?.trim().to_owned();
     let is_plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
@@ -199,7 +203,7 @@ fn mailbox(reading: &mut Reading<'_>, node: &Node) -> Option<String> {
     Some(text)
 }
 
-fn smtp(reading: &mut Reading<'_>, node: &Node) -> Option<Via> {
+fn smtp(reading: &mut Reader<'_>, node: &Node) -> Option<Via> {
     const ADVICE: &str = "sendmail, smtp://mail.example.org:587 or smtps://mail.example.org";
     let raw = reading.text(node)?;
     let text = reading.expand(node, raw)?;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::reading::{Keys, Reading};
-use super::target::{Pm2, Remedy};
+use super::key_path::process_of;
+use super::reader::{Keys, Reader};
+use super::target::{Pm2Config, Remedy};
 use super::tree::{Node, Value};
-use super::way::process_of;
 
 pub(super) const PM2: Keys = Keys { known: &[&["process", "home", "config", "env", "reset"]], elsewhere: &[] };
 /// What PM2 itself puts behind its home: `/rpc.sock` and `/pub.sock`.
@@ -13,7 +13,7 @@ const SOCKET: usize = "/rpc.sock".len();
 /// The longest path of a socket on Linux. With a longer one every pm2 command hangs for ever.
 const SOCKET_PATH: usize = 107;
 
-pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
+pub(super) fn pm2(reading: &mut Reader<'_>, target: &Node) -> Option<Pm2Config> {
     let node = target.get("pm2")?;
     if matches!(node.value, Value::Map(_)) && !reading.has_only(node, &PM2) {
         return None;
@@ -27,7 +27,7 @@ pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
         None => default_home(reading, node),
     };
     let config = node.get("config");
-    let pm2 = Pm2 {
+    let pm2 = Pm2Config {
         process: process_name(reading, process, config.is_some())?,
         home: home?,
         config: config.and_then(|node| reading.path(node)),
@@ -38,7 +38,7 @@ pub(super) fn pm2(reading: &mut Reading<'_>, target: &Node) -> Option<Pm2> {
 }
 
 /// The name of a block of variables in the ecosystem file: `env_NAME` there.
-fn env(reading: &mut Reading<'_>, node: &Node) -> Option<String> {
+fn env(reading: &mut Reader<'_>, node: &Node) -> Option<String> {
     let name = reading.text(node)?;
     if name.is_empty() || name.starts_with('-') || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         reading.complain(node, "is no name of a block of variables", "for env_production: `production`");
@@ -48,7 +48,7 @@ fn env(reading: &mut Reading<'_>, node: &Node) -> Option<String> {
 }
 
 /// A name that pm2 takes for this process and nothing else.
-fn process_name(reading: &mut Reading<'_>, node: &Node, has_config: bool) -> Option<String> {
+fn process_name(reading: &mut Reader<'_>, node: &Node, has_config: bool) -> Option<String> {
     let name = reading.text(node)?;
     if let Some((what, advice)) = objection(name, has_config) {
         reading.complain(node, what, advice);
@@ -85,7 +85,7 @@ pub fn home_is_too_long(home: &Path) -> Option<usize> {
     (home.as_os_str().len() > most).then_some(most)
 }
 
-fn home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
+fn home(reading: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
     let path = reading.path(node)?;
     if let Some(most) = home_is_too_long(&path) {
         reading.complain(node, "is too long: PM2 has its socket in it", format!("at most {most} bytes in all"));
@@ -94,7 +94,7 @@ fn home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
     Some(path)
 }
 
-fn default_home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
+fn default_home(reading: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
     let home = reading.home.as_ref().map(|home| home.join(".pm2"));
     if home.is_none() {
         reading.complain(node, "is in ~/.pm2, but $HOME is not set", "write {process: …, home: /…/.pm2}");
@@ -102,13 +102,13 @@ fn default_home(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
     home
 }
 
-pub(super) fn ladder(pm2: &Pm2) -> Vec<Remedy> {
+pub(super) fn ladder(pm2: &Pm2Config) -> Vec<Remedy> {
     let reset = pm2.reset.then(|| Remedy::Pm2Reset(pm2.clone()));
     [Remedy::Pm2Restart(pm2.clone())].into_iter().chain(reset).collect()
 }
 
 /// What `{pm2: …}` stands for in a ladder; `pm2` is the target's.
-pub(super) fn remedy(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Option<Remedy> {
+pub(super) fn remedy(reading: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Option<Remedy> {
     let reset = reading.word(node, &[("restart", false), ("reset", true)])?;
     let Some(pm2) = pm2 else {
         reading.complain(node, "needs to know the process", "write `pm2: NAME` on the target, beside its probe");
@@ -118,7 +118,7 @@ pub(super) fn remedy(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) 
 }
 
 /// A second one would never have its turn: it is made at most once an hour.
-pub(super) fn resets_once(reading: &mut Reading<'_>, node: &Node, ladder: &[Remedy]) {
+pub(super) fn resets_once(reading: &mut Reader<'_>, node: &Node, ladder: &[Remedy]) {
     if ladder.iter().filter(|remedy| matches!(remedy, Remedy::Pm2Reset(_))).count() > 1 {
         reading.complain(node, "resets PM2 twice", "once is enough: it is made at most once an hour");
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ureq::http::{HeaderName, HeaderValue};
 
-use super::reading::{Keys, Reading};
-use super::target::{CommandLine, Hidden, Http, Method, Pm2, Probe, Tls};
-use super::tree::{Entry, Node, Value};
+use super::reader::{Keys, Reader};
+use super::target::{CommandLine, HttpConfig, Method, Pm2Config, Probe, Secret, Tls};
+use super::tree::{MapEntry, Node, Value};
 use super::url;
 
 pub(super) const PROBES: [&str; 4] = ["http", "tcp", "command", "file"];
@@ -24,7 +24,7 @@ const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_se
 const SOCKET_PATH: usize = 103;
 
 /// The one probe of a target; its `pm2` where there is no other.
-pub(super) fn probe(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>) -> Option<Probe> {
+pub(super) fn probe(reading: &mut Reader<'_>, target: &Node, pm2: Option<&Pm2Config>) -> Option<Probe> {
     let Value::Map(entries) = &target.value else { return None };
     let mut found = entries.iter().filter(|entry| PROBES.contains(&entry.key.as_str()));
     let Some(first) = found.next() else {
@@ -46,7 +46,7 @@ pub(super) fn probe(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>)
     }
 }
 
-fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
+fn http(reading: &mut Reader<'_>, node: &Node) -> Option<HttpConfig> {
     if node.as_text().is_none() && !reading.has_only(node, &HTTP) {
         return None;
     }
@@ -63,7 +63,7 @@ fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
         if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
             reading.complain(url, "has a user, and there is a header `Authorization` too", "leave one of them out");
         }
-        headers.push(("Authorization".into(), Hidden(authorization)));
+        headers.push(("Authorization".into(), Secret(authorization)));
     }
     let words = [("GET", Method::Get), ("HEAD", Method::Head)];
     let method = node.get("method").and_then(|node| reading.word(node, &words)).unwrap_or(Method::Get);
@@ -77,7 +77,7 @@ fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
         }
     }
     let (unix_socket, contains) = (node.get("unix_socket"), node.get("contains"));
-    let http = Http {
+    let http = HttpConfig {
         unix_socket: unix_socket.and_then(|node| unix_socket_path(reading, node)),
         method,
         headers,
@@ -85,7 +85,7 @@ fn http(reading: &mut Reading<'_>, node: &Node) -> Option<Http> {
         contains: contains.and_then(|node| reading.text(node)).map(str::to_owned),
         json: node.get("json").map(|node| wanted_json(reading, node)).unwrap_or_default(),
         tls: node.get("tls").and_then(|node| tls(reading, node)).unwrap_or(Tls::Verify),
-        url: Hidden(address.as_ref()?.url.clone()),
+        url: Secret(address.as_ref()?.url.clone()),
         shown: address?.shown,
     };
     Some(http)
@@ -97,7 +97,7 @@ pub(super) struct Address {
     pub(super) authorization: Option<String>,
 }
 
-pub(super) fn address(reading: &mut Reading<'_>, node: &Node) -> Option<Address> {
+pub(super) fn address(reading: &mut Reader<'_>, node: &Node) -> Option<Address> {
     let raw = reading.text(node)?.trim();
     let (shown, userinfo) = url::split_userinfo(raw);
     let expanded = reading.expand(node, &shown)?;
@@ -128,22 +128,22 @@ pub(super) fn address(reading: &mut Reading<'_>, node: &Node) -> Option<Address>
     Some(Address { url, shown, authorization })
 }
 
-fn headers(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, Hidden)> {
-    let mut headers: Vec<(String, Hidden)> = Vec::new();
+fn headers(reading: &mut Reader<'_>, node: &Node) -> Vec<(String, Secret)> {
+    let mut headers: Vec<(String, Secret)> = Vec::new();
     for entry in reading.map(node, "such as {X-Probe: watchdog}").unwrap_or_default() {
         if let Some(value) = header(reading, entry) {
-            let same = |(name, _): &&(String, Hidden)| *name != entry.key && name.eq_ignore_ascii_case(&entry.key);
+            let same = |(name, _): &&(String, Secret)| *name != entry.key && name.eq_ignore_ascii_case(&entry.key);
             if let Some((name, _)) = headers.iter().find(same) {
                 let message = format!("`{}` and `{name}` are the same header", entry.key);
                 reading.complain_of_key(entry, message, "remove one of the two");
             }
-            headers.push((entry.key.clone(), Hidden(value)));
+            headers.push((entry.key.clone(), Secret(value)));
         }
     }
     headers
 }
 
-fn header(reading: &mut Reading<'_>, entry: &Entry) -> Option<String> {
+fn header(reading: &mut Reader<'_>, entry: &MapEntry) -> Option<String> {
     if HeaderName::from_bytes(entry.key.as_bytes()).is_err() {
         reading.complain_of_key(entry, format!("`{}` is no header's name", entry.key), "letters, digits and -");
         return None;
@@ -157,7 +157,7 @@ fn header(reading: &mut Reading<'_>, entry: &Entry) -> Option<String> {
     Some(value)
 }
 
-fn unix_socket_path(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
+fn unix_socket_path(reading: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
     let path = reading.path(node)?;
     if path.as_os_str().len() > SOCKET_PATH {
         reading.complain(node, "is too long for a socket", format!("at most {SOCKET_PATH} bytes, the folder included"));
@@ -166,7 +166,7 @@ fn unix_socket_path(reading: &mut Reading<'_>, node: &Node) -> Option<PathBuf> {
     Some(path)
 }
 
-fn statuses(reading: &mut Reading<'_>, node: &Node) -> Vec<RangeInclusive<u16>> {
+fn statuses(reading: &mut Reader<'_>, node: &Node) -> Vec<RangeInclusive<u16>> {
     match &node.value {
         Value::List(_) => {
             let items = reading.list(node, "a code, a range, or a list of them").unwrap_or_default();
@@ -176,7 +176,7 @@ fn statuses(reading: &mut Reading<'_>, node: &Node) -> Vec<RangeInclusive<u16>> 
     }
 }
 
-fn wanted_json(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, serde_json::Value)> {
+fn wanted_json(reading: &mut Reader<'_>, node: &Node) -> Vec<(String, serde_json::Value)> {
     const ADVICE: &str = "such as {/status: ok}";
     let entries = reading.map(node, ADVICE).unwrap_or_default();
     if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
@@ -191,7 +191,7 @@ fn wanted_json(reading: &mut Reading<'_>, node: &Node) -> Vec<(String, serde_jso
     entries.iter().map(|entry| (entry.key.clone(), json(reading, &entry.value))).collect()
 }
 
-fn json(reading: &mut Reading<'_>, node: &Node) -> serde_json::Value {
+fn json(reading: &mut Reader<'_>, node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(flag) => (*flag).into(),
@@ -205,7 +205,7 @@ fn json(reading: &mut Reading<'_>, node: &Node) -> serde_json::Value {
     }
 }
 
-fn tls(reading: &mut Reading<'_>, node: &Node) -> Option<Tls> {
+fn tls(reading: &mut Reader<'_>, node: &Node) -> Option<Tls> {
     match reading.text(node)? {
         "verify" => Some(Tls::Verify),
         "insecure" => Some(Tls::Insecure),
@@ -218,7 +218,7 @@ fn tls(reading: &mut Reading<'_>, node: &Node) -> Option<Tls> {
     }
 }
 
-fn tcp(reading: &mut Reading<'_>, node: &Node) -> Option<Probe> {
+fn tcp(reading: &mut Reader<'_>, node: &Node) -> Option<Probe> {
     const ADVICE: &str = "write host:port, such as localhost:5432 or [::1]:5432";
     if let Value::Number(port) = &node.value {
         reading.complain(node, "names no host", format!("write localhost:{port}"));
@@ -247,7 +247,7 @@ fn tcp(reading: &mut Reading<'_>, node: &Node) -> Option<Probe> {
     Some(Probe::Tcp { host: bracketed.unwrap_or(host).to_owned(), port })
 }
 
-fn file(reading: &mut Reading<'_>, node: &Node) -> Option<Probe> {
+fn file(reading: &mut Reader<'_>, node: &Node) -> Option<Probe> {
     if !reading.has_only(node, &FILE) {
         return None;
     }
@@ -290,7 +290,7 @@ pub(super) fn probe_id(probe: &Probe) -> u64 {
         Probe::File { path, max_age } => {
             parts.extend(["file".to_owned(), path.display().to_string(), max_age.as_millis().to_string()]);
         }
-        Probe::Pm2(Pm2 { process, home, .. }) => {
+        Probe::Pm2(Pm2Config { process, home, .. }) => {
             parts.extend(["pm2".to_owned(), home.display().to_string(), process.clone()]);
         }
     }

@@ -29,21 +29,21 @@ impl Secrets {
     }
 
     /// `text` with `…` for each secret. Whoever cuts it does so afterwards: a part of a secret is not recognised.
-    pub fn strike<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let found = self.0.iter().filter(|secret| text.contains(secret.as_str()));
         found.fold(Cow::Borrowed(text), |text, secret| Cow::Owned(text.replace(secret.as_str(), "…")))
     }
 
     /// The same of a piece of a longer text that may begin or end in the middle of a secret.
-    pub fn strike_piece(&self, piece: &[u8], ends: Ends) -> String {
+    pub fn redact_fragment(&self, piece: &[u8], ends: CutEnds) -> String {
         let whole = if ends.is_start_cut { self.rest(piece) } else { 0 };
         let whole = &piece[whole..];
         let begun = if ends.is_end_cut { self.beginning(whole) } else { 0 };
-        self.strike(&String::from_utf8_lossy(&whole[..whole.len() - begun])).into_owned()
+        self.redact(&String::from_utf8_lossy(&whole[..whole.len() - begun])).into_owned()
     }
 
     /// Where in such a piece secrets stand, and parts of them. The places may overlap.
-    pub fn places(&self, piece: &[u8], ends: Ends) -> Vec<Range<usize>> {
+    pub fn places(&self, piece: &[u8], ends: CutEnds) -> Vec<Range<usize>> {
         let mut places = Vec::new();
         for secret in &self.0 {
             let mut from = 0;
@@ -84,7 +84,7 @@ impl Secrets {
 
 /// Whether a piece of a text was cut off from what came before it, and from what came after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ends {
+pub struct CutEnds {
     pub is_start_cut: bool,
     pub is_end_cut: bool,
 }
@@ -123,7 +123,7 @@ mod tests {
 
     #[track_caller]
     fn check(secrets: &[&str], text: &str, expected: &str) {
-        assert_eq!(Secrets::of(secrets).strike(text), expected);
+        assert_eq!(Secrets::of(secrets).redact(text), expected);
     }
 
     #[test]
@@ -141,8 +141,8 @@ mod tests {
     #[track_caller]
     fn check_piece(piece: &str, (is_start_cut, is_end_cut): (bool, bool), shown: &str, kept: &str) {
         let secrets = Secrets::of(&["s3cret-one", "other-äöü"]);
-        let ends = Ends { is_start_cut, is_end_cut };
-        assert_eq!(secrets.strike_piece(piece.as_bytes(), ends), shown);
+        let ends = CutEnds { is_start_cut, is_end_cut };
+        assert_eq!(secrets.redact_fragment(piece.as_bytes(), ends), shown);
         let mut bytes = piece.as_bytes().to_vec();
         secrets.places(piece.as_bytes(), ends).into_iter().for_each(|place| bytes[place].fill(b'*'));
         assert_eq!(String::from_utf8_lossy(&bytes), kept);

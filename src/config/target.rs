@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::url;
 use crate::policy::Limits;
-use crate::time::Span;
+use crate::time::HumanDuration;
 
 /// What a restart command may take unless the configuration says otherwise.
 pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ pub struct Target {
     pub name: String,
     pub probe: Probe,
     /// Its process in PM2, beside the probe or as the probe.
-    pub pm2: Option<Pm2>,
+    pub pm2: Option<Pm2Config>,
     pub limits: Limits,
     /// Restart commands, smallest first; empty for a watch-only target. `limits.rungs` is its length.
     pub ladder: Vec<Rung>,
@@ -39,22 +39,22 @@ pub struct Rung {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Remedy {
     Command(CommandLine),
-    Pm2Restart(Pm2),
-    Pm2Reset(Pm2),
+    Pm2Restart(Pm2Config),
+    Pm2Reset(Pm2Config),
 }
 
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Remedy::Command(command) => command.fmt(f),
-            Remedy::Pm2Restart(Pm2 { process, .. }) => write!(f, "pm2 restart {process}"),
-            Remedy::Pm2Reset(Pm2 { home, .. }) => write!(f, "reset PM2 in {}", home.display()),
+            Remedy::Pm2Restart(Pm2Config { process, .. }) => write!(f, "pm2 restart {process}"),
+            Remedy::Pm2Reset(Pm2Config { home, .. }) => write!(f, "reset PM2 in {}", home.display()),
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pm2 {
+pub struct Pm2Config {
     pub process: String,
     /// PM2's home, absolute.
     pub home: PathBuf,
@@ -94,7 +94,7 @@ impl fmt::Display for CommandLine {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     /// A request, and what the answer must be.
-    Http(Box<Http>),
+    Http(Box<HttpConfig>),
     /// A connection that must come about. `host`: a name or an address, without brackets.
     Tcp { host: String, port: u16 },
     /// A command that must exit with 0.
@@ -102,7 +102,7 @@ pub enum Probe {
     /// A file that must have been written to lately; `path` is absolute.
     File { path: PathBuf, max_age: Duration },
     /// PM2's daemon and the process must live.
-    Pm2(Pm2),
+    Pm2(Pm2Config),
 }
 
 impl fmt::Display for Probe {
@@ -124,7 +124,7 @@ impl fmt::Display for Probe {
             Probe::Tcp { host, port } => write!(f, "connect to {host}:{port}"),
             Probe::Command(command) => write!(f, "run {}", command.to_string().trim()),
             Probe::Pm2(pm2) => write!(f, "{} in PM2", pm2.process),
-            Probe::File { path, max_age } => write!(f, "{} written within {}", path.display(), Span(*max_age)),
+            Probe::File { path, max_age } => write!(f, "{} written within {}", path.display(), HumanDuration(*max_age)),
         }
     }
 }
@@ -148,16 +148,16 @@ impl Probe {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Http {
+pub struct HttpConfig {
     /// Where to: http or https, without user and password (they became a header).
-    pub url: Hidden,
+    pub url: Secret,
     /// The url as it may be shown: as written, `${NAME}` not replaced, without user and password.
     pub shown: String,
     /// Speak to this socket instead of the url's host; absolute.
     pub unix_socket: Option<PathBuf>,
     pub method: Method,
     /// Sent along, `Authorization` from the url's user and password included.
-    pub headers: Vec<(String, Hidden)>,
+    pub headers: Vec<(String, Secret)>,
     pub status: Vec<RangeInclusive<u16>>,
     pub contains: Option<String>,
     /// JSON pointer and the value that must be there.
@@ -182,9 +182,9 @@ pub enum Tls {
 
 /// A text that must never be shown: it may hold a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(pub String);
+pub struct Secret(pub String);
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }

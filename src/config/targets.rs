@@ -6,17 +6,17 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cross_checks::{self, ParsedTarget};
+use super::key_path::name_of;
 use super::pm2;
 use super::probes::{PROBES, probe, probe_id};
-use super::reading::{Keys, Reading};
-use super::target::{CommandLine, Pm2, Probe, RUNG_TIMEOUT, Remedy, Rung, Target};
-use super::together::{self, Parsed};
+use super::reader::{Keys, Reader};
+use super::target::{CommandLine, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Target};
 use super::tree::{Node, Value};
 use super::units;
-use super::way::name_of;
 use crate::outcome::Class;
-use crate::policy::{Gate, Limits};
-use crate::time::Span;
+use crate::policy::{Limits, Precondition};
+use crate::time::HumanDuration;
 
 const MOST_TARGETS: usize = 1_000;
 /// More commands than can be run in the time that they have together.
@@ -51,12 +51,12 @@ pub(super) const RUNG: Keys = Keys { known: &[&["run", "pm2", "timeout"]], elsew
 
 /// Where a target's keys are looked up: in the target, else in `defaults`.
 #[derive(Clone, Copy)]
-struct Said<'n> {
+struct TargetFields<'n> {
     own: &'n Node,
     defaults: Option<&'n Node>,
 }
 
-impl<'n> Said<'n> {
+impl<'n> TargetFields<'n> {
     fn get(self, key: &str) -> Option<&'n Node> {
         self.own.get(key).or_else(|| self.defaults?.get(key))
     }
@@ -69,12 +69,12 @@ impl<'n> Said<'n> {
 }
 
 /// All targets of the file; of those that are not valid only complaints.
-pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> Vec<Target> {
+pub(super) fn targets(reading: &mut Reader<'_>, root: &Node, dry_run: bool) -> Vec<Target> {
     let defaults = root.get("defaults").filter(|node| reading.has_only(node, &DEFAULTS));
     if let Some(own) = defaults {
         // What is wrong here is told even if each target has a key of its own in its place.
-        let said = Said { own, defaults: None };
-        limits(reading, said, &Parts::default());
+        let said = TargetFields { own, defaults: None };
+        limits(reading, said, &TargetParts::default());
         only_if(reading, said);
         diagnose(reading, said);
     }
@@ -92,22 +92,22 @@ pub(super) fn targets(reading: &mut Reading<'_>, root: &Node, dry_run: bool) -> 
         return Vec::new();
     }
     let mut homes = HashSet::new();
-    let read: Vec<Parsed<'_>> = nodes
+    let read: Vec<ParsedTarget<'_>> = nodes
         .iter()
         .filter_map(|node| {
-            let said = Said { own: node, defaults };
+            let said = TargetFields { own: node, defaults };
             let target = target(reading, said, dry_run, &mut homes)?;
-            Some(Parsed { node, depends_on: said.get("depends_on"), target })
+            Some(ParsedTarget { node, depends_on: said.get("depends_on"), target })
         })
         .collect();
-    together::check(reading, nodes, &read);
+    cross_checks::check(reading, nodes, &read);
     read.into_iter().map(|read| read.target).collect()
 }
 
 #[derive(Default)]
-struct Parts<'a> {
+struct TargetParts<'a> {
     probe: Option<&'a Probe>,
-    pm2: Option<&'a Pm2>,
+    pm2: Option<&'a Pm2Config>,
     ladder: &'a [Rung],
     only_if: Option<&'a CommandLine>,
     diagnoses: bool,
@@ -116,7 +116,12 @@ struct Parts<'a> {
 }
 
 /// `homes`: those of PM2 that a target before this one lives in.
-fn target(reading: &mut Reading<'_>, said: Said<'_>, dry_run: bool, homes: &mut HashSet<PathBuf>) -> Option<Target> {
+fn target(
+    reading: &mut Reader<'_>,
+    said: TargetFields<'_>,
+    dry_run: bool,
+    homes: &mut HashSet<PathBuf>,
+) -> Option<Target> {
     let node = said.own;
     if !reading.has_only(node, &TARGET) {
         return None;
@@ -135,7 +140,7 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>, dry_run: bool, homes: &mut 
     let only_if = only_if(reading, said);
     let diagnose = diagnose(reading, said);
     let before = reading.problems.len();
-    let parts = Parts {
+    let parts = TargetParts {
         probe: probe.as_ref(),
         pm2: pm2.as_ref(),
         ladder: &ladder,
@@ -156,7 +161,7 @@ fn target(reading: &mut Reading<'_>, said: Said<'_>, dry_run: bool, homes: &mut 
 }
 
 /// Tells one way to repair from another, for as long as this process runs: what is done, not how long it may take.
-fn repair_id(Parts { ladder, only_if, pm2, .. }: &Parts<'_>) -> u64 {
+fn repair_id(TargetParts { ladder, only_if, pm2, .. }: &TargetParts<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     ladder.iter().for_each(|rung| rung.remedy.hash(&mut hasher));
     (only_if, pm2).hash(&mut hasher);
@@ -164,7 +169,7 @@ fn repair_id(Parts { ladder, only_if, pm2, .. }: &Parts<'_>) -> u64 {
 }
 
 /// The process's name as the target's, where it can be one.
-fn name_of_process(reading: &mut Reading<'_>, process: &Node) -> Option<String> {
+fn name_of_process(reading: &mut Reader<'_>, process: &Node) -> Option<String> {
     match units::name(process.as_text()?) {
         Ok(name) => Some(name),
         Err(wrong) => {
@@ -175,12 +180,12 @@ fn name_of_process(reading: &mut Reading<'_>, process: &Node) -> Option<String> 
     }
 }
 
-fn only_if(reading: &mut Reading<'_>, said: Said<'_>) -> Option<CommandLine> {
+fn only_if(reading: &mut Reader<'_>, said: TargetFields<'_>) -> Option<CommandLine> {
     said.get("only_if").and_then(|node| reading.command(node))
 }
 
 /// What is run when the target goes down: one command or a list of them; an empty one frees from what `defaults` says.
-fn diagnose(reading: &mut Reading<'_>, said: Said<'_>) -> Vec<CommandLine> {
+fn diagnose(reading: &mut Reader<'_>, said: TargetFields<'_>) -> Vec<CommandLine> {
     let Some(node) = said.get("diagnose") else { return Vec::new() };
     let Value::List(items) = &node.value else { return reading.command(node).into_iter().collect() };
     if items.len() > MOST_DIAGNOSES {
@@ -190,7 +195,7 @@ fn diagnose(reading: &mut Reading<'_>, said: Said<'_>) -> Vec<CommandLine> {
 }
 
 /// Every number that decides. What is wrong is told and taken for its default, to tell of the rest too.
-fn limits(reading: &mut Reading<'_>, said: Said<'_>, parts: &Parts<'_>) -> Limits {
+fn limits(reading: &mut Reader<'_>, said: TargetFields<'_>, parts: &TargetParts<'_>) -> Limits {
     let default = Limits::default();
     let mut span = |key: &str, range: RangeInclusive<Duration>, default: Duration| {
         said.get(key).and_then(|node| reading.span(node, &range)).unwrap_or(default)
@@ -224,7 +229,12 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>, parts: &Parts<'_>) -> Limit
         dry_run: said.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false) || parts.dry_run,
         rungs: parts.ladder.len(),
         reset: parts.ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_))),
-        gates: parts.pm2.map(|_| Gate::Stopped).into_iter().chain(parts.only_if.map(|_| Gate::OnlyIf)).collect(),
+        preconditions: parts
+            .pm2
+            .map(|_| Precondition::Stopped)
+            .into_iter()
+            .chain(parts.only_if.map(|_| Precondition::OnlyIf))
+            .collect(),
         diagnose: parts.diagnoses,
         tells_of_pm2: parts.tells_of_pm2,
         probe_id: parts.probe.map_or(0, probe_id),
@@ -233,7 +243,7 @@ fn limits(reading: &mut Reading<'_>, said: Said<'_>, parts: &Parts<'_>) -> Limit
 }
 
 /// Limits that are in range each, and cannot hold together.
-fn contradictions(reading: &mut Reading<'_>, said: Said<'_>, limits: &Limits) {
+fn contradictions(reading: &mut Reader<'_>, said: TargetFields<'_>, limits: &Limits) {
     if limits.interval < limits.retry_interval
         && let Some(node) = said.any_of(["retry_interval", "interval"])
     {
@@ -242,19 +252,20 @@ fn contradictions(reading: &mut Reading<'_>, said: Said<'_>, limits: &Limits) {
     if limits.max_cooldown < limits.cooldown
         && let Some(node) = said.any_of(["max_cooldown", "cooldown"])
     {
-        let advice = format!("`max_cooldown` is {} unless it is written", Span(Limits::default().max_cooldown));
+        let advice =
+            format!("`max_cooldown` is {} unless it is written", HumanDuration(Limits::default().max_cooldown));
         reading.complain(node, "contradicts: `max_cooldown` is shorter than `cooldown`", advice);
     }
 }
 
-fn classes(reading: &mut Reading<'_>, node: &Node) -> Vec<Class> {
+fn classes(reading: &mut Reader<'_>, node: &Node) -> Vec<Class> {
     let words = Class::ALL.map(|class| (class.as_str(), class));
     let items = reading.list(node, "leave out `restart` for a target that is only watched").unwrap_or_default();
     items.iter().filter_map(|item| reading.word(item, &words)).collect()
 }
 
 /// Unlike other lists this may be empty: a target's way to be free of what `defaults` says.
-fn dependencies(reading: &mut Reading<'_>, node: &Node) -> Vec<String> {
+fn dependencies(reading: &mut Reader<'_>, node: &Node) -> Vec<String> {
     match &node.value {
         Value::List(items) => items.iter().filter_map(|item| reading.text(item)).map(str::to_owned).collect(),
         _ => {
@@ -265,7 +276,7 @@ fn dependencies(reading: &mut Reading<'_>, node: &Node) -> Vec<String> {
 }
 
 /// What repairs the target: as written, else what PM2 can do for it.
-fn ladder(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>) -> Vec<Rung> {
+fn ladder(reading: &mut Reader<'_>, target: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
     let Some(node) = target.get("restart") else {
         let remedies = pm2.map(pm2::ladder).unwrap_or_default();
         return remedies.into_iter().map(|remedy| Rung { remedy, timeout: RUNG_TIMEOUT }).collect();
@@ -278,7 +289,7 @@ fn ladder(reading: &mut Reading<'_>, target: &Node, pm2: Option<&Pm2>) -> Vec<Ru
 
 /// The restart commands: one, or a list from the smallest to the largest. A list of bare words is taken for the words
 /// of one command, unless each is the path of a program.
-fn written(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Vec<Rung> {
+fn written(reading: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
     let Value::List(items) = &node.value else { return rung(reading, node, pm2).into_iter().collect() };
     let words: Option<Vec<&str>> = items.iter().map(Node::as_text).collect();
     if let Some(words) = words
@@ -294,7 +305,7 @@ fn written(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Vec<Run
     items.iter().filter_map(|item| rung(reading, item, pm2)).collect()
 }
 
-fn rung(reading: &mut Reading<'_>, node: &Node, pm2: Option<&Pm2>) -> Option<Rung> {
+fn rung(reading: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Option<Rung> {
     let command = |command| Remedy::Command(command);
     match &node.value {
         Value::Map(_) => {

@@ -80,7 +80,7 @@ fn one(keys: &str) -> String {
 }
 
 #[track_caller]
-fn http(value: &str) -> Http {
+fn http(value: &str) -> HttpConfig {
     let config = accepted(&one(&format!("http: {value}")));
     match config.targets.into_iter().next().map(|target| target.probe) {
         Some(Probe::Http(http)) => *http,
@@ -99,7 +99,7 @@ fn the_least_is_enough_and_the_rest_is_the_contracts_default() {
     assert_eq!(target.ladder, [Rung { remedy: Remedy::Command(command), timeout: Duration::from_secs(60) }]);
     assert_eq!(config.state_dir, Path::new("/home/user/.local/state/watchdog"));
     let file = config.state_dir.join("watchdog.log");
-    assert_eq!(config.log, Log { file, level: log::LevelFilter::Info, max_size: 1 << 20, keep: 4 });
+    assert_eq!(config.log, LogConfig { file, level: log::LevelFilter::Info, max_size: 1 << 20, keep: 4 });
     assert!(config.path.ends_with("w.yaml") && config.path.parent() == Some(&config.folder));
     let watch_only = accepted("targets: [{name: a, tcp: 'localhost:1'}]");
     assert_eq!(watch_only.targets[0].limits.rungs, 0);
@@ -118,7 +118,7 @@ fn everything_can_be_written() {
     );
     assert_eq!(config.state_dir, config.folder.join("state"));
     let file = PathBuf::from("/home/user/log/w.log");
-    assert_eq!(config.log, Log { file, level: log::LevelFilter::Debug, max_size: 65_536, keep: 0 });
+    assert_eq!(config.log, LogConfig { file, level: log::LevelFilter::Debug, max_size: 65_536, keep: 0 });
     let env: Vec<(&str, &str)> = config.env.iter().map(|(name, value)| (name.as_str(), value.0.as_str())).collect();
     assert_eq!(env, [("PATH", "/x:h:1"), ("T", "from-file"), ("EMPTY", "")]);
     let [a, b] = &config.targets[..] else { panic!("two targets") };
@@ -126,7 +126,7 @@ fn everything_can_be_written() {
     assert_eq!((a.limits.interval.as_secs(), b.limits.interval.as_secs()), (10, 60));
     assert!(a.limits.retry_in_tick && a.limits.retry_interval == Duration::from_secs(5));
     assert_eq!((&a.limits.depends_on[..], &b.limits.depends_on[..]), (&["b".to_owned()][..], &[][..]));
-    assert_eq!(a.limits.gates, [crate::policy::Gate::OnlyIf]);
+    assert_eq!(a.limits.preconditions, [crate::policy::Precondition::OnlyIf]);
     assert_eq!(a.only_if, Some(CommandLine::Exec(vec!["./may".into(), "1".into()])));
     assert_eq!((a.limits.rungs, a.ladder[1].timeout), (2, Duration::from_secs(300)));
     assert!(matches!(&a.probe, Probe::Command(CommandLine::Exec(words)) if *words == ["./healthy.sh", "1", ""]));
@@ -150,7 +150,7 @@ fn http_is_read_in_full() {
     );
     assert_eq!((probe.url.0.as_str(), probe.shown.as_str()), ("http://h:1/x?y", "http://${HOST}/x?y"));
     assert_eq!((probe.method, probe.status), (Method::Head, vec![200..=299, 404..=404]));
-    assert_eq!(probe.headers, [("Host".into(), Hidden("b".into())), ("X-T".into(), Hidden("$h:1".into()))]);
+    assert_eq!(probe.headers, [("Host".into(), Secret("b".into())), ("X-T".into(), Secret("$h:1".into()))]);
     assert!(probe.unix_socket.is_some_and(|path| path.ends_with("run/app.sock")));
     assert!(matches!(probe.tls, Tls::Ca(path) if path.ends_with("ca.pem")));
     let probe =
@@ -164,7 +164,7 @@ fn http_is_read_in_full() {
 
 #[test]
 fn user_and_password_become_a_header_and_are_not_shown() {
-    let basic = |probe: Http| {
+    let basic = |probe: HttpConfig| {
         (probe.url.0, probe.shown, probe.headers.into_iter().map(|(_, value)| value.0).collect::<String>())
     };
     // me:s3cret, me:p@s/s$%41 as it is, and a user alone
@@ -180,11 +180,11 @@ fn user_and_password_become_a_header_and_are_not_shown() {
 #[test]
 fn what_must_never_be_shown_is_known() {
     let config = accepted(&one("http: 'http://me:${PASSWORD}@${HOST}/'"));
-    assert_eq!(config.secrets.strike("p@s/s$%41, Basic bWU6cEBzL3MkJTQx"), "…, Basic …");
+    assert_eq!(config.secrets.redact("p@s/s$%41, Basic bWU6cEBzL3MkJTQx"), "…, Basic …");
     let config = accepted(&one("http: http://me:s3%63ret@h:2/x"));
-    assert_eq!(config.secrets.strike("me:s3cret, Basic bWU6czNjcmV0"), "me:…, Basic …");
+    assert_eq!(config.secrets.redact("me:s3cret, Basic bWU6czNjcmV0"), "me:…, Basic …");
     let struck = |query: &str, said: &str| {
-        accepted(&one(&format!("http: 'http://h/path-of-it?{query}'"))).secrets.strike(said).into_owned()
+        accepted(&one(&format!("http: 'http://h/path-of-it?{query}'"))).secrets.redact(said).into_owned()
     };
     let said = "/path-of-it?token=QUERYTOKEN55&deep=true: QUERYTOKEN55";
     assert_eq!(struck("token=QUERYTOKEN55&deep=true", said), "/path-of-it?token=…&deep=true: …");

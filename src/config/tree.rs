@@ -29,12 +29,12 @@ pub(super) enum Value {
     Number(serde_json::Number),
     Text(String),
     List(Vec<Node>),
-    Map(Vec<Entry>),
+    Map(Vec<MapEntry>),
 }
 
 /// A key and its value. A map may hold a key twice: its reader complains of it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct MapEntry {
     pub(super) key: String,
     pub(super) at: At,
     pub(super) value: Node,
@@ -42,7 +42,7 @@ pub(super) struct Entry {
 
 /// Line and column, both counted from 1, the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub(super) line: usize,
     pub(super) column: usize,
 }
@@ -50,7 +50,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) message: String,
-    pub(super) place: Place,
+    pub(super) place: Position,
 }
 
 impl Node {
@@ -85,19 +85,19 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
         return Err(SyntaxError { message: "brackets nested too deeply".into(), place });
     }
     walk(text, None).map_err(|error| {
-        let place = error.location().map_or(Place { line: 1, column: 1 }, |location| place_of(&location));
+        let place = error.location().map_or(Position { line: 1, column: 1 }, |location| place_of(&location));
         SyntaxError { message: describe(&error), place }
     })
 }
 
 /// Where `at` stands in `text`, the text that it was numbered in. The place of an alias is that of its anchor.
-pub(super) fn locate(text: &str, at: At) -> Option<Place> {
+pub(super) fn locate(text: &str, at: At) -> Option<Position> {
     walk(text, Some(at)).err()?.location().as_ref().map(place_of)
 }
 
 /// Where more brackets are open than any real file has. The parser would refuse it too, after time that grows with
 /// the square of the depth: half a minute for 400 KB.
-fn too_deep(text: &str) -> Option<Place> {
+fn too_deep(text: &str) -> Option<Position> {
     let mut open = 0_usize;
     for (line, number) in text.lines().zip(1..) {
         for (character, column) in line.chars().zip(1..) {
@@ -107,15 +107,15 @@ fn too_deep(text: &str) -> Option<Place> {
                 _ => {}
             }
             if open > 2_000 {
-                return Some(Place { line: number, column });
+                return Some(Position { line: number, column });
             }
         }
     }
     None
 }
 
-fn place_of(location: &serde_yaml::Location) -> Place {
-    Place { line: location.line().max(1), column: location.column().max(1) }
+fn place_of(location: &serde_yaml::Location) -> Position {
+    Position { line: location.line().max(1), column: location.column().max(1) }
 }
 
 fn walk(text: &str, wanted: Option<At>) -> Result<Node, serde_yaml::Error> {
@@ -232,7 +232,7 @@ impl<'de> Visitor<'de> for Here<'_> {
         self.walk.arrive(self.at)?;
         let mut map = Vec::new();
         while let Some((at, key)) = entries.next_key_seed(Key(self.walk))? {
-            map.push(Entry { key, at, value: entries.next_value_seed(self.walk)? });
+            map.push(MapEntry { key, at, value: entries.next_value_seed(self.walk)? });
         }
         self.node(Value::Map(map))
     }
@@ -266,7 +266,7 @@ impl<'de> Visitor<'de> for Key<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::way::Found;
+    use crate::config::key_path::Found;
 
     /// Each key and value of `text` in order, with its place.
     #[track_caller]
@@ -275,7 +275,7 @@ mod tests {
         let mut places = Vec::new();
         for number in 0.. {
             let Some(place) = locate(text, At(number)) else { break };
-            let word = match root.way(At(number)).found {
+            let word = match root.key_path(At(number)).found {
                 Found::Key(key) => key.to_owned(),
                 Found::Value(node) => match &node.value {
                     Value::Text(text) => text.clone(),

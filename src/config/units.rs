@@ -5,33 +5,34 @@ use std::time::Duration;
 
 /// Why a text is not what it should be: what is wrong, and what to write.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct InvalidValue {
     pub(super) what: String,
     pub(super) advice: String,
 }
 
-impl Wrong {
+impl InvalidValue {
     fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Wrong { what: what.into(), advice: advice.into() }
+        InvalidValue { what: what.into(), advice: advice.into() }
     }
 }
 
 /// `500ms`, `30s`, `1h 30m`. Months and years, which humantime knows too, are traps: its `1M` is a month.
-pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn duration(text: &str) -> Result<Duration, InvalidValue> {
     let text = text.trim();
     if text.parse::<f64>().is_ok_and(|number| number.is_finite()) {
-        return Err(Wrong::new("has no unit", format!("write {text}s")));
+        return Err(InvalidValue::new("has no unit", format!("write {text}s")));
     }
     let letters = |character: char| !character.is_alphabetic() && character != 'µ';
     let odd = text.split(letters).find(|unit| !matches!(*unit, "" | "ms" | "s" | "m" | "h" | "d"));
     if let (Some(unit), true) = (odd, text.starts_with(|first: char| first.is_ascii_digit())) {
-        return Err(Wrong::new(format!("has an unknown unit `{unit}`"), "units are ms, s, m (minutes), h, d"));
+        return Err(InvalidValue::new(format!("has an unknown unit `{unit}`"), "units are ms, s, m (minutes), h, d"));
     }
-    humantime::parse_duration(text).map_err(|_| Wrong::new("is not a duration", "write it like 500ms, 30s or 1h 30m"))
+    humantime::parse_duration(text)
+        .map_err(|_| InvalidValue::new("is not a duration", "write it like 500ms, 30s or 1h 30m"))
 }
 
 /// `512B`, `64KiB`, `5MiB`, `1GiB`, in bytes.
-pub(super) fn size(text: &str) -> Result<u64, Wrong> {
+pub(super) fn size(text: &str) -> Result<u64, InvalidValue> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -40,34 +41,39 @@ pub(super) fn size(text: &str) -> Result<u64, Wrong> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        "" if !number.is_empty() => return Err(Wrong::new("has no unit", format!("write {number}B"))),
-        _ => return Err(Wrong::new("is not a size", "write it like 64KiB or 5MiB; units are B, KiB, MiB, GiB")),
+        "" if !number.is_empty() => return Err(InvalidValue::new("has no unit", format!("write {number}B"))),
+        _ => return Err(InvalidValue::new("is not a size", "write it like 64KiB or 5MiB; units are B, KiB, MiB, GiB")),
     };
     let number: Option<u64> = number.parse().ok();
     number
         .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| Wrong::new("is not a size", "write it like 64KiB or 5MiB"))
+        .ok_or_else(|| InvalidValue::new("is not a size", "write it like 64KiB or 5MiB"))
 }
 
 /// `503`, or a range such as `200-299`.
-pub(super) fn statuses(text: &str) -> Result<RangeInclusive<u16>, Wrong> {
+pub(super) fn statuses(text: &str) -> Result<RangeInclusive<u16>, InvalidValue> {
     let code = |part: &str| part.trim().parse().ok().filter(|code| (100..=999).contains(code));
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (code(first), code(last)) {
         (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        (Some(_), Some(_)) => Err(Wrong::new("is a range that ends before it begins", "write the lower status first")),
-        _ => Err(Wrong::new("is not a status", "write a code (200), a range (200-299) or a list of them")),
+        (Some(_), Some(_)) => {
+            Err(InvalidValue::new("is a range that ends before it begins", "write the lower status first"))
+        }
+        _ => Err(InvalidValue::new("is not a status", "write a code (200), a range (200-299) or a list of them")),
     }
 }
 
 /// A target's name: it is part of file names, commands and messages.
-pub(super) fn name(text: &str) -> Result<String, Wrong> {
+pub(super) fn name(text: &str) -> Result<String, InvalidValue> {
     let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
     if text.len() > 64 {
-        return Err(Wrong::new("is too long", "at most 64 characters"));
+        return Err(InvalidValue::new("is too long", "at most 64 characters"));
     }
     if !text.chars().all(allowed) || !text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-        return Err(Wrong::new("is not a name", "letters, digits, . _ and -, beginning with a letter or a digit"));
+        return Err(InvalidValue::new(
+            "is not a name",
+            "letters, digits, . _ and -, beginning with a letter or a digit",
+        ));
     }
     Ok(text.to_owned())
 }

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::config;
-use crate::outcome::in_words;
+use crate::outcome::describe_io_error;
 use crate::time::Zone;
 
 use super::line;
@@ -30,7 +30,7 @@ const CUT: &str = " … (cut)\n";
 
 #[derive(Debug)]
 pub(super) struct Rotating {
-    settings: config::Log,
+    settings: config::LogConfig,
     zone: Zone,
     /// The file that lines were last written to; it may have been moved or deleted since.
     file: Option<File>,
@@ -47,11 +47,11 @@ struct Loss {
 }
 
 impl Rotating {
-    pub(super) fn new(settings: &config::Log, zone: Zone) -> Self {
+    pub(super) fn new(settings: &config::LogConfig, zone: Zone) -> Self {
         Rotating { settings: settings.clone(), zone, file: None, record: Vec::new(), loss: None }
     }
 
-    pub(super) fn follow(&mut self, settings: &config::Log) {
+    pub(super) fn follow(&mut self, settings: &config::LogConfig) {
         self.settings = settings.clone();
     }
 
@@ -101,7 +101,7 @@ impl Rotating {
     /// to move it; the others go on with whatever is at the path afterwards. Where the disk knows no locks, nobody
     /// waits.
     fn rotate(&self, file: &File) -> io::Result<()> {
-        let config::Log { file: path, keep, .. } = &self.settings;
+        let config::LogConfig { file: path, keep, .. } = &self.settings;
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(path, &file.metadata()?) {
             return Ok(());
         }
@@ -217,7 +217,7 @@ fn reason(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::LOOP) => "it is a symbolic link".into(),
         Some(Errno::NXIO) => "not a regular file".into(),
-        _ => in_words(error),
+        _ => describe_io_error(error),
     }
 }
 

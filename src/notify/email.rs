@@ -7,18 +7,18 @@ use lettre::Message as Mail;
 use lettre::message::header::{ContentType, MIME_VERSION_1_0};
 use lettre::message::{Mailbox, MessageBuilder};
 
-use super::{Means, Message, Outcome, host, smtp};
+use super::{Delivery, DeliveryOutcome, Message, host, smtp};
 use crate::command::find_program;
 use crate::config::{Email, Via};
 
 /// Where sendmail lies when it is not in PATH, as under cron.
 const PLACES: &str = "/usr/sbin:/usr/lib:/usr/local/sbin:/usr/bin";
 
-pub(super) fn deliver(email: &Email, message: &Message, means: &Means) -> Outcome {
+pub(super) fn deliver(email: &Email, message: &Message, means: &Delivery) -> DeliveryOutcome {
     let mail = match write(email, message, means) {
         Ok(mail) => mail,
         // No server has refused it, and a name of this machine or account that is put right makes it good.
-        Err(why) => return Outcome::Failed(why, None),
+        Err(why) => return DeliveryOutcome::Failed(why, None),
     };
     match &email.via {
         Via::Sendmail => by_sendmail(&mail, means),
@@ -27,7 +27,7 @@ pub(super) fn deliver(email: &Email, message: &Message, means: &Means) -> Outcom
 }
 
 /// Why no mail can be written on this channel, where an address in it is none.
-pub fn cannot_write(email: &Email, means: &Means) -> Option<String> {
+pub fn cannot_write(email: &Email, means: &Delivery) -> Option<String> {
     sender(email, &host(), means).and_then(|_| mailbox(&email.to)).err()
 }
 
@@ -37,7 +37,7 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
 
 /// From whom mail comes. What makes no address of this account and this machine (`jane@corp.example` for a user,
 /// `(none)` for a host) must not keep mail from leaving.
-fn sender(email: &Email, host: &str, means: &Means) -> Result<Mailbox, String> {
+fn sender(email: &Email, host: &str, means: &Delivery) -> Result<Mailbox, String> {
     if let Some(from) = &email.from {
         return mailbox(from);
     }
@@ -46,13 +46,13 @@ fn sender(email: &Email, host: &str, means: &Means) -> Result<Mailbox, String> {
     mailboxes.find(Result::is_ok).unwrap_or_else(|| mailbox("watchdog@localhost"))
 }
 
-fn account(means: &Means) -> String {
+fn account(means: &Delivery) -> String {
     let named = means.env.iter().find(|(name, _)| name == "USER" || name == "LOGNAME").map(|(_, value)| value.clone());
     let named = named.or_else(|| std::env::var("USER").ok()).or_else(|| std::env::var("LOGNAME").ok());
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| "watchdog".into())
 }
 
-fn write(email: &Email, message: &Message, means: &Means) -> Result<Mail, String> {
+fn write(email: &Email, message: &Message, means: &Delivery) -> Result<Mail, String> {
     let (subject, rest) = message.parts();
     let body = if rest.is_empty() { subject } else { rest };
     let from = sender(email, &message.host, means)?;
@@ -70,10 +70,10 @@ fn write(email: &Email, message: &Message, means: &Means) -> Result<Mail, String
         .map_err(|error| format!("no mail can be written: {error}"))
 }
 
-fn by_sendmail(mail: &Mail, means: &Means) -> Outcome {
+fn by_sendmail(mail: &Mail, means: &Delivery) -> DeliveryOutcome {
     let program = match sendmail(means) {
         Ok(program) => program.display().to_string(),
-        Err(error) => return Outcome::Failed(error, None),
+        Err(error) => return DeliveryOutcome::Failed(error, None),
     };
     let envelope = mail.envelope();
     let from = envelope.from().map(ToString::to_string).unwrap_or_default();
@@ -90,7 +90,7 @@ fn local_lines(mail: &[u8]) -> Vec<u8> {
 
 /// The local sendmail.
 /// Errors: there is none; where it was looked for, in words.
-pub fn sendmail(means: &Means) -> Result<PathBuf, String> {
+pub fn sendmail(means: &Delivery) -> Result<PathBuf, String> {
     let path = means.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
     let path = path.or_else(|| std::env::var("PATH").ok()).unwrap_or_default();
     let path = format!("{path}:{PLACES}");
@@ -108,7 +108,7 @@ mod tests {
     fn check_sender(user: &str, host: &str, expected: &str) {
         let email = Email { to: "ops@example.org".into(), from: None, via: Via::Sendmail };
         let env = vec![("USER".to_owned(), user.to_owned())];
-        let means = Means { folder: "/".into(), env, secrets: Secrets::default(), scope: Scope::default() };
+        let means = Delivery { folder: "/".into(), env, secrets: Secrets::default(), scope: Scope::default() };
         let found = sender(&email, host, &means).map(|mailbox| mailbox.to_string());
         assert_eq!(found, Ok(expected.to_owned()));
     }

@@ -2,21 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Topic};
-use crate::policy::About;
-use crate::time::{Wall, rfc3339};
+use crate::outcome::{Class, NotificationKind};
+use crate::policy::WarningKind;
+use crate::time::{WallTime, rfc3339};
 
 /// A message to people. What does not apply is nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Tells it from all others, also where it arrives twice.
     pub id: String,
-    pub event: Topic,
-    pub about: Option<About>,
+    pub event: NotificationKind,
+    pub about: Option<WarningKind>,
     pub target: Option<String>,
     pub host: String,
     #[serde(with = "rfc3339")]
-    pub at: Wall,
+    pub at: WallTime,
     /// For people; the first line does alone.
     pub text: String,
     pub class: Option<Class>,

@@ -14,7 +14,7 @@ use lettre::transport::smtp::commands::{Data, Mail as From, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use lettre::{Address, Message as Mail};
 
-use super::{Means, Outcome, PATIENCE};
+use super::{Delivery, DeliveryOutcome, PATIENCE};
 use crate::config::{Security, Smtp};
 use crate::outcome;
 
@@ -30,8 +30,8 @@ const TLS_PORT: u16 = 465;
 /// How long a server may take where it is only asked whether it speaks TLS, or none.
 const GREETS_WITHIN: Duration = Duration::from_secs(3);
 
-pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> Outcome {
-    let failed = |why: String| Outcome::Failed(means.tame(&why), None);
+pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Delivery) -> DeliveryOutcome {
+    let failed = |why: String| DeliveryOutcome::Failed(means.sanitize(&why), None);
     let mut connection = match open(server, host) {
         Ok(connection) => connection,
         Err(why) => return failed(why),
@@ -43,24 +43,24 @@ pub(super) fn deliver(server: &Smtp, mail: &Mail, host: &str, means: &Means) -> 
     hand_over(connection, mail, means)
 }
 
-fn hand_over(mut connection: SmtpConnection, mail: &Mail, means: &Means) -> Outcome {
-    let failed = |why: String| Outcome::Failed(means.tame(&why), None);
+fn hand_over(mut connection: SmtpConnection, mail: &Mail, means: &Delivery) -> DeliveryOutcome {
+    let failed = |why: String| DeliveryOutcome::Failed(means.sanitize(&why), None);
     if let Err(error) = connection.set_timeout(Some(SCRUTINY)) {
         connection.abort();
-        return failed(outcome::in_words(&error));
+        return failed(outcome::describe_io_error(&error));
     }
     match connection.message(&mail.formatted()) {
         Ok(_) => {
             // It has the mail. How it takes leave does not matter, and is not worth a wait.
             let _ = connection.set_timeout(Some(LEAVE));
             let _ = connection.quit();
-            Outcome::Delivered
+            DeliveryOutcome::Delivered
         }
         Err(error) => {
             connection.abort();
             let is_final = error.is_permanent();
             let why = if is_silence(&error) { silent_for(SCRUTINY) } else { in_words(&error) };
-            if is_final { Outcome::Refused(means.tame(&why)) } else { failed(why) }
+            if is_final { DeliveryOutcome::Refused(means.sanitize(&why)) } else { failed(why) }
         }
     }
 }
@@ -267,7 +267,7 @@ mod tests {
         let (server, _) = fake(Duration::from_millis(1), Duration::from_millis(500));
         let mail = Mail::builder().from("a@b.example".parse().expect("one")).to("c@d.example".parse().expect("one"));
         let mail = mail.body("x".to_owned()).expect("a mail");
-        let means = Means {
+        let means = Delivery {
             folder: "/".into(),
             env: Vec::new(),
             secrets: crate::config::Secrets::default(),
@@ -276,7 +276,7 @@ mod tests {
         let mut connection = open(&server, "a.example").expect("it greets");
         address(&mut connection, &mail).expect("it takes all addresses");
         connection.set_timeout(Some(Duration::from_millis(50))).expect("a timeout");
-        assert_eq!(hand_over(connection, &mail, &means), Outcome::Delivered);
+        assert_eq!(hand_over(connection, &mail, &means), DeliveryOutcome::Delivered);
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_certificate_matters_unless_it_is_this_machines_and_no_password_is_at_stake() {
         let check = |host: &str, password: bool, expected: bool| {
-            let hidden = |text: &str| crate::config::Hidden(text.into());
+            let hidden = |text: &str| crate::config::Secret(text.into());
             let credentials = password.then(|| (hidden("u"), hidden("p")));
             let server = Smtp { host: host.into(), port: 25, security: Security::StartTls, credentials };
             assert_eq!(is_trusted(&server), expected, "{host}");

@@ -7,9 +7,9 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
 use super::fit::fit;
-use super::{Means, Message, Outcome, PATIENCE};
+use super::{Delivery, DeliveryOutcome, Message, PATIENCE};
 use crate::config::{Format, Webhook};
-use crate::outcome::{Topic, in_words};
+use crate::outcome::{NotificationKind, describe_io_error};
 use crate::time::parse_http_date;
 
 /// What is read of an answer.
@@ -30,7 +30,7 @@ struct Form {
     headers: Vec<(&'static str, String)>,
 }
 
-pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Means) -> Outcome {
+pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Delivery) -> DeliveryOutcome {
     let Form { body, headers } = form(webhook.format, message);
     let mut request = Request::post(&webhook.url.0);
     for (name, value) in headers {
@@ -41,26 +41,26 @@ pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Means) -> Ou
     }
     let request = match request.body(body) {
         Ok(request) => request,
-        Err(error) => return Outcome::Failed(format!("no request can be made of it: {error}"), None),
+        Err(error) => return DeliveryOutcome::Failed(format!("no request can be made of it: {error}"), None),
     };
     match send(request) {
         Ok(response) => judge(response, means),
-        Err(error) => Outcome::Failed(means.tame(&error), None),
+        Err(error) => DeliveryOutcome::Failed(means.sanitize(&error), None),
     }
 }
 
 /// Asks for an address and for nothing else.
 /// Errors: it did not answer with 200 to 299; why, in words.
-pub fn ping(webhook: &Webhook, means: &Means) -> Result<(), String> {
+pub fn ping(webhook: &Webhook, means: &Delivery) -> Result<(), String> {
     let mut request = Request::get(&webhook.url.0);
     if let Some(authorization) = &webhook.authorization {
         request = request.header("Authorization", &authorization.0);
     }
     let request = request.body(String::new()).map_err(|error| error.to_string())?;
     match send(request).map(|response| judge(response, means)) {
-        Ok(Outcome::Delivered) => Ok(()),
-        Ok(Outcome::Refused(why) | Outcome::Failed(why, _)) => Err(why),
-        Err(why) => Err(means.tame(&why)),
+        Ok(DeliveryOutcome::Delivered) => Ok(()),
+        Ok(DeliveryOutcome::Refused(why) | DeliveryOutcome::Failed(why, _)) => Err(why),
+        Err(why) => Err(means.sanitize(&why)),
     }
 }
 
@@ -91,24 +91,24 @@ fn send(request: Request<String>) -> Result<Response<Body>, String> {
 
 fn words(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Io(error) => in_words(error),
+        ureq::Error::Io(error) => describe_io_error(error),
         error => error.to_string(),
     }
 }
 
-fn judge(response: Response<Body>, means: &Means) -> Outcome {
+fn judge(response: Response<Body>, means: &Delivery) -> DeliveryOutcome {
     let status = response.status().as_u16();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let after = header("retry-after").and_then(|value| retry_after(value, header("date")));
     let said = response.into_body().into_with_config().limit(ANSWER).read_to_string().unwrap_or_default();
     if (200..300).contains(&status) {
-        return Outcome::Delivered;
+        return DeliveryOutcome::Delivered;
     }
-    let words = means.tame(&said);
+    let words = means.sanitize(&said);
     let why = if words.is_empty() { format!("status {status}") } else { format!("status {status}: {words}") };
     match NEVER.contains(&status) {
-        true => Outcome::Refused(why),
-        false => Outcome::Failed(why, after.or_else(|| asked_pause(&said))),
+        true => DeliveryOutcome::Refused(why),
+        false => DeliveryOutcome::Failed(why, after.or_else(|| asked_pause(&said))),
     }
 }
 
@@ -157,10 +157,10 @@ fn form(format: Format, message: &Message) -> Form {
         Format::Telegram => json(serde_json::json!({"text": fit(text, TELEGRAM_LONGEST, char::len_utf16)})),
         Format::Ntfy => {
             let (priority, tag) = match message.event {
-                Topic::Down => ("high", "rotating_light"),
-                Topic::Warn => ("default", "warning"),
-                Topic::Up | Topic::Healed => ("default", "white_check_mark"),
-                Topic::Test => ("low", "wave"),
+                NotificationKind::Down => ("high", "rotating_light"),
+                NotificationKind::Warn => ("default", "warning"),
+                NotificationKind::Up | NotificationKind::Healed => ("default", "white_check_mark"),
+                NotificationKind::Test => ("low", "wave"),
             };
             let headers = vec![
                 ("Content-Type", "text/plain; charset=utf-8".into()),
@@ -175,16 +175,16 @@ fn form(format: Format, message: &Message) -> Form {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Wall;
+    use crate::time::WallTime;
 
     fn message(text: &str) -> Message {
         Message {
             id: "1a-1".into(),
-            event: Topic::Down,
+            event: NotificationKind::Down,
             about: None,
             target: Some("api".into()),
             host: "srv412".into(),
-            at: Wall::from_ms(1_795_313_530_123),
+            at: WallTime::from_ms(1_795_313_530_123),
             text: text.into(),
             class: Some(crate::outcome::Class::Refused),
             detail: Some("refused".into()),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::time::{Span, Timestamp};
+use crate::time::{BootTime, HumanDuration};
 
 /// A down time. It is rounded so that it stays true: what is at most this long is never shown shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Downtime {
 
 impl Downtime {
     /// Until `now`: from the last healthy probe, or from the first failure where there is none.
-    pub fn between(last_healthy: Option<Timestamp>, first_failure: Timestamp, now: Timestamp) -> Downtime {
+    pub fn between(last_healthy: Option<BootTime>, first_failure: BootTime, now: BootTime) -> Downtime {
         match last_healthy {
             Some(healthy) => Downtime::AtMost(now.since(healthy)),
             None => Downtime::AtLeast(now.since(first_failure)),
@@ -60,7 +60,7 @@ impl fmt::Display for Downtime {
         let hours = span.as_secs() / 3_600;
         match (hours / 24, hours % 24) {
             (2.., 1..) => write!(f, "{} d {} h", hours / 24, hours % 24),
-            _ => write!(f, "{}", Span(span)),
+            _ => write!(f, "{}", HumanDuration(span)),
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn it_is_counted_from_the_last_healthy_probe_where_there_is_one() {
-        let at = |seconds: i64| Timestamp::from_ms(seconds * 1_000);
+        let at = |seconds: i64| BootTime::from_ms(seconds * 1_000);
         let seconds = Duration::from_secs;
         assert_eq!(Downtime::between(Some(at(10)), at(40), at(100)), Downtime::AtMost(seconds(90)));
         assert_eq!(Downtime::between(None, at(40), at(100)), Downtime::AtLeast(seconds(60)));

@@ -3,17 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::FileTime;
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pm2Evidence {
     pub daemon: DaemonState,
     /// The daemon's process, where one is proven.
-    pub daemon_process: Option<Seen>,
+    pub daemon_process: Option<ProcessIdentity>,
     /// What is wrong with PM2 and what mends it.
     pub trouble: Option<String>,
     /// The youngest living process of the target's name.
-    pub process: Option<Seen>,
+    pub process: Option<ProcessIdentity>,
     /// It outlived the daemon that started it, and no daemon keeps it.
     pub is_orphan: bool,
 }
@@ -31,17 +31,17 @@ pub enum DaemonState {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ProcessIdentity {
     pub pid: u32,
     /// When it was started. With the number it tells the process from all others of this boot.
-    pub started: Timestamp,
+    pub started: BootTime,
 }
 
 /// What earlier probes have left: who was there at the last success, and what was seen of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
-    pub process: Option<Seen>,
-    pub daemon: Option<Seen>,
+pub struct PriorEvidence {
+    pub process: Option<ProcessIdentity>,
+    pub daemon: Option<ProcessIdentity>,
     pub file: Option<FileTime>,
 }
 

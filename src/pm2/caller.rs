@@ -9,10 +9,10 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, Ended, KEPT, Remains, Scope, Spec};
-use crate::outcome::{Ending, in_words};
+use crate::command::{self, CommandResult, CommandSpec, KEPT, Leftovers, Scope};
+use crate::outcome::{Exit, describe_io_error};
 use crate::process::Process;
-use crate::time::Span;
+use crate::time::HumanDuration;
 
 use super::{App, parse_list};
 
@@ -64,7 +64,7 @@ impl Caller {
     /// PM2's list of its processes. To be asked of a daemon that accepts connections only: where there is none, asking
     /// starts one. Takes up to 10 s, and 10 s more to end a `pm2` that does not want to.
     pub fn list(&self) -> Listing {
-        let failed = |error: io::Error| Listing::Failed(format!("cannot take its list: {}", in_words(&error)));
+        let failed = |error: io::Error| Listing::Failed(format!("cannot take its list: {}", describe_io_error(&error)));
         let output = match command::memory_output() {
             Ok(output) => output,
             Err(error) => return failed(error),
@@ -79,45 +79,46 @@ impl Caller {
         };
         let spec = self.spec(program, &["jlist", "-s"], output);
         // The daemon that it starts where there is none has a session of its own, and is not ended with it.
-        let spec = Spec { timeout: LIST_TIME, keep: LIST_LENGTH, remains: Remains::End, ..spec };
+        let spec = CommandSpec { timeout: LIST_TIME, keep: LIST_LENGTH, leftovers: Leftovers::End, ..spec };
         let ended = command::run(spec, |_| {});
-        match ended.ending {
-            Ending::Exited(0) => {}
-            Ending::TimedOut => return Listing::Silent,
-            Ending::Exited(code) => return Listing::Failed(format!("pm2 jlist exited with {code}")),
-            Ending::Killed(signal) => return Listing::Failed(format!("pm2 jlist was killed by signal {signal}")),
-            Ending::NotStarted(reason) => return Listing::Failed(reason),
-            Ending::Lost => return Listing::Failed("it cannot be known how pm2 jlist ended".into()),
+        match ended.exit {
+            Exit::Exited(0) => {}
+            Exit::TimedOut => return Listing::Silent,
+            Exit::Exited(code) => return Listing::Failed(format!("pm2 jlist exited with {code}")),
+            Exit::Killed(signal) => return Listing::Failed(format!("pm2 jlist was killed by signal {signal}")),
+            Exit::NotStarted(reason) => return Listing::Failed(reason),
+            Exit::Lost => return Listing::Failed("it cannot be known how pm2 jlist ended".into()),
         }
         let mut bytes = Vec::new();
         let read = kept.rewind().and_then(|()| kept.read_to_end(&mut bytes));
         match (read, parse_list(&bytes)) {
             (Err(error), _) => failed(error),
             (Ok(_), Some(apps)) => Listing::Apps(apps),
-            (Ok(length), None) => {
-                Listing::Failed(format!("pm2 jlist printed no list ({length} bytes in {})", Span(ended.took)))
-            }
+            (Ok(length), None) => Listing::Failed(format!(
+                "pm2 jlist printed no list ({length} bytes in {})",
+                HumanDuration(ended.duration)
+            )),
         }
     }
 
     /// `on_start` is told of the process as soon as there is one; `output` must have been opened for appending.
-    pub fn call(&self, args: &[&str], output: &File, on_start: &mut dyn FnMut(Process)) -> Ended {
-        let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO };
+    pub fn call(&self, args: &[&str], output: &File, on_start: &mut dyn FnMut(Process)) -> CommandResult {
+        let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: Duration::ZERO };
         let program = match self.program() {
             Ok(program) => program,
             Err(reason) => return not_started(reason),
         };
         match output.try_clone() {
             Ok(output) => command::run(self.spec(program, args, output), on_start),
-            Err(error) => not_started(format!("its output file cannot be shared: {}", in_words(&error))),
+            Err(error) => not_started(format!("its output file cannot be shared: {}", describe_io_error(&error))),
         }
     }
 
-    fn spec(&self, program: PathBuf, args: &[&str], output: File) -> Spec {
+    fn spec(&self, program: PathBuf, args: &[&str], output: File) -> CommandSpec {
         let program = program.to_string_lossy().into_owned();
         let mut env: Vec<(String, String)> = self.env.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
         env.push(("PM2_HOME".into(), self.home.to_string_lossy().into_owned()));
-        Spec {
+        CommandSpec {
             argv: std::iter::once(program).chain(args.iter().map(ToString::to_string)).collect(),
             folder: self.folder.clone(),
             unset: unwanted(),
@@ -127,7 +128,7 @@ impl Caller {
             stdin: None,
             output,
             scope: self.scope.clone(),
-            remains: Remains::Live,
+            leftovers: Leftovers::Live,
         }
     }
 }

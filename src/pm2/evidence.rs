@@ -6,7 +6,7 @@ use crate::outcome::DaemonState;
 use crate::process::Process;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Socket {
+pub enum SocketState {
     /// Somebody listens. The kernel accepts for a frozen daemon, too.
     Accepts,
     /// It is there, and nobody listens.
@@ -16,7 +16,7 @@ pub enum Socket {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DaemonKind {
     /// Started by a pm2 command, and left running in a session of its own.
     Detached,
     /// In the foreground of whoever started it (pm2-runtime, --no-daemon): nothing of PM2's would bring it back.
@@ -26,7 +26,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Daemon {
     pub process: Process,
-    pub kind: Kind,
+    pub kind: DaemonKind,
     pub is_stopped: bool,
     /// It began so lately that its socket may be still to come.
     pub is_starting: bool,
@@ -34,7 +34,7 @@ pub struct Daemon {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonEvidence {
-    pub socket: Socket,
+    pub socket: SocketState,
     /// Its processes, oldest first; more than one is a fault.
     pub proven: Vec<Daemon>,
     /// Why some living process may be a daemon of this home all the same, or cannot be seen.
@@ -47,19 +47,21 @@ impl DaemonEvidence {
     pub fn state(&self) -> DaemonState {
         let is_proven = !self.proven.is_empty();
         match &self.socket {
-            Socket::Unreadable(_) => DaemonState::Unknown,
-            Socket::Accepts if self.is_silent || self.all(|daemon| daemon.is_stopped) => DaemonState::Deaf,
-            Socket::Accepts => DaemonState::Alive,
-            Socket::Refuses | Socket::Missing if self.all(|daemon| daemon.is_starting) => DaemonState::Unknown,
-            Socket::Refuses | Socket::Missing if is_proven => DaemonState::Deaf,
-            Socket::Refuses | Socket::Missing if self.unclear.is_some() => DaemonState::Unknown,
-            Socket::Refuses | Socket::Missing => DaemonState::Dead,
+            SocketState::Unreadable(_) => DaemonState::Unknown,
+            SocketState::Accepts if self.is_silent || self.all(|daemon| daemon.is_stopped) => DaemonState::Deaf,
+            SocketState::Accepts => DaemonState::Alive,
+            SocketState::Refuses | SocketState::Missing if self.all(|daemon| daemon.is_starting) => {
+                DaemonState::Unknown
+            }
+            SocketState::Refuses | SocketState::Missing if is_proven => DaemonState::Deaf,
+            SocketState::Refuses | SocketState::Missing if self.unclear.is_some() => DaemonState::Unknown,
+            SocketState::Refuses | SocketState::Missing => DaemonState::Dead,
         }
     }
 
     /// Whether no pm2 command reaches the daemon only for want of its socket: it does its work all the same.
     pub fn lacks_socket(&self) -> bool {
-        let has_none = matches!(self.socket, Socket::Refuses | Socket::Missing);
+        let has_none = matches!(self.socket, SocketState::Refuses | SocketState::Missing);
         has_none && self.state() == DaemonState::Deaf && !self.all(|daemon| daemon.is_stopped)
     }
 
@@ -90,25 +92,25 @@ impl DaemonEvidence {
             0 => ("PM2's daemon".to_owned(), "kill -9 its process".to_owned()),
             pid => (format!("PM2's daemon (pid {pid})"), format!("kill -9 {pid}")),
         };
-        let is_foreground = self.proven.iter().any(|daemon| daemon.kind == Kind::Foreground);
+        let is_foreground = self.proven.iter().any(|daemon| daemon.kind == DaemonKind::Foreground);
         let again = match is_foreground {
             true => "start it again the way it was started".to_owned(),
             false => format!("{pm2} resurrect"),
         };
         match (self.state(), &self.socket) {
             (DaemonState::Alive | DaemonState::Dead, _) => None,
-            (DaemonState::Unknown, Socket::Unreadable(why)) => Some(why.clone()),
+            (DaemonState::Unknown, SocketState::Unreadable(why)) => Some(why.clone()),
             (DaemonState::Unknown, _) if self.proven.is_empty() => self.unclear.clone(),
             // It is only just starting, which will be over in a moment.
             (DaemonState::Unknown, _) => None,
             (DaemonState::Deaf, _) if self.all(|daemon| daemon.is_stopped) => {
                 Some(format!("PM2's daemon (pid {pid}) is stopped by a signal. To mend it: kill -CONT {pid}"))
             }
-            (DaemonState::Deaf, Socket::Accepts | Socket::Unreadable(_)) => Some(format!(
+            (DaemonState::Deaf, SocketState::Accepts | SocketState::Unreadable(_)) => Some(format!(
                 "{daemon} takes connections, but gave no answer in 10 s. To mend it: {killed}, then {again}"
             )),
-            (DaemonState::Deaf, Socket::Refuses | Socket::Missing) => {
-                let socket = if self.socket == Socket::Missing { "is missing" } else { "takes no connections" };
+            (DaemonState::Deaf, SocketState::Refuses | SocketState::Missing) => {
+                let socket = if self.socket == SocketState::Missing { "is missing" } else { "takes no connections" };
                 Some(format!(
                     "PM2's daemon (pid {pid}) runs, but its socket {home}/rpc.sock {socket}: no pm2 command reaches \
                      it, and each would start a second daemon. To mend it: kill {pid}, wait until it is gone, then \

@@ -11,9 +11,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::geteuid;
 
 use crate::command::for_shell;
-use crate::outcome::in_words;
+use crate::outcome::describe_io_error;
 
-use super::evidence::Socket;
+use super::evidence::SocketState;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
@@ -44,13 +44,13 @@ impl Home {
     }
 
     /// Connects to the daemon's socket and hangs up: at no cost, and without starting anything.
-    pub fn socket(&self) -> Socket {
+    pub fn socket(&self) -> SocketState {
         match self.try_socket() {
             // The second: so many wait to be accepted that there is no room for us. It must be frozen.
-            Ok(()) | Err(Errno::AGAIN) => Socket::Accepts,
-            Err(Errno::CONNREFUSED) => Socket::Refuses,
-            Err(Errno::NOENT | Errno::NOTDIR) => Socket::Missing,
-            Err(error) => Socket::Unreadable(self.unreadable(error)),
+            Ok(()) | Err(Errno::AGAIN) => SocketState::Accepts,
+            Err(Errno::CONNREFUSED) => SocketState::Refuses,
+            Err(Errno::NOENT | Errno::NOTDIR) => SocketState::Missing,
+            Err(error) => SocketState::Unreadable(self.unreadable(error)),
         }
     }
 
@@ -73,7 +73,7 @@ impl Home {
                      as root: PM2_HOME={shown} pm2 kill && chown -R {own} {shown}, then start PM2 without sudo"
                 )
             }
-            _ => format!("PM2's socket {} cannot be asked: {}", socket.display(), in_words(&error.into())),
+            _ => format!("PM2's socket {} cannot be asked: {}", socket.display(), describe_io_error(&error.into())),
         }
     }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock;
 use crate::process::{self, Environment, Process, Stat};
-use crate::time::Wall;
+use crate::time::WallTime;
 
 use super::app::entry;
-use super::evidence::{Daemon, Kind};
+use super::evidence::{Daemon, DaemonKind};
 use super::home::read_pid;
 use super::{Home, ports};
 
@@ -22,7 +22,7 @@ const STARTING: Duration = Duration::from_secs(10);
 const NOTED_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(super) struct Mark {
+pub(super) struct ProcessMark {
     pub(super) name: String,
     /// The files of its output and its errors.
     pub(super) logs: Vec<PathBuf>,
@@ -33,8 +33,8 @@ pub(super) struct Mark {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    Here(Kind),
+pub(super) enum Ownership {
+    Here(DaemonKind),
     /// It belongs elsewhere, or is none.
     Elsewhere,
     /// It is one, and where it belongs cannot be read.
@@ -44,25 +44,25 @@ pub(super) enum Whose {
 impl Home {
     pub(super) fn daemon(&self, pid: u32) -> Option<Daemon> {
         match self.whose(pid) {
-            Whose::Here(kind) => daemon(pid, kind),
-            Whose::Elsewhere | Whose::Unclear => None,
+            Ownership::Here(kind) => daemon(pid, kind),
+            Ownership::Elsewhere | Ownership::Unclear => None,
         }
     }
 
     /// Whose daemon a process of our account is. Proven by its title, and by the home in its environment; where that
     /// cannot be read (capabilities), by the home in its title, or by the file with the daemon's number where that is
     /// cut short: a title is no longer than the command line was.
-    pub(super) fn whose(&self, pid: u32) -> Whose {
-        let Some(title) = process::title(pid).filter(|_| process::is_ours(pid)) else { return Whose::Elsewhere };
+    pub(super) fn whose(&self, pid: u32) -> Ownership {
+        let Some(title) = process::title(pid).filter(|_| process::is_ours(pid)) else { return Ownership::Elsewhere };
         let is_noted = || read_pid(&self.path().join("pm2.pid")).is_ok_and(|noted| noted == pid);
         let environment = || process::environment(pid);
         let kind = match kind(&title) {
             Some(kind) => kind,
-            None if is_noted() && environment().is_some_and(|found| is_called(&title, &found)) => Kind::Detached,
-            None => return Whose::Elsewhere,
+            None if is_noted() && environment().is_some_and(|found| is_called(&title, &found)) => DaemonKind::Detached,
+            None => return Ownership::Elsewhere,
         };
         let named = environment().and_then(|environment| home_of(&environment, kind));
-        let here = |is_here: bool| if is_here { Whose::Here(kind) } else { Whose::Elsewhere };
+        let here = |is_here: bool| if is_here { Ownership::Here(kind) } else { Ownership::Elsewhere };
         let titled = title.split_once("God Daemon (").map(|(_, home)| match home.rsplit_once(')') {
             Some((home, rest)) => (home, Some(rest)),
             None => (home, None),
@@ -70,9 +70,9 @@ impl Home {
         match (named, titled) {
             (Some(home), _) => here(self.is_at(&home)),
             (None, Some((home, Some(_)))) => here(self.is_at(Path::new(home))),
-            (None, Some((home, None))) if !self.path().to_string_lossy().starts_with(home) => Whose::Elsewhere,
-            (None, _) if is_noted() => Whose::Here(kind),
-            (None, _) => Whose::Unclear,
+            (None, Some((home, None))) if !self.path().to_string_lossy().starts_with(home) => Ownership::Elsewhere,
+            (None, _) if is_noted() => Ownership::Here(kind),
+            (None, _) => Ownership::Unclear,
         }
     }
 
@@ -100,11 +100,11 @@ impl Home {
 
     /// What shows the process to be PM2's and of this home; nothing where it is not, or is a daemon: one that was
     /// started by way of a process of PM2's has the marks of that.
-    pub(super) fn marks(&self, pid: u32) -> Vec<Mark> {
+    pub(super) fn marks(&self, pid: u32) -> Vec<ProcessMark> {
         process::environment(pid).map(|environment| self.marks_in(pid, &environment)).unwrap_or_default()
     }
 
-    pub(super) fn marks_in(&self, pid: u32, environment: &Environment) -> Vec<Mark> {
+    pub(super) fn marks_in(&self, pid: u32, environment: &Environment) -> Vec<ProcessMark> {
         let is_here = environment.get("PM2_HOME").is_some_and(|home| self.is_at(Path::new(home)));
         if !is_here || process::title(pid).is_some_and(|title| kind(&title).is_some()) {
             return Vec::new();
@@ -117,12 +117,12 @@ impl Home {
 pub(super) fn is_about(file: &Path, process: Process) -> bool {
     let Ok(written) = fs::metadata(file).and_then(|found| found.modified()) else { return false };
     let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let age = clock::wall().since(Wall::from_ms(i64::try_from(written).unwrap_or(i64::MAX)));
+    let age = clock::wall().since(WallTime::from_ms(i64::try_from(written).unwrap_or(i64::MAX)));
     let up = clock::now().since(process::since_boot(process.started));
     up.abs_diff(age) <= NOTED_WITHIN
 }
 
-pub(super) fn daemon(pid: u32, kind: Kind) -> Option<Daemon> {
+pub(super) fn daemon(pid: u32, kind: DaemonKind) -> Option<Daemon> {
     let stat = process::stat(pid).filter(Stat::is_alive)?;
     let process = Process { pid, started: stat.started };
     let is_stopped = matches!(stat.state, b'T' | b't');
@@ -132,15 +132,15 @@ pub(super) fn daemon(pid: u32, kind: Kind) -> Option<Daemon> {
 
 /// What a title shows a process to be: PM2 gives itself one when it goes into the background, and keeps its command
 /// line otherwise. How a daemon calls itself is cut to the length that its command line had; this much is always left.
-pub(super) fn kind(title: &str) -> Option<Kind> {
+pub(super) fn kind(title: &str) -> Option<DaemonKind> {
     if title.starts_with("PM2 v") && title.contains("God Daemon (") {
-        return Some(Kind::Detached);
+        return Some(DaemonKind::Detached);
     }
     let words = || title.split(' ').map(|word| word.rsplit('/').next().unwrap_or(word));
     let runs = |names: &[&str]| words().take(4).any(|word| names.contains(&word));
     let is_in_foreground = runs(&["pm2-runtime", "pm2-docker", "pm2-dev"])
         || runs(&["pm2"]) && words().any(|word| word == "--no-daemon") && words().any(|word| word == "start");
-    is_in_foreground.then_some(Kind::Foreground)
+    is_in_foreground.then_some(DaemonKind::Foreground)
 }
 
 /// Whether its title is the one that its environment wants PM2's daemon to have.
@@ -150,29 +150,29 @@ fn is_called(title: &str, environment: &Environment) -> bool {
 }
 
 /// The home that a daemon's environment names. One in the foreground may have none there, and then has the usual.
-fn home_of(environment: &Environment, kind: Kind) -> Option<PathBuf> {
+fn home_of(environment: &Environment, kind: DaemonKind) -> Option<PathBuf> {
     let named = environment.get("PM2_HOME").map(PathBuf::from);
     let usual = || Some(Path::new(environment.get("HOME")?).join(".pm2"));
-    named.or_else(|| if kind == Kind::Foreground { usual() } else { None })
+    named.or_else(|| if kind == DaemonKind::Foreground { usual() } else { None })
 }
 
 /// PM2 gives to a process in fork mode all that it knows of it, one variable each.
-fn plain_mark(environment: &Environment) -> Option<Mark> {
+fn plain_mark(environment: &Environment) -> Option<ProcessMark> {
     let text = |name| environment.get(name).and_then(OsStr::to_str);
     text("pm_id")?.parse::<u32>().ok()?;
     let path = |name| environment.get(name).map(PathBuf::from);
     let logs = ["pm_out_log_path", "pm_err_log_path"].into_iter().filter_map(path).collect();
     // What it has of `stop_exit_codes` only PM2 knows.
     let may_stay_ended = text("autorestart") == Some("false");
-    Some(Mark { name: text("name")?.to_owned(), logs, pid_file: path("pm_pid_path"), may_stay_ended })
+    Some(ProcessMark { name: text("name")?.to_owned(), logs, pid_file: path("pm_pid_path"), may_stay_ended })
 }
 
 /// And to one in cluster mode all in one.
-fn cluster_mark(environment: &Environment) -> Option<Mark> {
+fn cluster_mark(environment: &Environment) -> Option<ProcessMark> {
     let app = entry(environment.get("pm2_env")?.to_str()?).filter(|app| app.id.is_some())?;
     let may_stay_ended = app.may_stay_ended();
     let logs = app.out_log.into_iter().chain(app.err_log).collect();
-    Some(Mark { name: app.name, logs, pid_file: app.pid_file, may_stay_ended })
+    Some(ProcessMark { name: app.name, logs, pid_file: app.pid_file, may_stay_ended })
 }
 
 /// Whether it is this process or one that started it: under PM2 we are a process of PM2's ourselves.
@@ -187,12 +187,12 @@ mod tests {
 
     #[test]
     fn a_title_shows_a_daemon_and_its_kind() {
-        let check = |title: &str, expected: Option<Kind>| assert_eq!(kind(title), expected, "{title}");
-        check("PM2 v7.0.4: God Daemon (/home/user/.pm2)", Some(Kind::Detached));
-        check("PM2 v5.4.3: God Daemon (/home/us", Some(Kind::Detached));
-        check("node /usr/local/bin/pm2-runtime start ecosystem.config.js", Some(Kind::Foreground));
-        check("/usr/bin/node /x/node_modules/.bin/pm2-docker app.js", Some(Kind::Foreground));
-        check("node /x/bin/pm2 start --no-daemon app.js", Some(Kind::Foreground));
+        let check = |title: &str, expected: Option<DaemonKind>| assert_eq!(kind(title), expected, "{title}");
+        check("PM2 v7.0.4: God Daemon (/home/user/.pm2)", Some(DaemonKind::Detached));
+        check("PM2 v5.4.3: God Daemon (/home/us", Some(DaemonKind::Detached));
+        check("node /usr/local/bin/pm2-runtime start ecosystem.config.js", Some(DaemonKind::Foreground));
+        check("/usr/bin/node /x/node_modules/.bin/pm2-docker app.js", Some(DaemonKind::Foreground));
+        check("node /x/bin/pm2 start --no-daemon app.js", Some(DaemonKind::Foreground));
         check("node /x/bin/pm2 logs --no-daemon", None);
         check("node /x/bin/pm2 resurrect", None);
         check("node /srv/app/server.js pm2-runtime-notes", None);

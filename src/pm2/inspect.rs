@@ -7,14 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock;
-use crate::outcome::{DaemonState, Inspection, Pm2Evidence, Remembered, RestReason, Seen};
+use crate::outcome::{DaemonState, Inspection, Pm2Evidence, PriorEvidence, ProcessIdentity, RestReason};
 use crate::process;
 
 use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
 use super::observe::seen;
-use super::plan::Facts;
+use super::plan::RepairFacts;
 use super::rest::{at_rest, ids_at_rest};
-use super::{Activity, App, Caller, Home, Listing, Managed, Saved};
+use super::{Activity, App, Caller, Home, Listing, Managed, SavedList};
 
 /// Processes notice within 1.5 to 2.3 s that their daemon is gone, and end; a daemon that was told to end closes its
 /// socket first. What looks like that is looked at again until it has looked so for this long.
@@ -23,8 +23,8 @@ const SETTLED: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug)]
-pub struct Found {
-    pub facts: Facts,
+pub struct InspectionResult {
+    pub facts: RepairFacts,
     pub inspection: Inspection,
     /// As a probe concludes it, now that PM2's list is known.
     pub evidence: Pm2Evidence,
@@ -35,7 +35,7 @@ pub struct Found {
 
 /// Inspects the process. Takes up to 28 s:
 /// PM2 gets 10 s for its list, and as much to end.
-pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembered) -> Found {
+pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: PriorEvidence) -> InspectionResult {
     let (mut daemon, mut process) = settled(home, &managed.process, known.process);
     let activity = home.measure_activity(&managed.process);
     let mut unlisted = None;
@@ -60,7 +60,7 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembere
     let names = saved_names(&saved, managed, listed.as_deref());
     let outlived = home.outlived(names);
     let log = home.log_tail();
-    let facts = Facts {
+    let facts = RepairFacts {
         home: home.path().display().to_string(),
         pm2: home.call(),
         at_rest: listed.as_deref().map(|listed| ids_at_rest(listed, &managed.process, &log)).unwrap_or_default(),
@@ -75,7 +75,7 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembere
     let rest = resting(managed, &facts, &log, known.daemon);
     let is_deaf = facts.daemon.state() == DaemonState::Deaf;
     let failed = Inspection::Failed { is_deaf, is_listed: facts.listed.is_some() };
-    Found {
+    InspectionResult {
         inspection: rest.map_or(failed, Inspection::AtRest),
         evidence: home.conclude(&facts.daemon, &facts.process),
         words: words(managed, &facts),
@@ -85,7 +85,7 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: Remembere
 }
 
 /// Daemon and process once they do not look like something that is just ending or beginning.
-fn settled(home: &Home, name: &str, known: Option<Seen>) -> (DaemonEvidence, ProcessEvidence) {
+fn settled(home: &Home, name: &str, known: Option<ProcessIdentity>) -> (DaemonEvidence, ProcessEvidence) {
     let began = clock::monotonic();
     loop {
         let daemon = home.daemon_evidence();
@@ -100,8 +100,8 @@ fn settled(home: &Home, name: &str, known: Option<Seen>) -> (DaemonEvidence, Pro
     }
 }
 
-fn saved_names(saved: &Saved, managed: &Managed, listed: Option<&[App]>) -> Vec<String> {
-    let Saved::Apps(apps) = saved else { return Vec::new() };
+fn saved_names(saved: &SavedList, managed: &Managed, listed: Option<&[App]>) -> Vec<String> {
+    let SavedList::Apps(apps) = saved else { return Vec::new() };
     let is_listed = |name: &str| listed.is_some_and(|listed| listed.iter().any(|app| app.name == name));
     let mut names: Vec<String> = apps.iter().map(|app| app.name.clone()).collect();
     names.retain(|name| *name != managed.process && !is_listed(name));
@@ -129,7 +129,7 @@ impl Home {
     }
 }
 
-fn resting(managed: &Managed, facts: &Facts, log: &str, kept_by: Option<Seen>) -> Option<RestReason> {
+fn resting(managed: &Managed, facts: &RepairFacts, log: &str, kept_by: Option<ProcessIdentity>) -> Option<RestReason> {
     let name = &managed.process;
     match (&facts.listed, &facts.saved) {
         (Some(listed), _) if listed.iter().any(|app| app.name == *name) => at_rest(listed, name, log),
@@ -141,7 +141,7 @@ fn resting(managed: &Managed, facts: &Facts, log: &str, kept_by: Option<Seen>) -
         }
         // Whoever saves a stopped process wants it to be stopped after a reboot, too; that it does not run on a
         // schedule any more, as without a daemon it cannot, he does not.
-        (None, Saved::Apps(apps)) if facts.daemon.state() == DaemonState::Dead => {
+        (None, SavedList::Apps(apps)) if facts.daemon.state() == DaemonState::Dead => {
             at_rest(apps, name, "").filter(|reason| *reason == RestReason::Operator)
         }
         (None, _) => None,
@@ -149,13 +149,13 @@ fn resting(managed: &Managed, facts: &Facts, log: &str, kept_by: Option<Seen>) -
 }
 
 /// `PM2's daemon (pid 812) is alive; its list has api: online, pid 4821, restarted 3 times`
-fn words(managed: &Managed, facts: &Facts) -> String {
+fn words(managed: &Managed, facts: &RepairFacts) -> String {
     let name = &managed.process;
     let saved = match &facts.saved {
-        Saved::Apps(apps) if apps.iter().any(|app| app.name == *name) => format!("the saved list has {name}"),
-        Saved::Apps(_) => format!("the saved list has no {name}"),
-        Saved::Missing => "no list is saved".into(),
-        Saved::Unreadable(_) => "the saved list cannot be read".into(),
+        SavedList::Apps(apps) if apps.iter().any(|app| app.name == *name) => format!("the saved list has {name}"),
+        SavedList::Apps(_) => format!("the saved list has no {name}"),
+        SavedList::Missing => "no list is saved".into(),
+        SavedList::Unreadable(_) => "the saved list cannot be read".into(),
     };
     let pid = facts.daemon.latest().map_or_else(String::new, |daemon| format!(" (pid {})", daemon.process.pid));
     match (facts.daemon.state(), &facts.listed) {

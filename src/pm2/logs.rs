@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use crate::clock;
-use crate::outcome::Seen;
+use crate::outcome::ProcessIdentity;
 use crate::process;
-use crate::time::Wall;
+use crate::time::WallTime;
 
 use super::home::file_name;
 use super::saved::open;
@@ -19,7 +19,7 @@ use super::{App, Home, plain, telling_line};
 const TAIL: u64 = 16 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogFile {
     pub name: String,
     /// Its last 16 KiB, without colours.
     pub tail: String,
@@ -28,8 +28,8 @@ pub struct Log {
 }
 
 /// The line that tells most of why the process is in trouble: what it complained of says more than what it printed.
-pub fn last_words(logs: &[Log]) -> Option<String> {
-    let mut own: Vec<&Log> = logs.iter().filter(|log| log.is_own).collect();
+pub fn last_words(logs: &[LogFile]) -> Option<String> {
+    let mut own: Vec<&LogFile> = logs.iter().filter(|log| log.is_own).collect();
     own.sort_by_key(|log| !log.name.contains("err"));
     own.into_iter().find_map(|log| telling_line(&log.tail))
 }
@@ -37,7 +37,7 @@ pub fn last_words(logs: &[Log]) -> Option<String> {
 impl Home {
     /// The logs of the processes of this name, and PM2's own; `apps` is its list, else the saved one. Those that were
     /// last written before the process `since` began are left out.
-    pub fn logs(&self, process: &str, apps: &[App], since: Option<Seen>) -> Vec<Log> {
+    pub fn logs(&self, process: &str, apps: &[App], since: Option<ProcessIdentity>) -> Vec<LogFile> {
         let named = apps.iter().filter(|app| app.name == process);
         let mut paths: Vec<PathBuf> = named.flat_map(|app| app.out_log.iter().chain(&app.err_log)).cloned().collect();
         if paths.is_empty() {
@@ -52,7 +52,7 @@ impl Home {
         paths.dedup();
         let began = since.map(|since| {
             let age = clock::now().since(since.started);
-            clock::wall().shifted(-crate::time::millis(age))
+            clock::wall().offset_by(-crate::time::millis(age))
         });
         let is_of_it = |path: &PathBuf| began.is_none_or(|began| written(path).is_some_and(|at| at >= began));
         let own = paths.into_iter().filter(is_of_it).map(|path| (path, true));
@@ -78,12 +78,12 @@ impl Home {
     }
 }
 
-fn written(path: &Path) -> Option<Wall> {
+fn written(path: &Path) -> Option<WallTime> {
     let at = fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(Wall::from_ms(crate::time::millis(at)))
+    Some(WallTime::from_ms(crate::time::millis(at)))
 }
 
-fn read(path: &Path, is_own: bool) -> Option<Log> {
+fn read(path: &Path, is_own: bool) -> Option<LogFile> {
     let tail = || {
         let mut file = open(path)?;
         let found = file.metadata()?;
@@ -97,5 +97,5 @@ fn read(path: &Path, is_own: bool) -> Option<Log> {
     };
     let bytes = tail().ok().filter(|bytes| !bytes.is_empty())?;
     let name = path.file_name()?.to_string_lossy().into_owned();
-    Some(Log { name, tail: plain(&String::from_utf8_lossy(&bytes)), is_own })
+    Some(LogFile { name, tail: plain(&String::from_utf8_lossy(&bytes)), is_own })
 }

@@ -4,18 +4,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::outcome::{DaemonState, Pm2Evidence, Remembered, Seen, in_words};
+use crate::outcome::{DaemonState, Pm2Evidence, PriorEvidence, ProcessIdentity, describe_io_error};
 use crate::process::{self, Environment, Process, Stat};
 
-use super::evidence::{Daemon, DaemonEvidence, Kind, ProcessEvidence, ProcessState, Sign, Socket};
+use super::evidence::{Daemon, DaemonEvidence, DaemonKind, ProcessEvidence, ProcessState, Sign, SocketState};
 use super::home::{file_name, read_pid};
-use super::identity::{Whose, daemon, is_about};
+use super::identity::{Ownership, daemon, is_about};
 use super::{Home, ports};
 
 impl Home {
     /// What a probe concludes of the daemon and of the processes of this name. While all is well this reads a handful
     /// of files: a daemon that was proven before needs no proof.
-    pub fn observe(&self, name: &str, known: Remembered) -> Pm2Evidence {
+    pub fn observe(&self, name: &str, known: PriorEvidence) -> Pm2Evidence {
         let daemon = match self.known_daemon(known.daemon) {
             Some(daemon) => self.evidence_of(daemon),
             None => self.daemon_evidence(),
@@ -25,14 +25,14 @@ impl Home {
     }
 
     /// The daemon that was there before, if it is the one of PM2's file still and takes connections.
-    fn known_daemon(&self, before: Option<Seen>) -> Option<Daemon> {
-        let before = before.filter(|_| self.socket() == Socket::Accepts)?;
+    fn known_daemon(&self, before: Option<ProcessIdentity>) -> Option<Daemon> {
+        let before = before.filter(|_| self.socket() == SocketState::Accepts)?;
         let pid = read_pid(&self.path().join("pm2.pid")).ok().filter(|pid| *pid == before.pid)?;
-        daemon(pid, Kind::Detached).filter(|daemon| seen(daemon.process) == before)
+        daemon(pid, DaemonKind::Detached).filter(|daemon| seen(daemon.process) == before)
     }
 
     fn evidence_of(&self, daemon: Daemon) -> DaemonEvidence {
-        DaemonEvidence { socket: Socket::Accepts, proven: vec![daemon], unclear: None, is_silent: false }
+        DaemonEvidence { socket: SocketState::Accepts, proven: vec![daemon], unclear: None, is_silent: false }
     }
 
     /// The same of evidence at hand.
@@ -62,7 +62,7 @@ impl Home {
     /// The signs of the daemon. Where its socket accepts and its own file names it, no other process is looked at.
     pub fn daemon_evidence(&self) -> DaemonEvidence {
         let socket = self.socket();
-        if socket == Socket::Accepts
+        if socket == SocketState::Accepts
             && let Some(daemon) = read_pid(&self.path().join("pm2.pid")).ok().and_then(|pid| self.daemon(pid))
         {
             return self.evidence_of(daemon);
@@ -75,7 +75,7 @@ impl Home {
         self.search(self.socket())
     }
 
-    fn search(&self, socket: Socket) -> DaemonEvidence {
+    fn search(&self, socket: SocketState) -> DaemonEvidence {
         let mut evidence = DaemonEvidence { socket, proven: Vec::new(), unclear: None, is_silent: false };
         let pids = match process::pids() {
             Ok(pids) => pids,
@@ -83,14 +83,14 @@ impl Home {
         };
         for pid in pids {
             match self.whose(pid) {
-                Whose::Here(_) => evidence.proven.extend(self.daemon(pid)),
-                Whose::Unclear => {
+                Ownership::Here(_) => evidence.proven.extend(self.daemon(pid)),
+                Ownership::Unclear => {
                     let home = self.path().display();
                     let why =
                         format!("a PM2 daemon (pid {pid}) runs, and whether it is the one of {home} cannot be read");
                     evidence.unclear = Some(why);
                 }
-                Whose::Elsewhere => {}
+                Ownership::Elsewhere => {}
             }
         }
         // What a daemon has just forked looks like the daemon until it has become what it is to run.
@@ -101,7 +101,12 @@ impl Home {
         evidence
     }
 
-    pub fn process_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
+    pub fn process_evidence(
+        &self,
+        name: &str,
+        known: Option<ProcessIdentity>,
+        daemons: &DaemonEvidence,
+    ) -> ProcessEvidence {
         let evidence = self.known_evidence(name, known, daemons);
         if !evidence.living.is_empty() {
             return evidence;
@@ -117,7 +122,7 @@ impl Home {
 
     /// The process of this name that has no daemon above it and goes on with its work.
     pub(super) fn orphan_of(&self, name: &str) -> Option<Process> {
-        let none = DaemonEvidence { socket: Socket::Missing, proven: Vec::new(), unclear: None, is_silent: false };
+        let none = DaemonEvidence { socket: SocketState::Missing, proven: Vec::new(), unclear: None, is_silent: false };
         let mut evidence = self.known_evidence(name, None, &none);
         if evidence.living.is_empty() {
             self.look_everywhere(name, &none, &mut evidence);
@@ -125,7 +130,7 @@ impl Home {
         evidence.orphan()
     }
 
-    fn known_evidence(&self, name: &str, known: Option<Seen>, daemons: &DaemonEvidence) -> ProcessEvidence {
+    fn known_evidence(&self, name: &str, known: Option<ProcessIdentity>, daemons: &DaemonEvidence) -> ProcessEvidence {
         let mut evidence = ProcessEvidence::default();
         for (pid, file) in self.noted(name) {
             let Some(stat) = process::stat(pid).filter(Stat::is_alive) else { continue };
@@ -194,11 +199,11 @@ impl Home {
     }
 }
 
-pub(super) fn seen(Process { pid, started }: Process) -> Seen {
-    Seen { pid, started: process::since_boot(started) }
+pub(super) fn seen(Process { pid, started }: Process) -> ProcessIdentity {
+    ProcessIdentity { pid, started: process::since_boot(started) }
 }
 
-fn the_same(before: Seen) -> Option<Process> {
+fn the_same(before: ProcessIdentity) -> Option<Process> {
     process::living(before.pid).filter(|process| seen(*process) == before)
 }
 
@@ -216,5 +221,5 @@ fn says_nothing(environment: &Environment) -> bool {
 }
 
 fn unseen(error: &io::Error) -> String {
-    format!("processes cannot be seen: {}", in_words(error))
+    format!("processes cannot be seen: {}", describe_io_error(error))
 }

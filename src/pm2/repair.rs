@@ -10,12 +10,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::clock;
-use crate::command::{self, Ended};
-use crate::outcome::{Ending, in_words};
+use crate::command::{self, CommandResult};
+use crate::outcome::{Exit, describe_io_error};
 use crate::process::{self, Process};
-use crate::time::Span;
+use crate::time::HumanDuration;
 
-use super::plan::Step;
+use super::plan::RepairStep;
 use super::{Caller, Home, Listing, Managed};
 
 /// Between two looks at who is left.
@@ -42,7 +42,7 @@ pub struct Calls<'a> {
 impl Calls<'_> {
     /// Carries out the steps until one has brought the process back, or is about to. The ending is the last one's, 1
     /// where a call came to nothing; the time that of all.
-    pub fn carry_out(&mut self, steps: &[Step]) -> Ended {
+    pub fn carry_out(&mut self, steps: &[RepairStep]) -> CommandResult {
         let began = clock::monotonic();
         let mut ended = came_to_nothing();
         for step in steps {
@@ -52,18 +52,17 @@ impl Calls<'_> {
             let before = self.living();
             ended = self.carry_out_one(step, &before);
             // PM2 goes on with what it has begun, though nobody waits for it any more.
-            let is_under_way =
-                ended.ending == Ending::TimedOut && self.living().iter().any(|one| !before.contains(one));
-            if ended.ending == Ending::Exited(0) || is_under_way {
+            let is_under_way = ended.exit == Exit::TimedOut && self.living().iter().any(|one| !before.contains(one));
+            if ended.exit == Exit::Exited(0) || is_under_way {
                 break;
             }
         }
-        Ended { took: clock::monotonic().duration_since(began), ..ended }
+        CommandResult { duration: clock::monotonic().duration_since(began), ..ended }
     }
 
-    fn carry_out_one(&mut self, step: &Step, before: &[Process]) -> Ended {
+    fn carry_out_one(&mut self, step: &RepairStep, before: &[Process]) -> CommandResult {
         match step {
-            Step::Restart(ids) => {
+            RepairStep::Restart(ids) => {
                 let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
                 let words: Vec<&str> = ["restart"].into_iter().chain(ids.iter().map(String::as_str)).collect();
                 let ended = self.call(self.caller, &words);
@@ -72,15 +71,15 @@ impl Calls<'_> {
                 let unchanged = same.map(|same| format!("{} still has pid {}", self.managed.process, same.pid));
                 self.unless_in_vain(ended, unchanged)
             }
-            Step::Resurrect { without } if without.is_empty() => {
+            RepairStep::Resurrect { without } if without.is_empty() => {
                 let ended = self.call(self.caller, &["resurrect"]);
                 self.if_there(ended)
             }
-            Step::Resurrect { without } => {
+            RepairStep::Resurrect { without } => {
                 let ended = self.resurrect_without(without);
                 self.if_there(ended)
             }
-            Step::Start(path) => {
+            RepairStep::Start(path) => {
                 let file = path.to_string_lossy();
                 let mut words = vec!["start", &file, "--only", &self.managed.process];
                 words.extend(self.managed.env.iter().flat_map(|env| ["--env", env]));
@@ -90,19 +89,19 @@ impl Calls<'_> {
                 let ended = self.call(&caller, &words);
                 self.if_there(ended)
             }
-            Step::End { processes, kill_timeout } => self.end(processes, *kill_timeout),
+            RepairStep::End { processes, kill_timeout } => self.end(processes, *kill_timeout),
         }
     }
 
-    fn call(&mut self, caller: &Caller, words: &[&str]) -> Ended {
+    fn call(&mut self, caller: &Caller, words: &[&str]) -> CommandResult {
         let ended = caller.call(words, self.output, self.on_start);
-        let took = Span(ended.took);
-        let outcome = match &ended.ending {
-            Ending::Exited(code) => format!("exit {code} in {took}"),
-            Ending::Killed(signal) => format!("killed by signal {signal} after {took}"),
-            Ending::TimedOut => format!("no end in {took}, and killed"),
-            Ending::NotStarted(reason) => format!("not started: {reason}"),
-            Ending::Lost => "nobody knows how it ended".into(),
+        let took = HumanDuration(ended.duration);
+        let outcome = match &ended.exit {
+            Exit::Exited(code) => format!("exit {code} in {took}"),
+            Exit::Killed(signal) => format!("killed by signal {signal} after {took}"),
+            Exit::TimedOut => format!("no end in {took}, and killed"),
+            Exit::NotStarted(reason) => format!("not started: {reason}"),
+            Exit::Lost => "nobody knows how it ended".into(),
         };
         (self.say)(&format!("pm2 {}: {outcome}", words.join(" ")));
         ended
@@ -110,8 +109,8 @@ impl Calls<'_> {
 
     /// Resurrects all that was saved but these, which live: PM2 would start each a second time. The daemon is started
     /// by a call of its own, for it keeps the environment that it is started with.
-    fn resurrect_without(&mut self, without: &[String]) -> Ended {
-        let not_started = |reason| Ended { ending: Ending::NotStarted(reason), took: Duration::ZERO };
+    fn resurrect_without(&mut self, without: &[String]) -> CommandResult {
+        let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: Duration::ZERO };
         let list = match self.home.saved_without(without) {
             Ok(list) => list,
             Err(reason) => return not_started(reason),
@@ -120,10 +119,10 @@ impl Calls<'_> {
         let file = command::memory_output().and_then(|mut file| file.write_all(&list).map(|()| file));
         let file = match file {
             Ok(file) => file,
-            Err(error) => return not_started(format!("cannot leave out what lives: {}", in_words(&error))),
+            Err(error) => return not_started(format!("cannot leave out what lives: {}", describe_io_error(&error))),
         };
         let started = self.call(self.caller, &["ping"]);
-        if started.ending != Ending::Exited(0) {
+        if started.exit != Exit::Exited(0) {
             return started;
         }
         let mut caller = self.caller.clone();
@@ -133,7 +132,7 @@ impl Calls<'_> {
     }
 
     /// The way that PM2 does, with all that they started; waits for their daemon to start them again.
-    fn end(&mut self, processes: &[Process], kill_timeout: Duration) -> Ended {
+    fn end(&mut self, processes: &[Process], kill_timeout: Duration) -> CommandResult {
         let began = clock::monotonic();
         let family = |process: &Process| process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
         let living = processes.iter().filter(|process| process::is_alive(**process));
@@ -149,7 +148,7 @@ impl Calls<'_> {
         let pids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
         let (name, pids) = (&self.managed.process, pids.join(", "));
         if !wait(GONE, || !processes.iter().any(|process| process::is_alive(*process))) {
-            let why = trouble.map_or_else(|| "it does not go".to_owned(), |error| in_words(&error));
+            let why = trouble.map_or_else(|| "it does not go".to_owned(), |error| describe_io_error(&error));
             self.say(&format!("{name} (pid {pids}) cannot be ended: {why}"));
             return came_to_nothing();
         }
@@ -157,12 +156,12 @@ impl Calls<'_> {
         let took = clock::monotonic().duration_since(began);
         let then = if is_again { "PM2's daemon has started it again" } else { "PM2's daemon did not start it again" };
         self.say(&format!("{name} (pid {pids}) ended; {then}"));
-        Ended { ending: Ending::Exited(i32::from(!is_again)), took }
+        CommandResult { exit: Exit::Exited(i32::from(!is_again)), duration: took }
     }
 
     /// Exit code 0 with the process nowhere to be found is a failure.
-    fn if_there(&mut self, ended: Ended) -> Ended {
-        if ended.ending != Ending::Exited(0) || !self.living().is_empty() {
+    fn if_there(&mut self, ended: CommandResult) -> CommandResult {
+        if ended.exit != Exit::Exited(0) || !self.living().is_empty() {
             return ended;
         }
         let name = &self.managed.process;
@@ -174,11 +173,11 @@ impl Calls<'_> {
         self.unless_in_vain(ended, missing)
     }
 
-    fn unless_in_vain(&mut self, ended: Ended, nothing: Option<String>) -> Ended {
-        match (&ended.ending, nothing) {
-            (Ending::Exited(0), Some(nothing)) => {
+    fn unless_in_vain(&mut self, ended: CommandResult, nothing: Option<String>) -> CommandResult {
+        match (&ended.exit, nothing) {
+            (Exit::Exited(0), Some(nothing)) => {
                 self.say(&format!("pm2 exited 0, but {nothing}: it did nothing"));
-                Ended { ending: Ending::Exited(1), ..ended }
+                CommandResult { exit: Exit::Exited(1), ..ended }
             }
             (_, _) => ended,
         }
@@ -198,13 +197,13 @@ impl Calls<'_> {
         (self.say)(line);
         let mut output = self.output;
         if let Err(error) = writeln!(output, "watchdog: {line}") {
-            (self.say)(&format!("that cannot be kept: {}", in_words(&error)));
+            (self.say)(&format!("that cannot be kept: {}", describe_io_error(&error)));
         }
     }
 }
 
-pub(super) fn came_to_nothing() -> Ended {
-    Ended { ending: Ending::Exited(1), took: Duration::ZERO }
+pub(super) fn came_to_nothing() -> CommandResult {
+    CommandResult { exit: Exit::Exited(1), duration: Duration::ZERO }
 }
 
 /// Looks until it is so or `limit` is over; answers whether it is.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::clock;
-use crate::command::Ended;
-use crate::outcome::{DaemonState, Ending, Remembered, in_words};
+use crate::command::CommandResult;
+use crate::outcome::{DaemonState, Exit, PriorEvidence, describe_io_error};
 use crate::process::{self, Process};
 use crate::terminal::escaped;
 
-use super::evidence::{Daemon, Kind};
+use super::evidence::{Daemon, DaemonKind};
 use super::inspect::inspect;
 use super::plan::plan;
 use super::repair::{Calls, came_to_nothing, wait};
@@ -30,9 +30,9 @@ const GRACE: Duration = Duration::from_secs(3);
 const SUPERVISED: Duration = Duration::from_secs(20);
 
 /// The ending is the last pm2 call's, 1 if it came to none; the time that of all.
-pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> Ended {
+pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> CommandResult {
     let began = clock::monotonic();
-    let cleared = Scene { home: calls.home, calls: &calls }.clear(reason);
+    let cleared = Reset { home: calls.home, calls: &calls }.clear(reason);
     let ended = cleared.and_then(|is_supervised| {
         if is_supervised {
             let home = calls.home;
@@ -44,31 +44,31 @@ pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> Ended {
         calls.say(&format!("the reset stops here: {reason}"));
         came_to_nothing()
     });
-    Ended { took: clock::monotonic().duration_since(began), ..ended }
+    CommandResult { duration: clock::monotonic().duration_since(began), ..ended }
 }
 
 /// What was saved, while there is no daemon; then the process itself, where it is not back by that.
-fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<Ended, String> {
+fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<CommandResult, String> {
     let is_killed = !matches!(reason, ResetReason::Orphan(_));
     // Whoever outlived the daemon was not started again by one.
     let is_back = || !calls.living().is_empty() && calls.home.daemon_evidence().state() == DaemonState::Alive;
     if is_killed && is_back() {
-        return Ok(Ended { ending: Ending::Exited(0), ..came_to_nothing() });
+        return Ok(CommandResult { exit: Exit::Exited(0), ..came_to_nothing() });
     }
-    let found = inspect(calls.home, calls.caller, calls.managed, Remembered::default());
+    let found = inspect(calls.home, calls.caller, calls.managed, PriorEvidence::default());
     let steps = plan(calls.managed, &found.facts)?;
     Ok(calls.carry_out(&steps))
 }
 
-struct Scene<'s, 'c> {
+struct Reset<'s, 'c> {
     home: &'s Home,
     calls: &'s Calls<'c>,
 }
 
-impl Scene<'_, '_> {
+impl Reset<'_, '_> {
     /// Ends whom the reason names; whether a service manager may start a daemon again.
     fn clear(&self, reason: &ResetReason) -> Result<bool, String> {
-        let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", in_words(&error));
+        let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", describe_io_error(&error));
         let mut is_supervised = false;
         if !matches!(reason, ResetReason::Orphan(_)) {
             let daemons = self.home.all_daemons().proven;
@@ -106,7 +106,7 @@ impl Scene<'_, '_> {
     fn kill(&self, daemons: &[Daemon]) -> Result<(), String> {
         for Daemon { process: daemon, .. } in daemons {
             let now = self.home.daemon(daemon.pid).filter(|now| now.process == *daemon);
-            if now.is_none_or(|now| now.kind == Kind::Foreground) {
+            if now.is_none_or(|now| now.kind == DaemonKind::Foreground) {
                 continue; // it has ended meanwhile
             }
             if self.calls.is_given_up() {
@@ -115,7 +115,9 @@ impl Scene<'_, '_> {
             match process::signal(*daemon, Signal::KILL) {
                 Ok(true) => self.say(format!("killed PM2's daemon (pid {})", daemon.pid)),
                 Ok(false) => {}
-                Err(error) => return Err(format!("cannot kill the daemon (pid {}): {}", daemon.pid, in_words(&error))),
+                Err(error) => {
+                    return Err(format!("cannot kill the daemon (pid {}): {}", daemon.pid, describe_io_error(&error)));
+                }
             }
             if !wait(GONE, || !process::is_alive(*daemon)) {
                 return Err(format!("the daemon (pid {}) was killed but does not go", daemon.pid));
@@ -152,7 +154,7 @@ impl Scene<'_, '_> {
         match process::signal(process, signal) {
             Ok(true) => self.say(format!("{how}: pid {pid} ({}), {what}", escaped(&title))),
             Ok(false) => return false,
-            Err(error) => self.say(format!("cannot signal pid {pid}: {}", in_words(&error))),
+            Err(error) => self.say(format!("cannot signal pid {pid}: {}", describe_io_error(&error))),
         }
         true
     }

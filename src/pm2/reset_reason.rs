@@ -4,12 +4,12 @@
 use std::fmt;
 use std::io;
 
-use crate::outcome::{DaemonState, in_words};
+use crate::outcome::{DaemonState, describe_io_error};
 use crate::process::Process;
 
-use super::evidence::Kind;
-use super::plan::Facts;
-use super::{App, Home, Managed, Saved};
+use super::evidence::DaemonKind;
+use super::plan::RepairFacts;
+use super::{App, Home, Managed, SavedList};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetReason {
@@ -35,16 +35,16 @@ impl fmt::Display for ResetReason {
 
 /// Looks for a reason to reset PM2, with what an inspection found.
 /// Errors: why there is none, or why it must not be, in words.
-pub fn reset_reason(home: &Home, managed: &Managed, facts: &Facts) -> Result<ResetReason, String> {
-    let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", in_words(&error));
+pub fn reset_reason(home: &Home, managed: &Managed, facts: &RepairFacts) -> Result<ResetReason, String> {
+    let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", describe_io_error(&error));
     let daemon = home.all_daemons().silent_since(&facts.daemon);
     let orphans = managed.port.map_or(Ok(Vec::new()), |port| home.orphans_on(port)).map_err(cannot)?;
-    judge(managed, &Facts { daemon, ..facts.clone() }, &orphans)
+    judge(managed, &RepairFacts { daemon, ..facts.clone() }, &orphans)
 }
 
-pub(super) fn judge(managed: &Managed, facts: &Facts, orphans: &[Process]) -> Result<ResetReason, String> {
-    let Facts { daemon, listed, .. } = facts;
-    if let Some(foreground) = daemon.proven.iter().find(|daemon| daemon.kind == Kind::Foreground) {
+pub(super) fn judge(managed: &Managed, facts: &RepairFacts, orphans: &[Process]) -> Result<ResetReason, String> {
+    let RepairFacts { daemon, listed, .. } = facts;
+    if let Some(foreground) = daemon.proven.iter().find(|daemon| daemon.kind == DaemonKind::Foreground) {
         let pid = foreground.process.pid;
         return Err(format!("PM2 (pid {pid}) runs in the foreground: nothing of PM2's would bring it back"));
     }
@@ -64,7 +64,7 @@ pub(super) fn judge(managed: &Managed, facts: &Facts, orphans: &[Process]) -> Re
     }
 }
 
-fn no_reason(managed: &Managed, facts: &Facts, state: DaemonState) -> String {
+fn no_reason(managed: &Managed, facts: &RepairFacts, state: DaemonState) -> String {
     let why = match state {
         DaemonState::Alive => "PM2 answers and runs once".to_owned(),
         DaemonState::Dead => "PM2 does not run".to_owned(),
@@ -82,21 +82,21 @@ fn no_reason(managed: &Managed, facts: &Facts, state: DaemonState) -> String {
     }
 }
 
-fn can_be_brought_back(managed: &Managed, saved: &Saved) -> Result<(), String> {
+fn can_be_brought_back(managed: &Managed, saved: &SavedList) -> Result<(), String> {
     let name = &managed.process;
     if managed.config.as_ref().is_some_and(|path| path.is_file()) {
         return Ok(());
     }
     let without = match saved {
-        Saved::Apps(apps) => match apps.iter().find(|app| app.name == *name) {
+        SavedList::Apps(apps) => match apps.iter().find(|app| app.name == *name) {
             Some(app) => match missing_program(app) {
                 None => return Ok(()),
                 Some(missing) => missing,
             },
             None => format!("the saved list has no {name}"),
         },
-        Saved::Missing => "PM2 has no saved list (pm2 save)".into(),
-        Saved::Unreadable(reason) => reason.clone(),
+        SavedList::Missing => "PM2 has no saved list (pm2 save)".into(),
+        SavedList::Unreadable(reason) => reason.clone(),
     };
     let config = match &managed.config {
         Some(path) => format!("{} is missing", path.display()),

@@ -41,7 +41,7 @@ impl Home {
 
 /// What PM2's log says of one process since its last start.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct LogEvidence {
     is_stopped: bool,
     /// How it ended: its code; none for a signal.
     ended: Option<Option<i32>>,
@@ -51,7 +51,7 @@ fn resting(app: &App, log: &str) -> Option<RestReason> {
     if app.status != "stopped" {
         return None;
     }
-    let Told { is_stopped, ended } = app.id.map(|id| told(&app.name, id, log)).unwrap_or_default();
+    let LogEvidence { is_stopped, ended } = app.id.map(|id| told(&app.name, id, log)).unwrap_or_default();
     // The list has 0 for one that a signal ended.
     let code = ended.unwrap_or(app.exit_code);
     let ends_for_good = code.is_some_and(|code| app.stop_exit_codes.contains(&code));
@@ -67,14 +67,14 @@ fn resting(app: &App, log: &str) -> Option<RestReason> {
     }
 }
 
-fn told(name: &str, id: u32, log: &str) -> Told {
+fn told(name: &str, id: u32, log: &str) -> LogEvidence {
     let own = format!("App [{name}:{id}] ");
     let stopping = format!("Stopping app:{name} id:{id}");
-    let mut told = Told::default();
+    let mut told = LogEvidence::default();
     for line in log.lines().map(str::trim_end) {
         let said = line.split_once(&own).map(|(_, said)| said);
         if said.is_some_and(|said| said.starts_with("starting ")) {
-            told = Told::default();
+            told = LogEvidence::default();
         } else if let Some(end) = said.and_then(|said| said.strip_prefix("exited with code [")) {
             // PM2 writes SIGINT where there was no signal.
             let code = end.strip_suffix("] via signal [SIGINT]").and_then(|code| code.parse().ok());

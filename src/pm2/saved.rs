@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use serde_json::value::RawValue;
 
-use crate::outcome::in_words;
+use crate::outcome::describe_io_error;
 
 use super::app::entry;
 use super::{App, Home, parse_list};
@@ -18,7 +18,7 @@ use super::{App, Home, parse_list};
 const LONGEST: u64 = 64 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Saved {
+pub enum SavedList {
     Apps(Vec<App>),
     Missing,
     Unreadable(String),
@@ -26,20 +26,20 @@ pub enum Saved {
 
 impl Home {
     /// What `pm2 resurrect` would start: `dump.pm2`, or `dump.pm2.bak` where the first is missing or spoilt.
-    pub fn saved(&self) -> Saved {
+    pub fn saved(&self) -> SavedList {
         match (self.list("dump.pm2"), self.list("dump.pm2.bak")) {
-            (Saved::Apps(apps), _) | (_, Saved::Apps(apps)) => Saved::Apps(apps),
-            (Saved::Missing, other) | (other, _) => other,
+            (SavedList::Apps(apps), _) | (_, SavedList::Apps(apps)) => SavedList::Apps(apps),
+            (SavedList::Missing, other) | (other, _) => other,
         }
     }
 
-    fn list(&self, name: &str) -> Saved {
+    fn list(&self, name: &str) -> SavedList {
         let path = self.path().join(name);
         match self.bytes(name).map(|bytes| parse_list(&bytes)) {
-            Ok(Some(apps)) => Saved::Apps(apps),
-            Ok(None) => Saved::Unreadable(format!("{} is no list of processes", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Saved::Missing,
-            Err(error) => Saved::Unreadable(format!("{}: {}", path.display(), in_words(&error))),
+            Ok(Some(apps)) => SavedList::Apps(apps),
+            Ok(None) => SavedList::Unreadable(format!("{} is no list of processes", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => SavedList::Missing,
+            Err(error) => SavedList::Unreadable(format!("{}: {}", path.display(), describe_io_error(&error))),
         }
     }
 

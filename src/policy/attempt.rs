@@ -3,14 +3,14 @@
 use std::mem::take;
 use std::time::Duration;
 
-use crate::outcome::Ending;
+use crate::outcome::Exit;
 use crate::policy::backoff::pause_after;
 use crate::policy::budget;
-use crate::policy::case::{Case, Neighbours};
-use crate::policy::plan::{Asking, Inspecting};
-use crate::policy::state::{Attempt, Beginning, Episode, Ledger, Phase, StandDown, Tried, Waiting};
-use crate::policy::words::{About, Why};
-use crate::policy::{Action, Gate, Limits, Mode, Record};
+use crate::policy::schedule::{InspectionPurpose, Precheck};
+use crate::policy::state::{Attempt, AttemptHistory, Episode, Phase, StandDown, StartReason, TriedCommand, Waiting};
+use crate::policy::target_context::{Neighbours, TargetContext};
+use crate::policy::words::{HoldReason, WarningKind};
+use crate::policy::{Action, Limits, Mode, Precondition, Record};
 
 /// After a command that failed, a healthy look within this time ends the attempt well.
 const VERIFY: Duration = Duration::from_secs(5);
@@ -19,19 +19,19 @@ const RESET_EVERY: Duration = Duration::from_secs(3_600);
 /// A gate is asked no more often than this, even without a cooldown.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-impl Case<'_> {
+impl TargetContext<'_> {
     pub(super) fn consider(&mut self, neighbours: Neighbours) {
-        let hold = self.hold(neighbours);
+        let hold = self.hold_reason(neighbours);
         // What said no the last time still stands in the way until it has said yes.
         let asked_again = self.state.stand_down.map(|StandDown { why, .. }| Waiting { why, until: None });
         self.state.waiting = hold.or(asked_again);
-        self.plan.awaits_answer = match hold {
+        self.schedule.awaits_answer = match hold {
             // A verdict that decides is on its way: what seems to forbid the attempt may be long over, and is not told.
-            _ if self.plan.asked.is_some() || neighbours.dependency_looked_at => {
-                hold.is_none() && self.plan.asked.is_some()
+            _ if self.schedule.in_flight.is_some() || neighbours.dependency_probed => {
+                hold.is_none() && self.schedule.in_flight.is_some()
             }
             Some(waiting) => {
-                self.hold_back(waiting);
+                self.record_hold(waiting);
                 false
             }
             None => !neighbours.is_behind && self.take_turn(),
@@ -40,33 +40,33 @@ impl Case<'_> {
 
     /// Probes again if the last verdict is older than `timeout`, asks the gates, begins. Whether an answer is awaited.
     fn take_turn(&mut self) -> bool {
-        let now = self.setting.now;
+        let now = self.context.now;
         let Some(look) = &self.state.last_look else { return false };
         if self.state.is_diagnosing() {
             return false;
         }
         if now.since(look.at) > self.limits.timeout {
-            self.plan.next = Some(now);
+            self.schedule.next = Some(now);
             return true;
         }
         if look.verdict.class().is_none() {
-            self.plan.pass_expires();
+            self.schedule.pass_expires();
             return false;
         }
-        if self.plan.asking == Asking::Nothing {
-            self.ask(0);
+        if self.schedule.precheck == Precheck::Nothing {
+            self.start_precheck(0);
         }
-        match self.plan.asking {
-            Asking::Nothing => {
-                self.tell_stand_down();
+        match self.schedule.precheck {
+            Precheck::Nothing => {
+                self.record_stand_down();
                 false
             }
-            Asking::Gate(_) | Asking::Weighing => true,
-            Asking::Passed { reset } if self.limits.dry_run => {
+            Precheck::Precondition(_) | Precheck::CheckingReset => true,
+            Precheck::Passed { reset } if self.limits.dry_run => {
                 self.would_restart(reset);
                 false
             }
-            Asking::Passed { reset } => {
+            Precheck::Passed { reset } => {
                 self.begin(reset);
                 false
             }
@@ -75,101 +75,101 @@ impl Case<'_> {
 
     /// Asks the gate of this index; past the last, whether a reset is warranted where the attempt would begin with one.
     /// Stands down where that is the only rung and the last reset too recent.
-    pub(super) fn ask(&mut self, index: usize) {
+    pub(super) fn start_precheck(&mut self, index: usize) {
         let target = self.name.to_string();
-        match self.limits.gates.get(index) {
+        match self.limits.preconditions.get(index) {
             // What was found a moment ago, before it was called down, is not asked for again.
-            Some(Gate::Stopped) if self.is_inspected() => return self.ask(index + 1),
-            Some(Gate::Stopped) => {
-                if self.inspect(Inspecting::BeforeAttempt { gate: index }) {
-                    self.plan.asking = Asking::Gate(index);
+            Some(Precondition::Stopped) if self.is_inspected() => return self.start_precheck(index + 1),
+            Some(Precondition::Stopped) => {
+                if self.inspect(InspectionPurpose::BeforeAttempt { gate: index }) {
+                    self.schedule.precheck = Precheck::Precondition(index);
                 }
                 return;
             }
             Some(gate) => {
-                self.plan.asking = Asking::Gate(index);
-                return self.actions.push(Action::Ask { target, gate: *gate });
+                self.schedule.precheck = Precheck::Precondition(index);
+                return self.actions.push(Action::CheckPrecondition { target, gate: *gate });
             }
             None => {}
         }
         let rung = self.rung_of(self.attempts_made().saturating_add(1));
         if (self.limits.reset == Some(rung) || self.resets_first()) && self.may_reset() {
-            self.plan.asking = Asking::Weighing;
-            self.actions.push(Action::Weigh { target });
+            self.schedule.precheck = Precheck::CheckingReset;
+            self.actions.push(Action::CheckReset { target });
         } else if self.limits.reset.is_some() && self.limits.rungs == 1 {
-            self.plan.asking = Asking::Nothing;
-            self.stand_down(Why::Cooldown);
+            self.schedule.precheck = Precheck::Nothing;
+            self.stand_down(HoldReason::Cooldown);
         } else {
-            self.plan.asking = Asking::Passed { reset: false };
+            self.schedule.precheck = Precheck::Passed { reset: false };
         }
     }
 
     /// What stands in the way since this very moment is told like all else that does.
-    fn tell_stand_down(&mut self) {
+    fn record_stand_down(&mut self) {
         let Some(StandDown { why, until, .. }) = self.state.stand_down else { return };
         let waiting = Waiting { why, until: Some(until) };
         self.state.waiting = Some(waiting);
-        self.hold_back(waiting);
+        self.record_hold(waiting);
     }
 
     /// A gate has answered. Where the attempt is not due any more, its answer is of no use.
-    pub(super) fn answered(&mut self, gate: Gate, yes: bool) {
-        let Asking::Gate(index) = self.plan.asking else { return };
-        self.plan.asking = Asking::Nothing;
-        if self.is_outdated() || self.limits.gates.get(index) != Some(&gate) || !self.plan.is_due {
+    pub(super) fn precondition_checked(&mut self, gate: Precondition, yes: bool) {
+        let Precheck::Precondition(index) = self.schedule.precheck else { return };
+        self.schedule.precheck = Precheck::Nothing;
+        if self.is_outdated() || self.limits.preconditions.get(index) != Some(&gate) || !self.schedule.is_due {
             return;
         }
         if yes {
-            self.ask(index + 1);
+            self.start_precheck(index + 1);
         } else {
-            self.stand_down(Why::OnlyIf);
+            self.stand_down(HoldReason::OnlyIf);
         }
     }
 
     /// Whether the answer that has come is of no use, since something else would be asked now.
     pub(super) fn is_outdated(&mut self) -> bool {
-        take(&mut self.plan.outdated)
+        take(&mut self.schedule.outdated)
     }
 
     /// Whether an inspection is no older than a verdict may be.
     fn is_inspected(&self) -> bool {
-        self.plan.inspected.is_some_and(|(at, _)| self.setting.now.since(at) <= self.limits.timeout)
+        self.schedule.inspected.is_some_and(|(at, _)| self.context.now.since(at) <= self.limits.timeout)
     }
 
     /// Whether the attempt begins with the reset, where that is warranted: no other command reaches a deaf daemon, and
     /// what was interrupted left nothing behind that another could repair.
     fn resets_first(&self) -> bool {
-        let is_deaf = self.plan.inspected.is_some_and(|(_, is_deaf)| is_deaf);
+        let is_deaf = self.schedule.inspected.is_some_and(|(_, is_deaf)| is_deaf);
         self.limits.reset.is_some() && (is_deaf || self.state.real.reset_interrupted)
     }
 
     /// Not now; asked again after the cooldown, then later and later.
-    fn stand_down(&mut self, why: Why) {
+    fn stand_down(&mut self, why: HoldReason) {
         let Limits { cooldown, max_cooldown, .. } = *self.limits;
         let times = self.state.stand_down.map_or(0, |stand_down| stand_down.times).saturating_add(1);
         let pause = pause_after(times, 1, cooldown, max_cooldown).max(ASK_AGAIN);
-        self.state.stand_down = Some(StandDown { why, until: self.setting.now + pause, times });
+        self.state.stand_down = Some(StandDown { why, until: self.context.now + pause, times });
     }
 
     /// Whether PM2 may be reset is known: the attempt begins with it, goes on with it, or passes it over.
-    pub(super) fn weighed(&mut self, warranted: bool) {
-        if self.plan.asking == Asking::Weighing {
-            let (is_due, is_all) = (self.plan.is_due, self.limits.rungs == 1);
-            self.plan.asking = Asking::Nothing;
+    pub(super) fn reset_checked(&mut self, warranted: bool) {
+        if self.schedule.precheck == Precheck::CheckingReset {
+            let (is_due, is_all) = (self.schedule.is_due, self.limits.rungs == 1);
+            self.schedule.precheck = Precheck::Nothing;
             if self.is_outdated() {
                 return;
             }
             self.state.real.reset_interrupted &= warranted;
             if is_due && is_all && !warranted {
-                self.stand_down(Why::Cooldown);
+                self.stand_down(HoldReason::Cooldown);
             } else if is_due {
-                self.plan.asking = Asking::Passed { reset: warranted };
+                self.schedule.precheck = Precheck::Passed { reset: warranted };
             }
         } else if let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Weighing) {
-            if warranted && attempt.may_go_on(self.limits, self.plan) {
+            if warranted && attempt.may_go_on(self.limits, self.schedule) {
                 self.run_rung();
             } else {
-                self.climb();
+                self.go_to_next_rung();
             }
         }
     }
@@ -178,19 +178,19 @@ impl Case<'_> {
     fn may_reset(&self) -> bool {
         let dry = self.state.dry.last_reset.filter(|_| self.limits.dry_run);
         let last = self.state.real.last_reset.max(dry);
-        last.is_none_or(|at| self.setting.now.since(at) >= RESET_EVERY)
+        last.is_none_or(|at| self.context.now.since(at) >= RESET_EVERY)
     }
 
-    fn ledger(&mut self) -> &mut Ledger {
+    fn attempt_history(&mut self) -> &mut AttemptHistory {
         if self.limits.dry_run { &mut self.state.dry } else { &mut self.state.real }
     }
 
     /// Writes a new attempt into the ledger; its number in the episode.
     fn enter_attempt(&mut self) -> u32 {
-        let (now, proven) = (self.setting.now, self.state.proven);
+        let (now, proven) = (self.context.now, self.state.proven);
         self.state.waiting = None;
-        self.plan.end_due();
-        let ledger = self.ledger();
+        self.schedule.end_due();
+        let ledger = self.attempt_history();
         budget::spend(&mut ledger.starts, now);
         ledger.unproven += u32::from(!proven);
         let episode = ledger.episode.get_or_insert(Episode { attempts: 0, healthy_since: None });
@@ -225,7 +225,7 @@ impl Case<'_> {
     fn begin(&mut self, reset: bool) {
         let number = self.enter_attempt();
         let rung = self.first_rung(number, reset);
-        self.plan.attempted = true;
+        self.schedule.attempted = true;
         self.state.attempt = Some(Attempt {
             number,
             rung,
@@ -236,7 +236,7 @@ impl Case<'_> {
             over: false,
             repair_id: self.limits.repair_id,
             resets: false,
-            phase: Phase::Running { since: self.setting.now, process: None },
+            phase: Phase::Running { since: self.context.now, process: None },
         });
         if let Some(incident) = &mut self.state.incident {
             incident.attempts = incident.attempts.saturating_add(1);
@@ -246,10 +246,10 @@ impl Case<'_> {
 
     fn would_restart(&mut self, reset: bool) {
         let attempt = self.enter_attempt();
-        self.plan.attempted = true;
+        self.schedule.attempted = true;
         let (rung, incident) = (self.first_rung(attempt, reset), self.incident_id());
         if self.limits.reset == Some(rung) {
-            self.note_reset(&Ending::Exited(0), true);
+            self.note_reset(&Exit::Exited(0), true);
         }
         self.record(Record::WouldRestart { attempt, rung, incident });
         self.settle(attempt, true);
@@ -257,7 +257,7 @@ impl Case<'_> {
 
     /// Runs the command of the rung that the attempt stands on, as soon as that is saved.
     fn run_rung(&mut self) {
-        let now = self.setting.now;
+        let now = self.context.now;
         let Some(attempt) = &mut self.state.attempt else { return };
         attempt.phase = Phase::Running { since: now, process: None };
         attempt.resets = self.limits.reset == Some(attempt.rung);
@@ -272,13 +272,13 @@ impl Case<'_> {
     /// it ran before, or one that nobody will remember may be made. Whether it is withdrawn.
     pub(super) fn withdraw_unsaved(&mut self) -> bool {
         let is_untried = self.state.attempt.as_ref().is_some_and(|attempt| attempt.rung == attempt.first);
-        let until = self.unsaved_until().filter(|until| *until > self.setting.now);
-        let may_be_made = self.setting.mode == Mode::Daemon && until.is_none();
+        let until = self.unsaved_until().filter(|until| *until > self.context.now);
+        let may_be_made = self.context.mode == Mode::Daemon && until.is_none();
         if !is_untried || may_be_made {
             return false;
         }
         self.state.attempt = None;
-        self.plan.attempted = false;
+        self.schedule.attempted = false;
         let ledger = &mut self.state.real;
         ledger.starts.pop_back();
         ledger.unproven = ledger.unproven.saturating_sub(1);
@@ -292,41 +292,41 @@ impl Case<'_> {
     }
 
     /// PM2 was reset, or nobody knows how far that came.
-    fn note_reset(&mut self, ending: &Ending, dry: bool) {
-        let now = self.setting.now;
+    fn note_reset(&mut self, ending: &Exit, dry: bool) {
+        let now = self.context.now;
         let ledger = if dry { &mut self.state.dry } else { &mut self.state.real };
         match ending {
-            Ending::Lost => ledger.reset_interrupted = true,
-            Ending::NotStarted(_) => ledger.reset_interrupted = false,
-            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => {
+            Exit::Lost => ledger.reset_interrupted = true,
+            Exit::NotStarted(_) => ledger.reset_interrupted = false,
+            Exit::Exited(_) | Exit::Killed(_) | Exit::TimedOut => {
                 (ledger.last_reset, ledger.reset_interrupted) = (Some(now), false);
             }
         }
     }
 
-    pub(super) fn spawned(&mut self, of_command: (u32, u64)) {
-        let now = self.setting.now;
+    pub(super) fn command_started(&mut self, of_command: (u32, u64)) {
+        let now = self.context.now;
         if let Some(Attempt { phase: Phase::Running { since, process }, .. }) = &mut self.state.attempt {
             (*since, *process) = (now, Some(of_command));
             self.actions.push(Action::Save);
         }
     }
 
-    pub(super) fn ended(&mut self, ending: Ending, took: Duration) {
+    pub(super) fn command_ended(&mut self, ending: Exit, took: Duration) {
         let Some(attempt) = &mut self.state.attempt else { return };
         if !matches!(attempt.phase, Phase::Running { .. }) {
             return;
         }
-        attempt.ran |= !matches!(ending, Ending::NotStarted(_));
-        let goes_on = attempt.may_go_on(self.limits, self.plan);
+        attempt.ran |= !matches!(ending, Exit::NotStarted(_));
+        let goes_on = attempt.may_go_on(self.limits, self.schedule);
         let Attempt { number, rung, incident, over, ran, resets, .. } = attempt.clone();
         let start_period = self.limits.start_period;
         if resets {
             self.note_reset(&ending, false);
         }
         if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
-            let began = self.setting.now - took;
-            open.tried = Some(Tried { rung, ending: ending.clone(), began });
+            let began = self.context.now - took;
+            open.tried = Some(TriedCommand { rung, ending: ending.clone(), began });
         }
         self.record(Record::RestartDone {
             attempt: number,
@@ -338,53 +338,53 @@ impl Case<'_> {
         });
         let is_over = rung + 1 >= self.limits.rungs || over || !goes_on;
         match ending {
-            Ending::NotStarted(reason) if is_over && !ran => {
-                self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
+            Exit::NotStarted(reason) if is_over && !ran => {
+                self.warn(WarningKind::CannotRepair, format!("no restart command could be started: {reason}"));
                 self.end_attempt();
             }
-            Ending::Exited(0) | Ending::Lost => self.end_attempt(),
+            Exit::Exited(0) | Exit::Lost => self.end_attempt(),
             _ if is_over => self.end_attempt(),
-            Ending::NotStarted(_) => self.climb(),
-            Ending::Exited(_) | Ending::Killed(_) | Ending::TimedOut => self.verify(),
+            Exit::NotStarted(_) => self.go_to_next_rung(),
+            Exit::Exited(_) | Exit::Killed(_) | Exit::TimedOut => self.verify(),
         }
     }
 
     /// A healthy look in the next seconds still ends the attempt well.
     pub(super) fn verify(&mut self) {
-        let now = self.setting.now;
+        let now = self.context.now;
         if let Some(attempt) = &mut self.state.attempt {
             attempt.phase = Phase::Verifying { until: now + VERIFY };
-            self.plan.next = Some(now);
+            self.schedule.next = Some(now);
         }
     }
 
     /// The next rung of the same attempt; a reset is weighed first, or passed over where the last one is too recent.
-    pub(super) fn climb(&mut self) {
+    pub(super) fn go_to_next_rung(&mut self) {
         let may_reset = self.may_reset();
         let Limits { rungs, reset, .. } = *self.limits;
         let Some(attempt) = &mut self.state.attempt else { return };
-        if !attempt.may_go_on(self.limits, self.plan) {
+        if !attempt.may_go_on(self.limits, self.schedule) {
             return self.end_attempt();
         }
         let rung = (attempt.rung + 1..rungs).find(|rung| may_reset || reset != Some(*rung));
         let Some(rung) = rung else {
             let tried = self.state.incident.as_ref().and_then(|open| open.tried.as_ref()).filter(|_| !attempt.ran);
-            if let Some(Ending::NotStarted(reason)) = tried.map(|tried| tried.ending.clone()) {
-                self.warn(About::CannotRepair, format!("no restart command could be started: {reason}"));
+            if let Some(Exit::NotStarted(reason)) = tried.map(|tried| tried.ending.clone()) {
+                self.warn(WarningKind::CannotRepair, format!("no restart command could be started: {reason}"));
             }
             return self.end_attempt();
         };
         attempt.rung = rung;
         if reset == Some(rung) {
             attempt.phase = Phase::Weighing;
-            self.actions.push(Action::Weigh { target: self.name.to_string() });
+            self.actions.push(Action::CheckReset { target: self.name.to_string() });
         } else {
             self.run_rung();
         }
     }
 
     /// No further rung: a healthy verdict, a pause or a stop order. A command that runs is let finish.
-    pub(super) fn break_off(&mut self) {
+    pub(super) fn cut_attempt_short(&mut self) {
         if let Some(Attempt { phase: Phase::Running { .. }, over, .. }) = &mut self.state.attempt {
             *over = true;
         } else {
@@ -402,7 +402,7 @@ impl Case<'_> {
 
     /// What holds after an attempt: its cooldown, and a start period.
     fn settle(&mut self, number: u32, dry: bool) {
-        let now = self.setting.now;
+        let now = self.context.now;
         let Limits { rungs, cooldown, max_cooldown, .. } = *self.limits;
         let ledger = if dry { &mut self.state.dry } else { &mut self.state.real };
         ledger.last_end = Some(now);
@@ -412,6 +412,6 @@ impl Case<'_> {
             incident.recovering = !dry;
         }
         self.state.stand_down = None;
-        self.begin_start_period(Beginning::Attempt);
+        self.begin_start_period(StartReason::Attempt);
     }
 }

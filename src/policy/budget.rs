@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 /// As many as the largest `max_restarts`: older ones cannot matter to any window.
 const STARTS_KEPT: usize = 100;
 
-pub(super) fn spend(starts: &mut VecDeque<Timestamp>, now: Timestamp) {
+pub(super) fn spend(starts: &mut VecDeque<BootTime>, now: BootTime) {
     starts.push_back(now);
     if starts.len() > STARTS_KEPT {
         starts.pop_front();
@@ -17,18 +17,18 @@ pub(super) fn spend(starts: &mut VecDeque<Timestamp>, now: Timestamp) {
 }
 
 /// How many of `starts` lie in the `window` that ends at `now`.
-pub fn spent(starts: impl IntoIterator<Item = Timestamp>, now: Timestamp, window: Duration) -> usize {
+pub fn spent(starts: impl IntoIterator<Item = BootTime>, now: BootTime, window: Duration) -> usize {
     starts.into_iter().filter(|start| now.since(*start) < window).count()
 }
 
 /// When the window has room for one more attempt; `None`: it has now.
 pub(super) fn room_at(
-    starts: impl IntoIterator<Item = Timestamp>,
-    now: Timestamp,
+    starts: impl IntoIterator<Item = BootTime>,
+    now: BootTime,
     window: Duration,
     max: u32,
-) -> Option<Timestamp> {
-    let mut inside: Vec<Timestamp> = starts.into_iter().filter(|start| now.since(*start) < window).collect();
+) -> Option<BootTime> {
+    let mut inside: Vec<BootTime> = starts.into_iter().filter(|start| now.since(*start) < window).collect();
     inside.sort_unstable();
     let over = inside.len().checked_sub(usize::try_from(max).unwrap_or(usize::MAX))?;
     inside.get(over).map(|oldest_to_leave| *oldest_to_leave + window)
@@ -41,7 +41,7 @@ mod tests {
     /// `starts` and `now` in seconds, a window of 100 s, `max` attempts in it.
     #[track_caller]
     fn check(starts: &[i64], now: i64, max: u32, expected: Option<i64>) {
-        let at = |s: &i64| Timestamp::from_ms(s * 1000);
+        let at = |s: &i64| BootTime::from_ms(s * 1000);
         let room = room_at(starts.iter().map(at), at(&now), Duration::from_secs(100), max);
         assert_eq!(room.map(|at| at.as_ms() / 1000), expected);
     }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn an_attempt_leaves_the_window_with_its_end() {
-        let at = |s: i64| Timestamp::from_ms(s * 1000);
+        let at = |s: i64| BootTime::from_ms(s * 1000);
         let spent_at = |now| spent([at(10), at(20)], at(now), Duration::from_secs(100));
         assert_eq!([20, 109, 110, 119, 120].map(spent_at), [2, 2, 1, 1, 0]);
     }
@@ -70,9 +70,9 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut starts = VecDeque::new();
         for second in 0..1_000 {
-            spend(&mut starts, Timestamp::from_ms(second));
+            spend(&mut starts, BootTime::from_ms(second));
         }
         assert_eq!(starts.len(), STARTS_KEPT);
-        assert_eq!(spent(starts, Timestamp::from_ms(999), Duration::from_secs(1)), STARTS_KEPT);
+        assert_eq!(spent(starts, BootTime::from_ms(999), Duration::from_secs(1)), STARTS_KEPT);
     }
 }

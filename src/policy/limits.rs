@@ -35,7 +35,7 @@ pub struct Limits {
     pub restart_on: Vec<Class>,
     pub depends_on: Vec<String>,
     /// What is asked before an attempt, in this order.
-    pub gates: Vec<Gate>,
+    pub preconditions: Vec<Precondition>,
     /// Whether something is to be found out when it goes down, before any attempt.
     pub diagnose: bool,
     /// Whether people hear from this target that PM2's daemon is deaf; of several with one home one tells it.
@@ -57,7 +57,7 @@ impl Limits {
 
 /// A question that must be answered with yes before an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Gate {
+pub enum Precondition {
     /// PM2: whether the operator stopped the process there.
     Stopped,
     OnlyIf,
@@ -83,7 +83,7 @@ impl Default for Limits {
             restart_window: s(3_600),
             restart_on: Class::ALL.into_iter().filter(|class| !matches!(class, Class::Dns | Class::Tls)).collect(),
             depends_on: Vec::new(),
-            gates: Vec::new(),
+            preconditions: Vec::new(),
             diagnose: false,
             tells_of_pm2: true,
             dry_run: false,

@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pauses {
     /// The last end of those that end at their time only.
-    until: Option<Timestamp>,
+    until: Option<BootTime>,
     /// Those that end with a command, and at their time at the latest.
-    commands: BTreeMap<String, Timestamp>,
+    commands: BTreeMap<String, BootTime>,
 }
 
 impl Pauses {
     /// The end of the last one; `None`: none is on.
-    pub fn until(&self) -> Option<Timestamp> {
+    pub fn until(&self) -> Option<BootTime> {
         self.commands.values().copied().chain(self.until).max()
     }
 
     /// One more: until then, or until `command` has ended, if that is sooner.
-    pub fn begin(&mut self, until: Timestamp, command: Option<&str>) {
+    pub fn begin(&mut self, until: BootTime, command: Option<&str>) {
         match command {
             Some(command) => {
                 self.commands.insert(command.to_owned(), until);
@@ -31,14 +31,14 @@ impl Pauses {
         }
     }
 
-    pub(super) fn expire(&mut self, now: Timestamp) {
+    pub(super) fn expire(&mut self, now: BootTime) {
         self.until = self.until.filter(|until| *until > now);
         self.commands.retain(|_, until| *until > now);
     }
 
     /// The same as [`Pauses::end`], or with all of them, for a target that is not watched at present: that they are
     /// over shows when it is watched again.
-    pub(super) fn end_by(&mut self, command: Option<&str>, now: Timestamp) {
+    pub(super) fn end_by(&mut self, command: Option<&str>, now: BootTime) {
         let ends = self.commands.iter_mut().filter(|(of, _)| command.is_none_or(|command| command == *of));
         let plain = self.until.iter_mut().filter(|_| command.is_none());
         ends.map(|(_, until)| until).chain(plain).for_each(|until| *until = now.min(*until));
@@ -50,11 +50,11 @@ impl Pauses {
 
     /// No command has outlived the boot: their pauses ended with it.
     pub(super) fn reboot(&mut self) {
-        self.commands.values_mut().for_each(|until| *until = Timestamp::BOOT.min(*until));
+        self.commands.values_mut().for_each(|until| *until = BootTime::BOOT.min(*until));
     }
 
     pub(super) fn shift(&mut self, ms: i64) {
-        self.until.iter_mut().chain(self.commands.values_mut()).for_each(|until| *until = until.shifted(ms));
+        self.until.iter_mut().chain(self.commands.values_mut()).for_each(|until| *until = until.offset_by(ms));
     }
 }
 
@@ -62,8 +62,8 @@ impl Pauses {
 mod tests {
     use super::*;
 
-    fn at(s: i64) -> Timestamp {
-        Timestamp::from_ms(s * 1000)
+    fn at(s: i64) -> BootTime {
+        BootTime::from_ms(s * 1000)
     }
 
     #[test]

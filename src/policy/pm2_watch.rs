@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::outcome::{DaemonState, Pm2Evidence, Seen};
+use crate::outcome::{DaemonState, Pm2Evidence, ProcessIdentity};
 use crate::policy::Action;
-use crate::policy::case::Case;
-use crate::policy::state::{Beginning, StartPeriod};
-use crate::policy::words::About;
+use crate::policy::state::{StartPeriod, StartReason};
+use crate::policy::target_context::TargetContext;
+use crate::policy::words::WarningKind;
 
 /// The apps of a daemon that was killed outlive it by two seconds, and one that ends closes its socket first: before
 /// then nothing is to be said of it.
@@ -17,34 +17,34 @@ const CHANGES: usize = 3;
 /// … this time, while looks stay green, are a crash loop.
 const CHANGES_WITHIN: Duration = Duration::from_secs(600);
 
-impl Case<'_> {
+impl TargetContext<'_> {
     /// Takes in what was observed, whatever the verdict that came with it. What could not be had changes nothing.
     pub(super) fn note_pm2(&mut self, evidence: Option<&Pm2Evidence>) {
-        let now = self.setting.now;
+        let now = self.context.now;
         let Some(Pm2Evidence { daemon, daemon_process, process, trouble, is_orphan }) = evidence else { return };
         let pm2 = &mut self.state.pm2;
         pm2.trouble.clone_from(trouble);
-        pm2.seen = process.map(|Seen { pid, started }| (pid, started));
+        pm2.seen = process.map(|ProcessIdentity { pid, started }| (pid, started));
         if process.is_some() && !is_orphan {
-            pm2.kept_by = daemon_process.map(|Seen { pid, started }| (pid, started));
+            pm2.kept_by = daemon_process.map(|ProcessIdentity { pid, started }| (pid, started));
         }
         match daemon {
             DaemonState::Alive if !is_orphan => {
                 (pm2.gone_since, pm2.deaf_since) = (None, None);
-                self.state.warned.retain(|about| !matches!(about, About::Pm2Gone | About::Pm2Deaf));
+                self.state.warned.retain(|about| !matches!(about, WarningKind::Pm2Gone | WarningKind::Pm2Deaf));
             }
             // No daemon keeps it: the one that did is dead, even where there is another.
             DaemonState::Alive | DaemonState::Dead => {
                 pm2.gone_since.get_or_insert(now);
                 pm2.deaf_since = None;
-                self.state.warned.remove(&About::Pm2Deaf);
+                self.state.warned.remove(&WarningKind::Pm2Deaf);
             }
             DaemonState::Deaf | DaemonState::Unknown => {
                 let since = *pm2.deaf_since.get_or_insert(now);
                 pm2.gone_since = None;
-                self.state.warned.remove(&About::Pm2Gone);
+                self.state.warned.remove(&WarningKind::Pm2Gone);
                 if let Some(trouble) = trouble.clone().filter(|_| now.since(since) >= GONE_FOR) {
-                    self.warn(About::Pm2Deaf, trouble);
+                    self.warn(WarningKind::Pm2Deaf, trouble);
                 }
             }
         }
@@ -52,7 +52,7 @@ impl Case<'_> {
 
     /// After a healthy verdict: who lives now is known, and what PM2 did beside it may be worth a word.
     pub(super) fn judge_pm2(&mut self, evidence: Option<&Pm2Evidence>) {
-        let now = self.setting.now;
+        let now = self.context.now;
         if evidence.is_none() {
             return;
         }
@@ -74,18 +74,18 @@ impl Case<'_> {
         let (changes, gone_since) = (pm2.changes.len(), pm2.gone_since);
         match changes {
             CHANGES.. => self.warn(
-                About::CrashLoop,
+                WarningKind::CrashLoop,
                 format!("PM2 has started it anew {CHANGES} times within 10 min, though each look found it healthy"),
             ),
             0 => {
-                self.state.warned.remove(&About::CrashLoop);
+                self.state.warned.remove(&WarningKind::CrashLoop);
             }
             _ => {}
         }
         if gone_since.is_some_and(|since| now.since(since) >= GONE_FOR) {
             let trouble = self.state.pm2.trouble.clone().unwrap_or_else(|| "PM2's daemon is dead".into());
             let detail = format!("{trouble}. It is left alone: a second one would fight it for its port");
-            self.warn(About::Pm2Gone, detail);
+            self.warn(WarningKind::Pm2Gone, detail);
         }
     }
 
@@ -99,7 +99,7 @@ impl Case<'_> {
     /// its time to come up, whoever started it. Once until the next success, or a process that keeps crashing would
     /// never count as down. Whether it got that now.
     pub(super) fn grant_start_period(&mut self) -> bool {
-        let (now, pm2) = (self.setting.now, &mut self.state.pm2);
+        let (now, pm2) = (self.context.now, &mut self.state.pm2);
         let Some((pid, started)) = pm2.seen else { return false };
         let until = started + self.limits.start_period;
         let is_new = pm2.known != Some((pid, started)) && !pm2.granted;
@@ -107,7 +107,7 @@ impl Case<'_> {
         if is_granted {
             pm2.granted = true;
             self.actions.push(Action::Save);
-            self.state.start_period = Some(StartPeriod { until, after: Beginning::Process });
+            self.state.start_period = Some(StartPeriod { until, after: StartReason::Process });
         }
         is_granted
     }

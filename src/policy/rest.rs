@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::RestReason;
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 /// Whoever stopped it is reminded after a day, then weekly.
 const REMINDED_AFTER: Duration = Duration::from_secs(86_400);
@@ -15,15 +15,15 @@ const REMINDED_EVERY: Duration = Duration::from_secs(7 * 86_400);
 pub struct Rest {
     pub why: RestReason,
     /// Since when that is known.
-    pub since: Timestamp,
-    pub ask_at: Timestamp,
+    pub since: BootTime,
+    pub ask_at: BootTime,
     /// How often in a row it was found so.
     pub times: u32,
-    pub reminded: Option<Timestamp>,
+    pub reminded: Option<BootTime>,
 }
 
 impl Rest {
-    pub(super) fn reminder_at(&self) -> Option<Timestamp> {
+    pub(super) fn reminder_at(&self) -> Option<BootTime> {
         let at = self.reminded.map_or(self.since + REMINDED_AFTER, |at| at + REMINDED_EVERY);
         self.why.is_by_operator().then_some(at)
     }

@@ -5,47 +5,47 @@ use std::time::Duration;
 
 use crate::outcome::{Class, Inspection, Pm2Evidence, RestReason};
 use crate::policy::backoff::pause_after;
-use crate::policy::case::Case;
-use crate::policy::plan::{Asking, Inspecting};
 use crate::policy::rest::Rest;
+use crate::policy::schedule::{InspectionPurpose, Precheck};
 use crate::policy::state::Waiting;
-use crate::policy::words::{About, Why};
-use crate::policy::{Action, Gate, Record};
-use crate::time::{Timestamp, rough};
+use crate::policy::target_context::TargetContext;
+use crate::policy::words::{HoldReason, WarningKind};
+use crate::policy::{Action, Precondition, Record};
+use crate::time::{BootTime, rough};
 
 /// It is not asked more often than this whether it is still at rest, even without a cooldown.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-impl Case<'_> {
+impl TargetContext<'_> {
     pub(super) fn can_inspect(&self) -> bool {
-        self.limits.gates.contains(&Gate::Stopped)
+        self.limits.preconditions.contains(&Precondition::Stopped)
     }
 
     /// Whether that could be asked now: one inspection is made at a time.
-    pub(super) fn inspect(&mut self, purpose: Inspecting) -> bool {
-        let is_free = self.plan.inspecting.is_none();
+    pub(super) fn inspect(&mut self, purpose: InspectionPurpose) -> bool {
+        let is_free = self.schedule.inspection.is_none();
         if is_free {
-            self.plan.inspecting = Some((purpose, self.setting.now));
-            self.actions.push(Action::Inspect { target: self.name.to_string() });
+            self.schedule.inspection = Some((purpose, self.context.now));
+            self.actions.push(Action::InspectPm2 { target: self.name.to_string() });
         }
         is_free
     }
 
     /// An inspection that hangs, as on a file server that does not answer, must not keep what is down from being told.
     pub(super) fn give_up_inspecting(&mut self) {
-        if self.plan.inspected_until().is_some_and(|until| until <= self.setting.now) {
-            self.inspected(Inspection::Failed { is_deaf: false, is_listed: false }, None);
+        if self.schedule.inspected_until().is_some_and(|until| until <= self.context.now) {
+            self.pm2_inspected(Inspection::Failed { is_deaf: false, is_listed: false }, None);
         }
     }
 
     /// An inspection has ended. Where what it was made for is over, its answer is of no use.
-    pub(super) fn inspected(&mut self, inspection: Inspection, evidence: Option<&Pm2Evidence>) {
-        let Some((purpose, _)) = self.plan.inspecting.take() else { return };
+    pub(super) fn pm2_inspected(&mut self, inspection: Inspection, evidence: Option<&Pm2Evidence>) {
+        let Some((purpose, _)) = self.schedule.inspection.take() else { return };
         self.note_pm2(evidence);
         match purpose {
-            Inspecting::BeforeDown { stamp } => self.inspected_before_down(inspection, &stamp),
-            Inspecting::AtRest => self.inspected_at_rest(inspection),
-            Inspecting::BeforeAttempt { gate } => self.inspected_before_attempt(inspection, gate),
+            InspectionPurpose::BeforeDown { stamp } => self.inspected_before_down(inspection, &stamp),
+            InspectionPurpose::AtRest => self.inspected_at_rest(inspection),
+            InspectionPurpose::BeforeAttempt { gate } => self.inspected_before_attempt(inspection, gate),
         }
     }
 
@@ -84,13 +84,16 @@ impl Case<'_> {
     }
 
     fn inspected_before_attempt(&mut self, inspection: Inspection, gate: usize) {
-        self.plan.asking = Asking::Nothing;
-        if self.is_outdated() || self.limits.gates.get(gate) != Some(&Gate::Stopped) || !self.plan.is_due {
+        self.schedule.precheck = Precheck::Nothing;
+        if self.is_outdated()
+            || self.limits.preconditions.get(gate) != Some(&Precondition::Stopped)
+            || !self.schedule.is_due
+        {
             return;
         }
         match inspection {
             Inspection::AtRest(why) => self.rest(why),
-            Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => self.ask(gate + 1),
+            Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => self.start_precheck(gate + 1),
             Inspection::Failed { .. } => {}
         }
     }
@@ -101,10 +104,10 @@ impl Case<'_> {
             return false;
         }
         if self.grant_start_period() {
-            self.plan.next = Some(self.setting.now);
+            self.schedule.next = Some(self.context.now);
             return false;
         }
-        self.plan.inspected = Some((self.setting.now, is_deaf));
+        self.schedule.inspected = Some((self.context.now, is_deaf));
         true
     }
 
@@ -115,7 +118,7 @@ impl Case<'_> {
         if lives {
             self.know_our_own();
             self.end_streak();
-            self.plan.next = Some(self.setting.now);
+            self.schedule.next = Some(self.context.now);
             self.actions.push(Action::Save);
         }
         lives
@@ -123,7 +126,7 @@ impl Case<'_> {
 
     /// It is left alone from now on; an incident that was open is over.
     fn rest(&mut self, why: RestReason) {
-        let now = self.setting.now;
+        let now = self.context.now;
         let incident = self.state.incident.take().map(|incident| incident.id);
         self.end_streak();
         self.state.stand_down = None;
@@ -131,16 +134,16 @@ impl Case<'_> {
         self.state.pm2.changes.clear();
         self.state.rest = Some(Rest { why, since: now, ask_at: self.ask_at(1), times: 1, reminded: None });
         self.state.waiting = self.rest_waits();
-        self.plan.end_due();
-        self.plan.pass_expires();
+        self.schedule.end_due();
+        self.schedule.pass_expires();
         self.record(Record::Rested { why, incident });
     }
 
     /// It runs again, or is at least not meant to rest any more.
     pub(super) fn wake_up(&mut self) {
         if let Some(Rest { why, .. }) = self.state.rest.take() {
-            self.state.excused_until = Some(self.setting.now);
-            self.state.warned.remove(&About::Stopped);
+            self.state.excused_until = Some(self.context.now);
+            self.state.warned.remove(&WarningKind::Stopped);
             self.record(Record::Woke { why });
         }
     }
@@ -157,34 +160,34 @@ impl Case<'_> {
             self.wake_up();
             return false;
         }
-        if rest.ask_at <= self.setting.now {
-            self.inspect(Inspecting::AtRest);
+        if rest.ask_at <= self.context.now {
+            self.inspect(InspectionPurpose::AtRest);
         }
         true
     }
 
-    fn ask_at(&self, times: u32) -> Timestamp {
+    fn ask_at(&self, times: u32) -> BootTime {
         let pause = pause_after(times, 1, self.limits.cooldown, self.limits.max_cooldown);
-        self.setting.now + pause.max(ASK_AGAIN)
+        self.context.now + pause.max(ASK_AGAIN)
     }
 
     /// What is to be seen of it in `status`.
     pub(super) fn rest_waits(&self) -> Option<Waiting> {
-        self.state.rest.map(|rest| Waiting { why: Why::Stopped, until: Some(rest.ask_at) })
+        self.state.rest.map(|rest| Waiting { why: HoldReason::Stopped, until: Some(rest.ask_at) })
     }
 
     pub(super) fn remind_of_rest(&mut self) {
-        let now = self.setting.now;
+        let now = self.context.now;
         let Some(rest) = self.state.rest.filter(|rest| rest.reminder_at().is_some_and(|at| at <= now)) else { return };
         if self.is_paused() {
             return;
         }
         self.state.rest = Some(Rest { reminded: Some(now), ..rest });
-        self.state.warned.remove(&About::Stopped);
+        self.state.warned.remove(&WarningKind::Stopped);
         let what = if rest.why == RestReason::Deleted { "deleted from PM2 (pm2 delete)" } else { "stopped (pm2 stop)" };
         let since = rough(now.since(rest.since));
         self.warn(
-            About::Stopped,
+            WarningKind::Stopped,
             format!("{what} by the operator {since} ago, and left alone since. Is that still meant?"),
         );
     }

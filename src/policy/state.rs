@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Downtime, Ending, Verdict};
+use crate::outcome::{Class, Downtime, Exit, Verdict};
 use crate::policy::ids::IncidentIds;
+use crate::policy::notification_state::NotificationState;
 use crate::policy::pauses::Pauses;
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
 use crate::policy::ticks::Ticks;
-use crate::policy::told::Told;
-use crate::policy::words::{About, Condition, Why};
-use crate::time::Timestamp;
+use crate::policy::words::{HoldReason, Status, WarningKind};
+use crate::time::BootTime;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,7 +27,7 @@ pub struct State {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Remembered<'a> {
+pub struct StateRef<'a> {
     pub(super) targets: BTreeMap<&'a str, &'a TargetState>,
     pub(super) incident_ids: &'a IncidentIds,
     pub(super) pauses: &'a Pauses,
@@ -56,7 +56,7 @@ impl State {
             target.pm2 = Pm2State::default();
             // PM2 starts what was saved; whether that is at rest too is asked anew.
             if target.rest.take().is_some() {
-                target.excused_until = Some(Timestamp::BOOT);
+                target.excused_until = Some(BootTime::BOOT);
             }
             target.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
@@ -73,22 +73,22 @@ impl State {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TargetState {
-    pub condition: Condition,
+    pub condition: Status,
     /// When `condition` began.
-    pub since: Option<Timestamp>,
+    pub since: Option<BootTime>,
     /// The consecutive failures counted so far; `None` is a streak of 0.
     pub streak: Option<Streak>,
-    pub last_look: Option<LastLook>,
+    pub last_look: Option<LastProbe>,
     /// The class of the last verdict that was one; `None` where it was healthy. `unknown` leaves it as it is.
     pub last_class: Option<Class>,
-    pub last_healthy: Option<Timestamp>,
+    pub last_healthy: Option<BootTime>,
     /// When the last pause or rest ended: what lies before is no down time.
-    pub excused_until: Option<Timestamp>,
+    pub excused_until: Option<BootTime>,
     pub incident: Option<Incident>,
     /// Attempts that ran commands.
-    pub real: Ledger,
+    pub real: AttemptHistory,
     /// Attempts of dry runs, which never weigh on real ones.
-    pub dry: Ledger,
+    pub dry: AttemptHistory,
     pub attempt: Option<Attempt>,
     /// Failures do not count until then, or until the first success.
     pub start_period: Option<StartPeriod>,
@@ -98,20 +98,20 @@ pub struct TargetState {
     pub probe_id: u64,
     /// Whether it was ever healthy under that probe.
     pub proven: bool,
-    pub unknown_since: Option<Timestamp>,
+    pub unknown_since: Option<BootTime>,
     /// What the operator was warned of and still holds.
-    pub warned: BTreeSet<About>,
+    pub warned: BTreeSet<WarningKind>,
     /// When it went down, as far back as flapping is judged.
-    pub downs: VecDeque<Timestamp>,
+    pub downs: VecDeque<BootTime>,
     /// When a restart cured it, as far back as recurrence is judged.
-    pub cures: VecDeque<Timestamp>,
+    pub cures: VecDeque<BootTime>,
     #[serde(alias = "beside")]
     pub pm2: Pm2State,
     pub rest: Option<Rest>,
-    pub told: Told,
+    pub told: NotificationState,
     /// Whether the state was last written by a dry run.
     pub dry_run: bool,
-    pub removed_at: Option<Timestamp>,
+    pub removed_at: Option<BootTime>,
 }
 
 impl TargetState {
@@ -130,13 +130,13 @@ impl TargetState {
     }
 
     pub fn cannot_be_repaired(&self) -> bool {
-        self.warned.contains(&About::CannotRepair)
+        self.warned.contains(&WarningKind::CannotRepair)
     }
 
     /// Whether the latest command of its incident could not be started.
     pub fn was_refused(&self) -> bool {
         let tried = self.incident.as_ref().and_then(|incident| incident.tried.as_ref());
-        tried.is_some_and(|tried| matches!(tried.ending, Ending::NotStarted(_)))
+        tried.is_some_and(|tried| matches!(tried.ending, Exit::NotStarted(_)))
     }
 
     pub fn failures(&self) -> u32 {
@@ -145,7 +145,7 @@ impl TargetState {
 
     fn shift(&mut self, ms: i64) {
         let TargetState { since, last_healthy, excused_until, unknown_since, removed_at, .. } = self;
-        let mut points: Vec<&mut Timestamp> = Vec::new();
+        let mut points: Vec<&mut BootTime> = Vec::new();
         points.extend([since, last_healthy, excused_until, unknown_since, removed_at].into_iter().flatten());
         self.told.shift(ms);
         self.pauses.shift(ms);
@@ -166,8 +166,15 @@ impl TargetState {
         );
         points.extend(self.waiting.iter_mut().flat_map(|waiting| &mut waiting.until));
         for ledger in [&mut self.real, &mut self.dry] {
-            let Ledger { starts, cooldown_until, last_end, last_reset, reset_interrupted: _, episode, unproven: _ } =
-                ledger;
+            let AttemptHistory {
+                starts,
+                cooldown_until,
+                last_end,
+                last_reset,
+                reset_interrupted: _,
+                episode,
+                unproven: _,
+            } = ledger;
             points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end).chain(last_reset));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
@@ -177,7 +184,7 @@ impl TargetState {
             Some(Phase::Weighing) | None => {}
         }
         for point in points {
-            *point = point.shifted(ms);
+            *point = point.offset_by(ms);
         }
     }
 }
@@ -187,14 +194,14 @@ impl TargetState {
 pub struct Streak {
     /// How many; never 0.
     pub count: u32,
-    pub first: Timestamp,
-    pub last: Timestamp,
+    pub first: BootTime,
+    pub last: BootTime,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LastLook {
+pub struct LastProbe {
     /// When its verdict came.
-    pub at: Timestamp,
+    pub at: BootTime,
     pub verdict: Verdict,
     pub latency_ms: u64,
 }
@@ -204,23 +211,23 @@ pub struct LastLook {
 pub struct Incident {
     pub id: String,
     /// The first failure.
-    pub began: Timestamp,
+    pub began: BootTime,
     /// Since when it counts as down: the last healthy probe before it, or the end of a pause or rest after that;
     /// `None` where it was never seen healthy.
     #[serde(default)]
-    pub down_since: Option<Timestamp>,
+    pub down_since: Option<BootTime>,
     /// When the threshold was reached.
-    pub down_at: Timestamp,
+    pub down_at: BootTime,
     pub attempts: u32,
     /// An attempt was made, and the threshold has not been reached again since.
     pub recovering: bool,
     /// What there is to find out is being found out: no attempt before that is done, or before then.
     #[serde(default)]
-    pub diagnosing: Option<Timestamp>,
+    pub diagnosing: Option<BootTime>,
     /// Why the latest due attempt was not made, as last recorded.
-    pub held: Option<Why>,
+    pub held: Option<HoldReason>,
     #[serde(default)]
-    pub tried: Option<Tried>,
+    pub tried: Option<TriedCommand>,
     /// What the verdict said that made it down.
     #[serde(default)]
     pub cause: Option<(Class, String)>,
@@ -230,28 +237,28 @@ pub struct Incident {
 }
 
 impl Incident {
-    pub fn downtime(&self, now: Timestamp) -> Downtime {
+    pub fn downtime(&self, now: BootTime) -> Downtime {
         Downtime::between(self.down_since, self.began, now)
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tried {
+pub struct TriedCommand {
     /// Its rung, counted from 0.
     pub rung: usize,
-    pub ending: Ending,
-    pub began: Timestamp,
+    pub ending: Exit,
+    pub began: BootTime,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Ledger {
+pub struct AttemptHistory {
     /// When the attempts of the window began, oldest first.
-    pub starts: VecDeque<Timestamp>,
-    pub cooldown_until: Option<Timestamp>,
-    pub last_end: Option<Timestamp>,
+    pub starts: VecDeque<BootTime>,
+    pub cooldown_until: Option<BootTime>,
+    pub last_end: Option<BootTime>,
     /// When the last reset of PM2 for it had ended.
-    pub last_reset: Option<Timestamp>,
+    pub last_reset: Option<BootTime>,
     /// A reset of PM2 was begun, and nobody knows that it was brought to its end.
     pub reset_interrupted: bool,
     pub episode: Option<Episode>,
@@ -264,7 +271,7 @@ pub struct Ledger {
 pub struct Episode {
     pub attempts: u32,
     /// Since when it has been healthy without going down.
-    pub healthy_since: Option<Timestamp>,
+    pub healthy_since: Option<BootTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -296,25 +303,25 @@ pub struct Attempt {
 pub enum Phase {
     /// The rung's command runs, or ran when the watchdog ended. `process`: its id and its start time in clock ticks
     /// after boot, as soon as there is one.
-    Running { since: Timestamp, process: Option<(u32, u64)> },
+    Running { since: BootTime, process: Option<(u32, u64)> },
     /// Its next rung is a reset, and it waits to know whether that is warranted. A version of before has left the other
     /// word where it had not yet begun to run anything.
     #[serde(alias = "intended")]
     Weighing,
     /// The command failed; a healthy look before `until` would still end the attempt well. Then the next rung is due.
-    Verifying { until: Timestamp },
+    Verifying { until: BootTime },
 }
 
 /// Time to come up, in which failures do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartPeriod {
-    pub until: Timestamp,
-    pub after: Beginning,
+    pub until: BootTime,
+    pub after: StartReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Beginning {
+pub enum StartReason {
     Boot,
     Attempt,
     /// The start of the process, by PM2 or by whoever told it to.
@@ -325,18 +332,18 @@ pub enum Beginning {
 /// A gate said no and is asked again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandDown {
-    pub why: Why,
+    pub why: HoldReason,
     /// When it is asked again.
-    pub until: Timestamp,
+    pub until: BootTime,
     pub times: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// The first rule that forbids it.
-    pub why: Why,
+    pub why: HoldReason,
     /// When that rule will allow it, where that is known.
-    pub until: Option<Timestamp>,
+    pub until: Option<BootTime>,
 }
 
 #[cfg(test)]

@@ -7,30 +7,30 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::policy::Limits;
-use crate::policy::case::Neighbours;
 use crate::policy::limits::GAP_AT_LEAST;
-use crate::policy::plan::Plan;
+use crate::policy::notify;
+use crate::policy::schedule::Schedule;
 use crate::policy::state::{Attempt, Phase, TargetState};
-use crate::policy::telling;
-use crate::time::Timestamp;
+use crate::policy::target_context::Neighbours;
+use crate::time::BootTime;
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) limits: Limits,
-    pub(super) plan: Plan,
+    pub(super) schedule: Schedule,
     pub(super) state: TargetState,
     /// By index: what it depends on, and what depends on it.
     depends_on: Vec<usize>,
     dependents: Vec<usize>,
     /// Its place in the queue of those whose attempt is due.
     turn: Option<u64>,
-    noted: Noted,
+    keys: QueueKeys,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Noted {
-    wake: Option<Timestamp>,
+struct QueueKeys {
+    wake: Option<BootTime>,
     turn: Option<u64>,
     /// Its due attempt only awaits an answer.
     awaits: bool,
@@ -43,7 +43,7 @@ struct Noted {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Dependency {
     in_trouble: bool,
-    is_looked_at: bool,
+    is_probed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ pub(super) struct Targets {
     /// In the order of their names. An index holds until targets come or go.
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
-    wakes: BTreeSet<(Timestamp, usize)>,
+    wakes: BTreeSet<(BootTime, usize)>,
     /// Those whose attempt is due: first come, first served.
     due: BTreeSet<(u64, usize)>,
     /// Those of them that only await an answer.
@@ -67,27 +67,30 @@ pub(super) struct Targets {
 }
 
 impl Entry {
-    pub(super) fn new(name: String, limits: Limits, plan: Plan, state: TargetState) -> Entry {
+    pub(super) fn new(name: String, limits: Limits, plan: Schedule, state: TargetState) -> Entry {
         let (depends_on, dependents) = (Vec::new(), Vec::new());
-        Entry { name, limits, plan, state, depends_on, dependents, turn: None, noted: Noted::default() }
+        Entry { name, limits, schedule: plan, state, depends_on, dependents, turn: None, keys: QueueKeys::default() }
     }
 
-    fn to_note(&self, now: Timestamp) -> Noted {
-        let Entry { plan, state, .. } = self;
-        Noted {
+    fn queue_keys(&self, now: BootTime) -> QueueKeys {
+        let Entry { schedule: plan, state, .. } = self;
+        QueueKeys {
             wake: self.wake(now),
             turn: self.turn,
             awaits: plan.awaits_answer,
             is_made: state.attempt.is_some(),
-            is_active: plan.has_look() || plan.is_asking() || state.attempt.is_some() || state.is_diagnosing(),
+            is_active: plan.has_probe_in_flight()
+                || plan.is_prechecking()
+                || state.attempt.is_some()
+                || state.is_diagnosing(),
             needs_care: !plan.retired && state.condition.is_trouble(),
-            as_dependency: Dependency { in_trouble: state.is_in_trouble(), is_looked_at: plan.asked.is_some() },
+            as_dependency: Dependency { in_trouble: state.is_in_trouble(), is_probed: plan.in_flight.is_some() },
         }
     }
 
     /// When something is to be decided about it though nothing happens.
-    fn wake(&self, now: Timestamp) -> Option<Timestamp> {
-        let next_look = self.plan.next.filter(|_| self.plan.asked.is_none());
+    fn wake(&self, now: BootTime) -> Option<BootTime> {
+        let next_look = self.schedule.next.filter(|_| self.schedule.in_flight.is_none());
         let verifying = match self.state.phase() {
             Some(Phase::Verifying { until }) => Some(*until),
             Some(Phase::Weighing | Phase::Running { .. }) | None => None,
@@ -96,9 +99,9 @@ impl Entry {
         let waiting = self.state.waiting.filter(|_| self.state.rest.is_none()).and_then(|waiting| waiting.until);
         let start_period = self.state.start_period.map(|period| period.until);
         let diagnosing = self.state.incident.as_ref().and_then(|incident| incident.diagnosing);
-        let inspected = self.plan.inspected_until();
+        let inspected = self.schedule.inspected_until();
         // What is not told then, since something forbids that, is told with the next look.
-        let told = telling::due_at(&self.state).chain(self.state.rest.and_then(|rest| rest.reminder_at()));
+        let told = notify::due_at(&self.state).chain(self.state.rest.and_then(|rest| rest.reminder_at()));
         let told = told.filter(|at| *at > now).min();
         let pauses = self.state.pauses.until();
         [next_look, verifying, waiting, start_period, diagnosing, pauses, inspected, told].into_iter().flatten().min()
@@ -106,10 +109,10 @@ impl Entry {
 
     /// How late the look that is due, or the verdict of the one that is made, has become in a wait between the two, if
     /// that is too late to be anything but a gap in our own running.
-    fn gap(&self, from: Timestamp, to: Timestamp) -> Option<Duration> {
-        let due = match &self.plan.asked {
+    fn gap(&self, from: BootTime, to: BootTime) -> Option<Duration> {
+        let due = match &self.schedule.in_flight {
             Some(asked) => asked.at + self.limits.timeout,
-            None => self.plan.next?,
+            None => self.schedule.next?,
         };
         let late = to.since(due.max(from));
         (late > self.limits.gap()).then_some(late)
@@ -118,7 +121,7 @@ impl Entry {
 
 impl Targets {
     /// Takes these instead of those that were there. Their indices change, their turns do not.
-    pub(super) fn replace(&mut self, entries: impl IntoIterator<Item = Entry>, now: Timestamp) {
+    pub(super) fn replace(&mut self, entries: impl IntoIterator<Item = Entry>, now: BootTime) {
         let mut entries: Vec<Entry> = entries.into_iter().collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let by_name = entries.iter().enumerate().map(|(index, entry)| (entry.name.clone(), index)).collect();
@@ -128,9 +131,9 @@ impl Targets {
             let depends_on: Vec<usize> = names.iter().filter_map(|name| self.index_of(name)).collect();
             depends_on.iter().for_each(|on| self.entries[*on].dependents.push(index));
             let entry = &mut self.entries[index];
-            (entry.depends_on, entry.noted) = (depends_on, Noted::default());
+            (entry.depends_on, entry.keys) = (depends_on, QueueKeys::default());
         }
-        self.indices().for_each(|index| self.note(index, now));
+        self.indices().for_each(|index| self.reindex(index, now));
     }
 
     pub(super) fn take(&mut self) -> BTreeMap<String, Entry> {
@@ -156,19 +159,19 @@ impl Targets {
 
     /// Whether it has left the configuration and nothing of it is under way any more.
     pub(super) fn is_to_leave(&self, index: usize) -> bool {
-        let Entry { plan, state, .. } = &self.entries[index];
+        let Entry { schedule: plan, state, .. } = &self.entries[index];
         plan.retired && state.attempt.is_none()
     }
 
     /// The only way to change a target.
-    pub(super) fn change(&mut self, index: usize, now: Timestamp, act: impl FnOnce(&mut Entry)) {
+    pub(super) fn change(&mut self, index: usize, now: BootTime, act: impl FnOnce(&mut Entry)) {
         act(&mut self.entries[index]);
-        self.note(index, now);
+        self.reindex(index, now);
     }
 
-    fn note(&mut self, index: usize, now: Timestamp) {
+    fn reindex(&mut self, index: usize, now: BootTime) {
         let entry = &mut self.entries[index];
-        match (entry.plan.is_due, entry.turn) {
+        match (entry.schedule.is_due, entry.turn) {
             (true, None) => {
                 self.turns += 1;
                 entry.turn = Some(self.turns);
@@ -176,8 +179,8 @@ impl Targets {
             (false, Some(_)) => entry.turn = None,
             (true, Some(_)) | (false, None) => {}
         }
-        let new = entry.to_note(now);
-        let old = std::mem::replace(&mut entry.noted, new.clone());
+        let new = entry.queue_keys(now);
+        let old = std::mem::replace(&mut entry.keys, new.clone());
         if old == new {
             return;
         }
@@ -223,20 +226,20 @@ impl Targets {
 
     pub(super) fn neighbours(&self, index: usize) -> Neighbours {
         let turn = self.entries[index].turn;
-        let dependencies = || self.entries[index].depends_on.iter().map(|on| self.entries[*on].noted.as_dependency);
+        let dependencies = || self.entries[index].depends_on.iter().map(|on| self.entries[*on].keys.as_dependency);
         Neighbours {
             busy: self.attempts.iter().any(|other| *other != index),
             dependency_in_trouble: dependencies().any(|dependency| dependency.in_trouble),
-            dependency_looked_at: dependencies().any(|dependency| dependency.is_looked_at),
+            dependency_probed: dependencies().any(|dependency| dependency.is_probed),
             is_behind: self.awaiting.first().is_some_and(|(first, _)| turn.is_some_and(|turn| *first < turn)),
         }
     }
 
-    pub(super) fn woken(&self, now: Timestamp) -> impl Iterator<Item = usize> {
+    pub(super) fn woken(&self, now: BootTime) -> impl Iterator<Item = usize> {
         self.wakes.range(..=(now, usize::MAX)).map(|(_, index)| *index)
     }
 
-    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+    pub(super) fn next_wake(&self) -> Option<BootTime> {
         self.wakes.first().map(|(at, _)| *at)
     }
 
@@ -253,7 +256,7 @@ impl Targets {
     }
 
     /// The longest gap in our own running that shows in a wait between the two. A short wait hides none.
-    pub(super) fn gap(&self, from: Timestamp, to: Timestamp) -> Option<Duration> {
+    pub(super) fn gap(&self, from: BootTime, to: BootTime) -> Option<Duration> {
         if to.since(from) <= GAP_AT_LEAST {
             return None;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 /// Five distances between ticks.
 const KEPT: usize = 6;
@@ -22,10 +22,10 @@ const STREAK_HOLDS_TICKS: u32 = 3;
 /// When the latest ticks began, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Ticks(VecDeque<Timestamp>);
+pub struct Ticks(VecDeque<BootTime>);
 
 impl Ticks {
-    pub fn note(&mut self, at: Timestamp) {
+    pub fn note(&mut self, at: BootTime) {
         match self.0.back() {
             // What was remembered is of no clock of ours.
             Some(last) if *last > at => self.0.clear(),
@@ -48,7 +48,7 @@ impl Ticks {
     }
 
     pub(super) fn shift(&mut self, ms: i64) {
-        self.0.iter_mut().for_each(|at| *at = at.shifted(ms));
+        self.0.iter_mut().for_each(|at| *at = at.offset_by(ms));
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     #[track_caller]
     fn check(ticks: &[i64], expected: Option<u64>) {
         let mut noted = Ticks::default();
-        ticks.iter().for_each(|at| noted.note(Timestamp::from_ms(at * 1000)));
+        ticks.iter().for_each(|at| noted.note(BootTime::from_ms(at * 1000)));
         assert_eq!(noted.usual_gap().map(|gap| gap.as_secs()), expected);
         assert!(noted.0.len() <= KEPT);
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Condition {
+pub enum Status {
     /// No verdict that counts yet.
     #[default]
     Starting,
@@ -18,23 +18,23 @@ pub enum Condition {
     Paused,
 }
 
-impl Condition {
+impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
-            Condition::Starting => "starting",
-            Condition::Healthy => "healthy",
-            Condition::Failing => "failing",
-            Condition::Down => "down",
-            Condition::Recovering => "recovering",
-            Condition::Stopped => "stopped",
-            Condition::Paused => "paused",
+            Status::Starting => "starting",
+            Status::Healthy => "healthy",
+            Status::Failing => "failing",
+            Status::Down => "down",
+            Status::Recovering => "recovering",
+            Status::Stopped => "stopped",
+            Status::Paused => "paused",
         }
     }
 
     pub fn is_trouble(self) -> bool {
         match self {
-            Condition::Failing | Condition::Down | Condition::Recovering => true,
-            Condition::Starting | Condition::Healthy | Condition::Stopped | Condition::Paused => false,
+            Status::Failing | Status::Down | Status::Recovering => true,
+            Status::Starting | Status::Healthy | Status::Stopped | Status::Paused => false,
         }
     }
 }
@@ -42,7 +42,7 @@ impl Condition {
 /// Why a due attempt waits, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum HoldReason {
     Paused,
     /// It has never been healthy under its present probe: the address may be wrong.
     NeverHealthy,
@@ -57,25 +57,25 @@ pub enum Why {
     OnlyIf,
 }
 
-impl Why {
+impl HoldReason {
     pub fn as_str(self) -> &'static str {
         match self {
-            Why::Paused => "paused",
-            Why::NeverHealthy => "never_healthy",
-            Why::RestartOn => "restart_on",
-            Why::Limit => "limit",
-            Why::Cooldown => "cooldown",
-            Why::DependsOn => "depends_on",
-            Why::Busy => "busy",
-            Why::Stopped => "stopped",
-            Why::OnlyIf => "only_if",
+            HoldReason::Paused => "paused",
+            HoldReason::NeverHealthy => "never_healthy",
+            HoldReason::RestartOn => "restart_on",
+            HoldReason::Limit => "limit",
+            HoldReason::Cooldown => "cooldown",
+            HoldReason::DependsOn => "depends_on",
+            HoldReason::Busy => "busy",
+            HoldReason::Stopped => "stopped",
+            HoldReason::OnlyIf => "only_if",
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum About {
+pub enum WarningKind {
     /// Healed by restarts again and again: the cause is still there.
     Recurrent,
     /// Nothing can be said of the target for a while.
@@ -91,17 +91,17 @@ pub enum About {
     Flapping,
 }
 
-impl About {
+impl WarningKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            About::Recurrent => "recurrent",
-            About::Blind => "blind",
-            About::CannotRepair => "cannot_repair",
-            About::Pm2Gone => "pm2_gone",
-            About::Pm2Deaf => "pm2_deaf",
-            About::CrashLoop => "crash_loop",
-            About::Stopped => "stopped",
-            About::Flapping => "flapping",
+            WarningKind::Recurrent => "recurrent",
+            WarningKind::Blind => "blind",
+            WarningKind::CannotRepair => "cannot_repair",
+            WarningKind::Pm2Gone => "pm2_gone",
+            WarningKind::Pm2Deaf => "pm2_deaf",
+            WarningKind::CrashLoop => "crash_loop",
+            WarningKind::Stopped => "stopped",
+            WarningKind::Flapping => "flapping",
         }
     }
 }

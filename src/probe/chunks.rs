@@ -6,7 +6,7 @@
 const LINE: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum ChunkState {
     Size,
     /// So many bytes of a chunk.
     Data(u64),
@@ -20,32 +20,32 @@ enum Next {
 
 #[derive(Debug)]
 pub(super) struct Chunks {
-    next: Next,
+    next: ChunkState,
     /// The beginning of a line, as far as it has come.
     line: Vec<u8>,
 }
 
 impl Chunks {
     pub(super) fn new() -> Self {
-        Chunks { next: Next::Size, line: Vec::new() }
+        Chunks { next: ChunkState::Size, line: Vec::new() }
     }
 
     /// Takes what has come and adds to `plain` what the parser is to see of it.
     pub(super) fn pass(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) {
         while !bytes.is_empty() {
             bytes = match self.next {
-                Next::Anything => {
+                ChunkState::Anything => {
                     plain.extend_from_slice(bytes);
                     return;
                 }
-                Next::Data(left) => {
+                ChunkState::Data(left) => {
                     let (data, rest) = bytes.split_at(bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     plain.extend_from_slice(data);
                     let left = left - data.len() as u64;
-                    self.next = if left == 0 { Next::End } else { Next::Data(left) };
+                    self.next = if left == 0 { ChunkState::End } else { ChunkState::Data(left) };
                     rest
                 }
-                Next::Size | Next::End | Next::Trailer => self.take_line(bytes, plain),
+                ChunkState::Size | ChunkState::End | ChunkState::Trailer => self.take_line(bytes, plain),
             }
         }
     }
@@ -62,19 +62,19 @@ impl Chunks {
             return rest;
         };
         match (self.next, size(line)) {
-            (Next::Size, Some(size)) => {
+            (ChunkState::Size, Some(size)) => {
                 plain.extend_from_slice(format!("{size:x}\r\n").as_bytes());
-                self.next = if size == 0 { Next::Trailer } else { Next::Data(size) };
+                self.next = if size == 0 { ChunkState::Trailer } else { ChunkState::Data(size) };
             }
-            (Next::End, _) if line.is_empty() => {
+            (ChunkState::End, _) if line.is_empty() => {
                 plain.extend_from_slice(b"\r\n");
-                self.next = Next::Size;
+                self.next = ChunkState::Size;
             }
-            (Next::Trailer, _) if line.is_empty() => {
+            (ChunkState::Trailer, _) if line.is_empty() => {
                 plain.extend_from_slice(b"\r\n");
-                self.next = Next::Anything;
+                self.next = ChunkState::Anything;
             }
-            (Next::Trailer, _) => {}
+            (ChunkState::Trailer, _) => {}
             _ => {
                 self.give_up(plain);
                 return rest;
@@ -86,7 +86,7 @@ impl Chunks {
 
     fn give_up(&mut self, plain: &mut Vec<u8>) {
         plain.append(&mut self.line);
-        self.next = Next::Anything;
+        self.next = ChunkState::Anything;
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::outcome::{Class, in_words};
-use crate::time::Span;
+use crate::outcome::{Class, describe_io_error};
+use crate::time::HumanDuration;
 
 use super::failure::Failure;
+use super::sanitize::{ByteSize, FineDuration, list};
 use super::trace::Trace;
-use super::words::{Fine, Size, list};
 
 /// The class that an error of the network is of; `None` for our own trouble, which says nothing about the target.
 pub(super) fn class_of(error: &io::Error) -> Option<Class> {
@@ -31,35 +31,37 @@ pub(super) fn class_of(error: &io::Error) -> Option<Class> {
 }
 
 #[derive(Debug)]
-pub(super) struct Try {
+pub(super) struct ConnectionAttempt {
     pub(super) address: SocketAddr,
     pub(super) error: io::Error,
     pub(super) took: Duration,
 }
 
 /// What it means that none of the addresses took the connection.
-pub(super) fn dial(tries: &[Try]) -> Failure {
+pub(super) fn dial(tries: &[ConnectionAttempt]) -> Failure {
     if let Some(own) = tries.iter().find(|attempt| class_of(&attempt.error).is_none()) {
-        return Failure::Ours(format!("cannot connect to {}: {}", own.address, in_words(&own.error)));
+        return Failure::Ours(format!("cannot connect to {}: {}", own.address, describe_io_error(&own.error)));
     }
     let mut found = None;
     let mut parts = Vec::new();
     // A silent address says more than one that refuses: whatever listens there is alive and does not answer.
     for class in [Class::Timeout, Class::Reset, Class::Refused] {
-        let of_class: Vec<&Try> = tries.iter().filter(|attempt| class_of(&attempt.error) == Some(class)).collect();
+        let of_class: Vec<&ConnectionAttempt> =
+            tries.iter().filter(|attempt| class_of(&attempt.error) == Some(class)).collect();
         if of_class.is_empty() {
             continue;
         }
         found.get_or_insert(class);
-        let (refused, others): (Vec<&Try>, Vec<&Try>) =
+        let (refused, others): (Vec<&ConnectionAttempt>, Vec<&ConnectionAttempt>) =
             of_class.iter().partition(|attempt| attempt.error.kind() == ErrorKind::ConnectionRefused);
-        let names = |of: &[&Try]| list(&of.iter().map(|attempt| attempt.address.to_string()).collect::<Vec<_>>());
+        let names =
+            |of: &[&ConnectionAttempt]| list(&of.iter().map(|attempt| attempt.address.to_string()).collect::<Vec<_>>());
         if !refused.is_empty() {
             parts.push(format!("refused by {}", names(&refused)));
         }
         if let Some(longest) = others.iter().map(|attempt| attempt.took).max() {
             parts.push(match class {
-                Class::Timeout => format!("no answer from {} in {}", names(&others), Fine(longest)),
+                Class::Timeout => format!("no answer from {} in {}", names(&others), FineDuration(longest)),
                 Class::Reset => format!("reset by {}", names(&others)),
                 _ => format!("{} cannot be reached", names(&others)),
             });
@@ -71,7 +73,7 @@ pub(super) fn dial(tries: &[Try]) -> Failure {
 /// What it means that a socket in the file system did not take the connection.
 pub(super) fn unix_dial(error: &io::Error) -> Failure {
     match class_of(error) {
-        None => Failure::Ours(format!("cannot connect to the socket: {}", in_words(error))),
+        None => Failure::Ours(format!("cannot connect to the socket: {}", describe_io_error(error))),
         Some(Class::Timeout) => Failure::Target(Class::Timeout, "the socket's queue of connections stayed full".into()),
         Some(class) if error.kind() == ErrorKind::ConnectionRefused => Failure::Target(class, "refused".into()),
         Some(class) => Failure::Target(class, "no such socket".into()),
@@ -92,10 +94,10 @@ pub(super) fn exchange(error: &ureq::Error, trace: &Trace, now: Duration) -> Fai
         ureq::Error::BadUri(_) => Failure::Ours("cannot make the request: the url is not valid".into()),
         _ if trace.ready.is_none() => Failure::Ours(format!("cannot make the request: {error}")),
         ureq::Error::LargeResponseHeader(_, most) if trace.head.is_none() => {
-            protocol(format!("headers longer than {}", Size(*most as u64)))
+            protocol(format!("headers longer than {}", ByteSize(*most as u64)))
         }
         ureq::Error::LargeResponseHeader(_, most) => {
-            protocol(format!("broken body: a line longer than {}", Size(*most as u64)))
+            protocol(format!("broken body: a line longer than {}", ByteSize(*most as u64)))
         }
         ureq::Error::Protocol(error) if trace.head.is_none() => {
             let text = error.to_string();
@@ -115,10 +117,10 @@ pub(super) fn hidden_fault(trace: &Trace, now: Duration) -> Option<Failure> {
 
 fn broken(fault: &io::Error, trace: &Trace, now: Duration) -> Failure {
     match class_of(fault) {
-        None => Failure::Ours(format!("cannot read or write: {}", in_words(fault))),
+        None => Failure::Ours(format!("cannot read or write: {}", describe_io_error(fault))),
         Some(Class::Timeout) => Failure::Target(Class::Timeout, stalled(trace, now)),
         Some(Class::Reset) => Failure::Target(Class::Reset, format!("connection reset {}", stage(trace))),
-        Some(class) => Failure::Target(class, in_words(fault)),
+        Some(class) => Failure::Target(class, describe_io_error(fault)),
     }
 }
 
@@ -136,14 +138,14 @@ fn stage(trace: &Trace) -> String {
         Trace { first_byte: None, .. } => "before the first byte".into(),
         Trace { head: None, .. } => "before the headers were complete".into(),
         Trace { head: Some((status, _)), body, .. } => {
-            format!("in the body of a {status}, after {}", Size(*body as u64))
+            format!("in the body of a {status}, after {}", ByteSize(*body as u64))
         }
     }
 }
 
 fn stalled(trace: &Trace, now: Duration) -> String {
-    let connected = Fine(trace.connected);
-    let since = |point: Duration| Fine(now.saturating_sub(point));
+    let connected = FineDuration(trace.connected);
+    let since = |point: Duration| FineDuration(now.saturating_sub(point));
     match trace {
         Trace { first_byte: None, .. } => {
             format!("connected in {connected}, then no byte for {}", since(trace.connected))
@@ -152,13 +154,18 @@ fn stalled(trace: &Trace, now: Duration) -> String {
             format!("connected in {connected}, TLS handshake not done {} later", since(trace.connected))
         }
         Trace { ready: Some(ready), secure: true, head: None, .. } => {
-            format!("TLS handshake done after {}, headers not complete {} later", Fine(*ready), since(*ready))
+            format!("TLS handshake done after {}, headers not complete {} later", FineDuration(*ready), since(*ready))
         }
         Trace { first_byte: Some(first), head: None, .. } => {
-            format!("first byte after {}, headers not complete {} later", Fine(*first), since(*first))
+            format!("first byte after {}, headers not complete {} later", FineDuration(*first), since(*first))
         }
         Trace { head: Some((status, at)), body, .. } => {
-            format!("{status} after {}, body not complete {} later ({})", Fine(*at), since(*at), Size(*body as u64))
+            format!(
+                "{status} after {}, body not complete {} later ({})",
+                FineDuration(*at),
+                since(*at),
+                ByteSize(*body as u64)
+            )
         }
     }
 }
@@ -168,7 +175,7 @@ pub(super) fn tls(text: &str) -> Failure {
     let text = text.strip_prefix("invalid peer certificate: ").unwrap_or(text);
     let span = |unit: &str| {
         let seconds = text.rsplit_once(unit).and_then(|(start, _)| start.rsplit_once('('))?.1;
-        seconds.trim().parse().ok().map(|seconds| Span(Duration::from_secs(seconds)))
+        seconds.trim().parse().ok().map(|seconds| HumanDuration(Duration::from_secs(seconds)))
     };
     let detail = if let Some(ago) = span("seconds ago)") {
         format!("certificate expired {ago} ago")
@@ -218,7 +225,7 @@ mod tests {
 
     #[track_caller]
     fn check_dial(tries: &[(&str, Errno)], expected: Failure) {
-        let attempt = |(address, errno): &(&str, Errno)| Try {
+        let attempt = |(address, errno): &(&str, Errno)| ConnectionAttempt {
             address: address.parse().expect("an address"),
             error: io::Error::from(*errno),
             took: Duration::from_secs(5),

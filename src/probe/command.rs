@@ -6,16 +6,16 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::command::{self, Ended, Remains, Scope, Spec};
-use crate::config::{CommandLine, Ends, Hidden, Secrets};
-use crate::outcome::{Class, Ending, in_words};
-use crate::time::Span;
+use crate::command::{self, CommandResult, CommandSpec, Leftovers, Scope};
+use crate::config::{CommandLine, CutEnds, Secret, Secrets};
+use crate::outcome::{Class, Exit, describe_io_error};
+use crate::time::HumanDuration;
 
-use super::aside::{Aside, Missing};
+use super::bounded_task::{BoundedTask, TaskError};
 use super::deadline::Deadline;
+use super::evidence::{KEPT, Observations};
 use super::failure::Failure;
-use super::seen::{KEPT, Seen};
-use super::words::tame_to;
+use super::sanitize::sanitize_to;
 
 /// Starting a command and cutting its output take little.
 const STACK: usize = 128 << 10;
@@ -26,9 +26,9 @@ const SHOWN: usize = 80;
 pub(super) struct CommandProbe {
     argv: Vec<String>,
     folder: PathBuf,
-    env: Vec<(String, Hidden)>,
+    env: Vec<(String, Secret)>,
     secrets: Secrets,
-    running: Aside,
+    running: BoundedTask,
     /// Closed with the probe, and by whoever is to end before the command is.
     scope: Scope,
 }
@@ -40,8 +40,8 @@ impl Drop for CommandProbe {
 }
 
 impl CommandProbe {
-    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Hidden)], secrets: &Secrets) -> Self {
-        let running = Aside::new("command", STACK);
+    pub(super) fn new(line: &CommandLine, folder: &Path, env: &[(String, Secret)], secrets: &Secrets) -> Self {
+        let running = BoundedTask::new("command", STACK);
         let (folder, env, secrets) = (folder.into(), env.to_vec(), secrets.clone());
         CommandProbe { argv: line.argv(), folder, env, secrets, running, scope: Scope::default() }
     }
@@ -50,12 +50,13 @@ impl CommandProbe {
         &self.scope
     }
 
-    pub(super) fn look(&self, deadline: Deadline, seen: &mut Seen) -> Result<String, Failure> {
+    pub(super) fn probe(&self, deadline: Deadline, seen: &mut Observations) -> Result<String, Failure> {
         let output = command::memory_output()
-            .map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
+            .map_err(|error| Failure::Ours(format!("cannot take its output: {}", describe_io_error(&error))))?;
         let kept = output.try_clone();
-        let kept = kept.map_err(|error| Failure::Ours(format!("cannot take its output: {}", in_words(&error))))?;
-        let spec = Spec {
+        let kept =
+            kept.map_err(|error| Failure::Ours(format!("cannot take its output: {}", describe_io_error(&error))))?;
+        let spec = CommandSpec {
             argv: self.argv.clone(),
             folder: self.folder.clone(),
             unset: Vec::new(),
@@ -65,52 +66,54 @@ impl CommandProbe {
             stdin: None,
             output,
             scope: self.scope.clone(),
-            remains: Remains::End,
+            leftovers: Leftovers::End,
         };
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.running.run(deadline, move || command::run(spec, |_| {})) {
             Ok(ended) => judge(ended, || {
                 let (end, ends) = end_of(&kept);
-                let said = self.secrets.strike_piece(&end, ends);
+                let said = self.secrets.redact_fragment(&end, ends);
                 let said = &said[said.ceil_char_boundary(said.len().saturating_sub(KEPT))..];
                 seen.output = Some(said.to_owned());
                 last_line(said)
             }),
-            Err(Missing::Late) => late(format!("still running after {}", Span(deadline.budget()))),
-            Err(Missing::Hanging) => late("the command of an earlier look is still there".into()),
-            Err(Missing::Ours(trouble)) => Err(Failure::Ours(format!("cannot run the command: {trouble}"))),
+            Err(TaskError::Late) => late(format!("still running after {}", HumanDuration(deadline.budget()))),
+            Err(TaskError::Hanging) => late("the command of an earlier look is still there".into()),
+            Err(TaskError::Ours(trouble)) => Err(Failure::Ours(format!("cannot run the command: {trouble}"))),
         }
     }
 }
 
-fn judge(ended: Ended, last_line: impl FnOnce() -> String) -> Result<String, Failure> {
+fn judge(ended: CommandResult, last_line: impl FnOnce() -> String) -> Result<String, Failure> {
     let exit = |what: String| match last_line() {
         line if line.is_empty() => Err(Failure::Target(Class::Exit, what)),
         line => Err(Failure::Target(Class::Exit, format!("{what}: {line}"))),
     };
-    match ended.ending {
-        Ending::Exited(0) => Ok("exit 0".into()),
-        Ending::Exited(code) => exit(format!("exit {code}")),
-        Ending::Killed(signal) => exit(format!("killed by signal {signal}")),
-        Ending::TimedOut => Err(Failure::Target(Class::Timeout, format!("still running after {}", Span(ended.took)))),
-        Ending::NotStarted(reason) => Err(Failure::Ours(format!("cannot run the command: {reason}"))),
-        Ending::Lost => Err(Failure::Ours("it cannot be known how the command ended".into())),
+    match ended.exit {
+        Exit::Exited(0) => Ok("exit 0".into()),
+        Exit::Exited(code) => exit(format!("exit {code}")),
+        Exit::Killed(signal) => exit(format!("killed by signal {signal}")),
+        Exit::TimedOut => {
+            Err(Failure::Target(Class::Timeout, format!("still running after {}", HumanDuration(ended.duration))))
+        }
+        Exit::NotStarted(reason) => Err(Failure::Ours(format!("cannot run the command: {reason}"))),
+        Exit::Lost => Err(Failure::Ours("it cannot be known how the command ended".into())),
     }
 }
 
 /// Longer than what is kept, so that the cut is seldom among what is shown. What cannot be read is not worth a failure.
-fn end_of(output: &File) -> (Vec<u8>, Ends) {
+fn end_of(output: &File) -> (Vec<u8>, CutEnds) {
     let length = output.metadata().map_or(0, |found| found.len());
     let start = length.saturating_sub(2 * KEPT as u64);
     let mut bytes = vec![0; 2 * KEPT];
     let read = output.read_at(&mut bytes, start).unwrap_or(0);
     bytes.truncate(read);
-    (bytes, Ends { is_start_cut: start > 0, ..Ends::default() })
+    (bytes, CutEnds { is_start_cut: start > 0, ..CutEnds::default() })
 }
 
 /// The last line with something in it, tamed; empty where there is none.
 fn last_line(text: &str) -> String {
-    tame_to(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default(), SHOWN)
+    sanitize_to(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default(), SHOWN)
 }
 
 #[cfg(test)]
@@ -136,7 +139,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        assert_eq!(words(shell(text).look(Deadline::after(LONG), &mut Seen::default())), expected);
+        assert_eq!(words(shell(text).probe(Deadline::after(LONG), &mut Observations::default())), expected);
     }
 
     #[test]
@@ -155,24 +158,27 @@ mod tests {
     fn a_secret_that_is_printed_is_struck_out() {
         let line = CommandLine::Shell("echo no access with s3cret; exit 3".into());
         let probe = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::of(&["s3cret"]));
-        assert_eq!(words(probe.look(Deadline::after(LONG), &mut Seen::default())), "exit: exit 3: no access with …");
+        assert_eq!(
+            words(probe.probe(Deadline::after(LONG), &mut Observations::default())),
+            "exit: exit 3: no access with …"
+        );
     }
 
     #[test]
     fn what_cannot_be_started_is_unknown() {
         let line = CommandLine::Exec(vec!["./no-such-program".into()]);
         let look = CommandProbe::new(&line, Path::new("/"), &[], &Secrets::default())
-            .look(Deadline::after(LONG), &mut Seen::default());
+            .probe(Deadline::after(LONG), &mut Observations::default());
         assert!(matches!(look, Err(Failure::Ours(_))), "{look:?}");
     }
 
     #[test]
     fn it_runs_in_its_folder_with_its_environment() {
         let folder = tempfile::tempdir().expect("a folder");
-        let env = [("WORD".to_owned(), Hidden("told".into()))];
+        let env = [("WORD".to_owned(), Secret("told".into()))];
         let line = CommandLine::Shell("echo \"$WORD\" > here".into());
         let look = CommandProbe::new(&line, folder.path(), &env, &Secrets::default())
-            .look(Deadline::after(LONG), &mut Seen::default());
+            .probe(Deadline::after(LONG), &mut Observations::default());
         assert_eq!(look, Ok("exit 0".into()));
         assert_eq!(fs::read_to_string(folder.path().join("here")).expect("what it wrote"), "told\n");
     }
@@ -188,7 +194,7 @@ mod tests {
         let probe = CommandProbe::new(&line, folder.path(), &[], &Secrets::default());
         let look = |timeout| {
             let deadline = Deadline::after(timeout);
-            let found = words(probe.look(deadline, &mut Seen::default()));
+            let found = words(probe.probe(deadline, &mut Observations::default()));
             assert!(deadline.elapsed() < timeout + Duration::from_secs(4), "{:?}", deadline.elapsed());
             found
         };

@@ -11,33 +11,33 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::classify::{self, Try};
+use super::classify::{self, ConnectionAttempt};
 use super::deadline::Deadline;
+use super::evidence::Observations;
 use super::failure::Failure;
 use super::resolve::Host;
-use super::seen::Seen;
 
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum Endpoint {
     Net { host: Host, port: u16 },
     Unix(PathBuf),
 }
 
-impl Place {
+impl Endpoint {
     /// Connects to the first address that takes it. One that never answers gets its share of the time, not all of it.
-    pub(super) fn dial(&self, deadline: Deadline, seen: &mut Seen) -> Result<Socket, Failure> {
+    pub(super) fn dial(&self, deadline: Deadline, seen: &mut Observations) -> Result<Socket, Failure> {
         let socket = self.connect(deadline, seen)?;
         seen.connected = Some(deadline.elapsed());
         Ok(socket)
     }
 
-    fn connect(&self, deadline: Deadline, seen: &mut Seen) -> Result<Socket, Failure> {
+    fn connect(&self, deadline: Deadline, seen: &mut Observations) -> Result<Socket, Failure> {
         let (host, port) = match self {
-            Place::Unix(path) => {
+            Endpoint::Unix(path) => {
                 seen.resolved = Some(Duration::ZERO);
                 return dial_unix(path, deadline).map_err(|error| classify::unix_dial(&error));
             }
-            Place::Net { host, port } => (host, *port),
+            Endpoint::Net { host, port } => (host, *port),
         };
         let addresses = host.addresses(port, deadline)?;
         seen.resolved = Some(deadline.elapsed());
@@ -46,7 +46,9 @@ impl Place {
             let begun = deadline.elapsed();
             match dial_tcp(address, deadline.share(addresses.len() - done)) {
                 Ok(socket) => return Ok(socket),
-                Err(error) => tries.push(Try { address, error, took: deadline.elapsed().saturating_sub(begun) }),
+                Err(error) => {
+                    tries.push(ConnectionAttempt { address, error, took: deadline.elapsed().saturating_sub(begun) })
+                }
             }
         }
         Err(classify::dial(&tries))

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock;
-use crate::outcome::{Class, FileTime, in_words};
-use crate::time::{Span, Timestamp, Wall, millis};
+use crate::outcome::{Class, FileTime, describe_io_error};
+use crate::time::{BootTime, HumanDuration, WallTime, millis};
 
-use super::aside::{Aside, Missing};
+use super::bounded_task::{BoundedTask, TaskError};
 use super::deadline::Deadline;
 use super::failure::Failure;
 
@@ -20,16 +20,16 @@ const STACK: usize = 64 << 10;
 pub(super) struct FileProbe {
     path: PathBuf,
     max_age: Duration,
-    asking: Aside,
+    asking: BoundedTask,
 }
 
 impl FileProbe {
     pub(super) fn new(path: PathBuf, max_age: Duration) -> Self {
-        FileProbe { path, max_age, asking: Aside::new("file", STACK) }
+        FileProbe { path, max_age, asking: BoundedTask::new("file", STACK) }
     }
 
     /// `known` is the file as it was seen last; `seen` becomes the file as it is seen now.
-    pub(super) fn look(
+    pub(super) fn probe(
         &self,
         deadline: Deadline,
         known: Option<FileTime>,
@@ -45,20 +45,22 @@ impl FileProbe {
                 judge(file, now, wall, self.max_age)
             }
             Ok(Err(error)) => Err(missing(&error)),
-            Err(Missing::Late) => late(format!("its file system gave no answer in {}", Span(deadline.budget()))),
-            Err(Missing::Hanging) => late("its file system still hangs since an earlier look".into()),
-            Err(Missing::Ours(trouble)) => Err(Failure::Ours(format!("cannot look at the file: {trouble}"))),
+            Err(TaskError::Late) => {
+                late(format!("its file system gave no answer in {}", HumanDuration(deadline.budget())))
+            }
+            Err(TaskError::Hanging) => late("its file system still hangs since an earlier look".into()),
+            Err(TaskError::Ours(trouble)) => Err(Failure::Ours(format!("cannot look at the file: {trouble}"))),
         }
     }
 }
 
-fn written(path: &Path) -> io::Result<Wall> {
+fn written(path: &Path) -> io::Result<WallTime> {
     let found = path.metadata()?;
-    Ok(Wall::from_ms(found.mtime().saturating_mul(1_000).saturating_add(found.mtime_nsec() / 1_000_000)))
+    Ok(WallTime::from_ms(found.mtime().saturating_mul(1_000).saturating_add(found.mtime_nsec() / 1_000_000)))
 }
 
 /// What is known of a file that was written at `written`. It was seen first now, unless it was known with that time.
-fn remember(written: Wall, known: Option<FileTime>, now: Timestamp, wall: Wall) -> FileTime {
+fn remember(written: WallTime, known: Option<FileTime>, now: BootTime, wall: WallTime) -> FileTime {
     let first = FileTime { written, seen: now, age_ms: millis(wall.since(written)) };
     known.filter(|known| known.written == written).unwrap_or(first)
 }
@@ -66,21 +68,21 @@ fn remember(written: Wall, known: Option<FileTime>, now: Timestamp, wall: Wall) 
 /// How old a file is. It cannot have been written after it was first seen with its time, so it is as old as that at the
 /// least, by the boot clock. Beyond that only the wall clock knows, which may have been set since: of its two answers,
 /// now and at first, the younger one is taken, since the age grows from then on whatever the clock does.
-fn age(file: FileTime, now: Timestamp, wall: Wall) -> Duration {
+fn age(file: FileTime, now: BootTime, wall: WallTime) -> Duration {
     let known_for = now.since(file.seen);
     let at_first = Duration::from_millis(u64::try_from(file.age_ms).unwrap_or(0));
     wall.since(file.written).min(at_first + known_for).max(known_for)
 }
 
-fn judge(file: FileTime, now: Timestamp, wall: Wall, max_age: Duration) -> Result<String, Failure> {
+fn judge(file: FileTime, now: BootTime, wall: WallTime, max_age: Duration) -> Result<String, Failure> {
     let age = age(file, now, wall);
     let ahead = file.written.since(wall);
     let what = match ahead.is_zero() {
-        true => format!("written {} ago", Span(age)),
-        false => format!("its time is {} ahead, and unchanged for {}", Span(ahead), Span(age)),
+        true => format!("written {} ago", HumanDuration(age)),
+        false => format!("its time is {} ahead, and unchanged for {}", HumanDuration(ahead), HumanDuration(age)),
     };
     match age > max_age {
-        true => Err(Failure::Target(Class::Stale, format!("{what}, at most {} allowed", Span(max_age)))),
+        true => Err(Failure::Target(Class::Stale, format!("{what}, at most {} allowed", HumanDuration(max_age)))),
         false => Ok(what),
     }
 }
@@ -91,7 +93,7 @@ fn missing(error: &io::Error) -> Failure {
         ErrorKind::NotFound | ErrorKind::NotADirectory => stale("no such file"),
         // Its server has another file in its place.
         ErrorKind::StaleNetworkFileHandle => stale("no such file any more"),
-        _ => Failure::Ours(format!("cannot look at the file: {}", in_words(error))),
+        _ => Failure::Ours(format!("cannot look at the file: {}", describe_io_error(error))),
     }
 }
 
@@ -116,8 +118,8 @@ mod tests {
     fn check(looks: &[(i64, i64, i64)], expected: &str) {
         let (mut known, mut found) = (None, Err(Failure::Ours("no look".into())));
         for (now, wall, written) in looks {
-            let (now, wall) = (Timestamp::from_ms(now * 1_000), Wall::from_ms(wall * 1_000));
-            let file = remember(Wall::from_ms(written * 1_000), known, now, wall);
+            let (now, wall) = (BootTime::from_ms(now * 1_000), WallTime::from_ms(wall * 1_000));
+            let file = remember(WallTime::from_ms(written * 1_000), known, now, wall);
             known = Some(file);
             found = judge(file, now, wall, Duration::from_secs(120));
         }
@@ -179,7 +181,7 @@ mod tests {
         let deadline = || Deadline::after(Duration::from_secs(20));
         let look = |max_age, known| {
             let mut seen = None;
-            let found = FileProbe::new(path.clone(), max_age).look(deadline(), known, &mut seen);
+            let found = FileProbe::new(path.clone(), max_age).probe(deadline(), known, &mut seen);
             (line(found), seen)
         };
         assert_eq!(look(Duration::MAX, None), ("stale: no such file".into(), None));
@@ -196,7 +198,7 @@ mod tests {
         let (found, seen) = look(Duration::ZERO, None);
         assert!(found.starts_with("healthy: its time is ") && found.ends_with("unchanged for 0 ms"), "{found}");
         let mut long_ago = seen.expect("it is there");
-        long_ago.seen = long_ago.seen.shifted(-60_000);
+        long_ago.seen = long_ago.seen.offset_by(-60_000);
         let (found, seen) = look(Duration::from_secs(30), Some(long_ago));
         assert!(found.starts_with("stale: its time is "), "{found}");
         assert_eq!(seen, Some(long_ago));
@@ -205,6 +207,6 @@ mod tests {
         let socket = folder.path().join("socket");
         let _listener = UnixListener::bind(&socket).expect("a socket");
         let probe = FileProbe::new(socket, Duration::from_secs(3600));
-        assert!(probe.look(deadline(), None, &mut None).is_ok());
+        assert!(probe.probe(deadline(), None, &mut None).is_ok());
     }
 }

@@ -31,14 +31,14 @@ pub(super) struct Filtered {
 
 #[derive(Debug)]
 enum Stage {
-    Head(Beginning),
+    Head(HeadBuffer),
     Chunks(Chunks),
     /// What goes to the parser as it is.
     Rest,
 }
 
 #[derive(Debug, Default)]
-struct Beginning {
+struct HeadBuffer {
     bytes: Vec<u8>,
     /// How many of them were searched for the end of the head.
     searched: usize,
@@ -48,7 +48,7 @@ struct Beginning {
 
 impl Filtered {
     pub(super) fn new(inner: Box<dyn Transport>, trace: Traced) -> Self {
-        let stage = Stage::Head(Beginning::default());
+        let stage = Stage::Head(HeadBuffer::default());
         Filtered { inner, trace, stage, input: Vec::new(), taken: 0, has_progressed: false }
     }
 
@@ -79,7 +79,7 @@ impl Filtered {
     }
 }
 
-impl Beginning {
+impl HeadBuffer {
     /// Takes what has come. The head once it is whole, or that there is none; what follows it is left in `bytes`.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<Option<Head>>, Error> {
         self.bytes.extend_from_slice(bytes);

@@ -8,22 +8,22 @@ use std::time::Duration;
 use ureq::http::uri::Scheme;
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use crate::config::{self, Http, Secrets};
+use crate::config::{self, HttpConfig, Secrets};
 use crate::outcome::Class;
 
 use super::classify;
-use super::connect::{self, Place};
+use super::connect::{self, Endpoint};
 use super::deadline::Deadline;
+use super::evidence::{self, Observations};
+use super::expectations::Expectations;
 use super::failure::Failure;
 use super::filter::INPUT;
-use super::judge::Wanted;
 use super::resolve::Host;
-use super::seen::{self, Seen};
+use super::sanitize::ByteSize;
 use super::setup::{LONGEST_LINE, Setup};
 use super::tls::{self, Trust};
 use super::trace::Traced;
-use super::wire::Wire;
-use super::words::Size;
+use super::transport::SocketTransport;
 
 /// The longest body that is read, in bytes.
 const MAX_BODY: u64 = 1 << 20;
@@ -32,11 +32,11 @@ const AFTERTHOUGHT: Duration = Duration::from_millis(250);
 
 /// A target that speaks HTTP. Not to be printed: the request has secrets in it.
 pub(super) struct HttpProbe {
-    place: Place,
+    place: Endpoint,
     request: Request<()>,
     /// Bytes that the longest line of the request takes, and a margin.
     longest_line: usize,
-    wanted: Wanted,
+    wanted: Expectations,
     setup: Arc<Setup>,
     /// For where the first has no certificates to verify others by.
     fallback: Option<Arc<Setup>>,
@@ -44,7 +44,7 @@ pub(super) struct HttpProbe {
 
 impl HttpProbe {
     /// Errors say what is wrong with the configuration, without the url and the headers' values.
-    pub(super) fn new(http: &Http, secrets: &Secrets, trust: &Trust) -> Result<Self, String> {
+    pub(super) fn new(http: &HttpConfig, secrets: &Secrets, trust: &Trust) -> Result<Self, String> {
         let uri: Uri = http.url.0.parse().map_err(|error| format!("the url is not valid: {error}"))?;
         let (setup, fallback) = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => (Arc::new(Setup::plain()), None),
@@ -54,18 +54,18 @@ impl HttpProbe {
         let place = match (&http.unix_socket, uri.host()) {
             (Some(path), _) => {
                 connect::check_unix(path)?;
-                Place::Unix(path.clone())
+                Endpoint::Unix(path.clone())
             }
-            (None, Some(host)) if !host.is_empty() => Place::Net { host: Host::new(host), port: port(&uri)? },
+            (None, Some(host)) if !host.is_empty() => Endpoint::Net { host: Host::new(host), port: port(&uri)? },
             (None, _) => return Err("the url names no host".into()),
         };
         let request = request(http, uri)?;
-        let (longest_line, wanted) = (longest_line(&request), Wanted::new(http, secrets));
+        let (longest_line, wanted) = (longest_line(&request), Expectations::new(http, secrets));
         Ok(HttpProbe { place, request, longest_line, wanted, setup, fallback })
     }
 
     /// The status, where it is the wanted one and so is the body.
-    pub(super) fn look(&self, deadline: Deadline, seen: &mut Seen) -> Result<String, Failure> {
+    pub(super) fn probe(&self, deadline: Deadline, seen: &mut Observations) -> Result<String, Failure> {
         let found = match (self.exchange(&self.setup, deadline, seen), &self.fallback) {
             (Err(Broken::NoCertificates(_)), Some(fallback)) => self.exchange(fallback, deadline, seen),
             (found, _) => found,
@@ -77,11 +77,11 @@ impl HttpProbe {
     }
 
     /// Sends the request, judges the status as soon as it is known, then reads the body to its end and judges that.
-    fn exchange(&self, setup: &Arc<Setup>, deadline: Deadline, seen: &mut Seen) -> Result<u16, Broken> {
+    fn exchange(&self, setup: &Arc<Setup>, deadline: Deadline, seen: &mut Observations) -> Result<u16, Broken> {
         let socket = self.place.dial(deadline, seen)?;
         let trace = Traced::new(deadline.elapsed(), setup.is_secure());
         seen.exchange = Some(trace.clone());
-        let wire = Wire::new(socket, deadline, trace.clone(), INPUT, self.longest_line);
+        let wire = SocketTransport::new(socket, deadline, trace.clone(), INPUT, self.longest_line);
         let broken = |error: ureq::Error| {
             let failure = classify::exchange(&error, &trace.lock(), deadline.elapsed());
             if tls::lacks_certificates(&error) { Broken::NoCertificates(failure) } else { Broken::Failed(failure) }
@@ -105,7 +105,7 @@ impl HttpProbe {
             if has_body {
                 trace.lock().patience = Some(deadline.within(AFTERTHOUGHT));
                 // What comes in time is kept; that no more does says nothing.
-                let _ = body.into_reader().take(4 * seen::KEPT as u64).read_to_end(&mut seen.body);
+                let _ = body.into_reader().take(4 * evidence::KEPT as u64).read_to_end(&mut seen.body);
             }
             return Err(failure.into());
         }
@@ -119,7 +119,7 @@ impl HttpProbe {
             return Err(failure.into());
         }
         if length as u64 > MAX_BODY {
-            return Err(Failure::Target(Class::Body, format!("body of more than {}", Size(MAX_BODY))).into());
+            return Err(Failure::Target(Class::Body, format!("body of more than {}", ByteSize(MAX_BODY))).into());
         }
         self.wanted.body(&seen.body, &trace.lock().answer.codings)?;
         Ok(status)
@@ -161,7 +161,7 @@ fn longest_line(request: &Request<()>) -> usize {
     (headers.chain([host, path]).max().unwrap_or(0) + 1_024).min(LONGEST_LINE)
 }
 
-fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
+fn request(http: &HttpConfig, uri: Uri) -> Result<Request<()>, String> {
     let mut request = Request::new(());
     *request.method_mut() = match http.method {
         config::Method::Get => Method::GET,
@@ -170,7 +170,7 @@ fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     // The method, the version and the ends of lines go on top.
     if path + 32 > LONGEST_LINE {
-        return Err(format!("the url is longer than {}", Size(LONGEST_LINE as u64)));
+        return Err(format!("the url is longer than {}", ByteSize(LONGEST_LINE as u64)));
     }
     *request.uri_mut() = uri;
     for (name, value) in &http.headers {
@@ -179,7 +179,7 @@ fn request(http: &Http, uri: Uri) -> Result<Request<()>, String> {
         let text = HeaderValue::from_bytes(value.0.as_bytes());
         let mut text = text.map_err(|_| bad("its value has a control character"))?;
         if name.len() + value.0.len() + 4 > LONGEST_LINE {
-            return Err(bad(&format!("it is longer than {}", Size(LONGEST_LINE as u64))));
+            return Err(bad(&format!("it is longer than {}", ByteSize(LONGEST_LINE as u64))));
         }
         text.set_sensitive(true);
         request.headers_mut().append(key, text);

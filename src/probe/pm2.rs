@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::outcome::{Class, DaemonState, Pm2Evidence, Remembered, Seen};
+use crate::outcome::{Class, DaemonState, Pm2Evidence, PriorEvidence, ProcessIdentity};
 use crate::pm2::Home;
-use crate::time::Span;
+use crate::time::HumanDuration;
 
-use super::aside::{Aside, Missing};
+use super::bounded_task::{BoundedTask, TaskError};
 use super::deadline::Deadline;
 use super::failure::Failure;
 
@@ -21,33 +21,39 @@ const BESIDE: Duration = Duration::from_secs(1);
 pub(super) struct Pm2Probe {
     home: Home,
     process: String,
-    looking: Aside,
+    looking: BoundedTask,
 }
 
 impl Pm2Probe {
-    pub(super) fn new(pm2: &config::Pm2) -> Self {
+    pub(super) fn new(pm2: &config::Pm2Config) -> Self {
         let (home, process) = (Home::at(&pm2.home), pm2.process.clone());
-        Pm2Probe { home, process, looking: Aside::new("pm2", STACK) }
+        Pm2Probe { home, process, looking: BoundedTask::new("pm2", STACK) }
     }
 
     /// As the probe itself: the process must live.
-    pub(super) fn look(&self, deadline: Deadline, known: Remembered) -> (Result<String, Failure>, Option<Pm2Evidence>) {
+    pub(super) fn probe(
+        &self,
+        deadline: Deadline,
+        known: PriorEvidence,
+    ) -> (Result<String, Failure>, Option<Pm2Evidence>) {
         let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
         match self.see(deadline, known) {
             Ok(evidence) => (self.judge(&evidence), Some(evidence)),
-            Err(Missing::Late) => (late(format!("PM2's home gave no answer in {}", Span(deadline.budget()))), None),
-            Err(Missing::Hanging) => (late("PM2's home still hangs since an earlier look".into()), None),
-            Err(Missing::Ours(trouble)) => (Err(Failure::Ours(format!("cannot look at PM2: {trouble}"))), None),
+            Err(TaskError::Late) => {
+                (late(format!("PM2's home gave no answer in {}", HumanDuration(deadline.budget()))), None)
+            }
+            Err(TaskError::Hanging) => (late("PM2's home still hangs since an earlier look".into()), None),
+            Err(TaskError::Ours(trouble)) => (Err(Failure::Ours(format!("cannot look at PM2: {trouble}"))), None),
         }
     }
 
     /// Beside another look that is over. It takes half of that one's `timeout` at most, since a verdict after twice the
     /// timeout does not count; what cannot be seen in time is not seen.
-    pub(super) fn observe(&self, timeout: Duration, known: Remembered) -> Option<Pm2Evidence> {
+    pub(super) fn observe(&self, timeout: Duration, known: PriorEvidence) -> Option<Pm2Evidence> {
         self.see(Deadline::after(BESIDE.min(timeout / 2)), known).ok()
     }
 
-    fn see(&self, deadline: Deadline, known: Remembered) -> Result<Pm2Evidence, Missing> {
+    fn see(&self, deadline: Deadline, known: PriorEvidence) -> Result<Pm2Evidence, TaskError> {
         let (home, process) = (self.home.clone(), self.process.clone());
         self.looking.run(deadline, move || home.observe(&process, known))
     }
@@ -56,8 +62,8 @@ impl Pm2Probe {
     fn judge(&self, evidence: &Pm2Evidence) -> Result<String, Failure> {
         let gone = |detail: String| Err(Failure::Target(Class::Gone, detail));
         match (evidence.process, evidence.daemon) {
-            (Some(Seen { pid, .. }), DaemonState::Dead) => Ok(format!("pid {pid}, without PM2's daemon")),
-            (Some(Seen { pid, .. }), _) => Ok(format!("pid {pid}")),
+            (Some(ProcessIdentity { pid, .. }), DaemonState::Dead) => Ok(format!("pid {pid}, without PM2's daemon")),
+            (Some(ProcessIdentity { pid, .. }), _) => Ok(format!("pid {pid}")),
             (None, DaemonState::Dead) => gone(format!("PM2's daemon in {} is dead", self.home.path().display())),
             (None, DaemonState::Alive) if evidence.trouble.is_none() => gone(format!("PM2 runs no {}", self.process)),
             (None, DaemonState::Deaf) => gone(format!("PM2 runs no {}, and its daemon is deaf", self.process)),

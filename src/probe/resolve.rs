@@ -4,10 +4,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use crate::outcome::{Class, in_words};
-use crate::time::Span;
+use crate::outcome::{Class, describe_io_error};
+use crate::time::HumanDuration;
 
-use super::aside::{Aside, Missing};
+use super::bounded_task::{BoundedTask, TaskError};
 use super::classify::class_of;
 use super::deadline::Deadline;
 use super::failure::Failure;
@@ -19,7 +19,7 @@ const RESOLVER_STACK: usize = 1 << 20;
 pub(super) enum Host {
     Localhost,
     Address(IpAddr),
-    Name { name: String, resolver: Aside },
+    Name { name: String, resolver: BoundedTask },
 }
 
 impl Host {
@@ -32,7 +32,7 @@ impl Host {
         if bare.strip_suffix('.').unwrap_or(bare).eq_ignore_ascii_case("localhost") {
             return Host::Localhost;
         }
-        Host::Name { name: bare.into(), resolver: Aside::new("resolver", RESOLVER_STACK) }
+        Host::Name { name: bare.into(), resolver: BoundedTask::new("resolver", RESOLVER_STACK) }
     }
 
     /// Where to connect to, in the order in which to try; at least one.
@@ -55,7 +55,7 @@ impl Host {
 /// What the resolver's answer, or its silence, means.
 fn answer(
     name: &str,
-    found: Result<io::Result<Vec<SocketAddr>>, Missing>,
+    found: Result<io::Result<Vec<SocketAddr>>, TaskError>,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>, Failure> {
     let dns = |detail: String| Err(Failure::Target(Class::Dns, detail));
@@ -63,13 +63,16 @@ fn answer(
         Ok(Ok(addresses)) if addresses.is_empty() => return dns(format!("{name} has no address")),
         Ok(Ok(addresses)) => return Ok(addresses),
         Ok(Err(error)) => error,
-        Err(Missing::Late) => return dns(format!("no answer from the resolver in {}", Span(deadline.budget()))),
-        Err(Missing::Hanging) => return dns("the resolver still hangs since an earlier look".into()),
-        Err(Missing::Ours(trouble)) => return Err(Failure::Ours(format!("cannot look up {name}: {trouble}"))),
+        Err(TaskError::Late) => {
+            return dns(format!("no answer from the resolver in {}", HumanDuration(deadline.budget())));
+        }
+        Err(TaskError::Hanging) => return dns("the resolver still hangs since an earlier look".into()),
+        Err(TaskError::Ours(trouble)) => return Err(Failure::Ours(format!("cannot look up {name}: {trouble}"))),
     };
     let own = error.raw_os_error().is_some() && class_of(&error).is_none();
     // Without a free descriptor the resolver says "no such name" where it means "I could not ask".
-    let trouble = if own { Some(in_words(&error)) } else { io::pipe().err().map(|error| in_words(&error)) };
+    let trouble =
+        if own { Some(describe_io_error(&error)) } else { io::pipe().err().map(|error| describe_io_error(&error)) };
     match trouble {
         Some(trouble) => Err(Failure::Ours(format!("cannot look up {name}: {trouble}"))),
         None => dns(format!("{name} does not resolve: {}", reason(&error))),
@@ -124,7 +127,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_answer(found: Result<io::Result<Vec<SocketAddr>>, Missing>, expected: Failure) {
+    fn check_answer(found: Result<io::Result<Vec<SocketAddr>>, TaskError>, expected: Failure) {
         assert_eq!(answer("host.example", found, Deadline::after(Duration::from_secs(10))), Err(expected));
     }
 
@@ -135,9 +138,9 @@ mod tests {
         let unknown = io::Error::other("failed to lookup address information: Name or service not known");
         check_answer(Ok(Err(unknown)), dns("host.example does not resolve: name or service not known"));
         check_answer(Ok(Ok(vec![])), dns("host.example has no address"));
-        check_answer(Err(Missing::Late), dns("no answer from the resolver in 10 s"));
+        check_answer(Err(TaskError::Late), dns("no answer from the resolver in 10 s"));
         let full = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         check_answer(Ok(Err(full)), ours("cannot look up host.example: too many open files"));
-        check_answer(Err(Missing::Ours("no thread".into())), ours("cannot look up host.example: no thread"));
+        check_answer(Err(TaskError::Ours("no thread".into())), ours("cannot look up host.example: no thread"));
     }
 }

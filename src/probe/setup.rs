@@ -10,14 +10,14 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, Tr
 use ureq::{Agent, Error};
 
 use super::filter::{Filtered, INPUT};
-use super::wire::Wire;
+use super::transport::SocketTransport;
 
 /// What ureq sees of a head is short; only what is no answer of HTTP at all reaches it as it came.
 const MAX_HEADERS: usize = 4 << 10;
 /// Every line of a request must fit into the buffer for it, which is no larger than that.
 pub(super) const LONGEST_LINE: usize = 16 << 10;
 
-type Layer = Box<dyn Connector<Wire, Out = Box<dyn Transport>>>;
+type Layer = Box<dyn Connector<SocketTransport, Out = Box<dyn Transport>>>;
 
 #[derive(Debug)]
 pub(super) struct Setup {
@@ -32,7 +32,7 @@ impl Setup {
 
     /// For requests over TLS, which `config`, made from [`limits`], has the particulars of.
     #[cfg(feature = "tls")]
-    pub(super) fn secure(config: Config, layer: impl Connector<Wire, Out = Box<dyn Transport>>) -> Self {
+    pub(super) fn secure(config: Config, layer: impl Connector<SocketTransport, Out = Box<dyn Transport>>) -> Self {
         Setup { config, layer: Some(Box::new(layer)) }
     }
 
@@ -41,7 +41,7 @@ impl Setup {
     }
 
     /// An agent for one request over `wire`. There is little to it, so nothing of it is kept between looks.
-    pub(super) fn agent(self: &Arc<Self>, wire: Wire) -> Agent {
+    pub(super) fn agent(self: &Arc<Self>, wire: SocketTransport) -> Agent {
         let handover = Handover { setup: Arc::clone(self), wire: Mutex::new(Some(wire)) };
         Agent::with_parts(self.config.clone(), handover, NoLookUp)
     }
@@ -64,7 +64,7 @@ pub(super) fn limits() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScop
 #[derive(Debug)]
 struct Handover {
     setup: Arc<Setup>,
-    wire: Mutex<Option<Wire>>,
+    wire: Mutex<Option<SocketTransport>>,
 }
 
 impl Connector for Handover {

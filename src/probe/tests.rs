@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::faults::{BlackHole, Closed, Server, Ways};
 use super::*;
-use crate::config::{Http, Method, Tls};
+use crate::config::{HttpConfig, Method, Tls};
 use crate::testing::fuzz;
 
 /// For faults that are found by waiting.
@@ -23,9 +23,9 @@ const LONG: Duration = Duration::from_secs(60);
 const SLACK: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 
-fn http(url: &str) -> Http {
-    Http {
-        url: Hidden(url.into()),
+fn http(url: &str) -> HttpConfig {
+    HttpConfig {
+        url: Secret(url.into()),
         shown: url.into(),
         unix_socket: None,
         method: Method::Get,
@@ -42,8 +42,8 @@ fn prober(probe: config::Probe, timeout: Duration) -> Prober {
         .expect("a probe that can be made")
 }
 
-fn look_at(http: Http, timeout: Duration) -> Verdict {
-    let look = prober(config::Probe::Http(Box::new(http)), timeout).look(Remembered::default());
+fn look_at(http: HttpConfig, timeout: Duration) -> Verdict {
+    let look = prober(config::Probe::Http(Box::new(http)), timeout).probe(PriorEvidence::default());
     assert!(look.latency < timeout + SLACK, "{look:?}");
     look.verdict
 }
@@ -79,7 +79,7 @@ fn check(ways: Ways, expected: &str) {
 fn check_slow(ways: Ways, expected: &str) {
     let server = Server::start(ways);
     let look = prober(config::Probe::Http(Box::new(http(&format!("http://127.0.0.1:{}/", server.port())))), SHORT)
-        .look(Remembered::default());
+        .probe(PriorEvidence::default());
     assert!((SHORT..SHORT + SLACK).contains(&look.latency), "{look:?}");
     assert_like(&look.verdict, expected);
 }
@@ -194,7 +194,7 @@ fn an_endless_body_is_wrong_at_one_mebibyte() {
 fn bodies_are_judged() {
     let server = Server::start(Ways::answer("200 OK", r#"{"status": "ok", "db": {"up": false}}"#));
     let base = http(&format!("http://localhost:{}/", server.port()));
-    let with = |change: fn(&mut Http), expected: &str| {
+    let with = |change: fn(&mut HttpConfig), expected: &str| {
         let mut http = base.clone();
         change(&mut http);
         assert_like(&look_at(http, LONG), expected);
@@ -231,7 +231,7 @@ fn nobody_listens() {
     if Server::on((Ipv6Addr::LOCALHOST, 0), Ways::Silent).is_ok() {
         assert_like(&look_at(http(&format!("http://localhost:{port}/")), LONG), &refused);
         let tcp = config::Probe::Tcp { host: "LOCALHOST.".into(), port };
-        assert_like(&prober(tcp, LONG).look(Remembered::default()).verdict, &refused);
+        assert_like(&prober(tcp, LONG).probe(PriorEvidence::default()).verdict, &refused);
     }
 }
 
@@ -239,7 +239,7 @@ fn nobody_listens() {
 fn a_full_queue_is_a_timeout() {
     let hole = BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue");
     let port = hole.port();
-    let look = prober(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT).look(Remembered::default());
+    let look = prober(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT).probe(PriorEvidence::default());
     assert_like(&look.verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
     assert!((SHORT..SHORT + SLACK).contains(&look.latency), "{look:?}");
     let verdict = look_at(http(&format!("http://127.0.0.1:{port}/")), SHORT);
@@ -267,8 +267,8 @@ fn connecting_is_all_that_tcp_asks_for() {
     for ways in [Ways::Silent, Ways::CloseAtOnce] {
         let server = Server::start(ways);
         for host in ["127.0.0.1", "localhost"] {
-            let look =
-                prober(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG).look(Remembered::default());
+            let look = prober(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG)
+                .probe(PriorEvidence::default());
             assert_like(&look.verdict, "healthy: connected");
         }
     }
@@ -325,7 +325,7 @@ fn the_request_says_what_it_must_and_no_more() {
     let server = Server::start(Ways::answer("200 OK", ""));
     let port = server.port();
     let mut asked = http(&format!("http://localhost:{port}/api/health?token=s3cret"));
-    let header = |name: &str, value: &str| (name.to_owned(), Hidden(value.to_owned()));
+    let header = |name: &str, value: &str| (name.to_owned(), Secret(value.to_owned()));
     asked.headers =
         vec![header("X-Probe", "yes"), header("Authorization", "Basic eA=="), header("Connection", "upgrade")];
     assert_like(&look_at(asked, LONG), "healthy: 200");
@@ -354,7 +354,7 @@ fn a_name_that_does_not_resolve() {
 }
 
 #[track_caller]
-fn check_refused(change: impl FnOnce(&mut Http), expected: &str) {
+fn check_refused(change: impl FnOnce(&mut HttpConfig), expected: &str) {
     let mut http = http("http://localhost/");
     change(&mut http);
     match Prober::new(
@@ -373,8 +373,8 @@ fn check_refused(change: impl FnOnce(&mut Http), expected: &str) {
 
 #[test]
 fn what_can_never_work_is_refused_without_showing_secrets() {
-    let url = |url: &str| Hidden(url.into());
-    let header = |name: &str, value: &str| vec![(name.to_owned(), Hidden(value.to_owned()))];
+    let url = |url: &str| Secret(url.into());
+    let header = |name: &str, value: &str| vec![(name.to_owned(), Secret(value.to_owned()))];
     check_refused(|http| http.url = url("http://s3 cret/"), "the url is not valid: invalid uri character");
     check_refused(|http| http.url = url("ftp://host/"), "the url begins with neither http:// nor https://");
     check_refused(|http| http.url = url("/api"), "the url begins with neither http:// nor https://");
@@ -390,7 +390,7 @@ fn what_can_never_work_is_refused_without_showing_secrets() {
 #[cfg(not(feature = "tls"))]
 #[test]
 fn https_is_refused_where_it_was_not_built_in() {
-    check_refused(|http| http.url = Hidden("https://host/".into()), "https: this watchdog was built without TLS");
+    check_refused(|http| http.url = Secret("https://host/".into()), "https: this watchdog was built without TLS");
 }
 
 #[test]
@@ -401,7 +401,11 @@ fn a_look_gets_by_with_a_small_stack() {
     let look = || {
         let prober = prober(config::Probe::Http(Box::new(http.clone())), LONG);
         let small = std::thread::Builder::new().stack_size(STACK);
-        small.spawn(move || prober.look(Remembered::default()).verdict).expect("a thread").join().expect("enough stack")
+        small
+            .spawn(move || prober.probe(PriorEvidence::default()).verdict)
+            .expect("a thread")
+            .join()
+            .expect("enough stack")
     };
     assert_like(&look(), "healthy: 200");
     server.turn(Ways::answer("200 OK", &["[".repeat(100_000), "]".repeat(100_000)].concat()));
@@ -413,12 +417,14 @@ fn whatever_comes_is_judged_at_once_in_one_plain_line() {
     let head = "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 21\r\n\r\n{\"status\":\"o\\u001bk\"}";
     let chunked = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
     let server = Server::start(Ways::raw(""));
-    let asked =
-        Http { json: vec![("/status".into(), json!("ok"))], ..http(&format!("http://127.0.0.1:{}/", server.port())) };
+    let asked = HttpConfig {
+        json: vec![("/status".into(), json!("ok"))],
+        ..http(&format!("http://127.0.0.1:{}/", server.port()))
+    };
     let prober = prober(config::Probe::Http(Box::new(asked)), LONG);
     fuzz(&[head.as_bytes(), chunked.as_bytes()], 1_000, |bytes| {
         server.turn(Ways::Answer(bytes.to_vec()));
-        let look = prober.look(Remembered::default());
+        let look = prober.probe(PriorEvidence::default());
         let line = line(&look.verdict);
         assert!(look.latency < LONG, "it waited: {line}");
         assert!(!matches!(look.verdict, Verdict::Unknown { .. }), "it did not know: {line}");

@@ -10,10 +10,10 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, RustlsConnector, Transport};
 
 use crate::config::Tls;
-use crate::outcome::in_words;
+use crate::outcome::describe_io_error;
 
 use super::setup::{Setup, limits};
-use super::wire::Wire;
+use super::transport::SocketTransport;
 
 /// What the probes of one configuration share: the trust store, read when the first https target is looked at.
 #[derive(Clone)]
@@ -35,10 +35,14 @@ impl Default for Trust {
 #[derive(Debug)]
 struct Layer(RustlsConnector);
 
-impl Connector<Wire> for Layer {
+impl Connector<SocketTransport> for Layer {
     type Out = Box<dyn Transport>;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, wire: Option<Wire>) -> Result<Option<Self::Out>, Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        wire: Option<SocketTransport>,
+    ) -> Result<Option<Self::Out>, Error> {
         let transport = self.0.connect(details, wire)?;
         Ok(transport.map(|transport| Box::new(transport) as Box<dyn Transport>))
     }
@@ -66,7 +70,7 @@ fn setup(tls: TlsConfig) -> Arc<Setup> {
 
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let shown = path.display();
-    let pem = fs::read(path).map_err(|error| format!("{shown}: {}", in_words(&error)))?;
+    let pem = fs::read(path).map_err(|error| format!("{shown}: {}", describe_io_error(&error)))?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {
         match item {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Process, Stat, living, own_pids, since_boot, stat};
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 /// Between the two reads that a share of the CPU is made of.
 const BETWEEN: Duration = Duration::from_millis(250);
@@ -50,7 +50,7 @@ pub struct Program {
 
 impl Machine {
     /// The machine as it is now, with the disk that `folder` lies on. Takes a quarter of a second.
-    pub fn now(folder: &Path, now: Timestamp) -> Machine {
+    pub fn now(folder: &Path, now: BootTime) -> Machine {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let size = |name: &str| meminfo(&memory, name).unwrap_or(0);
         let disk = rustix::fs::statvfs(folder).ok();
@@ -71,7 +71,7 @@ impl Machine {
     }
 }
 
-fn largest(now: Timestamp) -> Vec<Program> {
+fn largest(now: BootTime) -> Vec<Program> {
     let Ok(pids) = own_pids() else { return Vec::new() };
     let before: Vec<(Process, Stat)> = pids.filter_map(living).filter_map(|one| Some((one, stat(one.pid)?))).collect();
     let began = crate::clock::monotonic();

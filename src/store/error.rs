@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::outcome::in_words;
+use crate::outcome::describe_io_error;
 
 /// Something that could not be done with a file: `cannot save /…/state.json: no space left on device`.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), in_words(&self.cause))
+        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), describe_io_error(&self.cause))
     }
 }
 

@@ -5,11 +5,11 @@ mod entry;
 
 use std::collections::HashMap;
 
-pub use entry::{Entry, Kind, Outcome};
+pub use entry::{CommandOutcome, EventEntry, EventKind};
 
 use super::lines::Lines;
 use super::{Error, Folder};
-use crate::time::Wall;
+use crate::time::WallTime;
 
 const EVENTS: Lines = Lines { name: "events.jsonl", rotated: "events.jsonl.1", max_size: 4 << 20 };
 
@@ -48,11 +48,11 @@ pub fn append_missing(folder: &Folder, pending: &[String]) -> Result<(), Error> 
 /// What is still known to have happened since then, oldest first; damaged lines are passed over. Whoever only looks
 /// may call this at any time.
 /// Errors: a file is there and cannot be read.
-pub fn read(folder: &Folder, since: Option<Wall>) -> Result<Vec<Entry>, Error> {
+pub fn read(folder: &Folder, since: Option<WallTime>) -> Result<Vec<EventEntry>, Error> {
     let mut entries = Vec::new();
     for bytes in EVENTS.read(folder)? {
         let lines = bytes.split(|&byte| byte == b'\n');
-        let parsed = lines.filter_map(|line| Entry::parse(str::from_utf8(line).ok()?));
+        let parsed = lines.filter_map(|line| EventEntry::parse(str::from_utf8(line).ok()?));
         entries.extend(parsed.filter(|entry| since.is_none_or(|since| entry.at >= since)));
     }
     Ok(entries)

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::time::Wall;
+use crate::time::WallTime;
 
 /// Tells one file from another, whatever it is called by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +24,8 @@ impl Inode {
     }
 }
 
-pub(super) fn modified(metadata: &Metadata) -> Wall {
-    Wall::from_ms(metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000))
+pub(super) fn modified(metadata: &Metadata) -> WallTime {
+    WallTime::from_ms(metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000))
 }
 
 /// What lies there is not what it should be; the kind is `InvalidData`.

@@ -26,7 +26,7 @@ pub use gaps::{Absence, Gap, Gaps};
 pub use latency::{Latencies, Slot};
 
 use super::{Error, Folder, files};
-use crate::time::{Wall, millis};
+use crate::time::{WallTime, millis};
 
 const HISTORY: &str = "history.json";
 /// The format that this code writes, and the newest that it reads.
@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for History {
 }
 
 #[derive(Serialize, Deserialize)]
-struct File<T> {
+struct HistoryFile<T> {
     version: u64,
     targets: T,
 }
@@ -117,21 +117,21 @@ impl History {
 
     /// Whether what is counted then may have to be added to what lies in `history.json`: [`History::complete`] is to be
     /// called before.
-    pub fn is_lacking(&self, at: Wall) -> bool {
+    pub fn is_lacking(&self, at: WallTime) -> bool {
         !self.is_whole && !self.changed.contains(hour_of(at))
     }
 
     /// `healthy`: both verdicts around the span were. A span that ends before it begins counts nothing.
-    pub fn record(&mut self, name: &str, healthy: bool, from: Wall, to: Wall) {
+    pub fn record(&mut self, name: &str, healthy: bool, from: WallTime, to: WallTime) {
         self.entry(name, from).record(healthy, from, to);
         self.changed.extend(hour_of(to));
     }
 
-    pub fn record_latency(&mut self, name: &str, latency: Duration, at: Wall) {
+    pub fn record_latency(&mut self, name: &str, latency: Duration, at: WallTime) {
         self.entry(name, at).latency.record(latency, at);
     }
 
-    fn entry(&mut self, name: &str, at: Wall) -> &mut Uptime {
+    fn entry(&mut self, name: &str, at: WallTime) -> &mut Uptime {
         self.changed.extend(hour_of(at));
         self.targets.entry(name.to_owned()).or_default()
     }
@@ -160,7 +160,7 @@ impl History {
             found => found.map_err(failed)?,
         };
         let broken = |error: serde_json::Error| failed(files::damaged(error.to_string()));
-        let File::<serde_json::Value> { version, targets } = serde_json::from_slice(&bytes).map_err(broken)?;
+        let HistoryFile::<serde_json::Value> { version, targets } = serde_json::from_slice(&bytes).map_err(broken)?;
         if version > VERSION {
             return Err(failed(files::damaged(format!("it is of version {version}, newer than this program"))));
         }
@@ -172,16 +172,16 @@ impl History {
         Ok(())
     }
 
-    pub fn is_due(&self, now: Wall) -> bool {
+    pub fn is_due(&self, now: WallTime) -> bool {
         self.changed != Changed { first: hour_of(now), last: hour_of(now) }
     }
 
     /// Writes `history.json` whole. Only whoever holds the lock may call this, after [`History::complete`].
     /// Errors: it cannot be written; `state.json` goes on to hold what it lacks.
-    pub fn flush(&mut self, folder: &Folder, now: Wall) -> Result<(), Error> {
+    pub fn flush(&mut self, folder: &Folder, now: WallTime) -> Result<(), Error> {
         folder.ensure()?;
         let path = folder.file(HISTORY);
-        let document = File { version: VERSION, targets: &self.targets };
+        let document = HistoryFile { version: VERSION, targets: &self.targets };
         files::replace_by(&path, false, |file| serde_json::to_writer(file, &document).map_err(io::Error::from))
             .map_err(|cause| Error::new("save", &path, cause))?;
         self.changed = Changed { first: hour_of(now), last: hour_of(now) };
@@ -189,7 +189,7 @@ impl History {
     }
 }
 
-fn hour_of(at: Wall) -> i64 {
+fn hour_of(at: WallTime) -> i64 {
     at.as_ms().div_euclid(HOUR)
 }
 
@@ -209,7 +209,7 @@ pub struct Uptime {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Day {
     /// Its beginning, in UTC.
-    pub begins: Wall,
+    pub begins: WallTime,
     pub watched: Duration,
     /// The part of that in which it was up, rounded down to four decimals; `None` where nothing was watched.
     pub up: Option<f64>,
@@ -220,7 +220,7 @@ pub struct Day {
 struct Bucket(i64, u64, u64);
 
 impl Uptime {
-    fn record(&mut self, healthy: bool, from: Wall, to: Wall) {
+    fn record(&mut self, healthy: bool, from: WallTime, to: WallTime) {
         record(&mut self.hours, HOUR, 2 * HOURS_SHOWN, healthy, from, to);
         record(&mut self.days, DAY, 2 * DAYS_SHOWN, healthy, from, to);
     }
@@ -230,7 +230,7 @@ impl Uptime {
     }
 
     /// When it was first watched in this span, to the hour or to the day.
-    pub fn begins(&self, since: Wall, now: Wall) -> Option<Wall> {
+    pub fn begins(&self, since: WallTime, now: WallTime) -> Option<WallTime> {
         let first = |buckets: &[Bucket], unit: i64| {
             let within = since.as_ms().div_euclid(unit)..=now.as_ms().div_euclid(unit);
             let found = buckets.iter().map(|bucket| bucket.0).filter(|index| within.contains(index));
@@ -239,22 +239,22 @@ impl Uptime {
         let (hour, day) = (first(&self.hours, HOUR), first(&self.days, DAY));
         // An hour says it more exactly, where it is of the first day.
         let hour = hour.filter(|hour| day.is_none_or(|day| hour.saturating_sub(day) < DAY));
-        hour.or(day).map(Wall::from_ms)
+        hour.or(day).map(WallTime::from_ms)
     }
 
-    pub fn contradicts(&self, from: Wall, to: Wall) -> bool {
+    pub fn contradicts(&self, from: WallTime, to: WallTime) -> bool {
         let days = from.as_ms().div_euclid(DAY) + 1..to.as_ms().div_euclid(DAY);
         self.days.iter().any(|bucket| days.contains(&bucket.0))
     }
 
     /// The last days, today the last of them, whether anything was watched in them or not.
-    pub fn days(&self, count: i64, now: Wall) -> Vec<Day> {
+    pub fn days(&self, count: i64, now: WallTime) -> Vec<Day> {
         let today = now.as_ms().div_euclid(DAY);
         let day = |index: i64| {
             let found = self.days.iter().find(|bucket| bucket.0 == index);
             let Bucket(_, up, down) = found.copied().unwrap_or(Bucket(index, 0, 0));
             let watched = Duration::from_millis(up.saturating_add(down));
-            Day { begins: Wall::from_ms(index * DAY), watched, up: part(up.into(), down.into()) }
+            Day { begins: WallTime::from_ms(index * DAY), watched, up: part(up.into(), down.into()) }
         };
         (today - count + 1..=today).map(day).collect()
     }
@@ -267,7 +267,7 @@ impl Uptime {
         Uptime {
             hours: within(&self.hours, first, last),
             days: within(&self.days, first.div_euclid(24), last.div_euclid(24)),
-            latency: self.latency.since(Wall::from_ms(first.saturating_mul(HOUR))),
+            latency: self.latency.since(WallTime::from_ms(first.saturating_mul(HOUR))),
         }
     }
 
@@ -282,18 +282,18 @@ impl Uptime {
 
     /// The part of the watched time in the `last` span before `now` in which it was up, to the hour (over 24 h: to the
     /// day). Rounded down to four decimals: 1 only when it was never down. `None` when nothing was watched.
-    pub fn uptime(&self, last: Duration, now: Wall) -> Option<f64> {
+    pub fn uptime(&self, last: Duration, now: WallTime) -> Option<f64> {
         let (up, down) = self.sums(last, now);
         part(up, down)
     }
 
-    pub fn watched(&self, last: Duration, now: Wall) -> Duration {
+    pub fn watched(&self, last: Duration, now: WallTime) -> Duration {
         let (up, down) = self.sums(last, now);
         Duration::from_millis(u64::try_from(up + down).unwrap_or(u64::MAX))
     }
 
     /// The milliseconds up and down in the `last` span before `now`.
-    fn sums(&self, last: Duration, now: Wall) -> (u128, u128) {
+    fn sums(&self, last: Duration, now: WallTime) -> (u128, u128) {
         let (buckets, unit) = match millis(last) <= DAY {
             true => (&self.hours, HOUR),
             false => (&self.days, DAY),
@@ -313,7 +313,7 @@ fn part(up: u128, down: u128) -> Option<f64> {
     u32::try_from(parts).ok().map(|parts| f64::from(parts) / 10_000.0)
 }
 
-fn record(buckets: &mut Vec<Bucket>, unit: i64, kept: usize, healthy: bool, from: Wall, to: Wall) {
+fn record(buckets: &mut Vec<Bucket>, unit: i64, kept: usize, healthy: bool, from: WallTime, to: WallTime) {
     let newest = to.as_ms().div_euclid(unit);
     let oldest = newest.saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX));
     let mut start = from.as_ms().max(oldest.saturating_mul(unit));

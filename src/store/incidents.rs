@@ -7,12 +7,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::account::{self, Account};
 use super::files::{self, Inode};
 use super::folder::make_plain;
+use super::incident_record::{self, IncidentRecord};
 use super::{Error, Folder, descriptors, is_ahead};
 use crate::process;
-use crate::time::Wall;
+use crate::time::WallTime;
 
 const INCIDENTS: &str = "incidents";
 const MAX_COUNT: usize = 50;
@@ -56,15 +56,15 @@ pub fn ids(folder: &Folder) -> Vec<String> {
 /// What is known of all incidents on the disk, in the order in which they began, those that are over and of a clock
 /// that was ahead first; and of each whose account cannot be read, why. One without an account is passed over. Whoever
 /// only looks may call this at any time.
-pub fn accounts(folder: &Folder, now: Wall) -> Result<(Vec<Account>, Vec<Error>), Error> {
+pub fn accounts(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, Vec<Error>), Error> {
     let (mut accounts, mut damaged) = (Vec::new(), Vec::new());
     for incident in incidents(folder)? {
-        match account::read(&incident.path) {
+        match incident_record::read(&incident.path) {
             Ok(found) => accounts.extend(found),
             Err(error) => damaged.push(error),
         }
     }
-    let is_latest = |account: &Account| account.ended.is_none() || !is_ahead(account.began, now);
+    let is_latest = |account: &IncidentRecord| account.ended.is_none() || !is_ahead(account.began, now);
     accounts.sort_by(|a, b| (is_latest(a), a.began, &a.id).cmp(&(is_latest(b), b.began, &b.id)));
     Ok((accounts, damaged))
 }
@@ -86,9 +86,9 @@ pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
 /// with an output that a process holds open. Those of a clock that was ahead count as the oldest. Says how many it
 /// removed.
 /// Errors: the folders cannot be read, or one not be removed; the rest were tried.
-pub fn prune(folder: &Folder, open: &[&str], now: Wall) -> Result<usize, Error> {
+pub fn prune(folder: &Folder, open: &[&str], now: WallTime) -> Result<usize, Error> {
     let mut all = incidents(folder)?;
-    all.sort_by_key(|incident| !is_ahead(Wall::from_ms(incident.changed.0.saturating_mul(1_000)), now));
+    all.sort_by_key(|incident| !is_ahead(WallTime::from_ms(incident.changed.0.saturating_mul(1_000)), now));
     let (mut count, mut size) = (all.len(), all.iter().map(|incident| incident.size).sum::<u64>());
     if count <= MAX_COUNT && size <= MAX_SIZE {
         return Ok(0);
@@ -120,7 +120,7 @@ fn is_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && !id.starts_with('.') && id.chars().all(plain)
 }
 
-struct Incident {
+struct IncidentFolder {
     id: String,
     path: PathBuf,
     /// Seconds and nanoseconds at which something was last added to it.
@@ -130,7 +130,7 @@ struct Incident {
 }
 
 /// The incidents, oldest first. What else lies in the folder is not ours and left alone.
-fn incidents(folder: &Folder) -> Result<Vec<Incident>, Error> {
+fn incidents(folder: &Folder) -> Result<Vec<IncidentFolder>, Error> {
     let entries = |path: &Path| files::entries(path).map_err(|cause| Error::new("read", path, cause));
     let path = folder.file(INCIDENTS);
     let mut found = Vec::new();
@@ -145,7 +145,7 @@ fn incidents(folder: &Folder) -> Result<Vec<Incident>, Error> {
         let outputs = files.iter().filter(|(file, metadata)| metadata.is_file() && is_output(&file.path()));
         let outputs = outputs.map(|(file, metadata)| (file.path(), Inode::of(metadata))).collect();
         let size = files.iter().map(|(_, metadata)| metadata.len()).sum();
-        found.push(Incident { id, path, changed: (metadata.mtime(), metadata.mtime_nsec()), size, outputs });
+        found.push(IncidentFolder { id, path, changed: (metadata.mtime(), metadata.mtime_nsec()), size, outputs });
     }
     found.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
     Ok(found)
@@ -185,8 +185,8 @@ mod tests {
     }
 
     /// An hour and a half after 1970.
-    fn now() -> Wall {
-        Wall::from_ms(90 * 60_000)
+    fn now() -> WallTime {
+        WallTime::from_ms(90 * 60_000)
     }
 
     fn ids(folder: &Folder) -> Vec<String> {
@@ -263,16 +263,16 @@ mod tests {
         assert_eq!(prune(&folder, &["i01"], now()).unwrap(), 2);
         let left = ids(&folder);
         assert_eq!((left.len(), left.iter().filter(|id| ["i00", "i02"].contains(&id.as_str())).count()), (50, 0));
-        let at = |minutes: i64| now().shifted(minutes * 60_000);
-        let account = |id: &str, began: Wall, ended: Option<Wall>| {
+        let at = |minutes: i64| now().offset_by(minutes * 60_000);
+        let account = |id: &str, began: WallTime, ended: Option<WallTime>| {
             let last = (3, crate::outcome::Class::Timeout, String::new());
-            let account = Account { ended, ..Account::new(id, "a", began, began, last) };
-            account::save(&create(&folder, id).unwrap(), &account).unwrap();
+            let account = IncidentRecord { ended, ..IncidentRecord::new(id, "a", began, began, last) };
+            incident_record::save(&create(&folder, id).unwrap(), &account).unwrap();
         };
         account("i10", at(-60), Some(at(-50)));
         account("i11", at(365 * 1_440), Some(at(365 * 1_440)));
         account("i12", at(-30), Some(at(-20)));
-        let order = |now: Wall| {
+        let order = |now: WallTime| {
             let (found, _) = accounts(&folder, now).unwrap();
             found.into_iter().map(|account| account.id).collect::<Vec<String>>()
         };

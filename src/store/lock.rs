@@ -16,7 +16,7 @@ use super::files::{self, Inode};
 use super::{Error, Folder, descriptors};
 use crate::policy::Mode;
 use crate::process::{self, Process};
-use crate::time::Wall;
+use crate::time::WallTime;
 
 pub(super) const LOCK: &str = "watchdog.lock";
 /// Far more than a pid, a path of the system's greatest length and what JSON makes of its characters.
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const LOOKS_WHEN_HELD: u32 = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub struct LockNote {
     /// The holder's process id, as it is called where it runs.
     pub pid: u32,
     /// Its start time in clock ticks after boot.
@@ -37,7 +37,7 @@ pub struct Note {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HeldBy {
     /// A process that can be seen from here.
     Seen(Holder),
     /// One that cannot: it runs in another container or on another machine, or did not say who it is.
@@ -47,9 +47,9 @@ pub enum Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
     /// What the file says, where it can be read. It may still be the note of a holder before this one.
-    pub note: Option<Note>,
+    pub note: Option<LockNote>,
     /// Its last sign of life.
-    pub touched: Wall,
+    pub touched: WallTime,
 }
 
 impl Unseen {
@@ -57,7 +57,7 @@ impl Unseen {
     pub fn into_holder_on_trust(self) -> Holder {
         let touched = self.touched;
         match self.note {
-            Some(Note { pid, started, mode, config }) => {
+            Some(LockNote { pid, started, mode, config }) => {
                 Holder { pid, started, mode, config: PathBuf::from(config), touched }
             }
             None => Holder { pid: 0, started: 0, mode: Mode::Daemon, config: PathBuf::new(), touched },
@@ -72,28 +72,28 @@ pub struct Holder {
     pub started: u64,
     pub mode: Mode,
     pub config: PathBuf,
-    pub touched: Wall,
+    pub touched: WallTime,
 }
 
 #[derive(Debug)]
 pub enum LockError {
-    Held(Held),
+    Held(HeldBy),
     Io(Error),
 }
 
 #[derive(Debug)]
-pub enum Touched {
+pub enum TouchResult {
     /// The lock is ours and its sign of life is new.
     Ours,
     /// The file was deleted or replaced; it was made again, and the new one is ours.
     Remade,
     /// The file was deleted and another watchdog has the new one, or another one's note stands in it: both have the
     /// lock then, as on a network drive that has dropped ours. Whoever learns this must stop.
-    Lost(Held),
+    Lost(HeldBy),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum HolderProof {
     /// It is alive and has the lock file open: the pid is its beyond doubt.
     Holds,
     /// It is alive, but what it has open cannot be seen: it belongs to another account.
@@ -107,7 +107,7 @@ pub enum Proof {
 pub struct Lock {
     folder: Folder,
     file: File,
-    note: Note,
+    note: LockNote,
     /// Whether the file says that we hold it: on a full disk it may not.
     announced: bool,
 }
@@ -125,10 +125,10 @@ impl Lock {
             ))
         })?;
         let config = config.to_string_lossy().into_owned();
-        Lock::claim(folder, Note { pid, started, mode, config })
+        Lock::claim(folder, LockNote { pid, started, mode, config })
     }
 
-    fn claim(folder: &Folder, note: Note) -> Result<Lock, LockError> {
+    fn claim(folder: &Folder, note: LockNote) -> Result<Lock, LockError> {
         let path = folder.file(LOCK);
         let failed = |cause| LockError::Io(Error::new("lock", &path, cause));
         for _ in 0..LOOKS_WHEN_HELD {
@@ -146,33 +146,33 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     // Held by somebody who does not say who it is, or for an instant by one who only asks.
                     if let Some(holder) = look(folder) {
-                        return Err(LockError::Held(Held::Seen(holder)));
+                        return Err(LockError::Held(HeldBy::Seen(holder)));
                     }
                     thread::sleep(PAUSE);
                 }
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
         }
-        Err(LockError::Held(Held::Unseen(unseen(folder))))
+        Err(LockError::Held(HeldBy::Unseen(unseen(folder))))
     }
 
     /// Gives the sign of life, and makes sure that the lock still is the one that others find.
     /// Errors: the lock is held still, but the sign could not be given, or a deleted file not be made again.
-    pub fn touch(&mut self) -> Result<Touched, Error> {
+    pub fn touch(&mut self) -> Result<TouchResult, Error> {
         let path = self.folder.file(LOCK);
         if !is_at(&self.file, &path) {
             return match Lock::claim(&self.folder, self.note.clone()) {
                 Ok(lock) => {
                     *self = lock;
-                    Ok(Touched::Remade)
+                    Ok(TouchResult::Remade)
                 }
-                Err(LockError::Held(holder)) => Ok(Touched::Lost(holder)),
+                Err(LockError::Held(holder)) => Ok(TouchResult::Lost(holder)),
                 Err(LockError::Io(error)) => Err(error),
             };
         }
         let read = if self.announced { self.read_back() } else { Ok(None) };
         match &read {
-            Ok(Some(note)) if *note != self.note => return Ok(Touched::Lost(named(&self.folder))),
+            Ok(Some(note)) if *note != self.note => return Ok(TouchResult::Lost(named(&self.folder))),
             Ok(Some(_)) => {}
             // Not written yet, or damaged or emptied by somebody who is no watchdog.
             Ok(None) => self.announced = false,
@@ -186,11 +186,11 @@ impl Lock {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         rustix::fs::futimens(&self.file, &Timestamps { last_access: now, last_modification: now })
             .map_err(|cause| failed(cause.into()))?;
-        read.map(|_| Touched::Ours).map_err(|cause| Error::new("read", &path, cause))
+        read.map(|_| TouchResult::Ours).map_err(|cause| Error::new("read", &path, cause))
     }
 
     /// What stands in the file by now. It is open already: without free descriptors this works still.
-    fn read_back(&self) -> io::Result<Option<Note>> {
+    fn read_back(&self) -> io::Result<Option<LockNote>> {
         let mut bytes = vec![0; MAX_NOTE as usize];
         let length = self.file.read_at(&mut bytes, 0)?;
         Ok(note_in(&bytes[..length]))
@@ -218,25 +218,25 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// Who holds the lock, whether that one can be seen from here or not. Waits up to 1 s for a holder that does not say
 /// who it is. A file left by one that is gone is nobody's, even when another process has its pid now.
 /// Errors: whether somebody holds it cannot be known.
-pub fn read_lock(folder: &Folder) -> Result<Option<Held>, Error> {
+pub fn read_lock(folder: &Folder) -> Result<Option<HeldBy>, Error> {
     let path = folder.file(LOCK);
     for _ in 0..LOOKS_WHEN_HELD {
         if let Some(holder) = look(folder) {
-            return Ok(Some(Held::Seen(holder)));
+            return Ok(Some(HeldBy::Seen(holder)));
         }
         if !is_locked(&path).map_err(|cause| Error::new("look at", &path, cause))? {
             return Ok(None);
         }
         thread::sleep(PAUSE);
     }
-    Ok(Some(Held::Unseen(unseen(folder))))
+    Ok(Some(HeldBy::Unseen(unseen(folder))))
 }
 
 /// Who holds the lock, if that is a process that can be seen from here.
 pub fn read_holder(folder: &Folder) -> Option<Holder> {
     match read_lock(folder) {
-        Ok(Some(Held::Seen(holder))) => Some(holder),
-        Ok(Some(Held::Unseen(_)) | None) | Err(_) => None,
+        Ok(Some(HeldBy::Seen(holder))) => Some(holder),
+        Ok(Some(HeldBy::Unseen(_)) | None) | Err(_) => None,
     }
 }
 
@@ -270,15 +270,15 @@ pub fn can_lock(folder: &Folder) -> Result<(), Error> {
 }
 
 /// Whether the pid is that holder's beyond doubt, now: for whoever is about to signal it.
-pub fn prove(folder: &Folder, holder: &Holder) -> Proof {
-    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK)) else { return Proof::Over };
+pub fn prove(folder: &Folder, holder: &Holder) -> HolderProof {
+    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK)) else { return HolderProof::Over };
     let open = has_open(holder.pid, Inode::of(&metadata));
     // Asked last: had the pid gone to another process meanwhile, its start time would be another.
     let is_alive = process::is_alive(Process { pid: holder.pid, started: holder.started });
     match (is_alive, open) {
-        (true, Ok(true)) => Proof::Holds,
-        (true, Err(_)) => Proof::Hidden,
-        (true, Ok(false)) | (false, _) => Proof::Over,
+        (true, Ok(true)) => HolderProof::Holds,
+        (true, Err(_)) => HolderProof::Hidden,
+        (true, Ok(false)) | (false, _) => HolderProof::Over,
     }
 }
 
@@ -287,7 +287,7 @@ pub fn is_gone(holder: &Holder) -> bool {
     !process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
-pub fn last_held(folder: &Folder) -> Option<(Mode, Wall)> {
+pub fn last_held(folder: &Folder) -> Option<(Mode, WallTime)> {
     let Unseen { note, touched } = unseen(folder);
     Some((note?.mode, touched))
 }
@@ -295,15 +295,15 @@ pub fn last_held(folder: &Folder) -> Option<(Mode, Wall)> {
 fn look(folder: &Folder) -> Option<Holder> {
     let path = folder.file(LOCK);
     let metadata = fs::symlink_metadata(&path).ok()?;
-    let Note { pid, started, mode, config } = read_note(&path).ok()??;
+    let LockNote { pid, started, mode, config } = read_note(&path).ok()??;
     // Of a process whose files we may not see, its start time must do.
     let holds = has_open(pid, Inode::of(&metadata)).unwrap_or(true) && process::is_alive(Process { pid, started });
     let touched = files::modified(&metadata);
     holds.then(|| Holder { pid, started, mode, config: PathBuf::from(config), touched })
 }
 
-fn named(folder: &Folder) -> Held {
-    look(folder).map_or_else(|| Held::Unseen(unseen(folder)), Held::Seen)
+fn named(folder: &Folder) -> HeldBy {
+    look(folder).map_or_else(|| HeldBy::Unseen(unseen(folder)), HeldBy::Seen)
 }
 
 fn unseen(folder: &Folder) -> Unseen {
@@ -313,7 +313,7 @@ fn unseen(folder: &Folder) -> Unseen {
 }
 
 /// What the file says; `None` where that is no note.
-fn read_note(path: &Path) -> io::Result<Option<Note>> {
+fn read_note(path: &Path) -> io::Result<Option<LockNote>> {
     let bytes = match files::read(path, MAX_NOTE) {
         Err(cause) if cause.kind() == io::ErrorKind::InvalidData => return Ok(None),
         read => read?,
@@ -321,7 +321,7 @@ fn read_note(path: &Path) -> io::Result<Option<Note>> {
     Ok(note_in(&bytes))
 }
 
-fn note_in(bytes: &[u8]) -> Option<Note> {
+fn note_in(bytes: &[u8]) -> Option<LockNote> {
     serde_json::from_slice(bytes.split(|&byte| byte == b'\n').next()?).ok()
 }
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::history::{Gaps, History};
-use super::{Elapsed, Error, Folder, Moment, Stamp, files};
+use super::{BootClockReading, Elapsed, Error, Folder, Stamp, files};
 use crate::notify::Outbox;
 use crate::outcome::{Class, FileTime};
 use crate::policy::{Mode, State};
-use crate::time::{ClockReading, Timestamp, Wall, Zone};
+use crate::time::{BootTime, ClockReading, WallTime, Zone};
 
 const STATE: &str = "state.json";
 const CORRUPT: &str = "state.json.corrupt-";
@@ -29,26 +29,26 @@ const DRIFT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Saved {
+pub struct SavedState {
     /// What the policy remembers. Only whoever reads the file has it here: a watchdog at work has it in its policy.
     #[serde(skip_serializing)]
     pub policy: State,
     pub history: History,
     /// By target: the span in which it failed and was not called down yet. It counts as down unless it turns out that
     /// the target is deliberately at rest.
-    pub undecided: BTreeMap<String, (Wall, Wall)>,
+    pub undecided: BTreeMap<String, (WallTime, WallTime)>,
     /// By target: its file as it was seen last.
     pub files: BTreeMap<String, FileTime>,
     pub counts: BTreeMap<String, Counts>,
     pub gaps: Gaps,
-    pub first_start: Option<Wall>,
+    pub first_start: Option<WallTime>,
     /// Lines of events that may not have reached `events.jsonl` yet; see [`super::events::append_missing`].
     pub pending: Vec<String>,
     pub mode: Option<Mode>,
     pub pid: Option<u32>,
-    pub started: Option<Wall>,
+    pub started: Option<WallTime>,
     /// When it last ended a round of work.
-    pub last_seen: Option<Wall>,
+    pub last_seen: Option<WallTime>,
     /// Whether it ended by its `stop`.
     pub stopped: bool,
     /// Whether the machine was rebooted since it was written.
@@ -56,19 +56,19 @@ pub struct Saved {
     pub rebooted: bool,
     /// When it was written, on the present boot clock. Only whoever reads the file has it here.
     #[serde(skip)]
-    pub written: Option<Timestamp>,
+    pub written: Option<BootTime>,
     /// By how many milliseconds the wall clock was set since, as far as that can be known: within one boot.
     #[serde(skip)]
     pub wall_moved: i64,
     /// The configuration, and the log that it asks for.
     pub config: Option<PathBuf>,
     /// When the configuration's file was last written to before it was read.
-    pub config_written: Option<Wall>,
+    pub config_written: Option<WallTime>,
     pub log: Option<PathBuf>,
     /// Why lines of the log are being lost.
     pub log_trouble: Option<String>,
     /// When the executables of the restart commands were last looked up.
-    pub checked: Option<Wall>,
+    pub checked: Option<WallTime>,
     pub outbox: Outbox,
     /// By target: the channels that know that it goes down again and again, and that not each time is told.
     pub told_of_flapping: BTreeMap<String, BTreeSet<String>>,
@@ -76,7 +76,7 @@ pub struct Saved {
     /// What a missing `${NAME}` has switched off, as the operator was last told.
     pub off: Vec<String>,
     /// What the configuration says of the targets, as far as `status` tells it.
-    pub shown: BTreeMap<String, Shown>,
+    pub shown: BTreeMap<String, TargetView>,
 }
 
 /// What was counted of a target since the first watchdog here began to watch it.
@@ -93,7 +93,7 @@ pub struct Counts {
 /// What `status` tells of a target beside what the policy remembers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Shown {
+pub struct TargetView {
     pub order: usize,
     pub threshold: u32,
     /// The span in which restarts are limited.
@@ -103,17 +103,17 @@ pub struct Shown {
     pub depends_on: Vec<String>,
 }
 
-impl Saved {
+impl SavedState {
     /// The wall clock was set by so many milliseconds within a boot that began at `booted`, by what it said before.
     /// Whatever it said since then is moved with it, so that it stays as old as it is.
-    pub fn wall_was_set(&mut self, booted: Wall, moved: i64) {
+    pub fn wall_was_set(&mut self, booted: WallTime, moved: i64) {
         self.gaps.move_since_boot(booted, moved);
         for at in [&mut self.first_start, &mut self.checked].into_iter().flatten() {
             *at = at.moved_since(booted, moved);
         }
     }
 
-    pub fn in_order(&self) -> Vec<(&String, &Shown)> {
+    pub fn in_order(&self) -> Vec<(&String, &TargetView)> {
         let mut targets: Vec<_> = self.shown.iter().collect();
         targets.sort_by_key(|(_, shown)| shown.order);
         targets
@@ -127,7 +127,7 @@ impl Saved {
 
     /// Whether the watchdog that wrote this may still mean to work here: a daemon that was not stopped and saved within
     /// 120 s, as it does every minute, or ticks that come still.
-    pub fn worked_lately(&self, now: Timestamp) -> bool {
+    pub fn worked_lately(&self, now: BootTime) -> bool {
         let longest = match self.mode {
             Some(Mode::Daemon) if !self.stopped => Duration::from_secs(120),
             Some(Mode::Once) => self.tick_patience(),
@@ -136,13 +136,13 @@ impl Saved {
         self.age(now).is_some_and(|age| age <= longest)
     }
 
-    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+    pub fn age(&self, now: BootTime) -> Option<Duration> {
         self.written.map(|written| now.since(written))
     }
 
     /// How long ago the wall clock said `then`. Where it was set since the state was written, `then` may be of before
     /// or after that, or of a time at which the watchdog was alive for all that is known here: the shortest of these.
-    pub fn since(&self, then: Wall, at: ClockReading) -> Duration {
+    pub fn since(&self, then: WallTime, at: ClockReading) -> Duration {
         let by_wall = |set_by: i64| {
             let ms = at.wall.as_ms().saturating_sub(then.as_ms()).saturating_sub(set_by);
             Duration::from_millis(ms.unsigned_abs())
@@ -164,24 +164,24 @@ pub enum Loaded {
     /// No state: the first start here.
     Fresh,
     /// The state, its times moved to the present boot clock.
-    Read(Box<Saved>),
+    Read(Box<SavedState>),
     /// A state that cannot be read, kept under another name. What it knew of cooldowns and windows is lost.
     SetAside { to: PathBuf, why: Error },
 }
 
 #[derive(Serialize)]
-struct Written<'a, P> {
+struct StateFile<'a, P> {
     version: u64,
     written: Stamp,
     policy: &'a P,
-    state: &'a Saved,
+    state: &'a SavedState,
 }
 
 #[derive(Deserialize)]
-struct Found {
+struct FoundState {
     written: Stamp,
     policy: State,
-    state: Saved,
+    state: SavedState,
 }
 
 /// Writes the state whole. `durable`: synced, so that a loss of power does not undo it; without, the file is whole
@@ -190,15 +190,15 @@ struct Found {
 /// Errors: it could not be written, and the old state is intact; or the new one is in place, but could not be synced.
 pub fn save(
     folder: &Folder,
-    saved: &Saved,
+    saved: &SavedState,
     policy: &impl Serialize,
-    moment: &Moment,
+    moment: &BootClockReading,
     durable: bool,
 ) -> Result<(), Error> {
     folder.ensure()?;
     let path = folder.file(STATE);
     let written = Stamp::of(moment);
-    let document = Written { version: VERSION, written, policy, state: saved };
+    let document = StateFile { version: VERSION, written, policy, state: saved };
     files::replace_by(&path, durable, |file| serde_json::to_writer(file, &document).map_err(io::Error::from))
         .map_err(|cause| Error::new("save", &path, cause))
 }
@@ -206,7 +206,7 @@ pub fn save(
 /// Reads the state, and sets a damaged one aside. Only whoever holds the lock may call this.
 /// Errors: the machine failed us: the file may be in order, but cannot be read, or a damaged one not be set aside.
 /// Nothing was changed.
-pub fn load(folder: &Folder, moment: &Moment) -> Result<Loaded, Error> {
+pub fn load(folder: &Folder, moment: &BootClockReading) -> Result<Loaded, Error> {
     match peek(folder, moment) {
         Ok(Some(saved)) => Ok(Loaded::Read(saved)),
         Ok(None) => {
@@ -226,7 +226,7 @@ pub fn load(folder: &Folder, moment: &Moment) -> Result<Loaded, Error> {
 
 /// Reads the state as [`load`] does, but touches nothing: for those who only look. `None`: there is no state.
 /// Errors: it cannot be read; when it is damaged or of a newer version, the kind is `InvalidData`.
-pub fn peek(folder: &Folder, moment: &Moment) -> Result<Option<Box<Saved>>, Error> {
+pub fn peek(folder: &Folder, moment: &BootClockReading) -> Result<Option<Box<SavedState>>, Error> {
     let path = folder.file(STATE);
     let read = files::read(&path, MAX_SIZE).and_then(|bytes| parse(&bytes));
     match read {
@@ -236,7 +236,7 @@ pub fn peek(folder: &Folder, moment: &Moment) -> Result<Option<Box<Saved>>, Erro
     }
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Found> {
+fn parse(bytes: &[u8]) -> io::Result<FoundState> {
     #[derive(Deserialize)]
     struct Header {
         version: u64,
@@ -251,19 +251,19 @@ fn parse(bytes: &[u8]) -> io::Result<Found> {
     }
 }
 
-impl Found {
-    fn at(self, moment: &Moment) -> Saved {
-        let Found { written, policy, state: mut saved } = self;
+impl FoundState {
+    fn at(self, moment: &BootClockReading) -> SavedState {
+        let FoundState { written, policy, state: mut saved } = self;
         saved.policy = policy;
         let Elapsed { ms, rebooted } = written.elapsed(moment);
         let by_boot = moment.at.now.as_ms().saturating_sub(written.boot.as_ms());
         let by = by_boot.saturating_sub(ms);
         saved.policy.shift(by);
         saved.outbox.shift(by);
-        saved.files.values_mut().for_each(|file| file.seen = file.seen.shifted(by));
+        saved.files.values_mut().for_each(|file| file.seen = file.seen.offset_by(by));
         // What was written before this boot is at least as old as the boot, whatever the wall clock says.
         let age = if rebooted { ms.max(moment.at.now.as_ms()) } else { ms };
-        saved.written = Some(moment.at.now.shifted(age.saturating_neg()));
+        saved.written = Some(moment.at.now.offset_by(age.saturating_neg()));
         if rebooted {
             saved.policy.reboot();
             saved.rebooted = true;
@@ -275,7 +275,7 @@ impl Found {
 }
 
 /// Renames the damaged state and removes the oldest of its kind.
-fn set_aside(folder: &Folder, wall: Wall) -> Result<PathBuf, Error> {
+fn set_aside(folder: &Folder, wall: WallTime) -> Result<PathBuf, Error> {
     let path = folder.file(STATE);
     let stamp = Zone::UTC.stamp(wall);
     let names = (1..).map(|n: u32| match n {

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::outcome::{Class, Evidence};
 use crate::process::{Machine, Program};
-use crate::store::account::Account;
-use crate::store::events::{Entry, Kind, Outcome};
-use crate::store::past::Closed;
+use crate::store::closed_incidents::ClosedIncident;
+use crate::store::events::{CommandOutcome, EventEntry, EventKind};
+use crate::store::incident_record::IncidentRecord;
 use crate::terminal::escaped;
-use crate::time::{Span, Wall, Zone, rough};
+use crate::time::{HumanDuration, WallTime, Zone, rough};
+use crate::view::log_line::{at_rest, cure, reason};
 use crate::view::pattern::{Efficacy, TimeOfDay, again, record_of};
-use crate::view::story::{at_rest, cure, reason};
 use crate::view::{at_home, table};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -27,24 +27,24 @@ const SHOWN: usize = 200;
 const BUSY: u64 = 80;
 
 #[derive(Clone, Debug)]
-pub struct Incident<'a> {
-    pub account: &'a Account,
+pub struct IncidentView<'a> {
+    pub account: &'a IncidentRecord,
     /// The incidents of the same target that began in the last 30 days and are over, this one among them if it is.
-    pub past: &'a [Closed],
+    pub past: &'a [ClosedIncident],
     pub depends_on: &'a [String],
     pub folder: &'a Path,
     pub files: &'a [String],
     /// Shown as `~`.
     pub home: Option<&'a Path>,
-    pub wall: Wall,
+    pub wall: WallTime,
     pub zone: Zone,
 }
 
 /// The answer for machines: what was written, and what was found out around it.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct IncidentJson<'a> {
     #[serde(flatten)]
-    account: Account,
+    account: IncidentRecord,
     recent: usize,
     time_of_day: Option<TimeOfDay>,
     efficacy: Vec<Efficacy>,
@@ -52,12 +52,12 @@ struct Answer<'a> {
     files: &'a [String],
 }
 
-impl Incident<'_> {
+impl IncidentView<'_> {
     pub fn json(&self) -> String {
         let began = self.began_lately();
         let down_ms = Some(self.account.downtime(self.wall).as_ms());
-        let answer = Answer {
-            account: Account { down_ms, ..self.account.clone() },
+        let answer = IncidentJson {
+            account: IncidentRecord { down_ms, ..self.account.clone() },
             recent: began.len(),
             time_of_day: TimeOfDay::of(&began, self.zone),
             efficacy: Efficacy::of(self.past),
@@ -87,7 +87,7 @@ impl Incident<'_> {
     }
 
     fn title(&self) -> String {
-        let Account { id, target, began, ended, .. } = self.account;
+        let IncidentRecord { id, target, began, ended, .. } = self.account;
         let (day, from) = (self.zone.weekday(*began), self.zone.time_of_day(*began));
         let lasted = self.account.downtime(self.wall);
         match ended {
@@ -100,7 +100,7 @@ impl Incident<'_> {
     }
 
     fn what(&self) -> Vec<String> {
-        let Account { class, detail, failures, evidence, probe, .. } = self.account;
+        let IncidentRecord { class, detail, failures, evidence, probe, .. } = self.account;
         let seen = escaped(&class.with(detail)).into_owned();
         let phases = evidence.as_ref().map_or_else(String::new, |seen| phases(seen, *class));
         let bad = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
@@ -124,7 +124,7 @@ impl Incident<'_> {
     }
 
     fn why(&self) -> Vec<String> {
-        let Account { process, pid, machine, pm2, said, .. } = self.account;
+        let IncidentRecord { process, pid, machine, pm2, said, .. } = self.account;
         let program = |pid: u32| machine.as_ref()?.processes.iter().find(|one| one.pid == pid);
         let about = pid.and_then(program).map_or_else(String::new, |one| format!(" ({})", size_and_age(one)));
         let mut lines = Vec::new();
@@ -152,18 +152,18 @@ impl Incident<'_> {
         for entry in timeline {
             let at = self.clock_time(entry.at, self.account.began);
             match (&entry.kind, steps.last_mut()) {
-                (Kind::RestartDone { .. }, Some(last)) => last.push_str(&outcome(entry)),
-                (Kind::Restart { run, .. }, _) => steps.push(format!("{at}  {}", escaped(run))),
-                (Kind::WouldRestart { run, .. }, _) => {
+                (EventKind::RestartDone { .. }, Some(last)) => last.push_str(&outcome(entry)),
+                (EventKind::Restart { run, .. }, _) => steps.push(format!("{at}  {}", escaped(run))),
+                (EventKind::WouldRestart { run, .. }, _) => {
                     steps.push(format!("{at}  would have run {} (dry run)", escaped(run)));
                 }
-                (Kind::HeldBack { why, until }, _) => {
+                (EventKind::HeldBack { why, until }, _) => {
                     let until = until.map(|until| format!(" until {}", self.clock_time(until, entry.at)));
                     let (until, why) = (until.unwrap_or_default(), reason(*why, self.depends_on));
                     steps.push(format!("{at}  not restarted{until}: {why}"));
                 }
-                (Kind::Rested { why, .. }, _) => steps.push(format!("{at}  {}", at_rest(*why))),
-                (Kind::Paused { .. }, _) => steps.push(format!("{at}  paused by the operator")),
+                (EventKind::Rested { why, .. }, _) => steps.push(format!("{at}  {}", at_rest(*why))),
+                (EventKind::Paused { .. }, _) => steps.push(format!("{at}  paused by the operator")),
                 _ => {}
             }
         }
@@ -180,7 +180,7 @@ impl Incident<'_> {
     }
 
     fn helped(&self) -> String {
-        let Account { ended, attempts, cured, heal_ms, back, class, rested, .. } = self.account;
+        let IncidentRecord { ended, attempts, cured, heal_ms, back, class, rested, .. } = self.account;
         if let Some(why) = rested {
             return format!("not needed: {}", at_rest(*why));
         }
@@ -191,7 +191,7 @@ impl Incident<'_> {
             (None, _) if *attempts == 0 => "not restarted so far".into(),
             (None, _) => format!("not so far, {attempts} {} made", if *attempts == 1 { "try" } else { "tries" }),
             (Some(_), Some(run)) => {
-                let after = Span(Duration::from_millis(heal_ms.unwrap_or(0)));
+                let after = HumanDuration(Duration::from_millis(heal_ms.unwrap_or(0)));
                 format!("yes: {back}, {after} after the command began{}", record(run))
             }
             (Some(_), None) if *attempts == 0 => format!("it came back by itself: {back}"),
@@ -210,7 +210,7 @@ impl Incident<'_> {
     }
 
     /// When the incidents of the last 30 days began up to this one, which may be open still.
-    fn began_lately(&self) -> Vec<Wall> {
+    fn began_lately(&self) -> Vec<WallTime> {
         let own = self.account.began;
         let before = self.past.iter().filter(|closed| closed.id != self.account.id && closed.began <= own);
         before.map(|closed| closed.began).chain([own]).collect()
@@ -236,7 +236,7 @@ impl Incident<'_> {
     }
 
     /// The time of day, with the day where it is another than that of `beside`.
-    fn clock_time(&self, at: Wall, beside: Wall) -> String {
+    fn clock_time(&self, at: WallTime, beside: WallTime) -> String {
         match self.zone.day(at) == self.zone.day(beside) {
             true => self.zone.time_of_day(at),
             false => format!("{} {}", self.zone.day(at), self.zone.time_of_day(at)),
@@ -249,7 +249,7 @@ fn phases(seen: &Evidence, class: Class) -> String {
     let phases = &seen.phases;
     let time = |took: Duration| match took.as_millis() {
         0..10 => format!("{:.1} ms", took.as_secs_f64() * 1e3),
-        _ => Span(took).to_string(),
+        _ => HumanDuration(took).to_string(),
     };
     let is_known = |name: &str, took: Duration| name != "resolve" || took >= Duration::from_millis(1);
     let done = phases.done().filter(|(name, took)| is_known(name, *took));
@@ -261,15 +261,15 @@ fn phases(seen: &Evidence, class: Class) -> String {
     if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
 }
 
-fn outcome(entry: &Entry) -> String {
-    let Kind::RestartDone { outcome, took_ms, .. } = &entry.kind else { return String::new() };
-    let took = Span(Duration::from_millis(*took_ms));
+fn outcome(entry: &EventEntry) -> String {
+    let EventKind::RestartDone { outcome, took_ms, .. } = &entry.kind else { return String::new() };
+    let took = HumanDuration(Duration::from_millis(*took_ms));
     match outcome {
-        Outcome::Exited { code } => format!(", exit {code} in {took}"),
-        Outcome::Killed { signal } => format!(", killed by signal {signal} after {took}"),
-        Outcome::TimedOut => format!(", not done in {took}, and killed"),
-        Outcome::NotStarted => ", could not be started".into(),
-        Outcome::Lost => ", and how that went is not known".into(),
+        CommandOutcome::Exited { code } => format!(", exit {code} in {took}"),
+        CommandOutcome::Killed { signal } => format!(", killed by signal {signal} after {took}"),
+        CommandOutcome::TimedOut => format!(", not done in {took}, and killed"),
+        CommandOutcome::NotStarted => ", could not be started".into(),
+        CommandOutcome::Lost => ", and how that went is not known".into(),
     }
 }
 
@@ -293,7 +293,7 @@ fn machine_line(machine: &Machine) -> Option<String> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct IncidentLine<'a> {
     id: &'a str,
     target: &'a str,
     began: String,
@@ -305,13 +305,13 @@ struct Line<'a> {
 }
 
 /// All of them, as JSON: the latest last.
-pub fn list_json(accounts: &[Account], wall: Wall) -> String {
-    let line = |account: &Account| {
-        let line = Line {
+pub fn list_json(accounts: &[IncidentRecord], wall: WallTime) -> String {
+    let line = |account: &IncidentRecord| {
+        let line = IncidentLine {
             id: &account.id,
             target: &account.target,
             began: account.began.rfc3339(),
-            ended: account.ended.map(Wall::rfc3339),
+            ended: account.ended.map(WallTime::rfc3339),
             down_ms: account.downtime(wall).as_ms(),
             class: account.class,
             attempts: account.attempts,
@@ -322,11 +322,11 @@ pub fn list_json(accounts: &[Account], wall: Wall) -> String {
     format!("[{}]", accounts.iter().map(line).collect::<Vec<String>>().join(","))
 }
 
-pub fn list(accounts: &[Account], wall: Wall, zone: Zone) -> String {
+pub fn list(accounts: &[IncidentRecord], wall: WallTime, zone: Zone) -> String {
     if accounts.is_empty() {
         return "No incident is on record here.".into();
     }
-    let row = |account: &Account| {
+    let row = |account: &IncidentRecord| {
         let began = format!("{} {}", zone.day(account.began), zone.hour_minute(account.began));
         let down = match account.ended {
             Some(_) => account.downtime(wall).to_string(),

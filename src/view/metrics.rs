@@ -4,14 +4,14 @@
 use std::fmt::Write as _;
 
 use crate::outcome::Class;
-use crate::policy::{Condition, TargetState};
-use crate::store::state::{Counts, Saved};
-use crate::time::Wall;
+use crate::policy::{Status, TargetState};
+use crate::store::state::{Counts, SavedState};
+use crate::time::WallTime;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Metrics<'a> {
-    pub saved: &'a Saved,
-    pub wall: Wall,
+    pub saved: &'a SavedState,
+    pub wall: WallTime,
 }
 
 /// A metric of each target: its name, type and meaning.
@@ -104,15 +104,15 @@ fn up(state: &TargetState) -> Option<u8> {
 
 fn states(state: &TargetState) -> Vec<(String, String)> {
     let all = [
-        Condition::Starting,
-        Condition::Healthy,
-        Condition::Failing,
-        Condition::Down,
-        Condition::Recovering,
-        Condition::Stopped,
-        Condition::Paused,
+        Status::Starting,
+        Status::Healthy,
+        Status::Failing,
+        Status::Down,
+        Status::Recovering,
+        Status::Stopped,
+        Status::Paused,
     ];
-    let one = |condition: Condition| {
+    let one = |condition: Status| {
         (format!(",state=\"{}\"", condition.as_str()), u8::from(condition == state.condition).to_string())
     };
     all.into_iter().map(one).collect()
@@ -138,30 +138,30 @@ fn seconds_of(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::outcome::Verdict;
-    use crate::policy::LastLook;
-    use crate::store::state::Shown;
-    use crate::time::Timestamp;
+    use crate::policy::LastProbe;
+    use crate::store::state::TargetView;
+    use crate::time::BootTime;
 
     #[test]
     fn every_target_has_its_samples_and_nothing_is_revealed() {
-        let mut saved = Saved::default();
+        let mut saved = SavedState::default();
         let detail = "refused by http://secret.example.org".to_owned();
-        let look = LastLook {
-            at: Timestamp::BOOT,
+        let look = LastProbe {
+            at: BootTime::BOOT,
             verdict: Verdict::Unhealthy { class: Class::Refused, detail },
             latency_ms: 12,
         };
         let state = TargetState {
-            condition: Condition::Down,
+            condition: Status::Down,
             last_look: Some(look),
             last_class: Some(Class::Refused),
             ..TargetState::default()
         };
         saved.policy.targets = [("api".to_owned(), state), ("new".to_owned(), TargetState::default())].into();
-        saved.shown = ["api", "new"].map(|name| (name.to_owned(), Shown::default())).into();
+        saved.shown = ["api", "new"].map(|name| (name.to_owned(), TargetView::default())).into();
         let counts = Counts { healthy: 7, bad: [(Class::Refused, 3)].into(), attempts: 2, incidents: 1, unknown: 0 };
         saved.counts.insert("api".into(), counts);
-        let text = Metrics { saved: &saved, wall: Wall::from_ms(1_795_313_530_123) }.text();
+        let text = Metrics { saved: &saved, wall: WallTime::from_ms(1_795_313_530_123) }.text();
         for line in [
             "watchdog_last_cycle_timestamp_seconds 1795313530.123",
             "watchdog_up{target=\"api\"} 0",

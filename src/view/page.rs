@@ -6,14 +6,14 @@ mod plot;
 
 use std::time::Duration;
 
-use crate::policy::{Condition, TargetState};
+use crate::policy::{Status, TargetState};
+use crate::store::closed_incidents::ClosedIncident;
 use crate::store::history::Uptime;
-use crate::store::past::Closed;
-use crate::store::state::{Saved, Shown};
+use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
-use crate::time::{ClockReading, Timestamp, Wall, Zone, rough};
+use crate::time::{BootTime, ClockReading, WallTime, Zone, rough};
+use crate::view::log_line::{at_rest, reason};
 use crate::view::percent;
-use crate::view::story::{at_rest, reason};
 
 pub const DAYS: i64 = 90;
 pub const INCIDENTS: usize = 10;
@@ -21,8 +21,8 @@ const STYLE: &str = include_str!("page/style.css");
 
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
-    pub saved: &'a Saved,
-    pub past: &'a [Closed],
+    pub saved: &'a SavedState,
+    pub past: &'a [ClosedIncident],
     pub host: &'a str,
     pub details: bool,
     /// The watchdog has ended: nobody looks any more.
@@ -65,10 +65,10 @@ impl Page<'_> {
             return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.at.wall)));
         }
         let states: Vec<&TargetState> = self.saved.in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
-        let is = |state: &&&TargetState, wanted: &[Condition]| wanted.contains(&state.condition);
+        let is = |state: &&&TargetState, wanted: &[Status]| wanted.contains(&state.condition);
         let down: Vec<&&TargetState> =
-            states.iter().filter(|state| is(state, &[Condition::Down, Condition::Recovering])).collect();
-        let count = |wanted: &[Condition]| states.iter().filter(|state| is(state, wanted)).count();
+            states.iter().filter(|state| is(state, &[Status::Down, Status::Recovering])).collect();
+        let count = |wanted: &[Status]| states.iter().filter(|state| is(state, wanted)).count();
         let all = states.len();
         let of = |count: usize, what: &str| match count {
             1 if all == 1 => format!("It {what}"),
@@ -76,13 +76,8 @@ impl Page<'_> {
             _ => format!("{count} of {all} {}", what.replacen("is ", "are ", 1)),
         };
         let since = down.iter().filter_map(|state| state.incident.as_ref()).map(|incident| incident.began).min();
-        let resting = [Condition::Paused, Condition::Stopped];
-        match (
-            down.len(),
-            count(&[Condition::Failing]),
-            count(&[Condition::Starting]),
-            resting.map(|one| count(&[one])),
-        ) {
+        let resting = [Status::Paused, Status::Stopped];
+        match (down.len(), count(&[Status::Failing]), count(&[Status::Starting]), resting.map(|one| count(&[one]))) {
             (0, 0, 0, [0, 0]) => banner("up", "Everything is up".into()),
             (0, 0, 0, [0, stopped]) => banner("other", of(stopped, "is stopped")),
             (0, 0, 0, [paused, _]) => banner("other", of(paused, "is paused")),
@@ -113,7 +108,7 @@ impl Page<'_> {
         )
     }
 
-    fn target(&self, name: &str, shown: &Shown) -> String {
+    fn target(&self, name: &str, shown: &TargetView) -> String {
         let nothing = TargetState::default();
         let state = self.state(name).unwrap_or(&nothing);
         let (condition, name_shown) = (state.condition.as_str(), html(name));
@@ -129,7 +124,7 @@ impl Page<'_> {
         )
     }
 
-    fn notes(&self, state: &TargetState, shown: &Shown) -> Vec<String> {
+    fn notes(&self, state: &TargetState, shown: &TargetView) -> Vec<String> {
         let mut notes = Vec::new();
         let since = state.since.map(|at| (self.clock_time(at), rough(self.at.now.since(at))));
         let since = since.map_or_else(String::new, |(at, span)| format!("since {at} ({span})"));
@@ -143,11 +138,11 @@ impl Page<'_> {
             notes.push(format!("paused until {}", self.clock_time(until)));
         } else if let Some(rest) = state.rest {
             notes.push(at_rest(rest.why).into());
-        } else if let Some(waiting) = state.waiting.filter(|_| state.condition == Condition::Down) {
+        } else if let Some(waiting) = state.waiting.filter(|_| state.condition == Status::Down) {
             let why = reason(waiting.why, &shown.depends_on);
             let next = waiting.until.map(|at| format!(" (next try {})", self.clock_time(at))).unwrap_or_default();
             notes.push(format!("not restarted now: {why}{next}"));
-        } else if state.condition == Condition::Down && !shown.repairs {
+        } else if state.condition == Status::Down && !shown.repairs {
             notes.push("it is only watched: nothing restarts it".into());
         }
         if shown.dry_run {
@@ -200,7 +195,7 @@ impl Page<'_> {
 
     fn incidents(&self) -> String {
         let mut rows = String::new();
-        let mut latest: Vec<&Closed> = self.past.iter().collect();
+        let mut latest: Vec<&ClosedIncident> = self.past.iter().collect();
         latest.sort_by_key(|closed| std::cmp::Reverse(closed.began));
         for closed in latest.into_iter().take(INCIDENTS) {
             let (at, shown) = (closed.began.rfc3339(), html(&self.day_and_time(closed.began)));
@@ -228,21 +223,21 @@ impl Page<'_> {
         )
     }
 
-    fn clock_time(&self, at: Timestamp) -> String {
+    fn clock_time(&self, at: BootTime) -> String {
         let wall = self.at.wall_at(at);
         self.zone.with_day(self.zone.hour_minute(wall), wall, self.at.wall)
     }
 
-    fn day_and_time(&self, at: Wall) -> String {
+    fn day_and_time(&self, at: WallTime) -> String {
         format!("{} {}", self.zone.day(at), self.zone.hour_minute(at))
     }
 }
 
-fn colour(condition: Condition) -> &'static str {
+fn colour(condition: Status) -> &'static str {
     match condition {
-        Condition::Healthy => "up",
-        Condition::Down | Condition::Recovering => "down",
-        Condition::Starting | Condition::Failing | Condition::Stopped | Condition::Paused => "other",
+        Status::Healthy => "up",
+        Status::Down | Status::Recovering => "down",
+        Status::Starting | Status::Failing | Status::Stopped | Status::Paused => "other",
     }
 }
 

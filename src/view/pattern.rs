@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::Class;
-use crate::store::past::Closed;
+use crate::store::closed_incidents::ClosedIncident;
 use crate::terminal::escaped;
-use crate::time::{Span, Wall, Zone};
+use crate::time::{HumanDuration, WallTime, Zone};
 
 /// How far back recurrence is told of.
 pub const LATELY: Duration = Duration::from_secs(30 * 86_400);
@@ -31,7 +31,7 @@ pub struct TimeOfDay {
 
 impl TimeOfDay {
     /// Where all of at least three, or three quarters of at least four, lie within an hour of the day.
-    pub fn of(began: &[Wall], zone: Zone) -> Option<TimeOfDay> {
+    pub fn of(began: &[WallTime], zone: Zone) -> Option<TimeOfDay> {
         let mut minutes: Vec<u32> = began.iter().map(|at| zone.minute_of_day(*at)).collect();
         minutes.sort_unstable();
         let of = minutes.len();
@@ -76,7 +76,7 @@ pub struct Efficacy {
 
 impl Efficacy {
     /// Of each command and each class; what was run most stands first.
-    pub fn of<'a>(past: impl IntoIterator<Item = &'a Closed>) -> Vec<Efficacy> {
+    pub fn of<'a>(past: impl IntoIterator<Item = &'a ClosedIncident>) -> Vec<Efficacy> {
         let mut sums: BTreeMap<(&str, Class), (u32, Vec<u64>)> = BTreeMap::new();
         for closed in past {
             for (run, times) in &closed.runs {
@@ -104,7 +104,7 @@ impl Efficacy {
         let Efficacy { class, cured, tried, median_ms, .. } = self;
         let in_time = median_ms.map_or_else(String::new, |ms| {
             let median = if *cured > 1 { " (median)" } else { "" };
-            format!(" in {}{median}", Span(Duration::from_millis(ms)))
+            format!(" in {}{median}", HumanDuration(Duration::from_millis(ms)))
         });
         format!("{cured} of {tried} {}{in_time}", plural(*class, *tried))
     }
@@ -146,7 +146,7 @@ pub fn ordinal(number: usize) -> String {
 
 /// `4th time in 30 days, all between 03:10 and 03:15`; nothing for what happened once. `began`: each time in that
 /// span, the latest one too.
-pub fn again(began: &[Wall], zone: Zone) -> Option<String> {
+pub fn again(began: &[WallTime], zone: Zone) -> Option<String> {
     if began.len() < 2 {
         return None;
     }
@@ -164,15 +164,15 @@ mod tests {
     use super::*;
 
     /// Minutes since a midnight in UTC.
-    fn at(minute: i64) -> Wall {
-        Wall::from_ms((20_000 * 1_440 + minute) * 60_000)
+    fn at(minute: i64) -> WallTime {
+        WallTime::from_ms((20_000 * 1_440 + minute) * 60_000)
     }
 
     #[test]
     fn what_happens_at_the_same_time_of_day_is_seen() {
         #[track_caller]
         fn check(minutes: &[i64], expected: Option<&str>) {
-            let began: Vec<Wall> = minutes.iter().map(|minute| at(*minute)).collect();
+            let began: Vec<WallTime> = minutes.iter().map(|minute| at(*minute)).collect();
             assert_eq!(TimeOfDay::of(&began, Zone::UTC).map(|found| found.to_string()).as_deref(), expected);
         }
         check(&[], None);
@@ -187,8 +187,8 @@ mod tests {
         check(&[0, 1_440 + 30, 2 * 1_440 + 61], None);
     }
 
-    fn closed(class: Class, runs: &[(&str, u32)], cured: Option<(&str, u64)>) -> Closed {
-        Closed {
+    fn closed(class: Class, runs: &[(&str, u32)], cured: Option<(&str, u64)>) -> ClosedIncident {
+        ClosedIncident {
             id: "1122-0313".into(),
             target: "api".into(),
             began: at(0),
@@ -222,7 +222,7 @@ mod tests {
     fn what_comes_again_is_numbered() {
         assert_eq!(again(&[at(0)], Zone::UTC), None);
         assert_eq!(again(&[at(0), at(700)], Zone::UTC).as_deref(), Some("2nd time in 30 days"));
-        let nights: Vec<Wall> = (0..4).map(|night| at(192 + night * 1_440)).collect();
+        let nights: Vec<WallTime> = (0..4).map(|night| at(192 + night * 1_440)).collect();
         let expected = "4th time in 30 days, all between 03:10 and 03:15";
         assert_eq!(again(&nights, Zone::UTC).as_deref(), Some(expected));
         let all = [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111].map(ordinal).join(" ");

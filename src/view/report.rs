@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::Downtime;
+use crate::store::closed_incidents::ClosedIncident;
 use crate::store::history::{Gap, Uptime};
-use crate::store::past::Closed;
-use crate::store::state::Saved;
+use crate::store::state::SavedState;
 use crate::terminal::escaped;
-use crate::time::{ClockReading, Span, Wall, Zone, millis};
+use crate::time::{ClockReading, HumanDuration, WallTime, Zone, millis};
 use crate::view::pattern::{Efficacy, TimeOfDay, median};
 use crate::view::percent;
 
@@ -19,9 +19,9 @@ const GAPS_SHOWN: usize = 3;
 
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
-    pub saved: &'a Saved,
+    pub saved: &'a SavedState,
     /// The incidents that are over and began within the span.
-    pub past: &'a [Closed],
+    pub past: &'a [ClosedIncident],
     pub span: Duration,
     /// Now, by the boot clock that the state lies on, and for people.
     pub at: ClockReading,
@@ -30,24 +30,24 @@ pub struct Report<'a> {
 
 /// The answer for machines. Spans are in milliseconds.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct ReportJson {
     version: &'static str,
     at: String,
     since: String,
     watched_ms: u64,
-    not_watched: Vec<GapAnswer>,
-    targets: Vec<TargetAnswer>,
+    not_watched: Vec<GapJson>,
+    targets: Vec<TargetReport>,
 }
 
 #[derive(Debug, Serialize)]
-struct GapAnswer {
+struct GapJson {
     from: String,
     to: String,
     why: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-struct TargetAnswer {
+struct TargetReport {
     name: String,
     uptime: Option<f64>,
     watched_ms: u64,
@@ -78,7 +78,7 @@ impl Spread {
 
     /// `71 s median, 96 s worst`
     fn text(self) -> String {
-        let span = |ms: u64| Span(Duration::from_millis(ms));
+        let span = |ms: u64| HumanDuration(Duration::from_millis(ms));
         match self.median == self.worst {
             true => span(self.worst).to_string(),
             false => format!("{} (median), {} worst", span(self.median), span(self.worst)),
@@ -87,8 +87,8 @@ impl Spread {
 }
 
 impl Report<'_> {
-    fn since(&self) -> Wall {
-        let asked = self.at.wall.shifted(-millis(self.span));
+    fn since(&self) -> WallTime {
+        let asked = self.at.wall.offset_by(-millis(self.span));
         let first = match self.saved.first_start {
             // By a clock that was ahead: what was counted says it less exactly.
             Some(first) if first > self.at.wall => {
@@ -120,8 +120,8 @@ impl Report<'_> {
 
     pub fn json(&self) -> String {
         let watched = self.at.wall.since(self.since()).saturating_sub(self.not_watched());
-        let gap = |gap: Gap| GapAnswer { from: gap.from.rfc3339(), to: gap.to.rfc3339(), why: gap.why.as_str() };
-        let answer = Answer {
+        let gap = |gap: Gap| GapJson { from: gap.from.rfc3339(), to: gap.to.rfc3339(), why: gap.why.as_str() };
+        let answer = ReportJson {
             version: env!("CARGO_PKG_VERSION"),
             at: self.at.wall.rfc3339(),
             since: self.since().rfc3339(),
@@ -163,29 +163,29 @@ impl Report<'_> {
         format!("{head}; not watched {least}{} ({}).", Long(self.not_watched()), latest.join("; "))
     }
 
-    fn day_and_time(&self, at: Wall, beside: Option<Wall>) -> String {
+    fn day_and_time(&self, at: WallTime, beside: Option<WallTime>) -> String {
         match beside.is_some_and(|beside| self.zone.day(beside) == self.zone.day(at)) {
             true => self.zone.hour_minute(at),
             false => format!("{} {}", self.zone.day(at), self.zone.hour_minute(at)),
         }
     }
 
-    fn targets(&self) -> Vec<TargetAnswer> {
+    fn targets(&self) -> Vec<TargetReport> {
         self.saved.in_order().into_iter().map(|(name, _)| self.target(name)).collect()
     }
 
-    fn target(&self, name: &str) -> TargetAnswer {
+    fn target(&self, name: &str) -> TargetReport {
         let nothing = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&nothing);
-        let past: Vec<&Closed> = self.past.iter().filter(|closed| closed.target == name).collect();
+        let past: Vec<&ClosedIncident> = self.past.iter().filter(|closed| closed.target == name).collect();
         // One that is open counts too; how it ends nobody knows.
         let open = self.saved.policy.targets.get(name).and_then(|state| state.incident.as_ref());
         let open = open.filter(|open| !past.iter().any(|closed| closed.id == open.id));
         let open_began = open.map(|open| self.at.wall_at(open.began));
         let so_far = open.map(|open| open.downtime(self.at.now));
         let downs: Vec<Downtime> = past.iter().map(|closed| closed.downtime()).chain(so_far).collect();
-        let began: Vec<Wall> = past.iter().map(|closed| closed.began).chain(open_began).collect();
-        TargetAnswer {
+        let began: Vec<WallTime> = past.iter().map(|closed| closed.began).chain(open_began).collect();
+        TargetReport {
             name: name.to_owned(),
             uptime: history.uptime(self.span, self.at.wall),
             watched_ms: u64::try_from(history.watched(self.span, self.at.wall).as_millis()).unwrap_or(u64::MAX),
@@ -201,9 +201,9 @@ impl Report<'_> {
     }
 }
 
-impl TargetAnswer {
+impl TargetReport {
     fn lines(&self, width: usize) -> Vec<String> {
-        let TargetAnswer { name, uptime, down_ms, downs, .. } = self;
+        let TargetReport { name, uptime, down_ms, downs, .. } = self;
         let up = match uptime {
             Some(_) => format!("up {} of the watched time", percent(*uptime)),
             None => "not watched".into(),
@@ -212,7 +212,7 @@ impl TargetAnswer {
             ([], _) | (_, None) => "no incident".into(),
             ([one], _) => format!("1 incident, {one}"),
             (all, Some(longest)) => {
-                let about = || format!("about {}", Span(Duration::from_millis(*down_ms)));
+                let about = || format!("about {}", HumanDuration(Duration::from_millis(*down_ms)));
                 let sum = Downtime::sum(all).map_or_else(about, |sum| sum.to_string());
                 format!("{} incidents, {sum} in all, longest {longest}", all.len())
             }
@@ -243,7 +243,7 @@ impl std::fmt::Display for Long {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hours = self.0.as_secs() / 3_600;
         match hours {
-            0..48 => write!(f, "{}", Span(self.0)),
+            0..48 => write!(f, "{}", HumanDuration(self.0)),
             _ if hours.is_multiple_of(24) => write!(f, "{} days", hours / 24),
             _ => write!(f, "{} d {} h", hours / 24, hours % 24),
         }

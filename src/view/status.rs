@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::{Class, Ending, Verdict};
-use crate::policy::{Condition, LastLook, Mode, Pauses, TargetState, Tried, spent};
-use crate::store::Moment;
+use crate::outcome::{Class, Exit, Verdict};
+use crate::policy::{LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, spent};
+use crate::store::BootClockReading;
 use crate::store::lock::Holder;
-use crate::store::orders::Order;
-use crate::store::state::{Saved, Shown};
+use crate::store::requests::Request;
+use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
-use crate::time::{ClockReading, Latency, Timestamp, Wall, Zone, millis, rough};
-use crate::view::story::{at_rest, reason};
-use crate::view::watch::{Signs, Watch};
+use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, millis, rough};
+use crate::view::log_line::{at_rest, reason};
+use crate::view::presence::{PresenceSigns, WatchdogPresence};
 use crate::view::{at_home, percent, table};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -23,14 +23,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 const NEARLY: f64 = 0.95;
 
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct StatusReport {
     /// The state as it was last saved, its times on the present boot clock.
-    pub saved: Saved,
+    pub saved: SavedState,
     pub holder: Option<Holder>,
     /// Whether that one cannot be seen from here, so that its pid means nothing.
     pub is_unseen: bool,
     /// How whoever held the lock last works, and its last sign of life there.
-    pub last_held: Option<(Mode, Wall)>,
+    pub last_held: Option<(Mode, WallTime)>,
     /// Whether the holder has given a sign of life when it was asked for one just now.
     pub has_answered: bool,
     /// Whether the configuration's file is newer than what the watchdog has read of it.
@@ -41,38 +41,38 @@ pub struct Status {
     pub home: Option<PathBuf>,
 }
 
-impl Status {
+impl StatusReport {
     /// Lets orders that nobody has carried out yet show already.
-    pub fn heed(&mut self, orders: &[Order], moment: &Moment) {
+    pub fn apply(&mut self, orders: &[Request], moment: &BootClockReading) {
         for order in orders {
             let (targets, command) = match order {
-                Order::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
-                Order::Over { command } => (None, Some(command.as_str())),
-                Order::Resume { targets, .. } => (targets.as_deref(), None),
+                Request::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
+                Request::Over { command } => (None, Some(command.as_str())),
+                Request::Resume { targets, .. } => (targets.as_deref(), None),
             };
             let until = order.pauses_until(moment);
             let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
                 match (order, until) {
-                    (Order::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
-                    (Order::Pause { .. }, None) => {}
-                    (Order::Over { command }, _) => state.pauses.end(command),
-                    (Order::Resume { .. }, _) => state.pauses = Pauses::default(),
+                    (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
+                    (Request::Pause { .. }, None) => {}
+                    (Request::Over { command }, _) => state.pauses.end(command),
+                    (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
                 }
                 state.condition = match state.condition {
-                    _ if state.pauses.until().is_some() => Condition::Paused,
-                    Condition::Paused => Condition::Starting,
+                    _ if state.pauses.until().is_some() => Status::Paused,
+                    Status::Paused => Status::Starting,
                     condition => condition,
                 };
             }
         }
     }
 
-    pub fn watch(&self) -> Watch {
+    pub fn watch(&self) -> WatchdogPresence {
         let (saved, holder) = (&self.saved, self.holder.as_ref());
         let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
         let touched = touched.map(|at| saved.since(at, self.at));
-        Watch::of(&Signs {
+        WatchdogPresence::of(&PresenceSigns {
             holder: holder.map(|holder| (holder.mode, Some(holder.pid).filter(|_| !self.is_unseen))),
             last: self.last_held.map(|(mode, _)| mode).or(saved.mode),
             touched: if self.has_answered { Some(Duration::ZERO) } else { touched },
@@ -86,13 +86,13 @@ impl Status {
         self.targets().iter().any(|target| target.state.condition.is_trouble())
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
+    fn targets(&self) -> Vec<TargetRow<'_>> {
         let known = &self.saved.policy.targets;
-        let target = |(name, shown)| Some(Target { name, shown, state: known.get(name)?, status: self });
+        let target = |(name, shown)| Some(TargetRow { name, shown, state: known.get(name)?, status: self });
         self.saved.in_order().into_iter().filter_map(target).collect()
     }
 
-    fn clock_time(&self, at: Timestamp) -> String {
+    fn clock_time(&self, at: BootTime) -> String {
         let at = self.at.wall_at(at);
         self.zone.with_day(self.zone.hour_minute(at), at, self.at.wall)
     }
@@ -100,11 +100,11 @@ impl Status {
     pub fn json(&self) -> String {
         let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
         let watch = self.watch();
-        let ago = |age: Duration| self.at.wall.shifted(-millis(age)).rfc3339();
-        let answer = Answer {
+        let ago = |age: Duration| self.at.wall.offset_by(-millis(age)).rfc3339();
+        let answer = StatusJson {
             version: env!("CARGO_PKG_VERSION"),
             at: self.at.wall.rfc3339(),
-            watchdog: WatchdogAnswer {
+            watchdog: WatchdogJson {
                 running: watch.is_running(),
                 pid: self.holder.as_ref().filter(|_| !self.is_unseen).map(|holder| holder.pid),
                 mode: mode.map(Mode::as_str),
@@ -112,7 +112,7 @@ impl Status {
                 state_at: watch.picture.map(ago),
                 config_changed: self.config_changed,
             },
-            targets: self.targets().into_iter().map(Target::answer).collect(),
+            targets: self.targets().into_iter().map(TargetRow::answer).collect(),
         };
         serde_json::to_string(&answer).expect("text and numbers have a JSON form")
     }
@@ -120,7 +120,7 @@ impl Status {
     pub fn text(&self) -> String {
         let targets = self.targets();
         let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST LOOK", "24 H", "30 D"].map(String::from)];
-        rows.extend(targets.iter().map(Target::row));
+        rows.extend(targets.iter().map(TargetRow::row));
         let mut lines = Vec::new();
         for (index, row) in table(&rows).into_iter().enumerate() {
             lines.push(row);
@@ -170,15 +170,15 @@ impl Status {
 
 /// The answer for machines; its fields are the contract's, in its order.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct StatusJson<'a> {
     version: &'static str,
     at: String,
-    watchdog: WatchdogAnswer,
-    targets: Vec<TargetAnswer<'a>>,
+    watchdog: WatchdogJson,
+    targets: Vec<TargetJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct WatchdogAnswer {
+struct WatchdogJson {
     running: bool,
     pid: Option<u32>,
     mode: Option<&'static str>,
@@ -188,16 +188,16 @@ struct WatchdogAnswer {
 }
 
 #[derive(Serialize)]
-struct TargetAnswer<'a> {
+struct TargetJson<'a> {
     name: &'a str,
     state: &'static str,
     since: Option<String>,
     streak: u32,
     dry_run: bool,
-    last_probe: Option<ProbeAnswer<'a>>,
+    last_probe: Option<ProbeJson<'a>>,
     attempt: u32,
     attempts_in_window: usize,
-    waiting: WaitingAnswer,
+    waiting: WaitingJson,
     paused_until: Option<String>,
     incident: Option<&'a str>,
     uptime_24h: Option<f64>,
@@ -205,7 +205,7 @@ struct TargetAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct ProbeAnswer<'a> {
+struct ProbeJson<'a> {
     at: String,
     verdict: &'static str,
     latency_ms: u64,
@@ -214,19 +214,19 @@ struct ProbeAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct WaitingAnswer {
+struct WaitingJson {
     why: Option<&'static str>,
     until: Option<String>,
 }
 
-struct Target<'a> {
+struct TargetRow<'a> {
     name: &'a String,
-    shown: &'a Shown,
+    shown: &'a TargetView,
     state: &'a TargetState,
-    status: &'a Status,
+    status: &'a StatusReport,
 }
 
-impl<'a> Target<'a> {
+impl<'a> TargetRow<'a> {
     /// The part of the watched time that it was up; where not nearly all of the span was watched, how much was.
     fn share(&self, last: Duration) -> String {
         let history = self.status.saved.history.get(self.name);
@@ -243,17 +243,17 @@ impl<'a> Target<'a> {
         self.status.saved.history.get(self.name)?.uptime(last, self.status.at.wall)
     }
 
-    fn answer(self) -> TargetAnswer<'a> {
+    fn answer(self) -> TargetJson<'a> {
         let (state, status) = (self.state, self.status);
-        let time = |at: Timestamp| status.at.wall_at(at).rfc3339();
+        let time = |at: BootTime| status.at.wall_at(at).rfc3339();
         let window = Duration::from_millis(self.shown.window_ms);
-        TargetAnswer {
+        TargetJson {
             name: self.name,
             state: state.condition.as_str(),
             since: state.since.map(time),
             streak: state.failures(),
             dry_run: self.shown.dry_run,
-            last_probe: state.last_look.as_ref().map(|look| ProbeAnswer {
+            last_probe: state.last_look.as_ref().map(|look| ProbeJson {
                 at: time(look.at),
                 verdict: look.verdict.as_str(),
                 latency_ms: look.latency_ms,
@@ -262,7 +262,7 @@ impl<'a> Target<'a> {
             }),
             attempt: state.real.episode.map_or(0, |episode| episode.attempts),
             attempts_in_window: spent(state.real.starts.iter().copied(), status.at.now, window),
-            waiting: WaitingAnswer {
+            waiting: WaitingJson {
                 why: state.waiting.map(|waiting| waiting.why.as_str()),
                 until: state.waiting.and_then(|waiting| waiting.until).map(time),
             },
@@ -311,28 +311,30 @@ impl<'a> Target<'a> {
         let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
         let attempts = state.incident.as_ref().map_or(0, |incident| incident.attempts);
         let tried = match state.incident.as_ref().and_then(|incident| incident.tried.as_ref()) {
-            Some(Tried { ending: Ending::NotStarted(why), .. }) => format!("nothing could be done: {}; ", escaped(why)),
+            Some(TriedCommand { ending: Exit::NotStarted(why), .. }) => {
+                format!("nothing could be done: {}; ", escaped(why))
+            }
             Some(_) | None if attempts == 0 => String::new(),
             Some(_) | None if attempts == 1 => "restarted once, without success so far; ".into(),
             Some(_) | None => format!("restarted {attempts} times, without success so far; "),
         };
         let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
-        let next = |at: Timestamp| format!("next try {}", self.status.clock_time(at));
+        let next = |at: BootTime| format!("next try {}", self.status.clock_time(at));
         match state.condition {
-            Condition::Paused => Some(format!("paused until {}", self.status.clock_time(state.pauses.until()?))),
-            Condition::Stopped => {
+            Status::Paused => Some(format!("paused until {}", self.status.clock_time(state.pauses.until()?))),
+            Status::Stopped => {
                 let rest = state.rest?;
                 Some(format!("{}; asked again at {}", at_rest(rest.why), self.status.clock_time(rest.ask_at)))
             }
-            Condition::Failing if state.failures() > 0 => {
+            Status::Failing if state.failures() > 0 => {
                 Some(format!("{} of {} bad in a row", state.failures(), self.shown.threshold))
             }
-            Condition::Recovering => {
+            Status::Recovering => {
                 let since = format!("{} of {} bad since then", state.failures(), self.shown.threshold);
                 Some(format!("{tried}{since}{dry}"))
             }
-            Condition::Down if !self.shown.repairs => Some("no restart command: it is only watched".into()),
-            Condition::Down => Some(match state.waiting {
+            Status::Down if !self.shown.repairs => Some("no restart command: it is only watched".into()),
+            Status::Down => Some(match state.waiting {
                 Some(waiting) => {
                     let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
                     let why = reason(waiting.why, &self.shown.depends_on);
@@ -343,12 +345,12 @@ impl<'a> Target<'a> {
                 }
                 None => format!("{tried}a restart is due or under way{dry}"),
             }),
-            Condition::Starting | Condition::Healthy | Condition::Failing => None,
+            Status::Starting | Status::Healthy | Status::Failing => None,
         }
     }
 }
 
-fn seen(look: &LastLook) -> String {
+fn seen(look: &LastProbe) -> String {
     let cut = |text: &str| escaped(text).chars().take(40).collect::<String>();
     match &look.verdict {
         Verdict::Healthy { detail } => {

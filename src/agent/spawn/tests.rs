@@ -9,9 +9,9 @@ use super::*;
 
 const AMPLE: Duration = Duration::from_secs(60);
 
-fn job(within: Duration) -> Job {
+fn job(within: Duration) -> JobSpec {
     let otherwise: Otherwise = Box::new(|why| Message::Published(Some(why.to_string())));
-    Job { name: "test", of: "it".into(), by: String::new(), within, outlives_us: false, otherwise }
+    JobSpec { name: "test", of: "it".into(), by: String::new(), within, outlives_us: false, otherwise }
 }
 
 #[track_caller]
@@ -62,10 +62,10 @@ fn one_that_hangs_is_not_waited_for_nor_doubled_nor_heeded_later() {
     assert_eq!(jobs.pause(), None);
     jobs.spawn(job(AMPLE), |_| said("beside it"));
     assert_eq!(posted(&arrived).as_deref(), Some("the system still gives no answer to the one before it"));
-    let other = Job { of: "another".into(), ..job(AMPLE) };
+    let other = JobSpec { of: "another".into(), ..job(AMPLE) };
     jobs.spawn(other, |_| said("of another"));
     assert_eq!(posted(&arrived).as_deref(), Some("of another"));
-    let replacement = Job { by: "what replaces it".into(), ..job(AMPLE) };
+    let replacement = JobSpec { by: "what replaces it".into(), ..job(AMPLE) };
     jobs.spawn(replacement, |_| said("by another"));
     assert_eq!(posted(&arrived).as_deref(), Some("by another"));
 
@@ -149,7 +149,7 @@ fn one_thread_serves_all_jobs_unless_it_is_busy() {
     let busy = next();
     jobs.keep_up_at(clock::monotonic() + Duration::from_secs(11));
     assert_eq!(posted(&arrived).as_deref(), Some("the system gave no answer in 11 s"));
-    let other = || Job { of: "another".into(), ..job(AMPLE) };
+    let other = || JobSpec { of: "another".into(), ..job(AMPLE) };
     jobs.spawn(other(), on_thread(&gone, &began, None));
     let second = next();
     assert_ne!(second, busy, "one that hangs keeps its thread");
@@ -189,7 +189,7 @@ fn the_next_deadline_is_the_earliest_of_those_waited_for_whichever_way_it_moves(
         let (release, hold) = channel::<()>();
         holds.push(release);
         let moved = moved.clone();
-        jobs.spawn(Job { of: of.into(), ..job(seconds(first)) }, move |work| {
+        jobs.spawn(JobSpec { of: of.into(), ..job(seconds(first)) }, move |work| {
             work.goes_on(seconds(then));
             moved.send(()).expect("the test waits for it");
             let _ = hold.recv();

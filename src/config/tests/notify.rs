@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::channel::{Security, Via};
-use crate::outcome::Topic;
+use crate::outcome::NotificationKind;
 
 fn with(top: &str) -> String {
     format!("{top}\ntargets: [{{name: a, tcp: 'h:1'}}]")
@@ -16,7 +16,7 @@ fn channel(item: &str) -> Channel {
 
 #[track_caller]
 fn webhook(item: &str, format: Format, url: &str) {
-    let Way::Webhook(webhook) = channel(item).way else { panic!("{item}") };
+    let Destination::Webhook(webhook) = channel(item).destination else { panic!("{item}") };
     assert_eq!((webhook.format, webhook.url.0.as_str()), (format, url), "{item}");
 }
 
@@ -40,7 +40,7 @@ fn the_form_of_a_webhook_follows_from_its_host_unless_it_is_said() {
 fn a_mail_goes_through_sendmail_unless_it_is_said() {
     #[track_caller]
     fn via(item: &str, expected: Option<(&str, u16, Security)>) {
-        let Way::Email(email) = channel(item).way else { panic!("{item}") };
+        let Destination::Email(email) = channel(item).destination else { panic!("{item}") };
         let found = match &email.via {
             Via::Sendmail => None,
             Via::Smtp(smtp) => Some((smtp.host.as_str(), smtp.port, smtp.security)),
@@ -53,18 +53,23 @@ fn a_mail_goes_through_sendmail_unless_it_is_said() {
     via("{email: a@b, via: 'smtp://mail.b:25/'}", Some(("mail.b", 25, Security::StartTls)));
     via("{email: a@b, via: 'smtps://[::1]:4650'}", Some(("::1", 4650, Security::Tls)));
     via("{email: a@b, via: 'smtps://mail.b'}", Some(("mail.b", 465, Security::Tls)));
-    let Way::Email(email) = channel("{email: a@b, via: 'smtp://m', user: u, password: '${PASSWORD}'}").way else {
+    let Destination::Email(email) =
+        channel("{email: a@b, via: 'smtp://m', user: u, password: '${PASSWORD}'}").destination
+    else {
         panic!("a mail")
     };
     let Via::Smtp(smtp) = email.via else { panic!("by SMTP") };
-    assert_eq!(smtp.credentials, Some((Hidden("u".into()), Hidden("p@s/s$%41".into()))));
+    assert_eq!(smtp.credentials, Some((Secret("u".into()), Secret("p@s/s$%41".into()))));
 }
 
 #[test]
 fn a_channel_gets_all_four_messages_unless_it_is_said() {
-    let all = [Topic::Healed, Topic::Down, Topic::Up, Topic::Warn];
+    let all = [NotificationKind::Healed, NotificationKind::Down, NotificationKind::Up, NotificationKind::Warn];
     assert_eq!(channel("{command: ./tell.sh}").on, all.into());
-    assert_eq!(channel("{command: [./tell.sh, now], on: [down, up]}").on, [Topic::Down, Topic::Up].into());
+    assert_eq!(
+        channel("{command: [./tell.sh, now], on: [down, up]}").on,
+        [NotificationKind::Down, NotificationKind::Up].into()
+    );
     let config = accepted(&with("notify: [{command: x}, {email: a@b}, {command: x, on: [warn]}]"));
     let ids: Vec<&str> = config.notify.iter().map(|channel| channel.id.as_str()).collect();
     assert_eq!(ids, ["command x", "a@b through sendmail", "command x#2"]);

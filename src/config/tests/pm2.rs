@@ -1,7 +1,7 @@
 //! PM2 beside a target: what is understood, what follows from it, what is refused.
 
 use super::*;
-use crate::policy::Gate;
+use crate::policy::Precondition;
 
 /// The ladder as people read it, and whether each rung may take the usual minute.
 fn ladder(target: &Target) -> Vec<String> {
@@ -20,12 +20,17 @@ fn first(text: &str) -> Target {
 fn the_least_that_the_contract_shows_is_enough() {
     let target = first("pm2: sav-backend\nhttp: http://localhost:5000/api/health");
     assert_eq!(target.name, "sav-backend");
-    let pm2 =
-        Pm2 { process: "sav-backend".into(), home: "/home/user/.pm2".into(), config: None, env: None, reset: false };
+    let pm2 = Pm2Config {
+        process: "sav-backend".into(),
+        home: "/home/user/.pm2".into(),
+        config: None,
+        env: None,
+        reset: false,
+    };
     assert_eq!(target.pm2.as_ref(), Some(&pm2));
     assert_eq!(ladder(&target), ["pm2 restart sav-backend"]);
     assert_eq!((target.limits.rungs, target.limits.reset), (1, None));
-    assert_eq!(target.limits.gates, [Gate::Stopped]);
+    assert_eq!(target.limits.preconditions, [Precondition::Stopped]);
     assert!(matches!(target.probe, Probe::Http(_)));
     // Alone it is the probe.
     let alone = first("pm2: sav-backend");
@@ -41,7 +46,7 @@ fn everything_that_can_be_said_of_it_is_understood() {
     assert_eq!(ladder(&target)[0], "pm2 restart sav backend");
     assert!(ladder(&target)[1].starts_with("reset PM2 in /") && ladder(&target)[1].ends_with("/run/pm2"));
     assert_eq!((target.limits.rungs, target.limits.reset), (2, Some(1)));
-    assert_eq!(target.limits.gates, [Gate::Stopped, Gate::OnlyIf]);
+    assert_eq!(target.limits.preconditions, [Precondition::Stopped, Precondition::OnlyIf]);
     let target = first("pm2: {process: a, config: /app/ecosystem.config.js}");
     assert_eq!(ladder(&target), ["pm2 restart a"]);
     // A ladder that is written stands as it is, whatever `reset` says.

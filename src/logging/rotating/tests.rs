@@ -22,7 +22,7 @@ impl Place {
     fn new(max_size: u64, keep: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("logs/log");
-        let settings = config::Log { file, level: LevelFilter::Info, max_size, keep };
+        let settings = config::LogConfig { file, level: LevelFilter::Info, max_size, keep };
         Place { folder, log: Rotating::new(&settings, Zone::UTC) }
     }
 
@@ -166,13 +166,13 @@ fn a_restart_appends_and_fewer_files_to_keep_removes_the_surplus() {
     let mut place = Place::new(100, 4);
     (0..60).for_each(|number| place.say(&format!("line {number:04}")));
     assert_eq!(place.lengths().len(), 5);
-    let settings = config::Log { keep: 1, ..place.log.settings.clone() };
+    let settings = config::LogConfig { keep: 1, ..place.log.settings.clone() };
     place.log = Rotating::new(&settings, Zone::UTC);
     place.say("line 0060");
     assert_eq!(place.lengths(), [("log".to_owned(), 10), ("log.1".to_owned(), 100)]);
     place.say("line 0061");
     assert_eq!(place.text("log"), "line 0060\nline 0061\n");
-    let elsewhere = config::Log { file: place.at("other"), ..settings };
+    let elsewhere = config::LogConfig { file: place.at("other"), ..settings };
     place.log.follow(&elsewhere);
     place.say("line 0062");
     assert_eq!(place.text("other"), "line 0062\n");

@@ -1,25 +1,25 @@
 //! What waits, over time: who gets what, when, and what is given up.
 
 use super::*;
-use crate::config::{CommandLine, Way};
-use crate::outcome::Topic;
-use crate::time::Wall;
+use crate::config::{CommandLine, Destination};
+use crate::outcome::NotificationKind;
+use crate::time::WallTime;
 
 const HOUR: i64 = 3_600;
 
-fn channel(id: &str, on: &[Topic]) -> Channel {
-    let way = Way::Command(CommandLine::Shell("true".into()));
-    Channel { id: id.into(), shown: id.into(), way, on: on.iter().copied().collect() }
+fn channel(id: &str, on: &[NotificationKind]) -> Channel {
+    let way = Destination::Command(CommandLine::Shell("true".into()));
+    Channel { id: id.into(), shown: id.into(), destination: way, on: on.iter().copied().collect() }
 }
 
-fn message(id: &str, target: &str, event: Topic) -> Message {
+fn message(id: &str, target: &str, event: NotificationKind) -> Message {
     Message {
         id: id.into(),
         event,
         about: None,
         target: Some(target.into()),
         host: "h".into(),
-        at: Wall::from_ms(0),
+        at: WallTime::from_ms(0),
         text: format!("[{id}] first\nmore"),
         class: None,
         detail: None,
@@ -30,16 +30,16 @@ fn message(id: &str, target: &str, event: Topic) -> Message {
     }
 }
 
-fn at_s(s: i64) -> Timestamp {
-    Timestamp::from_ms(s * 1_000)
+fn at_s(s: i64) -> BootTime {
+    BootTime::from_ms(s * 1_000)
 }
 
-fn down(outbox: &mut Outbox, id: &str, at: i64, channels: &[Channel]) -> Vec<Given> {
-    outbox.post(message(id, "a", Topic::Down), channels, at_s(at))
+fn down(outbox: &mut Outbox, id: &str, at: i64, channels: &[Channel]) -> Vec<Dropped> {
+    outbox.post(message(id, "a", NotificationKind::Down), channels, at_s(at))
 }
 
-fn given(channel: &str, id: &str, why: &str) -> Given {
-    Given { channel: channel.into(), message: format!("[{id}] first"), why: why.into() }
+fn given(channel: &str, id: &str, why: &str) -> Dropped {
+    Dropped { channel: channel.into(), message: format!("[{id}] first"), why: why.into() }
 }
 
 #[track_caller]
@@ -50,7 +50,7 @@ fn due(outbox: &Outbox, channel: &str, at: i64, expected: &str) {
 }
 
 /// Tries whatever is due, every so often; what was given up in the end, and when.
-fn try_in_vain(outbox: &mut Outbox, channels: &[Channel], every: i64, from: i64) -> (Vec<Given>, i64) {
+fn try_in_vain(outbox: &mut Outbox, channels: &[Channel], every: i64, from: i64) -> (Vec<Dropped>, i64) {
     let mut at = from;
     loop {
         if let Some(due) = outbox.due("x", at_s(at)) {
@@ -66,11 +66,11 @@ fn try_in_vain(outbox: &mut Outbox, channels: &[Channel], every: i64, from: i64)
 
 #[test]
 fn each_channel_gets_what_it_wants_in_order() {
-    let all = [channel("x", &[Topic::Down, Topic::Up]), channel("y", &[Topic::Up])];
+    let all = [channel("x", &[NotificationKind::Down, NotificationKind::Up]), channel("y", &[NotificationKind::Up])];
     let mut outbox = Outbox::default();
-    assert_eq!(outbox.post(message("1", "a", Topic::Down), &all, at_s(0)), []);
-    outbox.post(message("2", "a", Topic::Up), &all, at_s(1));
-    outbox.post(message("3", "a", Topic::Warn), &all, at_s(2));
+    assert_eq!(outbox.post(message("1", "a", NotificationKind::Down), &all, at_s(0)), []);
+    outbox.post(message("2", "a", NotificationKind::Up), &all, at_s(1));
+    outbox.post(message("3", "a", NotificationKind::Warn), &all, at_s(2));
     assert_eq!(outbox.waiting(), 2, "nobody wants to know of warnings");
     due(&outbox, "x", 3, "1");
     due(&outbox, "y", 3, "2");
@@ -85,7 +85,7 @@ fn each_channel_gets_what_it_wants_in_order() {
 
 #[test]
 fn pauses_grow_to_an_hour_and_hold_up_one_channel_only() {
-    let all = [channel("x", &[Topic::Down]), channel("y", &[Topic::Down])];
+    let all = [channel("x", &[NotificationKind::Down]), channel("y", &[NotificationKind::Down])];
     let mut outbox = Outbox::default();
     down(&mut outbox, "1", 0, &all);
     let mut at = 0;
@@ -115,10 +115,10 @@ fn pauses_grow_to_an_hour_and_hold_up_one_channel_only() {
 
 #[test]
 fn a_message_that_is_never_taken_holds_up_no_other_targets() {
-    let all = [channel("x", &[Topic::Down])];
+    let all = [channel("x", &[NotificationKind::Down])];
     let mut outbox = Outbox::default();
     for (id, target) in [("1", "a"), ("2", "a"), ("3", "b"), ("4", "b")] {
-        outbox.post(message(id, target, Topic::Down), &all, at_s(0));
+        outbox.post(message(id, target, NotificationKind::Down), &all, at_s(0));
     }
     due(&outbox, "x", 0, "1");
     outbox.failed("x", "1", "500", None, at_s(0));
@@ -133,7 +133,7 @@ fn a_message_that_is_never_taken_holds_up_no_other_targets() {
 
 #[test]
 fn a_message_is_given_up_after_three_days_of_trying_whatever_the_calendar_says() {
-    let all = [channel("x", &[Topic::Down])];
+    let all = [channel("x", &[NotificationKind::Down])];
     let days = 72 * HOUR;
     let why = "three days of trying were in vain, the last with: 404";
     let mut outbox = Outbox::default();
@@ -158,7 +158,7 @@ fn a_message_is_given_up_after_three_days_of_trying_whatever_the_calendar_says()
 
 #[test]
 fn times_move_to_another_boot() {
-    let all = [channel("x", &[Topic::Down])];
+    let all = [channel("x", &[NotificationKind::Down])];
     let mut outbox = Outbox::default();
     down(&mut outbox, "1", 10_000, &all);
     outbox.failed("x", "1", "500", Some(Duration::from_secs(100)), at_s(10_000));
@@ -170,7 +170,7 @@ fn times_move_to_another_boot() {
 
 #[test]
 fn it_says_what_a_channel_said_last() {
-    let all = [channel("x", &[Topic::Down])];
+    let all = [channel("x", &[NotificationKind::Down])];
     let mut outbox = Outbox::default();
     let said = |outbox: &Outbox, at| outbox.troubles(at_s(at)).map(|(id, words)| format!("{id} {words}")).last();
     down(&mut outbox, "1", 0, &all);
@@ -190,7 +190,7 @@ fn it_says_what_a_channel_said_last() {
 
 #[test]
 fn what_waits_is_bounded() {
-    let all = [channel("x", &[Topic::Down])];
+    let all = [channel("x", &[NotificationKind::Down])];
     let mut outbox = Outbox::default();
     for number in 0..MOST {
         assert_eq!(down(&mut outbox, &number.to_string(), 0, &all), []);
@@ -202,12 +202,12 @@ fn what_waits_is_bounded() {
 #[test]
 fn it_is_read_as_it_was_written_and_as_it_was_before() {
     let mut outbox = Outbox::default();
-    down(&mut outbox, "1", 0, &[channel("x", &[Topic::Down])]);
+    down(&mut outbox, "1", 0, &[channel("x", &[NotificationKind::Down])]);
     outbox.failed("x", "1", "500", None, at_s(5));
     let text = serde_json::to_string(&outbox).expect("plain data");
     assert_eq!(serde_json::from_str::<Outbox>(&text).expect("what was written"), outbox);
     let before = r#"{"letters":[{"message":M,"to":["x"]}],"pauses":{"x":{"failures":3,"since":5,"until":9}}}"#;
-    let before = before.replace('M', &message("1", "a", Topic::Down).json());
+    let before = before.replace('M', &message("1", "a", NotificationKind::Down).json());
     let read = serde_json::from_str::<Outbox>(&before).expect("what an earlier version wrote");
     due(&read, "x", 1, "1");
 }

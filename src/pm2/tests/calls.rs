@@ -1,8 +1,8 @@
 //! Calling `pm2`: what it is given, what its answers mean, and what a restart comes to.
 
 use super::*;
-use crate::command::Ended;
-use crate::outcome::{Ending, Remembered};
+use crate::command::CommandResult;
+use crate::outcome::{Exit, PriorEvidence};
 use crate::testing::{is_alone, run_alone};
 
 impl Place {
@@ -12,11 +12,11 @@ impl Place {
     }
 
     /// Inspects, plans and carries out, as a rung does; `text` is what pm2 does beside giving the list in `list`.
-    fn repair(&self, text: &str, config: Option<&str>, timeout: Duration) -> Result<Ended, String> {
+    fn repair(&self, text: &str, config: Option<&str>, timeout: Duration) -> Result<CommandResult, String> {
         let caller =
             Caller { timeout, ..self.pm2(&format!("test \"$1\" != jlist || {{ cat list; exit 0; }}\n{text}")) };
         let (managed, say) = (self.managed(config), |line: &str| self.say(line));
-        let steps = plan(&managed, &inspect(&self.home, &caller, &managed, Remembered::default()).facts)?;
+        let steps = plan(&managed, &inspect(&self.home, &caller, &managed, PriorEvidence::default()).facts)?;
         let (output, mut on_start) = (self.output(), |_| {});
         let mut calls = Calls {
             home: &self.home,
@@ -45,7 +45,7 @@ fn pm2_gets_the_environment_without_what_is_ours_or_pm2s() {
     caller.env.extend([("WATCHDOG_RUNG", "1"), ("PM2_HOME", "/no"), ("SET", "set")].map(|(a, b)| (a.into(), b.into())));
     let mut told = None;
     let ended = caller.call(&["restart", "sav"], &place.output(), &mut |process| told = Some(process));
-    assert_eq!(ended.ending, Ending::Exited(0));
+    assert_eq!(ended.exit, Exit::Exited(0));
     assert!(told.is_some_and(|process| process.started > 0));
     assert_eq!(place.calls(), "restart sav");
     let env = fs::read_to_string(place.at("env")).unwrap();
@@ -67,8 +67,8 @@ fn without_pm2_or_node_nothing_is_run() {
     caller.env = vec![("PATH".into(), place.folder.path().display().to_string())];
     let started = |caller: &Caller| {
         let ended = caller.call(&["resurrect"], &place.output(), &mut |_| panic!("something was started"));
-        match ended.ending {
-            Ending::NotStarted(reason) => reason,
+        match ended.exit {
+            Exit::NotStarted(reason) => reason,
             other => panic!("{other:?}"),
         }
     };
@@ -125,7 +125,7 @@ fn a_caller_shows_no_environment() {
 #[test]
 fn a_repair_goes_by_the_list_and_believes_no_exit_code() {
     #[track_caller]
-    fn check(list: Option<&str>, saved: &str, config: Option<&str>, text: &str, expected: &str, ending: Ending) {
+    fn check(list: Option<&str>, saved: &str, config: Option<&str>, text: &str, expected: &str, ending: Exit) {
         let place = Place::new();
         if let Some(list) = list {
             fs::write(place.at("list"), list).unwrap();
@@ -136,27 +136,27 @@ fn a_repair_goes_by_the_list_and_believes_no_exit_code() {
         fs::create_dir(place.at("app")).unwrap();
         let ended = place.repair(text, config, AMPLE).unwrap_or_else(|why| panic!("{why}"));
         let calls = place.calls().replace("jlist -s, ", "").replace(", jlist -s", "");
-        assert_eq!((calls.as_str(), ended.ending), (expected, ending), "{text}");
+        assert_eq!((calls.as_str(), ended.exit), (expected, ending), "{text}");
         let where_it_ran = fs::read_to_string(place.at("folder")).unwrap_or_default();
         assert!(config.is_none() || where_it_ran.is_empty() || where_it_ran.trim().ends_with("/app"), "{where_it_ran}");
     }
     let (sav, other) = (r#"[{"name":"x","pm_id":1},{"name":"sav","pm_id":3}]"#, r#"[{"name":"x","pm_id":1}]"#);
     let file = "start /app/eco.js --only sav --env production";
     let here = "test \"$1\" != start || echo \"$OLDPWD\" >folder";
-    check(Some(sav), "[]", None, "", "restart 3", Ending::Exited(0));
-    check(Some(sav), "[]", Some("app/eco.js"), "", "restart 3", Ending::Exited(0));
+    check(Some(sav), "[]", None, "", "restart 3", Exit::Exited(0));
+    check(Some(sav), "[]", Some("app/eco.js"), "", "restart 3", Exit::Exited(0));
     let refuses = "test \"$1\" != restart || exit 1";
-    check(Some(sav), "[]", None, refuses, "restart 3", Ending::Exited(1));
-    check(Some(sav), "[]", Some("app/eco.js"), refuses, &format!("restart 3, {file}"), Ending::Exited(0));
+    check(Some(sav), "[]", None, refuses, "restart 3", Exit::Exited(1));
+    check(Some(sav), "[]", Some("app/eco.js"), refuses, &format!("restart 3, {file}"), Exit::Exited(0));
     // What is in no list afterwards was not started, whatever the exit code.
-    check(Some(other), sav, None, "", "resurrect", Ending::Exited(1));
-    check(Some(other), sav, Some("app/eco.js"), here, &format!("resurrect, {file}"), Ending::Exited(1));
-    check(Some(other), "[]", Some("app/eco.js"), "", file, Ending::Exited(1));
-    check(Some(other), sav, None, "test \"$1\" != resurrect || cp home/dump.pm2 list", "resurrect", Ending::Exited(0));
-    check(None, sav, None, "exit 3", "resurrect", Ending::Exited(3));
-    check(None, sav, None, "kill -9 $$", "resurrect", Ending::Killed(9));
+    check(Some(other), sav, None, "", "resurrect", Exit::Exited(1));
+    check(Some(other), sav, Some("app/eco.js"), here, &format!("resurrect, {file}"), Exit::Exited(1));
+    check(Some(other), "[]", Some("app/eco.js"), "", file, Exit::Exited(1));
+    check(Some(other), sav, None, "test \"$1\" != resurrect || cp home/dump.pm2 list", "resurrect", Exit::Exited(0));
+    check(None, sav, None, "exit 3", "resurrect", Exit::Exited(3));
+    check(None, sav, None, "kill -9 $$", "resurrect", Exit::Killed(9));
     let words = "exit code 127, a shell's word for command not found".to_owned();
-    check(None, sav, None, "exit 127", "resurrect", Ending::NotStarted(words));
+    check(None, sav, None, "exit 127", "resurrect", Exit::NotStarted(words));
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn a_restart_that_leaves_the_process_as_it_was_has_failed() {
     fs::write(place.home.path().join("pids/sav-3.pid"), child.pid.to_string()).unwrap();
     fs::write(place.at("list"), r#"[{"name":"sav","pm_id":3}]"#).unwrap();
     let ended = place.repair("", None, AMPLE).unwrap();
-    assert_eq!(ended.ending, Ending::Exited(1));
+    assert_eq!(ended.exit, Exit::Exited(1));
     let said = place.said.lock().unwrap().join("\n");
     assert!(said.contains(&format!("pm2 exited 0, but sav still has pid {}: it did nothing", child.pid)), "{said}");
-    assert_eq!(place.repair(&format!("kill -9 {}", child.pid), None, AMPLE).unwrap().ending, Ending::Exited(0));
+    assert_eq!(place.repair(&format!("kill -9 {}", child.pid), None, AMPLE).unwrap().exit, Exit::Exited(0));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn what_pm2_would_not_start_again_shows_it_in_its_environment() {
         place.daemon(&format!("{variables} sleep 601 & echo $! >child"));
         let child = place.noted("child");
         eventually(|| !place.home.marks(child.pid).is_empty());
-        let found = inspect(&place.home, &place.pm2("echo '[]'"), &place.managed(None), Remembered::default());
+        let found = inspect(&place.home, &place.pm2("echo '[]'"), &place.managed(None), PriorEvidence::default());
         assert_eq!(found.facts.may_stay_ended, expected, "{variables}");
     }
 }
@@ -215,7 +215,7 @@ fn each_call_of_a_repair_has_its_time() {
     fs::write(place.home.path().join("dump.pm2"), r#"[{"name":"sav"}]"#).unwrap();
     fs::create_dir(place.at("app")).unwrap();
     let ended = place.repair("sleep 600", Some("app/eco.js"), Duration::from_millis(1_500)).unwrap();
-    assert_eq!(ended.ending, Ending::TimedOut);
-    assert!(ended.took >= Duration::from_secs(3), "{:?}", ended.took);
+    assert_eq!(ended.exit, Exit::TimedOut);
+    assert!(ended.duration >= Duration::from_secs(3), "{:?}", ended.duration);
     assert_eq!(place.calls(), "resurrect, start /app/eco.js --only sav --env production");
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::outcome::DaemonState;
-use crate::pm2::evidence::{Daemon, Kind, ProcessEvidence, Sign, Socket};
-use crate::pm2::plan::Facts;
+use crate::pm2::evidence::{Daemon, DaemonKind, ProcessEvidence, Sign, SocketState};
+use crate::pm2::plan::RepairFacts;
 
 fn process(pid: u32) -> Process {
     Process { pid, started: u64::from(pid) }
@@ -15,7 +15,7 @@ fn daemons(text: &str) -> Vec<Daemon> {
         let (pid, how) = text.split_once(' ').unwrap_or((text, ""));
         Daemon {
             process: process(pid.parse().unwrap()),
-            kind: if how == "foreground" { Kind::Foreground } else { Kind::Detached },
+            kind: if how == "foreground" { DaemonKind::Foreground } else { DaemonKind::Detached },
             is_stopped: how == "stopped",
             is_starting: how == "starting",
         }
@@ -31,10 +31,10 @@ fn daemon(socket: &str, proven: &str) -> DaemonEvidence {
     };
     DaemonEvidence {
         socket: match socket {
-            "accepts" | "silent" => Socket::Accepts,
-            "refuses" => Socket::Refuses,
-            "missing" => Socket::Missing,
-            other => Socket::Unreadable(other.to_owned()),
+            "accepts" | "silent" => SocketState::Accepts,
+            "refuses" => SocketState::Refuses,
+            "missing" => SocketState::Missing,
+            other => SocketState::Unreadable(other.to_owned()),
         },
         proven: daemons(proven),
         unclear,
@@ -107,13 +107,13 @@ fn any_sign_of_life_is_life_and_what_cannot_be_seen_is_unknown() {
 }
 
 /// What a plan is made from, in words: the socket and the daemons, what is listed, what lives, what is saved.
-fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)], saved: Option<&str>) -> Facts {
+fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)], saved: Option<&str>) -> RepairFacts {
     let apps = |names: &str| {
         let names = names.split(' ').filter(|name| !name.is_empty());
         let entry = |(id, name)| serde_json::json!({"name": name, "pm_id": id});
         parse_list(serde_json::Value::from_iter((0..).zip(names).map(entry)).to_string().as_bytes()).unwrap()
     };
-    Facts {
+    RepairFacts {
         home: "/h".into(),
         pm2: "PM2_HOME=/h pm2".into(),
         daemon: daemon(socket, proven),
@@ -125,21 +125,22 @@ fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)
             living: living.iter().map(|(pid, sign)| (process(*pid), *sign)).collect(),
             ..ProcessEvidence::default()
         },
-        saved: saved.map_or(Saved::Missing, |names| Saved::Apps(apps(names))),
+        saved: saved.map_or(SavedList::Missing, |names| SavedList::Apps(apps(names))),
         outlived: Vec::new(),
     }
 }
 
 #[track_caller]
-fn check_plan(config: bool, facts: &Facts, expected: Result<&str, &str>) {
+fn check_plan(config: bool, facts: &RepairFacts, expected: Result<&str, &str>) {
     let managed = Managed {
         process: "sav".into(),
         config: config.then(|| "/a/eco.js".into()),
         env: config.then(|| "production".into()),
         port: None,
     };
-    let shown = |steps: Vec<Step>| {
-        let ids = |step: &Step| if let Step::Restart(ids) = step { format!(" {ids:?}") } else { String::new() };
+    let shown = |steps: Vec<RepairStep>| {
+        let ids =
+            |step: &RepairStep| if let RepairStep::Restart(ids) = step { format!(" {ids:?}") } else { String::new() };
         steps.iter().map(|step| step.shown(&managed) + &ids(step)).collect::<Vec<_>>().join("; ")
     };
     match (plan(&managed, facts).map(shown), expected) {
@@ -157,7 +158,7 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
     let alive = |listed, living, saved| facts("accepts", "7", listed, living, saved);
     check_plan(false, &alive(Some("x sav sav"), none, None), Ok("pm2 restart sav [1, 2]"));
     check_plan(true, &alive(Some("sav"), none, Some("sav")), Ok(&format!("pm2 restart sav [0]; {file}")));
-    let resting = |at_rest| Facts { at_rest, ..alive(Some("sav sav"), none, Some("sav")) };
+    let resting = |at_rest| RepairFacts { at_rest, ..alive(Some("sav sav"), none, Some("sav")) };
     check_plan(false, &resting(vec![1]), Ok("pm2 restart sav [0]"));
     check_plan(true, &resting(vec![0, 1]), Err("sav is deliberately at rest"));
     // Not listed: from the disk.
@@ -185,19 +186,19 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
     let outlived = "PM2's daemon is dead, and sav (pid 4) outlived it. Another one would be started beside it. To mend \
                     it: kill -9 4, then PM2_HOME=/h pm2 resurrect";
     check_plan(true, &dead(orphan, Some("sav")), Err(outlived));
-    let outlived = Facts { outlived: vec!["x".into()], ..dead(none, Some("sav x")) };
+    let outlived = RepairFacts { outlived: vec!["x".into()], ..dead(none, Some("sav x")) };
     check_plan(false, &outlived, Ok("pm2 resurrect, without x"));
-    check_plan(true, &Facts { outlived: vec!["x".into()], ..dead(none, Some("x")) }, Ok(file));
+    check_plan(true, &RepairFacts { outlived: vec!["x".into()], ..dead(none, Some("x")) }, Ok(file));
     // No pm2 command against a daemon that none reaches: what ends, it starts again.
     let deaf = |living, saved| facts("missing", "7", None, living, saved);
     check_plan(true, &deaf(living, Some("sav")), Ok("end sav, for PM2's daemon to start it again"));
     check_plan(true, &deaf(none, Some("sav")), Err("PM2's daemon (pid 7) runs, but its socket /h/rpc.sock is missing"));
     check_plan(true, &deaf(living, None), Ok("end sav, for PM2's daemon to start it again"));
-    let unsaved = Facts { may_stay_ended: true, ..deaf(living, None) };
+    let unsaved = RepairFacts { may_stay_ended: true, ..deaf(living, None) };
     check_plan(true, &unsaved, Err("PM2's daemon (pid 7) runs, but its socket"));
     for saved in [r#""autorestart":false"#, r#""stop_exit_codes":[0]"#] {
         let apps = parse_list(format!("[{{\"name\":\"sav\",{saved}}}]").as_bytes()).unwrap();
-        let once = Facts { saved: Saved::Apps(apps), ..deaf(living, None) };
+        let once = RepairFacts { saved: SavedList::Apps(apps), ..deaf(living, None) };
         check_plan(true, &once, Err("PM2's daemon (pid 7) runs, but its socket"));
     }
     for (socket, proven, why) in [
@@ -213,7 +214,7 @@ fn a_plan_starts_nothing_twice_and_nothing_else() {
 
 #[test]
 fn a_reset_needs_a_reason_and_a_way_back() {
-    let check = |facts: &Facts, port: Option<u16>, orphans: &[u32], expected: Result<ResetReason, &str>| {
+    let check = |facts: &RepairFacts, port: Option<u16>, orphans: &[u32], expected: Result<ResetReason, &str>| {
         let managed = Managed { process: "sav".into(), config: None, env: None, port };
         let orphans: Vec<Process> = orphans.iter().map(|pid| process(*pid)).collect();
         let found = crate::pm2::reset_reason::judge(&managed, facts, &orphans);
@@ -245,7 +246,7 @@ fn a_reset_needs_a_reason_and_a_way_back() {
     }
     let mut gone = of("silent", "7", None);
     let entry = br#"[{"name":"sav","pm_exec_path":"/","exec_interpreter":"/gone/bin/node"}]"#;
-    gone.saved = Saved::Apps(parse_list(entry).unwrap());
+    gone.saved = SavedList::Apps(parse_list(entry).unwrap());
     let missing = "nothing could bring sav back: the saved list starts sav with /gone/bin/node, which is not there, \
                    and no config is given";
     check(&gone, None, &[], Err(missing));

@@ -1,8 +1,8 @@
 //! Who is who: daemons, processes, orphans, and those who only look like them.
 
 use super::*;
-use crate::outcome::{DaemonState, Remembered, Seen};
-use crate::pm2::evidence::{Sign, Socket};
+use crate::outcome::{DaemonState, PriorEvidence, ProcessIdentity};
+use crate::pm2::evidence::{Sign, SocketState};
 use crate::pm2::ports::holder;
 
 impl Place {
@@ -17,7 +17,7 @@ impl Place {
         (daemon, child)
     }
 
-    fn evidence(&self, name: &str, known: Option<Seen>) -> Vec<(Process, Sign)> {
+    fn evidence(&self, name: &str, known: Option<ProcessIdentity>) -> Vec<(Process, Sign)> {
         self.home.process_evidence(name, known, &self.home.daemon_evidence()).living
     }
 
@@ -118,22 +118,22 @@ fn a_home_at_another_place_is_named_in_what_is_to_be_typed() {
 fn the_socket_tells_whether_somebody_listens() {
     let place = Place::new();
     let socket = || place.home.socket();
-    assert_eq!(socket(), Socket::Missing);
+    assert_eq!(socket(), SocketState::Missing);
     place.listen(true);
-    assert_eq!(socket(), Socket::Accepts);
+    assert_eq!(socket(), SocketState::Accepts);
     // Nobody ever accepts, as in a frozen daemon, and at last there is no room to wait.
     for _ in 0..5_000 {
         if rustix_connect(&place) {
             break;
         }
     }
-    assert_eq!(socket(), Socket::Accepts);
+    assert_eq!(socket(), SocketState::Accepts);
     *place.socket.lock().unwrap() = None;
-    assert_eq!(socket(), Socket::Refuses, "a socket that a daemon left behind");
-    assert_eq!(Home::at(Path::new("/no/such/home")).socket(), Socket::Missing);
+    assert_eq!(socket(), SocketState::Refuses, "a socket that a daemon left behind");
+    assert_eq!(Home::at(Path::new("/no/such/home")).socket(), SocketState::Missing);
     fs::write(place.at("file"), "").unwrap();
-    assert_eq!(Home::at(&place.at("file")).socket(), Socket::Missing);
-    let unreadable = |path: &Path| matches!(Home::at(path).socket(), Socket::Unreadable(_));
+    assert_eq!(Home::at(&place.at("file")).socket(), SocketState::Missing);
+    let unreadable = |path: &Path| matches!(Home::at(path).socket(), SocketState::Unreadable(_));
     assert!(unreadable(&place.at(&"long".repeat(30))));
 }
 
@@ -155,10 +155,10 @@ fn a_child_of_the_daemon_is_seen_by_its_file_or_its_environment() {
     place.sees("sav", &[(silent, Sign::PidFile)]);
     place.sees("sa", &[]);
     place.sees("sav-0", &[]);
-    let known = Some(Seen { pid: silent.pid, started: process::since_boot(silent.started) });
+    let known = Some(ProcessIdentity { pid: silent.pid, started: process::since_boot(silent.started) });
     fs::remove_file(place.home.path().join("pids/sav-0.pid")).unwrap();
     assert_eq!(place.evidence("sav", known), [(silent, Sign::Known)]);
-    let another = known.map(|known| Seen { started: known.started + Duration::from_secs(1), ..known });
+    let another = known.map(|known| ProcessIdentity { started: known.started + Duration::from_secs(1), ..known });
     assert_eq!(place.evidence("sav", another), []);
     let evidence = place.home.process_evidence("sav", None, &place.home.daemon_evidence());
     assert!(evidence.nameless.contains(&silent.pid), "{evidence:?}");
@@ -199,7 +199,7 @@ fn who_has_another_parent_is_no_sign_of_life() {
         fs::write(place.home.path().join("pids/sav-0.pid"), text).unwrap();
         place.sees("sav", &[]);
     }
-    assert_eq!(place.home.observe("sav", Remembered::default()).process, None);
+    assert_eq!(place.home.observe("sav", PriorEvidence::default()).process, None);
 }
 
 /// Without a daemon the one that its file names goes on, and one that does the work, but not what either left behind.
@@ -210,12 +210,12 @@ fn an_orphan_that_does_its_work_lives() {
     place.sees("sav", &[]);
     fs::write(place.home.path().join("pids/sav-0.pid"), app.pid.to_string()).unwrap();
     place.sees("sav", &[(app, Sign::Orphan)]);
-    let evidence = place.home.observe("sav", Remembered::default());
+    let evidence = place.home.observe("sav", PriorEvidence::default());
     assert_eq!((evidence.daemon, evidence.process.map(|seen| seen.pid)), (DaemonState::Dead, Some(app.pid)));
     // Nor does a daemon that came after its own make it another's.
     place.daemon("");
     place.sees("sav", &[(app, Sign::Orphan)]);
-    let evidence = place.home.observe("sav", Remembered::default());
+    let evidence = place.home.observe("sav", PriorEvidence::default());
     assert!(evidence.is_orphan && evidence.trouble.is_some_and(|trouble| trouble.contains("outlived the daemon")));
     place.daemons().into_iter().for_each(|daemon| drop(process::signal(daemon, Signal::KILL)));
     eventually(|| place.daemons().is_empty());
@@ -326,9 +326,9 @@ fn the_list_that_resurrect_would_take_is_read() {
     let place = Place::new();
     let write = |name: &str, text: &str| fs::write(place.home.path().join(name), text).unwrap();
     let names = || match place.home.saved() {
-        Saved::Apps(apps) => apps.into_iter().map(|app| app.name).collect::<Vec<_>>().join(" "),
-        Saved::Missing => "missing".into(),
-        Saved::Unreadable(reason) => reason.replace(place.path(), ""),
+        SavedList::Apps(apps) => apps.into_iter().map(|app| app.name).collect::<Vec<_>>().join(" "),
+        SavedList::Missing => "missing".into(),
+        SavedList::Unreadable(reason) => reason.replace(place.path(), ""),
     };
     assert_eq!(names(), "missing");
     write("dump.pm2", "");
@@ -371,7 +371,7 @@ fn logs_are_those_of_the_list_else_of_the_living_else_the_usual_and_none_from_be
     let usual = ["my-app-out.log", "my-app-error-3.log", "my-app-out-x.log", "my-app-out.log.1", "my-app2-out.log"];
     let write = |path: PathBuf, text: &str| fs::write(path, text).unwrap();
     usual.iter().for_each(|name| write(place.home.path().join("logs").join(name), "usual\n"));
-    let logs = |apps: &[App], since: Option<Seen>| {
+    let logs = |apps: &[App], since: Option<ProcessIdentity>| {
         let found = place.home.logs("my app", apps, since);
         let mut names: Vec<String> = found.iter().map(|log| log.name.clone()).collect();
         names.sort();
@@ -393,13 +393,13 @@ fn logs_are_those_of_the_list_else_of_the_living_else_the_usual_and_none_from_be
     // What was written last before the process began is not about it.
     let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3_600);
     File::options().append(true).open(place.at("err")).unwrap().set_modified(hour_ago).unwrap();
-    let began = clock::now().shifted(-600_000);
-    let since = Some(Seen { pid: 1, started: began });
+    let began = clock::now().offset_by(-600_000);
+    let since = Some(ProcessIdentity { pid: 1, started: began });
     assert_eq!(logs(&apps, since), ("out pm2.log".into(), Some("red".into())));
     let (out, err) = (in_place("out"), in_place("missing"));
     let mut env = place.marks("my app", "0").to_vec();
     env.extend([("pm_out_log_path", out.as_str()), ("pm_err_log_path", err.as_str())]);
     let living = place.start("node", &env, "", |_| {});
-    let since = Some(Seen { pid: living.pid, started: began });
+    let since = Some(ProcessIdentity { pid: living.pid, started: began });
     assert_eq!(logs(&[], since).0, "out pm2.log");
 }

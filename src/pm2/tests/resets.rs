@@ -1,8 +1,8 @@
 //! The last resort: when it may be taken, whom it ends, whom it leaves alone, and in which order.
 
 use super::*;
-use crate::command::Ended;
-use crate::outcome::Ending;
+use crate::command::CommandResult;
+use crate::outcome::Exit;
 
 /// `resurrect` links the socket, and starts `sav` where it may; each call but that of the list notes whom of `daemon`
 /// and `holder` it finds. The list is what stands in `list`.
@@ -17,7 +17,7 @@ test \"$1\" != resurrect -o ! -e saved || {
 }";
 
 impl Place {
-    fn reset(&self, reason: &ResetReason, port: Option<u16>) -> Ended {
+    fn reset(&self, reason: &ResetReason, port: Option<u16>) -> CommandResult {
         let (caller, managed) = (self.pm2(PM2), Managed { port, ..self.managed(None) });
         self.save("sav");
         let say = |line: &str| self.say(line);
@@ -77,7 +77,7 @@ fn a_silent_daemon_is_killed_with_what_outlives_it_before_anything_is_started() 
     process::signal(daemon, Signal::STOP).unwrap();
 
     let ended = place.reset(&ResetReason::Deaf, Some(port));
-    assert_eq!(ended.ending, Ending::Exited(0), "{}", place.said());
+    assert_eq!(ended.exit, Exit::Exited(0), "{}", place.said());
     assert!([daemon, app, holder].into_iter().all(|process| !process::is_alive(process)), "{}", place.said());
     assert!(strangers.into_iter().chain([beside]).all(process::is_alive), "{}", place.said());
     // Nobody lived any more when it was called, and as the process came up nothing else was needed.
@@ -104,7 +104,7 @@ fn what_outlives_its_daemon_under_another_title_is_ended_and_started_again() {
     let app = place.noted("app");
     place.note("home/pids/sav-0.pid", app);
     let ended = place.reset(&ResetReason::Deaf, None);
-    assert_eq!(ended.ending, Ending::Exited(0), "{}", place.said());
+    assert_eq!(ended.exit, Exit::Exited(0), "{}", place.said());
     assert!(!process::is_alive(daemon) && !process::is_alive(app), "{}", place.said());
     assert_eq!(place.calls(), "resurrect");
 }
@@ -117,7 +117,7 @@ fn of_two_daemons_none_stays() {
     fs::write(place.at("saved"), "").unwrap();
     let daemons = [place.daemon(""), place.daemon("trap '' TERM")];
     let ended = place.reset(&ResetReason::Doubled(2), None);
-    assert_eq!(ended.ending, Ending::Exited(0), "{}", place.said());
+    assert_eq!(ended.exit, Exit::Exited(0), "{}", place.said());
     assert!(!daemons.into_iter().any(process::is_alive));
     assert_eq!(place.calls(), "resurrect");
 }
@@ -142,7 +142,7 @@ fn for_an_orphan_a_single_daemon_and_its_processes_stay() {
     let (orphan, port) = place.orphan();
     place.note("holder", orphan);
     let ended = place.reset(&ResetReason::Orphan(orphan), Some(port));
-    assert_eq!(ended.ending, Ending::Exited(0), "{}", place.said());
+    assert_eq!(ended.exit, Exit::Exited(0), "{}", place.said());
     assert!(!process::is_alive(orphan) && process::is_alive(daemon) && process::is_alive(app));
     assert_eq!(place.calls(), "jlist -s, restart 2");
     assert!(

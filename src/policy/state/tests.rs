@@ -2,16 +2,16 @@
 
 use super::*;
 use crate::outcome::RestReason;
-use crate::policy::told::{Flapping, ToldDown};
+use crate::policy::notification_state::{DownNotification, Flapping};
 
-fn paused(at: Timestamp) -> Pauses {
+fn paused(at: BootTime) -> Pauses {
     let mut pauses = Pauses::default();
     pauses.begin(at, None);
     pauses.begin(at, Some("./deploy"));
     pauses
 }
 
-fn incident_at(at: Timestamp) -> Incident {
+fn incident_at(at: BootTime) -> Incident {
     Incident {
         id: String::new(),
         began: at,
@@ -23,13 +23,13 @@ fn incident_at(at: Timestamp) -> Incident {
         held: None,
         cause: None,
         last: None,
-        tried: Some(Tried { rung: 0, ending: Ending::Lost, began: at }),
+        tried: Some(TriedCommand { rung: 0, ending: Exit::Lost, began: at }),
     }
 }
 
 fn state_at(at: i64) -> State {
-    let at = Timestamp::from_ms(at);
-    let ledger = || Ledger {
+    let at = BootTime::from_ms(at);
+    let ledger = || AttemptHistory {
         starts: [at].into(),
         cooldown_until: Some(at),
         last_end: Some(at),
@@ -54,10 +54,10 @@ fn state_at(at: i64) -> State {
         }
     };
     let target = |phase| TargetState {
-        condition: Condition::Down,
+        condition: Status::Down,
         since: Some(at),
         streak: Some(Streak { count: 1, first: at, last: at }),
-        last_look: Some(LastLook { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0 }),
+        last_look: Some(LastProbe { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0 }),
         last_class: None,
         last_healthy: Some(at),
         excused_until: Some(at),
@@ -65,10 +65,10 @@ fn state_at(at: i64) -> State {
         real: ledger(),
         dry: ledger(),
         attempt: Some(attempt(phase)),
-        start_period: Some(StartPeriod { until: at, after: Beginning::Boot }),
+        start_period: Some(StartPeriod { until: at, after: StartReason::Boot }),
         pauses: paused(at),
-        stand_down: Some(StandDown { why: Why::OnlyIf, until: at, times: 1 }),
-        waiting: Some(Waiting { why: Why::Limit, until: Some(at) }),
+        stand_down: Some(StandDown { why: HoldReason::OnlyIf, until: at, times: 1 }),
+        waiting: Some(Waiting { why: HoldReason::Limit, until: Some(at) }),
         probe_id: 0,
         proven: true,
         unknown_since: Some(at),
@@ -77,8 +77,8 @@ fn state_at(at: i64) -> State {
         cures: [at].into(),
         pm2: Pm2State::default(),
         rest: Some(Rest { why: RestReason::Operator, since: at, ask_at: at, times: 1, reminded: Some(at) }),
-        told: Told {
-            down: Some(ToldDown { incident: String::new(), at, next: at }),
+        told: NotificationState {
+            down: Some(DownNotification { incident: String::new(), at, next: at }),
             flapping: Some(Flapping { since: at, folded: 1 }),
         },
         dry_run: false,

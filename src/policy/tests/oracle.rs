@@ -2,13 +2,13 @@
 //! It knows nothing of the policy's inside: every rule is written here a second time, from the contract.
 
 mod changes;
-mod told;
+mod notifications;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use crate::outcome::{Class, Inspection, Verdict};
-use crate::policy::{Gate, Limits};
+use crate::policy::{Limits, Precondition};
 use crate::time::millis;
 
 #[derive(Default)]
@@ -318,7 +318,7 @@ impl Oracle {
         self.demand(rung == kth || passed_over || is_first, "rule 4: attempt k starts at rung k");
         self.demand(!known.at_rest, "4b: what is deliberately at rest is left alone");
         self.demand(known.pauses.is_empty(), "rules 3 and 14: paused, or not said to be resumed");
-        let asks = limits.gates.contains(&Gate::OnlyIf);
+        let asks = limits.preconditions.contains(&Precondition::OnlyIf);
         self.demand(!asks || known.allowed, "rule 3: only_if, as it is configured now, has not said yes");
         self.demand(known.diagnosis.is_none_or(|until| at >= until), "an attempt before the diagnosis is made");
         let class = known.last_class.expect("a failure was seen");

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::world::{Backend, Roughness, World};
 use crate::outcome::Class;
-use crate::policy::{Gate, Limits};
+use crate::policy::{Limits, Precondition};
 
 /// A span between the two, each order of magnitude as likely as the next.
 fn span(rng: &mut Rng, least_ms: f64, most_ms: f64) -> Duration {
@@ -39,7 +39,10 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
         restart_window: span(rng, 60_000.0, DAY),
         restart_on: classes,
         depends_on,
-        gates: [Gate::Stopped, Gate::OnlyIf].into_iter().filter(|_| rng.u8(0..4) == 0).collect(),
+        preconditions: [Precondition::Stopped, Precondition::OnlyIf]
+            .into_iter()
+            .filter(|_| rng.u8(0..4) == 0)
+            .collect(),
         diagnose: rng.u8(0..4) == 0,
         tells_of_pm2: rng.bool(),
         dry_run: rng.u8(0..12) == 0,

@@ -34,6 +34,7 @@ mod changes;
 mod counting;
 mod gaps;
 mod holds;
+mod notify;
 mod pauses;
 mod pm2;
 mod saving;
@@ -41,7 +42,6 @@ mod schedule;
 mod script;
 mod stage;
 mod starting;
-mod telling;
 mod ticks;
 mod warnings;
 

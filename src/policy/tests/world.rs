@@ -13,9 +13,11 @@ use fastrand::Rng;
 
 use self::orders::Order;
 use super::oracle::Oracle;
-use crate::outcome::{Class, DaemonState, Ending, Inspection, Look, Pm2Evidence, RestReason, Seen, Verdict};
-use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State};
-use crate::time::Timestamp;
+use crate::outcome::{
+    Class, DaemonState, Exit, Inspection, Pm2Evidence, ProbeResult, ProcessIdentity, RestReason, Verdict,
+};
+use crate::policy::{Action, Event, Limits, Mode, Policy, Precondition, Record, State};
+use crate::time::BootTime;
 
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
@@ -34,7 +36,7 @@ pub(super) struct Backend {
 enum Coming {
     Looked { target: String, number: u64, took: i64 },
     Ended { target: String, pid: u32, rung: usize, ending: u8, took: i64 },
-    Answered { target: String, gate: Gate, yes: bool },
+    Answered { target: String, gate: Precondition, yes: bool },
     Inspected { target: String, lot: u8 },
     Weighed { target: String, warranted: bool },
     Diagnosed { target: String, incident: String },
@@ -133,8 +135,8 @@ impl World {
         world
     }
 
-    fn clock(&self) -> Timestamp {
-        Timestamp::from_ms(self.now - self.booted)
+    fn clock(&self) -> BootTime {
+        BootTime::from_ms(self.now - self.booted)
     }
 
     fn expect_at(&mut self, at: i64, coming: Coming) {
@@ -188,11 +190,11 @@ impl World {
         if self.steps.is_multiple_of(16)
             && let Some(policy) = &mut self.policy
         {
-            let again = policy.step(Event::Wake, Timestamp::from_ms(self.now - self.booted));
+            let again = policy.step(Event::Wake, BootTime::from_ms(self.now - self.booted));
             // Once a verdict is on its way, another's attempt may have its turn.
             let is_turn = |action: &Action| match action {
                 Action::Record { record, .. } => matches!(record, Record::Restart { .. }),
-                _ => matches!(action, Action::Look { .. } | Action::Run { .. }),
+                _ => matches!(action, Action::Probe { .. } | Action::Run { .. }),
             };
             assert!(again.iter().all(is_turn), "{again:?} once more: {}", self.oracle.story());
             self.carry_out(again);
@@ -206,15 +208,15 @@ impl World {
             Coming::Looked { target, number, took } => {
                 let verdict = self.verdict(&target);
                 let latency = Duration::from_millis(u64::try_from(took).unwrap_or(0));
-                let look = Look { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
+                let look = ProbeResult { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
                 let process = self.processes.get(&target).copied().filter(|_| self.rough.pm2);
                 self.oracle.looked(&target, number, (&look.verdict, process), self.now);
-                self.deliver(Event::Looked { target, number, look, stamp: self.stamp() });
+                self.deliver(Event::ProbeFinished { target, number, look, stamp: self.stamp() });
             }
             Coming::Ended { target, pid, rung, ending, took } => self.command_ends(target, pid, rung, ending, took),
             Coming::Answered { target, gate, yes } => {
                 self.oracle.gate_answers(&target, gate, yes);
-                self.deliver(Event::Answered { target, gate, yes });
+                self.deliver(Event::PreconditionChecked { target, gate, yes });
             }
             Coming::Inspected { target, lot } => {
                 let inspection = match lot {
@@ -224,15 +226,15 @@ impl World {
                 };
                 self.oracle.inspected(&target, inspection, self.now);
                 let pm2 = self.pm2(&target);
-                self.deliver(Event::Inspected { target, inspection, pm2 });
+                self.deliver(Event::Pm2Inspected { target, inspection, pm2 });
             }
             Coming::Weighed { target, warranted } => {
                 self.oracle.weighed(&target, warranted, self.now);
-                self.deliver(Event::Weighed { target, warranted });
+                self.deliver(Event::ResetChecked { target, warranted });
             }
             Coming::Diagnosed { target, incident } => {
                 self.oracle.diagnosed(&target, self.now);
-                self.deliver(Event::Diagnosed { target, incident });
+                self.deliver(Event::DiagnosisFinished { target, incident });
             }
             Coming::ComesBack { target } => self.come_back(&target),
             Coming::CommandOver { command } => self.order(Order::Over { command }),
@@ -242,7 +244,7 @@ impl World {
 
     fn pm2(&mut self, target: &str) -> Option<Pm2Evidence> {
         let &(pid, started) = self.processes.get(target)?;
-        let seen = Seen { pid, started: Timestamp::from_ms(started - self.booted) };
+        let seen = ProcessIdentity { pid, started: BootTime::from_ms(started - self.booted) };
         let (daemon, trouble) = match self.rng.u8(0..50) {
             0 => (DaemonState::Dead, None),
             1 => (DaemonState::Deaf, Some("no socket".into())),
@@ -279,11 +281,11 @@ impl World {
     fn command_ends(&mut self, target: String, pid: u32, rung: usize, ending: u8, took: i64) {
         let ran = self.running.remove(&pid);
         let ending = match ending {
-            _ if !ran => Ending::NotStarted("no such file".into()),
-            0..6 => Ending::Exited(0),
-            6 => Ending::Exited(3),
-            7 => Ending::Killed(9),
-            _ => Ending::TimedOut,
+            _ if !ran => Exit::NotStarted("no such file".into()),
+            0..6 => Exit::Exited(0),
+            6 => Exit::Exited(3),
+            7 => Exit::Killed(9),
+            _ => Exit::TimedOut,
         };
         if ran {
             self.start_process(&target);
@@ -296,7 +298,7 @@ impl World {
         }
         if self.awaited.remove(&pid) {
             let took = Duration::from_millis(u64::try_from(took).unwrap_or(0));
-            self.deliver(Event::Ended { target, ending, took });
+            self.deliver(Event::CommandEnded { target, ending, took });
         }
     }
 
@@ -348,27 +350,27 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Save => {}
-            Action::Record { .. } | Action::Tell { .. } => {
+            Action::Record { .. } | Action::Notify { .. } => {
                 self.oracle.learns(&action, self.now);
                 self.pending.drain(..self.pending.len().min(1));
             }
-            Action::Look { target, number } => {
+            Action::Probe { target, number } => {
                 let timeout = i64::try_from(self.limits[&target].timeout.as_millis()).expect("a day at most");
                 let up = self.backends[&target].up_at.is_some_and(|at| at <= self.now);
                 let took = if up { self.rng.i64(0..=timeout / 2) } else { timeout };
                 self.oracle.look_begins(&target, number, self.now);
                 self.expect_at(self.now + took, Coming::Looked { target, number, took });
             }
-            Action::Ask { target, gate } => {
+            Action::CheckPrecondition { target, gate } => {
                 self.oracle.gate_is_asked(&target);
                 let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
                 self.expect_at(at, Coming::Answered { target, gate, yes });
             }
-            Action::Inspect { target } => {
+            Action::InspectPm2 { target } => {
                 let (at, lot) = (self.now + self.rng.i64(0..20_000), self.rng.u8(0..12));
                 self.expect_at(at, Coming::Inspected { target, lot });
             }
-            Action::Weigh { target } => {
+            Action::CheckReset { target } => {
                 self.oracle.weighing_begins(&target);
                 let (at, warranted) = (self.now + self.rng.i64(0..10_000), self.rng.bool());
                 self.expect_at(at, Coming::Weighed { target, warranted });
@@ -379,7 +381,7 @@ impl World {
                 self.expect_at(at, Coming::Diagnosed { target, incident });
             }
             Action::Run { target, attempt, rung, .. } => self.run(target, attempt, rung),
-            Action::Adopt { target, process: (pid, _), .. } => self.adopt(target, pid),
+            Action::AdoptCommand { target, process: (pid, _), .. } => self.adopt(target, pid),
         }
     }
 
@@ -388,7 +390,7 @@ impl World {
         if self.running.contains(&pid) {
             self.awaited.insert(pid);
         } else {
-            self.deliver(Event::Ended { target, ending: Ending::Lost, took: Duration::ZERO });
+            self.deliver(Event::CommandEnded { target, ending: Exit::Lost, took: Duration::ZERO });
         }
     }
 
@@ -407,7 +409,7 @@ impl World {
         if self.rough.disturbed && self.rng.u8(0..50) == 0 {
             self.kill(); // before its pid could be noted
         } else {
-            self.deliver(Event::Spawned { target, process: (pid, 7) });
+            self.deliver(Event::CommandStarted { target, process: (pid, 7) });
         }
     }
 }

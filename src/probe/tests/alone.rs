@@ -30,7 +30,7 @@ fn without_descriptors_nothing_is_known() {
         taken.push(file);
     }
     for prober in &probers {
-        let verdict = prober.look(Remembered::default()).verdict;
+        let verdict = prober.probe(PriorEvidence::default()).verdict;
         assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
     }
     // The server itself wants descriptors to end.

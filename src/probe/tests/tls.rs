@@ -30,8 +30,8 @@ fn ca() -> Tls {
     Tls::Ca(file("ca.pem"))
 }
 
-fn https(server: &Server, host: &str, tls: Tls) -> Http {
-    Http { tls, ..http(&format!("https://{host}:{}/", server.port())) }
+fn https(server: &Server, host: &str, tls: Tls) -> HttpConfig {
+    HttpConfig { tls, ..http(&format!("https://{host}:{}/", server.port())) }
 }
 
 #[track_caller]
@@ -62,7 +62,7 @@ fn one_prober_looks_again_and_again() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     for _ in 0..3 {
-        assert_like(&prober.look(Remembered::default()).verdict, "healthy: 200");
+        assert_like(&prober.probe(PriorEvidence::default()).verdict, "healthy: 200");
     }
     assert_eq!(server.requests().len(), 3);
 }
@@ -119,7 +119,7 @@ fn tls_over_a_socket_in_the_file_system() {
 #[test]
 fn what_is_no_certificate_is_refused() {
     let refusal = |path: PathBuf| {
-        let http = Http { tls: Tls::Ca(path), ..http("https://localhost/") };
+        let http = HttpConfig { tls: Tls::Ca(path), ..http("https://localhost/") };
         Prober::new(
             &config::Probe::Http(Box::new(http)),
             None,
@@ -142,7 +142,8 @@ fn a_look_over_tls_gets_by_with_a_small_stack() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     let small = std::thread::Builder::new().stack_size(STACK);
-    let look = small.spawn(move || prober.look(Remembered::default())).expect("a thread").join().expect("enough stack");
+    let look =
+        small.spawn(move || prober.probe(PriorEvidence::default())).expect("a thread").join().expect("enough stack");
     assert_like(&look.verdict, "healthy: 200");
 }
 

@@ -2,49 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Ending, RestReason};
-use crate::policy::{About, Why};
-use crate::time::{Wall, rfc3339};
+use crate::outcome::{Class, Exit, RestReason};
+use crate::policy::{HoldReason, WarningKind};
+use crate::time::{WallTime, rfc3339};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct EventEntry {
     #[serde(with = "rfc3339")]
-    pub at: Wall,
+    pub at: WallTime,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<String>,
     #[serde(flatten)]
-    pub kind: Kind,
+    pub kind: EventKind,
 }
 
-impl Kind {
+impl EventKind {
     /// The incident that it names, if it does.
     pub fn incident(&self) -> Option<&str> {
         match self {
-            Kind::Down { incident, .. } | Kind::Restart { incident, .. } | Kind::RestartDone { incident, .. } => {
-                Some(incident)
-            }
-            Kind::WouldRestart { incident, .. } | Kind::Up { incident, .. } => Some(incident),
-            Kind::Rested { incident, .. } => incident.as_deref(),
+            EventKind::Down { incident, .. }
+            | EventKind::Restart { incident, .. }
+            | EventKind::RestartDone { incident, .. } => Some(incident),
+            EventKind::WouldRestart { incident, .. } | EventKind::Up { incident, .. } => Some(incident),
+            EventKind::Rested { incident, .. } => incident.as_deref(),
             _ => None,
         }
     }
 }
 
-impl Entry {
+impl EventEntry {
     /// Its line, without a newline at the end.
     pub fn line(&self) -> String {
         serde_json::to_string(self).expect("text and numbers have a JSON form")
     }
 
     /// Reads a line; `None` for one that is damaged or speaks of what only a later version knows.
-    pub fn parse(line: &str) -> Option<Entry> {
+    pub fn parse(line: &str) -> Option<EventEntry> {
         serde_json::from_str(line).ok()
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Kind {
+pub enum EventKind {
     /// A daemon began its work.
     Started { version: String, pid: u32 },
     /// A daemon ended.
@@ -60,7 +60,7 @@ pub enum Kind {
         attempt: u32,
         rung: u32,
         #[serde(flatten)]
-        outcome: Outcome,
+        outcome: CommandOutcome,
         took_ms: u64,
         incident: String,
     },
@@ -68,9 +68,9 @@ pub enum Kind {
     WouldRestart { attempt: u32, rung: u32, run: String, incident: String },
     /// An attempt is due and waits.
     HeldBack {
-        why: Why,
+        why: HoldReason,
         #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
-        until: Option<Wall>,
+        until: Option<WallTime>,
     },
     /// Healthy again.
     Up { incident: String, down_ms: u64, attempts: u32 },
@@ -83,16 +83,16 @@ pub enum Kind {
     /// It runs again.
     Woke { why: RestReason },
     /// Something that the operator should know.
-    Warn { about: About, detail: String },
+    Warn { about: WarningKind, detail: String },
     /// The operator said to keep hands off.
     Paused {
         #[serde(with = "rfc3339")]
-        until: Wall,
+        until: WallTime,
     },
     /// A pause ended; `until` is the end that was set for it.
     Resumed {
         #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
-        until: Option<Wall>,
+        until: Option<WallTime>,
     },
     /// The watchdog woke up late.
     Stalled { gap_ms: u64 },
@@ -106,7 +106,7 @@ pub enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum CommandOutcome {
     Exited { code: i32 },
     Killed { signal: i32 },
     TimedOut,
@@ -114,14 +114,14 @@ pub enum Outcome {
     Lost,
 }
 
-impl From<&Ending> for Outcome {
-    fn from(ending: &Ending) -> Self {
+impl From<&Exit> for CommandOutcome {
+    fn from(ending: &Exit) -> Self {
         match ending {
-            Ending::Exited(code) => Outcome::Exited { code: *code },
-            Ending::Killed(signal) => Outcome::Killed { signal: *signal },
-            Ending::TimedOut => Outcome::TimedOut,
-            Ending::NotStarted(_) => Outcome::NotStarted,
-            Ending::Lost => Outcome::Lost,
+            Exit::Exited(code) => CommandOutcome::Exited { code: *code },
+            Exit::Killed(signal) => CommandOutcome::Killed { signal: *signal },
+            Exit::TimedOut => CommandOutcome::TimedOut,
+            Exit::NotStarted(_) => CommandOutcome::NotStarted,
+            Exit::Lost => CommandOutcome::Lost,
         }
     }
 }
@@ -130,16 +130,16 @@ impl From<&Ending> for Outcome {
 mod tests {
     use super::*;
 
-    fn at() -> Wall {
-        Wall::from_ms(1_795_313_530_123)
+    fn at() -> WallTime {
+        WallTime::from_ms(1_795_313_530_123)
     }
 
     #[track_caller]
-    fn check(kind: Kind, rest: &str) {
-        let entry = Entry { at: at(), target: Some("sav-backend".into()), kind };
+    fn check(kind: EventKind, rest: &str) {
+        let entry = EventEntry { at: at(), target: Some("sav-backend".into()), kind };
         let expected = format!(r#"{{"at":"2026-11-22T02:12:10.123Z","target":"sav-backend",{rest}}}"#);
         assert_eq!(entry.line(), expected);
-        assert_eq!(Entry::parse(&expected), Some(entry));
+        assert_eq!(EventEntry::parse(&expected), Some(entry));
     }
 
     #[test]
@@ -147,85 +147,89 @@ mod tests {
         let text = |text: &str| text.to_string();
         let (class, detail, incident, run) =
             (Class::Timeout, text("no byte"), text("1122-0313"), text("pm2 restart x"));
-        check(Kind::Stopped { reason: text("SIGTERM") }, r#""event":"stopped","reason":"SIGTERM""#);
+        check(EventKind::Stopped { reason: text("SIGTERM") }, r#""event":"stopped","reason":"SIGTERM""#);
         check(
-            Kind::Failing { class, detail: detail.clone() },
+            EventKind::Failing { class, detail: detail.clone() },
             r#""event":"failing","class":"timeout","detail":"no byte""#,
         );
         check(
-            Kind::Down { failures: 3, class, detail: detail.clone(), incident: incident.clone() },
+            EventKind::Down { failures: 3, class, detail: detail.clone(), incident: incident.clone() },
             r#""event":"down","failures":3,"class":"timeout","detail":"no byte","incident":"1122-0313""#,
         );
         check(
-            Kind::Restart { attempt: 1, rung: 1, run: run.clone(), incident: incident.clone() },
+            EventKind::Restart { attempt: 1, rung: 1, run: run.clone(), incident: incident.clone() },
             r#""event":"restart","attempt":1,"rung":1,"run":"pm2 restart x","incident":"1122-0313""#,
         );
         check(
-            Kind::WouldRestart { attempt: 1, rung: 1, run, incident: incident.clone() },
+            EventKind::WouldRestart { attempt: 1, rung: 1, run, incident: incident.clone() },
             r#""event":"would_restart","attempt":1,"rung":1,"run":"pm2 restart x","incident":"1122-0313""#,
         );
         let until = Some(at());
         let known = r#""until":"2026-11-22T02:12:10.123Z""#;
-        check(Kind::HeldBack { why: Why::Limit, until }, &format!(r#""event":"held_back","why":"limit",{known}"#));
-        check(Kind::HeldBack { why: Why::Busy, until: None }, r#""event":"held_back","why":"busy""#);
         check(
-            Kind::Up { incident, down_ms: 64_000, attempts: 1 },
+            EventKind::HeldBack { why: HoldReason::Limit, until },
+            &format!(r#""event":"held_back","why":"limit",{known}"#),
+        );
+        check(EventKind::HeldBack { why: HoldReason::Busy, until: None }, r#""event":"held_back","why":"busy""#);
+        check(
+            EventKind::Up { incident, down_ms: 64_000, attempts: 1 },
             r#""event":"up","incident":"1122-0313","down_ms":64000,"attempts":1"#,
         );
         let (why, incident) = (RestReason::Operator, Some(text("1122-0313")));
-        check(Kind::Rested { why, incident }, r#""event":"rested","why":"operator","incident":"1122-0313""#);
-        check(Kind::Rested { why: RestReason::Schedule, incident: None }, r#""event":"rested","why":"schedule""#);
-        check(Kind::Woke { why: RestReason::Deleted }, r#""event":"woke","why":"deleted""#);
+        check(EventKind::Rested { why, incident }, r#""event":"rested","why":"operator","incident":"1122-0313""#);
+        check(EventKind::Rested { why: RestReason::Schedule, incident: None }, r#""event":"rested","why":"schedule""#);
+        check(EventKind::Woke { why: RestReason::Deleted }, r#""event":"woke","why":"deleted""#);
         check(
-            Kind::Warn { about: About::CannotRepair, detail: text("pm2 is gone") },
+            EventKind::Warn { about: WarningKind::CannotRepair, detail: text("pm2 is gone") },
             r#""event":"warn","about":"cannot_repair","detail":"pm2 is gone""#,
         );
-        check(Kind::Paused { until: at() }, &format!(r#""event":"paused",{known}"#));
-        check(Kind::Resumed { until }, &format!(r#""event":"resumed",{known}"#));
-        check(Kind::Resumed { until: None }, r#""event":"resumed""#);
+        check(EventKind::Paused { until: at() }, &format!(r#""event":"paused",{known}"#));
+        check(EventKind::Resumed { until }, &format!(r#""event":"resumed",{known}"#));
+        check(EventKind::Resumed { until: None }, r#""event":"resumed""#);
     }
 
     #[test]
     fn code_and_signal_stand_only_where_they_apply() {
         #[track_caller]
-        fn check_done(ending: Ending, outcome: &str) {
+        fn check_done(ending: Exit, outcome: &str) {
             let incident = "1122-0313".to_string();
-            let done = Kind::RestartDone { attempt: 2, rung: 1, outcome: (&ending).into(), took_ms: 2_100, incident };
+            let done =
+                EventKind::RestartDone { attempt: 2, rung: 1, outcome: (&ending).into(), took_ms: 2_100, incident };
             let rest = format!(
                 r#""event":"restart_done","attempt":2,"rung":1,{outcome},"took_ms":2100,"incident":"1122-0313""#
             );
             check(done, &rest);
         }
-        check_done(Ending::Exited(3), r#""outcome":"exited","code":3"#);
-        check_done(Ending::Killed(9), r#""outcome":"killed","signal":9"#);
-        check_done(Ending::TimedOut, r#""outcome":"timed_out""#);
-        check_done(Ending::NotStarted("gone".into()), r#""outcome":"not_started""#);
-        check_done(Ending::Lost, r#""outcome":"lost""#);
+        check_done(Exit::Exited(3), r#""outcome":"exited","code":3"#);
+        check_done(Exit::Killed(9), r#""outcome":"killed","signal":9"#);
+        check_done(Exit::TimedOut, r#""outcome":"timed_out""#);
+        check_done(Exit::NotStarted("gone".into()), r#""outcome":"not_started""#);
+        check_done(Exit::Lost, r#""outcome":"lost""#);
     }
 
     #[test]
     fn what_concerns_no_target_names_none() {
-        let check = |kind: Kind, rest: &str| {
-            let entry = Entry { at: at(), target: None, kind };
+        let check = |kind: EventKind, rest: &str| {
+            let entry = EventEntry { at: at(), target: None, kind };
             assert_eq!(entry.line(), format!(r#"{{"at":"2026-11-22T02:12:10.123Z",{rest}}}"#));
-            assert_eq!(Entry::parse(&entry.line()), Some(entry));
+            assert_eq!(EventEntry::parse(&entry.line()), Some(entry));
         };
-        check(Kind::Started { version: "0.1.0".into(), pid: 7 }, r#""event":"started","version":"0.1.0","pid":7"#);
-        check(Kind::Stalled { gap_ms: 5 }, r#""event":"stalled","gap_ms":5"#);
-        check(Kind::Reloaded { detail: "a\n\u{1b}[2J".into() }, r#""event":"reloaded","detail":"a\n\u001b[2J""#);
-        check(Kind::ReloadFailed { detail: "x".into() }, r#""event":"reload_failed","detail":"x""#);
-        check(Kind::NotifyFailed { detail: "x".into() }, r#""event":"notify_failed","detail":"x""#);
+        check(EventKind::Started { version: "0.1.0".into(), pid: 7 }, r#""event":"started","version":"0.1.0","pid":7"#);
+        check(EventKind::Stalled { gap_ms: 5 }, r#""event":"stalled","gap_ms":5"#);
+        check(EventKind::Reloaded { detail: "a\n\u{1b}[2J".into() }, r#""event":"reloaded","detail":"a\n\u001b[2J""#);
+        check(EventKind::ReloadFailed { detail: "x".into() }, r#""event":"reload_failed","detail":"x""#);
+        check(EventKind::NotifyFailed { detail: "x".into() }, r#""event":"notify_failed","detail":"x""#);
     }
 
     #[test]
     fn what_is_not_known_is_passed_over() {
         assert_eq!(
-            Entry::parse(r#"{"at":"2026-11-22T02:12:10.123Z","event":"of_a_newer_version","detail":"x"}"#),
+            EventEntry::parse(r#"{"at":"2026-11-22T02:12:10.123Z","event":"of_a_newer_version","detail":"x"}"#),
             None
         );
-        assert_eq!(Entry::parse(r#"{"at":"yesterday","event":"stalled","gap_ms":5}"#), None);
-        assert_eq!(Entry::parse("{"), None);
+        assert_eq!(EventEntry::parse(r#"{"at":"yesterday","event":"stalled","gap_ms":5}"#), None);
+        assert_eq!(EventEntry::parse("{"), None);
         let more = r#"{"at":"2026-11-22T02:12:10.123Z","event":"stalled","gap_ms":5,"new":1}"#;
-        assert!(Entry::parse(more).is_some());
+        assert!(EventEntry::parse(more).is_some());
     }
 }

@@ -8,11 +8,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use super::*;
 use crate::outcome::Class;
 use crate::store::child;
-use crate::store::events::entry::Outcome;
+use crate::store::events::entry::CommandOutcome;
 use crate::testing::{fuzz, scene};
 
-fn entry(n: i64) -> Entry {
-    Entry { at: Wall::from_ms(n), target: None, kind: Kind::Stalled { gap_ms: n.unsigned_abs() } }
+fn entry(n: i64) -> EventEntry {
+    EventEntry { at: WallTime::from_ms(n), target: None, kind: EventKind::Stalled { gap_ms: n.unsigned_abs() } }
 }
 
 fn lines(numbers: &[i64]) -> Vec<String> {
@@ -33,7 +33,7 @@ fn what_is_appended_is_read_again() {
     fs::remove_dir_all(folder.path()).unwrap();
     append(&folder, &lines(&[3, 4])).unwrap();
     append(&folder, &lines(&[5])).unwrap();
-    assert_eq!(read(&folder, Some(Wall::from_ms(4))).unwrap(), [entry(4), entry(5)]);
+    assert_eq!(read(&folder, Some(WallTime::from_ms(4))).unwrap(), [entry(4), entry(5)]);
     let file = fs::read_to_string(folder.file(EVENTS.name)).unwrap();
     assert_eq!(file, lines(&[3, 4, 5]).join("\n") + "\n");
     assert_eq!(fs::metadata(folder.file(EVENTS.name)).unwrap().mode() & 0o777, 0o600);
@@ -150,17 +150,17 @@ fn links_and_folders_in_its_place_are_errors() {
 #[test]
 fn a_damaged_line_is_passed_over_or_means_what_it_says() {
     let down =
-        Kind::Down { failures: 3, class: Class::Timeout, detail: "no byte".into(), incident: "1122-0313".into() };
-    let outcome = Outcome::Exited { code: 1 };
-    let done = Kind::RestartDone { attempt: 1, rung: 2, outcome, took_ms: 8, incident: "1122-0313".into() };
-    let line = |kind| Entry { at: Wall::from_ms(1_795_313_530_123), target: Some("a".into()), kind }.line();
-    let samples = [line(down), line(done), line(Kind::Stalled { gap_ms: 5 })];
+        EventKind::Down { failures: 3, class: Class::Timeout, detail: "no byte".into(), incident: "1122-0313".into() };
+    let outcome = CommandOutcome::Exited { code: 1 };
+    let done = EventKind::RestartDone { attempt: 1, rung: 2, outcome, took_ms: 8, incident: "1122-0313".into() };
+    let line = |kind| EventEntry { at: WallTime::from_ms(1_795_313_530_123), target: Some("a".into()), kind }.line();
+    let samples = [line(down), line(done), line(EventKind::Stalled { gap_ms: 5 })];
     let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();
     let mut parsed = 0;
     fuzz(&samples, 5_000, |bytes| {
-        let Some(entry) = Entry::parse(&String::from_utf8_lossy(bytes)) else { return };
+        let Some(entry) = EventEntry::parse(&String::from_utf8_lossy(bytes)) else { return };
         parsed += 1;
-        assert_eq!(Entry::parse(&entry.line()), Some(entry));
+        assert_eq!(EventEntry::parse(&entry.line()), Some(entry));
     });
     assert!(parsed > 300, "only {parsed} meant anything");
 }

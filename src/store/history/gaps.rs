@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Wall;
+use crate::time::WallTime;
 
 const GAPS_KEPT: usize = 100;
 /// Reports reach back no further.
@@ -42,7 +42,7 @@ impl Gaps {
 
     /// The wall clock was set by so many milliseconds: what it said since the boot, which was at `booted` by what
     /// it said before, is moved with it.
-    pub fn move_since_boot(&mut self, booted: Wall, moved: i64) {
+    pub fn move_since_boot(&mut self, booted: WallTime, moved: i64) {
         for Gap { from, to, .. } in &mut self.0 {
             [from, to].into_iter().for_each(|at| *at = at.moved_since(booted, moved));
         }
@@ -56,8 +56,8 @@ impl Gaps {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    pub from: Wall,
-    pub to: Wall,
+    pub from: WallTime,
+    pub to: WallTime,
     pub why: Absence,
 }
 
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_was_noted_since_the_boot_is_moved_with_the_clock_and_back_again() {
-        let at = |seconds: i64| Wall::from_ms(1_795_313_530_000 + seconds * 1_000);
+        let at = |seconds: i64| WallTime::from_ms(1_795_313_530_000 + seconds * 1_000);
         let gap = |from: i64, to: i64| Gap { from: at(from), to: at(to), why: Absence::Ended };
         let mut gaps = Gaps::default();
         gaps.note(gap(9, 9));
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn of_too_many_the_short_ones_go() {
-        let at = |seconds: i64| Wall::from_ms(1_795_313_530_000 + seconds * 1_000);
+        let at = |seconds: i64| WallTime::from_ms(1_795_313_530_000 + seconds * 1_000);
         let mut gaps = Gaps::default();
         let mut note = |from: i64, to: i64| gaps.note(Gap { from: at(from), to: at(to), why: Absence::Ended });
         note(-200 * 86_400, -100 * 86_400);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Wall;
+use crate::time::WallTime;
 
 /// A quarter of an hour, in milliseconds.
 const SLOT: i64 = 900_000;
@@ -23,7 +23,7 @@ pub struct Latencies {
     past: Vec<Slot>,
     /// The present one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    open: Option<Open>,
+    open: Option<OpenSlot>,
 }
 
 /// Which quarter of an hour since 1970, its median and its worst latency in microseconds. Written as an array.
@@ -31,8 +31,8 @@ pub struct Latencies {
 pub struct Slot(i64, u32, u32);
 
 impl Slot {
-    pub fn begins(&self) -> Wall {
-        Wall::from_ms(self.0.saturating_mul(SLOT))
+    pub fn begins(&self) -> WallTime {
+        WallTime::from_ms(self.0.saturating_mul(SLOT))
     }
 
     /// The middle one; of two, the smaller.
@@ -46,7 +46,7 @@ impl Slot {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Open {
+struct OpenSlot {
     index: i64,
     worst: u32,
     /// Every so manieth look is a sample.
@@ -56,9 +56,9 @@ struct Open {
     samples: Vec<u32>,
 }
 
-impl Open {
-    fn new(index: i64) -> Open {
-        Open { index, worst: 0, stride: 1, passed: 0, samples: Vec::new() }
+impl OpenSlot {
+    fn new(index: i64) -> OpenSlot {
+        OpenSlot { index, worst: 0, stride: 1, passed: 0, samples: Vec::new() }
     }
 
     fn add(&mut self, us: u32) {
@@ -91,23 +91,23 @@ impl Latencies {
     }
 
     /// All slots of the 24 hours before `now` in which it answered, the present one too, oldest first.
-    pub fn slots(&self, now: Wall) -> Vec<Slot> {
+    pub fn slots(&self, now: WallTime) -> Vec<Slot> {
         let newest = now.as_ms().div_euclid(SLOT);
         let shown = newest.saturating_sub(SLOTS_SHOWN - 1)..=newest;
-        let open = self.open.iter().filter_map(Open::closed);
+        let open = self.open.iter().filter_map(OpenSlot::closed);
         let others = self.past.iter().filter(|slot| self.open.as_ref().is_none_or(|open| open.index != slot.0));
         let mut slots: Vec<Slot> = others.copied().chain(open).filter(|slot| shown.contains(&slot.0)).collect();
         slots.sort_unstable_by_key(|slot| slot.0);
         slots
     }
 
-    pub(super) fn record(&mut self, latency: Duration, at: Wall) {
+    pub(super) fn record(&mut self, latency: Duration, at: WallTime) {
         let index = at.as_ms().div_euclid(SLOT);
         match &self.open {
             Some(open) if open.index == index => {}
             _ => {
                 self.close();
-                self.open = Some(Open::new(index));
+                self.open = Some(OpenSlot::new(index));
                 self.past.drain(..self.past.len().saturating_sub(SLOTS_KEPT));
             }
         }
@@ -117,7 +117,7 @@ impl Latencies {
     }
 
     fn close(&mut self) {
-        let Some(closed) = self.open.take().as_ref().and_then(Open::closed) else { return };
+        let Some(closed) = self.open.take().as_ref().and_then(OpenSlot::closed) else { return };
         self.put(closed);
     }
 
@@ -127,7 +127,7 @@ impl Latencies {
         self.past.push(Slot(slot.0, slot.1, before.map_or(slot.2, |before| before.2.max(slot.2))));
     }
 
-    pub(super) fn since(&self, at: Wall) -> Latencies {
+    pub(super) fn since(&self, at: WallTime) -> Latencies {
         let first = at.as_ms().div_euclid(SLOT);
         Latencies { past: self.past.iter().filter(|slot| slot.0 >= first).copied().collect(), open: self.open.clone() }
     }
@@ -148,11 +148,11 @@ impl Latencies {
 mod tests {
     use super::*;
 
-    fn at(minute: i64) -> Wall {
-        Wall::from_ms(1_795_313_700_000 + minute * 60_000)
+    fn at(minute: i64) -> WallTime {
+        WallTime::from_ms(1_795_313_700_000 + minute * 60_000)
     }
 
-    fn shown(latencies: &Latencies, now: Wall) -> Vec<(u128, u128)> {
+    fn shown(latencies: &Latencies, now: WallTime) -> Vec<(u128, u128)> {
         let ms = |slot: &Slot| (slot.median().as_millis(), slot.worst().as_millis());
         latencies.slots(now).iter().map(ms).collect()
     }
@@ -214,8 +214,8 @@ mod tests {
         }
         let mut latencies = Latencies::default();
         for extreme in [i64::MIN, i64::MAX, 0] {
-            latencies.record(Duration::MAX, Wall::from_ms(extreme));
-            assert_eq!(latencies.slots(Wall::from_ms(extreme)).len(), 1);
+            latencies.record(Duration::MAX, WallTime::from_ms(extreme));
+            assert_eq!(latencies.slots(WallTime::from_ms(extreme)).len(), 1);
         }
     }
 }

@@ -17,7 +17,7 @@ const NOW: i64 = 1_795_313_530_000;
 #[track_caller]
 fn check(spans: &[(bool, i64, i64)], last_s: u64, expected: Option<f64>) {
     let mut uptime = Uptime::default();
-    let at = |minute: i64| Wall::from_ms(NOW + minute * 60_000);
+    let at = |minute: i64| WallTime::from_ms(NOW + minute * 60_000);
     for &(healthy, from, to) in spans {
         uptime.record(healthy, at(from), at(to));
     }
@@ -29,9 +29,9 @@ fn check(spans: &[(bool, i64, i64)], last_s: u64, expected: Option<f64>) {
 #[test]
 fn what_was_not_watched_is_neither_up_nor_down() {
     let mut uptime = Uptime::default();
-    let now = Wall::from_ms(1_795_313_530_123);
-    uptime.record(true, now.shifted(-60_000), now.shifted(-30_000));
-    uptime.record(false, now.shifted(-10_000), now);
+    let now = WallTime::from_ms(1_795_313_530_123);
+    uptime.record(true, now.offset_by(-60_000), now.offset_by(-30_000));
+    uptime.record(false, now.offset_by(-10_000), now);
     assert_eq!(uptime.watched(Duration::from_secs(DAY_S), now), Duration::from_secs(40));
     assert_eq!(Uptime::default().watched(Duration::from_secs(DAY_S), now), Duration::ZERO);
 }
@@ -54,7 +54,7 @@ fn uptime_is_of_the_watched_time() {
 fn percentages_round_down() {
     // 3 s in 100,000: 99.997 % is not 100 %, nor 99.998.
     let mut uptime = Uptime::default();
-    let at = |ms: i64| Wall::from_ms(NOW - 1_000_000 + ms);
+    let at = |ms: i64| WallTime::from_ms(NOW - 1_000_000 + ms);
     uptime.record(true, at(0), at(999_970));
     uptime.record(false, at(999_970), at(1_000_000));
     assert_eq!(uptime.uptime(Duration::from_secs(DAY_S), at(1_000_000)), Some(0.9999));
@@ -70,7 +70,7 @@ fn a_clock_set_back_counts_nothing_twice_and_forgets_the_future() {
 #[test]
 fn it_never_grows_beyond_its_bound() {
     let mut uptime = Uptime::default();
-    let extremes = [i64::MIN, -NOW, 0, NOW, i64::MAX - 1, i64::MAX].map(Wall::from_ms);
+    let extremes = [i64::MIN, -NOW, 0, NOW, i64::MAX - 1, i64::MAX].map(WallTime::from_ms);
     for from in extremes {
         for to in extremes {
             uptime.record(true, from, to);
@@ -79,8 +79,8 @@ fn it_never_grows_beyond_its_bound() {
         }
     }
     for minute in 0..200 * 1_440 {
-        let at = Wall::from_ms(NOW + minute * 60_000);
-        uptime.record(minute % 3 == 0, at, at.shifted(60_000));
+        let at = WallTime::from_ms(NOW + minute * 60_000);
+        uptime.record(minute % 3 == 0, at, at.offset_by(60_000));
     }
     assert_eq!((uptime.hours.len(), uptime.days.len()), (50, 182));
     assert!(serde_json::to_string(&uptime).expect("numbers have a JSON form").len() < 7_000);
@@ -90,8 +90,8 @@ fn it_never_grows_beyond_its_bound() {
 fn history(hours: &[i64]) -> History {
     let mut history = History::default();
     for hour in hours {
-        let at = Wall::from_ms(NOW + hour * HOUR);
-        history.record("a", true, at.shifted(-60_000), at);
+        let at = WallTime::from_ms(NOW + hour * HOUR);
+        history.record("a", true, at.offset_by(-60_000), at);
         history.record_latency("a", Duration::from_millis(3), at);
     }
     history
@@ -100,13 +100,13 @@ fn history(hours: &[i64]) -> History {
 #[test]
 fn the_bulk_lies_in_a_file_of_its_own_and_nothing_is_counted_twice() {
     let (_scene, folder) = scene();
-    let now = Wall::from_ms(NOW);
+    let now = WallTime::from_ms(NOW);
     let mut before = history(&[-30, -3, -1]);
     assert!(before.is_due(now));
     before.complete(&folder).unwrap();
     before.flush(&folder, now).unwrap();
-    assert!(!before.is_due(now) && before.is_due(now.shifted(HOUR)));
-    before.record("a", false, now, now.shifted(30_000));
+    assert!(!before.is_due(now) && before.is_due(now.offset_by(HOUR)));
+    before.record("a", false, now, now.offset_by(30_000));
     before.record_latency("a", Duration::from_millis(9), now);
     let state = serde_json::to_string(&before).unwrap();
     assert!(state.len() < 300, "{state}");
@@ -116,7 +116,7 @@ fn the_bulk_lies_in_a_file_of_its_own_and_nothing_is_counted_twice() {
     after.complete(&folder).unwrap();
     assert_eq!(after.get("a"), before.get("a"));
     after.complete(&folder).unwrap();
-    after.flush(&folder, now.shifted(HOUR)).unwrap();
+    after.flush(&folder, now.offset_by(HOUR)).unwrap();
     let mut again: History = serde_json::from_str(&serde_json::to_string(&after).unwrap()).unwrap();
     again.complete(&folder).unwrap();
     assert_eq!(again, after);
@@ -129,7 +129,7 @@ fn what_could_not_be_flushed_stays_in_the_state() {
     let (_scene, folder) = scene();
     fs::create_dir(folder.file(HISTORY)).unwrap();
     let mut history = history(&[-3, -1]);
-    assert!(history.flush(&folder, Wall::from_ms(NOW)).is_err());
+    assert!(history.flush(&folder, WallTime::from_ms(NOW)).is_err());
     let state = serde_json::to_string(&history).unwrap();
     let read: History = serde_json::from_str(&state).unwrap();
     assert_eq!(read.get("a"), history.get("a"));
@@ -144,7 +144,7 @@ fn a_damaged_file_loses_only_what_is_in_it() {
         let known = history.get("a").cloned();
         assert_eq!(history.complete(&folder).unwrap_err().kind(), io::ErrorKind::InvalidData, "{text}");
         assert_eq!(history.get("a").cloned(), known);
-        history.flush(&folder, Wall::from_ms(NOW)).unwrap();
+        history.flush(&folder, WallTime::from_ms(NOW)).unwrap();
         history.complete(&folder).unwrap();
     }
 }
@@ -153,8 +153,8 @@ fn a_damaged_file_loses_only_what_is_in_it() {
 fn ninety_days_of_a_thousand_targets_are_bounded() {
     let mut uptime = Uptime::default();
     for minute in 0..91 * 1_440 {
-        let at = Wall::from_ms(NOW + minute * 60_000);
-        uptime.record(minute % 3 == 0, at, at.shifted(60_000));
+        let at = WallTime::from_ms(NOW + minute * 60_000);
+        uptime.record(minute % 3 == 0, at, at.offset_by(60_000));
         uptime.latency.record(Duration::from_micros(123_456_789), at);
     }
     let size = serde_json::to_string(&uptime).unwrap().len();
@@ -165,9 +165,9 @@ fn ninety_days_of_a_thousand_targets_are_bounded() {
 #[test]
 fn days_are_shown_whether_they_were_watched_or_not() {
     let mut uptime = Uptime::default();
-    let now = Wall::from_ms(NOW);
-    uptime.record(true, now.shifted(-2 * DAY), now.shifted(-2 * DAY + HOUR));
-    uptime.record(false, now.shifted(-2 * DAY + HOUR), now.shifted(-2 * DAY + 2 * HOUR));
+    let now = WallTime::from_ms(NOW);
+    uptime.record(true, now.offset_by(-2 * DAY), now.offset_by(-2 * DAY + HOUR));
+    uptime.record(false, now.offset_by(-2 * DAY + HOUR), now.offset_by(-2 * DAY + 2 * HOUR));
     let days = uptime.days(4, now);
     let shown: Vec<(u64, Option<f64>)> = days.iter().map(|day| (day.watched.as_secs(), day.up)).collect();
     assert_eq!(shown, [(0, None), (7_200, Some(0.5)), (0, None), (0, None)]);

@@ -56,16 +56,16 @@ fn one_holds_it_and_the_other_learns_who() {
     let (_scene, folder) = scene();
     assert_eq!(read_holder(&folder), None);
     let lock = acquire(&folder).unwrap();
-    let Err(LockError::Held(Held::Seen(holder))) = acquire(&folder) else { panic!("it was taken twice") };
+    let Err(LockError::Held(HeldBy::Seen(holder))) = acquire(&folder) else { panic!("it was taken twice") };
     assert_eq!(
         (holder.pid, holder.mode, holder.config.as_path()),
         (std::process::id(), Mode::Daemon, Path::new(CONFIG))
     );
     assert_eq!(read_holder(&folder), Some(holder.clone()));
-    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (Proof::Holds, false));
+    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (HolderProof::Holds, false));
     drop(lock);
     assert_eq!(read_holder(&folder), None);
-    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (Proof::Over, false));
+    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (HolderProof::Over, false));
     acquire_soon(&folder);
 }
 
@@ -84,11 +84,11 @@ fn kill_9_frees_it() {
     let (_scene, folder) = scene();
     let child = holder_in_a_child(&folder);
     let holder = read_holder(&folder).unwrap();
-    assert_eq!(prove(&folder, &holder), Proof::Holds);
-    assert!(matches!(acquire(&folder), Err(LockError::Held(Held::Seen(found))) if found.pid == holder.pid));
+    assert_eq!(prove(&folder, &holder), HolderProof::Holds);
+    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Seen(found))) if found.pid == holder.pid));
     drop(child);
     assert_eq!(read_holder(&folder), None);
-    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (Proof::Over, true));
+    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (HolderProof::Over, true));
     acquire(&folder).unwrap();
 }
 
@@ -110,15 +110,15 @@ fn a_reused_pid_is_not_taken_for_the_holder() {
     let pid = sleeper.0.id();
     let started = process::living(pid).unwrap().started;
     // Even the right start time is not enough: the process must have the lock file open.
-    let note = Note { pid, started, mode: Mode::Daemon, config: CONFIG.into() };
+    let note = LockNote { pid, started, mode: Mode::Daemon, config: CONFIG.into() };
     fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
     assert_eq!(read_holder(&folder), None);
     // This process has it open, but began at another time.
     let lock = acquire(&folder).unwrap();
     let mine = read_holder(&folder).unwrap();
     let reused = Holder { started: mine.started + 1, ..mine };
-    assert_eq!(prove(&folder, &reused), Proof::Over);
-    let note = Note { pid: reused.pid, started: reused.started, mode: Mode::Once, config: String::new() };
+    assert_eq!(prove(&folder, &reused), HolderProof::Over);
+    let note = LockNote { pid: reused.pid, started: reused.started, mode: Mode::Once, config: String::new() };
     fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
     assert_eq!(read_holder(&folder), None);
     drop(lock);
@@ -129,8 +129,8 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
     let (_scene, folder) = scene();
     let file = files::open_or_create(&folder.file(LOCK)).unwrap();
     file.lock().unwrap();
-    assert!(matches!(acquire(&folder), Err(LockError::Held(Held::Unseen(Unseen { note: None, .. })))));
-    let Ok(Some(Held::Unseen(Unseen { note: None, .. }))) = read_lock(&folder) else { panic!("nobody holds it") };
+    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Unseen(Unseen { note: None, .. })))));
+    let Ok(Some(HeldBy::Unseen(Unseen { note: None, .. }))) = read_lock(&folder) else { panic!("nobody holds it") };
     assert_eq!(read_holder(&folder), None);
     assert!(can_lock(&folder).is_ok());
     thread::scope(|scope| {
@@ -138,11 +138,11 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
         thread::sleep(PAUSE * 4); // long enough for a first look that finds nothing; the outcome does not hang on it
         let pid = std::process::id();
         let note =
-            Note { pid, started: process::living(pid).unwrap().started, mode: Mode::Once, config: CONFIG.into() };
+            LockNote { pid, started: process::living(pid).unwrap().started, mode: Mode::Once, config: CONFIG.into() };
         let mut lock = Lock { folder: folder.clone(), file, note, announced: false };
         lock.announce().unwrap();
         let answer = waiting.join().unwrap();
-        assert!(matches!(answer, Err(LockError::Held(Held::Seen(holder))) if holder.mode == Mode::Once));
+        assert!(matches!(answer, Err(LockError::Held(HeldBy::Seen(holder))) if holder.mode == Mode::Once));
     });
 }
 
@@ -152,9 +152,9 @@ fn a_touch_is_seen_as_a_sign_of_life() {
     let mut lock = acquire(&folder).unwrap();
     let old = fs::File::open(folder.file(LOCK)).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
-    assert_eq!(read_holder(&folder).unwrap().touched, Wall::from_ms(0));
-    assert!(matches!(lock.touch(), Ok(Touched::Ours)));
-    assert!(read_holder(&folder).unwrap().touched > Wall::from_ms(1_700_000_000_000));
+    assert_eq!(read_holder(&folder).unwrap().touched, WallTime::from_ms(0));
+    assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
+    assert!(read_holder(&folder).unwrap().touched > WallTime::from_ms(1_700_000_000_000));
 }
 
 #[test]
@@ -162,9 +162,9 @@ fn deleted_with_its_folder_it_is_made_again_and_locked() {
     let (_scene, folder) = scene();
     let mut lock = acquire(&folder).unwrap();
     fs::remove_dir_all(folder.path()).unwrap();
-    assert!(matches!(lock.touch(), Ok(Touched::Remade)));
-    assert!(matches!(lock.touch(), Ok(Touched::Ours)));
-    assert!(matches!(acquire(&folder), Err(LockError::Held(Held::Seen(_)))));
+    assert!(matches!(lock.touch(), Ok(TouchResult::Remade)));
+    assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
+    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Seen(_)))));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn deleted_and_taken_by_another_it_is_lost() {
     let mut lock = acquire(&folder).unwrap();
     fs::remove_file(folder.file(LOCK)).unwrap();
     let other = holder_in_a_child(&folder);
-    assert!(matches!(lock.touch(), Ok(Touched::Lost(Held::Seen(holder))) if holder.pid == other.0.id()));
+    assert!(matches!(lock.touch(), Ok(TouchResult::Lost(HeldBy::Seen(holder))) if holder.pid == other.0.id()));
 }
 
 /// As on a network drive that has dropped a lock: each believes that it has it.
@@ -182,20 +182,20 @@ fn of_two_that_have_it_the_one_whose_note_stands_goes_on() {
     let (_scene, folder) = scene();
     let mut first = acquire(&folder).unwrap();
     let file = files::open_or_create(&folder.file(LOCK)).unwrap();
-    let note = Note { pid: 1, config: "/other.yaml".into(), ..first.note.clone() };
+    let note = LockNote { pid: 1, config: "/other.yaml".into(), ..first.note.clone() };
     let mut second = Lock { folder: folder.clone(), file, note, announced: false };
-    assert!(matches!(second.touch(), Ok(Touched::Ours)));
+    assert!(matches!(second.touch(), Ok(TouchResult::Ours)));
     let lost = first.touch();
     assert!(
-        matches!(&lost, Ok(Touched::Lost(Held::Unseen(unseen))) if unseen.note.as_ref() == Some(&second.note)),
+        matches!(&lost, Ok(TouchResult::Lost(HeldBy::Unseen(unseen))) if unseen.note.as_ref() == Some(&second.note)),
         "{lost:?}"
     );
-    assert!(matches!(second.touch(), Ok(Touched::Ours)));
+    assert!(matches!(second.touch(), Ok(TouchResult::Ours)));
 
     // Damaged before either has looked, it is written by whoever looks first.
     fs::write(folder.file(LOCK), "").unwrap();
-    assert!(matches!(first.touch(), Ok(Touched::Ours)));
-    assert!(matches!(second.touch(), Ok(Touched::Lost(_))));
+    assert!(matches!(first.touch(), Ok(TouchResult::Ours)));
+    assert!(matches!(second.touch(), Ok(TouchResult::Lost(_))));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_note_that_somebody_damaged_is_written_anew() {
     let mut lock = acquire(&folder).unwrap();
     for damage in [&b""[..], b"\n", b"garbage\n", b"{\"pid\":1}\n", b"\xff\xfe", &[b'x'; 100 << 10]] {
         fs::write(folder.file(LOCK), damage).unwrap();
-        assert!(matches!(lock.touch(), Ok(Touched::Ours)));
+        assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
         assert_eq!(read_holder(&folder).unwrap().config, Path::new(CONFIG));
     }
 }
@@ -231,7 +231,7 @@ fn asks() {
     let folder = Folder::at(&path);
     fs::write(folder.file(&std::process::id().to_string()), "").unwrap();
     loop {
-        assert!(!matches!(read_lock(&folder), Ok(Some(Held::Unseen(_))) | Err(_)));
+        assert!(!matches!(read_lock(&folder), Ok(Some(HeldBy::Unseen(_))) | Err(_)));
     }
 }
 
@@ -297,6 +297,6 @@ fn without_free_descriptors_it_gives_its_sign_of_life_still() {
     let held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     let touched = lock.touch();
     drop(held);
-    assert!(matches!(touched, Ok(Touched::Ours)), "{touched:?}");
-    assert!(read_holder(&folder).unwrap().touched > Wall::from_ms(0));
+    assert!(matches!(touched, Ok(TouchResult::Ours)), "{touched:?}");
+    assert!(read_holder(&folder).unwrap().touched > WallTime::from_ms(0));
 }

@@ -9,31 +9,32 @@ use super::*;
 use crate::policy::{Event, Limits, Mode, Policy, Streak, TargetState, Ticks};
 use crate::store::child::{self, eventually};
 use crate::testing::{fuzz, moment, scene};
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 /// 50 s after the boot.
-fn now() -> Moment {
-    moment(Timestamp::from_ms(50_000), Wall::from_ms(1_795_313_530_000), Some("boot-1"))
+fn now() -> BootClockReading {
+    moment(BootTime::from_ms(50_000), WallTime::from_ms(1_795_313_530_000), Some("boot-1"))
 }
 
-fn sample() -> Saved {
-    let at = Timestamp::from_ms;
+fn sample() -> SavedState {
+    let at = BootTime::from_ms;
     let mut target = TargetState { since: Some(at(1_000)), ..TargetState::default() };
     target.streak = Some(Streak { count: 2, first: at(30_000), last: at(40_000) });
     target.real.starts = [at(20_000), at(45_000)].into();
     target.real.cooldown_until = Some(at(90_000));
-    let mut saved = Saved { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().at.now), ..Saved::default() };
+    let mut saved =
+        SavedState { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().at.now), ..SavedState::default() };
     saved.policy.ticks.note(at(45_000));
     saved.policy.targets.insert("a".into(), target);
     saved.files.insert("a".into(), FileTime { written: now().at.wall, seen: at(45_000), age_ms: 7 });
-    saved.history.record("a", true, now().at.wall.shifted(-5_000), now().at.wall);
+    saved.history.record("a", true, now().at.wall.offset_by(-5_000), now().at.wall);
     saved.pending.push("{}".into());
     saved.outbox.failed("a channel", "1", "status 503", None, at(45_000));
     saved
 }
 
 #[track_caller]
-fn read(folder: &Folder, moment: &Moment) -> Saved {
+fn read(folder: &Folder, moment: &BootClockReading) -> SavedState {
     match load(folder, moment).unwrap() {
         Loaded::Read(saved) => *saved,
         other => panic!("{other:?}"),
@@ -41,7 +42,7 @@ fn read(folder: &Folder, moment: &Moment) -> Saved {
 }
 
 /// Saves with what the policy remembers as it was read.
-fn save(folder: &Folder, saved: &Saved, moment: &Moment, durable: bool) -> Result<(), Error> {
+fn save(folder: &Folder, saved: &SavedState, moment: &BootClockReading, durable: bool) -> Result<(), Error> {
     super::save(folder, saved, &saved.policy, moment, durable)
 }
 
@@ -68,16 +69,16 @@ fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, sta
     let (_scene, folder) = scene();
     let [before, after] = boot_ids;
     save(&folder, &sample(), &moment(now().at.now, now().at.wall, before), false).unwrap();
-    let wall = now().at.wall.shifted(wall_step_ms);
-    let saved = read(&folder, &moment(Timestamp::from_ms(now_ms), wall, after));
+    let wall = now().at.wall.offset_by(wall_step_ms);
+    let saved = read(&folder, &moment(BootTime::from_ms(now_ms), wall, after));
     let target = &saved.policy.targets["a"];
     assert_eq!(target.real.starts[1].as_ms(), start);
     assert_eq!(saved.files["a"].seen.as_ms(), start);
     assert_eq!(target.real.starts[1].since(target.real.starts[0]), Duration::from_secs(25));
     let mut ticks = Ticks::default();
-    ticks.note(Timestamp::from_ms(start));
+    ticks.note(BootTime::from_ms(start));
     assert_eq!(saved.policy.ticks, ticks);
-    let age = saved.age(Timestamp::from_ms(now_ms)).unwrap();
+    let age = saved.age(BootTime::from_ms(now_ms)).unwrap();
     let since_boot = Duration::from_millis(if rebooted { u64::try_from(now_ms).unwrap() } else { 0 });
     assert_eq!(age, since_boot.max(Duration::from_millis(u64::try_from(now_ms - start - 5_000).unwrap())));
     assert_eq!(target.real.cooldown_until.is_none(), rebooted);
@@ -152,8 +153,8 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
     save(&folder, &sample(), &now(), false).unwrap();
     let sample = fs::read(folder.file(STATE)).unwrap();
     // Times have to move in both directions.
-    let reboot = moment(now().at.now, now().at.wall.shifted(3_600_000), Some("boot-2"));
-    let long_up = moment(Timestamp::from_ms(7_200_000), reboot.at.wall, None);
+    let reboot = moment(now().at.now, now().at.wall.offset_by(3_600_000), Some("boot-2"));
+    let long_up = moment(BootTime::from_ms(7_200_000), reboot.at.wall, None);
     let mut read = 0;
     fuzz(&[&sample], 3_000, |bytes| {
         let after = if bytes.len() % 2 == 0 { &reboot } else { &long_up };
@@ -164,13 +165,13 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
             Loaded::Fresh => panic!("there is a file"),
         };
         read += 1;
-        saved.history.record("a", true, now().at.wall, now().at.wall.shifted(5_000));
+        saved.history.record("a", true, now().at.wall, now().at.wall.offset_by(5_000));
         saved.history.get("a").map(|uptime| uptime.days(90, now().at.wall));
         let limits = BTreeMap::from([("a".to_owned(), Limits::default())]);
         let state = std::mem::take(&mut saved.policy);
         let (mut policy, _) = Policy::new(Mode::Daemon, limits, state, false, after.at.now);
         for minute in 1..20 {
-            policy.step(Event::Wake, after.at.now.shifted(minute * 60_000));
+            policy.step(Event::Wake, after.at.now.offset_by(minute * 60_000));
         }
         super::save(&folder, &saved, &policy.remembered(), after, false).unwrap();
         assert!(matches!(load(&folder, after).unwrap(), Loaded::Read(_)));
@@ -182,7 +183,7 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
 fn a_state_with_absurd_times_is_read_without_a_panic() {
     let (_scene, folder) = scene();
     for (boot, wall) in [(i64::MAX, i64::MIN), (i64::MIN, i64::MAX), (i64::MIN, i64::MIN)] {
-        let absurd = moment(Timestamp::from_ms(boot), Wall::from_ms(wall), None);
+        let absurd = moment(BootTime::from_ms(boot), WallTime::from_ms(wall), None);
         save(&folder, &sample(), &absurd, false).unwrap();
         for boot_id in [None, Some("boot-1")] {
             read(&folder, &moment(now().at.now, now().at.wall, boot_id));
@@ -195,7 +196,7 @@ fn three_that_were_set_aside_are_kept_and_the_loss_is_told_until_the_next_save()
     let (_scene, folder) = scene();
     for n in 0..5 {
         fs::write(folder.file(STATE), format!("damaged {n}")).unwrap();
-        let wall = now().at.wall.shifted(i64::from(n) / 2 * 1_000); // two in one second
+        let wall = now().at.wall.offset_by(i64::from(n) / 2 * 1_000); // two in one second
         let Ok(Loaded::SetAside { to, .. }) = load(&folder, &moment(now().at.now, wall, Some("boot-1"))) else {
             panic!()
         };
@@ -256,7 +257,7 @@ fn on_a_small_disk() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();
     save(&folder, &sample(), &now(), true).unwrap();
-    let large = Saved { pending: vec!["x".repeat(1_000); 100], ..sample() };
+    let large = SavedState { pending: vec!["x".repeat(1_000); 100], ..sample() };
     for durable in [true, false] {
         let error = save(&folder, &large, &now(), durable).unwrap_err().to_string();
         let full = error.ends_with("state.json: no space left on device");
@@ -305,8 +306,8 @@ fn saves_until_killed() {
 fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
     #[track_caller]
     fn check(ticks_min: &[i64], patience_min: u64) {
-        let mut saved = Saved::default();
-        ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().at.now.shifted(minute * 60_000)));
+        let mut saved = SavedState::default();
+        ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().at.now.offset_by(minute * 60_000)));
         assert_eq!(saved.tick_patience(), Duration::from_secs(60 * patience_min));
     }
     check(&[], 5);
@@ -322,10 +323,10 @@ fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
 /// with the wall clock set by `set_s` meanwhile.
 #[track_caller]
 fn check_since(touched_s: i64, asked_s: i64, set_s: i64, expected_s: u64) {
-    let saved = Saved { last_seen: Some(now().at.wall), ..sample() };
+    let saved = SavedState { last_seen: Some(now().at.wall), ..sample() };
     let ClockReading { now: written, wall } = now().at;
-    let at = ClockReading { now: written.shifted(asked_s * 1_000), wall: wall.shifted((asked_s + set_s) * 1_000) };
-    let since = saved.since(wall.shifted(touched_s * 1_000), at);
+    let at = ClockReading { now: written.offset_by(asked_s * 1_000), wall: wall.offset_by((asked_s + set_s) * 1_000) };
+    let since = saved.since(wall.offset_by(touched_s * 1_000), at);
     assert_eq!(since, Duration::from_secs(expected_s));
 }
 
@@ -343,8 +344,8 @@ fn a_sign_of_life_is_as_old_as_it_is_whatever_the_wall_clock_was_set_to() {
     }
     // The state alone is a sign.
     check_since(-5_000, 60, -300, 60);
-    let rebooted = Saved { last_seen: Some(now().at.wall), rebooted: true, ..sample() };
-    let later = |ms: i64| ClockReading { wall: now().at.wall.shifted(ms), ..now().at };
+    let rebooted = SavedState { last_seen: Some(now().at.wall), rebooted: true, ..sample() };
+    let later = |ms: i64| ClockReading { wall: now().at.wall.offset_by(ms), ..now().at };
     assert_eq!(rebooted.since(now().at.wall, later(700_000)), Duration::from_secs(700));
-    assert_eq!(Saved::default().since(now().at.wall, later(-9_000)), Duration::from_secs(9));
+    assert_eq!(SavedState::default().since(now().at.wall, later(-9_000)), Duration::from_secs(9));
 }

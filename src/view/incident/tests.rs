@@ -2,28 +2,28 @@
 
 use super::*;
 use crate::outcome::Phases;
-use crate::policy::Why;
+use crate::policy::HoldReason;
 
 /// 03:12:10 by the clock of the tests, an hour ahead of UTC; later by so many seconds.
-fn at(seconds: i64) -> Wall {
-    Wall::parse_rfc3339("2026-11-22T02:12:10.000Z").expect("a time").shifted(seconds * 1_000)
+fn at(seconds: i64) -> WallTime {
+    WallTime::parse_rfc3339("2026-11-22T02:12:10.000Z").expect("a time").offset_by(seconds * 1_000)
 }
 
-fn event(account: &mut Account, seconds: i64, kind: Kind) {
-    account.add(Entry { at: at(seconds), target: Some("sav-backend".into()), kind });
+fn event(account: &mut IncidentRecord, seconds: i64, kind: EventKind) {
+    account.add(EventEntry { at: at(seconds), target: Some("sav-backend".into()), kind });
 }
 
-fn restart(account: &mut Account, seconds: i64, run: &str, outcome: Outcome) {
+fn restart(account: &mut IncidentRecord, seconds: i64, run: &str, outcome: CommandOutcome) {
     let incident = String::from("1122-0313");
-    let begins = Kind::Restart { attempt: 1, rung: 1, run: run.into(), incident: incident.clone() };
+    let begins = EventKind::Restart { attempt: 1, rung: 1, run: run.into(), incident: incident.clone() };
     event(account, seconds, begins);
-    event(account, seconds + 2, Kind::RestartDone { attempt: 1, rung: 1, outcome, took_ms: 2_100, incident });
+    event(account, seconds + 2, EventKind::RestartDone { attempt: 1, rung: 1, outcome, took_ms: 2_100, incident });
     *account.runs.entry(run.into()).or_default() += 1;
 }
 
-fn down() -> Account {
+fn down() -> IncidentRecord {
     let detail = "connected in 0.1 ms, then no byte for 10 s".to_owned();
-    let mut account = Account::new("1122-0313", "sav-backend", at(0), at(60), (3, Class::Timeout, detail));
+    let mut account = IncidentRecord::new("1122-0313", "sav-backend", at(0), at(60), (3, Class::Timeout, detail));
     account.probe = "GET http://localhost:5000/api/health".into();
     (account.last_healthy, account.down_since) = (Some(at(-30)), Some(at(-30)));
     account.watched_ms = 86_400_000;
@@ -54,9 +54,9 @@ fn machine() -> Machine {
     }
 }
 
-fn text(account: &Account, past: &[Closed]) -> String {
+fn text(account: &IncidentRecord, past: &[ClosedIncident]) -> String {
     let files = ["incident.json".to_owned(), "restart-1-1.out".to_owned()];
-    Incident {
+    IncidentView {
         account,
         past,
         depends_on: &["mailer".to_owned()],
@@ -76,12 +76,13 @@ fn a_frozen_backend_that_was_cured_answers_all_questions() {
     account.pid = Some(4821);
     account.process = Some("its process (pid 4821) used 99 % of a core: busy in a loop, not waiting".into());
     account.said = Some("parsing report-2026-11.csv".into());
-    restart(&mut account, 61, "pm2 restart sav-backend", Outcome::Exited { code: 0 });
+    restart(&mut account, 61, "pm2 restart sav-backend", CommandOutcome::Exited { code: 0 });
     (account.ended, account.attempts, account.back) = (Some(at(64)), 1, Some("200 in 4 ms".into()));
     (account.cured, account.heal_ms) = (Some("pm2 restart sav-backend".into()), Some(3_000));
-    let closed = Closed::of(&account).expect("it is over");
-    let nights = (1..4).map(|night| Closed { id: format!("{night}"), began: at(night * -86_400), ..closed.clone() });
-    let past: Vec<Closed> = nights.chain([closed.clone()]).collect();
+    let closed = ClosedIncident::of(&account).expect("it is over");
+    let nights =
+        (1..4).map(|night| ClosedIncident { id: format!("{night}"), began: at(night * -86_400), ..closed.clone() });
+    let past: Vec<ClosedIncident> = nights.chain([closed.clone()]).collect();
     assert_eq!(
         text(&account, &past),
         "\
@@ -108,10 +109,10 @@ fn a_ladder_that_failed_says_what_was_tried_and_that_it_goes_on() {
     account.evidence =
         Some(Evidence { status: Some(503), body: Some("{\"db\": \"\u{1b}[2Jgone\"}\n".into()), ..Evidence::default() });
     account.machine = Some(machine());
-    restart(&mut account, 61, "./soft.sh", Outcome::Exited { code: 3 });
-    restart(&mut account, 70, "./hard.sh", Outcome::TimedOut);
-    event(&mut account, 200, Kind::HeldBack { why: Why::Cooldown, until: Some(at(260)) });
-    event(&mut account, 300, Kind::HeldBack { why: Why::DependsOn, until: None });
+    restart(&mut account, 61, "./soft.sh", CommandOutcome::Exited { code: 3 });
+    restart(&mut account, 70, "./hard.sh", CommandOutcome::TimedOut);
+    event(&mut account, 200, EventKind::HeldBack { why: HoldReason::Cooldown, until: Some(at(260)) });
+    event(&mut account, 300, EventKind::HeldBack { why: HoldReason::DependsOn, until: None });
     account.attempts = 1;
     assert_eq!(
         text(&account, &[]),
@@ -138,7 +139,7 @@ Files    ~/.local/state/watchdog/incidents/1122-0313/
 fn a_long_night_is_told_from_its_beginning_and_its_end() {
     let mut account = down();
     for n in 0..30 {
-        restart(&mut account, 60 + n * 600, "./restart.sh", Outcome::Exited { code: 0 });
+        restart(&mut account, 60 + n * 600, "./restart.sh", CommandOutcome::Exited { code: 0 });
     }
     let text = text(&account, &[]);
     let done: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("Done")).collect();

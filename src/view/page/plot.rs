@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::store::history::{Day, Slot};
-use crate::time::{Latency, Span, Wall, Zone};
+use crate::time::{HumanDuration, Latency, WallTime, Zone};
 use crate::view::percent;
 
 use super::html;
@@ -58,11 +58,11 @@ fn is_alike(one: &Day, other: &Day) -> bool {
 
 fn title(run: &[Day], zone: Zone) -> String {
     // Days are those of UTC; noon is on the same day nearly everywhere.
-    let day = |day: &Day| zone.day(day.begins.shifted(43_200_000));
+    let day = |day: &Day| zone.day(day.begins.offset_by(43_200_000));
     let [first, .., last] = run else {
         return match run[0].up {
             None => format!("{}: not watched", day(&run[0])),
-            Some(_) => format!("{}: {} of {}", day(&run[0]), percent(run[0].up), Span(run[0].watched)),
+            Some(_) => format!("{}: {} of {}", day(&run[0]), percent(run[0].up), HumanDuration(run[0].watched)),
         };
     };
     let what = if first.up.is_none() { "not watched" } else { "100 %" };
@@ -76,7 +76,7 @@ pub(super) struct Plot {
 }
 
 /// How long answers took; none where there was no answer.
-pub(super) fn latency(slots: &[Slot], now: Wall) -> Option<Plot> {
+pub(super) fn latency(slots: &[Slot], now: WallTime) -> Option<Plot> {
     let end = now.as_ms().div_euclid(SLOT) + 1;
     let x = |slot: &Slot| slot.begins().as_ms().div_euclid(SLOT) - end + WIDTH;
     let slots: Vec<&Slot> = slots.iter().filter(|slot| (0..WIDTH).contains(&x(slot))).collect();
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn days_that_are_alike_are_one_line_and_outages_stand_out() {
-        let begins = Wall::parse_rfc3339("2026-11-01T00:00:00.000Z").expect("a time");
+        let begins = WallTime::parse_rfc3339("2026-11-01T00:00:00.000Z").expect("a time");
         let ups = [None, None, Some(1.0), Some(1.0), Some(0.995), Some(0.5), Some(0.5), Some(1.0)];
         let day = |(index, up): (usize, &Option<f64>)| Day {
-            begins: begins.shifted(i64::try_from(index).expect("small") * 86_400_000),
+            begins: begins.offset_by(i64::try_from(index).expect("small") * 86_400_000),
             watched: Duration::from_secs(86_400),
             up: *up,
         };
@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_quarter_of_an_hour_without_an_answer_is_a_gap() {
-        let now = Wall::parse_rfc3339("2026-11-22T12:07:00.000Z").expect("a time");
+        let now = WallTime::parse_rfc3339("2026-11-22T12:07:00.000Z").expect("a time");
         let mut history = crate::store::history::History::default();
         for minutes in [90, 75, 45, 0] {
-            history.record_latency("a", Duration::from_millis(10), now.shifted(-minutes * 60_000));
+            history.record_latency("a", Duration::from_millis(10), now.offset_by(-minutes * 60_000));
         }
         let slots = history.get("a").expect("it was counted").latency().slots(now);
         let plot = latency(&slots, now).expect("answers");
@@ -175,7 +175,7 @@ mod tests {
         assert!(plot.picture.contains("points=\"89,66.7 90,66.7 90,66.7 91,66.7\""), "{}", plot.picture);
         assert!(plot.picture.contains("points=\"95,66.7 96,66.7\""), "{}", plot.picture);
         assert_eq!((plot.median.to_string(), plot.worst.to_string()), ("10 ms".into(), "10 ms".into()));
-        assert!(latency(&slots, now.shifted(2 * 86_400_000)).is_none());
+        assert!(latency(&slots, now.offset_by(2 * 86_400_000)).is_none());
         assert!(latency(&[], now).is_none());
     }
 

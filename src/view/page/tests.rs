@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::outcome::{Class, Verdict};
-use crate::policy::{Incident, LastLook};
+use crate::policy::{Incident, LastProbe};
 use crate::testing::fuzz;
 
-fn at(minutes: i64) -> Timestamp {
-    Timestamp::from_ms(100_000_000 + minutes * 60_000)
+fn at(minutes: i64) -> BootTime {
+    BootTime::from_ms(100_000_000 + minutes * 60_000)
 }
 
-fn wall() -> Wall {
-    Wall::parse_rfc3339("2026-11-22T02:32:10.000Z").expect("a time")
+fn wall() -> WallTime {
+    WallTime::parse_rfc3339("2026-11-22T02:32:10.000Z").expect("a time")
 }
 
 /// 20 minutes after it went down.
@@ -30,10 +30,10 @@ fn down(name: &str) -> TargetState {
     };
     let detail = format!("refused by <b>{name}</b> \u{1b}[2J");
     TargetState {
-        condition: Condition::Down,
+        condition: Status::Down,
         since: Some(at(-19)),
         incident: Some(incident),
-        last_look: Some(LastLook {
+        last_look: Some(LastProbe {
             at: at(0),
             verdict: Verdict::Unhealthy { class: Class::Refused, detail },
             latency_ms: 1,
@@ -42,21 +42,21 @@ fn down(name: &str) -> TargetState {
     }
 }
 
-fn of(condition: Condition) -> TargetState {
+fn of(condition: Status) -> TargetState {
     TargetState { condition, since: Some(at(-60)), ..TargetState::default() }
 }
 
-fn saved(states: Vec<TargetState>) -> Saved {
-    let mut saved = Saved::default();
+fn saved(states: Vec<TargetState>) -> SavedState {
+    let mut saved = SavedState::default();
     for (order, state) in states.into_iter().enumerate() {
         let name = format!("t{order}");
-        saved.shown.insert(name.clone(), Shown { order, repairs: true, ..Shown::default() });
+        saved.shown.insert(name.clone(), TargetView { order, repairs: true, ..TargetView::default() });
         saved.policy.targets.insert(name, state);
     }
     saved
 }
 
-fn page<'a>(saved: &'a Saved, past: &'a [Closed], details: bool) -> Page<'a> {
+fn page<'a>(saved: &'a SavedState, past: &'a [ClosedIncident], details: bool) -> Page<'a> {
     let zone = Zone(|_| 3_600);
     Page { saved, past, host: "srv<412>", details, is_over: false, at: ClockReading { now: at(0), wall: wall() }, zone }
 }
@@ -70,14 +70,14 @@ fn the_banner_says_how_things_stand() {
         assert!(html.contains(&format!("<header class=\"{class}\">\n<h1>{expected}</h1>")), "{html}");
         assert!(html.contains(&format!("<title>{expected}</title>")), "{html}");
     }
-    let (well, failing, paused) = (of(Condition::Healthy), of(Condition::Failing), of(Condition::Paused));
+    let (well, failing, paused) = (of(Status::Healthy), of(Status::Failing), of(Status::Paused));
     check(vec![well.clone()], "up", "Everything is up");
     check(vec![well.clone(), down("x"), well.clone()], "down", "1 of 3 is down since 03:12");
     check(vec![down("x"), down("y")], "down", "2 of 2 are down since 03:12");
     check(vec![down("x")], "down", "It is down since 03:12");
     check(vec![well.clone(), failing.clone()], "other", "1 of 2 is failing");
     check(vec![paused.clone(), paused, well.clone()], "other", "2 of 3 are paused");
-    check(vec![well.clone(), of(Condition::Starting)], "other", "1 of 2 is starting");
+    check(vec![well.clone(), of(Status::Starting)], "other", "1 of 2 is starting");
     let saved = saved(vec![well]);
     let over = Page { is_over: true, ..page(&saved, &[], false) }.html();
     assert!(over.contains("<h1>Nobody is watching since 22 Nov 03:32</h1>"), "{over}");
@@ -87,10 +87,10 @@ fn the_banner_says_how_things_stand() {
 fn nothing_is_revealed_unless_it_is_asked_for_and_no_text_is_markup() {
     let mut saved = saved(vec![down("evil")]);
     saved.config = Some("/home/me/watchdog.yaml".into());
-    let closed = Closed {
+    let closed = ClosedIncident {
         id: "1121-0312".into(),
         target: "t0".into(),
-        began: wall().shifted(-86_400_000),
+        began: wall().offset_by(-86_400_000),
         down_ms: 64_000,
         found_ms: None,
         class: Class::Timeout,
@@ -117,7 +117,7 @@ fn nothing_is_revealed_unless_it_is_asked_for_and_no_text_is_markup() {
 
 #[test]
 fn what_was_never_watched_is_no_uptime() {
-    let saved = saved(vec![of(Condition::Starting)]);
+    let saved = saved(vec![of(Status::Starting)]);
     let html = page(&saved, &[], false).html();
     assert!(html.contains("<span>not watched yet</span>"), "{html}");
     assert!(html.contains("No answer within the last 24 h.") && html.contains("None in 90 days."), "{html}");

@@ -4,22 +4,22 @@ use super::*;
 use crate::outcome::Class;
 use crate::policy::{Incident, TargetState};
 use crate::store::history::Absence;
-use crate::store::state::Shown;
-use crate::time::Timestamp;
+use crate::store::state::TargetView;
+use crate::time::BootTime;
 
 const DAY_S: i64 = 86_400;
 
 /// 30 Nov, 12:00 UTC, less so many seconds.
-fn ago(seconds: i64) -> Wall {
-    Wall::parse_rfc3339("2026-11-30T12:00:00.000Z").expect("a time").shifted(-seconds * 1_000)
+fn ago(seconds: i64) -> WallTime {
+    WallTime::parse_rfc3339("2026-11-30T12:00:00.000Z").expect("a time").offset_by(-seconds * 1_000)
 }
 
-fn reading(boot: Timestamp) -> ClockReading {
+fn reading(boot: BootTime) -> ClockReading {
     ClockReading { now: boot, wall: ago(0) }
 }
 
-fn closed(id: &str, began: Wall, down_s: u64, heal_s: Option<u64>) -> Closed {
-    Closed {
+fn closed(id: &str, began: WallTime, down_s: u64, heal_s: Option<u64>) -> ClosedIncident {
+    ClosedIncident {
         id: id.into(),
         target: "sav-backend".into(),
         began,
@@ -32,9 +32,9 @@ fn closed(id: &str, began: Wall, down_s: u64, heal_s: Option<u64>) -> Closed {
     }
 }
 
-fn saved() -> Saved {
-    let mut saved = Saved { first_start: Some(ago(60 * DAY_S)), ..Saved::default() };
-    let shown = |order| Shown { order, ..Shown::default() };
+fn saved() -> SavedState {
+    let mut saved = SavedState { first_start: Some(ago(60 * DAY_S)), ..SavedState::default() };
+    let shown = |order| TargetView { order, ..TargetView::default() };
     saved.shown = [("sav-backend".to_owned(), shown(0)), ("db".to_owned(), shown(1))].into();
     let mut record = |up, from, to| saved.history.record("sav-backend", up, from, to);
     record(true, ago(20 * DAY_S), ago(10_000));
@@ -50,7 +50,7 @@ fn a_month_is_told_with_what_nobody_watched() {
         [closed("a", night(5), 64, Some(3)), closed("b", night(4), 104, Some(31)), closed("c", night(3), 70, Some(3))];
     let saved = saved();
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, past: &past, span, at: reading(Timestamp::BOOT), zone: Zone::UTC };
+    let report = Report { saved: &saved, past: &past, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
     assert_eq!(
         report.text(),
         "\
@@ -73,7 +73,7 @@ fn what_is_still_down_counts_and_what_began_lately_is_said() {
     let mut saved = saved();
     saved.first_start = Some(ago(7_200));
     saved.gaps = Default::default();
-    let now = Timestamp::from_ms(10_000_000);
+    let now = BootTime::from_ms(10_000_000);
     let open = Incident {
         id: "x".into(),
         began: now - Duration::from_secs(600),
@@ -93,7 +93,7 @@ fn what_is_still_down_counts_and_what_began_lately_is_said() {
     let text = report.text();
     assert!(text.starts_with("All of 2 h, to 30 Nov. Watched 2 h, without a gap.\n"), "{text}");
     assert!(text.ends_with("1 incident, at most 10 min 30 s"), "{text}");
-    let nothing = Saved::default();
+    let nothing = SavedState::default();
     let report = Report { saved: &nothing, ..report };
     assert_eq!(report.text(), "No watchdog has looked at anything here yet.");
 }
@@ -101,13 +101,13 @@ fn what_is_still_down_counts_and_what_began_lately_is_said() {
 #[test]
 fn a_clock_that_was_wrong_makes_no_gap_and_no_beginning() {
     #[track_caller]
-    fn check(first_start: Wall, gaps: &[(i64, i64)], expected: &str) {
+    fn check(first_start: WallTime, gaps: &[(i64, i64)], expected: &str) {
         let mut saved = saved();
         saved.first_start = Some(first_start);
         saved.gaps = Default::default();
         gaps.iter().for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: Absence::Ended }));
         let span = Duration::from_secs(30 * 86_400);
-        let report = Report { saved: &saved, past: &[], span, at: reading(Timestamp::BOOT), zone: Zone::UTC };
+        let report = Report { saved: &saved, past: &[], span, at: reading(BootTime::BOOT), zone: Zone::UTC };
         let text = report.text();
         assert!(text.starts_with(expected), "{text}");
     }

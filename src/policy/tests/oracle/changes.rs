@@ -2,8 +2,8 @@
 //! what the contract makes of it.
 
 use super::{InTick, Known, Oracle};
-use crate::policy::{Gate, Limits, Mode};
-use crate::time::{Timestamp, millis};
+use crate::policy::{Limits, Mode, Precondition};
+use crate::time::{BootTime, millis};
 
 const MINUTE: i64 = 60_000;
 /// Five distances of ticks.
@@ -61,7 +61,7 @@ impl Oracle {
             if failed && is_free && decides {
                 let promise = format!("{target}: a tick ends at {} of {threshold} failures at {at}", known.failures);
                 self.demand(known.failures >= threshold, &promise);
-                let is_asked = limits.gates.contains(&Gate::Stopped);
+                let is_asked = limits.preconditions.contains(&Precondition::Stopped);
                 self.demand(known.down.is_some() || is_asked, "a tick that decides says that it is down");
             }
         }
@@ -200,7 +200,7 @@ impl Oracle {
     }
 
     /// Rule 14: `paused` names the last end.
-    pub(super) fn paused_is_said(&mut self, target: &str, until: Timestamp) {
+    pub(super) fn paused_is_said(&mut self, target: &str, until: BootTime) {
         let until = until.as_ms() + self.booted;
         let last = self.known[target].pauses.iter().map(|(_, until)| *until).max();
         // Across a clock that was set back they last longer.
@@ -226,10 +226,10 @@ impl Oracle {
         self.known(target).asked_under = present;
     }
 
-    pub(in crate::policy::tests) fn gate_answers(&mut self, target: &str, gate: Gate, yes: bool) {
+    pub(in crate::policy::tests) fn gate_answers(&mut self, target: &str, gate: Precondition, yes: bool) {
         let present = self.limits[target].repair_id;
         let known = self.known(target);
-        if gate == Gate::OnlyIf {
+        if gate == Precondition::OnlyIf {
             known.allowed = yes && known.asked_under == present;
         }
     }

@@ -1,9 +1,9 @@
 //! Rules 1, 2 and 6: what counts, what ends a count, and what a target is called meanwhile.
 
 use super::{begin, check, check_conditions};
-use crate::outcome::{Class, Downtime, Ending};
-use crate::policy::{Condition, Record};
-use crate::time::Timestamp;
+use crate::outcome::{Class, Downtime, Exit};
+use crate::policy::{Record, Status};
+use crate::time::BootTime;
 use std::time::Duration;
 
 #[test]
@@ -81,8 +81,8 @@ fn a_target_has_one_word_for_its_condition() {
 
 #[test]
 fn healthy_starting_and_paused_are_no_trouble() {
-    let trouble = [Condition::Failing, Condition::Down, Condition::Recovering];
-    let peace = [Condition::Healthy, Condition::Starting, Condition::Paused];
+    let trouble = [Status::Failing, Status::Down, Status::Recovering];
+    let peace = [Status::Healthy, Status::Starting, Status::Paused];
     assert!(trouble.iter().all(|condition| condition.is_trouble()));
     assert!(!peace.iter().any(|condition| condition.is_trouble()));
 }
@@ -91,7 +91,7 @@ fn healthy_starting_and_paused_are_no_trouble() {
 fn a_record_says_all_that_is_told_of_it() {
     let mut stage = begin("rungs=2", "");
     "S F F:reset F:refused fail F S pause/1h".split(' ').for_each(|token| _ = stage.play(token));
-    let boot_clock = |s: i64| Timestamp::from_ms((10 * 86_400 + s) * 1000);
+    let boot_clock = |s: i64| BootTime::from_ms((10 * 86_400 + s) * 1000);
     let (incident, detail, secs) = ("1122-0313".to_string(), "no byte".to_string(), Duration::from_secs);
     let expected = [
         Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3 },
@@ -106,7 +106,7 @@ fn a_record_says_all_that_is_told_of_it() {
         Record::RestartDone {
             attempt: 1,
             rung: 0,
-            ending: Ending::Exited(3),
+            ending: Exit::Exited(3),
             took: secs(2),
             incident: incident.clone(),
             start_period: secs(30),

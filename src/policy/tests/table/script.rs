@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::outcome::{Class, Ending};
-use crate::policy::{Gate, Limits, Record, Tell};
-use crate::time::{Timestamp, millis};
+use crate::outcome::{Class, Exit};
+use crate::policy::{Limits, Notification, Precondition, Record};
+use crate::time::{BootTime, millis};
 
 /// One token of a script, `target.verb:detail/span`, of which all but the verb may be missing.
 pub(super) struct Token<'a> {
@@ -85,10 +85,10 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "restart_window" => limits.restart_window = span(value),
         "restart_on" => limits.restart_on = words().map(|word| word.parse::<Class>().expect("a class")).collect(),
         "depends_on" => limits.depends_on = words().map(str::to_string).collect(),
-        "only_if" => limits.gates = if value == "yes" { vec![Gate::OnlyIf] } else { Vec::new() },
-        "stopped" => limits.gates.insert(0, Gate::Stopped),
+        "only_if" => limits.preconditions = if value == "yes" { vec![Precondition::OnlyIf] } else { Vec::new() },
+        "stopped" => limits.preconditions.insert(0, Precondition::Stopped),
         "reset" => limits.reset = Some(value.parse::<usize>().expect("a number") - 1),
-        "gates" => limits.gates = vec![Gate::OnlyIf; value.parse().expect("a number")],
+        "gates" => limits.preconditions = vec![Precondition::OnlyIf; value.parse().expect("a number")],
         "diagnose" => limits.diagnose = value == "yes",
         "tells_of_pm2" => limits.tells_of_pm2 = value == "yes",
         "dry_run" => limits.dry_run = value == "yes",
@@ -98,13 +98,13 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
     }
 }
 
-fn outcome(ending: &Ending) -> &'static str {
+fn outcome(ending: &Exit) -> &'static str {
     match ending {
-        Ending::Exited(_) => "exited",
-        Ending::Killed(_) => "killed",
-        Ending::TimedOut => "timed_out",
-        Ending::NotStarted(_) => "not_started",
-        Ending::Lost => "lost",
+        Exit::Exited(_) => "exited",
+        Exit::Killed(_) => "killed",
+        Exit::TimedOut => "timed_out",
+        Exit::NotStarted(_) => "not_started",
+        Exit::Lost => "lost",
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) fn meant(target: String) -> Option<Vec<String>> {
     (target != "all").then(|| vec![target])
 }
 
-pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> String {
+pub(super) fn told(record: &Record, shown: impl Fn(BootTime) -> String) -> String {
     match record {
         Record::Failing { .. } => "failing".into(),
         Record::Down { .. } => "down".into(),
@@ -134,19 +134,19 @@ pub(super) fn told(record: &Record, shown: impl Fn(Timestamp) -> String) -> Stri
     }
 }
 
-pub(super) fn tell_shown(target: &str, tell: &Tell) -> String {
+pub(super) fn tell_shown(target: &str, tell: &Notification) -> String {
     let of = if target == "a" { String::new() } else { format!("{target}.") };
     let said = match tell {
-        Tell::Healed(story) => format!("healed#{}", story.attempts),
-        Tell::Down { story, waiting, reminder } => {
+        Notification::Healed(story) => format!("healed#{}", story.attempts),
+        Notification::Down { story, waiting, reminder } => {
             let why = waiting.map_or_else(String::new, |waiting| format!(":{}", waiting.why.as_str()));
             let reminder = reminder.map_or_else(String::new, |hours| format!("/{hours}h"));
             format!("down{why}#{}{reminder}", story.attempts)
         }
-        Tell::Up(story) => format!("{}#{}", if story.cured { "cured" } else { "up" }, story.attempts),
-        Tell::Warn { about, .. } => format!("warn:{}", about.as_str()),
-        Tell::Folded { folded, .. } => format!("folded:{folded}"),
-        Tell::Calm { folded, .. } => format!("calm:{folded}"),
+        Notification::Up(story) => format!("{}#{}", if story.cured { "cured" } else { "up" }, story.attempts),
+        Notification::Warn { about, .. } => format!("warn:{}", about.as_str()),
+        Notification::Folded { folded, .. } => format!("folded:{folded}"),
+        Notification::Calm { folded, .. } => format!("calm:{folded}"),
     };
     of + &said
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::script::{self, Token, ms, seconds, set, tell_shown};
-use crate::outcome::{Class, Ending, Inspection, Look, Pm2Evidence, RestReason, Verdict};
-use crate::policy::{Action, Event, Gate, Limits, Mode, Policy, Record, State, TargetState};
-use crate::time::Timestamp;
+use crate::outcome::{Class, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason, Verdict};
+use crate::policy::{Action, Event, Limits, Mode, Policy, Precondition, Record, State, TargetState};
+use crate::time::BootTime;
 
 /// A script begins ten days after the machine's boot.
 const UP_BEFORE: i64 = 10 * 86_400_000;
@@ -47,12 +47,12 @@ pub(super) struct Stage {
     /// Those that wait for their token though time passes.
     hanging: BTreeSet<String>,
     command: Option<Command>,
-    gate: Option<Gate>,
+    gate: Option<Precondition>,
     pm2: Option<Pm2Evidence>,
     /// The attempt and rung of a `restart` record whose command is to follow.
     announced: Option<(u32, usize)>,
     /// How the script lets a command end.
-    ending: Option<Ending>,
+    ending: Option<Exit>,
     said: Vec<String>,
     /// Every look that was begun, as `a@0`.
     pub(super) looks: Vec<String>,
@@ -89,7 +89,7 @@ impl Stage {
         }
     }
 
-    pub(super) fn shown(&self, at: Timestamp) -> String {
+    pub(super) fn shown(&self, at: BootTime) -> String {
         seconds(self.in_script(at))
     }
 
@@ -111,13 +111,13 @@ impl Stage {
                 self.hanging.insert(target);
             }
             "yes" | "no" => {
-                let (gate, yes) = (self.gate.unwrap_or(Gate::OnlyIf), token.verb == "yes");
+                let (gate, yes) = (self.gate.unwrap_or(Precondition::OnlyIf), token.verb == "yes");
                 match gate {
-                    Gate::OnlyIf => self.deliver(Event::Answered { target, gate, yes }),
-                    Gate::Stopped if yes => {
+                    Precondition::OnlyIf => self.deliver(Event::PreconditionChecked { target, gate, yes }),
+                    Precondition::Stopped if yes => {
                         self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: true })
                     }
-                    Gate::Stopped => self.inspected(target, Inspection::AtRest(RestReason::Operator)),
+                    Precondition::Stopped => self.inspected(target, Inspection::AtRest(RestReason::Operator)),
                 }
             }
             "deaf" => self.inspected(target, Inspection::Failed { is_deaf: true, is_listed: false }),
@@ -125,25 +125,25 @@ impl Stage {
             "deleted" => self.inspected(target, Inspection::AtRest(RestReason::Deleted)),
             "done" => self.inspected(target, Inspection::AtRest(RestReason::Schedule)),
             "warranted" | "unwarranted" => {
-                self.deliver(Event::Weighed { target, warranted: token.verb == "warranted" });
+                self.deliver(Event::ResetChecked { target, warranted: token.verb == "warranted" });
             }
             "diagnosed" => {
                 let incident = self.target().incident.map(|incident| incident.id).unwrap_or_default();
-                self.deliver(Event::Diagnosed { target, incident });
+                self.deliver(Event::DiagnosisFinished { target, incident });
             }
             "app" | "god" => self.see(token),
             "pause" => {
-                let (until, command) = (self.clock().shifted(span("30m")), token.detail.map(str::to_owned));
+                let (until, command) = (self.clock().offset_by(span("30m")), token.detail.map(str::to_owned));
                 self.deliver(Event::Paused { targets: script::meant(target), until, command });
             }
             "resume" | "resume!" => {
                 let (targets, clear_waits) = (script::meant(target), token.verb == "resume!");
                 self.deliver(Event::Resumed { targets, clear_waits });
             }
-            "over" => self.deliver(Event::CommandOver { command: token.detail.expect("a command").to_owned() }),
+            "over" => self.deliver(Event::PauseCommandEnded { command: token.detail.expect("a command").to_owned() }),
             "gone" | "there" => {
                 let missing = (token.verb == "gone").then(|| "no such file".into());
-                self.deliver(Event::Executables { target, missing });
+                self.deliver(Event::ExecutablesSearched { target, missing });
             }
             "daemon" => self.start(Mode::Daemon),
             "tick" => self.start(Mode::Once),
@@ -223,9 +223,14 @@ impl Stage {
         let Some(number) = self.asked.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.weather.get(target).cloned().unwrap_or_else(healthy);
-        let look =
-            Look { verdict, latency: Duration::from_millis(2), pm2: self.pm2.clone(), evidence: None, file: None };
-        self.deliver(Event::Looked { target: target.to_string(), number, look, stamp: "1122-0313".into() });
+        let look = ProbeResult {
+            verdict,
+            latency: Duration::from_millis(2),
+            pm2: self.pm2.clone(),
+            evidence: None,
+            file: None,
+        };
+        self.deliver(Event::ProbeFinished { target: target.to_string(), number, look, stamp: "1122-0313".into() });
     }
 
     fn answer_others(&mut self, target: &str) {
@@ -264,7 +269,7 @@ impl Stage {
         panic!("the watchdog does not come to rest");
     }
 
-    fn wake(&mut self, at: Timestamp) {
+    fn wake(&mut self, at: BootTime) {
         self.now = self.now.max(self.in_script(at));
         self.deliver(Event::Wake);
         let now = self.clock();
@@ -304,30 +309,30 @@ impl Stage {
     fn carry_out_one(&mut self, action: Action) {
         match action {
             Action::Save => {}
-            Action::Tell { target, tell } => self.tells.push(tell_shown(&target, &tell)),
+            Action::Notify { target, tell } => self.tells.push(tell_shown(&target, &tell)),
             Action::Record { target, record } => {
                 self.show(target.as_deref().unwrap_or("a"), &record);
                 self.records.push(record);
             }
-            Action::Look { target, number } => {
+            Action::Probe { target, number } => {
                 self.looks.push(format!("{target}@{}", seconds(self.now)));
                 if let Some(old) = self.asked.insert(target.clone(), number) {
                     // Only another probe may be asked meanwhile, and the old one's answer is of no use.
                     assert!(self.limits.get(&target).is_some_and(|limits| limits.probe_id > 0), "two looks at once");
                     let verdict = Verdict::Healthy { detail: "200".into() };
-                    let look = Look { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
-                    self.deliver(Event::Looked { target, number: old, look, stamp: String::new() });
+                    let look = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                    self.deliver(Event::ProbeFinished { target, number: old, look, stamp: String::new() });
                 }
             }
-            Action::Ask { target, gate } => {
+            Action::CheckPrecondition { target, gate } => {
                 self.gate = Some(gate);
                 self.say(&target, "ask");
             }
-            Action::Inspect { target } => {
-                self.gate = Some(Gate::Stopped);
+            Action::InspectPm2 { target } => {
+                self.gate = Some(Precondition::Stopped);
                 self.say(&target, "stopped?");
             }
-            Action::Weigh { target } => self.say(&target, "weigh"),
+            Action::CheckReset { target } => self.say(&target, "weigh"),
             Action::Diagnose { target, .. } => self.say(&target, "diagnose"),
             Action::Run { target, attempt, rung, .. } => {
                 assert_eq!(self.announced.take(), Some((attempt, rung)), "`restart` comes before its command");
@@ -337,7 +342,7 @@ impl Stage {
                 let before = self.command.replace(Command { target, is_noted: false });
                 assert!(before.is_none(), "one command at a time");
             }
-            Action::Adopt { target, .. } => self.say(&target, "adopt"),
+            Action::AdoptCommand { target, .. } => self.say(&target, "adopt"),
         }
     }
 
@@ -362,23 +367,23 @@ impl Stage {
         {
             *is_noted = true;
             let target = target.clone();
-            self.deliver(Event::Spawned { target, process: (4821, 7) });
+            self.deliver(Event::CommandStarted { target, process: (4821, 7) });
         }
     }
 
     fn end_command(&mut self, token: &Token<'_>) {
         let ending = match token.verb {
-            "ok" => Ending::Exited(0),
-            "fail" => Ending::Exited(3),
-            "killed" => Ending::Killed(9),
-            "late" => Ending::TimedOut,
-            "missing" | "127" => Ending::NotStarted("no such file".into()),
-            "lost" => Ending::Lost,
+            "ok" => Exit::Exited(0),
+            "fail" => Exit::Exited(3),
+            "killed" => Exit::Killed(9),
+            "late" => Exit::TimedOut,
+            "missing" | "127" => Exit::NotStarted("no such file".into()),
+            "lost" => Exit::Lost,
             _ => panic!("no token is called `{}`", token.verb),
         };
         let target = self.command.take().expect("a command runs").target;
         self.ending = Some(ending.clone());
-        self.deliver(Event::Ended { target, ending, took: Duration::from_secs(2) });
+        self.deliver(Event::CommandEnded { target, ending, took: Duration::from_secs(2) });
         assert_eq!(self.ending, None, "the end of a command is told");
     }
 
@@ -403,11 +408,11 @@ impl Stage {
         state
     }
 
-    pub(super) fn clock(&self) -> Timestamp {
-        Timestamp::from_ms(self.now - self.booted)
+    pub(super) fn clock(&self) -> BootTime {
+        BootTime::from_ms(self.now - self.booted)
     }
 
-    fn in_script(&self, at: Timestamp) -> i64 {
+    fn in_script(&self, at: BootTime) -> i64 {
         at.as_ms() + self.booted
     }
 }

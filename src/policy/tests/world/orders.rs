@@ -2,7 +2,7 @@
 
 use super::{Coming, World};
 use crate::policy::{Event, Limits};
-use crate::time::Timestamp;
+use crate::time::BootTime;
 
 /// What the operator wants; `None`: of all targets.
 #[derive(Clone, Debug)]
@@ -40,14 +40,14 @@ impl World {
                 if target.is_none() {
                     self.oracle.all_paused(command.as_deref(), until);
                 }
-                let until = Timestamp::from_ms(until - self.booted);
+                let until = BootTime::from_ms(until - self.booted);
                 self.deliver(Event::Paused { targets: target.map(|name| vec![name]), until, command });
             }
             Order::Over { command } => {
                 let names = self.meant(None);
                 names.iter().for_each(|name| self.oracle.pause_over(name, Some(&command), self.now));
                 self.oracle.all_over(Some(&command));
-                self.deliver(Event::CommandOver { command });
+                self.deliver(Event::PauseCommandEnded { command });
             }
             Order::Resume { target, clear_waits } => {
                 let names = self.meant(target.as_deref());
@@ -111,14 +111,14 @@ impl World {
             1 => limits.probe_id += 1,
             // Another ladder, and what is asked before.
             2 => {
-                let Limits { rungs, reset, gates, .. } = fresh;
+                let Limits { rungs, reset, preconditions: gates, .. } = fresh;
                 (limits.rungs, limits.reset, limits.repair_id) = (rungs, reset, repair_id + 1);
-                limits.gates = gates;
+                limits.preconditions = gates;
             }
             // Other numbers for the same.
             3 => {
-                let Limits { rungs, reset, gates, dry_run, .. } = limits.clone();
-                *limits = Limits { rungs, reset, gates, dry_run, probe_id, repair_id, ..fresh };
+                let Limits { rungs, reset, preconditions: gates, dry_run, .. } = limits.clone();
+                *limits = Limits { rungs, reset, preconditions: gates, dry_run, probe_id, repair_id, ..fresh };
             }
             _ => *limits = Limits { probe_id: probe_id + 1, repair_id: repair_id + 1, ..fresh },
         }

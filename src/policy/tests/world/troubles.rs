@@ -35,7 +35,7 @@ impl World {
             }
             _ => {
                 let missing = self.rng.bool().then(|| "gone".into());
-                self.deliver(Event::Executables { target: name, missing });
+                self.deliver(Event::ExecutablesSearched { target: name, missing });
             }
         }
     }

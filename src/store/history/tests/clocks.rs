@@ -39,11 +39,11 @@ impl Scene {
     fn count(&mut self, up: bool, real: i64, span: i64, offset: i64) {
         let (from, to) = (real + offset - span, real + offset);
         for at in [from, to] {
-            if self.history.is_lacking(Wall::from_ms(at)) {
+            if self.history.is_lacking(WallTime::from_ms(at)) {
                 self.history.complete(&self.folder).unwrap();
             }
         }
-        self.history.record("a", up, Wall::from_ms(from), Wall::from_ms(to));
+        self.history.record("a", up, WallTime::from_ms(from), WallTime::from_ms(to));
         let mut start = from;
         while start < to {
             let end = (start.div_euclid(HOUR) + 1) * HOUR;
@@ -57,7 +57,7 @@ impl Scene {
 
     /// As the agent does it: what is due leaves the state first.
     fn save(&mut self, now: i64) {
-        let now = Wall::from_ms(now);
+        let now = WallTime::from_ms(now);
         if self.history.is_due(now) {
             self.history.complete(&self.folder).unwrap();
             self.history.flush(&self.folder, now).unwrap();
@@ -88,7 +88,7 @@ impl Scene {
             (least_up..=most_up).contains(&found.0) && (least_down..=most_down).contains(&found.1)
         };
         let hour = now.div_euclid(HOUR);
-        let found = uptime.sums(Duration::from_millis(DAY.unsigned_abs()), Wall::from_ms(now));
+        let found = uptime.sums(Duration::from_millis(DAY.unsigned_abs()), WallTime::from_ms(now));
         let (least, most) = (sum(hour - 24, hour, 25 * HOUR), sum(hour - 24, hour, i64::MAX));
         assert!(is_between(least, found, most), "24 h: {least:?} <= {found:?} <= {most:?}; {story}");
         for day in now.div_euclid(DAY) - 90..=now.div_euclid(DAY) {

@@ -1,7 +1,7 @@
 //! PM2 beside the target of a script: what looks observe of it, and what an inspection finds.
 
 use super::{Stage, Token};
-use crate::outcome::{DaemonState, Inspection, Pm2Evidence, Seen};
+use crate::outcome::{DaemonState, Inspection, Pm2Evidence, ProcessIdentity};
 use crate::policy::Event;
 
 impl Stage {
@@ -27,12 +27,12 @@ impl Stage {
             let is_trouble = matches!(pm2.daemon, DaemonState::Deaf | DaemonState::Unknown);
             pm2.trouble = is_trouble.then(|| "its socket is missing".into());
         } else {
-            let seen = |pid: &str| Seen { pid: pid.parse().expect("a number"), started };
+            let seen = |pid: &str| ProcessIdentity { pid: pid.parse().expect("a number"), started };
             pm2.process = token.detail.map(seen);
         }
     }
 
     pub(super) fn inspected(&mut self, target: String, inspection: Inspection) {
-        self.deliver(Event::Inspected { target, inspection, pm2: self.pm2.clone() });
+        self.deliver(Event::Pm2Inspected { target, inspection, pm2: self.pm2.clone() });
     }
 }

@@ -1,0 +1,92 @@
+//! What cron makes of a configuration: its bare PATH, programs and what their first lines call for, the line to paste.
+
+use std::ffi::OsString;
+
+use crate::command::{first_word, for_shell, locate};
+use crate::config::{CommandLine, Config, Probe, Remedy};
+
+use super::say;
+
+/// What Debian's and most other crons give to their jobs.
+const CRON_PATH: &str = "/usr/bin:/bin";
+const PM2: &str = "pm2";
+const NODE: &str = "node";
+
+/// Prints where the programs of all commands are found under cron, and returns what is wrong.
+pub(super) fn report(config: &Config) -> Vec<String> {
+    let programs = programs(config);
+    if programs.is_empty() {
+        return Vec::new();
+    }
+    let own = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
+    let here = own.clone().or_else(|| std::env::var_os("PATH"));
+    let cron = own.clone().unwrap_or_else(|| CRON_PATH.into());
+    let is_found = |program: &str| locate(program, &config.folder, Some(&cron));
+    let through = if own.is_some() { "found through env.PATH" } else { "found" };
+    let mut found = Vec::new();
+    let mut wrong = Vec::new();
+    for program in programs {
+        match (is_found(&program), locate(&program, &config.folder, here.as_deref())) {
+            (Ok(_), _) => {
+                found.push(format!("{program}: {through}"));
+                // What pm2 runs by is what people miss under cron most of all.
+                found.extend((program == PM2 && is_found(NODE).is_ok()).then(|| format!("{NODE}: {through}")));
+            }
+            (Err(why), Ok(_)) => wrong.push(format!("cron would not find it: {why}; set PATH under env:")),
+            (Err(why), Err(_)) => wrong.push(why),
+        }
+    }
+    if !found.is_empty() {
+        say(&format!("In cron (PATH={CRON_PATH})  {}", found.join("   ")));
+    }
+    wrong
+}
+
+/// Every program that the configuration calls for, as far as that can be told; each once.
+fn programs(config: &Config) -> Vec<String> {
+    let mut programs = Vec::new();
+    for target in &config.targets {
+        let probe = match &target.probe {
+            Probe::Command(command) => Some(command),
+            Probe::Http(_) | Probe::Tcp { .. } | Probe::File { .. } | Probe::Pm2(_) => None,
+        };
+        let rungs = target.ladder.iter().filter_map(|rung| match &rung.remedy {
+            Remedy::Command(command) => Some(command),
+            Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => None,
+        });
+        for command in rungs.chain(&target.only_if).chain(probe) {
+            let program = match command {
+                CommandLine::Shell(text) => first_word(text).map(str::to_string),
+                CommandLine::Exec(words) => words.first().cloned(),
+            };
+            programs.extend(program);
+        }
+        programs.extend(target.pm2.iter().map(|_| PM2.to_owned()));
+    }
+    programs.sort();
+    programs.dedup();
+    programs
+}
+
+/// A line for crontab that does `what` at `when` with this configuration.
+pub(in crate::commands) fn crontab_line(config: &Config, when: &str, what: &str) -> String {
+    let program = std::env::current_exe().map_or_else(|_| "watchdog".into(), |path| path.display().to_string());
+    format!("{when} {} {what} -c {}", for_cron(&program), for_cron(&config.path.display().to_string()))
+}
+
+/// A word as cron and its shell must be given it: as a shell, and `%` escaped.
+fn for_cron(word: &str) -> String {
+    for_shell(word).replace('%', r"\%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_reaches_the_program_through_cron_and_its_shell() {
+        assert_eq!(for_cron("/home/user/bin/watchdog"), "/home/user/bin/watchdog");
+        assert_eq!(for_cron("/srv/a b/it's"), r"'/srv/a b/it'\''s'");
+        assert_eq!(for_cron("100%"), r"'100\%'");
+    }
+}

@@ -1,0 +1,280 @@
+//! Who else restarts what PM2 keeps: watchers among its processes and in the crontab. It must never run what it judges,
+//! and never show more of a process than its name and its script's.
+
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::command::{self, CommandSpec, KEPT, Leftovers, Scope};
+use crate::outcome::Exit;
+use crate::pm2::App;
+
+use super::foreign;
+
+/// What people call the script of a watcher.
+const NAMES: [&str; 4] = ["watchdog", "keep-alive", "keepalive", "keep_alive"];
+/// What a watcher asks pm2 for.
+const VERBS: [&str; 5] = ["restart", "reload", "start", "resurrect", "delete"];
+/// Bytes of a script that are read; a watcher is a short one.
+const SCRIPT: u64 = 256 << 10;
+/// The verb stands this close behind `pm2`, in characters: a whole program may be one line.
+const NEAR: usize = 60;
+/// How long `crontab -l` may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Characters of a command that are shown.
+const SHOWN: usize = 50;
+
+/// A watcher is known by what it runs. What it is called says nothing: a backend may be named after a watchdog.
+pub(super) fn is_watcher(app: &App) -> bool {
+    is_script_of_watcher(&script(app)) || script_calls_pm2(&app.script)
+}
+
+fn is_script_of_watcher(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+    NAMES.iter().any(|watcher| stem == *watcher || stem.ends_with(&format!("-{watcher}")))
+}
+
+pub(super) fn script(app: &App) -> String {
+    app.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn script_calls_pm2(path: &Path) -> bool {
+    foreign::read(path, SCRIPT).is_some_and(|text| text.lines().any(|line| call_of_pm2(line).is_some()))
+}
+
+/// Where in a line of a script pm2 is called to change something, and for what; not in comments.
+fn call_of_pm2(line: &str) -> Option<(usize, &'static str)> {
+    let is_comment = ["#", "//", "*", "/*"].iter().any(|mark| line.trim_start().starts_with(mark));
+    // Only ASCII is changed, so that places in it are places in `line`.
+    let line = line.to_ascii_lowercase();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut calls = line.match_indices("pm2").filter_map(|(at, name)| {
+        let rest: String = line[at + name.len()..].chars().take(NEAR).collect();
+        let stands_alone = !line[..at].ends_with(is_part) && !rest.starts_with(is_part);
+        let verb = rest.split(|c: char| !is_part(c)).find_map(|word| VERBS.into_iter().find(|verb| *verb == word));
+        verb.filter(|_| stands_alone).map(|verb| (at, verb))
+    });
+    calls.next().filter(|_| !is_comment)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CronLine {
+    /// What it runs, in a few words.
+    pub(super) what: String,
+    /// How often, in words.
+    pub(super) when: String,
+}
+
+/// The crontab of this account; none where there is none, or no crontab at all.
+pub(super) fn crontab() -> Option<String> {
+    let output = command::memory_output().ok()?;
+    let mut kept = output.try_clone().ok()?;
+    let argv = ["crontab", "-l"].map(str::to_owned).into();
+    let (folder, unset, env) = (PathBuf::from("/"), Vec::new(), Vec::new());
+    let (scope, remains) = (Scope::default(), Leftovers::End);
+    let spec = CommandSpec {
+        argv,
+        folder,
+        unset,
+        env,
+        timeout: PATIENCE,
+        keep: KEPT,
+        stdin: None,
+        output,
+        scope,
+        leftovers: remains,
+    };
+    let ended = command::run(spec, |_| {});
+    if ended.exit != Exit::Exited(0) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    kept.rewind().and_then(|()| kept.read_to_end(&mut bytes)).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The lines of a crontab that restart what PM2 keeps, without those of ours: they run the program `own`. Files that
+/// they name are looked for in `home`, where cron runs its jobs.
+pub(super) fn in_crontab(crontab: &str, own: &Path, home: &Path) -> Vec<CronLine> {
+    crontab.lines().filter_map(|line| rival_of(line.trim(), own, home)).collect()
+}
+
+fn rival_of(line: &str, own: &Path, home: &Path) -> Option<CronLine> {
+    let (schedule, command) = job(line)?;
+    let words: Vec<&str> = command.split_whitespace().map(bare).collect();
+    if schedule == "@reboot" || is_ours(command, &words, own) {
+        return None;
+    }
+    let named = || words.iter().find(|word| NAMES[1..].iter().any(|name| word.to_lowercase().contains(name)));
+    let what = match call_of_pm2(command) {
+        Some((at, verb)) if verb != "delete" => command[at..].split([';', '&', '|', '>']).next()?.trim().to_owned(),
+        _ => match named() {
+            Some(word) => last_part(word),
+            None => script_in(command, home)?,
+        },
+    };
+    let what = what.chars().take(SHOWN).collect();
+    Some(CronLine { what, when: in_words(&schedule) })
+}
+
+/// A line's schedule and its command; none for comments and variables.
+fn job(line: &str) -> Option<(String, &str)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let count = if line.starts_with('@') { 1 } else { 5 };
+    let mut rest = line;
+    let mut schedule = Vec::new();
+    for _ in 0..count {
+        let (word, after) = rest.split_once(char::is_whitespace)?;
+        // NAME=value, and what nobody would take for a time.
+        if word.contains('=') || word.starts_with(['"', '\'']) {
+            return None;
+        }
+        schedule.push(word);
+        rest = after.trim_start();
+    }
+    (!rest.is_empty() && !rest.starts_with('=')).then(|| (schedule.join(" "), rest))
+}
+
+fn is_ours(command: &str, words: &[&str], own: &Path) -> bool {
+    let runs_us = own.to_str().is_some_and(|own| !own.is_empty() && command.contains(own));
+    let by_name = words.iter().any(|word| ["watchdog", "watchdog-agent"].contains(&last_part(word).as_str()));
+    runs_us || by_name && words.iter().any(|word| ["--once", "start"].contains(word))
+}
+
+/// A script in a command that calls pm2; where output goes is none.
+fn script_in(command: &str, home: &Path) -> Option<String> {
+    let mut folder = home.to_owned();
+    let mut before = "";
+    for word in command.split_whitespace() {
+        let path = below(bare(word), &folder, home);
+        if before == "cd" {
+            folder = path;
+        } else if !word.contains('>') && !before.ends_with('>') && script_calls_pm2(&path) {
+            return Some(last_part(bare(word)));
+        }
+        before = word;
+    }
+    None
+}
+
+fn below(word: &str, folder: &Path, home: &Path) -> PathBuf {
+    let in_home = ["~/", "$HOME/", "${HOME}/"].into_iter().find_map(|start| word.strip_prefix(start));
+    match in_home {
+        Some(rest) => home.join(rest),
+        None => folder.join(word),
+    }
+}
+
+/// A word without quotes and what ends a command.
+fn bare(word: &str) -> &str {
+    word.trim_matches(|c: char| "'\"`;&|()".contains(c))
+}
+
+fn last_part(word: &str) -> String {
+    word.rsplit('/').next().unwrap_or(word).to_owned()
+}
+
+fn in_words(schedule: &str) -> String {
+    let fields: Vec<&str> = schedule.split(' ').collect();
+    let minutes = match fields[..] {
+        ["*", "*", "*", "*", "*"] => Some("1"),
+        [minute, "*", "*", "*", "*"] => minute.strip_prefix("*/"),
+        _ => None,
+    };
+    match (minutes, schedule) {
+        (Some("1"), _) => "every minute".into(),
+        (Some(minutes), _) => format!("every {minutes} minutes"),
+        (None, "@hourly" | "0 * * * *") => "every hour".into(),
+        (None, "@daily" | "@midnight") => "every day".into(),
+        (None, _) => format!("at {schedule}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: bool) {
+        assert_eq!(call_of_pm2(line).is_some(), expected, "{line}");
+    }
+
+    #[test]
+    fn a_call_of_pm2_is_told_from_talk_of_it() {
+        check("  exec('pm2 restart sav-backend');", true);
+        check("spawn('pm2', ['reload', name])", true);
+        check("pm2.restart('sav-backend', cb)", true);
+        check("/usr/bin/pm2 -s resurrect", true);
+        check("PM2_HOME=/x pm2 delete x", true);
+        check("$PM2 start app.js", true);
+        check("größe; pm2 start x", true);
+        check("// restarted by pm2 restart", false);
+        check("# pm2 start app.js", false);
+        check(" * pm2 start app.js", false);
+        check("pm2 list", false);
+        check("pm2 jlist | grep restarting", false);
+        check("restart = pm2", false);
+        check("npm2 restart", false);
+        check("process.env.PM2_HOME, start", false);
+        check(&format!("var pm2;{};start()", "x".repeat(80)), false);
+        check("", false);
+    }
+
+    #[test]
+    fn a_watcher_is_known_by_its_script_or_what_that_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("tick.js"), "setInterval(() => exec('pm2 restart api'), 1000)\n")
+            .expect("written");
+        fs::write(folder.path().join("server.js"), "// pm2 start server.js\nlisten()\n").expect("written");
+        let is_watcher = |name: &str, script: &str| {
+            let list = serde_json::json!([{"name": name, "pm_exec_path": folder.path().join(script)}]).to_string();
+            is_watcher(&crate::pm2::parse_list(list.as_bytes()).expect("a list")[0])
+        };
+        assert!(is_watcher("x", "keep_alive.sh"));
+        assert!(is_watcher("x", "Sav-Watchdog.js"));
+        assert!(!is_watcher("sav-watchdog", "server.js"));
+        assert!(!is_watcher("Keep-Alive", "gone.js"));
+        assert!(!is_watcher("x", "watchdogs-shop.js"));
+        assert!(is_watcher("x", "tick.js"));
+        assert!(!is_watcher("api", "server.js"));
+        assert!(!is_watcher("api", "gone.js"));
+    }
+
+    #[test]
+    fn lines_of_a_crontab_that_restart_something_are_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = folder.path();
+        fs::create_dir(home.join("bin")).expect("made");
+        fs::write(home.join("bin/tick.sh"), "#!/bin/sh\ncurl -f localhost || pm2 restart api\n").expect("written");
+        fs::write(home.join("out.log"), "pm2 restart api\n").expect("written");
+        let check = |line: &str, expected: Option<(&str, &str)>| {
+            let found = in_crontab(line, Path::new("/opt/watch dog"), home);
+            let found: Vec<(&str, &str)> = found.iter().map(|line| (&*line.what, &*line.when)).collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{line}");
+        };
+        check("*/5 * * * * /home/user/keep-alive.sh >/dev/null", Some(("keep-alive.sh", "every 5 minutes")));
+        check("* * * * *  bash ~/KeepAlive.sh", Some(("KeepAlive.sh", "every minute")));
+        check("0 4 * * * pm2 restart all >> x.log", Some(("pm2 restart all", "at 0 4 * * *")));
+        check("@hourly cd /x && /usr/bin/pm2 resurrect", Some(("pm2 resurrect", "every hour")));
+        check("*/10 * * * * bin/tick.sh", Some(("tick.sh", "every 10 minutes")));
+        check("*/10 * * * * cd bin && sh ./tick.sh", Some(("tick.sh", "every 10 minutes")));
+        check("*/10 * * * * sh '$HOME/bin/tick.sh';", Some(("tick.sh", "every 10 minutes")));
+        check("@reboot pm2 resurrect", None);
+        check("# * * * * * pm2 restart all", None);
+        check("MAILTO=keep-alive@example.org", None);
+        check("PATH = /usr/bin pm2 restart a b c d", None);
+        check("* * * * * '/opt/watch dog' start --cron -c pm2-restart.yaml", None);
+        check("*/5 * * * * /home/user/bin/watchdog --once -c keep-alive.yaml", None);
+        check("*/5 * * * * backup.sh >> out.log", None);
+        check("*/5 * * * * backup.sh >>out.log 2>&1", None);
+        check("0 3 * * * pm2 delete old", None);
+        check("0 3 * * * pm2 flush", None);
+        check("garbage", None);
+        check("", None);
+    }
+}

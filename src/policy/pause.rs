@@ -1,0 +1,42 @@
+//! Hands off, by the operator: while a pause lasts the target is probed and recorded, but nothing is restarted or told,
+//! and no incident opens.
+
+use crate::policy::Record;
+use crate::policy::pauses::Pauses;
+use crate::policy::state::StartReason;
+use crate::policy::target_context::TargetContext;
+use crate::time::BootTime;
+
+impl TargetContext<'_> {
+    pub(super) fn is_paused(&self) -> bool {
+        self.state.pauses.until().is_some()
+    }
+
+    pub(super) fn pause(&mut self, until: BootTime, command: Option<&str>) {
+        self.state.pauses.begin(until, command);
+        let last = self.state.pauses.until().unwrap_or(until);
+        self.record(Record::Paused { until: last });
+        self.cut_attempt_short();
+    }
+
+    pub(super) fn resume(&mut self, clear_waits: bool) {
+        if clear_waits {
+            self.clear_waits();
+        }
+        self.end_pauses(|pauses| *pauses = Pauses::default());
+    }
+
+    /// With the last one nothing counts against the target any more, and it has its time to come up.
+    pub(super) fn end_pauses(&mut self, end: impl FnOnce(&mut Pauses)) {
+        let before = self.state.pauses.until();
+        end(&mut self.state.pauses);
+        if let Some(until) = before
+            && self.state.pauses.until().is_none()
+        {
+            self.state.excused_until = Some(self.context.now);
+            self.end_streak();
+            self.record(Record::Resumed { until });
+            self.begin_start_period(StartReason::Pause);
+        }
+    }
+}
