@@ -335,16 +335,16 @@ impl Agent {
     fn tell_failing(&mut self) {
         let wall = clock::wall();
         let was_up = |target: &str| {
-            self.news.told_of(target, NewsKind::Recovery).is_some_and(|recovery| recovery.was_anything_told(wall))
+            self.news.told_of(target, NewsKind::Recovery).is_some_and(|recovery| recovery.was_anything_printed(wall))
         };
         let failing = |target: &Target| {
             let state = self.policy.target(&target.name)?;
-            let what = match state.condition {
+            let what = match state.status {
                 Status::Failing => "fails",
                 Status::Down | Status::Recovering if was_up(&target.name) => "is down again",
                 _ => return None,
             };
-            let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
+            let detail = state.last_probe.as_ref().map_or("", |look| look.verdict.detail());
             let why = "ticks cannot count together while the state is not saved";
             Some((target.name.clone(), format!("{} {what}: {detail} ({why})", target.name)))
         };
@@ -357,8 +357,8 @@ impl Agent {
         let wall = clock::wall();
         for target in &self.config.targets {
             let Some(state) = self.policy.target(&target.name) else { continue };
-            let is_healthy = state.last_look.as_ref().is_some_and(|look| look.verdict.is_healthy());
-            let over = match state.condition {
+            let is_healthy = state.last_probe.as_ref().is_some_and(|look| look.verdict.is_healthy());
+            let over = match state.status {
                 Status::Healthy if is_healthy => NewsKind::Outage,
                 condition if condition.is_trouble() => NewsKind::Recovery,
                 _ => continue,

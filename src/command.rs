@@ -26,7 +26,7 @@ use crate::outcome::{Exit, describe_io_error};
 use crate::process::{self, Process, is_alive};
 
 pub use find::{find_program, first_word, for_shell, locate};
-pub use output::{KEPT, REDACTION, memory_output, open_output, redact_output, trim_output};
+pub use output::{MAX_KEPT, REDACTION, memory_output, open_output, redact_output, trim_output};
 pub use scope::Scope;
 
 use scope::ScopeEntry;

@@ -27,7 +27,7 @@ mod tests;
 pub(crate) use access::{BYTE_ORDER_MARK, is_utf16};
 pub use channel::{Channel, Destination, Format, Webhook};
 #[cfg(feature = "email")]
-pub use channel::{Email, Security, Smtp, Via};
+pub use channel::{Email, MailTransport, Security, Smtp};
 pub use error::Errors;
 pub use file::{Config, LogConfig, written};
 pub use locate::{absolute, default_state_dir, find, home, named};

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, CommandSpec, KEPT, Leftovers, Scope, memory_output};
+use crate::command::{self, CommandSpec, Leftovers, MAX_KEPT, Scope, memory_output};
 use crate::config::{Channel, Destination, Secrets};
 use crate::outcome::{Exit, describe_io_error};
 use crate::terminal::escaped;
@@ -28,7 +28,7 @@ pub use outbox::{Dropped, Due, Outbox};
 pub use webhook::ping;
 
 /// How long one delivery may take. A mail server that drips may take longer, and holds up nothing but its channel.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// What a pipe holds on Linux without a reader.
 const PIPE: usize = 64 << 10;
 /// Characters of what a server or a command says that are repeated.
@@ -74,14 +74,14 @@ impl Delivery {
         let said = output.try_clone();
         let (folder, unset) = (self.folder.clone(), Vec::new());
         let (scope, remains) = (self.scope.clone(), Leftovers::Live);
-        let (timeout, keep, stdin) = (PATIENCE, KEPT, Some(stdin));
+        let (timeout, keep, stdin) = (TIMEOUT, MAX_KEPT, Some(stdin));
         let spec = CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers: remains };
         let ending = command::run(spec, |_| {}).exit;
         let how = match ending {
             Exit::Exited(0) => return DeliveryOutcome::Delivered,
             Exit::Exited(code) => format!("exited {code}"),
             Exit::Killed(signal) => format!("was killed by signal {signal}"),
-            Exit::TimedOut => format!("did not end in {} s", PATIENCE.as_secs()),
+            Exit::TimedOut => format!("did not end in {} s", TIMEOUT.as_secs()),
             Exit::NotStarted(reason) => format!("could not be started: {reason}"),
             Exit::Lost => "was lost".into(),
         };
@@ -119,7 +119,7 @@ fn given(bytes: &[u8]) -> io::Result<OwnedFd> {
 fn last_line(mut file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.rewind()?;
-    file.take(KEPT).read_to_end(&mut bytes)?;
+    file.take(MAX_KEPT).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned())
 }

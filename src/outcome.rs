@@ -75,7 +75,7 @@ impl Class {
     }
 
     /// What was seen, for people: the class before its detail, unless the detail begins with that word itself.
-    pub fn with(self, detail: &str) -> String {
+    pub fn with_detail(self, detail: &str) -> String {
         match detail.strip_prefix(self.as_str()) {
             Some(_) => detail.to_owned(),
             None => format!("{self}; {detail}"),
@@ -230,9 +230,12 @@ mod tests {
 
     #[test]
     fn a_class_is_not_said_twice() {
-        assert_eq!(Class::Timeout.with("connected in 1 ms, then no byte for 10 s").split(';').next(), Some("timeout"));
-        assert_eq!(Class::Status.with("status 503"), "status 503");
-        assert_eq!(Class::Refused.with("refused by [::1]:1"), "refused by [::1]:1");
+        assert_eq!(
+            Class::Timeout.with_detail("connected in 1 ms, then no byte for 10 s").split(';').next(),
+            Some("timeout")
+        );
+        assert_eq!(Class::Status.with_detail("status 503"), "status 503");
+        assert_eq!(Class::Refused.with_detail("refused by [::1]:1"), "refused by [::1]:1");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued
 }
 
 /// The same, with the end of each child as a signal too: for whoever inherits children that he has not started.
-pub fn listen_and_heed_children(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
+pub fn listen_with_children(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
     listen_to(&[&ORDERS[..], &[SIGCHLD]].concat(), deliver)
 }
 

@@ -68,7 +68,7 @@ impl Inbox {
             }
         };
         let continued = match process::inherits_orphans() {
-            true => signals::listen_and_heed_children(deliver),
+            true => signals::listen_with_children(deliver),
             false => signals::listen(deliver),
         };
         let continued = continued.map_err(|error| format!("cannot listen to signals: {error}"))?;
@@ -76,7 +76,7 @@ impl Inbox {
     }
 
     /// For whoever has to wait before the work can begin: waits so long, and says whether we were told to stop.
-    pub fn is_told_to_stop(&mut self, within: Duration) -> bool {
+    pub fn is_stop_requested(&mut self, within: Duration) -> bool {
         match self.arrived.recv_timeout(within) {
             Ok(Message::Signal(Signal::Stop)) => true,
             Ok(message) => {

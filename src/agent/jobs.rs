@@ -243,7 +243,7 @@ impl Agent {
         output: Option<&Path>,
     ) -> io::Result<CommandSpec> {
         let state = self.policy.target(&order.target);
-        let last = state.and_then(|state| state.last_look.as_ref());
+        let last = state.and_then(|state| state.last_probe.as_ref());
         let mut env: Vec<(String, String)> =
             self.config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
         let mut give = |name: &str, value: String| env.push((format!("WATCHDOG_{name}"), value));
@@ -253,7 +253,7 @@ impl Agent {
         env.extend(identity(&order.target, order.attempt, order.rung, incident));
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
-        let (unset, keep, stdin) = (Vec::new(), command::KEPT, None);
+        let (unset, keep, stdin) = (Vec::new(), command::MAX_KEPT, None);
         let (scope, remains) = (Scope::default(), Leftovers::Live);
         Ok(CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers: remains })
     }

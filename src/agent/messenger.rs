@@ -15,7 +15,7 @@ use crate::store::events::EventKind;
 use crate::store::repeat_filter::RepeatFilter;
 use crate::store::state::SavedState;
 use crate::time::{BootTime, ClockReading, WallTime, Zone};
-use crate::view::message::{self, MessageFacts, topic};
+use crate::view::message::{self, MessageFacts, kind};
 use crate::view::pattern::{LATELY, again};
 
 use super::Agent;
@@ -83,7 +83,7 @@ impl Messenger {
         let down = story.map(|story| story.downtime(at.now));
         let message = notify::Message {
             id: format!("{:x}-{:x}-{}", at.wall.as_ms(), std::process::id(), self.written),
-            event: topic(tell),
+            event: kind(tell),
             about,
             target: Some(target.to_owned()),
             host: self.host.clone(),
@@ -98,7 +98,7 @@ impl Messenger {
         };
         let told = told_by(&message, news);
         channels.retain(|channel| {
-            !told.as_ref().is_some_and(|told| told.was_told(&delivered(&message, &channel.id), at.wall))
+            !told.as_ref().is_some_and(|told| told.was_printed(&delivered(&message, &channel.id), at.wall))
         });
         let given = journal.saved.outbox.post(message, &channels, at.now);
         record_given(&given, journal);
@@ -174,7 +174,7 @@ impl Messenger {
 /// is, so that its silence is never taken for health.
 fn channels_for(target: &str, tell: &Notification, configured: &[Channel], saved: &mut SavedState) -> Vec<Channel> {
     let mut channels = configured.to_vec();
-    channels.retain(|channel| channel.on.contains(&topic(tell)));
+    channels.retain(|channel| channel.on.contains(&kind(tell)));
     let told = &mut saved.told_of_flapping;
     match tell {
         Notification::Warn { about: WarningKind::Flapping, .. } => {
@@ -204,8 +204,8 @@ fn next_untold(channel: &str, journal: &mut Journal, news: &News, now: BootTime)
         let due = journal.saved.outbox.due(channel, now)?;
         let Some(told) = told_by(&due.message, news).filter(|_| !journal.is_ok()) else { return Some(due) };
         let (about, wall) = (delivered(&due.message, channel), clock::wall());
-        if !told.was_told(&about, wall) {
-            return told.may_be_told(&about, wall).then_some(due);
+        if !told.was_printed(&about, wall) {
+            return told.may_be_printed(&about, wall).then_some(due);
         }
         journal.saved.outbox.delivered(channel, &due.message.id);
     }

@@ -43,11 +43,11 @@ impl Agent {
         log::debug!("{target} {}: {} in {} ms", look.verdict.as_str(), look.verdict.detail(), look.latency.as_millis());
         // Only where it is bad may an incident begin that needs a name.
         let stamp = look.verdict.class().map(|_| self.zone.incident(clock::wall())).unwrap_or_default();
-        let before = self.policy.target(&target).map(|state| (state.condition, state.last_look.clone()));
+        let before = self.policy.target(&target).map(|state| (state.status, state.last_probe.clone()));
         self.step(Event::ProbeFinished { target: target.clone(), number, look, stamp });
         let Some((condition, last)) = before else { return };
         self.note_span(&target, last.as_ref());
-        self.publisher.note(self.policy.target(&target).is_none_or(|state| state.condition != condition));
+        self.publisher.note(self.policy.target(&target).is_none_or(|state| state.status != condition));
     }
 
     /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
@@ -59,7 +59,7 @@ impl Agent {
 
     fn note_span(&mut self, name: &str, before: Option<&LastProbe>) {
         let (Some(target), Some(state)) = (self.target(name), self.policy.target(name)) else { return };
-        let (Some(before), Some(latest)) = (before, state.last_look.as_ref()) else { return };
+        let (Some(before), Some(latest)) = (before, state.last_probe.as_ref()) else { return };
         if latest == before {
             // Nobody asked for that look any more.
             return;

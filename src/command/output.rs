@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 /// Bytes that are kept of an output: the first 16 KiB, which tell what was tried, and the last 48, which tell how it
 /// went. The line between them that tells what was cut comes on top.
-pub const KEPT: u64 = HEAD + TAIL;
+pub const MAX_KEPT: u64 = HEAD + TAIL;
 const HEAD: u64 = 16 << 10;
 const TAIL: u64 = 48 << 10;
 /// Room for the line between: its words and the largest number there is.
@@ -62,7 +62,7 @@ pub(super) fn close(file: &File) {
 /// in that very moment may be cut too, uncounted. Answers how many bytes went.
 /// Errors: what the system says to opening, reading and writing it; not a regular file.
 pub fn trim_output(path: &Path) -> io::Result<u64> {
-    trim(&open(path)?, KEPT)
+    trim(&open(path)?, MAX_KEPT)
 }
 
 /// Overwrites what `places` finds in an output, each byte with [`BLOT`]: the length stays, so those who append to it
@@ -105,7 +105,7 @@ pub(super) fn reopen(file: &File) -> io::Result<File> {
 /// is moved, so at no time does a reader, or a crash, find less than what is kept.
 pub(super) fn trim(file: &File, limit: u64) -> io::Result<u64> {
     let length = file.metadata()?.len();
-    if length <= limit.max(KEPT) + NOTE_MAX {
+    if length <= limit.max(MAX_KEPT) + NOTE_MAX {
         return Ok(0);
     }
     let (cut_before, note_length) = earlier_note(file)?;
@@ -171,15 +171,15 @@ mod tests {
 
     #[test]
     fn the_first_and_the_last_bytes_are_kept_and_the_rest_is_counted() {
-        let kept = KEPT as usize;
+        let kept = MAX_KEPT as usize;
         check(&[], 0);
         check(&[10], 0);
         check(&[kept], 0);
         check(&[kept + NOTE_MAX as usize], 0);
         check(&[kept + 100], 100);
-        check(&[5_000_000], 5_000_000 - KEPT);
+        check(&[5_000_000], 5_000_000 - MAX_KEPT);
         check(&[kept + 100, 200], 300);
-        check(&[200_000, 1, 200_000, 200_000], 600_001 - KEPT);
+        check(&[200_000, 1, 200_000, 200_000], 600_001 - MAX_KEPT);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Place {
             unset: Vec::new(),
             env: Vec::new(),
             timeout,
-            keep: KEPT,
+            keep: MAX_KEPT,
             stdin: None,
             output: open_output(&self.at("output")).unwrap(),
             scope: Scope::default(),
@@ -244,7 +244,7 @@ fn what_prints_without_end_is_cut_while_it_runs() {
     fs::write(place.at("cut"), "").unwrap();
     assert_eq!(runner.join().unwrap().exit, Exit::Exited(0));
     let kept = place.output();
-    assert!(kept.len() < KEPT as usize + 64, "{} bytes kept", kept.len());
+    assert!(kept.len() < MAX_KEPT as usize + 64, "{} bytes kept", kept.len());
     assert!(kept.starts_with("first\n0123456789\n"), "{:?}", &kept[..100]);
     assert!(kept.ends_with("\n0123456789last\n"), "{:?}", &kept[kept.len() - 100..]);
     assert!(kept.contains(" bytes cut out here]\n"));
@@ -258,7 +258,7 @@ fn a_child_left_behind_that_prints_for_ever_is_kept_short() {
     let daemon = place.process("daemon");
     let length = || fs::metadata(place.at("output")).unwrap().len();
     for _ in 0..3 {
-        eventually(|| length() > 2 * KEPT);
+        eventually(|| length() > 2 * MAX_KEPT);
         assert!(trim_output(&place.at("output")).unwrap() > 0);
     }
     assert!(is_alive(daemon));

@@ -118,7 +118,7 @@ pub(super) fn describe_result(look: &ProbeResult) -> String {
     let detail = escaped(look.verdict.detail());
     match &look.verdict {
         Verdict::Healthy { .. } => format!("{detail} in {}", Latency(look.latency)),
-        Verdict::Unhealthy { class, .. } => class.with(&detail),
+        Verdict::Unhealthy { class, .. } => class.with_detail(&detail),
         Verdict::Unknown { .. } => format!("unknown: {detail}"),
     }
 }

@@ -110,7 +110,7 @@ impl Demo {
             }
             let now = status::read(&state).map_err(io::Error::other)?;
             let backend = now.saved.policy.targets.get("backend");
-            if let Some((look, target)) = backend.and_then(|target| Some((target.last_look.clone()?, target)))
+            if let Some((look, target)) = backend.and_then(|target| Some((target.last_probe.clone()?, target)))
                 && seen != Some(look.at)
             {
                 if seen.is_none() || (!look.verdict.is_healthy() && (1..THRESHOLD).contains(&target.failures())) {

@@ -12,7 +12,7 @@ use super::{Code, complain, environment, machine_failed, say, state_folder, stat
 pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Result<Code, Code> {
     let (folder, _) = state_folder(options)?;
     let (wall, zone) = (clock::wall(), clock::zone());
-    let (mut accounts, damaged) = incidents::accounts(&folder, wall).map_err(machine_failed)?;
+    let (mut accounts, damaged) = incidents::records(&folder, wall).map_err(machine_failed)?;
     damaged.iter().for_each(|error| _ = machine_failed(error));
     measure(&mut accounts, &folder);
     let meant = match id {

@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::command::{self, CommandSpec, KEPT, Leftovers, Scope};
+use crate::command::{self, CommandSpec, Leftovers, MAX_KEPT, Scope};
 use crate::outcome::Exit;
 use crate::pm2::App;
 
@@ -79,7 +79,7 @@ pub(super) fn crontab() -> Option<String> {
         unset,
         env,
         timeout: PATIENCE,
-        keep: KEPT,
+        keep: MAX_KEPT,
         stdin: None,
         output,
         scope,

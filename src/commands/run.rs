@@ -127,9 +127,9 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
         return complain_to_cron(&format!("watchdog: {by} (this tick was ended)"), Code::Held);
     }
     if on_terminal && !options.quiet {
-        ended.targets.iter().filter(|(_, state)| state.condition.is_trouble()).for_each(|(name, state)| {
-            let detail = state.last_look.as_ref().map_or("", |look| look.verdict.detail());
-            say(&format!("{name} is {}: {detail}", state.condition.as_str()));
+        ended.targets.iter().filter(|(_, state)| state.status.is_trouble()).for_each(|(name, state)| {
+            let detail = state.last_probe.as_ref().map_or("", |look| look.verdict.detail());
+            say(&format!("{name} is {}: {detail}", state.status.as_str()));
         });
     }
     if !ended.unsaved {
@@ -140,7 +140,7 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
 
 fn tick_code(ended: &RunResult) -> Code {
     let is_unknown = |state: &TargetState| {
-        state.last_look.as_ref().is_none_or(|look| matches!(look.verdict, Verdict::Unknown { .. }))
+        state.last_probe.as_ref().is_none_or(|look| matches!(look.verdict, Verdict::Unknown { .. }))
     };
     if ended.unsaved || ended.targets.iter().all(|(_, state)| is_unknown(state)) {
         return Code::Machine;
@@ -149,7 +149,7 @@ fn tick_code(ended: &RunResult) -> Code {
 }
 
 fn trouble<'a>(mut states: impl Iterator<Item = &'a TargetState>) -> Code {
-    if states.any(|state| state.condition.is_trouble()) { Code::Trouble } else { Code::Done }
+    if states.any(|state| state.status.is_trouble()) { Code::Trouble } else { Code::Done }
 }
 
 /// A daemon is at work: its state is the answer, if it can save one.
@@ -205,7 +205,7 @@ fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Resul
             Err(LockError::Held(HeldBy::Seen(holder)))
                 if holder.mode == Mode::Once && holder::another(folder, &holder, config).is_none() =>
             {
-                if inbox.is_told_to_stop(PAUSE) {
+                if inbox.is_stop_requested(PAUSE) {
                     return Ok(None);
                 }
                 // One that cannot be ended is waited for.

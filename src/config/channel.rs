@@ -48,11 +48,11 @@ pub struct Email {
     pub to: String,
     /// From whom; else from this account at this host.
     pub from: Option<String>,
-    pub via: Via,
+    pub via: MailTransport,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Via {
+pub enum MailTransport {
     Sendmail,
     Smtp(Smtp),
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::channel::{Channel, Destination, Email, Format, Security, Smtp, Via, Webhook};
+use super::channel::{Channel, Destination, Email, Format, MailTransport, Security, Smtp, Webhook};
 use super::probes::{Address, address};
 use super::reader::{Keys, Reader};
 use super::target::Secret;
@@ -152,7 +152,7 @@ fn email(reading: &mut Reader<'_>, node: &Node, to: &Node) -> Option<Email> {
     }
     let via = match node.get("via") {
         Some(node) if node.as_text() != Some("sendmail") => smtp(reading, node),
-        Some(_) | None => Some(Via::Sendmail),
+        Some(_) | None => Some(MailTransport::Sendmail),
     };
     let credentials = match (user, password, node.get("user").or_else(|| node.get("password"))) {
         (Some(user), Some(password), _) => Some((user?, password?)),
@@ -164,9 +164,9 @@ fn email(reading: &mut Reader<'_>, node: &Node, to: &Node) -> Option<Email> {
         (_, _, None) => None,
     };
     let via = match (via?, credentials) {
-        (Via::Smtp(smtp), credentials) => Via::Smtp(Smtp { credentials, ..smtp }),
-        (Via::Sendmail, None) => Via::Sendmail,
-        (Via::Sendmail, Some(_)) => {
+        (MailTransport::Smtp(smtp), credentials) => MailTransport::Smtp(Smtp { credentials, ..smtp }),
+        (MailTransport::Sendmail, None) => MailTransport::Sendmail,
+        (MailTransport::Sendmail, Some(_)) => {
             reading.complain(
                 node,
                 "has a `user`, but sendmail asks for none",
@@ -203,7 +203,7 @@ fn mailbox(reading: &mut Reader<'_>, node: &Node) -> Option<String> {
     Some(text)
 }
 
-fn smtp(reading: &mut Reader<'_>, node: &Node) -> Option<Via> {
+fn smtp(reading: &mut Reader<'_>, node: &Node) -> Option<MailTransport> {
     const ADVICE: &str = "sendmail, smtp://mail.example.org:587 or smtps://mail.example.org";
     let raw = reading.text(node)?;
     let text = reading.expand(node, raw)?;
@@ -230,7 +230,7 @@ fn smtp(reading: &mut Reader<'_>, node: &Node) -> Option<Via> {
         reading.complain(node, "has no valid host and port", ADVICE);
         return None;
     };
-    Some(Via::Smtp(Smtp { host: host.to_owned(), port, security, credentials: None }))
+    Some(MailTransport::Smtp(Smtp { host: host.to_owned(), port, security, credentials: None }))
 }
 
 /// A channel as it may be shown: the host of an address, or the variable that has it; never a path, a user or a query.

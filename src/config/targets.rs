@@ -236,7 +236,7 @@ fn limits(reading: &mut Reader<'_>, said: TargetFields<'_>, parts: &TargetParts<
             .chain(parts.only_if.map(|_| Precondition::OnlyIf))
             .collect(),
         diagnose: parts.diagnoses,
-        tells_of_pm2: parts.tells_of_pm2,
+        reports_pm2: parts.tells_of_pm2,
         probe_id: parts.probe.map_or(0, probe_id),
         repair_id: repair_id(parts),
     }

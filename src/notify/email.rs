@@ -9,7 +9,7 @@ use lettre::message::{Mailbox, MessageBuilder};
 
 use super::{Delivery, DeliveryOutcome, Message, host, smtp};
 use crate::command::find_program;
-use crate::config::{Email, Via};
+use crate::config::{Email, MailTransport};
 
 /// Where sendmail lies when it is not in PATH, as under cron.
 const PLACES: &str = "/usr/sbin:/usr/lib:/usr/local/sbin:/usr/bin";
@@ -21,8 +21,8 @@ pub(super) fn deliver(email: &Email, message: &Message, means: &Delivery) -> Del
         Err(why) => return DeliveryOutcome::Failed(why, None),
     };
     match &email.via {
-        Via::Sendmail => by_sendmail(&mail, means),
-        Via::Smtp(server) => smtp::deliver(server, &mail, &message.host, means),
+        MailTransport::Sendmail => by_sendmail(&mail, means),
+        MailTransport::Smtp(server) => smtp::deliver(server, &mail, &message.host, means),
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
 
     #[track_caller]
     fn check_sender(user: &str, host: &str, expected: &str) {
-        let email = Email { to: "ops@example.org".into(), from: None, via: Via::Sendmail };
+        let email = Email { to: "ops@example.org".into(), from: None, via: MailTransport::Sendmail };
         let env = vec![("USER".to_owned(), user.to_owned())];
         let means = Delivery { folder: "/".into(), env, secrets: Secrets::default(), scope: Scope::default() };
         let found = sender(&email, host, &means).map(|mailbox| mailbox.to_string());

@@ -25,6 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outbox {
+    #[serde(rename = "letters")]
     queue: VecDeque<Queued>,
     /// Channels that did not take what they were given last.
     troubles: BTreeMap<String, ChannelTrouble>,

@@ -14,12 +14,12 @@ use lettre::transport::smtp::commands::{Data, Mail as From, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use lettre::{Address, Message as Mail};
 
-use super::{Delivery, DeliveryOutcome, PATIENCE};
+use super::{Delivery, DeliveryOutcome, TIMEOUT};
 use crate::config::{Security, Smtp};
 use crate::outcome;
 
 /// How long a server may be silent between two answers.
-const SILENCE: Duration = PATIENCE;
+const SILENCE: Duration = TIMEOUT;
 /// How long a server may look at the mail before it says whether it takes it. Content scanners take their time, and a
 /// server that is left before it has answered delivers the mail all the same, so it would come again and again.
 const SCRUTINY: Duration = Duration::from_secs(300);

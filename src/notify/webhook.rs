@@ -7,7 +7,7 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
 use super::fit::fit;
-use super::{Delivery, DeliveryOutcome, Message, PATIENCE};
+use super::{Delivery, DeliveryOutcome, Message, TIMEOUT};
 use crate::config::{Format, Webhook};
 use crate::outcome::{NotificationKind, describe_io_error};
 use crate::time::parse_http_date;
@@ -67,7 +67,7 @@ pub fn ping(webhook: &Webhook, means: &Delivery) -> Result<(), String> {
 fn send(request: Request<String>) -> Result<Response<Body>, String> {
     let config = || {
         Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)

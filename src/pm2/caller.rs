@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, CommandResult, CommandSpec, KEPT, Leftovers, Scope};
+use crate::command::{self, CommandResult, CommandSpec, Leftovers, MAX_KEPT, Scope};
 use crate::outcome::{Exit, describe_io_error};
 use crate::process::Process;
 use crate::time::HumanDuration;
@@ -124,7 +124,7 @@ impl Caller {
             unset: unwanted(),
             env,
             timeout: self.timeout,
-            keep: KEPT,
+            keep: MAX_KEPT,
             stdin: None,
             output,
             scope: self.scope.clone(),

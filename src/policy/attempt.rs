@@ -41,7 +41,7 @@ impl TargetContext<'_> {
     /// Probes again if the last verdict is older than `timeout`, asks the gates, begins. Whether an answer is awaited.
     fn take_turn(&mut self) -> bool {
         let now = self.context.now;
-        let Some(look) = &self.state.last_look else { return false };
+        let Some(look) = &self.state.last_probe else { return false };
         if self.state.is_diagnosing() {
             return false;
         }
@@ -165,7 +165,9 @@ impl TargetContext<'_> {
             } else if is_due {
                 self.schedule.precheck = Precheck::Passed { reset: warranted };
             }
-        } else if let Some(attempt) = self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::Weighing) {
+        } else if let Some(attempt) =
+            self.state.attempt.as_mut().filter(|attempt| attempt.phase == Phase::CheckingReset)
+        {
             if warranted && attempt.may_go_on(self.limits, self.schedule) {
                 self.run_rung();
             } else {
@@ -326,7 +328,7 @@ impl TargetContext<'_> {
         }
         if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
             let began = self.context.now - took;
-            open.tried = Some(TriedCommand { rung, ending: ending.clone(), began });
+            open.tried = Some(TriedCommand { rung, exit: ending.clone(), began });
         }
         self.record(Record::RestartDone {
             attempt: number,
@@ -369,14 +371,14 @@ impl TargetContext<'_> {
         let rung = (attempt.rung + 1..rungs).find(|rung| may_reset || reset != Some(*rung));
         let Some(rung) = rung else {
             let tried = self.state.incident.as_ref().and_then(|open| open.tried.as_ref()).filter(|_| !attempt.ran);
-            if let Some(Exit::NotStarted(reason)) = tried.map(|tried| tried.ending.clone()) {
+            if let Some(Exit::NotStarted(reason)) = tried.map(|tried| tried.exit.clone()) {
                 self.warn(WarningKind::CannotRepair, format!("no restart command could be started: {reason}"));
             }
             return self.end_attempt();
         };
         attempt.rung = rung;
         if reset == Some(rung) {
-            attempt.phase = Phase::Weighing;
+            attempt.phase = Phase::CheckingReset;
             self.actions.push(Action::CheckReset { target: self.name.to_string() });
         } else {
             self.run_rung();

@@ -167,7 +167,7 @@ impl TargetContext<'_> {
                 self.actions.push(Action::AdoptCommand { target, process, rung, since });
             }
             Phase::Running { process: None, .. } => self.command_ended(Exit::Lost, Duration::ZERO),
-            Phase::Weighing | Phase::Verifying { .. } => self.end_attempt(),
+            Phase::CheckingReset | Phase::Verifying { .. } => self.end_attempt(),
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Limits {
     /// Whether something is to be found out when it goes down, before any attempt.
     pub diagnose: bool,
     /// Whether people hear from this target that PM2's daemon is deaf; of several with one home one tells it.
-    pub tells_of_pm2: bool,
+    pub reports_pm2: bool,
     pub dry_run: bool,
     /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
     pub probe_id: u64,
@@ -85,7 +85,7 @@ impl Default for Limits {
             depends_on: Vec::new(),
             preconditions: Vec::new(),
             diagnose: false,
-            tells_of_pm2: true,
+            reports_pm2: true,
             dry_run: false,
             probe_id: 0,
             repair_id: 0,

@@ -30,21 +30,21 @@ impl TargetContext<'_> {
     /// Tells of a warning; from one about flapping on, incidents are folded into it.
     pub(super) fn notify_warning(&mut self, about: WarningKind, detail: &str) {
         if about == WarningKind::Flapping {
-            self.state.told.flapping = Some(Flapping { since: self.context.now, folded: 0 });
+            self.state.notifications.flapping = Some(Flapping { since: self.context.now, folded: 0 });
         }
         self.notify(Notification::Warn { about, detail: detail.to_owned() });
     }
 
     pub(super) fn notify_calm(&mut self) {
-        if let Some(Flapping { since, folded }) = self.state.told.flapping.take() {
+        if let Some(Flapping { since, folded }) = self.state.notifications.flapping.take() {
             self.notify(Notification::Calm { since, folded });
         }
     }
 
     pub(super) fn notify_incident_end(&mut self, incident: &Incident, cured: bool) {
         let story = IncidentSummary { seen: incident.cause.clone(), ..summarize(incident, cured) };
-        let was_told = self.state.told.down.take().is_some_and(|down| down.incident == incident.id);
-        match &mut self.state.told.flapping {
+        let was_told = self.state.notifications.down.take().is_some_and(|down| down.incident == incident.id);
+        match &mut self.state.notifications.flapping {
             _ if was_told => self.notify(Notification::Up(story)),
             Some(Flapping { since, folded }) => {
                 *folded = folded.saturating_add(1);
@@ -64,13 +64,13 @@ impl TargetContext<'_> {
         }
         let Some(incident) = &self.state.incident else { return };
         let (id, story) = (incident.id.clone(), summarize(incident, false));
-        let told = self.state.told.down.as_ref().filter(|down| down.incident == id);
+        let told = self.state.notifications.down.as_ref().filter(|down| down.incident == id);
         let (at, reminder) = match told {
             None if self.is_worth_notifying(incident) => (now, None),
             Some(down) if self.fails_since(down.next) => (down.at, Some(now.since(down.at).as_secs() / HOUR.as_secs())),
             None | Some(_) => return,
         };
-        self.state.told.down = Some(DownNotification { incident: id, at, next: next_reminder(at, now) });
+        self.state.notifications.down = Some(DownNotification { incident: id, at, next: next_reminder(at, now) });
         let waiting = self.state.waiting;
         self.notify(Notification::Down { story, waiting, reminder });
         self.actions.push(Action::Save);
@@ -81,7 +81,7 @@ impl TargetContext<'_> {
         if lasts >= LONG {
             return true;
         }
-        if self.state.told.flapping.is_some() {
+        if self.state.notifications.flapping.is_some() {
             return false;
         }
         if self.limits.rungs == 0 {
@@ -114,13 +114,13 @@ impl TargetContext<'_> {
     }
 
     fn fails_since(&self, at: BootTime) -> bool {
-        let failed = self.state.last_look.as_ref().filter(|look| look.verdict.class().is_some());
+        let failed = self.state.last_probe.as_ref().filter(|look| look.verdict.class().is_some());
         self.state.start_period.is_none() && failed.is_some_and(|look| look.at > at)
     }
 }
 
 pub(super) fn due_at(state: &TargetState) -> impl Iterator<Item = BootTime> {
-    let is_told = |id: &str| state.told.down.as_ref().is_some_and(|down| down.incident == id);
+    let is_told = |id: &str| state.notifications.down.as_ref().is_some_and(|down| down.incident == id);
     let untold = state.incident.as_ref().filter(|incident| !is_told(&incident.id));
     untold.into_iter().flat_map(|incident| [incident.down_at + SHORT_WAIT, incident.down_at + LONG])
 }

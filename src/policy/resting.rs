@@ -51,7 +51,7 @@ impl TargetContext<'_> {
 
     fn inspected_before_down(&mut self, inspection: Inspection, stamp: &str) {
         let is_reached = self.state.failures() >= self.limits.failure_threshold;
-        let failed = self.state.last_look.as_ref().and_then(|look| {
+        let failed = self.state.last_probe.as_ref().and_then(|look| {
             let class = look.verdict.class()?;
             Some((class, look.verdict.detail().to_owned()))
         });
@@ -130,7 +130,7 @@ impl TargetContext<'_> {
         let incident = self.state.incident.take().map(|incident| incident.id);
         self.end_streak();
         self.state.stand_down = None;
-        self.state.told.down = None;
+        self.state.notifications.down = None;
         self.state.pm2.changes.clear();
         self.state.rest = Some(Rest { why, since: now, ask_at: self.ask_at(1), times: 1, reminded: None });
         self.state.waiting = self.rest_waits();

@@ -73,12 +73,14 @@ impl State {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TargetState {
-    pub condition: Status,
-    /// When `condition` began.
+    #[serde(rename = "condition")]
+    pub status: Status,
+    /// When `status` began.
     pub since: Option<BootTime>,
     /// The consecutive failures counted so far; `None` is a streak of 0.
     pub streak: Option<Streak>,
-    pub last_look: Option<LastProbe>,
+    #[serde(rename = "last_look")]
+    pub last_probe: Option<LastProbe>,
     /// The class of the last verdict that was one; `None` where it was healthy. `unknown` leaves it as it is.
     pub last_class: Option<Class>,
     pub last_healthy: Option<BootTime>,
@@ -108,7 +110,8 @@ pub struct TargetState {
     #[serde(alias = "beside")]
     pub pm2: Pm2State,
     pub rest: Option<Rest>,
-    pub told: NotificationState,
+    #[serde(rename = "told")]
+    pub notifications: NotificationState,
     /// Whether the state was last written by a dry run.
     pub dry_run: bool,
     pub removed_at: Option<BootTime>,
@@ -136,7 +139,7 @@ impl TargetState {
     /// Whether the latest command of its incident could not be started.
     pub fn was_refused(&self) -> bool {
         let tried = self.incident.as_ref().and_then(|incident| incident.tried.as_ref());
-        tried.is_some_and(|tried| matches!(tried.ending, Exit::NotStarted(_)))
+        tried.is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
     }
 
     pub fn failures(&self) -> u32 {
@@ -147,11 +150,11 @@ impl TargetState {
         let TargetState { since, last_healthy, excused_until, unknown_since, removed_at, .. } = self;
         let mut points: Vec<&mut BootTime> = Vec::new();
         points.extend([since, last_healthy, excused_until, unknown_since, removed_at].into_iter().flatten());
-        self.told.shift(ms);
+        self.notifications.shift(ms);
         self.pauses.shift(ms);
         points.extend(self.downs.iter_mut().chain(&mut self.cures));
         points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
-        points.extend(self.last_look.iter_mut().map(|look| &mut look.at));
+        points.extend(self.last_probe.iter_mut().map(|look| &mut look.at));
         points.extend(self.incident.iter_mut().flat_map(|incident| {
             let tried = incident.tried.as_mut().map(|tried| &mut tried.began);
             let points = [&mut incident.began, &mut incident.down_at];
@@ -181,7 +184,7 @@ impl TargetState {
         match self.attempt.as_mut().map(|attempt| &mut attempt.phase) {
             Some(Phase::Running { since, .. }) => points.push(since),
             Some(Phase::Verifying { until }) => points.push(until),
-            Some(Phase::Weighing) | None => {}
+            Some(Phase::CheckingReset) | None => {}
         }
         for point in points {
             *point = point.offset_by(ms);
@@ -246,7 +249,8 @@ impl Incident {
 pub struct TriedCommand {
     /// Its rung, counted from 0.
     pub rung: usize,
-    pub ending: Exit,
+    #[serde(rename = "ending")]
+    pub exit: Exit,
     pub began: BootTime,
 }
 
@@ -306,8 +310,8 @@ pub enum Phase {
     Running { since: BootTime, process: Option<(u32, u64)> },
     /// Its next rung is a reset, and it waits to know whether that is warranted. A version of before has left the other
     /// word where it had not yet begun to run anything.
-    #[serde(alias = "intended")]
-    Weighing,
+    #[serde(rename = "weighing", alias = "intended")]
+    CheckingReset,
     /// The command failed; a healthy look before `until` would still end the attempt well. Then the next rung is due.
     Verifying { until: BootTime },
 }

@@ -99,8 +99,8 @@ impl TargetContext<'_> {
             self.actions.push(Action::Probe { target: self.name.to_string(), number: *looks });
         }
         let condition = self.condition();
-        if condition != self.state.condition || self.state.since.is_none() {
-            self.state.condition = condition;
+        if condition != self.state.status || self.state.since.is_none() {
+            self.state.status = condition;
             self.state.since = Some(now);
         }
     }
@@ -136,7 +136,7 @@ impl TargetContext<'_> {
         match self.state.phase() {
             Some(Phase::Verifying { .. }) => self.verify(),
             // What is found out now may have been so before the gap only.
-            Some(Phase::Weighing) => self.end_attempt(),
+            Some(Phase::CheckingReset) => self.end_attempt(),
             Some(Phase::Running { .. }) | None => {}
         }
         self.schedule.spoil(self.context.now);
@@ -183,7 +183,7 @@ impl TargetContext<'_> {
     /// nothing is decided.
     fn tick_goes_on(&self) -> bool {
         let Limits { failure_threshold, retry_interval, retry_in_tick, .. } = *self.limits;
-        let failed = self.state.last_look.as_ref().is_some_and(|look| look.verdict.class().is_some());
+        let failed = self.state.last_probe.as_ref().is_some_and(|look| look.verdict.class().is_some());
         let undecided = self.state.failures() < failure_threshold;
         let counts = self.state.rest.is_none() && !self.is_paused();
         let rare = || self.context.tick_gap.is_some_and(|gap| ticks::are_rare(gap, failure_threshold, retry_interval));

@@ -83,7 +83,7 @@ impl Entry {
                 || plan.is_prechecking()
                 || state.attempt.is_some()
                 || state.is_diagnosing(),
-            needs_care: !plan.retired && state.condition.is_trouble(),
+            needs_care: !plan.retired && state.status.is_trouble(),
             as_dependency: Dependency { in_trouble: state.is_in_trouble(), is_probed: plan.in_flight.is_some() },
         }
     }
@@ -93,7 +93,7 @@ impl Entry {
         let next_look = self.schedule.next.filter(|_| self.schedule.in_flight.is_none());
         let verifying = match self.state.phase() {
             Some(Phase::Verifying { until }) => Some(*until),
-            Some(Phase::Weighing | Phase::Running { .. }) | None => None,
+            Some(Phase::CheckingReset | Phase::Running { .. }) | None => None,
         };
         // What is at rest is asked about when the next look finds it so.
         let waiting = self.state.waiting.filter(|_| self.state.rest.is_none()).and_then(|waiting| waiting.until);

@@ -46,7 +46,7 @@ impl TargetContext<'_> {
         self.schedule.in_flight = None;
         let latency_ms = u64::try_from(millis(look.latency)).unwrap_or(0);
         self.note_pm2(look.pm2.as_ref());
-        self.state.last_look = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms });
+        self.state.last_probe = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms });
         match verdict {
             Verdict::Healthy { detail } => {
                 self.found_healthy(detail, look.latency);
@@ -238,7 +238,7 @@ impl TargetContext<'_> {
     pub(super) fn warn(&mut self, about: WarningKind, detail: String) {
         if self.state.warned.insert(about) {
             // What kept a restart from being made was told with that.
-            let is_told = self.state.cannot_be_repaired() || !self.limits.tells_of_pm2;
+            let is_told = self.state.cannot_be_repaired() || !self.limits.reports_pm2;
             if about != WarningKind::Pm2Deaf || !is_told {
                 self.notify_warning(about, &detail);
             }

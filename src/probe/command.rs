@@ -62,7 +62,7 @@ impl CommandProbe {
             unset: Vec::new(),
             env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
             timeout: deadline.budget(),
-            keep: command::KEPT,
+            keep: command::MAX_KEPT,
             stdin: None,
             output,
             scope: self.scope.clone(),

@@ -56,17 +56,17 @@ pub fn ids(folder: &Folder) -> Vec<String> {
 /// What is known of all incidents on the disk, in the order in which they began, those that are over and of a clock
 /// that was ahead first; and of each whose account cannot be read, why. One without an account is passed over. Whoever
 /// only looks may call this at any time.
-pub fn accounts(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, Vec<Error>), Error> {
-    let (mut accounts, mut damaged) = (Vec::new(), Vec::new());
+pub fn records(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, Vec<Error>), Error> {
+    let (mut records, mut damaged) = (Vec::new(), Vec::new());
     for incident in incidents(folder)? {
         match incident_record::read(&incident.path) {
-            Ok(found) => accounts.extend(found),
+            Ok(found) => records.extend(found),
             Err(error) => damaged.push(error),
         }
     }
     let is_latest = |account: &IncidentRecord| account.ended.is_none() || !is_ahead(account.began, now);
-    accounts.sort_by(|a, b| (is_latest(a), a.began, &a.id).cmp(&(is_latest(b), b.began, &b.id)));
-    Ok((accounts, damaged))
+    records.sort_by(|a, b| (is_latest(a), a.began, &a.id).cmp(&(is_latest(b), b.began, &b.id)));
+    Ok((records, damaged))
 }
 
 pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
@@ -273,7 +273,7 @@ mod tests {
         account("i11", at(365 * 1_440), Some(at(365 * 1_440)));
         account("i12", at(-30), Some(at(-20)));
         let order = |now: WallTime| {
-            let (found, _) = accounts(&folder, now).unwrap();
+            let (found, _) = records(&folder, now).unwrap();
             found.into_iter().map(|account| account.id).collect::<Vec<String>>()
         };
         assert_eq!(order(now()), ["i11", "i10", "i12"]);

@@ -48,19 +48,19 @@ impl RepeatFilter {
     /// Whether this is to be told at `wall`: it was not told within a day. That it is told now is noted; where it
     /// cannot be, it is told once a day all the same, or nearly so.
     pub fn is_news(&self, about: &str, wall: WallTime) -> bool {
-        if self.was_told(about, wall) {
+        if self.was_printed(about, wall) {
             return false;
         }
         self.note(about, wall) || self.is_beginning_of_day(wall)
     }
 
-    pub fn was_told(&self, about: &str, wall: WallTime) -> bool {
+    pub fn was_printed(&self, about: &str, wall: WallTime) -> bool {
         let found = self.folders.iter().filter_map(|folder| fs::symlink_metadata(self.path(folder, about)).ok());
         let mut told = found.filter(fs::Metadata::is_file).map(|metadata| files::modified(&metadata));
         told.any(|told| distance(wall, told) < NEWS_AFTER)
     }
 
-    pub fn was_anything_told(&self, wall: WallTime) -> bool {
+    pub fn was_anything_printed(&self, wall: WallTime) -> bool {
         let own = self.prefix();
         let is_told = |(entry, metadata): &(fs::DirEntry, fs::Metadata)| {
             let is_own = entry.file_name().to_str().is_some_and(|name| name.starts_with(&own));
@@ -79,7 +79,7 @@ impl RepeatFilter {
 
     /// Whether this may be told, given that it is noted only once it was: a note that is already too old to count is
     /// made, and has only to be touched then. Where none can be kept, the beginning of a day decides.
-    pub fn may_be_told(&self, about: &str, wall: WallTime) -> bool {
+    pub fn may_be_printed(&self, about: &str, wall: WallTime) -> bool {
         let old = wall.offset_by(-millis(NEWS_AFTER));
         let mut folders = self.folders.iter();
         folders.any(|folder| folder.ensure().is_ok() && touch(self.path(folder, about), Some(old)).is_ok())
@@ -94,11 +94,11 @@ impl RepeatFilter {
 
     /// The trouble is over and may come again. It is news then; what comes and goes all day is so less often.
     pub fn forget_this_round(&self, wall: WallTime) {
-        if !self.was_anything_told(wall) {
+        if !self.was_anything_printed(wall) {
             return;
         }
         let rounds = self.of(&("rounds", self.subject));
-        let round = (0..ROUNDS).map(|n| n.to_string()).find(|round| !rounds.was_told(round, wall));
+        let round = (0..ROUNDS).map(|n| n.to_string()).find(|round| !rounds.was_printed(round, wall));
         let is_free = round.is_some_and(|round| rounds.note(&round, wall));
         let own = self.prefix();
         let is_over = |told: WallTime| is_free || distance(wall, told) >= NEXT_ROUND_AFTER;
@@ -197,7 +197,7 @@ mod tests {
         let (one, other) = (all.of(&"one"), all.of(&"other"));
         let now = files::modified(&fs::metadata(scene.path()).expect("a folder"));
         // What was not told needs no round, and what is not yet told is none.
-        assert!(one.may_be_told("bad", now) && !one.was_told("bad", now) && !one.was_anything_told(now));
+        assert!(one.may_be_printed("bad", now) && !one.was_printed("bad", now) && !one.was_anything_printed(now));
         for _ in 0..5 {
             one.forget_this_round(now);
         }
@@ -241,7 +241,7 @@ mod tests {
             state::save(&folder, &saved, &saved.policy, &moment, false).expect("saved");
             for _ in 0..2 {
                 assert_eq!(complaints.is_news("bad", midnight.offset_by(minute * 60_000)), expected);
-                assert_eq!(complaints.may_be_told("bad", midnight.offset_by(minute * 60_000)), expected);
+                assert_eq!(complaints.may_be_printed("bad", midnight.offset_by(minute * 60_000)), expected);
             }
         }
         for (minute, expected) in [(-1, false), (0, true), (4, true), (5, false), (720, false), (1_440, true)] {

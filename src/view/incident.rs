@@ -101,7 +101,7 @@ impl IncidentView<'_> {
 
     fn what(&self) -> Vec<String> {
         let IncidentRecord { class, detail, failures, evidence, probe, .. } = self.account;
-        let seen = escaped(&class.with(detail)).into_owned();
+        let seen = escaped(&class.with_detail(detail)).into_owned();
         let phases = evidence.as_ref().map_or_else(String::new, |seen| phases(seen, *class));
         let bad = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
         let mut lines = vec![format!("{seen}{bad}{phases}")];

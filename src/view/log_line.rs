@@ -39,14 +39,14 @@ impl LogLine<'_> {
     fn text(&self, record: &Record) -> (Level, String) {
         match record {
             Record::Failing { class, detail, threshold } => {
-                (Level::Warn, format!("failing, 1 of {threshold}: {}", class.with(detail)))
+                (Level::Warn, format!("failing, 1 of {threshold}: {}", class.with_detail(detail)))
             }
             Record::Down { failures, class, detail, incident, last_healthy } => {
                 let last = match last_healthy {
                     Some(at) => format!("Last healthy look {}", self.time_of_day(*at)),
                     None => "Never seen healthy".into(),
                 };
-                let bad = format!("{failures} of {failures}, the last: {}", class.with(detail));
+                let bad = format!("{failures} of {failures}, the last: {}", class.with_detail(detail));
                 (Level::Error, format!("down: {bad}. {last}. Incident {incident}"))
             }
             Record::Restart { attempt, spent, max, window, rung, .. } => {

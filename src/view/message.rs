@@ -23,7 +23,7 @@ pub struct MessageFacts<'a> {
     pub zone: Zone,
 }
 
-pub fn topic(tell: &Notification) -> NotificationKind {
+pub fn kind(tell: &Notification) -> NotificationKind {
     match tell {
         Notification::Healed(_) => NotificationKind::Healed,
         Notification::Down { .. } => NotificationKind::Down,
@@ -92,7 +92,7 @@ impl MessageFacts<'_> {
         let mut lines = vec![seen(story)];
         if let Some(tried) = &story.tried {
             let command = self.commands.get(tried.rung).map_or("The restart command", String::as_str);
-            lines.push(format!("`{}`: {}.", escaped(command), ended(&tried.ending)));
+            lines.push(format!("`{}`: {}.", escaped(command), ended(&tried.exit)));
         }
         let next = waiting.and_then(|waiting| waiting.until).max(self.cooldown_until);
         let next = next.filter(|at| *at > self.at.now).map(|at| format!("; next try {}", self.hour_minute(at)));
@@ -131,12 +131,12 @@ fn letter(first: &str, rest: &[String]) -> String {
 }
 
 fn was_refused(story: &IncidentSummary) -> bool {
-    story.tried.as_ref().is_some_and(|tried| matches!(tried.ending, Exit::NotStarted(_)))
+    story.tried.as_ref().is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
 }
 
 fn seen(story: &IncidentSummary) -> String {
     let Some((class, detail)) = &story.seen else { return String::new() };
-    let text = escaped(&class.with(detail)).into_owned();
+    let text = escaped(&class.with_detail(detail)).into_owned();
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn story(attempts: u32, cured: bool) -> IncidentSummary {
-        let tried = TriedCommand { rung: 0, ending: Exit::Exited(0), began: at(61) };
+        let tried = TriedCommand { rung: 0, exit: Exit::Exited(0), began: at(61) };
         IncidentSummary {
             incident: "1122-0313".into(),
             began: at(0),
@@ -268,7 +268,7 @@ mod tests {
         );
         let mut refused = story(1, false);
         refused.tried =
-            refused.tried.map(|tried| TriedCommand { ending: Exit::NotStarted("PM2 is deaf".into()), ..tried });
+            refused.tried.map(|tried| TriedCommand { exit: Exit::NotStarted("PM2 is deaf".into()), ..tried });
         check(
             &Notification::Down { story: refused, waiting: None, reminder: None },
             &["pm2 restart api"],

@@ -53,7 +53,7 @@ impl Metrics<'_> {
             ),
             self.family(
                 Family("watchdog_probe_duration_seconds", "gauge", "How long the last look took."),
-                |_, state| state.last_look.as_ref().map_or_else(Vec::new, |look| one(seconds_of(look.latency_ms))),
+                |_, state| state.last_probe.as_ref().map_or_else(Vec::new, |look| one(seconds_of(look.latency_ms))),
             ),
             self.family(
                 Family("watchdog_probes_total", "counter", "Looks, by their verdict and, where bad, its class."),
@@ -113,7 +113,7 @@ fn states(state: &TargetState) -> Vec<(String, String)> {
         Status::Paused,
     ];
     let one = |condition: Status| {
-        (format!(",state=\"{}\"", condition.as_str()), u8::from(condition == state.condition).to_string())
+        (format!(",state=\"{}\"", condition.as_str()), u8::from(condition == state.status).to_string())
     };
     all.into_iter().map(one).collect()
 }
@@ -152,8 +152,8 @@ mod tests {
             latency_ms: 12,
         };
         let state = TargetState {
-            condition: Status::Down,
-            last_look: Some(look),
+            status: Status::Down,
+            last_probe: Some(look),
             last_class: Some(Class::Refused),
             ..TargetState::default()
         };

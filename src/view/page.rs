@@ -65,7 +65,7 @@ impl Page<'_> {
             return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.at.wall)));
         }
         let states: Vec<&TargetState> = self.saved.in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
-        let is = |state: &&&TargetState, wanted: &[Status]| wanted.contains(&state.condition);
+        let is = |state: &&&TargetState, wanted: &[Status]| wanted.contains(&state.status);
         let down: Vec<&&TargetState> =
             states.iter().filter(|state| is(state, &[Status::Down, Status::Recovering])).collect();
         let count = |wanted: &[Status]| states.iter().filter(|state| is(state, wanted)).count();
@@ -111,14 +111,14 @@ impl Page<'_> {
     fn target(&self, name: &str, shown: &TargetView) -> String {
         let nothing = TargetState::default();
         let state = self.state(name).unwrap_or(&nothing);
-        let (condition, name_shown) = (state.condition.as_str(), html(name));
+        let (condition, name_shown) = (state.status.as_str(), html(name));
         let notes: String = self.notes(state, shown).iter().map(|note| format!("<p>{}</p>\n", html(note))).collect();
         let none = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&none);
         format!(
             "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{condition}</span></h2>\n\
              {notes}{}{}</section>\n",
-            colour(state.condition),
+            colour(state.status),
             self.days(history),
             self.latency(history)
         )
@@ -138,23 +138,23 @@ impl Page<'_> {
             notes.push(format!("paused until {}", self.clock_time(until)));
         } else if let Some(rest) = state.rest {
             notes.push(at_rest(rest.why).into());
-        } else if let Some(waiting) = state.waiting.filter(|_| state.condition == Status::Down) {
+        } else if let Some(waiting) = state.waiting.filter(|_| state.status == Status::Down) {
             let why = reason(waiting.why, &shown.depends_on);
             let next = waiting.until.map(|at| format!(" (next try {})", self.clock_time(at))).unwrap_or_default();
             notes.push(format!("not restarted now: {why}{next}"));
-        } else if state.condition == Status::Down && !shown.repairs {
+        } else if state.status == Status::Down && !shown.repairs {
             notes.push("it is only watched: nothing restarts it".into());
         }
         if shown.dry_run {
             notes.push("a dry run: nothing would be restarted".into());
         }
         if self.details
-            && let Some(look) = &state.last_look
+            && let Some(look) = &state.last_probe
             && !look.verdict.is_healthy()
         {
             let detail = look.verdict.detail();
             notes.push(match look.verdict.class() {
-                Some(class) => class.with(detail),
+                Some(class) => class.with_detail(detail),
                 None => format!("the last look told nothing: {detail}"),
             });
         }

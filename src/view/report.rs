@@ -153,7 +153,7 @@ impl Report<'_> {
         }
         let told = |gap: &Gap| {
             let (from, to) = (self.day_and_time(gap.from, None), self.day_and_time(gap.to, Some(gap.from)));
-            format!("{from} to {to}, {}", gap.why.in_words())
+            format!("{from} to {to}, {}", gap.why.describe())
         };
         let mut latest: Vec<String> = gaps.iter().rev().take(GAPS_SHOWN).rev().map(told).collect();
         if gaps.len() > GAPS_SHOWN {

@@ -59,7 +59,7 @@ impl StatusReport {
                     (Request::Over { command }, _) => state.pauses.end(command),
                     (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
                 }
-                state.condition = match state.condition {
+                state.status = match state.status {
                     _ if state.pauses.until().is_some() => Status::Paused,
                     Status::Paused => Status::Starting,
                     condition => condition,
@@ -83,7 +83,7 @@ impl StatusReport {
     }
 
     pub fn is_trouble(&self) -> bool {
-        self.targets().iter().any(|target| target.state.condition.is_trouble())
+        self.targets().iter().any(|target| target.state.status.is_trouble())
     }
 
     fn targets(&self) -> Vec<TargetRow<'_>> {
@@ -249,11 +249,11 @@ impl<'a> TargetRow<'a> {
         let window = Duration::from_millis(self.shown.window_ms);
         TargetJson {
             name: self.name,
-            state: state.condition.as_str(),
+            state: state.status.as_str(),
             since: state.since.map(time),
             streak: state.failures(),
             dry_run: self.shown.dry_run,
-            last_probe: state.last_look.as_ref().map(|look| ProbeJson {
+            last_probe: state.last_probe.as_ref().map(|look| ProbeJson {
                 at: time(look.at),
                 verdict: look.verdict.as_str(),
                 latency_ms: look.latency_ms,
@@ -283,16 +283,16 @@ impl<'a> TargetRow<'a> {
             };
             format!("{when} ({})", rough(status.at.now.since(since)))
         });
-        let look = state.last_look.as_ref().map_or_else(
+        let look = state.last_probe.as_ref().map_or_else(
             || "none yet".into(),
             |look| format!("{}, {} ago", seen(look), rough(status.at.now.since(look.at))),
         );
-        let state_word = state.condition.as_str().to_string();
+        let state_word = state.status.as_str().to_string();
         [self.name.clone(), state_word, since, look, self.share(DAY), self.share(DAY * 30)]
     }
 
     fn note(&self) -> Option<String> {
-        let blind = self.state.last_look.as_ref().and_then(|look| match &look.verdict {
+        let blind = self.state.last_probe.as_ref().and_then(|look| match &look.verdict {
             Verdict::Unknown { detail } => Some(format!("the last look told nothing: {}", escaped(detail))),
             Verdict::Healthy { .. } | Verdict::Unhealthy { .. } => None,
         });
@@ -311,7 +311,7 @@ impl<'a> TargetRow<'a> {
         let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
         let attempts = state.incident.as_ref().map_or(0, |incident| incident.attempts);
         let tried = match state.incident.as_ref().and_then(|incident| incident.tried.as_ref()) {
-            Some(TriedCommand { ending: Exit::NotStarted(why), .. }) => {
+            Some(TriedCommand { exit: Exit::NotStarted(why), .. }) => {
                 format!("nothing could be done: {}; ", escaped(why))
             }
             Some(_) | None if attempts == 0 => String::new(),
@@ -320,7 +320,7 @@ impl<'a> TargetRow<'a> {
         };
         let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
         let next = |at: BootTime| format!("next try {}", self.status.clock_time(at));
-        match state.condition {
+        match state.status {
             Status::Paused => Some(format!("paused until {}", self.status.clock_time(state.pauses.until()?))),
             Status::Stopped => {
                 let rest = state.rest?;

@@ -29,7 +29,7 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("view", "outcome policy process store terminal time", "log serde serde_json"),
     ("agent", "clock command config logging notify outcome pm2 policy probe process signals store time view", "log"),
     (
-        "verb",
+        "commands",
         "agent cli clock command config logging notify outcome pm2 policy probe process signals store terminal time \
          view",
         "clap clap_complete log rustix serde_json serde_yaml",
@@ -360,7 +360,7 @@ fn the_order_of_functions_names_modules_that_are_there() {
     assert!(own > 10, "only {own} patterns of ours");
 }
 
-/// What a pattern of mangled names means: `*8watchdog4verb5check*` is `check` in `src/verb`.
+/// What a pattern of mangled names means: `*8watchdog8commands5check*` is `check` in `src/commands`.
 fn place(pattern: &str) -> (String, PathBuf) {
     let mut names = vec![String::from("src")];
     for mut rest in pattern.split(['.', '*']) {

@@ -57,7 +57,7 @@ fn an_output_in_memory_grows_no_more_once_its_command_has_ended() {
     let spec = CommandSpec { output, ..place.spec(&["sh", "-c", text], AMPLE) };
     assert_eq!(run(spec, |_| {}).exit, Exit::Exited(0));
     let length = kept.metadata().unwrap().len();
-    assert!(length <= KEPT + 64, "{length}");
+    assert!(length <= MAX_KEPT + 64, "{length}");
     let daemon = place.process("daemon");
     eventually(|| fs::metadata(place.at("refused")).is_ok_and(|refused| refused.len() > 1_000));
     assert_eq!(kept.metadata().unwrap().len(), length);

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::commands::{now, say};
 use crate::config::Config;
 #[cfg(feature = "email")]
-use crate::config::{Channel, Destination, Via};
+use crate::config::{Channel, Destination, MailTransport};
 use crate::notify::{self, DeliveryOutcome, Message};
 use crate::outcome::NotificationKind;
 use crate::store::Folder;
@@ -114,8 +114,8 @@ fn no_mail(config: &Config, channel: &Channel) -> Option<String> {
     let Destination::Email(email) = &channel.destination else { return None };
     let delivery = delivery_of(config);
     let sendmail = || match email.via {
-        Via::Sendmail => notify::sendmail(&delivery).err(),
-        Via::Smtp(_) => None,
+        MailTransport::Sendmail => notify::sendmail(&delivery).err(),
+        MailTransport::Smtp(_) => None,
     };
     let why = notify::cannot_write(email, &delivery).or_else(sendmail)?;
     Some(format!("mail to {}: {}", escaped(&email.to), escaped(&why)))

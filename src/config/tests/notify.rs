@@ -1,7 +1,7 @@
 //! Whom to tell: what is understood, what only switches a channel off, what is refused.
 
 use super::*;
-use crate::config::channel::{Security, Via};
+use crate::config::channel::{MailTransport, Security};
 use crate::outcome::NotificationKind;
 
 fn with(top: &str) -> String {
@@ -42,8 +42,8 @@ fn a_mail_goes_through_sendmail_unless_it_is_said() {
     fn via(item: &str, expected: Option<(&str, u16, Security)>) {
         let Destination::Email(email) = channel(item).destination else { panic!("{item}") };
         let found = match &email.via {
-            Via::Sendmail => None,
-            Via::Smtp(smtp) => Some((smtp.host.as_str(), smtp.port, smtp.security)),
+            MailTransport::Sendmail => None,
+            MailTransport::Smtp(smtp) => Some((smtp.host.as_str(), smtp.port, smtp.security)),
         };
         assert_eq!(found, expected, "{item}");
     }
@@ -58,7 +58,7 @@ fn a_mail_goes_through_sendmail_unless_it_is_said() {
     else {
         panic!("a mail")
     };
-    let Via::Smtp(smtp) = email.via else { panic!("by SMTP") };
+    let MailTransport::Smtp(smtp) = email.via else { panic!("by SMTP") };
     assert_eq!(smtp.credentials, Some((Secret("u".into()), Secret("p@s/s$%41".into()))));
 }
 

@@ -108,7 +108,7 @@ fn what_pm2_would_take_for_something_else_is_refused() {
 #[test]
 fn of_several_with_one_home_the_first_tells_what_is_wrong_with_it() {
     let text = "targets: [{pm2: a}, {pm2: b}, {pm2: {process: c, home: /x}}, {name: d, tcp: 'h:1'}]";
-    let told: Vec<bool> = accepted(text).targets.iter().map(|target| target.limits.tells_of_pm2).collect();
+    let told: Vec<bool> = accepted(text).targets.iter().map(|target| target.limits.reports_pm2).collect();
     assert_eq!(told, [true, false, true, true]);
 }
 

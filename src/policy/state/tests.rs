@@ -23,7 +23,7 @@ fn incident_at(at: BootTime) -> Incident {
         held: None,
         cause: None,
         last: None,
-        tried: Some(TriedCommand { rung: 0, ending: Exit::Lost, began: at }),
+        tried: Some(TriedCommand { rung: 0, exit: Exit::Lost, began: at }),
     }
 }
 
@@ -54,10 +54,10 @@ fn state_at(at: i64) -> State {
         }
     };
     let target = |phase| TargetState {
-        condition: Status::Down,
+        status: Status::Down,
         since: Some(at),
         streak: Some(Streak { count: 1, first: at, last: at }),
-        last_look: Some(LastProbe { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0 }),
+        last_probe: Some(LastProbe { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0 }),
         last_class: None,
         last_healthy: Some(at),
         excused_until: Some(at),
@@ -77,14 +77,14 @@ fn state_at(at: i64) -> State {
         cures: [at].into(),
         pm2: Pm2State::default(),
         rest: Some(Rest { why: RestReason::Operator, since: at, ask_at: at, times: 1, reminded: Some(at) }),
-        told: NotificationState {
+        notifications: NotificationState {
             down: Some(DownNotification { incident: String::new(), at, next: at }),
             flapping: Some(Flapping { since: at, folded: 1 }),
         },
         dry_run: false,
         removed_at: Some(at),
     };
-    let phases = [Phase::Weighing, Phase::Running { since: at, process: None }, Phase::Verifying { until: at }];
+    let phases = [Phase::CheckingReset, Phase::Running { since: at, process: None }, Phase::Verifying { until: at }];
     let targets = phases.into_iter().enumerate().map(|(index, phase)| (index.to_string(), target(phase)));
     let mut ticks = Ticks::default();
     ticks.note(at);

@@ -44,7 +44,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
             .filter(|_| rng.u8(0..4) == 0)
             .collect(),
         diagnose: rng.u8(0..4) == 0,
-        tells_of_pm2: rng.bool(),
+        reports_pm2: rng.bool(),
         dry_run: rng.u8(0..12) == 0,
         probe_id: 1,
         repair_id: 1,

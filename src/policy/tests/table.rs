@@ -55,7 +55,7 @@ fn check(limits: &str, script: &str, expected: &str) {
 
 #[track_caller]
 fn check_conditions(limits: &str, script: &str, expected: &str) {
-    compare(limits, script, expected, |stage, _| stage.target().condition.as_str().into());
+    compare(limits, script, expected, |stage, _| stage.target().status.as_str().into());
 }
 
 /// Why the due attempt at target `a` waits after each token, and until when.

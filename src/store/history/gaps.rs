@@ -83,7 +83,7 @@ impl Absence {
         }
     }
 
-    pub fn in_words(self) -> &'static str {
+    pub fn describe(self) -> &'static str {
         match self {
             Absence::Stopped => "the watchdog was stopped",
             Absence::Ended => "the watchdog was killed, or no tick came",

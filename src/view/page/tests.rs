@@ -30,10 +30,10 @@ fn down(name: &str) -> TargetState {
     };
     let detail = format!("refused by <b>{name}</b> \u{1b}[2J");
     TargetState {
-        condition: Status::Down,
+        status: Status::Down,
         since: Some(at(-19)),
         incident: Some(incident),
-        last_look: Some(LastProbe {
+        last_probe: Some(LastProbe {
             at: at(0),
             verdict: Verdict::Unhealthy { class: Class::Refused, detail },
             latency_ms: 1,
@@ -43,7 +43,7 @@ fn down(name: &str) -> TargetState {
 }
 
 fn of(condition: Status) -> TargetState {
-    TargetState { condition, since: Some(at(-60)), ..TargetState::default() }
+    TargetState { status: condition, since: Some(at(-60)), ..TargetState::default() }
 }
 
 fn saved(states: Vec<TargetState>) -> SavedState {

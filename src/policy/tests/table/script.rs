@@ -90,7 +90,7 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "reset" => limits.reset = Some(value.parse::<usize>().expect("a number") - 1),
         "gates" => limits.preconditions = vec![Precondition::OnlyIf; value.parse().expect("a number")],
         "diagnose" => limits.diagnose = value == "yes",
-        "tells_of_pm2" => limits.tells_of_pm2 = value == "yes",
+        "tells_of_pm2" => limits.reports_pm2 = value == "yes",
         "dry_run" => limits.dry_run = value == "yes",
         "probe" => limits.probe_id = number().into(),
         "repair" => limits.repair_id = number().into(),
