@@ -1,5 +1,5 @@
-/* The least that a probe over HTTP can cost: each period connect, send a GET, receive to the end, close.
-   bare PORT PATH MILLISECONDS; it ends when a connection cannot be made. */
+/* The minimum cost of an HTTP probe: in each period, connect, send a GET, receive until the end, close.
+   Usage: bare PORT PATH MILLISECONDS. It exits when a connection fails. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>

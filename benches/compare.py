@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the watchdog beside its peers, all in the same run: medians and ratios, for machines are noisy.
+"""Compares the watchdog with its peers in the same run. It shows medians and ratios, because machines are noisy.
 
-It needs Linux and, each for its column or row, monit, curl, cc, node and strace. Nothing but the loopback is used, on
-ports that the system gives; every process is ended by its number, every folder removed.
+It needs Linux, and monit, curl, cc, node and strace for their columns and rows. It uses only the loopback interface, on
+ports that the system assigns. It ends every process by its pid and removes every folder.
 """
 import argparse
 import json
@@ -16,19 +16,19 @@ import sys
 import time
 from pathlib import Path
 
-# No folder of its own beside the sources.
+# No __pycache__ in the source tree.
 sys.dont_write_bytecode = True
 from scene import Scene, Table, cpu, demand, lines, status, until, written
 
 TOP = Path(__file__).resolve().parent.parent
 PEERS = {"monit": "monit", "curl": "curl", "cc": "gcc", "node": "nodejs", "strace": "strace"}
 MISSING = {name for name in PEERS if not shutil.which(name)}
-# What is measured: the programs by the names they have in the tables.
+# The programs to measure, by their names in the tables.
 BUILDS = {}
 
 
 def spent(scene, watchers, rounds, seconds):
-    """Milliseconds of CPU for each probe of each watcher, by the path that it asks for; one figure a round."""
+    """Milliseconds of CPU per probe for each watcher, by the path that it requests: the median of the rounds."""
     found = {path: [] for path in watchers}
     for _ in range(rounds):
         before, began = scene.seen(), {path: cpu(process) for path, process in watchers.items()}
@@ -42,7 +42,7 @@ def spent(scene, watchers, rounds, seconds):
 
 
 def probe(quick):
-    """What a probe costs, and being there: one target a second, beside Monit, Node and a bare loop in C."""
+    """CPU per probe and memory: one target a second, compared with Monit, Node and a bare loop in C."""
     rounds, seconds = (2, 5) if quick else (7, 10)
     with Scene() as scene:
         begin = {f"/ok/{name}": lambda path, name=name: scene.watchdog(
@@ -55,27 +55,27 @@ def probe(quick):
             process = start(path)
             if process:
                 watchers[path] = process
-                demand(lambda: scene.seen()[path], f"{path} is asked for")
-            # Not all at the same moment of each second.
+                demand(lambda: scene.seen()[path], f"{path} is requested")
+            # So that they do not all probe at the same moment of each second.
             time.sleep(1 + 1 / len(begin))
         time.sleep(seconds)
         costs = spent(scene, watchers, rounds, seconds)
         memory = {path: [status(process, key) for key in ("VmRSS", "RssFile", "RssAnon")]
                   for path, process in watchers.items()}
-    table = Table(f"**probe**: one HTTP target a second, side by side, medians of {rounds} × {seconds} s")
+    table = Table(f"**probe**: one HTTP target a second, all programs at once, medians of {rounds} × {seconds} s")
     for build in BUILDS:
         ours, kib = costs[f"/ok/{build}"], memory[f"/ok/{build}"]
         for peer, most in (("bare", 2), ("monit", 0.1), ("node", None)):
             table.beside(build, "CPU a probe", ours, "ms", peer, costs.get(f"/ok/{peer}"), most)
         for peer, most in (("monit", 0.72), ("node", None), ("bare", None)):
             table.beside(build, "RSS", kib[0], "KiB", peer, memory.get(f"/ok/{peer}", [None])[0], most)
-        for place, what in ((1, "of it pages of files (RssFile)"), (2, "of it its own (RssAnon)")):
+        for place, what in ((1, "of which pages of files (RssFile)"), (2, "of which private (RssAnon)")):
             table.beside(build, what, kib[place], "KiB", "monit", memory.get("/ok/monit", [None] * 3)[place])
     table.show()
 
 
 def once(quick):
-    """A healthy tick where the state is there already, beside the same request by curl."""
+    """A healthy tick with an existing state, compared with the same request by curl."""
     rounds = 20 if quick else 100
     with Scene() as scene:
         commands = {}
@@ -91,7 +91,7 @@ def once(quick):
                 subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
                 if number >= 3:
                     times[name].append((time.monotonic() - began) * 1000)
-    table = Table(f"**once**: a healthy tick, medians of {rounds} each in turn")
+    table = Table(f"**once**: a healthy tick, medians of {rounds}, alternating")
     medians = {name: statistics.median(found) for name, found in times.items()}
     for build in BUILDS:
         table.beside(build, "`--once`", medians[build], "ms", "curl -fsS", medians.get("curl -fsS"), 0.5)
@@ -99,14 +99,14 @@ def once(quick):
 
 
 def crowd(quick, interval=10):
-    """1,000 targets every 10 s, of which 500 never answer: how late the others are probed, and what it takes."""
+    """1,000 targets every 10 s, of which 500 never answer: the delay of the other probes, CPU and memory."""
     seconds = 3 * interval if quick else 9 * interval
     table = Table(f"**crowd**: 1,000 targets every {interval} s, half of them hang for 1 s, {seconds} s")
     for build in BUILDS:
         with Scene() as scene:
             targets = [f"name: t{n}, http: '{scene.url('/hang' if n % 2 else '/ok')}/{n}'" for n in range(1000)]
             watchdog = scene.watchdog(BUILDS[build], targets, f"interval: {interval}s")
-            # Those that hang are down after three probes.
+            # The targets that hang are down after three probes.
             time.sleep(4 * interval)
             began, before, threads = time.monotonic(), cpu(watchdog), 0
             while time.monotonic() < began + seconds:
@@ -118,19 +118,19 @@ def crowd(quick, interval=10):
         late.sort()
         table.add(build, "CPU, of a core", took / (ended - began) * 100, "%", most=12)
         on_time = sum(1 for one in late if one <= 50)
-        table.add(build, "within 50 ms of their time", on_time / max(1, slots) * 100, "%", least=99)
+        table.add(build, "at most 50 ms late", on_time / max(1, slots) * 100, "%", least=99)
         for part, what in ((0.5, "late: median"), (0.99, "late: 99 of 100"), (1, "late: worst")):
             table.add(build, what, late[min(len(late) - 1, int(len(late) * part))], "ms")
-        table.add(build, "left out", slots - len(late), "probes")
+        table.add(build, "missed", slots - len(late), "probes")
         table.add(build, "RSS", memory, "MiB", most=28)
         table.add(build, "threads", threads, "at most")
     table.show()
 
 
 def lateness(times, interval, began, ended):
-    """How late each probe of a span was in ms, by its target's own grid, and how many there should have been.
+    """How late each probe of a period was in ms, by its target's own schedule, and how many probes were due.
 
-    The grid is where probes lie that nothing holds up: the earliest offset that a target ever had.
+    The schedule of a target is its interval from the earliest offset that any of its probes had.
     """
     late, slots = [], 0
     for found in times.values():
@@ -138,18 +138,20 @@ def lateness(times, interval, began, ended):
         grid = found[0] + min(offsets)
         inside = [at for at in found if began <= at < ended]
         first = grid + -(-(began - grid) // interval) * interval
-        # One that is due in the last half second may well come after the end.
+        # A probe that is due in the last half second may arrive after the end.
         slots += max(0, int((ended - 0.5 - first) // interval) + 1)
         late += [((at - grid + interval / 2) % interval - interval / 2) * 1000 for at in inside if at >= first]
     return late, max(slots, len(late))
 
 
 def scale(quick):
-    """CPU of a probe among 1,000 healthy targets, beside one among 12, both 100 times a second in all, one by one: up to
-    10 would be probed all at the same moment, which spares most of the wake-ups. One after the other, too: side by side
-    they would wait for each other's answers."""
+    """CPU of a probe among 1,000 healthy targets and among 12, both with 100 probes a second in total.
+
+    Not fewer than 12, because up to 10 targets are probed at the same moment, which saves most wake-ups. The two run
+    one after the other, because at the same time they would wait for each other's answers.
+    """
     rounds, seconds = (2, 10) if quick else (6, 10)
-    table = Table(f"**scale**: healthy targets, 100 probes a second, in turn, medians of {rounds} × {seconds} s")
+    table = Table(f"**scale**: healthy targets, 100 probes a second, runs in turn, medians of {rounds} × {seconds} s")
 
     def measured(path, start):
         with Scene() as scene:
@@ -174,16 +176,16 @@ def scale(quick):
 
 
 def outage(build, most, traced=False):
-    """999 targets fail at once, each with a restart command, beside one that is healthy, probed every 500 ms."""
+    """999 targets with a restart command fail at once; one healthy target is probed every 500 ms."""
     with Scene() as scene:
         targets = [f"name: t{n}, http: '{scene.url(f'/turn/{n}')}', restart: 'echo + t{n} >> ran; echo - t{n} >> ran'"
                    for n in range(999)]
         targets.insert(500, f"name: well, http: '{scene.url('/ok')}', interval: 500ms")
-        # It stays the child of this script, so that it is ended as ever, and strace with it.
+        # With -D the watchdog stays the child of this script; strace ends with it.
         tracer = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-ttt", "-e", "signal=none",
                   "-e", "trace=fsync,fdatasync", "-o", scene.folder / "syncs"]
         watchdog = scene.watchdog(BUILDS[build], targets, "interval: 5s", tracer if traced else [])
-        demand(lambda: len(scene.seen()) == 1000, "all are asked for")
+        demand(lambda: len(scene.seen()) == 1000, "all are requested")
         time.sleep(6)
         folder = Path(f"/proc/{watchdog.pid}/cwd").resolve()
         ran = folder / "ran"
@@ -213,31 +215,31 @@ def outage(build, most, traced=False):
 
 
 def down(quick):
-    """999 of 1,000 targets fail at once: the one that is well, the restart commands, and what it costs the disk."""
+    """999 of 1,000 targets fail at once: delay of the healthy target, restart commands, writes to disk."""
     most = 30 if quick else 120
-    table = Table(f"**down**: 999 targets with a restart command fail at once, beside a healthy one; {most} s at most")
+    table = Table(f"**down**: 999 targets with a restart command fail at once, one is healthy; at most {most} s")
     for build in BUILDS:
         found = outage(build, most)
-        table.add(build, "worst gap of the healthy one, probed every 500 ms", found["gap"], "s", most=1)
+        table.add(build, "longest gap between probes of the healthy target (500 ms)", found["gap"], "s", most=1)
         table.add(build, "commands that ran", found["ran"], "of 999", least=999)
-        table.add(build, "from the fault to the end of the last one", found["long"], "s", most=100)
-        table.add(build, "commands beside another one", found["at once"], "", most=0)
+        table.add(build, "from the fault to the end of the last command", found["long"], "s", most=100)
+        table.add(build, "commands that overlapped another one", found["at once"], "", most=0)
         table.add(build, "commands that ran twice", found["twice"], "", most=0)
-        table.add(build, "commands before one that was due earlier", found["early"], "", most=0)
+        table.add(build, "commands that ran before one that was due earlier", found["early"], "", most=0)
         table.add(build, "CPU, of a core", found["cpu"], "%")
         table.add(build, "written", found["wrote"], "MiB")
         if "strace" not in MISSING:
-            # Each thread that begins stops for strace: a run of its own, of which nothing else is told.
+            # strace stops each new thread and so distorts all other figures: a separate run.
             traced = outage(build, most, traced=True)
-            table.add(build, "fsyncs a second, by strace in a run of its own", traced["syncs"], "", most=40)
-            table.add(build, "of them for each command", traced["syncs"] * traced["took"] / max(1, traced["ran"]), "")
+            table.add(build, "fsyncs a second, by strace in a separate run", traced["syncs"], "", most=40)
+            table.add(build, "fsyncs per command", traced["syncs"] * traced["took"] / max(1, traced["ran"]), "")
     table.show()
 
 
 def fault(quick):
-    """From the fault to the restart command: a probe a second, at most 1 s each, three in a row; beside Monit."""
+    """From the fault to the restart command, compared with Monit: a probe a second, timeout 1 s, three failures."""
     rounds = 1 if quick else 4
-    table = Table(f"**fault**: from it to the restart command, a probe a second, timeout 1 s, medians of {rounds}")
+    table = Table(f"**fault**: from the fault to the restart, a probe a second, timeout 1 s, medians of {rounds}")
     for way in ["refused", "silent", "drip", "reset", "status"]:
         found = {name: [] for name in (*BUILDS, *({"monit"} - MISSING))}
         for turn in range(rounds):
@@ -251,8 +253,8 @@ def fault(quick):
                     else:
                         target = f"name: a, http: '{scene.url(f'/turn/{name}')}', restart: {script}"
                         scene.watchdog(BUILDS[name], [target], "interval: 1s")
-                demand(lambda: len(scene.seen()) == len(found), "all are asked for")
-                # At another moment of the second in each round.
+                demand(lambda: len(scene.seen()) == len(found), "all are requested")
+                # At a different moment of the second in each round.
                 time.sleep(2 + turn / rounds)
                 began, waiting = time.monotonic(), set(found)
                 scene.order(way)
@@ -266,7 +268,7 @@ def fault(quick):
 
 
 def restarted(scene, waiting, found, began):
-    """Notes of whom the command has run by now."""
+    """Records whose restart command has run by now."""
     for name in [name for name in waiting if (scene.folder / f"{name}.restarted").exists()]:
         found[name].append(time.monotonic() - began)
         waiting.remove(name)
@@ -290,10 +292,10 @@ def main():
     scenes = "\n".join(f"  {name:6} {scene.__doc__.splitlines()[0]}" for name, scene in SCENES.items())
     usage = argparse.ArgumentParser(
         description=__doc__, epilog=f"scenes:\n{scenes}", formatter_class=argparse.RawDescriptionHelpFormatter)
-    usage.add_argument("scenes", nargs="*", metavar="SCENE", help="one of those below; all, in about 15 minutes")
+    usage.add_argument("scenes", nargs="*", metavar="SCENE", help="listed below; default: all, in about 15 minutes")
     usage.add_argument("--watchdog", action="append", metavar="[NAME=]PATH",
-                       help="default: what `cargo build --release` made; several are measured side by side")
-    usage.add_argument("--quick", action="store_true", help="shorter, and so less exact")
+                       help="default: the result of `cargo build --release`; several programs are compared")
+    usage.add_argument("--quick", action="store_true", help="shorter and less exact")
     words = usage.parse_args()
     for build in words.watchdog or [TOP / "target/release/watchdog"]:
         name, _, path = str(build).rpartition("=")
@@ -303,8 +305,8 @@ def main():
     if wrong:
         usage.error(f"no such scene or program: {' '.join(wrong)}")
     for name in sorted(MISSING):
-        print(f"{name} is missing (apt-get install {PEERS[name]}): what it is for stays empty")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare.py: told to end"))
+        print(f"{name} is missing (apt-get install {PEERS[name]}): its columns and rows stay empty")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare.py: terminated"))
     for name in words.scenes or SCENES:
         SCENES[name](words.quick)
 

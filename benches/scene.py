@@ -1,4 +1,4 @@
-"""A folder with a server and the programs that watch it, ended together; a table; and what /proc says of a process."""
+"""A folder with a server and the programs that watch it, ended together; a table; figures of a process from /proc."""
 import json
 import math
 import shutil
@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# What a watchdog.js does: a request every so often, three failures in a row, a restart.
+# A typical watchdog.js: a request in each interval, and a restart after three failures in a row.
 NODE = """
 const http = require("http");
 let failures = 0;
@@ -28,7 +28,7 @@ setInterval(() => {
 
 
 class Scene:
-    """A folder of its own, a server, and the processes that are ended with it."""
+    """A temporary folder, a server, and processes, all of which end with the scene."""
 
     def __enter__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="wd"))
@@ -51,19 +51,19 @@ class Scene:
         return process
 
     def order(self, way):
-        """Another way for the server to answer; what arrived until then is here afterwards."""
+        """Changes how the server answers, and collects the requests that arrived until then."""
         self.server.stdin.write(way.encode() + b"\n")
         self.server.stdin.flush()
         self.port, arrivals = json.loads(self.server.stdout.readline())
         self.arrivals += arrivals
 
     def seen(self):
-        """How often each path was asked for, so far."""
+        """How often each path was requested so far."""
         self.order("take")
         return Counter(path for _, path in self.arrivals)
 
     def times(self, begin, end):
-        """When each path was asked for, within a span."""
+        """When each path was requested within a period."""
         self.order("take")
         times = {}
         for at, path in self.arrivals:
@@ -75,7 +75,7 @@ class Scene:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def configure(self, name, targets, more):
-        """A configuration in a folder of this name; `targets` are those of YAML, in its short form."""
+        """Writes a configuration to a folder of this name; `targets` are the contents of YAML flow maps."""
         folder = self.folder / name
         folder.mkdir()
         path = folder / "watchdog.yaml"
@@ -114,11 +114,11 @@ check host backend with address 127.0.0.1
 
 
 class Table:
-    """What was found, as Markdown, each with its goal where there is one."""
+    """Results as a Markdown table, with their goals if they have any."""
 
     def __init__(self, title):
         self.title = title
-        self.rows = [("", "", "found", "beside it", "ratio", "goal", "met")]
+        self.rows = [("", "", "result", "peer", "ratio", "goal", "met")]
 
     def add(self, build, what, found, unit, most=None, least=None):
         goal = most if most is not None else least
@@ -127,7 +127,7 @@ class Table:
         self.rows.append((build, what, number(found, unit), "", "", shown.strip(), verdict(met)))
 
     def beside(self, build, what, found, unit, peer, other, most=None):
-        """The same of a peer, None if it is not to be had; the goal is for the ratio."""
+        """Adds a result with that of a peer (None if the peer is missing); the goal is for the ratio."""
         ratio = found / other if other and not math.isinf(other) else None
         theirs = f"{peer}: {number(other)}" if other else f"{peer} is missing"
         shown, goal = ("" if ratio is None else f"{ratio:.2f}"), ("" if most is None else f"≤ {most}")
@@ -165,7 +165,7 @@ def end(process):
 
 
 def until(condition, seconds=60):
-    """Whether it came true in time."""
+    """Whether the condition became true in time."""
     latest = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > latest:
@@ -184,12 +184,12 @@ def status(process, key):
 
 
 def written(process):
-    """Bytes that it had written to a disk."""
+    """Bytes that the process caused to be written to disk."""
     return int(Path(f"/proc/{process.pid}/io").read_text().split("\nwrite_bytes:")[1].split()[0])
 
 
 def cpu(process):
-    """Seconds of CPU of all its threads, to the nanosecond, as CLOCK_PROCESS_CPUTIME_ID of another process has it."""
+    """Seconds of CPU of all threads, from the CLOCK_PROCESS_CPUTIME_ID of that process, which is exact to 1 ns."""
     return time.clock_gettime((~process.pid << 3) | 2)
 
 

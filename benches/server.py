@@ -1,8 +1,9 @@
 """The server that compare.py measures against: one thread for any number of connections, on the loopback only.
 
-A path below /ok gets an answer, one below /hang none. Any other gets what was ordered last: ok, status, silent, drip,
-reset; refused closes the port for good. Orders are lines on standard input, each answered by a line of JSON on standard
-output: the port, and all arrivals since the last order, which is all that `take` does. It ends with its input.
+A path below /ok gets an answer, a path below /hang gets none. Any other path is answered as last ordered: ok, status,
+silent, drip or reset; refused closes the port for good. Orders are lines on standard input. The reply to each is a line
+of JSON on standard output: the port, and all requests since the last order. `take` changes nothing and only gets this
+reply. The server exits at the end of its input.
 """
 import json
 import os
@@ -14,7 +15,7 @@ import time
 
 ANSWER = b"HTTP/1.1 %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
-# Closing with SO_LINGER at 0 s is a reset.
+# Closing a socket whose SO_LINGER is 0 s sends a reset.
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -61,7 +62,7 @@ class Server:
         self.poll.register(connection, select.EPOLLIN)
 
     def serve(self, number):
-        """What came is the request, whole, or the end of one that got no answer."""
+        """Reads a request, which arrives in one piece, or the end of a connection that got no answer."""
         connection, at = self.connections[number]
         try:
             request = connection.recv(65536)
