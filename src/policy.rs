@@ -1,7 +1,7 @@
-//! Decides. A pure state machine that is given events and the time and answers with actions.
-//! It must never read a clock, never do I/O, and never panic on an event that comes late, twice or for nobody.
+//! Decides when targets are down, restarted and reported: a pure state machine from events and the time to actions.
+//! It must never read a clock, do I/O, or panic on an event that is late, repeated or for an unknown target.
 //!
-//! [`Policy`] says which calls there are, and in which order a driver makes them.
+//! [`Policy`] lists its calls and the order in which a driver makes them.
 
 mod attempt;
 mod backoff;
@@ -24,9 +24,9 @@ mod schedule;
 mod state;
 mod target_context;
 mod targets;
+mod terms;
 mod ticks;
 mod verdicts;
-mod words;
 
 #[cfg(test)]
 mod tests;
@@ -43,8 +43,8 @@ pub use pauses::Pauses;
 #[cfg(test)]
 pub use state::Streak;
 pub use state::{Incident, LastProbe, Phase, State, StateRef, TargetState, TriedCommand, Waiting};
+pub use terms::{HoldReason, Status, WarningKind};
 pub use ticks::Ticks;
-pub use words::{HoldReason, Status, WarningKind};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,14 +52,14 @@ use crate::time::BootTime;
 use target_context::{PolicyContext, TargetContext};
 use targets::{Entry, Targets};
 
-/// Ten times what a busy disk may take for one save.
-const LONGEST_WORK: Duration = Duration::from_secs(30);
+/// Work that takes longer counts as waiting. Ten times what a save to a busy disk takes.
+const MAX_BUSY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     Daemon,
-    /// One tick: one look at each target, repair what is due, end.
+    /// One tick: probe each target once, repair what is due, exit.
     Once,
 }
 
@@ -72,24 +72,24 @@ impl Mode {
     }
 }
 
-/// All targets, and what is decided about them.
+/// All targets and the decisions about them.
 ///
-/// Queries: [`Policy::target`], [`Policy::next_wake`], [`Policy::is_idle`], [`Policy::is_repairing`],
-/// [`Policy::in_trouble`]; and of all targets [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`],
-/// [`Policy::remembered`], which alone cost more with more of them.
+/// Queries that cost the same with any number of targets: [`Policy::target`], [`Policy::next_wake`],
+/// [`Policy::is_idle`], [`Policy::is_repairing`], [`Policy::in_trouble`]. Queries that cost more with more targets:
+/// [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`], [`Policy::remembered`].
 ///
 /// Events in: [`Policy::waited`], [`Policy::was_stopped`], [`Policy::step`], [`Policy::saved`]. Actions out: what
 /// [`Policy::new`], [`Policy::step`] and [`Policy::saved`] return.
 ///
-/// A driver calls in this order, pass by pass:
-/// 1. it waits for an event, until [`Policy::next_wake`] at the latest, and says so ([`Policy::waited`]);
-/// 2. it steps the policy with each event that has come, or with [`Event::Wake`], and collects the actions;
-/// 3. where one of them is a [`Action::Record`], [`Action::Tell`] or [`Action::Save`], it saves what the policy
-///    remembers, once, and reports how that went ([`Policy::saved`]): this takes out of the actions what may not be
-///    done unsaved, and returns further ones, for the next pass;
-/// 4. it carries out the actions, in their order.
+/// In each pass, a driver:
+/// 1. waits for an event, until [`Policy::next_wake`] at the latest, and reports the wait ([`Policy::waited`]);
+/// 2. steps the policy with each event that has arrived, or with [`Event::Wake`], and collects the actions;
+/// 3. if one of the actions is an [`Action::Record`], [`Action::Notify`] or [`Action::Save`], saves the policy's state
+///    once and reports the result ([`Policy::saved`]), which removes the actions that may not be executed unsaved and
+///    returns further ones for the next pass;
+/// 4. executes the actions in order.
 ///
-/// Looks ([`Action::Look`]) need not wait for the save.
+/// Probes ([`Action::Probe`]) need not wait for the save.
 #[derive(Clone, Debug)]
 pub struct Policy {
     mode: Mode,
@@ -98,29 +98,29 @@ pub struct Policy {
     incident_ids: IncidentIds,
     pauses: Pauses,
     ticks: Ticks,
-    /// In a tick: how far apart ticks usually are, where that is known.
+    /// In a tick, the usual distance between ticks, if known.
     tick_gap: Option<Duration>,
-    probes: u64,
+    probe_count: u64,
     stopping: bool,
     unsaved: bool,
-    waited: LoopWait,
-    /// By index: the targets that something has happened to in this step.
+    last_wait: LoopWait,
+    /// The indices of the targets that this step has updated.
     touched: BTreeSet<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct LoopWait {
-    /// The work before it had begun then.
-    worked_since: BootTime,
+    /// The start of the work that came before the wait.
+    busy_since: BootTime,
     from: BootTime,
     to: BootTime,
-    /// Whether it was looked for a gap in it.
-    is_judged: bool,
+    /// The wait has been checked for a gap.
+    is_checked: bool,
 }
 
 impl Policy {
-    /// Takes up what an earlier watchdog left, and says what its unfinished business asks for.
-    /// `lost`: its state could not be read, so that nothing is known of the attempts it made.
+    /// Continues from the state that an earlier watchdog left; the actions bring its unfinished attempts to an end.
+    /// `lost`: that state could not be read, so its attempts are unknown.
     pub fn new(
         mode: Mode,
         limits: BTreeMap<String, Limits>,
@@ -140,16 +140,16 @@ impl Policy {
             pauses: state.pauses,
             tick_gap: ticks.usual_gap().filter(|_| mode == Mode::Once),
             ticks,
-            probes: 0,
+            probe_count: 0,
             stopping: false,
             unsaved: false,
-            waited: LoopWait { worked_since: now, from: now, to: now, is_judged: true },
+            last_wait: LoopWait { busy_since: now, from: now, to: now, is_checked: true },
             touched: BTreeSet::new(),
         };
         let mut actions = Vec::new();
-        policy.enter(limits, lost, now);
-        policy.keep_unfinished(now);
-        policy.on_all(now, &mut actions, |case| case.take_up());
+        policy.set_limits(limits, lost, now);
+        policy.restore_unfinished(now);
+        policy.update_all(now, &mut actions, |target| target.recover_attempt());
         policy.advance(now, &mut actions);
         (policy, actions)
     }
@@ -163,7 +163,7 @@ impl Policy {
         }
     }
 
-    /// The same to be written, without a copy of it.
+    /// The state for serialization, without copying it.
     pub fn remembered(&self) -> StateRef<'_> {
         StateRef {
             targets: self.targets().collect(),
@@ -173,7 +173,7 @@ impl Policy {
         }
     }
 
-    /// What is remembered of all targets, of those too that have left the configuration lately.
+    /// All targets with their states, including those removed from the configuration within the last day.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &TargetState)> {
         self.targets.states().chain(self.removed.iter().map(|(name, state)| (name.as_str(), state)))
     }
@@ -183,104 +183,101 @@ impl Policy {
     }
 
     pub fn target(&self, name: &str) -> Option<&TargetState> {
-        self.targets.named(name)
+        self.targets.get(name)
     }
 
     pub fn in_trouble(&self) -> usize {
-        self.targets.in_trouble()
+        self.targets.trouble_count()
     }
 
     pub fn remember_incident(&mut self, id: String) {
         self.incident_ids.remember(id);
     }
 
-    /// From when to when there was nothing to do but to wait for the next event. Who works on a slow disk is late too,
-    /// but was there: it is while waiting that it shows whether the watchdog was held up. Work of over 30 s counts as
-    /// waiting, for the CPU may have been withheld in the middle of it.
+    /// The driver waited for an event from `from` to `to`. Gaps are only looked for in waits: a watchdog that is late
+    /// because of a slow disk was still running. Work of over 30 s counts as waiting, because the process may have been
+    /// suspended during it.
     pub fn waited(&mut self, from: BootTime, to: BootTime) {
-        let worked_since = self.waited.to;
-        let from = if from.since(worked_since) > LONGEST_WORK { worked_since } else { from };
-        self.waited = LoopWait { worked_since, from, to, is_judged: false };
+        let busy_since = self.last_wait.to;
+        let from = if from.since(busy_since) > MAX_BUSY { busy_since } else { from };
+        self.last_wait = LoopWait { busy_since, from, to, is_checked: false };
     }
 
-    /// It is known that the watchdog was stopped (SIGSTOP), in its work or waiting, and has only just gone on.
+    /// The watchdog was stopped (SIGSTOP), while it worked or waited, and was continued at `until`.
     pub fn was_stopped(&mut self, until: BootTime) {
-        self.waited = LoopWait { from: self.waited.worked_since, to: until, is_judged: false, ..self.waited };
+        self.last_wait = LoopWait { from: self.last_wait.busy_since, to: until, is_checked: false, ..self.last_wait };
     }
 
     pub fn step(&mut self, event: Event, now: BootTime) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
-        self.notice_gap(now, out);
+        self.check_for_gap(now, out);
         match event {
             Event::Wake => {}
-            Event::ProbeFinished { target, number, look, stamp } => {
-                self.on_target(&target, now, out, |case| case.probe_finished(number, look, &stamp));
+            Event::ProbeFinished { target, number, look: result, stamp } => {
+                self.update_target(&target, now, out, |target| target.probe_finished(number, result, &stamp));
             }
-            Event::PreconditionChecked { target, gate, yes } => {
-                self.on_target(&target, now, out, |case| case.precondition_checked(gate, yes));
+            Event::PreconditionChecked { target, gate: precondition, yes: holds } => {
+                self.update_target(&target, now, out, |target| target.precondition_checked(precondition, holds));
             }
             Event::Pm2Inspected { target, inspection, pm2 } => {
-                self.on_target(&target, now, out, |case| case.pm2_inspected(inspection, pm2.as_ref()));
+                self.update_target(&target, now, out, |target| target.pm2_inspected(inspection, pm2.as_ref()));
             }
             Event::ResetChecked { target, warranted } => {
-                self.on_target(&target, now, out, |case| case.reset_checked(warranted))
+                self.update_target(&target, now, out, |target| target.reset_checked(warranted))
             }
             Event::DiagnosisFinished { target, incident } => {
-                self.on_target(&target, now, out, |case| case.diagnosis_finished(&incident));
+                self.update_target(&target, now, out, |target| target.diagnosis_finished(&incident));
             }
             Event::CommandStarted { target, process } => {
-                self.on_target(&target, now, out, |case| case.command_started(process))
+                self.update_target(&target, now, out, |target| target.command_started(process))
             }
-            Event::CommandEnded { target, ending, took } => {
-                self.on_target(&target, now, out, |case| case.command_ended(ending, took));
+            Event::CommandEnded { target, ending: exit, took: duration } => {
+                self.update_target(&target, now, out, |target| target.command_ended(exit, duration));
             }
             Event::Paused { targets, until, command } => {
                 let command = command.as_deref();
                 if targets.is_none() {
-                    self.pauses_elsewhere().for_each(|pauses| pauses.begin(until, command));
+                    self.unwatched_pauses().for_each(|pauses| pauses.begin(until, command));
                 }
-                self.on_these(targets.as_deref(), now, out, |case| case.pause(until, command));
+                self.update_targets(targets.as_deref(), now, out, |target| target.pause(until, command));
             }
             Event::PauseCommandEnded { command } => {
-                self.pauses_elsewhere().for_each(|pauses| pauses.end_by(Some(&command), now));
-                self.on_all(now, out, |case| case.end_pauses(|pauses| pauses.end(&command)));
+                self.unwatched_pauses().for_each(|pauses| pauses.mark_ended(Some(&command), now));
+                self.update_all(now, out, |target| target.end_pauses(|pauses| pauses.end(&command)));
             }
             Event::Resumed { targets, clear_waits } => {
                 if targets.is_none() {
-                    self.pauses_elsewhere().for_each(|pauses| pauses.end_by(None, now));
+                    self.unwatched_pauses().for_each(|pauses| pauses.mark_ended(None, now));
                 }
-                self.on_these(targets.as_deref(), now, out, |case| case.resume(clear_waits));
+                self.update_targets(targets.as_deref(), now, out, |target| target.resume(clear_waits));
             }
             Event::ExecutablesSearched { target, missing } => {
-                self.on_target(&target, now, out, |case| case.executables_searched(missing));
+                self.update_target(&target, now, out, |target| target.executables_searched(missing));
             }
             Event::Reloaded { limits } => {
-                self.enter(limits, false, now);
-                self.on_all(now, out, |_| ());
+                self.set_limits(limits, false, now);
+                self.update_all(now, out, |_| ());
             }
             Event::Stopping => {
                 self.stopping = true;
-                self.on_all(now, out, |case| case.cut_attempt_short());
+                self.update_all(now, out, |target| target.cut_attempt_short());
             }
         }
         self.advance(now, out);
         actions
     }
 
-    /// The save that `actions` have waited for has gone well, or not: those that may not be carried out unsaved are
-    /// taken out of them, and out of what is remembered. What follows from that is returned.
+    /// The save before `actions` has succeeded (`ok`) or failed. Actions that may not be executed unsaved are removed
+    /// from `actions`, and the attempts behind them from the state. Returns the actions that follow from this.
     pub fn saved(&mut self, ok: bool, actions: &mut Vec<Action>, now: BootTime) -> Vec<Action> {
         let mut further = Vec::new();
         let has_changed = std::mem::replace(&mut self.unsaved, !ok) == ok;
-        let runs = |action: &Action| match action {
-            Action::Run { target, .. } => Some(target.clone()),
-            _ => None,
-        };
-        let mut withdrawn: BTreeSet<String> = actions.iter().filter(|_| !ok).filter_map(runs).collect();
+        let mut withdrawn: BTreeSet<String> =
+            actions.iter().filter(|_| !ok).filter_map(target_of_run).map(str::to_owned).collect();
         withdrawn.retain(|target| {
             let mut is_withdrawn = false;
-            self.on_target(target, now, &mut further, |case| is_withdrawn = case.withdraw_unsaved());
+            self.update_target(target, now, &mut further, |target| is_withdrawn = target.withdraw_unsaved());
             is_withdrawn
         });
         actions.retain(|action| match action {
@@ -290,7 +287,7 @@ impl Policy {
             _ => true,
         });
         if has_changed {
-            self.targets.reconsider_all();
+            self.targets.request_reconsideration();
         }
         if has_changed || !withdrawn.is_empty() {
             self.advance(now, &mut further);
@@ -302,76 +299,77 @@ impl Policy {
         self.targets.next_wake()
     }
 
-    /// Whether nothing is under way and nothing is planned that a tick would stay for.
+    /// Nothing is running or planned that a tick would wait for.
     pub fn is_idle(&self) -> bool {
-        self.targets.active() == 0
+        self.targets.active_count() == 0
     }
 
     pub fn is_repairing(&self) -> bool {
         self.targets.attempts().any(|attempt| matches!(attempt.phase, Phase::Running { .. }))
     }
 
-    /// Lets time pass for the targets that something has happened to or whose time has come, makes the attempts that
-    /// are due and plans the looks.
+    /// Advances the time for the targets that were updated or whose wake-up is due, decides about due attempts, and
+    /// starts due probes.
     fn advance(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         self.pauses.expire(now);
-        self.touched.extend(self.targets.woken(now));
+        self.touched.extend(self.targets.due_wakes(now));
         for index in self.touched.clone() {
-            self.on_entry(index, now, actions, |case| case.pass_time());
+            self.update_at(index, now, actions, |target| target.advance_time());
         }
-        self.consider(now, actions);
-        let (touched, mut looks) = (std::mem::take(&mut self.touched), self.probes);
+        self.decide_due_attempts(now, actions);
+        let (touched, mut probe_count) = (std::mem::take(&mut self.touched), self.probe_count);
         for &index in &touched {
-            self.on_entry(index, now, actions, |case| {
-                case.notify_down();
-                case.remind_of_rest();
-                case.launch(&mut looks);
+            self.update_at(index, now, actions, |target| {
+                target.notify_down();
+                target.remind_of_rest();
+                target.start_due_probe(&mut probe_count);
             });
         }
         self.touched.clear();
-        self.probes = looks;
-        self.let_go(&touched, now);
+        self.probe_count = probe_count;
+        self.release_removed(&touched, now);
     }
 
-    /// Makes due attempts, first come, first served. One that is made, or waits for an answer no longer, changes what
-    /// the others wait for; more changes than these leave something for the next step.
-    fn consider(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+    /// Decides about due attempts, first come, first served. An attempt that begins, or stops waiting for an answer,
+    /// changes what the others wait for, hence more than one round. Three rounds bound the work of one step; what they
+    /// leave over is decided in the next step.
+    fn decide_due_attempts(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         for _ in 0..3 {
-            for index in self.targets.due_to_consider(&self.touched) {
+            for index in self.targets.take_due(&self.touched) {
                 let neighbours = self.targets.neighbours(index);
-                self.on_entry(index, now, actions, |case| case.consider(neighbours));
+                self.update_at(index, now, actions, |target| target.decide_attempt(neighbours));
             }
-            if !self.targets.are_all_to_be_considered() {
+            if !self.targets.must_reconsider_all() {
                 return;
             }
         }
     }
 
-    /// A daemon that was not there for a while trusts no streak that began before.
-    fn notice_gap(&mut self, now: BootTime, actions: &mut Vec<Action>) {
-        let waited = self.waited;
-        self.waited.is_judged = true;
-        if self.mode == Mode::Once || waited.is_judged {
+    /// Rule 9: after a gap in a daemon's own running, earlier failures do not count.
+    fn check_for_gap(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        let wait = self.last_wait;
+        self.last_wait.is_checked = true;
+        if self.mode == Mode::Once || wait.is_checked {
             return;
         }
-        let Some(gap) = self.targets.gap(waited.from, waited.to) else { return };
+        let Some(gap) = self.targets.gap(wait.from, wait.to) else { return };
         actions.push(Action::Record { target: None, record: Record::Stalled { gap } });
-        self.on_all(now, actions, |case| case.start_afresh());
+        self.update_all(now, actions, |target| target.reset_after_gap());
     }
 
-    fn on_all(&mut self, now: BootTime, actions: &mut Vec<Action>, mut act: impl FnMut(&mut TargetContext<'_>)) {
+    fn update_all(&mut self, now: BootTime, actions: &mut Vec<Action>, mut act: impl FnMut(&mut TargetContext<'_>)) {
         for index in self.targets.indices() {
-            self.on_entry(index, now, actions, &mut act);
+            self.update_at(index, now, actions, &mut act);
         }
     }
 
-    /// The pauses of targets that are yet to come, and of those that may come back.
-    fn pauses_elsewhere(&mut self) -> impl Iterator<Item = &mut Pauses> {
+    /// The pauses of targets that are not watched now: new targets get the first ones, removed targets may return.
+    fn unwatched_pauses(&mut self) -> impl Iterator<Item = &mut Pauses> {
         std::iter::once(&mut self.pauses).chain(self.removed.values_mut().map(|state| &mut state.pauses))
     }
 
-    /// `None`: on all.
-    fn on_these(
+    /// `names`: `None` for all targets.
+    fn update_targets(
         &mut self,
         names: Option<&[String]>,
         now: BootTime,
@@ -379,13 +377,13 @@ impl Policy {
         mut act: impl FnMut(&mut TargetContext<'_>),
     ) {
         match names {
-            Some(names) => names.iter().for_each(|name| self.on_target(name, now, actions, &mut act)),
-            None => self.on_all(now, actions, act),
+            Some(names) => names.iter().for_each(|name| self.update_target(name, now, actions, &mut act)),
+            None => self.update_all(now, actions, act),
         }
     }
 
-    /// Does nothing where there is no such target: an event may come late.
-    fn on_target(
+    /// Does nothing if there is no such target: the event may be late.
+    fn update_target(
         &mut self,
         name: &str,
         now: BootTime,
@@ -393,11 +391,11 @@ impl Policy {
         act: impl FnOnce(&mut TargetContext<'_>),
     ) {
         if let Some(index) = self.targets.index_of(name) {
-            self.on_entry(index, now, actions, act);
+            self.update_at(index, now, actions, act);
         }
     }
 
-    fn on_entry(
+    fn update_at(
         &mut self,
         index: usize,
         now: BootTime,
@@ -405,18 +403,17 @@ impl Policy {
         act: impl FnOnce(&mut TargetContext<'_>),
     ) {
         let Policy { mode, stopping, unsaved, tick_gap, .. } = *self;
-        let setting = PolicyContext { mode, stopping, unsaved, tick_gap, now };
+        let context = PolicyContext { mode, stopping, unsaved, tick_gap, now };
         self.touched.insert(index);
-        self.targets.change(index, now, |Entry { name, limits, schedule: plan, state, .. }| {
-            act(&mut TargetContext {
-                name,
-                context: setting,
-                limits,
-                schedule: plan,
-                state,
-                ids: &mut self.incident_ids,
-                actions,
-            });
+        self.targets.update(index, now, |Entry { name, limits, schedule, state, .. }| {
+            act(&mut TargetContext { name, context, limits, schedule, state, ids: &mut self.incident_ids, actions });
         });
+    }
+}
+
+fn target_of_run(action: &Action) -> Option<&str> {
+    match action {
+        Action::Run { target, .. } => Some(target),
+        _ => None,
     }
 }

@@ -1,12 +1,13 @@
-//! How long to wait after the n-th try: escalate fast, repeat slowly.
+//! Computes the delay after the n-th try: escalate fast, repeat slowly.
+//! It must never overflow, however long an outage lasts.
 
 use std::time::Duration;
 
-/// `first` for the first `level` tries, then doubled with each further one, up to `last`. `number` counts from 1.
-pub(super) fn pause_after(number: u32, level: usize, first: Duration, last: Duration) -> Duration {
-    let level = u32::try_from(level).unwrap_or(u32::MAX);
-    let factor = 2u32.saturating_pow(number.saturating_sub(level));
-    first.saturating_mul(factor).min(last)
+/// `min` after each of the first `flat` tries, then doubled with each further one, up to `max`. `number` counts from 1.
+pub(super) fn delay_after(number: u32, flat: usize, min: Duration, max: Duration) -> Duration {
+    let flat = u32::try_from(flat).unwrap_or(u32::MAX);
+    let factor = 2u32.saturating_pow(number.saturating_sub(flat));
+    min.saturating_mul(factor).min(max)
 }
 
 #[cfg(test)]
@@ -14,15 +15,15 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(rungs: usize, first: u64, last: u64, expected: &[u64]) {
-        let pauses = (1..)
+    fn check(rungs: usize, min: u64, max: u64, expected: &[u64]) {
+        let delays = (1..)
             .take(expected.len())
-            .map(|number| pause_after(number, rungs, Duration::from_secs(first), Duration::from_secs(last)).as_secs());
-        assert_eq!(pauses.collect::<Vec<_>>(), expected);
+            .map(|number| delay_after(number, rungs, Duration::from_secs(min), Duration::from_secs(max)).as_secs());
+        assert_eq!(delays.collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn the_ladder_is_climbed_fast_and_repeated_slowly() {
+    fn delays_double_once_every_rung_has_been_tried() {
         check(1, 60, 600, &[60, 120, 240, 480, 600, 600]);
         check(3, 60, 600, &[60, 60, 60, 120, 240, 480, 600]);
         check(2, 0, 600, &[0, 0, 0, 0]);
@@ -30,8 +31,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_outage_overflows_nothing() {
+    fn a_long_outage_does_not_overflow() {
         let day = Duration::from_secs(86_400);
-        assert_eq!(pause_after(u32::MAX, 1, day, day), day);
+        assert_eq!(delay_after(u32::MAX, 1, day, day), day);
     }
 }

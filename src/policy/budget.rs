@@ -1,28 +1,28 @@
-//! How many attempts a window of time has room for.
-//! It must forget no attempt that a window of a day, the longest there is, could still hold.
+//! Counts the attempts in a restart window and determines when it has room for another.
+//! It must never forget an attempt that could still lie in a window of a day, the longest allowed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::BootTime;
 
-/// As many as the largest `max_restarts`: older ones cannot matter to any window.
-const STARTS_KEPT: usize = 100;
+/// The largest `max_restarts` that the configuration accepts: older attempts matter to no window.
+const MAX_STARTS: usize = 100;
 
-pub(super) fn spend(starts: &mut VecDeque<BootTime>, now: BootTime) {
+pub(super) fn add_start(starts: &mut VecDeque<BootTime>, now: BootTime) {
     starts.push_back(now);
-    if starts.len() > STARTS_KEPT {
+    if starts.len() > MAX_STARTS {
         starts.pop_front();
     }
 }
 
-/// How many of `starts` lie in the `window` that ends at `now`.
+/// The number of `starts` in the `window` that ends at `now`.
 pub fn spent(starts: impl IntoIterator<Item = BootTime>, now: BootTime, window: Duration) -> usize {
     starts.into_iter().filter(|start| now.since(*start) < window).count()
 }
 
-/// When the window has room for one more attempt; `None`: it has now.
-pub(super) fn room_at(
+/// When the window will have room for another attempt; `None` if it has now.
+pub(super) fn next_free_at(
     starts: impl IntoIterator<Item = BootTime>,
     now: BootTime,
     window: Duration,
@@ -30,8 +30,8 @@ pub(super) fn room_at(
 ) -> Option<BootTime> {
     let mut inside: Vec<BootTime> = starts.into_iter().filter(|start| now.since(*start) < window).collect();
     inside.sort_unstable();
-    let over = inside.len().checked_sub(usize::try_from(max).unwrap_or(usize::MAX))?;
-    inside.get(over).map(|oldest_to_leave| *oldest_to_leave + window)
+    let excess = inside.len().checked_sub(usize::try_from(max).unwrap_or(usize::MAX))?;
+    inside.get(excess).map(|last_to_leave| *last_to_leave + window)
 }
 
 #[cfg(test)]
@@ -42,12 +42,12 @@ mod tests {
     #[track_caller]
     fn check(starts: &[i64], now: i64, max: u32, expected: Option<i64>) {
         let at = |s: &i64| BootTime::from_ms(s * 1000);
-        let room = room_at(starts.iter().map(at), at(&now), Duration::from_secs(100), max);
-        assert_eq!(room.map(|at| at.as_ms() / 1000), expected);
+        let free_at = next_free_at(starts.iter().map(at), at(&now), Duration::from_secs(100), max);
+        assert_eq!(free_at.map(|at| at.as_ms() / 1000), expected);
     }
 
     #[test]
-    fn a_window_has_room_when_its_oldest_attempts_have_left() {
+    fn a_window_has_room_when_its_oldest_attempts_have_left_it() {
         check(&[], 0, 1, None);
         check(&[10], 50, 1, Some(110));
         check(&[10], 109, 1, Some(110));
@@ -56,23 +56,23 @@ mod tests {
         check(&[10, 20, 30], 50, 4, None);
         check(&[10, 20, 30], 50, 1, Some(130));
         check(&[30, 10, 20], 50, 2, Some(120));
-        check(&[60], 50, 1, Some(160)); // a clock that went back: an attempt of the future still counts
+        check(&[60], 50, 1, Some(160)); // after a clock was set back, an attempt in the future still counts
     }
 
     #[test]
-    fn an_attempt_leaves_the_window_with_its_end() {
+    fn an_attempt_leaves_the_window_at_its_end() {
         let at = |s: i64| BootTime::from_ms(s * 1000);
         let spent_at = |now| spent([at(10), at(20)], at(now), Duration::from_secs(100));
         assert_eq!([20, 109, 110, 119, 120].map(spent_at), [2, 2, 1, 1, 0]);
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn the_number_of_stored_starts_is_bounded() {
         let mut starts = VecDeque::new();
         for second in 0..1_000 {
-            spend(&mut starts, BootTime::from_ms(second));
+            add_start(&mut starts, BootTime::from_ms(second));
         }
-        assert_eq!(starts.len(), STARTS_KEPT);
-        assert_eq!(spent(starts, BootTime::from_ms(999), Duration::from_secs(1)), STARTS_KEPT);
+        assert_eq!(starts.len(), MAX_STARTS);
+        assert_eq!(spent(starts, BootTime::from_ms(999), Duration::from_secs(1)), MAX_STARTS);
     }
 }

@@ -1,4 +1,5 @@
-//! How targets come and go: with the start of the watchdog and with every reload.
+//! Adds, changes and removes targets, at the start of the watchdog and at each reload.
+//! It must never forget the attempts made at a target that may return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
@@ -9,18 +10,18 @@ use crate::policy::schedule::Schedule;
 use crate::policy::state::{Attempt, Phase, StartPeriod, StartReason, TargetState};
 use crate::policy::target_context::TargetContext;
 use crate::policy::targets::Entry;
-use crate::policy::ticks::streak_holds;
+use crate::policy::ticks::max_streak_age;
 use crate::policy::{Action, Limits, Mode, Policy};
 use crate::time::BootTime;
 
-/// A removed target is remembered for this long, in case it comes back.
-const REMEMBERED: Duration = Duration::from_secs(86_400);
-/// More targets than this are spread over their interval.
+/// The contract's rule 15.
+const REMOVED_KEPT_FOR: Duration = Duration::from_secs(86_400);
+/// The contract's rule 13: the probes of more targets than this are spread over their interval.
 const SPREAD_ABOVE: usize = 10;
 
 impl Policy {
-    /// An earlier watchdog's attempt at a target that is not in the configuration any more is still brought to its end.
-    pub(super) fn keep_unfinished(&mut self, now: BootTime) {
+    /// An earlier watchdog's attempt is brought to its end even if its target is no longer in the configuration.
+    pub(super) fn restore_unfinished(&mut self, now: BootTime) {
         let unfinished: Vec<(String, TargetState)> =
             self.removed.extract_if(.., |_, state| state.attempt.is_some()).collect();
         if unfinished.is_empty() {
@@ -28,15 +29,15 @@ impl Policy {
         }
         let mut entries = self.targets.take();
         entries.extend(unfinished.into_iter().map(|(name, state)| {
-            let plan = Schedule { retired: true, ..Schedule::default() };
-            (name.clone(), Entry::new(name, Limits::default(), plan, state))
+            let schedule = Schedule { retired: true, ..Schedule::default() };
+            (name.clone(), Entry::new(name, Limits::default(), schedule, state))
         }));
         self.targets.replace(entries.into_values(), now);
     }
 
-    /// Takes `all` as the configuration's targets. `lost`: nothing is known of the attempts made at them.
-    pub(super) fn enter(&mut self, all: BTreeMap<String, Limits>, lost: bool, now: BootTime) {
-        // Their indices change.
+    /// Makes `all` the configured targets. `lost`: their earlier attempts are unknown.
+    pub(super) fn set_limits(&mut self, all: BTreeMap<String, Limits>, lost: bool, now: BootTime) {
+        // The indices change below.
         self.touched.clear();
         let mut entries = self.targets.take();
         for (name, entry) in &mut entries {
@@ -46,20 +47,20 @@ impl Policy {
         for (index, (name, limits)) in all.into_iter().enumerate() {
             let anchor = self.anchor(index, count, &limits, now);
             if let Some(entry) = entries.get_mut(&name) {
-                entry.limit(limits, anchor, now);
+                entry.set_limits(limits, anchor, now);
                 continue;
             }
-            let paused = || TargetState { pauses: self.pauses.clone(), ..unknown(&limits, lost, now) };
+            let paused = || TargetState { pauses: self.pauses.clone(), ..new_state(&limits, lost, now) };
             let state = self.removed.remove(&name).unwrap_or_else(paused);
-            let plan = Schedule { anchor, next: Some(anchor), ..Schedule::default() };
-            let mut newcomer = Entry::new(name.clone(), limits, plan, state);
-            newcomer.arrive(streak_holds(self.tick_gap), now);
-            entries.insert(name, newcomer);
+            let schedule = Schedule { anchor, next: Some(anchor), ..Schedule::default() };
+            let mut entry = Entry::new(name.clone(), limits, schedule, state);
+            entry.begin_watch(max_streak_age(self.tick_gap), now);
+            entries.insert(name, entry);
         }
         self.targets.replace(entries.into_values(), now);
     }
 
-    /// The first regular look: at once, or spread over the interval where there are many.
+    /// The time of the first regular probe: now, or spread over the interval if there are many targets.
     fn anchor(&self, index: usize, count: usize, limits: &Limits, now: BootTime) -> BootTime {
         if self.mode == Mode::Once || count <= SPREAD_ABOVE {
             return now;
@@ -68,11 +69,11 @@ impl Policy {
         now + limits.interval / share(count) * share(index)
     }
 
-    /// Moves removed targets whose attempt is over to those that are remembered for a day. `touched`: where that may be
-    /// so by now.
-    pub(super) fn let_go(&mut self, touched: &BTreeSet<usize>, now: BootTime) {
-        self.removed.retain(|_, state| now.since(*state.removed_at.get_or_insert(now)) < REMEMBERED);
-        if !touched.iter().any(|index| self.targets.is_to_leave(*index)) {
+    /// Moves removed targets whose attempt has ended to those that are remembered for a day. Only the targets with the
+    /// indices in `touched` can have reached that point.
+    pub(super) fn release_removed(&mut self, touched: &BTreeSet<usize>, now: BootTime) {
+        self.removed.retain(|_, state| now.since(*state.removed_at.get_or_insert(now)) < REMOVED_KEPT_FOR);
+        if !touched.iter().any(|index| self.targets.can_be_released(*index)) {
             return;
         }
         let mut entries = self.targets.take();
@@ -82,7 +83,7 @@ impl Policy {
     }
 }
 
-fn unknown(limits: &Limits, lost: bool, now: BootTime) -> TargetState {
+fn new_state(limits: &Limits, lost: bool, now: BootTime) -> TargetState {
     let mut state = TargetState { probe_id: limits.probe_id, ..TargetState::default() };
     if lost {
         state.proven = true;
@@ -92,51 +93,51 @@ fn unknown(limits: &Limits, lost: bool, now: BootTime) -> TargetState {
 }
 
 impl Entry {
-    /// What holds for a target that this watchdog did not watch until now.
-    /// `streak_holds`: how old its last failure may be to count still.
-    fn arrive(&mut self, streak_holds: Duration, now: BootTime) {
+    /// Prepares a target that this watchdog has not watched before.
+    /// `max_streak_age`: how old the last failure of a streak that still counts may be.
+    fn begin_watch(&mut self, max_streak_age: Duration, now: BootTime) {
         let state = &mut self.state;
         state.removed_at = None;
-        if state.streak.is_some_and(|streak| now.since(streak.last) > streak_holds) {
+        if state.streak.is_some_and(|streak| now.since(streak.last) > max_streak_age) {
             state.streak = None;
         }
         let booted = BootTime::BOOT + self.limits.start_period;
-        let seen_up = state.last_healthy.is_some_and(|at| at >= BootTime::BOOT);
-        if now < booted && !seen_up && state.start_period.is_none() {
+        let was_healthy = state.last_healthy.is_some_and(|at| at >= BootTime::BOOT);
+        if now < booted && !was_healthy && state.start_period.is_none() {
             state.start_period = Some(StartPeriod { until: booted, after: StartReason::Boot });
         }
         if state.start_period.is_some() {
             self.schedule.next = Some(now);
         }
-        self.fit(now);
+        self.reset_what_changed(now);
     }
 
-    /// Other limits for a target that is watched already, or was until its last attempt began.
-    fn limit(&mut self, limits: Limits, anchor: BootTime, now: BootTime) {
-        let comes_back = take(&mut self.schedule.retired);
-        if comes_back || self.limits.interval != limits.interval {
+    /// New limits for a target that is watched, or was removed and returns while its last attempt still runs.
+    fn set_limits(&mut self, limits: Limits, anchor: BootTime, now: BootTime) {
+        let returns = take(&mut self.schedule.retired);
+        if returns || self.limits.interval != limits.interval {
             self.schedule.anchor = anchor;
             self.schedule.next = Some(anchor);
         }
         if self.limits.repair_id != limits.repair_id {
-            // What is being asked is asked under what was configured before.
+            // The running check belongs to the previous configuration.
             self.schedule.outdated = self.schedule.is_prechecking();
-            self.schedule.pass_expires();
+            self.schedule.expire_precheck();
         }
         self.limits = limits;
-        self.fit(now);
+        self.reset_what_changed(now);
     }
 
-    fn fit(&mut self, now: BootTime) {
-        let Entry { limits, schedule: plan, state, .. } = self;
+    fn reset_what_changed(&mut self, now: BootTime) {
+        let Entry { limits, schedule, state, .. } = self;
         if state.probe_id != limits.probe_id {
             state.probe_id = limits.probe_id;
             state.proven = false;
             state.real.unproven = 0;
             state.dry.unproven = 0;
             state.streak = None;
-            plan.in_flight = None;
-            plan.next = Some(now);
+            schedule.in_flight = None;
+            schedule.next = Some(now);
         }
         if state.dry_run != limits.dry_run {
             state.dry_run = limits.dry_run;
@@ -148,15 +149,15 @@ impl Entry {
 }
 
 impl Attempt {
-    pub(super) fn may_go_on(&self, limits: &Limits, plan: &Schedule) -> bool {
-        !plan.retired && !limits.dry_run && self.repair_id == limits.repair_id
+    pub(super) fn may_continue(&self, limits: &Limits, schedule: &Schedule) -> bool {
+        !schedule.retired && !limits.dry_run && self.repair_id == limits.repair_id
     }
 }
 
 impl TargetContext<'_> {
-    /// What an earlier watchdog left unfinished: a command that may still run is waited for, the rest is closed.
-    pub(super) fn take_up(&mut self) {
-        // What was being found out has ended with whoever found it out.
+    /// Ends what an earlier watchdog left unfinished: waits for a command that may still run, and closes the rest.
+    pub(super) fn recover_attempt(&mut self) {
+        // The diagnosis ended with the watchdog that ran it.
         self.state.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
         let Some(attempt) = &mut self.state.attempt else { return };
         attempt.over = true;

@@ -1,11 +1,12 @@
-//! What goes into the policy and what comes out of it. Only values, no judgement.
+//! The policy's interface: events in, actions and records out.
+//! It holds data only and must never decide anything.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::outcome::{Class, Downtime, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason};
 use crate::policy::notification::Notification;
-use crate::policy::words::{HoldReason, WarningKind};
+use crate::policy::terms::{HoldReason, WarningKind};
 use crate::policy::{Limits, Precondition};
 use crate::time::BootTime;
 
@@ -13,54 +14,54 @@ use crate::time::BootTime;
 pub enum Event {
     /// Time has passed.
     Wake,
-    /// `number` is that of its [`Action::Look`], `stamp` the name an incident that begins now would have, such as
+    /// `number`: of the [`Action::Probe`]. `stamp`: the start of the id of an incident that begins now, such as
     /// `1122-0313`.
     ProbeFinished { target: String, number: u64, look: ProbeResult, stamp: String },
-    /// A gate was asked and has answered.
+    /// Answers [`Action::CheckPrecondition`].
     PreconditionChecked { target: String, gate: Precondition, yes: bool },
-    /// Always the answer to [`Action::Inspect`]. `pm2`: what was observed meanwhile; none where nothing could be.
+    /// Answers [`Action::InspectPm2`]. `pm2`: the evidence found, if any.
     Pm2Inspected { target: String, inspection: Inspection, pm2: Option<Pm2Evidence> },
-    /// Whether PM2 may be reset. Always the answer to [`Action::Weigh`].
+    /// Answers [`Action::CheckReset`].
     ResetChecked { target: String, warranted: bool },
-    /// What was to be found out when the target went down is found out, or will never be.
+    /// Answers [`Action::Diagnose`]: the diagnosis is complete, or was given up.
     DiagnosisFinished { target: String, incident: String },
-    /// A restart command runs; `process` is its id and start time.
+    /// `process`: the pid and start time of the restart command.
     CommandStarted { target: String, process: (u32, u64) },
-    /// A restart command has ended. Always the answer to [`Action::Run`] and [`Action::Adopt`].
+    /// Answers [`Action::Run`] and [`Action::AdoptCommand`].
     CommandEnded { target: String, ending: Exit, took: Duration },
-    /// `targets`: `None` for all, those among them that are yet to come. `command` may end the pause sooner.
+    /// `targets`: `None` for all, including targets added later. `command`: its end ends the pause early.
     Paused { targets: Option<Vec<String>>, until: BootTime, command: Option<String> },
-    /// A command has ended, and with it the pause that was to last as long.
+    /// Ends the pauses that were to last as long as this command.
     PauseCommandEnded { command: String },
-    /// `targets`: `None` for all. `clear_waits` lets their waits be over too: window, cooldown, stand-down.
+    /// `targets`: `None` for all. `clear_waits`: also clears their restart window, cooldown and stand-down.
     Resumed { targets: Option<Vec<String>>, clear_waits: bool },
-    /// Whether the executables of the target's rungs are there; `missing`: what is not, in words.
+    /// `missing`: which executable of the target's rungs was not found, as a sentence for the operator.
     ExecutablesSearched { target: String, missing: Option<String> },
     /// The configuration was read again.
     Reloaded { limits: BTreeMap<String, Limits> },
-    /// The watchdog is to end: no command is started any more.
+    /// The watchdog is about to end: no more commands are started.
     Stopping,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Look at a target.
+    /// `number`: identifies the probe in [`Event::ProbeFinished`].
     Probe { target: String, number: u64 },
-    /// Ask a gate.
+    /// Find out whether this precondition of an attempt holds.
     CheckPrecondition { target: String, gate: Precondition },
-    /// Whether a target is deliberately at rest, before anything is decided against it; then [`Event::Inspected`].
+    /// Find out whether the target is deliberately at rest, before it is called down or restarted.
     InspectPm2 { target: String },
-    /// Find out whether PM2 may be reset.
+    /// Find out whether a reset of PM2 is warranted.
     CheckReset { target: String },
-    /// Find out what the operator wants to know of a target that went down; answer with [`Event::Diagnosed`].
+    /// Run the operator's diagnosis of a target that went down.
     Diagnose { target: String, incident: String },
-    /// Save the state: a crash must not undo what has changed. What a reboot undoes anyway need not be synced.
+    /// Save the state, because a crash must not undo the change. A reboot undoes it anyway, so no sync is needed.
     Save,
-    /// `attempt` is its number in the episode, `rung` counts from 0, and so many `failures` led to it.
+    /// `attempt`: its number in the episode. `rung`: counted from 0. `failures`: the number that led to the attempt.
     Run { target: String, attempt: u32, rung: usize, incident: String, failures: u32 },
-    /// Wait for a restart command that an earlier watchdog left running; `process` is its id and start time.
+    /// Wait for a restart command that an earlier watchdog left running. `process`: its pid and start time.
     AdoptCommand { target: String, process: (u32, u64), rung: usize, since: BootTime },
-    /// Send people a message.
+    /// Send a message through the operator's channels.
     Notify { target: String, tell: Notification },
     /// `target`: `None` for the watchdog itself.
     Record { target: Option<String>, record: Record },
@@ -72,33 +73,34 @@ impl Action {
     }
 }
 
-/// A change worth remembering; the contract's event of the same name says what its fields mean.
+/// A change for the log and the file of events. The contract describes the event of the same name and its fields.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// First failure of a streak outside an incident.
+    /// The first failure of a streak outside an incident.
     Failing { class: Class, detail: String, threshold: u32 },
-    /// The threshold was reached.
+    /// The threshold was reached. `last_healthy`: `None` if the target was never healthy.
     Down { failures: u32, class: Class, detail: String, incident: String, last_healthy: Option<BootTime> },
-    /// An attempt's command is about to run. `rung` counts from 0.
+    /// An attempt's command is about to run. `rung`: counted from 0. `spent`: the attempts in the window, including
+    /// this one.
     Restart { attempt: u32, rung: usize, incident: String, spent: usize, max: u32, window: Duration },
-    /// It has ended.
+    /// The command has ended. `start_period`: the time that the target now has to become healthy.
     RestartDone { attempt: u32, rung: usize, ending: Exit, took: Duration, incident: String, start_period: Duration },
-    /// A dry run would have run it.
+    /// A dry run decided to make this attempt.
     WouldRestart { attempt: u32, rung: usize, incident: String },
-    /// An attempt is due and waits.
+    /// A due attempt waits.
     HeldBack { why: HoldReason, until: Option<BootTime>, incident: String },
-    /// Healthy again. `cured`: while an attempt or its start period lasted.
+    /// `cured`: the target became healthy during an attempt or the start period after it.
     Up { incident: String, down: Downtime, attempts: u32, cured: bool, detail: String, latency: Duration },
-    /// Deliberately at rest; the incident that ends with it.
+    /// The target is deliberately at rest. `incident`: the one that this ends.
     Rested { why: RestReason, incident: Option<String> },
-    /// Not at rest any more.
+    /// The target is no longer at rest. `why`: the reason for the rest.
     Woke { why: RestReason },
-    /// Something that needs a person some day.
+    /// The target needs attention, but not at once.
     Warn { about: WarningKind, detail: String },
-    /// Hands off until then.
+    /// `until`: the last end of the target's pauses.
     Paused { until: BootTime },
-    /// Hands on again; `until` is the end that was set.
+    /// `until`: the end that had been set.
     Resumed { until: BootTime },
-    /// The watchdog itself was not there for a while.
+    /// The watchdog itself did not run for a while.
     Stalled { gap: Duration },
 }

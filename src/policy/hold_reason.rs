@@ -1,53 +1,53 @@
-//! Which rule forbids a due attempt, and until when: the contract's rule 3, in its order.
+//! Determines why a due attempt waits, and until when: the contract's rule 3, in its order.
+//! It must never begin an attempt.
 
 use std::time::Duration;
 
 use crate::outcome::Class;
 use crate::policy::state::Waiting;
 use crate::policy::target_context::{Neighbours, TargetContext};
-use crate::policy::words::HoldReason;
+use crate::policy::terms::HoldReason;
 use crate::policy::{Limits, Mode, Record, budget};
 use crate::time::BootTime;
 
-/// A target that was never seen healthy is restarted no more often than this, once its ladder was climbed.
-const NEVER_HEALTHY: Duration = Duration::from_secs(3_600);
+/// The contract's rule 8: the distance between attempts at a target that was never healthy, after one for each rung.
+const NEVER_HEALTHY_INTERVAL: Duration = Duration::from_secs(3_600);
 
 impl TargetContext<'_> {
     pub(super) fn hold_reason(&self, neighbours: Neighbours) -> Option<Waiting> {
         let now = self.context.now;
-        let wait = |why, until| Some(Waiting { why, until });
         if let Some(until) = self.state.pauses.until() {
-            return wait(HoldReason::Paused, Some(until));
+            return hold(HoldReason::Paused, Some(until));
         }
-        if let Some(until) = self.held_as_never_healthy() {
-            return wait(HoldReason::NeverHealthy, until);
+        if let Some(until) = self.never_healthy_until() {
+            return hold(HoldReason::NeverHealthy, until);
         }
         if let Some(class) = self.state.last_class
             && !self.limits.restart_on.contains(&class)
         {
-            return wait(HoldReason::RestartOn, None);
+            return hold(HoldReason::RestartOn, None);
         }
         let Limits { restart_window, max_restarts, .. } = *self.limits;
-        if let Some(until) = budget::room_at(self.starts(), now, restart_window, max_restarts) {
-            return wait(HoldReason::Limit, Some(until));
+        if let Some(until) = budget::next_free_at(self.starts(), now, restart_window, max_restarts) {
+            return hold(HoldReason::Limit, Some(until));
         }
         if let Some(until) = self.cooldown_until().filter(|until| *until > now) {
-            return wait(HoldReason::Cooldown, Some(until));
+            return hold(HoldReason::Cooldown, Some(until));
         }
         if self.context.unsaved && self.context.mode == Mode::Once {
-            return wait(HoldReason::Cooldown, None);
+            return hold(HoldReason::Cooldown, None);
         }
         if neighbours.dependency_in_trouble {
-            return wait(HoldReason::DependsOn, None);
+            return hold(HoldReason::DependsOn, None);
         }
         if neighbours.busy {
-            return wait(HoldReason::Busy, None);
+            return hold(HoldReason::Busy, None);
         }
         let stand_down = self.state.stand_down.filter(|stand_down| stand_down.until > now)?;
-        wait(stand_down.why, Some(stand_down.until))
+        hold(stand_down.why, Some(stand_down.until))
     }
 
-    /// Attempts made: real ones weigh on dry runs too, never the other way round.
+    /// The attempts that count: real ones count in dry runs too, but never the other way round.
     fn starts(&self) -> impl Iterator<Item = BootTime> {
         let dry = self.limits.dry_run.then_some(&self.state.dry.starts);
         self.state.real.starts.iter().chain(dry.into_iter().flatten()).copied()
@@ -59,13 +59,14 @@ impl TargetContext<'_> {
         [self.state.real.cooldown_until, dry, unsaved].into_iter().flatten().max()
     }
 
-    /// While the state cannot be saved, a crash would forget attempts: one per `max_cooldown` is all that is made.
+    /// While the state cannot be saved, a crash would lose the record of attempts, so there is one per `max_cooldown`.
     pub(super) fn unsaved_until(&self) -> Option<BootTime> {
         self.state.real.last_end.map(|end| end + self.limits.max_cooldown)
     }
 
-    /// Rule 8: its address may be wrong, and then no restart helps.
-    fn held_as_never_healthy(&self) -> Option<Option<BootTime>> {
+    /// Rule 8: the address of a target that was never healthy may be wrong, and then no restart helps. Returns `None`
+    /// if an attempt may be made, otherwise until when it waits, if known.
+    fn never_healthy_until(&self) -> Option<Option<BootTime>> {
         if self.state.proven {
             return None;
         }
@@ -74,19 +75,23 @@ impl TargetContext<'_> {
         }
         let dry = if self.limits.dry_run { self.state.dry.unproven } else { 0 };
         let made = usize::try_from(self.state.real.unproven.saturating_add(dry)).unwrap_or(usize::MAX);
-        let until = self.starts().max()? + NEVER_HEALTHY;
+        let until = self.starts().max()? + NEVER_HEALTHY_INTERVAL;
         (made >= self.limits.rungs && until > self.context.now).then_some(Some(until))
     }
 
-    /// Tells why the attempt waits, where that is news.
-    pub(super) fn record_hold(&mut self, Waiting { why, until }: Waiting) {
-        self.schedule.pass_expires();
+    /// Records why the attempt waits, if that has changed.
+    pub(super) fn record_held_back(&mut self, Waiting { why: reason, until }: Waiting) {
+        self.schedule.expire_precheck();
         let Some(incident) = &mut self.state.incident else { return };
-        if incident.held == Some(why) {
+        if incident.held == Some(reason) {
             return;
         }
-        incident.held = Some(why);
+        incident.held = Some(reason);
         let incident = incident.id.clone();
-        self.record(Record::HeldBack { why, until, incident });
+        self.record(Record::HeldBack { why: reason, until, incident });
     }
+}
+
+fn hold(reason: HoldReason, until: Option<BootTime>) -> Option<Waiting> {
+    Some(Waiting { why: reason, until })
 }

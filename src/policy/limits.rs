@@ -1,70 +1,71 @@
-//! What the operator allows for one target: the numbers that every decision is made from.
+//! The configured limits of one target, on which every decision is based.
+//! It must never hold state.
 
 use std::time::Duration;
 
 use crate::outcome::Class;
 
-/// A wake-up that is late by no more than this is no gap, however short the interval.
+/// The contract's rule 9: a shorter delay is no gap, however short the interval.
 pub(super) const GAP_AT_LEAST: Duration = Duration::from_secs(3);
 
-/// The limits of one target. All spans are validated by `config`; zero is legal where the contract says so.
+/// The limits of one target. `config` validates all spans; zero is valid where the contract says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub interval: Duration,
-    /// The same while the last look failed; at most `interval`.
+    /// Used instead of `interval` while the last probe failed; at most `interval`.
     pub retry_interval: Duration,
-    /// Whether `retry_interval` was written down: a tick then goes on looking at that pace.
+    /// `retry_interval` is set in the configuration, so a tick whose probe failed continues at that pace.
     pub retry_in_tick: bool,
-    /// The whole look.
+    /// For the whole probe.
     pub timeout: Duration,
     pub failure_threshold: u32,
     pub start_period: Duration,
-    /// How many rungs the ladder has; 0 for a watch-only target.
+    /// The number of rungs of the ladder; 0 for a watch-only target.
     pub rungs: usize,
-    /// The rung, counted from 0, that resets PM2: weighed before it is run, passed over where that is not warranted,
-    /// and made at most once an hour.
+    /// The rung, counted from 0, that resets PM2. It is skipped unless a reset is warranted, and runs at most once an
+    /// hour.
     pub reset: Option<usize>,
-    /// From an attempt's end to the next attempt, at the least.
+    /// The minimum time from an attempt's end to the next attempt.
     pub cooldown: Duration,
     pub max_cooldown: Duration,
-    /// Healthy for this long ends an episode.
+    /// An episode ends once the target has been healthy for this long.
     pub stable_after: Duration,
     pub max_restarts: u32,
-    /// The span that `max_restarts` is counted over.
+    /// `max_restarts` applies to any span of this length.
     pub restart_window: Duration,
     pub restart_on: Vec<Class>,
     pub depends_on: Vec<String>,
-    /// What is asked before an attempt, in this order.
+    /// Checked in this order before an attempt.
     pub preconditions: Vec<Precondition>,
-    /// Whether something is to be found out when it goes down, before any attempt.
+    /// A diagnosis is made when the target goes down, before any attempt.
     pub diagnose: bool,
-    /// Whether people hear from this target that PM2's daemon is deaf; of several with one home one tells it.
+    /// This target notifies about a deaf PM2 daemon. Of several targets with one PM2 home, only one does.
     pub reports_pm2: bool,
     pub dry_run: bool,
-    /// Tells one probe from another: a target is only known to be well-configured while this stays the same.
+    /// Identifies the configured probe. When it changes, the target has to prove again that it can be healthy.
     pub probe_id: u64,
-    /// Tells one way to repair from another: the ladder, and what is asked before. An attempt under way begins no
-    /// further rung once this has changed.
+    /// Identifies the configured ladder and preconditions. When it changes, a running attempt begins no further rung.
     pub repair_id: u64,
 }
 
 impl Limits {
-    /// A wake-up that is later than this is a gap: nobody watched.
+    /// A wake-up that is later than this means that the watchdog did not run: a gap.
     pub fn gap(&self) -> Duration {
         GAP_AT_LEAST.max(self.interval * 2 + self.timeout)
     }
 }
 
-/// A question that must be answered with yes before an attempt is made.
+/// A check that must pass before an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precondition {
-    /// PM2: whether the operator stopped the process there.
+    /// The target is not deliberately at rest in PM2.
     Stopped,
+    /// The operator's `only_if` command exits with 0.
     OnlyIf,
 }
 
 impl Default for Limits {
-    /// The defaults of the configuration, for a target with one restart command.
+    /// The configuration's defaults for a target with one restart command.
     fn default() -> Self {
         let s = Duration::from_secs;
         Limits {

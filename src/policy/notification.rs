@@ -1,26 +1,27 @@
-//! What people are told of a target: the contract's four messages.
+//! The notifications about a target: the contents of the contract's four messages.
+//! It holds data only and must never decide anything.
 
 use crate::outcome::{Class, Downtime};
 use crate::policy::state::{TriedCommand, Waiting};
-use crate::policy::words::WarningKind;
+use crate::policy::terms::WarningKind;
 use crate::time::BootTime;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notification {
-    /// It was down, and a restart has cured it: told after the fact.
+    /// The target was down, and a restart has cured it.
     Healed(IncidentSummary),
-    /// It is down, and no restart has helped or may be made. `waiting`: what forbids an attempt now, and until when.
-    /// `reminder`: the hours since the first message, where this is one.
+    /// The target is down, and no restart has helped or may be made. `waiting`: why no attempt is made now, and until
+    /// when. `reminder`: for a reminder, the hours since the first message.
     Down { story: IncidentSummary, waiting: Option<Waiting>, reminder: Option<u64> },
-    /// It is healthy again after a message that it is down.
+    /// The target is healthy again after a `Down`.
     Up(IncidentSummary),
-    /// Something that needs a person some day.
+    /// The target needs attention, but not at once.
     Warn { about: WarningKind, detail: String },
-    /// An incident has ended of which nothing is told one by one: news only for those who were never told that it goes
-    /// down again and again, since they came later or nothing was told then. `folded`: the incidents since `since` of
-    /// which nothing was told, this one among them.
+    /// While the target flaps, an incident has ended without a message of its own. This is news only for channels that
+    /// never got the warning about flapping, such as one added later. `folded`: the number of such incidents since
+    /// `since`, including this one.
     Folded { since: BootTime, folded: u32 },
-    /// It does not go down again and again any more. `folded`: the incidents since `since` of which nothing was told.
+    /// The target has stopped flapping. `folded`: the number of incidents since `since` without a message of their own.
     Calm { since: BootTime, folded: u32 },
 }
 
@@ -28,13 +29,13 @@ pub enum Notification {
 pub struct IncidentSummary {
     pub incident: String,
     pub began: BootTime,
-    /// Since when it counts as down; `None` where it was never seen healthy.
+    /// The start of the down time; `None` if the target was never healthy.
     pub down_since: Option<BootTime>,
     pub attempts: u32,
-    /// A restart has ended it, as far as that can be said.
+    /// The target became healthy during an attempt or the start period after it.
     pub cured: bool,
     pub tried: Option<TriedCommand>,
-    /// What was found: while it is down, by the latest look; once it is over, by the one that it went down with.
+    /// During the incident, the result of the latest failed probe; after it, of the probe that reached the threshold.
     pub seen: Option<(Class, String)>,
 }
 

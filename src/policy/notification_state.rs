@@ -1,4 +1,5 @@
-//! What people were told of a target, as it is remembered.
+//! The stored state of a target's notifications: which were sent, and when reminders follow.
+//! It holds data only and must never decide anything.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,11 +19,11 @@ pub struct DownNotification {
     pub next: BootTime,
 }
 
-/// The warning that a target goes down again and again: incidents are folded into it.
+/// The target goes down again and again: after one warning, its incidents are folded into a count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flapping {
     pub since: BootTime,
-    /// Incidents that ended since then and were not told.
+    /// Incidents that have ended since then without a message of their own.
     pub folded: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Hands off, by the operator: while a pause lasts the target is probed and recorded, but nothing is restarted or told,
-//! and no incident opens.
+//! Begins and ends the operator's pauses of a target.
+//! During a pause the target is probed, but it must never be restarted or notified about, and no incident opens.
 
 use crate::policy::Record;
 use crate::policy::pauses::Pauses;
@@ -26,7 +26,7 @@ impl TargetContext<'_> {
         self.end_pauses(|pauses| *pauses = Pauses::default());
     }
 
-    /// With the last one nothing counts against the target any more, and it has its time to come up.
+    /// When the last pause ends, the streak is 0 and a start period begins.
     pub(super) fn end_pauses(&mut self, end: impl FnOnce(&mut Pauses)) {
         let before = self.state.pauses.until();
         end(&mut self.state.pauses);

@@ -1,4 +1,5 @@
-//! The operator's pauses, as they are remembered: they may overlap, each ends by itself, and the last end holds.
+//! The stored pauses of a target: they may overlap, each ends by itself, and the last end counts.
+//! It holds data only and must never decide anything.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +10,19 @@ use crate::time::BootTime;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pauses {
-    /// The last end of those that end at their time only.
+    /// The last end of the pauses without a command.
     until: Option<BootTime>,
-    /// Those that end with a command, and at their time at the latest.
+    /// The pauses that end with a command, each with its latest end.
     commands: BTreeMap<String, BootTime>,
 }
 
 impl Pauses {
-    /// The end of the last one; `None`: none is on.
+    /// The last end; `None` if there is no pause.
     pub fn until(&self) -> Option<BootTime> {
         self.commands.values().copied().chain(self.until).max()
     }
 
-    /// One more: until then, or until `command` has ended, if that is sooner.
+    /// Adds a pause until `until`, or until `command` has ended if that is earlier.
     pub fn begin(&mut self, until: BootTime, command: Option<&str>) {
         match command {
             Some(command) => {
@@ -36,10 +37,10 @@ impl Pauses {
         self.commands.retain(|_, until| *until > now);
     }
 
-    /// The same as [`Pauses::end`], or with all of them, for a target that is not watched at present: that they are
-    /// over shows when it is watched again.
-    pub(super) fn end_by(&mut self, command: Option<&str>, now: BootTime) {
-        let ends = self.commands.iter_mut().filter(|(of, _)| command.is_none_or(|command| command == *of));
+    /// For a target that is not watched now: ends the pause of `command`, or all if `None`, but keeps them, so that
+    /// their end takes effect once the target is watched again.
+    pub(super) fn mark_ended(&mut self, command: Option<&str>, now: BootTime) {
+        let ends = self.commands.iter_mut().filter(|(other, _)| command.is_none_or(|command| command == *other));
         let plain = self.until.iter_mut().filter(|_| command.is_none());
         ends.map(|(_, until)| until).chain(plain).for_each(|until| *until = now.min(*until));
     }
@@ -48,7 +49,7 @@ impl Pauses {
         self.commands.remove(command);
     }
 
-    /// No command has outlived the boot: their pauses ended with it.
+    /// No command survives a reboot, so the pauses of commands end with it.
     pub(super) fn reboot(&mut self) {
         self.commands.values_mut().for_each(|until| *until = BootTime::BOOT.min(*until));
     }
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_end_holds_and_each_ends_by_itself() {
+    fn each_pause_ends_by_itself_and_the_last_end_counts() {
         let mut pauses = Pauses::default();
         assert_eq!(pauses.until(), None);
         pauses.begin(at(50), None);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reboot_ends_the_pause_of_a_command_and_no_other() {
+    fn a_reboot_ends_only_the_pauses_of_commands() {
         let mut pauses = Pauses::default();
         pauses.begin(at(50), None);
         pauses.begin(at(90), Some("a"));

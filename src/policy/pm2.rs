@@ -1,4 +1,5 @@
-//! What is remembered of PM2 beside a target: how its daemon is, and which process is the target's.
+//! The stored state of a target's PM2: the health of its daemon, and the target's process.
+//! It holds data only and must never decide anything.
 
 use std::collections::VecDeque;
 
@@ -10,24 +11,31 @@ use crate::time::BootTime;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pm2State {
-    /// The process of the last success: its number and its start.
-    pub known: Option<(u32, BootTime)>,
-    /// A younger process had its start period since then.
+    /// The process of the last success: its pid and start.
+    #[serde(rename = "known")]
+    pub trusted: Option<(u32, BootTime)>,
+    /// A younger process has had its start period since then.
     pub granted: bool,
-    /// The daemon that kept the process when it was last seen.
-    pub kept_by: Option<(u32, BootTime)>,
+    /// The daemon of the process when it was last observed.
+    #[serde(rename = "kept_by")]
+    pub daemon: Option<(u32, BootTime)>,
     pub gone_since: Option<BootTime>,
-    /// Since when no pm2 command reaches the daemon, or it cannot be known whether one would.
+    /// Since when no pm2 command reaches the daemon, or this cannot be determined.
     pub deaf_since: Option<BootTime>,
     pub trouble: Option<String>,
-    /// When another process was found healthy that no restart of ours had started.
+    /// When a new process was found healthy that no attempt had started.
     pub changes: VecDeque<BootTime>,
-    pub seen: Option<(u32, BootTime)>,
+    /// The process as last observed.
+    #[serde(rename = "seen")]
+    pub process: Option<(u32, BootTime)>,
 }
 
 impl Pm2State {
     pub fn remembered(&self) -> PriorEvidence {
-        let seen = |(pid, started)| ProcessIdentity { pid, started };
-        PriorEvidence { process: self.known.map(seen), daemon: self.kept_by.map(seen), file: None }
+        PriorEvidence { process: self.trusted.map(identity), daemon: self.daemon.map(identity), file: None }
     }
+}
+
+fn identity((pid, started): (u32, BootTime)) -> ProcessIdentity {
+    ProcessIdentity { pid, started }
 }

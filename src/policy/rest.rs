@@ -1,4 +1,5 @@
-//! What is remembered of a target that is deliberately at rest.
+//! The stored state of a target that is deliberately at rest.
+//! It holds data only and must never decide anything.
 
 use std::time::Duration;
 
@@ -7,17 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::RestReason;
 use crate::time::BootTime;
 
-/// Whoever stopped it is reminded after a day, then weekly.
+/// The contract's section 4b: the operator is reminded after a day, then weekly.
 const REMINDED_AFTER: Duration = Duration::from_secs(86_400);
 const REMINDED_EVERY: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rest {
     pub why: RestReason,
-    /// Since when that is known.
+    /// When it was found.
     pub since: BootTime,
+    /// From then on, a failed probe leads to another inspection of PM2.
     pub ask_at: BootTime,
-    /// How often in a row it was found so.
+    /// How many inspections in a row have found it.
     pub times: u32,
     pub reminded: Option<BootTime>,
 }

@@ -1,27 +1,27 @@
-//! What is deliberately at rest: stopped by the operator, deleted, or between two runs. It must never be restarted,
-//! told as down, or counted as down, and never be forgotten.
+//! Handles targets that are deliberately at rest: stopped by the operator, deleted, or between two scheduled runs.
+//! It must never let them be restarted, reported as down or counted as down, nor forget them.
 
 use std::time::Duration;
 
 use crate::outcome::{Class, Inspection, Pm2Evidence, RestReason};
-use crate::policy::backoff::pause_after;
+use crate::policy::backoff::delay_after;
 use crate::policy::rest::Rest;
 use crate::policy::schedule::{InspectionPurpose, Precheck};
 use crate::policy::state::Waiting;
 use crate::policy::target_context::TargetContext;
-use crate::policy::words::{HoldReason, WarningKind};
+use crate::policy::terms::{HoldReason, WarningKind};
 use crate::policy::{Action, Precondition, Record};
 use crate::time::{BootTime, rough};
 
-/// It is not asked more often than this whether it is still at rest, even without a cooldown.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Without a cooldown, PM2 would be inspected on every failed probe of a target at rest.
+const MIN_INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl TargetContext<'_> {
     pub(super) fn can_inspect(&self) -> bool {
         self.limits.preconditions.contains(&Precondition::Stopped)
     }
 
-    /// Whether that could be asked now: one inspection is made at a time.
+    /// Starts an inspection of PM2, unless one is running: there is one at a time. Returns whether it was started.
     pub(super) fn inspect(&mut self, purpose: InspectionPurpose) -> bool {
         let is_free = self.schedule.inspection.is_none();
         if is_free {
@@ -31,39 +31,39 @@ impl TargetContext<'_> {
         is_free
     }
 
-    /// An inspection that hangs, as on a file server that does not answer, must not keep what is down from being told.
-    pub(super) fn give_up_inspecting(&mut self) {
-        if self.schedule.inspected_until().is_some_and(|until| until <= self.context.now) {
+    /// An inspection that hangs, for example on a dead file server, must not hide that the target is down.
+    pub(super) fn expire_inspection(&mut self) {
+        if self.schedule.inspection_deadline().is_some_and(|until| until <= self.context.now) {
             self.pm2_inspected(Inspection::Failed { is_deaf: false, is_listed: false }, None);
         }
     }
 
-    /// An inspection has ended. Where what it was made for is over, its answer is of no use.
+    /// An inspection has ended. Its result is ignored if its purpose no longer applies.
     pub(super) fn pm2_inspected(&mut self, inspection: Inspection, evidence: Option<&Pm2Evidence>) {
         let Some((purpose, _)) = self.schedule.inspection.take() else { return };
-        self.note_pm2(evidence);
+        self.update_pm2(evidence);
         match purpose {
             InspectionPurpose::BeforeDown { stamp } => self.inspected_before_down(inspection, &stamp),
             InspectionPurpose::AtRest => self.inspected_at_rest(inspection),
-            InspectionPurpose::BeforeAttempt { gate } => self.inspected_before_attempt(inspection, gate),
+            InspectionPurpose::BeforeAttempt { index } => self.inspected_before_attempt(inspection, index),
         }
     }
 
     fn inspected_before_down(&mut self, inspection: Inspection, stamp: &str) {
         let is_reached = self.state.failures() >= self.limits.failure_threshold;
-        let failed = self.state.last_probe.as_ref().and_then(|look| {
-            let class = look.verdict.class()?;
-            Some((class, look.verdict.detail().to_owned()))
+        let failure = self.state.last_probe.as_ref().and_then(|probe| {
+            let class = probe.verdict.class()?;
+            Some((class, probe.verdict.detail().to_owned()))
         });
-        let Some((streak, (class, detail))) = self.state.streak.filter(|_| is_reached).zip(failed) else { return };
+        let Some((streak, (class, detail))) = self.state.streak.filter(|_| is_reached).zip(failure) else { return };
         if self.state.incident.is_some() {
             return;
         }
         match inspection {
-            Inspection::AtRest(why) => self.rest(why),
-            // A pause has begun meanwhile.
+            Inspection::AtRest(reason) => self.begin_rest(reason),
+            // A pause has begun during the inspection.
             Inspection::Failed { .. } if self.is_paused() => {}
-            Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => {
+            Inspection::Failed { is_deaf, .. } if self.confirm_failure(is_deaf) => {
                 self.go_down(streak, class, detail, stamp);
             }
             Inspection::Failed { .. } => {}
@@ -72,35 +72,36 @@ impl TargetContext<'_> {
 
     fn inspected_at_rest(&mut self, inspection: Inspection) {
         let Some(rest) = self.state.rest else { return };
-        let why = match inspection {
-            Inspection::AtRest(why) => why,
-            Inspection::Failed { is_listed: true, .. } => return self.wake_up(),
-            // Nobody could be asked: that is no reason to start what somebody stopped.
+        let reason = match inspection {
+            Inspection::AtRest(reason) => reason,
+            Inspection::Failed { is_listed: true, .. } => return self.end_rest(),
+            // PM2 gave no list: that is no reason to start what the operator stopped.
             Inspection::Failed { is_listed: false, .. } => rest.why,
         };
         let times = rest.times.saturating_add(1);
-        self.state.rest = Some(Rest { why, times, ask_at: self.ask_at(times), ..rest });
+        self.state.rest = Some(Rest { why: reason, times, ask_at: self.next_inspection(times), ..rest });
         self.actions.push(Action::Save);
     }
 
-    fn inspected_before_attempt(&mut self, inspection: Inspection, gate: usize) {
-        self.schedule.precheck = Precheck::Nothing;
-        if self.is_outdated()
-            || self.limits.preconditions.get(gate) != Some(&Precondition::Stopped)
+    fn inspected_before_attempt(&mut self, inspection: Inspection, index: usize) {
+        self.schedule.precheck = Precheck::Idle;
+        if self.take_outdated()
+            || self.limits.preconditions.get(index) != Some(&Precondition::Stopped)
             || !self.schedule.is_due
         {
             return;
         }
         match inspection {
-            Inspection::AtRest(why) => self.rest(why),
-            Inspection::Failed { is_deaf, .. } if self.is_confirmed(is_deaf) => self.start_precheck(gate + 1),
+            Inspection::AtRest(reason) => self.begin_rest(reason),
+            Inspection::Failed { is_deaf, .. } if self.confirm_failure(is_deaf) => self.start_precheck(index + 1),
             Inspection::Failed { .. } => {}
         }
     }
 
-    /// Whether the failure stands once PM2 was asked: the process does not live after all, nor has it just started.
-    fn is_confirmed(&mut self, is_deaf: bool) -> bool {
-        if self.lives_after_all() {
+    /// Returns whether the failure still stands after the inspection: it does not if PM2 lists the process as running
+    /// or the process has just started.
+    fn confirm_failure(&mut self, is_deaf: bool) -> bool {
+        if self.accept_listed_process() {
             return false;
         }
         if self.grant_start_period() {
@@ -111,53 +112,54 @@ impl TargetContext<'_> {
         true
     }
 
-    /// PM2's list has a process that lives, though the probe found none: its other signs are gone, and it is not. From
-    /// now on it is known.
-    fn lives_after_all(&mut self) -> bool {
-        let lives = self.state.last_class == Some(Class::Gone) && self.state.pm2.seen.is_some();
-        if lives {
-            self.know_our_own();
+    /// PM2 lists a running process although the probe found none, because its other signs are missing. Trusts that
+    /// process from now on. Returns whether this was the case.
+    fn accept_listed_process(&mut self) -> bool {
+        let is_running = self.state.last_class == Some(Class::Gone) && self.state.pm2.process.is_some();
+        if is_running {
+            self.trust_process();
             self.end_streak();
             self.schedule.next = Some(self.context.now);
             self.actions.push(Action::Save);
         }
-        lives
+        is_running
     }
 
-    /// It is left alone from now on; an incident that was open is over.
-    fn rest(&mut self, why: RestReason) {
+    /// The target is left alone from now on. An open incident ends.
+    fn begin_rest(&mut self, reason: RestReason) {
         let now = self.context.now;
         let incident = self.state.incident.take().map(|incident| incident.id);
         self.end_streak();
         self.state.stand_down = None;
         self.state.notifications.down = None;
         self.state.pm2.changes.clear();
-        self.state.rest = Some(Rest { why, since: now, ask_at: self.ask_at(1), times: 1, reminded: None });
-        self.state.waiting = self.rest_waits();
-        self.schedule.end_due();
-        self.schedule.pass_expires();
-        self.record(Record::Rested { why, incident });
+        let ask_at = self.next_inspection(1);
+        self.state.rest = Some(Rest { why: reason, since: now, ask_at, times: 1, reminded: None });
+        self.state.waiting = self.rest_waiting();
+        self.schedule.clear_due();
+        self.schedule.expire_precheck();
+        self.record(Record::Rested { why: reason, incident });
     }
 
-    /// It runs again, or is at least not meant to rest any more.
-    pub(super) fn wake_up(&mut self) {
-        if let Some(Rest { why, .. }) = self.state.rest.take() {
+    /// The target runs again, or PM2 no longer says that it is meant to rest.
+    pub(super) fn end_rest(&mut self) {
+        if let Some(Rest { why: reason, .. }) = self.state.rest.take() {
             self.state.excused_until = Some(self.context.now);
             self.state.warned.remove(&WarningKind::Stopped);
-            self.record(Record::Woke { why });
+            self.record(Record::Woke { why: reason });
         }
     }
 
-    /// A bad verdict on what is at rest: nothing of it counts. Whether it still is.
-    pub(super) fn is_still_at_rest(&mut self) -> bool {
+    /// An unhealthy verdict: returns whether the target is still at rest, in which case the verdict does not count.
+    pub(super) fn check_rest(&mut self) -> bool {
         let Some(rest) = self.state.rest else { return false };
-        if self.state.pm2.seen.is_some() {
-            self.wake_up();
+        if self.state.pm2.process.is_some() {
+            self.end_rest();
             return false;
         }
         if !self.can_inspect() {
-            // The configuration does not have it any more: nobody is left to ask.
-            self.wake_up();
+            // The configuration no longer names its process, so PM2 cannot be inspected.
+            self.end_rest();
             return false;
         }
         if rest.ask_at <= self.context.now {
@@ -166,13 +168,13 @@ impl TargetContext<'_> {
         true
     }
 
-    fn ask_at(&self, times: u32) -> BootTime {
-        let pause = pause_after(times, 1, self.limits.cooldown, self.limits.max_cooldown);
-        self.context.now + pause.max(ASK_AGAIN)
+    fn next_inspection(&self, times: u32) -> BootTime {
+        let delay = delay_after(times, 1, self.limits.cooldown, self.limits.max_cooldown);
+        self.context.now + delay.max(MIN_INSPECTION_INTERVAL)
     }
 
-    /// What is to be seen of it in `status`.
-    pub(super) fn rest_waits(&self) -> Option<Waiting> {
+    /// The rest as `status` shows it.
+    pub(super) fn rest_waiting(&self) -> Option<Waiting> {
         self.state.rest.map(|rest| Waiting { why: HoldReason::Stopped, until: Some(rest.ask_at) })
     }
 
@@ -185,10 +187,10 @@ impl TargetContext<'_> {
         self.state.rest = Some(Rest { reminded: Some(now), ..rest });
         self.state.warned.remove(&WarningKind::Stopped);
         let what = if rest.why == RestReason::Deleted { "deleted from PM2 (pm2 delete)" } else { "stopped (pm2 stop)" };
-        let since = rough(now.since(rest.since));
+        let age = rough(now.since(rest.since));
         self.warn(
             WarningKind::Stopped,
-            format!("{what} by the operator {since} ago, and left alone since. Is that still meant?"),
+            format!("{what} by the operator {age} ago and left alone since then. Is this still intended?"),
         );
     }
 }

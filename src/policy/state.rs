@@ -1,5 +1,5 @@
-//! Everything the policy remembers between two events, in a form that outlives the process.
-//! Limits are never stored here: they are the configuration's, and may change at any reload.
+//! Everything that the policy stores between two events, in a form that outlives the process.
+//! It must never hold limits: they belong to the configuration and may change at any reload.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,17 +11,17 @@ use crate::policy::notification_state::NotificationState;
 use crate::policy::pauses::Pauses;
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
+use crate::policy::terms::{HoldReason, Status, WarningKind};
 use crate::policy::ticks::Ticks;
-use crate::policy::words::{HoldReason, Status, WarningKind};
 use crate::time::BootTime;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// By name. Targets that left the configuration stay for a day.
+    /// By name. Targets removed from the configuration stay for a day.
     pub targets: BTreeMap<String, TargetState>,
     pub incident_ids: IncidentIds,
-    /// The pauses of all targets, those among them that are yet to come.
+    /// The pauses that apply to all targets, including targets added later.
     pub pauses: Pauses,
     pub ticks: Ticks,
 }
@@ -35,7 +35,7 @@ pub struct StateRef<'a> {
 }
 
 impl State {
-    /// Moves every point in time by `ms`: the boot clock that they were written on began at another moment.
+    /// Moves every point in time by `ms`, because the boot clock that they were measured on had another beginning.
     pub fn shift(&mut self, ms: i64) {
         self.pauses.shift(ms);
         self.ticks.shift(ms);
@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// Another boot than the one this was written in: cooldowns, episodes and streaks are over, windows still count.
+    /// The state was written in an earlier boot: rule 10 ends cooldowns, episodes and streaks; windows still count.
     pub fn reboot(&mut self) {
         self.pauses.reboot();
         for target in self.targets.values_mut() {
@@ -54,7 +54,7 @@ impl State {
             target.stand_down = None;
             target.waiting = None;
             target.pm2 = Pm2State::default();
-            // PM2 starts what was saved; whether that is at rest too is asked anew.
+            // After a boot, PM2 starts the saved processes, so only a new inspection shows whether the target rests.
             if target.rest.take().is_some() {
                 target.excused_until = Some(BootTime::BOOT);
             }
@@ -62,9 +62,9 @@ impl State {
             if let Some(Attempt { phase: Phase::Running { process, .. }, .. }) = &mut target.attempt {
                 *process = None;
             }
-            for ledger in [&mut target.real, &mut target.dry] {
-                ledger.cooldown_until = None;
-                ledger.episode = None;
+            for history in [&mut target.real, &mut target.dry] {
+                history.cooldown_until = None;
+                history.episode = None;
             }
         }
     }
@@ -81,15 +81,15 @@ pub struct TargetState {
     pub streak: Option<Streak>,
     #[serde(rename = "last_look")]
     pub last_probe: Option<LastProbe>,
-    /// The class of the last verdict that was one; `None` where it was healthy. `unknown` leaves it as it is.
+    /// The class of the last verdict; `None` if it was healthy. An `unknown` verdict leaves the class as it is.
     pub last_class: Option<Class>,
     pub last_healthy: Option<BootTime>,
-    /// When the last pause or rest ended: what lies before is no down time.
+    /// When the last pause or rest ended. No down time is counted before this point.
     pub excused_until: Option<BootTime>,
     pub incident: Option<Incident>,
     /// Attempts that ran commands.
     pub real: AttemptHistory,
-    /// Attempts of dry runs, which never weigh on real ones.
+    /// Attempts of dry runs, which never count in a real run.
     pub dry: AttemptHistory,
     pub attempt: Option<Attempt>,
     /// Failures do not count until then, or until the first success.
@@ -98,21 +98,21 @@ pub struct TargetState {
     pub stand_down: Option<StandDown>,
     pub waiting: Option<Waiting>,
     pub probe_id: u64,
-    /// Whether it was ever healthy under that probe.
+    /// The target has been healthy under that probe at least once.
     pub proven: bool,
     pub unknown_since: Option<BootTime>,
-    /// What the operator was warned of and still holds.
+    /// The warnings that were given and still hold.
     pub warned: BTreeSet<WarningKind>,
-    /// When it went down, as far back as flapping is judged.
+    /// When the target went down, as far back as the detection of flapping needs.
     pub downs: VecDeque<BootTime>,
-    /// When a restart cured it, as far back as recurrence is judged.
+    /// When a restart cured the target, as far back as the detection of recurrence needs.
     pub cures: VecDeque<BootTime>,
     #[serde(alias = "beside")]
     pub pm2: Pm2State,
     pub rest: Option<Rest>,
     #[serde(rename = "told")]
     pub notifications: NotificationState,
-    /// Whether the state was last written by a dry run.
+    /// The state was last written by a dry run.
     pub dry_run: bool,
     pub removed_at: Option<BootTime>,
 }
@@ -122,12 +122,11 @@ impl TargetState {
         self.attempt.as_ref().map(|attempt| &attempt.phase)
     }
 
-    /// Whether what there is to find out is still being found out.
     pub fn is_diagnosing(&self) -> bool {
         self.incident.as_ref().is_some_and(|incident| incident.diagnosing.is_some())
     }
 
-    /// The last verdict is bad, as it is in every incident that is not over: others that depend on it must wait.
+    /// The last verdict was unhealthy, as it is in every open incident: targets that depend on this one must wait.
     pub(super) fn is_in_trouble(&self) -> bool {
         self.last_class.is_some()
     }
@@ -136,7 +135,7 @@ impl TargetState {
         self.warned.contains(&WarningKind::CannotRepair)
     }
 
-    /// Whether the latest command of its incident could not be started.
+    /// The latest restart command of the open incident could not be started.
     pub fn was_refused(&self) -> bool {
         let tried = self.incident.as_ref().and_then(|incident| incident.tried.as_ref());
         tried.is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
@@ -154,7 +153,7 @@ impl TargetState {
         self.pauses.shift(ms);
         points.extend(self.downs.iter_mut().chain(&mut self.cures));
         points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
-        points.extend(self.last_probe.iter_mut().map(|look| &mut look.at));
+        points.extend(self.last_probe.iter_mut().map(|probe| &mut probe.at));
         points.extend(self.incident.iter_mut().flat_map(|incident| {
             let tried = incident.tried.as_mut().map(|tried| &mut tried.began);
             let points = [&mut incident.began, &mut incident.down_at];
@@ -168,7 +167,7 @@ impl TargetState {
                 .flat_map(|rest| [&mut rest.since, &mut rest.ask_at].into_iter().chain(&mut rest.reminded)),
         );
         points.extend(self.waiting.iter_mut().flat_map(|waiting| &mut waiting.until));
-        for ledger in [&mut self.real, &mut self.dry] {
+        for history in [&mut self.real, &mut self.dry] {
             let AttemptHistory {
                 starts,
                 cooldown_until,
@@ -177,7 +176,7 @@ impl TargetState {
                 reset_interrupted: _,
                 episode,
                 unproven: _,
-            } = ledger;
+            } = history;
             points.extend(starts.iter_mut().chain(cooldown_until).chain(last_end).chain(last_reset));
             points.extend(episode.iter_mut().flat_map(|episode| &mut episode.healthy_since));
         }
@@ -195,7 +194,7 @@ impl TargetState {
 /// Consecutive failures since the last success, attempt, gap or pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streak {
-    /// How many; never 0.
+    /// Never 0.
     pub count: u32,
     pub first: BootTime,
     pub last: BootTime,
@@ -203,7 +202,7 @@ pub struct Streak {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LastProbe {
-    /// When its verdict came.
+    /// The time of its verdict.
     pub at: BootTime,
     pub verdict: Verdict,
     pub latency_ms: u64,
@@ -215,8 +214,8 @@ pub struct Incident {
     pub id: String,
     /// The first failure.
     pub began: BootTime,
-    /// Since when it counts as down: the last healthy probe before it, or the end of a pause or rest after that;
-    /// `None` where it was never seen healthy.
+    /// The start of the down time: the last healthy probe, or the end of a later pause or rest; `None` if the target
+    /// was never healthy.
     #[serde(default)]
     pub down_since: Option<BootTime>,
     /// When the threshold was reached.
@@ -224,17 +223,17 @@ pub struct Incident {
     pub attempts: u32,
     /// An attempt was made, and the threshold has not been reached again since.
     pub recovering: bool,
-    /// What there is to find out is being found out: no attempt before that is done, or before then.
+    /// A diagnosis runs. No attempt is made before its end, or before this time.
     #[serde(default)]
     pub diagnosing: Option<BootTime>,
-    /// Why the latest due attempt was not made, as last recorded.
+    /// The reason to wait that was last recorded.
     pub held: Option<HoldReason>,
     #[serde(default)]
     pub tried: Option<TriedCommand>,
-    /// What the verdict said that made it down.
+    /// The failure that reached the threshold.
     #[serde(default)]
     pub cause: Option<(Class, String)>,
-    /// What the latest bad verdict said.
+    /// The latest failure.
     #[serde(default)]
     pub last: Option<(Class, String)>,
 }
@@ -247,7 +246,7 @@ impl Incident {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriedCommand {
-    /// Its rung, counted from 0.
+    /// Counted from 0.
     pub rung: usize,
     #[serde(rename = "ending")]
     pub exit: Exit,
@@ -257,13 +256,13 @@ pub struct TriedCommand {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttemptHistory {
-    /// When the attempts of the window began, oldest first.
+    /// When the attempts began, oldest first.
     pub starts: VecDeque<BootTime>,
     pub cooldown_until: Option<BootTime>,
     pub last_end: Option<BootTime>,
-    /// When the last reset of PM2 for it had ended.
+    /// When the last reset of PM2 for this target ended.
     pub last_reset: Option<BootTime>,
-    /// A reset of PM2 was begun, and nobody knows that it was brought to its end.
+    /// A reset of PM2 began, but its end is unknown.
     pub reset_interrupted: bool,
     pub episode: Option<Episode>,
     /// Attempts made while the target had never been healthy under its present probe.
@@ -274,29 +273,30 @@ pub struct AttemptHistory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Episode {
     pub attempts: u32,
-    /// Since when it has been healthy without going down.
+    /// The start of the time in which the target has been healthy without going down.
     pub healthy_since: Option<BootTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its number in the episode: 1, 2, 3 …
+    /// Counted from 1 within the episode.
     pub number: u32,
-    /// The rung it stands on, counted from 0.
+    /// The present rung, counted from 0.
     pub rung: usize,
-    /// The rung it began with.
+    /// The rung that the attempt began with.
     #[serde(default)]
     pub first: usize,
     pub incident: String,
-    /// The failures that led to it.
+    /// The number of failures that led to the attempt.
     pub failures: u32,
-    /// Whether any command of it could be started.
+    /// At least one of its commands was started.
     pub ran: bool,
-    /// No further rung: it was seen healthy, or paused, or the watchdog is told to stop.
+    /// No further rung is run: the target was healthy or paused, or the watchdog is about to stop.
     pub over: bool,
-    /// The `repair_id` that it was begun under.
+    /// The `repair_id` of the limits when the attempt began.
     #[serde(default)]
     pub repair_id: u64,
+    /// The present rung resets PM2.
     #[serde(default)]
     pub resets: bool,
     pub phase: Phase,
@@ -305,18 +305,18 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase")]
 pub enum Phase {
-    /// The rung's command runs, or ran when the watchdog ended. `process`: its id and its start time in clock ticks
-    /// after boot, as soon as there is one.
+    /// The rung's command runs, or ran when the watchdog ended. `process`: its pid and its start time in clock ticks
+    /// since boot, once it has been started.
     Running { since: BootTime, process: Option<(u32, u64)> },
-    /// Its next rung is a reset, and it waits to know whether that is warranted. A version of before has left the other
-    /// word where it had not yet begun to run anything.
+    /// The next rung is a reset, and its check is running. Earlier versions wrote `intended` for an attempt that had
+    /// not yet started a command.
     #[serde(rename = "weighing", alias = "intended")]
     CheckingReset,
-    /// The command failed; a healthy look before `until` would still end the attempt well. Then the next rung is due.
+    /// The command failed. A healthy probe before `until` proves the repair; otherwise the next rung follows.
     Verifying { until: BootTime },
 }
 
-/// Time to come up, in which failures do not count.
+/// The time that a target has to start, in which failures do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartPeriod {
     pub until: BootTime,
@@ -328,25 +328,26 @@ pub struct StartPeriod {
 pub enum StartReason {
     Boot,
     Attempt,
-    /// The start of the process, by PM2 or by whoever told it to.
+    /// A new process was started, by PM2 or anyone else.
     Process,
     Pause,
 }
 
-/// A gate said no and is asked again later.
+/// A check before an attempt did not pass and is repeated later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandDown {
     pub why: HoldReason,
-    /// When it is asked again.
+    /// When the check is repeated.
     pub until: BootTime,
+    /// How many checks in a row did not pass.
     pub times: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// The first rule that forbids it.
+    /// The first rule that forbids the due attempt.
     pub why: HoldReason,
-    /// When that rule will allow it, where that is known.
+    /// When that rule will allow it, if known.
     pub until: Option<BootTime>,
 }
 

@@ -1,13 +1,13 @@
-//! One target with everything that a decision about it needs: what it may, what is known, what is planned.
-//! How time passes for it; what it is called on the screen.
+//! One target with everything that a decision about it needs; the passing of time, the next probe, and the status.
+//! It must never see other targets, except through `Neighbours`.
 
 use std::time::Duration;
 
 use crate::policy::ids::IncidentIds;
-use crate::policy::schedule::{Schedule, coming_up};
+use crate::policy::schedule::{Schedule, start_period_pace};
 use crate::policy::state::{Phase, StartPeriod, StartReason, TargetState};
+use crate::policy::terms::Status;
 use crate::policy::ticks;
-use crate::policy::words::Status;
 use crate::policy::{Action, Limits, Mode, Record};
 use crate::time::BootTime;
 
@@ -24,9 +24,9 @@ pub(super) struct PolicyContext {
 pub(super) struct Neighbours {
     pub(super) busy: bool,
     pub(super) dependency_in_trouble: bool,
-    pub(super) dependency_probed: bool,
-    /// Another attempt became due earlier and only awaits an answer.
-    pub(super) is_behind: bool,
+    pub(super) dependency_being_probed: bool,
+    /// An attempt at another target became due earlier and only waits for an answer.
+    pub(super) is_queued_behind: bool,
 }
 
 pub(super) struct TargetContext<'a> {
@@ -44,8 +44,9 @@ impl TargetContext<'_> {
         self.actions.push(Action::Record { target: Some(self.name.to_string()), record });
     }
 
-    /// What happens by itself: pauses, start periods and verifications end, attempts become due.
-    pub(super) fn pass_time(&mut self) {
+    /// Ends the pauses, start periods, diagnoses and verifications whose time is over, and determines whether an
+    /// attempt is due.
+    pub(super) fn advance_time(&mut self) {
         let now = self.context.now;
         self.end_pauses(|pauses| pauses.expire(now));
         if self.state.start_period.is_some_and(|period| period.until <= now) {
@@ -54,7 +55,7 @@ impl TargetContext<'_> {
                 self.schedule.next = None;
             }
         }
-        self.give_up_inspecting();
+        self.expire_inspection();
         if let Some(incident) = &mut self.state.incident {
             incident.diagnosing = incident.diagnosing.filter(|until| *until > now);
         }
@@ -66,9 +67,9 @@ impl TargetContext<'_> {
         if self.is_due() {
             self.schedule.is_due = true;
         } else {
-            self.schedule.end_due();
-            self.schedule.pass_expires();
-            self.state.waiting = self.rest_waits();
+            self.schedule.clear_due();
+            self.schedule.expire_precheck();
+            self.state.waiting = self.rest_waiting();
         }
     }
 
@@ -84,8 +85,8 @@ impl TargetContext<'_> {
             && !tick_is_over
     }
 
-    /// Makes the look that its time has come for, and says what the target is now called.
-    pub(super) fn launch(&mut self, looks: &mut u64) {
+    /// Starts the probe that is due, if any, and updates the status.
+    pub(super) fn start_due_probe(&mut self, probe_count: &mut u64) {
         let now = self.context.now;
         if self.context.stopping || self.schedule.retired {
             self.schedule.next = None;
@@ -94,18 +95,18 @@ impl TargetContext<'_> {
             && slot <= now
             && self.schedule.in_flight.is_none()
         {
-            *looks += 1;
-            self.schedule.begin_probe(slot, *looks, now);
-            self.actions.push(Action::Probe { target: self.name.to_string(), number: *looks });
+            *probe_count += 1;
+            self.schedule.begin_probe(slot, *probe_count, now);
+            self.actions.push(Action::Probe { target: self.name.to_string(), number: *probe_count });
         }
-        let condition = self.condition();
-        if condition != self.state.status || self.state.since.is_none() {
-            self.state.status = condition;
+        let status = self.current_status();
+        if status != self.state.status || self.state.since.is_none() {
+            self.state.status = status;
             self.state.since = Some(now);
         }
     }
 
-    fn condition(&self) -> Status {
+    fn current_status(&self) -> Status {
         let state = &self.state;
         match &state.incident {
             _ if state.pauses.until().is_some() => Status::Paused,
@@ -118,45 +119,45 @@ impl TargetContext<'_> {
         }
     }
 
-    /// Nothing counts against it any more. Saved at once: a crash must not bring old failures back.
+    /// Sets the streak to 0. This is saved at once, so that a crash does not bring old failures back.
     pub(super) fn end_streak(&mut self) {
         if self.state.streak.take().is_some() {
             self.actions.push(Action::Save);
         }
     }
 
-    /// The watchdog was not there for a while: what it counted before says nothing now.
-    pub(super) fn start_afresh(&mut self) {
+    /// The watchdog itself did not run for a while, so what it has counted says nothing about the present.
+    pub(super) fn reset_after_gap(&mut self) {
         self.end_streak();
-        for ledger in [&mut self.state.real, &mut self.state.dry] {
-            if let Some(episode) = &mut ledger.episode {
+        for history in [&mut self.state.real, &mut self.state.dry] {
+            if let Some(episode) = &mut history.episode {
                 episode.healthy_since = None;
             }
         }
         match self.state.phase() {
-            Some(Phase::Verifying { .. }) => self.verify(),
-            // What is found out now may have been so before the gap only.
+            Some(Phase::Verifying { .. }) => self.begin_verification(),
+            // The answer may describe the time before the gap.
             Some(Phase::CheckingReset) => self.end_attempt(),
             Some(Phase::Running { .. }) | None => {}
         }
-        self.schedule.spoil(self.context.now);
+        self.schedule.invalidate_probe(self.context.now);
     }
 
-    /// Failures do not count for `start_period` from now, and the target is looked at at once and then every second.
+    /// For `start_period` from now, failures do not count, and the target is probed every second, beginning at once.
     pub(super) fn begin_start_period(&mut self, after: StartReason) {
         let until = self.context.now + self.limits.start_period;
         self.state.start_period = Some(StartPeriod { until, after });
         self.schedule.next = Some(self.context.now);
     }
 
-    /// The operator's own exception to what limits restarts.
+    /// `resume TARGET`: the operator's own exception to the limits on restarts.
     pub(super) fn clear_waits(&mut self) {
-        for ledger in [&mut self.state.real, &mut self.state.dry] {
-            ledger.starts.clear();
-            ledger.cooldown_until = None;
-            ledger.last_reset = None;
-            ledger.reset_interrupted = false;
-            ledger.unproven = 0;
+        for history in [&mut self.state.real, &mut self.state.dry] {
+            history.starts.clear();
+            history.cooldown_until = None;
+            history.last_reset = None;
+            history.reset_interrupted = false;
+            history.unproven = 0;
         }
         self.state.stand_down = None;
         self.actions.push(Action::Save);
@@ -165,28 +166,31 @@ impl TargetContext<'_> {
     pub(super) fn schedule_next_probe(&mut self) {
         let Limits { interval, retry_interval, .. } = *self.limits;
         let now = self.context.now;
-        let coming_up_pace = self.schedule.paced_after(now, coming_up(interval));
+        let start_pace = self.schedule.next_at_pace(now, start_period_pace(interval));
         let verifying = matches!(self.state.phase(), Some(Phase::Verifying { .. }));
         let is_starting = self.state.start_period.is_some() || verifying;
-        let failed = self.state.last_class.is_some() && self.state.rest.is_none();
+        let has_failed = self.state.last_class.is_some() && self.state.rest.is_none();
         self.schedule.next = match self.context.mode {
-            _ if is_starting => Some(coming_up_pace),
-            Mode::Daemon if failed && retry_interval < interval => Some(self.schedule.paced_after(now, retry_interval)),
-            Mode::Daemon => Some(self.schedule.regular_after(now, interval)),
-            Mode::Once if self.tick_goes_on() => Some(self.schedule.paced_after(now, retry_interval)),
+            _ if is_starting => Some(start_pace),
+            Mode::Daemon if has_failed && retry_interval < interval => {
+                Some(self.schedule.next_at_pace(now, retry_interval))
+            }
+            Mode::Daemon => Some(self.schedule.next_regular(now, interval)),
+            Mode::Once if self.should_tick_retry() => Some(self.schedule.next_at_pace(now, retry_interval)),
             Mode::Once => None,
         };
     }
 
-    /// A tick whose look has failed goes on until the threshold, if the operator said at which pace, or if ticks are
-    /// rare. `unknown` ends it: our own trouble may last, and other ticks wait for this one. So does a pause, in which
-    /// nothing is decided.
-    fn tick_goes_on(&self) -> bool {
+    /// A tick whose probe has failed continues until the threshold, if `retry_interval` is configured or ticks are
+    /// rare. An `unknown` verdict ends the tick, because the watchdog's own trouble may last and other ticks wait for
+    /// this one. A pause ends it too, because nothing is decided in a pause.
+    fn should_tick_retry(&self) -> bool {
         let Limits { failure_threshold, retry_interval, retry_in_tick, .. } = *self.limits;
-        let failed = self.state.last_probe.as_ref().is_some_and(|look| look.verdict.class().is_some());
-        let undecided = self.state.failures() < failure_threshold;
+        let has_failed = self.state.last_probe.as_ref().is_some_and(|probe| probe.verdict.class().is_some());
+        let is_undecided = self.state.failures() < failure_threshold;
         let counts = self.state.rest.is_none() && !self.is_paused();
-        let rare = || self.context.tick_gap.is_some_and(|gap| ticks::are_rare(gap, failure_threshold, retry_interval));
-        failed && undecided && counts && !self.schedule.attempted && (retry_in_tick || rare())
+        let are_ticks_rare =
+            self.context.tick_gap.is_some_and(|gap| ticks::are_rare(gap, failure_threshold, retry_interval));
+        has_failed && is_undecided && counts && !self.schedule.attempted && (retry_in_tick || are_ticks_rare)
     }
 }

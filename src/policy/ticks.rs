@@ -1,4 +1,5 @@
-//! How often cron calls, as far as the latest ticks show it, and what follows for a single tick.
+//! Estimates how often cron runs a tick, and derives how long a streak counts and whether one tick must decide.
+//! It must never read cron's configuration: the observed ticks are all that counts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,17 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::BootTime;
 
-/// Five distances between ticks.
-const KEPT: usize = 6;
-/// Cron calls once a minute at most: what comes sooner after a tick was called by hand and says nothing of cron.
-const SOONEST: Duration = Duration::from_secs(30);
+/// Six ticks give the five distances of the median.
+const MAX_TICKS: usize = 6;
+/// Cron runs at most once a minute: a tick sooner than this after another was started manually and shows nothing about
+/// cron.
+const MIN_GAP: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
-/// Ticks that would need longer than this to reach the threshold are rare.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// A streak whose last failure is older than this says nothing to a new watchdog …
-const STREAK_HOLDS: Duration = Duration::from_secs(30 * 60);
-/// … nor to a tick, unless so few of their usual distances lie between.
-const STREAK_HOLDS_TICKS: u32 = 3;
+/// The contract's section 6: ticks are rare if the threshold would take longer than this.
+const MAX_TIME_TO_THRESHOLD: Duration = Duration::from_secs(15 * 60);
+/// The contract's rule 9: an older streak does not count in a new watchdog …
+const MAX_STREAK_AGE: Duration = Duration::from_secs(30 * 60);
+/// … unless, in a tick, it is no older than this number of usual distances between ticks.
+const MAX_STREAK_AGE_TICKS: u32 = 3;
 
 /// When the latest ticks began, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,19 +29,19 @@ pub struct Ticks(VecDeque<BootTime>);
 impl Ticks {
     pub fn note(&mut self, at: BootTime) {
         match self.0.back() {
-            // What was remembered is of no clock of ours.
+            // A tick in the future was measured on another clock.
             Some(last) if *last > at => self.0.clear(),
-            Some(last) if at.since(*last) < SOONEST => return,
+            Some(last) if at.since(*last) < MIN_GAP => return,
             Some(_) | None => {}
         }
         self.0.push_back(at);
-        while self.0.len() > KEPT {
+        while self.0.len() > MAX_TICKS {
             self.0.pop_front();
         }
     }
 
-    /// The usual distance: the median of the last five, so that neither a tick by hand nor a night without any moves
-    /// it; of two the shorter one counts. `None` before there were two ticks.
+    /// The usual distance between ticks: the median of the last five, which neither a manual tick nor a night without
+    /// ticks changes; of an even number, the lower of the middle two. `None` before there have been two ticks.
     pub fn usual_gap(&self) -> Option<Duration> {
         let pairs = self.0.iter().zip(self.0.iter().skip(1));
         let mut gaps: Vec<Duration> = pairs.map(|(earlier, later)| later.since(*earlier)).collect();
@@ -52,17 +54,17 @@ impl Ticks {
     }
 }
 
-/// How old the last failure of a streak may be for a new watchdog. `tick_gap`: the usual distance, for a tick.
-pub(super) fn streak_holds(tick_gap: Option<Duration>) -> Duration {
-    tick_gap.unwrap_or_default().saturating_mul(STREAK_HOLDS_TICKS).max(STREAK_HOLDS)
+/// How old the last failure of a streak may be to count in a new watchdog. `tick_gap`: in a tick, the usual distance.
+pub(super) fn max_streak_age(tick_gap: Option<Duration>) -> Duration {
+    tick_gap.unwrap_or_default().saturating_mul(MAX_STREAK_AGE_TICKS).max(MAX_STREAK_AGE)
 }
 
-/// Whether ticks come so rarely that a tick must decide by itself, probing at `pace`. Cron's distances are whole
-/// minutes; a tick that began a second late makes no difference. A pace that is no quicker than cron is of no use.
+/// Whether ticks are so rare that a single one must decide, probing at `pace`. The distance is rounded to minutes, as
+/// cron's are, so a tick that began a second late makes no difference. A pace no faster than cron would gain nothing.
 pub(super) fn are_rare(tick_gap: Duration, threshold: u32, pace: Duration) -> bool {
     let minutes = (tick_gap + MINUTE / 2).as_secs() / MINUTE.as_secs();
     let minutes = u32::try_from(minutes).unwrap_or(u32::MAX);
-    MINUTE.saturating_mul(minutes).saturating_mul(threshold) > LONGEST && pace < tick_gap
+    MINUTE.saturating_mul(minutes).saturating_mul(threshold) > MAX_TIME_TO_THRESHOLD && pace < tick_gap
 }
 
 #[cfg(test)]
@@ -72,23 +74,23 @@ mod tests {
     /// Ticks at these seconds; the usual distance in seconds.
     #[track_caller]
     fn check(ticks: &[i64], expected: Option<u64>) {
-        let mut noted = Ticks::default();
-        ticks.iter().for_each(|at| noted.note(BootTime::from_ms(at * 1000)));
-        assert_eq!(noted.usual_gap().map(|gap| gap.as_secs()), expected);
-        assert!(noted.0.len() <= KEPT);
+        let mut ticks_seen = Ticks::default();
+        ticks.iter().for_each(|at| ticks_seen.note(BootTime::from_ms(at * 1000)));
+        assert_eq!(ticks_seen.usual_gap().map(|gap| gap.as_secs()), expected);
+        assert!(ticks_seen.0.len() <= MAX_TICKS);
     }
 
     #[test]
-    fn what_is_usual_is_told_from_what_happens_once() {
+    fn the_usual_distance_ignores_exceptions() {
         check(&[], None);
         check(&[7], None);
         check(&[0, 3_600], Some(3_600));
         check(&[0, 300, 29_100], Some(300)); // a night before the third
         check(&[0, 300, 600, 900, 29_700, 30_000], Some(300));
-        check(&[0, 3_600, 7_200, 7_500, 10_800, 14_400], Some(3_600)); // one by hand
-        check(&[0, 1, 2, 3, 25, 3_600, 7_200], Some(3_600)); // several in a row by hand
+        check(&[0, 3_600, 7_200, 7_500, 10_800, 14_400], Some(3_600)); // one manual tick
+        check(&[0, 1, 2, 3, 25, 3_600, 7_200], Some(3_600)); // several manual ticks in a row
         check(&[9_000, 0, 60], Some(60));
-        check(&[0, 60, 120, 180, 240, 300, 3_900, 7_500, 11_100], Some(3_600)); // cron was told otherwise
+        check(&[0, 60, 120, 180, 240, 300, 3_900, 7_500, 11_100], Some(3_600)); // the crontab was changed
     }
 
     #[track_caller]
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_is_what_would_take_over_15_min() {
+    fn ticks_are_rare_if_the_threshold_takes_over_15_min() {
         check_rare(60.0, 3, 30, false);
         check_rare(60.0, 15, 30, false);
         check_rare(60.0, 16, 30, true);
@@ -113,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn a_streak_holds_half_an_hour_or_three_ticks() {
-        let holds = |gap: Option<u64>| streak_holds(gap.map(Duration::from_secs)).as_secs();
+    fn a_streak_counts_for_half_an_hour_or_three_ticks() {
+        let seconds = |gap: Option<u64>| max_streak_age(gap.map(Duration::from_secs)).as_secs();
         assert_eq!(
-            [None, Some(60), Some(600), Some(2_700), Some(3_600)].map(holds),
+            [None, Some(60), Some(600), Some(2_700), Some(3_600)].map(seconds),
             [1_800, 1_800, 1_800, 8_100, 10_800]
         );
     }

@@ -1,4 +1,5 @@
-//! What a verdict changes: streaks, incidents, episodes, warnings.
+//! Applies verdicts: streaks, incidents, episodes and warnings change here.
+//! It must never let an `unknown` verdict change a counter.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,61 +8,59 @@ use crate::outcome::{Class, ProbeResult, Verdict};
 use crate::policy::schedule::InspectionPurpose;
 use crate::policy::state::{Incident, LastProbe, StartReason, Streak};
 use crate::policy::target_context::TargetContext;
-use crate::policy::words::WarningKind;
+use crate::policy::terms::WarningKind;
 use crate::policy::{Action, Record};
 use crate::time::{BootTime, HumanDuration, millis};
 
-/// `unknown` for this long is worth a word.
+// The figures of the contract's tables of events and messages.
 const BLIND_AFTER: Duration = Duration::from_secs(600);
-/// More incidents than this within an hour, or …
-const FLAPS_AN_HOUR: usize = 3;
-/// … than this within a day is flapping.
-const FLAPS_A_DAY: usize = 8;
-/// This many cures by restarts within …
-const CURES: usize = 3;
-/// … this time mean that a cause stays.
-const CURES_WITHIN: Duration = Duration::from_secs(7 * 86_400);
-/// What there is to find out when a target goes down holds up its first attempt no longer than this.
-const DIAGNOSIS: Duration = Duration::from_secs(10);
+const MAX_DOWNS_PER_HOUR: usize = 3;
+const MAX_DOWNS_PER_DAY: usize = 8;
+const RECURRENT_CURES: usize = 3;
+const RECURRENT_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+/// The first attempt of an incident waits for the diagnosis no longer than this: the contract's time for `diagnose`.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl TargetContext<'_> {
-    /// Takes in what look `number` found. A look that nobody asked for any more says nothing.
-    pub(super) fn probe_finished(&mut self, number: u64, look: ProbeResult, stamp: &str) {
-        let Some(asked) = self.schedule.in_flight.filter(|asked| asked.number == number) else { return };
+    /// Applies the result of probe `number`. A result that no probe in flight waits for is ignored.
+    pub(super) fn probe_finished(&mut self, number: u64, result: ProbeResult, stamp: &str) {
+        let Some(in_flight) = self.schedule.in_flight.filter(|in_flight| in_flight.number == number) else { return };
         let now = self.context.now;
-        let took = now.since(asked.at);
-        let verdict = match look.verdict {
-            _ if asked.spoiled => Verdict::Unknown { detail: "the watchdog itself was held up meanwhile".into() },
-            _ if took > self.limits.timeout * 2 => Verdict::Unknown {
+        let duration = now.since(in_flight.started);
+        let verdict = match result.verdict {
+            _ if in_flight.spans_gap => {
+                Verdict::Unknown { detail: "the watchdog itself was held up during the probe".into() }
+            }
+            _ if duration > self.limits.timeout * 2 => Verdict::Unknown {
                 detail: format!(
-                    "the look took {} of at most {}: this machine is starved",
-                    HumanDuration(took),
+                    "the probe took {} with a timeout of {}: this machine is overloaded",
+                    HumanDuration(duration),
                     HumanDuration(self.limits.timeout)
                 ),
             },
             verdict => verdict,
         };
         self.schedule.in_flight = None;
-        let latency_ms = u64::try_from(millis(look.latency)).unwrap_or(0);
-        self.note_pm2(look.pm2.as_ref());
+        let latency_ms = u64::try_from(millis(result.latency)).unwrap_or(0);
+        self.update_pm2(result.pm2.as_ref());
         self.state.last_probe = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms });
         match verdict {
             Verdict::Healthy { detail } => {
-                self.found_healthy(detail, look.latency);
-                self.judge_pm2(look.pm2.as_ref());
+                self.apply_healthy(detail, result.latency);
+                self.check_pm2(result.pm2.as_ref());
             }
-            Verdict::Unhealthy { class, detail } => self.found_unhealthy(class, detail, stamp),
-            Verdict::Unknown { detail } => self.found_unknown(&detail),
+            Verdict::Unhealthy { class, detail } => self.apply_unhealthy(class, detail, stamp),
+            Verdict::Unknown { detail } => self.apply_unknown(&detail),
         }
         self.schedule_next_probe();
     }
 
-    fn found_healthy(&mut self, detail: String, latency: Duration) {
+    fn apply_healthy(&mut self, detail: String, latency: Duration) {
         let now = self.context.now;
         self.end_streak();
-        self.wake_up();
+        self.end_rest();
         self.state.stand_down = None;
         self.state.unknown_since = None;
         self.state.warned.remove(&WarningKind::Blind);
@@ -71,42 +70,43 @@ impl TargetContext<'_> {
         let repaired = self.state.attempt.is_some()
             || self.state.start_period.is_some_and(|period| period.after == StartReason::Attempt);
         self.state.start_period = None;
-        self.grow_stable();
-        self.judge_flapping();
+        self.update_episodes();
+        self.end_flapping();
         if let Some(incident) = self.state.incident.take() {
             let cured = repaired && incident.attempts > 0;
             self.notify_incident_end(&incident, cured);
             if incident.attempts > 0 {
-                self.know_our_own();
+                // An attempt has started this process, so its start is no sign of a crash loop.
+                self.trust_process();
             }
             let down = incident.downtime(now);
             let Incident { id: incident, attempts, .. } = incident;
             self.record(Record::Up { incident, down, attempts, cured, detail, latency });
             if cured {
-                self.note_cure();
+                self.check_recurrence();
             }
         }
         self.cut_attempt_short();
     }
 
-    fn grow_stable(&mut self) {
+    fn update_episodes(&mut self) {
         let now = self.context.now;
-        for ledger in [&mut self.state.real, &mut self.state.dry] {
-            if let Some(episode) = &mut ledger.episode {
+        for history in [&mut self.state.real, &mut self.state.dry] {
+            if let Some(episode) = &mut history.episode {
                 let since = *episode.healthy_since.get_or_insert(now);
                 if now.since(since) >= self.limits.stable_after {
-                    ledger.episode = None;
+                    history.episode = None;
                 }
             }
         }
     }
 
-    fn found_unhealthy(&mut self, class: Class, detail: String, stamp: &str) {
+    fn apply_unhealthy(&mut self, class: Class, detail: String, stamp: &str) {
         let now = self.context.now;
         self.state.last_class = Some(class);
         self.state.unknown_since = None;
         self.state.warned.remove(&WarningKind::Blind);
-        if self.is_still_at_rest() {
+        if self.check_rest() {
             return;
         }
         self.grant_start_period();
@@ -131,7 +131,7 @@ impl TargetContext<'_> {
             self.record(Record::Failing { class, detail: detail.clone(), threshold });
         }
         if is_reached && self.is_paused() {
-            // What is planned is no incident: should it last, it is one soon after the pause.
+            // A planned outage is no incident. If it outlasts the pause, it becomes one soon after.
             return;
         }
         if is_reached && self.can_inspect() {
@@ -152,14 +152,14 @@ impl TargetContext<'_> {
             down_at: now,
             attempts: 0,
             recovering: false,
-            diagnosing: self.limits.diagnose.then_some(now + DIAGNOSIS),
+            diagnosing: self.limits.diagnose.then_some(now + DIAGNOSIS_TIMEOUT),
             held: None,
             tried: None,
             cause: Some((class, detail.clone())),
             last: Some((class, detail.clone())),
         });
-        for ledger in [&mut self.state.real, &mut self.state.dry] {
-            if let Some(episode) = &mut ledger.episode {
+        for history in [&mut self.state.real, &mut self.state.dry] {
+            if let Some(episode) = &mut history.episode {
                 episode.healthy_since = None;
             }
         }
@@ -169,22 +169,22 @@ impl TargetContext<'_> {
         if self.limits.diagnose {
             self.actions.push(Action::Diagnose { target, incident });
         }
-        self.note_down();
+        self.check_flapping();
     }
 
-    fn note_down(&mut self) {
-        push_bounded(&mut self.state.downs, self.context.now, FLAPS_A_DAY + 1);
+    fn check_flapping(&mut self) {
+        push_bounded(&mut self.state.downs, self.context.now, MAX_DOWNS_PER_DAY + 1);
         let (hour, day) = (self.downs_within(HOUR), self.downs_within(DAY));
-        if hour > FLAPS_AN_HOUR || day > FLAPS_A_DAY {
-            let (count, span) = if hour > FLAPS_AN_HOUR { (hour, "hour") } else { (day, "day") };
+        if hour > MAX_DOWNS_PER_HOUR || day > MAX_DOWNS_PER_DAY {
+            let (count, span) = if hour > MAX_DOWNS_PER_HOUR { (hour, "hour") } else { (day, "day") };
             self.warn(WarningKind::Flapping, format!("went down {count} times within the last {span}"));
         }
     }
 
-    /// It does not flap any more once it was up for an hour, or one that goes down every quarter of an hour would end
-    /// and begin to flap with each.
-    fn judge_flapping(&mut self) {
-        let is_calm = self.downs_within(HOUR) == 0 && self.downs_within(DAY) <= FLAPS_A_DAY;
+    /// Flapping ends once the target has not gone down for an hour. A shorter time would let a target that goes down
+    /// every quarter of an hour end and begin its flapping each time.
+    fn end_flapping(&mut self) {
+        let is_calm = self.downs_within(HOUR) == 0 && self.downs_within(DAY) <= MAX_DOWNS_PER_DAY;
         if is_calm && self.state.warned.remove(&WarningKind::Flapping) {
             self.notify_calm();
         }
@@ -194,11 +194,11 @@ impl TargetContext<'_> {
         self.state.downs.iter().filter(|at| self.context.now.since(**at) < span).count()
     }
 
-    fn note_cure(&mut self) {
+    fn check_recurrence(&mut self) {
         let now = self.context.now;
-        push_bounded(&mut self.state.cures, now, CURES);
-        let lately = self.state.cures.iter().filter(|at| now.since(**at) < CURES_WITHIN).count();
-        if lately >= CURES {
+        push_bounded(&mut self.state.cures, now, RECURRENT_CURES);
+        let lately = self.state.cures.iter().filter(|at| now.since(**at) < RECURRENT_WINDOW).count();
+        if lately >= RECURRENT_CURES {
             self.warn(
                 WarningKind::Recurrent,
                 format!("healed by a restart {lately} times within 7 days: the cause is still there"),
@@ -208,14 +208,11 @@ impl TargetContext<'_> {
         }
     }
 
-    fn found_unknown(&mut self, detail: &str) {
+    fn apply_unknown(&mut self, detail: &str) {
         let now = self.context.now;
         let since = *self.state.unknown_since.get_or_insert(now);
         if now.since(since) >= BLIND_AFTER {
-            self.warn(
-                WarningKind::Blind,
-                format!("nothing could be said of it for {}: {detail}", HumanDuration(now.since(since))),
-            );
+            self.warn(WarningKind::Blind, format!("health unknown for {}: {detail}", HumanDuration(now.since(since))));
         }
     }
 
@@ -234,22 +231,22 @@ impl TargetContext<'_> {
         }
     }
 
-    /// Once per change: what the operator was told of and still holds is not told again.
-    pub(super) fn warn(&mut self, about: WarningKind, detail: String) {
-        if self.state.warned.insert(about) {
-            // What kept a restart from being made was told with that.
-            let is_told = self.state.cannot_be_repaired() || !self.limits.reports_pm2;
-            if about != WarningKind::Pm2Deaf || !is_told {
-                self.notify_warning(about, &detail);
+    /// Warns once per change: not again while the warning still holds.
+    pub(super) fn warn(&mut self, kind: WarningKind, detail: String) {
+        if self.state.warned.insert(kind) {
+            // The warning that no restart command could be started has reported the deaf daemon already.
+            let is_reported = self.state.cannot_be_repaired() || !self.limits.reports_pm2;
+            if kind != WarningKind::Pm2Deaf || !is_reported {
+                self.notify_warning(kind, &detail);
             }
-            self.record(Record::Warn { about, detail });
+            self.record(Record::Warn { about: kind, detail });
         }
     }
 }
 
-fn push_bounded(points: &mut VecDeque<BootTime>, now: BootTime, most: usize) {
+fn push_bounded(points: &mut VecDeque<BootTime>, now: BootTime, max: usize) {
     points.push_back(now);
-    while points.len() > most {
+    while points.len() > max {
         points.pop_front();
     }
 }

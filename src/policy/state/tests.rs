@@ -1,4 +1,4 @@
-//! What is remembered, and what becomes of it when the clock begins anew.
+//! The stored state when the boot clock has another beginning.
 
 use super::*;
 use crate::outcome::RestReason;
@@ -29,7 +29,7 @@ fn incident_at(at: BootTime) -> Incident {
 
 fn state_at(at: i64) -> State {
     let at = BootTime::from_ms(at);
-    let ledger = || AttemptHistory {
+    let history = || AttemptHistory {
         starts: [at].into(),
         cooldown_until: Some(at),
         last_end: Some(at),
@@ -62,8 +62,8 @@ fn state_at(at: i64) -> State {
         last_healthy: Some(at),
         excused_until: Some(at),
         incident: Some(incident_at(at)),
-        real: ledger(),
-        dry: ledger(),
+        real: history(),
+        dry: history(),
         attempt: Some(attempt(phase)),
         start_period: Some(StartPeriod { until: at, after: StartReason::Boot }),
         pauses: paused(at),

@@ -1,5 +1,5 @@
-//! Judges the policy by the contract's promises, from what happened and what was done alone.
-//! It knows nothing of the policy's inside: every rule is written here a second time, from the contract.
+//! Checks the policy against the contract's promises, using only the events and the actions.
+//! It must never use the policy's internals: each rule is implemented here a second time, from the contract.
 
 mod changes;
 mod notifications;
@@ -12,90 +12,91 @@ use crate::policy::{Limits, Precondition};
 use crate::time::millis;
 
 #[derive(Default)]
-struct Known {
+struct Model {
     failures: u32,
-    /// When the last of them was seen.
+    /// The time of the last failure that counts.
     failed_at: i64,
-    /// How many there were when a watchdog found them too old that has not saved yet.
-    failures_kept: u32,
-    /// Failures before then do not count, unless it was healthy since.
+    /// The failures that are on disk although the present watchdog has found them too old: it has not saved yet.
+    saved_failures: u32,
+    /// Failures before this time do not count, unless the target has been healthy since.
     counts_from: i64,
     last_class: Option<Class>,
-    /// When the first command of each attempt that ran one was started.
+    /// When the first command of each attempt was started.
     starts: Vec<i64>,
-    attempt: Option<Made>,
+    attempt: Option<MadeAttempt>,
     last_attempt: Option<u32>,
     /// When the last attempt's last command ended, and the cooldown that follows.
     ended: Option<(i64, i64)>,
     command_runs: bool,
     restart_recorded: bool,
-    /// The ends of the pauses that are on, by the command that they last as long as.
+    /// The running pauses, each with the command that it lasts as long as, if any, and its end.
     pauses: Vec<(Option<String>, i64)>,
+    /// The id of the open incident.
     down: Option<String>,
-    /// When it was last found healthy, or a pause or rest ended after that.
-    well_at: Option<i64>,
-    /// The same when it went down: the open incident must not be told to be shorter.
+    /// The last healthy verdict, or the end of a later pause or rest.
+    healthy_at: Option<i64>,
+    /// `healthy_at` when the target went down: the reported down time must not be shorter.
     down_since: Option<i64>,
-    /// What there is to find out is being found out, until then at the latest.
+    /// The latest end of the running diagnosis.
     diagnosis: Option<i64>,
-    /// The incident that people were told of, and when last.
-    told: Option<(String, i64)>,
+    /// The incident that a `down` message was sent for, and the time of the last one.
+    notified: Option<(String, i64)>,
     proven: bool,
     unproven: usize,
-    /// The process of the last success, and whether a younger one had its start period since.
+    /// The process of the last success, and whether a younger one has had its start period since.
     process: Option<(u32, i64)>,
-    granted: bool,
-    /// Whether the latest weighing allowed a reset; none once it was made use of.
-    warranted: bool,
-    /// The way to repair that was configured when a reset was last weighed, and when `only_if` was last asked.
-    weighed_under: u64,
-    asked_under: u64,
-    /// The latest answer of `only_if`, under the way to repair that is configured now.
-    allowed: bool,
+    start_period_granted: bool,
+    /// The latest check found a reset warranted, and none has been made since.
+    reset_warranted: bool,
+    /// The `repair_id` when the latest check of a reset, and of `only_if`, began.
+    reset_checked_under: u64,
+    precondition_checked_under: u64,
+    /// The latest result of `only_if` under the present configuration.
+    only_if_holds: bool,
     removed: Option<i64>,
-    in_tick: InTick,
+    tick: TickProgress,
     last_reset: Option<i64>,
-    /// A reset was begun of which nobody knows that it ended, or no pm2 command reaches the daemon: it comes first.
-    resets_first: bool,
+    /// The end of a reset is unknown, or no pm2 command reaches the daemon: the next attempt may begin with a reset.
+    reset_comes_first: bool,
     at_rest: bool,
-    /// When the backend broke, while nothing but looking has happened since.
-    broken_at: Option<i64>,
+    /// When the backend broke, if nothing but probes has happened since.
+    broke_at: Option<i64>,
 }
 
 #[derive(Clone)]
-struct Made {
+struct MadeAttempt {
     number: u32,
     rung: usize,
-    /// A command of it could be started.
+    /// At least one of its commands was started.
     ran: bool,
     began: i64,
-    /// What held when it began.
+    /// The limits when the attempt began.
     limits: Limits,
     resets: bool,
 }
 
 #[derive(Clone, Copy, Default)]
-struct InTick {
+struct TickProgress {
     /// The latest verdict was a failure that counts.
     failed: bool,
     attempted: bool,
-    /// Somebody changed meanwhile what would have been decided.
+    /// A pause or a reload may have changed the decision.
     disturbed: bool,
 }
 
-impl Known {
+impl Model {
     fn is_paused(&self, at: i64) -> bool {
         self.pauses.iter().any(|(_, until)| *until > at)
     }
 
-    /// Rule 5: a process that is younger than that of the last success has its time to come up, once.
-    fn grant(&mut self, process: Option<(u32, i64)>, start_period: i64, at: i64) {
+    /// Rule 5: a process younger than that of the last success gets a start period, once.
+    fn grant_start_period(&mut self, process: Option<(u32, i64)>, start_period: i64, at: i64) {
         let Some((_, started)) = process.filter(|process| self.process != Some(*process)) else { return };
         let is_starting = at < self.counts_from || self.command_runs;
-        if !self.granted && !is_starting && started + start_period > at {
-            self.granted = true;
+        if !self.start_period_granted && !is_starting && started + start_period > at {
+            self.start_period_granted = true;
             self.counts_from = started + start_period;
-            self.broken_at = None;
+            self.broke_at = None;
         }
     }
 }
@@ -103,130 +104,130 @@ impl Known {
 pub(super) struct Oracle {
     seed: u64,
     limits: BTreeMap<String, Limits>,
-    known: BTreeMap<String, Known>,
-    latest: VecDeque<String>,
+    models: BTreeMap<String, Model>,
+    latest_events: VecDeque<String>,
     seen_ids: BTreeSet<String>,
-    /// When the latest ticks began, as far as their distances are known.
+    /// When the latest ticks began.
     ticks: Vec<i64>,
-    /// Their usual distance, where the present watchdog is a tick and it is known.
+    /// The usual distance between ticks, if the present watchdog is a tick and the distance is known.
     tick_gap: Option<i64>,
-    /// How many ticks it takes until their distances are known again.
+    /// After a clock was corrected, this many more ticks are needed before the usual distance is known.
     ticks_missing: usize,
-    /// Both as they were last saved.
-    ticks_kept: (Vec<i64>, usize),
-    /// The pauses of all targets, those among them that are yet to come.
+    /// `ticks` and `ticks_missing` as last saved.
+    saved_ticks: (Vec<i64>, usize),
+    /// The pauses that apply to all targets, including targets added later.
     all_paused: Vec<(Option<String>, i64)>,
     /// When the machine booted, in absolute time.
     pub(super) booted: i64,
     pub(super) saved: bool,
-    /// A watchdog was killed while its state could not be saved: what it knew is lost, and nothing is promised.
-    amnesia: bool,
-    /// What the present watchdog asked to look at, so that late answers are not taken for verdicts.
-    asked: BTreeMap<String, (u64, i64)>,
-    /// Whether promise 4 can be judged: nothing has disturbed the watchdog.
-    pub(super) timely: bool,
+    /// A watchdog was killed while its state could not be saved. From then on nothing is promised.
+    state_lost: bool,
+    /// The number and start of each running probe of the present watchdog; results of other probes do not count.
+    in_flight: BTreeMap<String, (u64, i64)>,
+    /// Nothing disturbs the watchdog, so promise 4 can be checked.
+    pub(super) undisturbed: bool,
     pub(super) attempts: u64,
     pub(super) cures: u64,
 }
 
 impl Oracle {
     pub(super) fn new(seed: u64, limits: BTreeMap<String, Limits>) -> Oracle {
-        let known = limits.keys().map(|name| (name.clone(), Known::default())).collect();
-        let (latest, seen_ids, asked) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
+        let models = limits.keys().map(|name| (name.clone(), Model::default())).collect();
+        let (latest_events, seen_ids, in_flight) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
         Oracle {
             seed,
             limits,
-            known,
-            latest,
+            models,
+            latest_events,
             seen_ids,
             ticks: Vec::new(),
             tick_gap: None,
             ticks_missing: 0,
-            ticks_kept: (Vec::new(), 0),
+            saved_ticks: (Vec::new(), 0),
             all_paused: Vec::new(),
             booted: 0,
             saved: true,
-            amnesia: false,
-            asked,
-            timely: true,
+            state_lost: false,
+            in_flight,
+            undisturbed: true,
             attempts: 0,
             cures: 0,
         }
     }
 
-    /// The seed and the last events: what a failure prints.
-    pub(super) fn story(&self) -> String {
-        let mut story = format!("seed {}; replay with SEED={}\n", self.seed, self.seed);
-        for line in &self.latest {
-            let _ = writeln!(story, "  {line}"); // writing to a String cannot fail
+    /// The seed and the last events, printed when a promise is broken.
+    pub(super) fn report(&self) -> String {
+        let mut report = format!("seed {}; replay with SEED={}\n", self.seed, self.seed);
+        for line in &self.latest_events {
+            let _ = writeln!(report, "  {line}"); // writing to a String cannot fail
         }
-        story
+        report
     }
 
     fn note(&mut self, at: i64, what: impl std::fmt::Debug) {
-        self.latest.push_back(format!("{:>14.3} {what:?}", at as f64 / 1000.0));
-        if self.latest.len() > 20 {
-            self.latest.pop_front();
+        self.latest_events.push_back(format!("{:>14.3} {what:?}", at as f64 / 1000.0));
+        if self.latest_events.len() > 20 {
+            self.latest_events.pop_front();
         }
     }
 
     #[track_caller]
-    fn demand(&self, holds: bool, promise: &str) {
-        assert!(holds || self.amnesia, "{promise}\n{}", self.story());
+    fn require(&self, holds: bool, promise: &str) {
+        assert!(holds || self.state_lost, "{promise}\n{}", self.report());
     }
 
-    fn known(&mut self, target: &str) -> &mut Known {
-        self.known.get_mut(target).expect("the world has only these targets")
+    fn model(&mut self, target: &str) -> &mut Model {
+        self.models.get_mut(target).expect("the world has only these targets")
     }
 
     pub(super) fn killed(&mut self) {
-        self.asked.clear();
-        self.amnesia |= !self.saved;
-        for known in self.known.values_mut() {
-            known.broken_at = None;
-            known.diagnosis = None;
+        self.in_flight.clear();
+        self.state_lost |= !self.saved;
+        for model in self.models.values_mut() {
+            model.broke_at = None;
+            model.diagnosis = None;
         }
     }
 
     pub(super) fn diagnosis_begins(&mut self, target: &str, at: i64) {
         self.note(at, format!("{target}: a diagnosis begins"));
-        self.known(target).diagnosis = Some(at + 10_000);
+        self.model(target).diagnosis = Some(at + 10_000);
     }
 
-    pub(super) fn diagnosed(&mut self, target: &str, at: i64) {
+    pub(super) fn diagnosis_finished(&mut self, target: &str, at: i64) {
         self.note(at, format!("{target}: the diagnosis ends"));
-        self.known(target).diagnosis = None;
+        self.model(target).diagnosis = None;
     }
 
-    pub(super) fn weighed(&mut self, target: &str, warranted: bool, at: i64) {
-        self.note(at, format!("{target}: a reset is warranted: {warranted}"));
+    pub(super) fn reset_checked(&mut self, target: &str, warranted: bool, at: i64) {
+        self.note(at, format!("{target}: reset warranted: {warranted}"));
         let present = self.limits[target].repair_id;
-        let known = self.known(target);
-        known.warranted = warranted && known.weighed_under == present;
+        let model = self.model(target);
+        model.reset_warranted = warranted && model.reset_checked_under == present;
     }
 
-    pub(super) fn inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
+    pub(super) fn pm2_inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
         self.note(at, format!("{target}: {inspection:?}"));
         let is_deaf = matches!(inspection, Inspection::Failed { is_deaf: true, .. });
-        self.known(target).resets_first |= is_deaf;
+        self.model(target).reset_comes_first |= is_deaf;
     }
 
     pub(super) fn broken(&mut self, target: &str, at: i64) {
         self.note(at, format!("{target} breaks"));
-        let timely = self.timely;
-        let known = self.known(target);
-        let counts = !known.at_rest && known.counts_from <= at && !known.command_runs;
-        known.broken_at = (timely && known.down.is_none() && known.failures == 0 && counts).then_some(at);
+        let undisturbed = self.undisturbed;
+        let model = self.model(target);
+        let counts = !model.at_rest && model.counts_from <= at && !model.command_runs;
+        model.broke_at = (undisturbed && model.down.is_none() && model.failures == 0 && counts).then_some(at);
     }
 
-    pub(super) fn look_begins(&mut self, target: &str, number: u64, at: i64) {
-        self.demand(!self.asked.contains_key(target), "a second look while one is made");
-        self.note(at, format!("look {number} at {target}"));
-        self.asked.insert(target.to_string(), (number, at));
+    pub(super) fn probe_begins(&mut self, target: &str, number: u64, at: i64) {
+        self.require(!self.in_flight.contains_key(target), "a second probe while one is running");
+        self.note(at, format!("{target}: probe {number} begins"));
+        self.in_flight.insert(target.to_string(), (number, at));
     }
 
-    /// `verdict` with the process that PM2 showed beside it.
-    pub(super) fn looked(
+    /// `process`: the target's PM2 process that the probe observed.
+    pub(super) fn probe_finished(
         &mut self,
         target: &str,
         number: u64,
@@ -234,35 +235,37 @@ impl Oracle {
         at: i64,
     ) {
         self.note(at, format!("{target}: {}", verdict.as_str()));
-        let Some((_, began)) = self.asked.get(target).copied().filter(|(asked, _)| *asked == number) else { return };
-        self.asked.remove(target);
-        let starved = at - began > 2 * millis(self.limits[target].timeout);
+        let Some((_, began)) = self.in_flight.get(target).copied().filter(|(in_flight, _)| *in_flight == number) else {
+            return;
+        };
+        self.in_flight.remove(target);
+        let is_unknown = at - began > 2 * millis(self.limits[target].timeout);
         let start_period = millis(self.limits[target].start_period);
-        let known = self.known(target);
-        known.in_tick.failed = false;
+        let model = self.model(target);
+        model.tick.failed = false;
         match verdict {
-            _ if starved => known.broken_at = None,
+            _ if is_unknown => model.broke_at = None,
             Verdict::Healthy { .. } => {
-                known.failures = 0;
-                known.counts_from = i64::MIN;
-                known.well_at = Some(at);
-                known.last_class = None;
-                known.proven = true;
-                known.unproven = 0;
-                known.broken_at = None;
-                known.process = process.or(known.process);
-                known.granted &= process.is_none();
+                model.failures = 0;
+                model.counts_from = i64::MIN;
+                model.healthy_at = Some(at);
+                model.last_class = None;
+                model.proven = true;
+                model.unproven = 0;
+                model.broke_at = None;
+                model.process = process.or(model.process);
+                model.start_period_granted &= process.is_none();
             }
             Verdict::Unhealthy { class, .. } => {
-                known.last_class = Some(*class);
-                known.grant(process, start_period, at);
-                if at >= known.counts_from && !known.command_runs {
-                    known.failures += 1;
-                    known.failed_at = at;
+                model.last_class = Some(*class);
+                model.grant_start_period(process, start_period, at);
+                if at >= model.counts_from && !model.command_runs {
+                    model.failures += 1;
+                    model.failed_at = at;
                 }
-                known.in_tick.failed = at >= known.counts_from && !known.command_runs && !known.at_rest;
+                model.tick.failed = at >= model.counts_from && !model.command_runs && !model.at_rest;
             }
-            Verdict::Unknown { .. } => known.broken_at = None,
+            Verdict::Unknown { .. } => model.broke_at = None,
         }
     }
 
@@ -270,93 +273,93 @@ impl Oracle {
         self.note(at, format!("run {target} attempt {attempt} rung {rung} missing {missing}"));
         self.attempts += 1;
         let limits = self.limits[target].clone();
-        let elsewhere = self.known.iter().any(|(name, known)| name != target && known.command_runs);
-        self.demand(!elsewhere, "rule 12: one attempt at a time over all targets");
-        let known = self.known(target);
-        let (restart_recorded, runs, removed) = (known.restart_recorded, known.command_runs, known.removed);
+        let is_other_running = self.models.iter().any(|(name, model)| name != target && model.command_runs);
+        self.require(!is_other_running, "rule 12: one attempt at a time over all targets");
+        let model = self.model(target);
+        let (restart_recorded, runs, removed) = (model.restart_recorded, model.command_runs, model.removed);
         let follows = |last: usize| rung == last + 1 || (limits.reset == Some(last + 1) && rung == last + 2);
-        // Rule 15: under another ladder it would be an attempt of its own, for which nothing has failed yet.
-        let goes_on = known
+        // Rule 15: under another ladder this would be a new attempt, for which no failures have been counted yet.
+        let continued = model
             .attempt
             .clone()
             .filter(|made| made.number == attempt && follows(made.rung) && made.limits.repair_id == limits.repair_id);
-        known.command_runs = true;
-        known.in_tick.attempted = true;
-        self.demand(restart_recorded, "the event `restart` comes before its command");
-        self.demand(!runs, "a second command while one runs");
-        self.demand(rung < limits.rungs && !limits.dry_run, "a command that may not be run");
-        self.demand(removed.is_none(), "rule 15: a command for a target that left the configuration");
+        model.command_runs = true;
+        model.tick.attempted = true;
+        self.require(restart_recorded, "the event `restart` comes before its command");
+        self.require(!runs, "a second command while one is running");
+        self.require(rung < limits.rungs && !limits.dry_run, "a command that may not be run");
+        self.require(removed.is_none(), "rule 15: a command for a target removed from the configuration");
         let is_reset = limits.reset == Some(rung);
         if is_reset {
-            self.judge_reset(target, at);
+            self.check_reset(target, at);
         }
-        let mut made = match goes_on {
+        let mut made = match continued {
             Some(made) => made,
             None => {
                 self.attempt_begins(target, attempt, rung, &limits, at);
-                Made { number: attempt, rung, ran: false, began: at, limits, resets: false }
+                MadeAttempt { number: attempt, rung, ran: false, began: at, limits, resets: false }
             }
         };
         let is_first = !made.ran && !missing;
         (made.rung, made.resets, made.ran) = (rung, is_reset, made.ran || !missing);
-        let known = self.known(target);
-        known.attempt = Some(made.clone());
+        let model = self.model(target);
+        model.attempt = Some(made.clone());
         if is_first {
-            known.starts.push(made.began);
-            self.judge_window(target, &made.limits);
+            model.starts.push(made.began);
+            self.check_window(target, &made.limits);
         }
     }
 
     fn attempt_begins(&mut self, target: &str, attempt: u32, rung: usize, limits: &Limits, at: i64) {
-        let known = &self.known[target];
+        let model = &self.models[target];
         let threshold = limits.failure_threshold;
-        let promise = format!("promise 1: {} failures seen, {threshold} needed", known.failures);
-        self.demand(known.failures >= threshold, &promise);
+        let promise = format!("promise 1: {} failures seen, {threshold} needed", model.failures);
+        self.require(model.failures >= threshold, &promise);
         let kth = (attempt as usize - 1) % limits.rungs;
-        let passed_over = limits.reset == Some(kth) && rung == (kth + 1) % limits.rungs;
-        let is_first = limits.reset == Some(rung) && known.resets_first;
-        self.demand(rung == kth || passed_over || is_first, "rule 4: attempt k starts at rung k");
-        self.demand(!known.at_rest, "4b: what is deliberately at rest is left alone");
-        self.demand(known.pauses.is_empty(), "rules 3 and 14: paused, or not said to be resumed");
-        let asks = limits.preconditions.contains(&Precondition::OnlyIf);
-        self.demand(!asks || known.allowed, "rule 3: only_if, as it is configured now, has not said yes");
-        self.demand(known.diagnosis.is_none_or(|until| at >= until), "an attempt before the diagnosis is made");
-        let class = known.last_class.expect("a failure was seen");
-        self.demand(limits.restart_on.contains(&class), "rule 3: restart_on");
-        if let Some((ended, cooldown)) = known.ended {
+        let skips_reset = limits.reset == Some(kth) && rung == (kth + 1) % limits.rungs;
+        let is_first_reset = limits.reset == Some(rung) && model.reset_comes_first;
+        self.require(rung == kth || skips_reset || is_first_reset, "rule 4: attempt k starts at rung k");
+        self.require(!model.at_rest, "4b: an attempt at a target that is deliberately at rest");
+        self.require(model.pauses.is_empty(), "rules 3 and 14: paused, or `resumed` not recorded");
+        let has_only_if = limits.preconditions.contains(&Precondition::OnlyIf);
+        self.require(!has_only_if || model.only_if_holds, "rule 3: only_if, as configured now, has not passed");
+        self.require(model.diagnosis.is_none_or(|until| at >= until), "an attempt before the end of the diagnosis");
+        let class = model.last_class.expect("a failure was seen");
+        self.require(limits.restart_on.contains(&class), "rule 3: restart_on");
+        if let Some((ended, cooldown)) = model.ended {
             let promise = format!("promise 3: {} ms since the last attempt, cooldown {cooldown} ms", at - ended);
-            self.demand(at - ended >= cooldown, &promise);
+            self.require(at - ended >= cooldown, &promise);
         }
         let answers = !matches!(class, Class::Status | Class::Body | Class::Protocol);
-        self.demand(known.proven || answers, "rule 8: never healthy, and it answers");
-        let last = known.starts.last().copied();
-        let patient = known.unproven < limits.rungs || last.is_none_or(|last| at - last >= 3_600_000);
-        self.demand(known.proven || patient, "rule 8: never healthy, at most one an hour");
+        self.require(model.proven || answers, "rule 8: never healthy, and it answers");
+        let last = model.starts.last().copied();
+        let is_due = model.unproven < limits.rungs || last.is_none_or(|last| at - last >= 3_600_000);
+        self.require(model.proven || is_due, "rule 8: never healthy, at most one an hour");
         for dependency in &limits.depends_on {
-            let dependency = &self.known[dependency];
+            let dependency = &self.models[dependency];
             let in_trouble = dependency.down.is_some() || dependency.last_class.is_some();
-            self.demand(!in_trouble, "rule 3: a dependency is in trouble");
+            self.require(!in_trouble, "rule 3: a dependency is in trouble");
         }
-        let known = self.known(target);
-        known.unproven += usize::from(!known.proven);
-        known.last_attempt = Some(attempt);
-        known.broken_at = None;
+        let model = self.model(target);
+        model.unproven += usize::from(!model.proven);
+        model.last_attempt = Some(attempt);
+        model.broke_at = None;
     }
 
-    /// 4b: a reset is made only where it was found warranted, and once an hour.
-    fn judge_reset(&mut self, target: &str, at: i64) {
-        let Known { warranted, last_reset, .. } = self.known[target];
-        self.demand(warranted, "4b: a reset that was not warranted");
-        self.demand(last_reset.is_none_or(|last| at - last >= 3_600_000), "4b: two resets within an hour");
-        self.known(target).warranted = false;
+    /// 4b: a reset is made only if it was found warranted, and at most once an hour.
+    fn check_reset(&mut self, target: &str, at: i64) {
+        let Model { reset_warranted, last_reset, .. } = self.models[target];
+        self.require(reset_warranted, "4b: a reset that was not warranted");
+        self.require(last_reset.is_none_or(|last| at - last >= 3_600_000), "4b: two resets within an hour");
+        self.model(target).reset_warranted = false;
     }
 
-    fn judge_window(&self, target: &str, limits: &Limits) {
+    fn check_window(&self, target: &str, limits: &Limits) {
         let window = millis(limits.restart_window);
-        let starts = &self.known[target].starts;
+        let starts = &self.models[target].starts;
         let Some(last) = starts.iter().max() else { return };
         let inside = starts.iter().filter(|start| last - **start < window).count();
         let promise = format!("promise 2: {inside} attempts within {window} ms, {} allowed", limits.max_restarts);
-        self.demand(inside <= limits.max_restarts as usize, &promise);
+        self.require(inside <= limits.max_restarts as usize, &promise);
     }
 }

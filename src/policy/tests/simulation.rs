@@ -1,15 +1,16 @@
-//! Seeds 1..N over random limits and a rough world, judged by the oracle. `SEED=n` replays one.
+//! Runs seeds 1..N over random limits and a world full of faults, checked by the oracle. `SEED=n` replays one.
+//! It must be reproducible: all chance comes from the seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::world::{Backend, Roughness, World};
+use super::world::{Backend, Scenario, World};
 use crate::outcome::Class;
 use crate::policy::{Limits, Precondition};
 
-/// A span between the two, each order of magnitude as likely as the next.
+/// A random duration between the two; every order of magnitude is equally likely.
 fn span(rng: &mut Rng, least_ms: f64, most_ms: f64) -> Duration {
     let ms = least_ms * (most_ms / least_ms).powf(rng.f64());
     Duration::from_millis(ms as u64)
@@ -58,28 +59,28 @@ fn random_world(seed: u64) -> World {
     let slowest_ms = span(&mut rng, 1_000.0, 86_400_000.0).as_millis() as f64;
     let limits = |(index, name): (usize, &String)| (name.clone(), random_limits(&mut rng, &names, index, slowest_ms));
     let limits: BTreeMap<String, Limits> = names.iter().enumerate().map(limits).collect();
-    let rough = Roughness {
+    let scenario = Scenario {
         disturbed: !seed.is_multiple_of(4),
         disk_fails: seed % 4 == 1 && seed.is_multiple_of(3),
         rungs_missing: seed.is_multiple_of(5),
         ticks: seed % 4 == 2,
         pm2: seed % 3 == 1,
-        nameless: seed % 7 == 3,
+        without_boot_id: seed % 7 == 3,
     };
-    World::new(seed, rough, limits, random_limits)
+    World::new(seed, scenario, limits, random_limits)
 }
 
-/// Each seed of this multiple has 100 targets.
+/// Seeds that are multiples of this have 100 targets.
 const CROWDED: u64 = 101;
 const MS_AN_HOUR: i64 = 3_600_000;
 
-/// Virtual milliseconds lived through, commands run, cures.
+/// Returns the simulated milliseconds, the commands run, and the cures.
 fn live(seed: u64, steps: u64) -> (i64, u64, u64) {
     let mut world = random_world(seed);
-    world.oracle.timely = seed.is_multiple_of(4);
+    world.oracle.undisturbed = seed.is_multiple_of(4);
     let began = world.now;
     while world.steps < steps {
-        world.go_on();
+        world.advance();
     }
     (world.now - began, world.oracle.attempts, world.oracle.cures)
 }
@@ -101,25 +102,25 @@ fn promises_hold_through_a_million_rough_hours() {
     assert!(attempts > 10_000 && cures > 1_000, "the world was too kind: {attempts} commands, {cures} cures");
 }
 
-/// Promise 6, its other half: it never gives up. Whatever came before, a backend that a rung can cure is cured.
+/// Promise 6: the watchdog never gives up. Whatever happened before, a backend that a rung can cure is cured.
 #[test]
-fn what_can_be_cured_is_cured_in_the_end() {
+fn every_curable_backend_is_cured_in_the_end() {
     for seed in (1_u64..200).map(|n| n * 4).filter(|seed| !seed.is_multiple_of(CROWDED)) {
         let mut world = random_world(seed);
         for limits in world.limits.values_mut() {
             limits.depends_on.clear();
         }
         while world.steps < 500 {
-            world.go_on();
+            world.advance();
         }
         let names: Vec<String> = world.limits.keys().cloned().collect();
         for name in names {
-            cured_in_the_end(&mut world, &name);
+            assert_cured_eventually(&mut world, &name);
         }
     }
 }
 
-fn cured_in_the_end(world: &mut World, name: &str) {
+fn assert_cured_eventually(world: &mut World, name: &str) {
     let limits = world.limits[name].clone();
     let (class, curable) = (Class::Timeout, limits.rungs > 0 && !limits.dry_run);
     if !curable || !limits.restart_on.contains(&class) {
@@ -130,7 +131,7 @@ fn cured_in_the_end(world: &mut World, name: &str) {
     world.backends.insert(name.to_string(), Backend { up_at: None, class, cured_by: Some(last), boot: 0, flaky: 0 });
     let deadline = world.now + 400 * 86_400_000;
     while !up_again(world) {
-        world.go_on();
-        assert!(world.now < deadline, "{name} is never cured: {}", world.oracle.story());
+        world.advance();
+        assert!(world.now < deadline, "{name} is never cured: {}", world.oracle.report());
     }
 }

@@ -1,106 +1,108 @@
-//! The policy as tables: limits, a script, and what the policy does at each token of it.
+//! The policy in tables: limits, a script of tokens, and what the policy must do at each token.
 //!
-//! Limits are the contract's defaults (a look every 30 s, three failures are down, one rung, 60 s of cooldown …)
-//! with what is written changed: `rungs=2 cooldown=10s`. More targets follow a bar: `| b depends_on=a`.
+//! Limits are the contract's defaults (a probe every 30 s, down after three failures, one rung, a cooldown of 60 s …)
+//! with the given changes: `rungs=2 cooldown=10s`. Further targets follow a bar: `| b depends_on=a`.
 //!
 //! | token | what happens |
 //! | --- | --- |
-//! | `S` `F` `F:dns` `U` | the next look, whenever the policy makes it, is healthy, a failure (`timeout`), unknown |
-//! | `F/8` | the same, 8 s after the look has begun; `hang`: it has begun, and waits for its `F`, `S` or `U` |
-//! | `+30` `+10m` | time passes; looks find what the last one found (`S` at first) |
-//! | `ok` `fail` `killed` `late` `lost` | the command that runs ends so |
-//! | `missing` `127` | it cannot be started; a shell was, and says that it cannot |
-//! | `yes` `no` | what was asked, `only_if` or whether it is stopped in PM2, answers |
-//! | `warranted` `unwarranted` | it is known whether PM2 may be reset |
-//! | `app:7` `app` `god:dead` `god` | looks see process 7 of PM2, which begins now; none; PM2's daemon dead; alive |
-//! | `pause/1h` `resume` `resume!` | the operator pauses, resumes, resumes and clears the waits; `all.pause`: of all |
-//! | `pause:x/1h` `over:x` | the same while command x runs; it has ended |
-//! | `stall/1m` `work/9` `work!/9` | the watchdog gets no CPU for a minute; is at work for 9 s; and stopped meanwhile |
-//! | `stop` `crash` `crash!` | SIGTERM; `kill -9`; the same before the pid of its command could be noted |
-//! | `daemon` `tick` | the watchdog (a daemon stands at every beginning) ends and another takes up what is saved |
-//! | `reboot/40` | the machine boots and is up for 40 s |
-//! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after a last save); it has room |
-//! | `gone` `there` | the hourly look at the rungs' executables |
-//! | `reload:cooldown=5;rungs=1` `remove` `add` | the configuration is read again, changed |
+//! | `S` `F` `F:dns` `U` | the next probe, whenever the policy starts it, is healthy, fails (`timeout`), is unknown |
+//! | `F/8` | the same, 8 s after the probe began; `hang`: the probe begins, and a later `F`, `S` or `U` ends it |
+//! | `+30` `+10m` | time passes; probes repeat the latest verdict (`S` at first) |
+//! | `ok` `fail` `killed` `late` `lost` | the running command ends in this way |
+//! | `missing` `127` | the command cannot be started: no such file; the shell reports that it cannot start it |
+//! | `yes` `no` | the result of `only_if`, or of the inspection: not at rest, stopped by the operator |
+//! | `deaf` `unlisted` `deleted` `done` | other results of the inspection |
+//! | `warranted` `unwarranted` | the result of the check of the reset |
+//! | `diagnosed` | the diagnosis is complete |
+//! | `app:7` `app` `god:dead` `god` | probes observe a new PM2 process 7; none; PM2's daemon dead; alive |
+//! | `pause/1h` `resume` `resume!` | the operator pauses, resumes, resumes and clears the waits; `all.pause`: all |
+//! | `pause:x/1h` `over:x` | a pause while command x runs; x has ended |
+//! | `stall/1m` `work/9` `work!/9` | the watchdog gets no CPU for a minute; works for 9 s; is stopped while it works |
+//! | `stop` `crash` `crash!` | SIGTERM; `kill -9`; `kill -9` before the pid of the command is stored |
+//! | `daemon` `tick` | the watchdog ends, and another one continues from the saved state; a script begins with `daemon` |
+//! | `reboot/40` | the machine boots and has been up for 40 s |
+//! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after one more save); it has room |
+//! | `gone` `there` | the hourly search for the rungs' executables |
+//! | `reload:cooldown=5;rungs=1` `remove` `add` | the configuration is reloaded with changes |
 //!
-//! `b.F` is about target `b`; `F*3` is three times `F`; `remove/1` comes 1 s later, before anything else can happen.
-//! What is expected stands token by token: `-` nothing, `down+restart#1` both (`restart#2.1` where the ladder has
-//! rungs: attempt 2, rung 1), `cured#1` and `up#1`: healthy after one attempt, by it or not, `held:cooldown..90` waits
-//! until 90 s after the script's beginning, `end` the watchdog has ended, and `@60` behind it: the token ends 60 s
-//! after the beginning.
+//! `b.F` concerns target `b`; `F*3` is three times `F`; `remove/1` happens 1 s later, before anything else.
+//! Expectations correspond to tokens: `-` nothing; `down+restart#1` both (`restart#2.1` with several rungs: attempt 2,
+//! rung 1); `cured#1` and `up#1`: healthy after one attempt, because of it or not; `ask`, `stopped?`, `reset?`: a check
+//! of `only_if`, of PM2, of a reset begins; `held:cooldown..90`: the attempt waits until 90 s after the beginning of
+//! the script; `end`: the watchdog has ended; `@60` after any of them: the token ends 60 s after the beginning.
 
 mod attempts;
 mod changes;
 mod counting;
 mod gaps;
-mod holds;
+mod harness;
 mod notify;
 mod pauses;
 mod pm2;
 mod saving;
 mod schedule;
 mod script;
-mod stage;
 mod starting;
 mod ticks;
+mod waits;
 mod warnings;
 
+use harness::Harness;
 use script::{limits, ms, seconds};
-use stage::Stage;
 
 #[track_caller]
 fn check(limits: &str, script: &str, expected: &str) {
-    compare(limits, script, expected, |_, said| said);
+    compare(limits, script, expected, |_, output| output);
 }
 
 #[track_caller]
-fn check_conditions(limits: &str, script: &str, expected: &str) {
-    compare(limits, script, expected, |stage, _| stage.target().status.as_str().into());
+fn check_statuses(limits: &str, script: &str, expected: &str) {
+    compare(limits, script, expected, |harness, _| harness.target().status.as_str().into());
 }
 
-/// Why the due attempt at target `a` waits after each token, and until when.
+/// After each token: why the due attempt at target `a` waits, and until when.
 #[track_caller]
-fn check_waits(limits: &str, script: &str, expected: &str) {
-    compare(limits, script, expected, |stage, _| match stage.target().waiting {
+fn check_waiting(limits: &str, script: &str, expected: &str) {
+    compare(limits, script, expected, |harness, _| match harness.target().waiting {
         None => "-".into(),
         Some(waiting) => {
-            let until = waiting.until.map_or_else(String::new, |until| format!("..{}", stage.shown(until)));
+            let until = waiting.until.map_or_else(String::new, |until| format!("..{}", harness.format_time(until)));
             format!("{}{until}", waiting.why.as_str())
         }
     });
 }
 
-/// What people are told: `healed#1`, `down:limit#10`, `down#1/4h` the reminder after four hours, `up#1` and `cured#1`
-/// after a `down`, `warn:flapping`, `calm:7` seven incidents were folded.
+/// The notifications: `healed#1`; `down:limit#10`; `down#1/4h`: the reminder after four hours; `up#1` and `cured#1`:
+/// after a `down`; `warn:flapping`; `calm:7`: seven incidents were folded.
 #[track_caller]
-fn check_tells(limits: &str, script: &str, expected: &str) {
-    compare(limits, script, expected, |stage, _| match &stage.tells[..] {
+fn check_notifications(limits: &str, script: &str, expected: &str) {
+    compare(limits, script, expected, |harness, _| match &harness.notifications[..] {
         [] => "-".into(),
-        tells => tells.join("+"),
+        notifications => notifications.join("+"),
     });
 }
 
 #[track_caller]
-fn check_looks(limits: &str, script: &str, expected: &str) {
-    let mut stage = begin(limits, script);
+fn check_probes(limits: &str, script: &str, expected: &str) {
+    let mut harness = begin(limits, script);
     for token in script.split_whitespace() {
-        stage.play(token);
+        harness.play(token);
     }
-    let expected: Vec<String> = expected.split_whitespace().map(plain).collect();
-    assert_eq!(stage.looks, expected, "\n{script}");
+    let expected: Vec<String> = expected.split_whitespace().map(normalize).collect();
+    assert_eq!(harness.probes, expected, "\n{script}");
 }
 
 #[track_caller]
-fn compare(limits: &str, script: &str, expected: &str, show: impl Fn(&Stage, String) -> String) {
-    let mut stage = begin(limits, script);
+fn compare(limits: &str, script: &str, expected: &str, show: impl Fn(&Harness, String) -> String) {
+    let mut harness = begin(limits, script);
     let tokens: Vec<&str> = script.split_whitespace().collect();
-    let expected: Vec<String> = expected.split_whitespace().map(plain).collect();
+    let expected: Vec<String> = expected.split_whitespace().map(normalize).collect();
     let mut found = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
-        let said = stage.play(token);
-        let shown = show(&stage, said);
+        let output = harness.play(token);
+        let shown = show(&harness, output);
         let is_timed = expected.get(index).is_none_or(|expected| expected.contains('@'));
-        found.push(if is_timed { format!("{shown}@{}", seconds(stage.now)) } else { shown });
+        found.push(if is_timed { format!("{shown}@{}", seconds(harness.now)) } else { shown });
     }
     let line = |(index, token): (usize, &&str)| {
         let expected = expected.get(index).map_or("nothing", String::as_str);
@@ -108,28 +110,25 @@ fn compare(limits: &str, script: &str, expected: &str, show: impl Fn(&Stage, Str
         format!("{mark} {token:<24} {:<40} {expected}\n", found[index])
     };
     let table: String = tokens.iter().enumerate().map(line).collect();
-    assert!(
-        found == expected,
-        "limits: {limits}\n  token                    found, and then what was expected\n{table}"
-    );
+    assert!(found == expected, "limits: {limits}\n  token                    found, then expected\n{table}");
 }
 
-fn begin(text: &str, script: &str) -> Stage {
-    let mut stage = Stage::new(limits(text));
+fn begin(text: &str, script: &str) -> Harness {
+    let mut harness = Harness::new(limits(text));
     if !["tick", "daemon", "reboot"].iter().any(|start| script.starts_with(start)) {
-        stage.play("daemon");
+        harness.play("daemon");
     }
-    stage
+    harness
 }
 
-/// What is expected, with its points in time in seconds, as the stage shows them.
+/// The expectation with its points in time in seconds, as the harness shows them.
 #[track_caller]
-fn plain(expected: &str) -> String {
-    let (said, at) = expected.split_once('@').map_or((expected, None), |(said, at)| (said, Some(at)));
-    let parts = said.split('+').map(|part| match part.split_once("..") {
+fn normalize(expected: &str) -> String {
+    let (text, at) = expected.split_once('@').map_or((expected, None), |(text, at)| (text, Some(at)));
+    let parts = text.split('+').map(|part| match part.split_once("..") {
         Some((word, until)) => format!("{word}..{}", seconds(ms(until))),
         None => part.to_string(),
     });
-    let said = parts.collect::<Vec<_>>().join("+");
-    at.map_or(said.clone(), |at| format!("{said}@{}", seconds(ms(at))))
+    let text = parts.collect::<Vec<_>>().join("+");
+    at.map_or(text.clone(), |at| format!("{text}@{}", seconds(ms(at))))
 }

@@ -1,4 +1,4 @@
-//! Rules 4, 10 to 12: how an attempt climbs its ladder, and what follows from it.
+//! Rules 4 and 10 to 12: the rungs of an attempt, its end, and the cooldown after it.
 
 use super::check;
 
@@ -15,14 +15,14 @@ fn attempt_k_starts_at_rung_k() {
 }
 
 #[test]
-fn a_command_that_fails_hands_on_to_the_next_rung() {
-    for ending in ["fail", "killed", "late"] {
-        let script = format!("S F*3 {ending} F*5 F ok");
+fn after_a_failed_command_the_next_rung_runs() {
+    for exit in ["fail", "killed", "late"] {
+        let script = format!("S F*3 {exit} F*5 F ok");
         check("rungs=2", &script, "- failing+down+restart#1.1@90 -@90 -@94 restart#1.2@95 -");
     }
     check("rungs=2", "S F*3 ok F*5 F", "- failing+down+restart#1.1@90 - -@94 -@95");
-    for ending in ["missing", "127"] {
-        let script = format!("S F*3 {ending} ok F*5");
+    for exit in ["missing", "127"] {
+        let script = format!("S F*3 {exit} ok F*5");
         check("rungs=2", &script, "- failing+down+restart#1.1@90 restart#1.2@90 - -@94");
     }
     let expected = "- failing+down+restart#1.1@90 restart#1.2@90 restart#1.3@90 -@90 -@94";
@@ -30,13 +30,13 @@ fn a_command_that_fails_hands_on_to_the_next_rung() {
     let expected = "- failing+down+restart#1.1@90 - restart#1.2@95 - restart#1.3@100 - -@130";
     check("rungs=3", "S F*3 fail +5 fail +5 fail +30", expected);
     check("rungs=2", "S F*3 fail reload:rungs=1 +20", "- failing+down+restart#1.1 - - -");
-    // To the end of the ladder at most.
+    // The ladder ends with its last rung.
     let expected = "- failing+down+restart#1.1 - restart#2.2 - restart#2.3 - -";
     check("rungs=3 start_period=0", "S F*3 ok F*3 fail +5 fail +5", expected);
-    // After the last there is only the start period, and no verifying before it.
+    // The start period follows the last rung at once, without verification.
     check("", "S F*3 fail +28 S", "- failing+down+restart#1@90 - - cured#1@119");
     check("", "S F*3 fail +29 S", "- failing+down+restart#1@90 - - up#1@120");
-    // A look that hangs proves nothing in time, but helps the next command.
+    // A hanging probe is too late for the verification, but its verdict still ends the attempt.
     check(
         "rungs=2",
         "S F*3 fail hang +4 +1 S ok",
@@ -45,7 +45,7 @@ fn a_command_that_fails_hands_on_to_the_next_rung() {
 }
 
 #[test]
-fn a_healthy_verdict_a_pause_or_a_stop_order_ends_an_attempt() {
+fn a_healthy_verdict_a_pause_or_a_stop_ends_an_attempt() {
     check("rungs=2", "S F*3 fail F*2 S +10m", "- failing+down+restart#1.1 - - cured#1@92 -");
     check("rungs=2", "S F*3 F S F fail F*9", "- failing+down+restart#1.1@90 - cured#1@150 - -@180 -@188");
     check("rungs=2", "S F*3 pause fail +20m", "- failing+down+restart#1.1@90 paused..1890 - held:paused..1890");
@@ -53,14 +53,14 @@ fn a_healthy_verdict_a_pause_or_a_stop_order_ends_an_attempt() {
     check("rungs=2", "S F*3 stop fail", "- failing+down+restart#1.1 - end");
     check("rungs=2", "S F*3 stop +30 ok", "- failing+down+restart#1.1 - - end");
     check("rungs=2", "S F*3 fail stop +1m", "- failing+down+restart#1.1 - end -");
-    // And no other is begun.
+    // No other attempt begins.
     check("", "S F*2 stop +10m", "- failing end -");
     check("|b", "S b.S b.F*3 F*3 stop b.ok", "- - b.failing+b.down+b.restart#1 failing+down+held:busy - end");
     check("only_if=yes", "S F*3 stop", "- failing+down+ask end");
 }
 
 #[test]
-fn cooldowns_escalate_fast_and_repeat_slowly() {
+fn the_cooldown_doubles_once_every_rung_has_been_tried() {
     let bare = "start_period=0 interval=1s timeout=1s failure_threshold=1 max_restarts=100";
     check(bare, "S F ok +59 +1", "- failing+down+restart#1@1 - held:cooldown..61@60 restart#2@61");
     let script = "S F ok +60 ok +119 +1 ok +239 +1 ok +479 +1 ok +599 +1 ok +599 +1";
@@ -72,16 +72,16 @@ fn cooldowns_escalate_fast_and_repeat_slowly() {
                     restart#4.1@181 - - restart#5.2@301 - restart#6.3@541 - restart#7.1@1021 - - restart#8.2@1621";
     check(&format!("{bare} rungs=3"), script, expected);
     check(&format!("{bare} cooldown=0"), "S F ok F ok F", "- failing+down+restart#1 - restart#2 - restart#3");
-    // From an attempt's end, however long its command takes.
+    // The cooldown begins with the attempt's end, however long its command takes.
     check(bare, "S F +60 ok +59 +1", "- failing+down+restart#1@1 - - held:cooldown..121@120 restart#2@121");
 }
 
 #[test]
-fn an_episode_ends_with_a_long_time_of_health() {
+fn an_episode_ends_after_a_long_time_of_health() {
     let quick = "start_period=0 interval=10s failure_threshold=1 stable_after=10m cooldown=1s max_cooldown=1h rungs=2";
     check(quick, "S F ok S +590 F", "- failing+down+restart#1.1@10 - up#1@10 - failing+down+restart#2.2@610");
     check(quick, "S F ok S +600 F", "- failing+down+restart#1.1@10 - up#1@10 - failing+down+restart#1.1@620");
-    // Going down begins that time anew, a failure does not.
+    // Going down restarts that time; a single failure does not.
     let expected = "- failing+down+restart#1.1 - up#1@10 - failing+down+restart#2.2@320 - up#1@320 - \
                     failing+down+restart#3.1@920";
     check(quick, "S F ok S +300 F ok S +590 F", expected);
@@ -91,20 +91,20 @@ fn an_episode_ends_with_a_long_time_of_health() {
         "S F*3 ok S F S +30 F*3",
         "- failing+down+restart#1.1@90 - cured#1 failing - - failing+down+restart#1.1@270",
     );
-    // A running cooldown outlives it.
+    // A running cooldown continues after the episode.
     let long = "failure_threshold=1 interval=10s stable_after=1m cooldown=20m max_cooldown=20m";
     check(long, "S F ok S +2m F", "- failing+down+restart#1@10 - cured#1 - failing+down+held:cooldown..1210");
 }
 
 #[test]
-fn what_could_not_be_started_counts_for_the_cooldown_only() {
-    for ending in ["missing", "127"] {
+fn an_attempt_without_a_started_command_counts_for_the_cooldown_only() {
+    for exit in ["missing", "127"] {
         let quick = "max_restarts=1 interval=1s failure_threshold=1 start_period=0";
-        let script = format!("S F {ending} +59 +1");
+        let script = format!("S F {exit} +59 +1");
         check(quick, &script, "- failing+down+restart#1 warn:cannot_repair held:cooldown..61@60 restart#2@61");
-        let script = format!("S F*3 {ending} fail +2m");
+        let script = format!("S F*3 {exit} fail +2m");
         check("max_restarts=1 rungs=2", &script, "- failing+down+restart#1.1 restart#1.2 - held:limit..3690");
-        let script = format!("S F*3 fail +5 {ending} +2m");
+        let script = format!("S F*3 fail +5 {exit} +2m");
         check("max_restarts=1 rungs=2", &script, "- failing+down+restart#1.1 - restart#1.2 - held:limit..3690");
     }
     check(

@@ -1,13 +1,13 @@
-//! Rule 9: the watchdog itself was not there. And what a reboot ends (rule 10).
+//! Rule 9: times in which the watchdog itself did not run. Rule 10: what a reboot ends.
 
-use super::stage::Stage;
-use super::{check, check_looks, check_waits};
+use super::harness::Harness;
+use super::{check, check_probes, check_waiting};
 use crate::policy::Event;
 
-impl Stage {
-    /// So many ms pass before it takes notice of anything: in which it waits (`stall`), or is at work itself (`work`),
-    /// stopped in the middle of it (`work!`).
-    pub(super) fn be_late(&mut self, verb: &str, span: i64) {
+impl Harness {
+    /// Delays the policy's next step by `span` ms: it waits for an event (`stall`), works (`work`), or is stopped while
+    /// it works (`work!`).
+    pub(super) fn delay(&mut self, verb: &str, span: i64) {
         let begun = self.clock();
         self.now += span;
         let over = self.clock();
@@ -23,20 +23,20 @@ impl Stage {
 
 #[test]
 fn a_late_wake_up_sets_all_streaks_to_0() {
-    // A gap is later than 2 × 30 s + 10 s after the look was due.
+    // A gap is a delay of more than 2 × 30 s + 10 s after the probe was due.
     check("", "S F*2 stall/100 F", "- failing - down+restart#1");
     check("", "S F*2 stall/100.001 F*3", "- failing stalled..70.001 failing+down+restart#1");
-    // 3 s at the least.
+    // At least 3 s.
     check("interval=500ms timeout=500ms", "S F*2 stall/3.5 F", "- failing@1 - down+restart#1");
     check("interval=500ms timeout=500ms", "S F*2 stall/3.6 F*3", "- failing@1 stalled..3.1 failing+down+restart#1");
-    // Who was at work has not been away, but may be later.
+    // A watchdog that was working did run. It may still have a gap later.
     let quick = "interval=500ms timeout=500ms";
     check(quick, "S F*2 work/30 F", "- failing@1 - down+restart#1");
     check(quick, "S F*2 work/30.001 F*3", "- failing@1 stalled..29.501 failing+down+restart#1");
     check(quick, "S F*2 work!/3.5 F", "- failing@1 - down+restart#1");
     check(quick, "S F*2 work!/3.6 F*3", "- failing@1 stalled..3.1 failing+down+restart#1");
     check(quick, "S F work/30 F stall/3.6 F*3", "- failing - - stalled..3.1 failing+down+restart#1");
-    // One event, whichever was late, for all.
+    // One event for all targets, whichever of them was delayed.
     check(
         "|b interval=5m",
         "S b.S b.F*2 F*2 stall/2m F*3 b.F",
@@ -47,26 +47,26 @@ fn a_late_wake_up_sets_all_streaks_to_0() {
         "S F*3 ok +30 F stall/10m F F F",
         "- failing+down+restart#1@90 - -@120 -@150 stalled..570 - - restart#2@810",
     );
-    // The schedule is kept.
-    check_looks("", "S stall/134 S S", "a@0 a@134 a@150");
+    // The schedule is unchanged.
+    check_probes("", "S stall/134 S S", "a@0 a@134 a@150");
 }
 
 #[test]
-fn a_look_that_a_gap_lies_in_says_nothing() {
+fn the_result_of_a_probe_that_spans_a_gap_is_ignored() {
     check("failure_threshold=1", "S hang stall/81 F F", "- - stalled..71 -@111 failing+down+restart#1@120");
     check("failure_threshold=1", "S hang stall/80 F F", "- - - - failing+down+restart#1@120");
     check("failure_threshold=1", "S F*3 hang stall/2m S S", "- failing+down+restart#1@90 - stalled..110@240 - cured#1");
 }
 
 #[test]
-fn a_look_that_took_over_twice_its_deadline_is_unknown() {
+fn a_probe_that_took_over_twice_its_timeout_is_unknown() {
     check("failure_threshold=1", "S F/20", "- failing+down+restart#1");
     check("failure_threshold=1", "S F/20.001 F", "- - failing+down+restart#1");
     check("failure_threshold=1", "S F S/20.001 S", "- failing+down+restart#1 - cured#1");
 }
 
 #[test]
-fn a_gap_is_no_time_of_health_nor_one_to_verify_in() {
+fn a_gap_counts_neither_as_health_nor_as_verification() {
     check(
         "rungs=2",
         "S F*3 fail stall/1h F*5 F",
@@ -89,12 +89,12 @@ fn in_ticks_and_new_daemons_an_old_streak_is_0() {
     let minutes = "tick S +1m tick S +1m tick F +1m tick F";
     check("", &format!("{minutes} +30m tick F ok"), "- end - - end - - failing+end - - end - - down+restart#1 -");
     check("", &format!("{minutes} +1801 tick F"), "- end - - end - - failing+end - - end - - failing+end");
-    // Where ticks are rare, three of their distances; the second one is known to be so.
+    // If ticks are rare, three of their distances, known from the second tick on.
     let hours = "interval=1h";
     check(hours, "tick S +1h tick F +1h tick F +3h tick F", "- end - - failing+end - - end - - down+restart#1");
     check(hours, "tick S +1h tick F +1h tick F +10801 tick F", "- end - - failing+end - - end - - failing+end");
     check(hours, "tick S +1h tick F +1h tick F +1801 daemon F", "- end - - failing+end - - end - - failing");
-    // What is a gap in a daemon is only a late look in a tick.
+    // What would be a gap in a daemon is only a late probe in a tick.
     check("", "tick S tick hang stall/1h F", "- end - - - end");
 }
 
@@ -109,9 +109,9 @@ fn a_reboot_ends_streak_cooldown_and_episode_but_not_the_window() {
         "S F*3 no reboot/1m daemon F*3",
         "- failing+down+ask@90 held:only_if..390 - - ask@210",
     );
-    check_waits("max_restarts=1", "S F*3 ok +2m reboot", "- - - limit..3690 -");
+    check_waiting("max_restarts=1", "S F*3 ok +2m reboot", "- - - limit..3690 -");
     check("", "S F*3 ok F reboot/1m daemon F*3", "- failing+down+restart#1@90 - - - - restart#1@210");
     check("", "S pause/1h reboot/1m daemon F*3", "- paused..3600 -@60 - failing");
-    // An attempt that it cut short ends with the new watchdog, and its cooldown begins there.
+    // The new watchdog ends an attempt that the reboot interrupted, and its cooldown begins then.
     check("rungs=2", "S F*3 reboot/1m daemon F*30 F*3", "- failing+down+restart#1.1@90 - lost - restart#1.1@240");
 }

@@ -1,4 +1,4 @@
-//! How the tables are written: limits, spans, tokens and records as text.
+//! The notation of the tables: limits, spans, tokens, records and notifications as text.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::outcome::{Class, Exit};
 use crate::policy::{Limits, Notification, Precondition, Record};
 use crate::time::{BootTime, millis};
 
-/// One token of a script, `target.verb:detail/span`, of which all but the verb may be missing.
+/// One token of a script: `target.verb:detail/span`. All parts but the verb are optional.
 pub(super) struct Token<'a> {
     pub(super) target: &'a str,
     pub(super) verb: &'a str,
@@ -24,7 +24,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Milliseconds of `90`, which are seconds, or of `10m`, `1h`, `500ms`.
+/// The milliseconds of a span: `90` (seconds), `10m`, `1h` or `500ms`.
 #[track_caller]
 pub(super) fn ms(span: &str) -> i64 {
     if let Ok(seconds) = span.parse::<f64>() {
@@ -38,12 +38,12 @@ pub(super) fn span(text: &str) -> Duration {
     Duration::from_millis(ms(text).try_into().expect("spans are positive"))
 }
 
-/// A point in time or a span as the tables show it: in seconds.
+/// A point in time or a span in seconds, as the tables show it.
 pub(super) fn seconds(ms: i64) -> String {
     if ms % 1000 == 0 { (ms / 1000).to_string() } else { (ms as f64 / 1000.0).to_string() }
 }
 
-/// The contract's defaults with what `text` changes of them: `rungs=2 cooldown=10s | b depends_on=a`.
+/// The contract's defaults with the changes in `text`, such as `rungs=2 cooldown=10s | b depends_on=a`.
 /// The first target is `a`.
 #[track_caller]
 pub(super) fn limits(text: &str) -> BTreeMap<String, Limits> {
@@ -88,9 +88,9 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         "only_if" => limits.preconditions = if value == "yes" { vec![Precondition::OnlyIf] } else { Vec::new() },
         "stopped" => limits.preconditions.insert(0, Precondition::Stopped),
         "reset" => limits.reset = Some(value.parse::<usize>().expect("a number") - 1),
-        "gates" => limits.preconditions = vec![Precondition::OnlyIf; value.parse().expect("a number")],
+        "preconditions" => limits.preconditions = vec![Precondition::OnlyIf; value.parse().expect("a number")],
         "diagnose" => limits.diagnose = value == "yes",
-        "tells_of_pm2" => limits.reports_pm2 = value == "yes",
+        "reports_pm2" => limits.reports_pm2 = value == "yes",
         "dry_run" => limits.dry_run = value == "yes",
         "probe" => limits.probe_id = number().into(),
         "repair" => limits.repair_id = number().into(),
@@ -98,8 +98,8 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
     }
 }
 
-fn outcome(ending: &Exit) -> &'static str {
-    match ending {
+fn exit_name(exit: &Exit) -> &'static str {
+    match exit {
         Exit::Exited(_) => "exited",
         Exit::Killed(_) => "killed",
         Exit::TimedOut => "timed_out",
@@ -108,19 +108,19 @@ fn outcome(ending: &Exit) -> &'static str {
     }
 }
 
-pub(super) fn meant(target: String) -> Option<Vec<String>> {
+pub(super) fn target_names(target: String) -> Option<Vec<String>> {
     (target != "all").then(|| vec![target])
 }
 
-pub(super) fn told(record: &Record, shown: impl Fn(BootTime) -> String) -> String {
+pub(super) fn show_record(record: &Record, show_time: impl Fn(BootTime) -> String) -> String {
     match record {
         Record::Failing { .. } => "failing".into(),
         Record::Down { .. } => "down".into(),
         Record::Restart { attempt, .. } => format!("restart#{attempt}"),
-        Record::RestartDone { ending, .. } => outcome(ending).into(),
+        Record::RestartDone { ending: exit, .. } => exit_name(exit).into(),
         Record::WouldRestart { attempt, .. } => format!("would#{attempt}"),
         Record::HeldBack { why, until: None, .. } => format!("held:{}", why.as_str()),
-        Record::HeldBack { why, until: Some(until), .. } => format!("held:{}..{}", why.as_str(), shown(*until)),
+        Record::HeldBack { why, until: Some(until), .. } => format!("held:{}..{}", why.as_str(), show_time(*until)),
         Record::Up { cured: true, attempts, .. } => format!("cured#{attempts}"),
         Record::Up { attempts: 0, .. } => "up".into(),
         Record::Up { attempts, .. } => format!("up#{attempts}"),
@@ -128,25 +128,25 @@ pub(super) fn told(record: &Record, shown: impl Fn(BootTime) -> String) -> Strin
         Record::Rested { why, incident: Some(_) } => format!("rested:{}!", why.as_str()),
         Record::Woke { .. } => "woke".into(),
         Record::Warn { about, .. } => format!("warn:{}", about.as_str()),
-        Record::Paused { until } => format!("paused..{}", shown(*until)),
+        Record::Paused { until } => format!("paused..{}", show_time(*until)),
         Record::Resumed { .. } => "resumed".into(),
         Record::Stalled { gap } => format!("stalled..{}", gap.as_secs_f64()),
     }
 }
 
-pub(super) fn tell_shown(target: &str, tell: &Notification) -> String {
-    let of = if target == "a" { String::new() } else { format!("{target}.") };
-    let said = match tell {
-        Notification::Healed(story) => format!("healed#{}", story.attempts),
-        Notification::Down { story, waiting, reminder } => {
-            let why = waiting.map_or_else(String::new, |waiting| format!(":{}", waiting.why.as_str()));
+pub(super) fn show_notification(target: &str, notification: &Notification) -> String {
+    let prefix = if target == "a" { String::new() } else { format!("{target}.") };
+    let text = match notification {
+        Notification::Healed(summary) => format!("healed#{}", summary.attempts),
+        Notification::Down { story: summary, waiting, reminder } => {
+            let reason = waiting.map_or_else(String::new, |waiting| format!(":{}", waiting.why.as_str()));
             let reminder = reminder.map_or_else(String::new, |hours| format!("/{hours}h"));
-            format!("down{why}#{}{reminder}", story.attempts)
+            format!("down{reason}#{}{reminder}", summary.attempts)
         }
-        Notification::Up(story) => format!("{}#{}", if story.cured { "cured" } else { "up" }, story.attempts),
+        Notification::Up(summary) => format!("{}#{}", if summary.cured { "cured" } else { "up" }, summary.attempts),
         Notification::Warn { about, .. } => format!("warn:{}", about.as_str()),
         Notification::Folded { folded, .. } => format!("folded:{folded}"),
         Notification::Calm { folded, .. } => format!("calm:{folded}"),
     };
-    of + &said
+    prefix + &text
 }

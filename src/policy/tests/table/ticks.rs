@@ -1,9 +1,9 @@
-//! Section 6: ticks of cron.
+//! Section 6: ticks run by cron.
 
 use super::check;
 
 #[test]
-fn a_tick_looks_once_whatever_the_interval() {
+fn a_tick_probes_each_target_once_whatever_the_interval() {
     let script = "tick S +5m tick F +5m tick F +5m tick F ok F S";
     check("", script, "- end@0 - - failing+end@300 - - end@600 - - down+restart#1@900 - - cured#1+end@901");
     check(
@@ -21,30 +21,30 @@ fn with_retry_interval_one_tick_decides() {
     let retry = "interval=5m retry_interval=10s";
     check(retry, "tick S +5m tick F F F ok S", "- end - - failing@300 - down+restart#1@320 - cured#1+end");
     check(retry, "tick S +5m tick F F S", "- end - - failing@300 - end@320");
-    // Our own trouble ends it, so that a tick never lasts.
+    // An unknown verdict ends the tick, so that it never lasts.
     check(retry, "tick S tick F U +5m tick F F", "- end - failing@0 end@10 - - -@310 down+restart#1@320");
     check(retry, "tick S tick F tick U", "- end - failing - end");
 }
 
 #[test]
-fn where_ticks_are_rare_one_decides() {
+fn if_ticks_are_rare_a_single_tick_decides() {
     check("", "tick S +45m tick F F F ok S", "- end - - failing@2700 - down+restart#1@2760 - cured#1+end");
     let script = "tick S +1h tick F S +1h tick F U +1h tick F F";
     let expected = "- end - - failing@3600 end@3630 - - failing@7230 end@7260 - - -@10860 down+restart#1@10890";
     check("", script, expected);
-    // What is unknown of the first tick is known of the second.
+    // The distance is not known in the first tick, but in the second.
     check("", "tick F +1h tick F F", "- failing+end - - - down+restart#1@3630");
-    // One by hand does not make them frequent, a night does not make them rare.
+    // A manual tick does not make ticks frequent, and a night without ticks does not make them rare.
     check(
         "",
         "tick S +1h tick S +1h tick S +5m tick S +55m tick F F F",
         "- end - - end - - end - - end - - failing - down+restart#1@10860",
     );
     check("", "tick S +5m tick S +8h tick F", "- end - - end - - failing+end");
-    // Every five minutes is often enough, a little late or not; for a threshold of four it is not.
+    // Every five minutes is often enough, even if a little late, but not for a threshold of four.
     check("", "tick S +303 tick F +303 tick F +303 tick F", "- end - - failing+end - - end - - down+restart#1");
     check("failure_threshold=4", "tick S +5m tick F F F F", "- end - - failing - - down+restart#1@390");
-    // A pace that is no quicker than cron would only keep other ticks waiting; in a pause nothing is decided.
+    // A pace no faster than cron would only make other ticks wait. In a pause nothing is decided.
     check("interval=1h", "tick S +1h tick F +1h tick F", "- end - - failing+end - - end");
     check("", "tick pause/5h S +1h tick F", "- paused..18000 end - - failing+end");
     check("retry_interval=10", "tick pause/5h F +1h tick F", "- paused..18000 failing+end - - end");
@@ -82,25 +82,25 @@ fn a_tick_makes_one_attempt_and_stays_for_its_start_period() {
     );
     let short = "failure_threshold=1 cooldown=0 start_period=5";
     check(short, "tick S tick F ok F*4 F/3", "- end - failing+down+restart#1 - - end@7");
-    // Also for another beginning, and then looks once more.
+    // It also stays for other start periods, and then probes once more.
     check("", "reboot/10 tick F*20 F", "- - -@29 failing+end@30");
     check("", "tick pause/5 S +10 tick F*30 F", "- paused..5 end - resumed@10 - failing+end");
 }
 
 #[test]
-fn a_tick_waits_for_what_it_asked() {
-    let gated = "failure_threshold=1 only_if=yes";
-    check(gated, "tick S tick F +5 yes ok S", "- end - failing+down+ask - restart#1 - cured#1+end");
+fn a_tick_waits_for_the_results_of_its_checks() {
+    let guarded = "failure_threshold=1 only_if=yes";
+    check(guarded, "tick S tick F +5 yes ok S", "- end - failing+down+ask - restart#1 - cured#1+end");
     check(
-        gated,
+        guarded,
         "tick S tick F no +59 tick F +1 tick F no +2m tick F",
         "- end - failing+down+ask@0 held:only_if..60+end - - end - ask@60 - end - - ask@180",
     );
 }
 
 #[test]
-fn what_a_tick_has_not_seen_yet_is_not_told() {
-    // The dependency was in trouble a tick ago and is not now.
+fn a_tick_decides_only_after_its_own_probe_of_a_dependency() {
+    // The dependency was in trouble in the previous tick, but is not in this one.
     let dependent = "depends_on=b failure_threshold=2 | b rungs=0";
     check(
         dependent,

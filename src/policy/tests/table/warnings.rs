@@ -1,4 +1,4 @@
-//! Section 7: what a person should see to some day.
+//! Section 7: warnings.
 
 use super::{begin, check};
 use crate::policy::Record;
@@ -17,7 +17,7 @@ fn healed_by_restarts_three_times_in_7_days_is_recurrent() {
     let (seldom, often) = ("S F*3 ok S +3d F*3 ok S +345420 F*3 ok S", "S F*3 ok S +3d F*3 ok S +345390 F*3 ok S");
     check("", seldom, &format!("- {cure} - {cure} - {cure}@604890"));
     check("", often, &format!("- {cure} - {cure} - {cure}+warn:recurrent@604860"));
-    // It healed by itself.
+    // The target recovered by itself.
     let by_itself = "S F*3 ok +29 S F*3 ok +29 S F*3 ok +29 S";
     check(
         "",
@@ -35,12 +35,12 @@ fn unknown_for_10_min_is_blind() {
 }
 
 #[test]
-fn a_rung_that_is_gone_is_told_before_the_outage() {
+fn a_missing_executable_is_reported_before_an_outage() {
     check("", "S gone gone there gone", "- warn:cannot_repair - - warn:cannot_repair");
-    let mut stage = begin("", "");
+    let mut harness = begin("", "");
     let found = ["S", "gone", "there"].map(|token| {
-        stage.play(token);
-        stage.target().cannot_be_repaired()
+        harness.play(token);
+        harness.target().cannot_be_repaired()
     });
     assert_eq!(found, [false, true, false]);
 }
@@ -57,7 +57,7 @@ fn going_down_again_and_again_is_flapping() {
         "S F*3 S F*3 S F*3 S stop reboot/2h daemon F*3",
         "- failing+down up failing+down up failing+down up end - - failing+down",
     );
-    // More than 3 within an hour: not a fourth that is an hour after the first.
+    // Flapping is more than 3 within an hour; a fourth one hour after the first does not count.
     let slow = "rungs=0 failure_threshold=1 interval=10m";
     check(
         slow,
@@ -67,12 +67,12 @@ fn going_down_again_and_again_is_flapping() {
 }
 
 #[test]
-fn a_warning_says_what_a_person_needs_to_know() {
+fn a_warning_has_the_details_that_the_operator_needs() {
     #[track_caller]
     fn check(limits: &str, script: &str, expected: &str) {
-        let mut stage = begin(limits, "");
-        script.split(' ').for_each(|token| _ = stage.play(token));
-        let details = stage.records.iter().filter_map(|record| match record {
+        let mut harness = begin(limits, "");
+        script.split(' ').for_each(|token| _ = harness.play(token));
+        let details = harness.records.iter().filter_map(|record| match record {
             Record::Warn { detail, .. } => Some(detail.as_str()),
             _ => None,
         });
@@ -80,7 +80,7 @@ fn a_warning_says_what_a_person_needs_to_know() {
     }
     check("rungs=0", "S F*3 S F*3 S F*3 S F*3", "went down 4 times within the last hour");
     check("rungs=0", &format!("S {}F*3", "F*3 S +2h ".repeat(8)), "went down 9 times within the last day");
-    check("", "S U*21", "nothing could be said of it for 10 min: no descriptors");
+    check("", "S U*21", "health unknown for 10 min: no descriptors");
     check("", "S F*3 missing", "no restart command could be started: no such file");
     check("", "S gone", "no such file");
     let cured = "healed by a restart 3 times within 7 days: the cause is still there";

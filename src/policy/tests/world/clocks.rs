@@ -1,12 +1,13 @@
-//! The two clocks of the world, the boots, and what a watchdog finds when it starts.
+//! The world's boot clock and wall clock, its reboots, and the state that a watchdog finds when it starts.
+//! It must apply the same rules as the store when it loads a state.
 
 use std::cmp::Reverse;
 
-use super::{Coming, Disk, World};
+use super::{Disk, Upcoming, World};
 use crate::policy::{Mode, Policy, State};
 
 impl World {
-    /// What the wall clock shows. People and programs set it.
+    /// The wall clock, which people and programs set.
     pub(super) fn wall(&self) -> i64 {
         self.now + self.wall_ahead
     }
@@ -16,36 +17,36 @@ impl World {
     }
 
     pub(super) fn start(&mut self) {
-        self.mode = if self.rough.ticks && self.rng.u8(0..4) > 0 { Mode::Once } else { Mode::Daemon };
+        self.mode = if self.scenario.ticks && self.rng.u8(0..4) > 0 { Mode::Once } else { Mode::Daemon };
         for (at, action) in std::mem::take(&mut self.pending) {
-            self.oracle.learns(&action, at);
+            self.oracle.observe(&action, at);
         }
         self.oracle.booted = self.booted;
-        let state = self.disk.clone().map(|disk| self.found(disk)).unwrap_or_default();
+        let state = self.disk.clone().map(|disk| self.load(disk)).unwrap_or_default();
         self.oracle.started(self.mode, self.now);
         let (policy, actions) = Policy::new(self.mode, self.limits.clone(), state, false, self.clock());
         self.policy = Some(policy);
-        self.carry_out(actions);
-        // Whoever begins says so, and saves with that.
+        self.execute(actions);
+        // A new watchdog records its start, and saves with it.
         self.save();
-        self.carry_out_orders();
+        self.apply_requests();
     }
 
-    /// The store's rules: within one boot the boot clock holds; otherwise the wall clock, and one that was set back
-    /// counts as no time at all.
-    fn found(&mut self, Disk { mut state, at, wall, booted }: Disk) -> State {
+    /// The store's rules: within one boot, the boot clock counts. Otherwise the wall clock counts, and if it was set
+    /// back, no time has passed.
+    fn load(&mut self, Disk { mut state, at, wall, booted }: Disk) -> State {
         let by_boot = (self.now - self.booted) - (at - booted);
         let by_wall = (self.wall() - wall).max(0);
         let (elapsed, rebooted) = match booted == self.booted {
-            _ if self.rough.nameless => (by_wall, by_boot < 0),
+            _ if self.scenario.without_boot_id => (by_wall, by_boot < 0),
             true => (by_boot, false),
             false => (by_wall, true),
         };
         if rebooted {
             self.oracle.rebooted();
         }
-        if rebooted || self.rough.nameless {
-            self.oracle.clock_is_trusted(elapsed - (self.now - at));
+        if rebooted || self.scenario.without_boot_id {
+            self.oracle.clock_corrected(elapsed - (self.now - at));
         }
         state.shift(by_boot - elapsed);
         if rebooted {
@@ -59,9 +60,9 @@ impl World {
         self.save();
         self.kill();
         let gap = match self.rng.u8(0..20) {
-            0 => self.rng.i64(0..60_000),         // one by hand
-            1 => self.rng.i64(0..12) * 3_600_000, // a night without
-            _ => self.cadence + self.rng.i64(-2_000..2_000),
+            0 => self.rng.i64(0..60_000),         // a manual tick
+            1 => self.rng.i64(0..12) * 3_600_000, // a night without ticks
+            _ => self.tick_interval + self.rng.i64(-2_000..2_000),
         };
         self.now += gap;
         self.start();
@@ -79,8 +80,8 @@ impl World {
 
     pub(super) fn reboot(&mut self) {
         self.kill();
-        self.coming.retain(|Reverse((_, _, coming))| {
-            matches!(coming, Coming::Trouble | Coming::ComesBack { .. } | Coming::CommandOver { .. })
+        self.upcoming.retain(|Reverse((_, _, upcoming))| {
+            matches!(upcoming, Upcoming::Trouble | Upcoming::TargetReturns { .. } | Upcoming::PauseCommandEnded { .. })
         });
         self.running.clear();
         self.now += self.rng.i64(1_000..600_000);

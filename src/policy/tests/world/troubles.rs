@@ -1,6 +1,7 @@
-//! What the world does to the watchdog and its targets.
+//! The faults that the world injects into the watchdog and its targets.
+//! They are random, but must depend on nothing but the seed.
 
-use super::orders::Order;
+use super::requests::Request;
 use super::{Backend, World};
 use crate::outcome::Class;
 use crate::policy::Event;
@@ -10,7 +11,7 @@ impl World {
         self.plan_trouble();
         let names: Vec<String> = self.limits.keys().cloned().collect();
         let name = names[self.rng.usize(0..names.len())].clone();
-        match self.rng.u8(0..if self.rough.disturbed { 26 } else { 8 }) {
+        match self.rng.u8(0..if self.scenario.disturbed { 26 } else { 8 }) {
             0..6 => self.break_backend(&name),
             6 => self.start_process(&name),
             7 => {
@@ -23,7 +24,7 @@ impl World {
             14 | 20 => self.pause(name),
             15 => {
                 let (clear_waits, target) = (self.rng.bool(), (self.rng.u8(0..3) > 0).then_some(name));
-                self.order(Order::Resume { target, clear_waits });
+                self.request(Request::Resume { target, clear_waits });
             }
             16 | 21 | 22 => self.reload(&name),
             23 | 24 => self.set_clock(),

@@ -1,33 +1,35 @@
-//! Plays a script: stands for the driver, the clock, the disk and the commands of one policy, a token at a time.
+//! Runs a script: the driver, the clock, the disk and the commands of one policy, one token at a time.
+//! It must never let the policy depend on anything that the script does not say.
 
 mod pm2;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::script::{self, Token, ms, seconds, set, tell_shown};
+use super::script::{self, Token, ms, seconds, set, show_notification};
 use crate::outcome::{Class, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason, Verdict};
 use crate::policy::{Action, Event, Limits, Mode, Policy, Precondition, Record, State, TargetState};
 use crate::time::BootTime;
 
 /// A script begins ten days after the machine's boot.
-const UP_BEFORE: i64 = 10 * 86_400_000;
-/// After more wake-ups than this, what is waited for will never be.
-const PATIENCE: usize = 50_000;
+const BOOTED_BEFORE: i64 = 10 * 86_400_000;
+/// After more wake-ups than this, the awaited event will never happen.
+const MAX_WAKE_UPS: usize = 50_000;
 
 struct Saved {
     state: String,
-    /// When the boot was that it was written in.
+    /// The time of the boot in which the state was saved.
     booted: i64,
 }
 
 struct Command {
     target: String,
-    is_noted: bool,
+    /// The policy has been given the pid.
+    is_reported: bool,
 }
 
 #[derive(Default)]
-pub(super) struct Stage {
+pub(super) struct Harness {
     limits: BTreeMap<String, Limits>,
     removed: BTreeMap<String, Limits>,
     pub(super) policy: Option<Policy>,
@@ -38,48 +40,48 @@ pub(super) struct Stage {
     booted: i64,
     saved: Option<Saved>,
     is_corrupt: bool,
-    /// How often the state can still be saved; `None` as often as you like.
+    /// How often the state can still be saved; `None` for no limit.
     saves_left: Option<u32>,
     was_full: bool,
-    /// What looks find that no token answers.
-    weather: BTreeMap<String, Verdict>,
-    asked: BTreeMap<String, u64>,
-    /// Those that wait for their token though time passes.
+    /// The verdict of each target's latest token, which its further probes repeat.
+    verdicts: BTreeMap<String, Verdict>,
+    in_flight: BTreeMap<String, u64>,
+    /// The targets whose running probe ends only with its token, although time passes.
     hanging: BTreeSet<String>,
     command: Option<Command>,
-    gate: Option<Precondition>,
+    precondition: Option<Precondition>,
     pm2: Option<Pm2Evidence>,
-    /// The attempt and rung of a `restart` record whose command is to follow.
-    announced: Option<(u32, usize)>,
-    /// How the script lets a command end.
-    ending: Option<Exit>,
-    said: Vec<String>,
-    /// Every look that was begun, as `a@0`.
-    pub(super) looks: Vec<String>,
+    /// The attempt and rung of a `restart` record whose command must follow.
+    recorded_restart: Option<(u32, usize)>,
+    /// The end of a command whose `restart_done` must follow.
+    expected_exit: Option<Exit>,
+    output: Vec<String>,
+    /// Each probe that was started, such as `a@0`.
+    pub(super) probes: Vec<String>,
     pub(super) records: Vec<Record>,
-    pub(super) tells: Vec<String>,
+    pub(super) notifications: Vec<String>,
 }
 
-impl Stage {
-    pub(super) fn new(limits: BTreeMap<String, Limits>) -> Stage {
-        Stage { limits, booted: -UP_BEFORE, ..Stage::default() }
+impl Harness {
+    pub(super) fn new(limits: BTreeMap<String, Limits>) -> Harness {
+        Harness { limits, booted: -BOOTED_BEFORE, ..Harness::default() }
     }
 
-    /// Plays one token, `token*n` n times; what came of it, joined by `+`.
+    /// Plays one token, or n times for `token*n`, and returns what the policy did, joined by `+`.
     pub(super) fn play(&mut self, token: &str) -> String {
         let (token, times) = match token.split_once('*') {
             Some((token, times)) => (token, times.parse().expect("a number of times")),
             None => (token, 1),
         };
-        self.said.clear();
-        self.tells.clear();
+        self.output.clear();
+        self.notifications.clear();
         for _ in 0..times {
             match token.strip_prefix('+') {
                 Some(span) => self.pass(self.now + ms(span)),
-                None => self.act(&Token::read(token)),
+                None => self.apply(&Token::read(token)),
             }
         }
-        if self.said.is_empty() { "-".into() } else { self.said.join("+") }
+        if self.output.is_empty() { "-".into() } else { self.output.join("+") }
     }
 
     pub(super) fn target(&self) -> TargetState {
@@ -89,31 +91,33 @@ impl Stage {
         }
     }
 
-    pub(super) fn shown(&self, at: BootTime) -> String {
-        seconds(self.in_script(at))
+    pub(super) fn format_time(&self, at: BootTime) -> String {
+        seconds(self.script_time(at))
     }
 
-    fn act(&mut self, token: &Token<'_>) {
+    fn apply(&mut self, token: &Token<'_>) {
         if !matches!(token.verb, "missing" | "crash!") {
-            self.note_command();
+            self.report_command();
         }
         let target = token.target.to_string();
         let span = |default| token.span.unwrap_or_else(|| ms(default));
         match token.verb {
-            "S" => self.look(token, Verdict::Healthy { detail: "200".into() }),
-            "U" => self.look(token, Verdict::Unknown { detail: "no descriptors".into() }),
+            "S" => self.finish_probe(token, Verdict::Healthy { detail: "200".into() }),
+            "U" => self.finish_probe(token, Verdict::Unknown { detail: "no descriptors".into() }),
             "F" => {
                 let class: Class = token.detail.unwrap_or("timeout").parse().expect("a class");
-                self.look(token, Verdict::Unhealthy { class, detail: "no byte".into() });
+                self.finish_probe(token, Verdict::Unhealthy { class, detail: "no byte".into() });
             }
             "hang" => {
-                self.await_look(&target);
+                self.await_probe(&target);
                 self.hanging.insert(target);
             }
             "yes" | "no" => {
-                let (gate, yes) = (self.gate.unwrap_or(Precondition::OnlyIf), token.verb == "yes");
-                match gate {
-                    Precondition::OnlyIf => self.deliver(Event::PreconditionChecked { target, gate, yes }),
+                let (precondition, yes) = (self.precondition.unwrap_or(Precondition::OnlyIf), token.verb == "yes");
+                match precondition {
+                    Precondition::OnlyIf => {
+                        self.deliver(Event::PreconditionChecked { target, gate: precondition, yes })
+                    }
                     Precondition::Stopped if yes => {
                         self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: true })
                     }
@@ -131,13 +135,13 @@ impl Stage {
                 let incident = self.target().incident.map(|incident| incident.id).unwrap_or_default();
                 self.deliver(Event::DiagnosisFinished { target, incident });
             }
-            "app" | "god" => self.see(token),
+            "app" | "god" => self.set_pm2(token),
             "pause" => {
                 let (until, command) = (self.clock().offset_by(span("30m")), token.detail.map(str::to_owned));
-                self.deliver(Event::Paused { targets: script::meant(target), until, command });
+                self.deliver(Event::Paused { targets: script::target_names(target), until, command });
             }
             "resume" | "resume!" => {
-                let (targets, clear_waits) = (script::meant(target), token.verb == "resume!");
+                let (targets, clear_waits) = (script::target_names(target), token.verb == "resume!");
                 self.deliver(Event::Resumed { targets, clear_waits });
             }
             "over" => self.deliver(Event::PauseCommandEnded { command: token.detail.expect("a command").to_owned() }),
@@ -156,7 +160,7 @@ impl Stage {
             "corrupt" => self.is_corrupt = true,
             "full" => self.saves_left = Some(token.detail.map_or(0, |saves| saves.parse().expect("a number"))),
             "room" => self.saves_left = None,
-            "stall" | "work" | "work!" => self.be_late(token.verb, span("1m")),
+            "stall" | "work" | "work!" => self.delay(token.verb, span("1m")),
             "reload" | "remove" | "add" => self.reload(token),
             _ => self.end_command(token),
         }
@@ -174,16 +178,16 @@ impl Stage {
         let state = if lost { State::default() } else { self.load() };
         let (policy, actions) = Policy::new(mode, self.limits.clone(), state, lost, self.clock());
         self.policy = Some(policy);
-        self.carry_out(actions);
+        self.execute(actions);
     }
 
     fn end(&mut self) {
         self.policy = None;
-        self.asked.clear();
+        self.in_flight.clear();
         self.hanging.clear();
     }
 
-    /// The machine boots, and is up for `up` when the script goes on.
+    /// The machine boots, and has been up for `up` when the script continues.
     fn reboot(&mut self, up: i64) {
         self.end();
         self.command = None;
@@ -207,70 +211,75 @@ impl Stage {
         }
     }
 
-    fn look(&mut self, token: &Token<'_>, verdict: Verdict) {
+    fn finish_probe(&mut self, token: &Token<'_>, verdict: Verdict) {
         let target = token.target.to_string();
-        self.await_look(&target);
+        self.await_probe(&target);
         if let Some(span) = token.span {
             self.hanging.insert(target.clone());
             self.pass(self.now + span);
         }
         self.hanging.remove(&target);
-        self.weather.insert(target.clone(), verdict);
+        self.verdicts.insert(target.clone(), verdict);
         self.answer(&target);
     }
 
     fn answer(&mut self, target: &str) {
-        let Some(number) = self.asked.remove(target) else { return };
+        let Some(number) = self.in_flight.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
-        let verdict = self.weather.get(target).cloned().unwrap_or_else(healthy);
-        let look = ProbeResult {
+        let verdict = self.verdicts.get(target).cloned().unwrap_or_else(healthy);
+        let result = ProbeResult {
             verdict,
             latency: Duration::from_millis(2),
             pm2: self.pm2.clone(),
             evidence: None,
             file: None,
         };
-        self.deliver(Event::ProbeFinished { target: target.to_string(), number, look, stamp: "1122-0313".into() });
+        self.deliver(Event::ProbeFinished {
+            target: target.to_string(),
+            number,
+            look: result,
+            stamp: "1122-0313".into(),
+        });
     }
 
     fn answer_others(&mut self, target: &str) {
         let hanging = self.hanging.clone();
         let others = |name: &&String| *name != target && !hanging.contains(*name);
-        while let Some(name) = self.asked.keys().find(others).cloned() {
+        while let Some(name) = self.in_flight.keys().find(others).cloned() {
             self.answer(&name);
         }
     }
 
-    fn await_look(&mut self, target: &str) {
-        for _ in 0..PATIENCE {
-            if self.asked.contains_key(target) {
+    fn await_probe(&mut self, target: &str) {
+        for _ in 0..MAX_WAKE_UPS {
+            if self.in_flight.contains_key(target) {
                 return;
             }
             self.answer_others(target);
             let wake = self.policy.as_ref().and_then(Policy::next_wake);
-            self.wake(wake.unwrap_or_else(|| panic!("no look at {target} is planned")));
+            self.wake(wake.unwrap_or_else(|| panic!("no probe of {target} is planned")));
         }
-        panic!("{target} is not looked at any more");
+        panic!("{target} is no longer probed");
     }
 
-    /// Lets time pass; looks find what the last ones found.
+    /// Lets time pass; probes repeat the latest verdict.
     fn pass(&mut self, until: i64) {
-        self.note_command();
-        for _ in 0..PATIENCE {
+        self.report_command();
+        for _ in 0..MAX_WAKE_UPS {
             self.answer_others("");
             match self.policy.as_ref().and_then(Policy::next_wake) {
-                Some(wake) if self.in_script(wake) <= until => self.wake(wake),
+                Some(wake) if self.script_time(wake) <= until => self.wake(wake),
                 Some(_) | None => {
                     self.now = until;
                     return;
                 }
             }
         }
-        panic!("the watchdog does not come to rest");
+        panic!("the watchdog never becomes idle");
     }
 
     fn wake(&mut self, at: BootTime) {
-        self.now = self.now.max(self.in_script(at));
+        self.now = self.now.max(self.script_time(at));
         self.deliver(Event::Wake);
         let now = self.clock();
         if let Some(policy) = &mut self.policy {
@@ -282,10 +291,10 @@ impl Stage {
         let now = self.clock();
         let policy = self.policy.as_mut().expect("a watchdog is at work");
         let actions = policy.step(event, now);
-        self.carry_out(actions);
+        self.execute(actions);
     }
 
-    fn carry_out(&mut self, mut actions: Vec<Action>) {
+    fn execute(&mut self, mut actions: Vec<Action>) {
         let is_to_save = actions.iter().any(Action::is_to_save);
         if is_to_save {
             self.save();
@@ -294,52 +303,55 @@ impl Stage {
         let is_asked = std::mem::replace(&mut self.was_full, is_full) != is_full || is_to_save;
         let policy = self.policy.as_mut().filter(|_| is_asked);
         let further = policy.map(|policy| policy.saved(!is_full, &mut actions, now)).unwrap_or_default();
-        actions.into_iter().for_each(|action| self.carry_out_one(action));
+        actions.into_iter().for_each(|action| self.execute_one(action));
         if !further.is_empty() {
-            self.carry_out(further);
+            self.execute(further);
         }
         let Some(policy) = &self.policy else { return };
         if (self.is_tick && policy.is_idle()) || (self.is_stopping && !policy.is_repairing()) {
             self.save();
             self.end();
-            self.said.push("end".into());
+            self.output.push("end".into());
         }
     }
 
-    fn carry_out_one(&mut self, action: Action) {
+    fn execute_one(&mut self, action: Action) {
         match action {
             Action::Save => {}
-            Action::Notify { target, tell } => self.tells.push(tell_shown(&target, &tell)),
+            Action::Notify { target, tell: notification } => {
+                self.notifications.push(show_notification(&target, &notification))
+            }
             Action::Record { target, record } => {
                 self.show(target.as_deref().unwrap_or("a"), &record);
                 self.records.push(record);
             }
             Action::Probe { target, number } => {
-                self.looks.push(format!("{target}@{}", seconds(self.now)));
-                if let Some(old) = self.asked.insert(target.clone(), number) {
-                    // Only another probe may be asked meanwhile, and the old one's answer is of no use.
-                    assert!(self.limits.get(&target).is_some_and(|limits| limits.probe_id > 0), "two looks at once");
+                self.probes.push(format!("{target}@{}", seconds(self.now)));
+                if let Some(old) = self.in_flight.insert(target.clone(), number) {
+                    // A second probe may only run if the configured probe has changed; the old result must be ignored.
+                    assert!(self.limits.get(&target).is_some_and(|limits| limits.probe_id > 0), "two probes at once");
                     let verdict = Verdict::Healthy { detail: "200".into() };
-                    let look = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
-                    self.deliver(Event::ProbeFinished { target, number: old, look, stamp: String::new() });
+                    let result =
+                        ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                    self.deliver(Event::ProbeFinished { target, number: old, look: result, stamp: String::new() });
                 }
             }
-            Action::CheckPrecondition { target, gate } => {
-                self.gate = Some(gate);
+            Action::CheckPrecondition { target, gate: precondition } => {
+                self.precondition = Some(precondition);
                 self.say(&target, "ask");
             }
             Action::InspectPm2 { target } => {
-                self.gate = Some(Precondition::Stopped);
+                self.precondition = Some(Precondition::Stopped);
                 self.say(&target, "stopped?");
             }
-            Action::CheckReset { target } => self.say(&target, "weigh"),
+            Action::CheckReset { target } => self.say(&target, "reset?"),
             Action::Diagnose { target, .. } => self.say(&target, "diagnose"),
             Action::Run { target, attempt, rung, .. } => {
-                assert_eq!(self.announced.take(), Some((attempt, rung)), "`restart` comes before its command");
+                assert_eq!(self.recorded_restart.take(), Some((attempt, rung)), "`restart` comes before its command");
                 let ladder = self.limits.get(&target).map_or(1, |limits| limits.rungs);
                 let rung = if ladder > 1 { format!(".{}", rung + 1) } else { String::new() };
                 self.say(&target, &format!("restart#{attempt}{rung}"));
-                let before = self.command.replace(Command { target, is_noted: false });
+                let before = self.command.replace(Command { target, is_reported: false });
                 assert!(before.is_none(), "one command at a time");
             }
             Action::AdoptCommand { target, .. } => self.say(&target, "adopt"),
@@ -348,31 +360,33 @@ impl Stage {
 
     fn show(&mut self, target: &str, record: &Record) {
         match record {
-            Record::Restart { attempt, rung, .. } => self.announced = Some((*attempt, *rung)),
-            Record::RestartDone { ending, .. } if self.ending.as_ref() == Some(ending) => self.ending = None,
+            Record::Restart { attempt, rung, .. } => self.recorded_restart = Some((*attempt, *rung)),
+            Record::RestartDone { ending: exit, .. } if self.expected_exit.as_ref() == Some(exit) => {
+                self.expected_exit = None
+            }
             _ => {
-                let text = script::told(record, |at| self.shown(at));
+                let text = script::show_record(record, |at| self.format_time(at));
                 self.say(target, &text);
             }
         }
     }
 
     fn say(&mut self, target: &str, text: &str) {
-        self.said.push(if target == "a" { text.to_string() } else { format!("{target}.{text}") });
+        self.output.push(if target == "a" { text.to_string() } else { format!("{target}.{text}") });
     }
 
-    fn note_command(&mut self) {
-        if let Some(Command { target, is_noted: is_noted @ false }) = &mut self.command
+    fn report_command(&mut self) {
+        if let Some(Command { target, is_reported: is_reported @ false }) = &mut self.command
             && self.policy.is_some()
         {
-            *is_noted = true;
+            *is_reported = true;
             let target = target.clone();
             self.deliver(Event::CommandStarted { target, process: (4821, 7) });
         }
     }
 
     fn end_command(&mut self, token: &Token<'_>) {
-        let ending = match token.verb {
+        let exit = match token.verb {
             "ok" => Exit::Exited(0),
             "fail" => Exit::Exited(3),
             "killed" => Exit::Killed(9),
@@ -382,9 +396,9 @@ impl Stage {
             _ => panic!("no token is called `{}`", token.verb),
         };
         let target = self.command.take().expect("a command runs").target;
-        self.ending = Some(ending.clone());
-        self.deliver(Event::CommandEnded { target, ending, took: Duration::from_secs(2) });
-        assert_eq!(self.ending, None, "the end of a command is told");
+        self.expected_exit = Some(exit.clone());
+        self.deliver(Event::CommandEnded { target, ending: exit, took: Duration::from_secs(2) });
+        assert_eq!(self.expected_exit, None, "the end of a command is recorded");
     }
 
     fn save(&mut self) {
@@ -397,7 +411,7 @@ impl Stage {
         }
     }
 
-    /// The store's part: what was written in another boot is moved to this one's clock.
+    /// The store's rule: a state saved in another boot is moved to the present boot clock.
     fn load(&self) -> State {
         let Some(saved) = &self.saved else { return State::default() };
         let mut state: State = serde_json::from_str(&saved.state).expect("what was written can be read");
@@ -412,7 +426,7 @@ impl Stage {
         BootTime::from_ms(self.now - self.booted)
     }
 
-    fn in_script(&self, at: BootTime) -> i64 {
+    fn script_time(&self, at: BootTime) -> i64 {
         at.as_ms() + self.booted
     }
 }

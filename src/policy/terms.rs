@@ -1,18 +1,19 @@
-//! The contract's words: what a target is called, why an attempt waits, what a warning is about.
+//! The contract's terms for a target's status, the reasons why an attempt waits, and the kinds of warnings.
+//! It must never rename a term: files, screens and other programs rely on them.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// No verdict that counts yet.
+    /// There is no verdict that counts yet.
     #[default]
     Starting,
     Healthy,
     Failing,
-    /// The threshold was reached and it has not been healthy since.
+    /// The threshold was reached, and the target has not been healthy since.
     Down,
-    /// After an attempt, until healthy or the threshold is reached again.
+    /// An attempt was made; the target is not healthy yet, and the threshold has not been reached again.
     Recovering,
     Stopped,
     Paused,
@@ -44,11 +45,11 @@ impl Status {
 #[serde(rename_all = "snake_case")]
 pub enum HoldReason {
     Paused,
-    /// It has never been healthy under its present probe: the address may be wrong.
+    /// The target has never been healthy under its present probe, so the address may be wrong.
     NeverHealthy,
-    /// A restart does not cure this class.
+    /// The failure class is not in `restart_on`.
     RestartOn,
-    /// The window is full.
+    /// The restart window is full.
     Limit,
     Cooldown,
     DependsOn,
@@ -76,16 +77,16 @@ impl HoldReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// Healed by restarts again and again: the cause is still there.
+    /// Restarts heal the target again and again, but the cause remains.
     Recurrent,
-    /// Nothing can be said of the target for a while.
+    /// Verdicts have been `unknown` for a while.
     Blind,
     CannotRepair,
     /// PM2's daemon is dead while the target is healthy.
     Pm2Gone,
-    /// No pm2 command reaches PM2's daemon, or it cannot be known whether one would.
+    /// No pm2 command reaches PM2's daemon, or this cannot be determined.
     Pm2Deaf,
-    /// PM2 starts the process again and again while looks stay green.
+    /// PM2 restarts the process again and again while probes are healthy.
     CrashLoop,
     Stopped,
     Flapping,

@@ -1,13 +1,13 @@
-//! PM2 beside the target of a script: what looks observe of it, and what an inspection finds.
+//! The PM2 of a script's targets: the evidence of probes, and the results of inspections.
 
-use super::{Stage, Token};
+use super::{Harness, Token};
 use crate::outcome::{DaemonState, Inspection, Pm2Evidence, ProcessIdentity};
 use crate::policy::Event;
 
-impl Stage {
-    /// What looks observe of PM2 from now on: `app:7` a process with that number, which begins now, `app` none;
-    /// `god:dead`, `god:deaf`, `god:unknown` and `god` a daemon that is so, or alive.
-    pub(super) fn see(&mut self, token: &Token<'_>) {
+impl Harness {
+    /// What probes observe of PM2 from now on. `app:7`: a process with that pid, started now; `app`: no process.
+    /// `god:dead`, `god:deaf`, `god:unknown`: a daemon in that state; `god`: a daemon that is alive.
+    pub(super) fn set_pm2(&mut self, token: &Token<'_>) {
         let started = self.clock();
         let alive = Pm2Evidence {
             daemon: DaemonState::Alive,
@@ -27,8 +27,8 @@ impl Stage {
             let is_trouble = matches!(pm2.daemon, DaemonState::Deaf | DaemonState::Unknown);
             pm2.trouble = is_trouble.then(|| "its socket is missing".into());
         } else {
-            let seen = |pid: &str| ProcessIdentity { pid: pid.parse().expect("a number"), started };
-            pm2.process = token.detail.map(seen);
+            let identity = |pid: &str| ProcessIdentity { pid: pid.parse().expect("a number"), started };
+            pm2.process = token.detail.map(identity);
         }
     }
 
