@@ -19,9 +19,9 @@
 //! | `pause:x/1h` `over:x` | a pause while command x runs; x has ended |
 //! | `stall/1m` `work/9` `work!/9` | the watchdog gets no CPU for a minute; works for 9 s; is stopped while it works |
 //! | `stop` `crash` `crash!` | SIGTERM; `kill -9`; `kill -9` before the pid of the command is stored |
-//! | `daemon` `tick` | the watchdog ends, and another one continues from the saved state; a script begins with `daemon` |
+//! | `daemon` `tick` | the watchdog ends, and another continues from the saved state; scripts begin with `daemon` |
 //! | `reboot/40` | the machine boots and has been up for 40 s |
-//! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after one more save); it has room |
+//! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after one save); it has room |
 //! | `gone` `there` | the hourly search for the rungs' executables |
 //! | `reload:cooldown=5;rungs=1` `remove` `add` | the configuration is reloaded with changes |
 //!

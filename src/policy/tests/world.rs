@@ -269,12 +269,6 @@ impl World {
         })
     }
 
-    fn start_process(&mut self, target: &str) {
-        self.serial += 1;
-        let pid = u32::try_from(self.serial).expect("in range");
-        self.processes.insert(target.to_string(), (pid, self.now));
-    }
-
     fn verdict(&mut self, target: &str) -> Verdict {
         let flip = self.rng.u32(0..100);
         let backend = &self.backends[target];

@@ -112,18 +112,7 @@ impl Harness {
                 self.await_probe(&target);
                 self.hanging.insert(target);
             }
-            "yes" | "no" => {
-                let (precondition, yes) = (self.precondition.unwrap_or(Precondition::OnlyIf), token.verb == "yes");
-                match precondition {
-                    Precondition::OnlyIf => {
-                        self.deliver(Event::PreconditionChecked { target, gate: precondition, yes })
-                    }
-                    Precondition::Stopped if yes => {
-                        self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: true })
-                    }
-                    Precondition::Stopped => self.inspected(target, Inspection::AtRest(RestReason::Operator)),
-                }
-            }
+            "yes" | "no" => self.finish_check(target, token.verb == "yes"),
             "deaf" => self.inspected(target, Inspection::Failed { is_deaf: true, is_listed: false }),
             "unlisted" => self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: false }),
             "deleted" => self.inspected(target, Inspection::AtRest(RestReason::Deleted)),

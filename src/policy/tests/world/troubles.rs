@@ -53,4 +53,10 @@ impl World {
         }
         self.oracle.broken(name, self.now);
     }
+
+    pub(super) fn start_process(&mut self, target: &str) {
+        self.serial += 1;
+        let pid = u32::try_from(self.serial).expect("in range");
+        self.processes.insert(target.to_string(), (pid, self.now));
+    }
 }

@@ -1,8 +1,8 @@
 //! The PM2 of a script's targets: the evidence of probes, and the results of inspections.
 
 use super::{Harness, Token};
-use crate::outcome::{DaemonState, Inspection, Pm2Evidence, ProcessIdentity};
-use crate::policy::Event;
+use crate::outcome::{DaemonState, Inspection, Pm2Evidence, ProcessIdentity, RestReason};
+use crate::policy::{Event, Precondition};
 
 impl Harness {
     /// What probes observe of PM2 from now on. `app:7`: a process with that pid, started now; `app`: no process.
@@ -29,6 +29,20 @@ impl Harness {
         } else {
             let identity = |pid: &str| ProcessIdentity { pid: pid.parse().expect("a number"), started };
             pm2.process = token.detail.map(identity);
+        }
+    }
+
+    /// Ends the latest check of a precondition.
+    pub(super) fn finish_check(&mut self, target: String, holds: bool) {
+        let precondition = self.precondition.unwrap_or(Precondition::OnlyIf);
+        match (precondition, holds) {
+            (Precondition::OnlyIf, _) => {
+                self.deliver(Event::PreconditionChecked { target, gate: precondition, yes: holds });
+            }
+            (Precondition::Stopped, true) => {
+                self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: true });
+            }
+            (Precondition::Stopped, false) => self.inspected(target, Inspection::AtRest(RestReason::Operator)),
         }
     }
 
