@@ -1,5 +1,5 @@
-//! The operator's file, checked and ready for use: every limit, every default, every complaint about it.
-//! It must never accept what it does not know, and never show a secret.
+//! The operator's configuration file: it is read, checked against every limit, and completed with every default.
+//! It must never accept an unknown key, and never show a secret.
 
 mod access;
 mod channel;

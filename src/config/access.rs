@@ -1,5 +1,5 @@
-//! Who else could have written the files that we are about to obey.
-//! Only a file that nobody but its reader and root can change may say what is run.
+//! Reads a configuration and a file of variables, and checks who could have written them.
+//! It must never return the text of a file that anyone but its reader and root can change: the text says what is run.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -10,115 +10,117 @@ use rustix::fs::OFlags;
 
 use crate::outcome::describe_io_error;
 
-/// Bytes of a configuration and of a file of variables.
-const MOST: u64 = 1 << 20;
-/// What some editors put before UTF-8 text; it is no part of the text.
+/// In bytes, of a configuration and of a file of variables.
+const MAX_SIZE: u64 = 1 << 20;
+/// Some editors put it before UTF-8 text; it is not part of the text.
 pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readers {
-    /// It is a configuration: whoever its permissions let.
+    /// For a configuration: as its permissions say.
     Anyone,
-    /// It holds secrets: its owner only.
+    /// For a file with secrets: the owner only.
     Owner,
-    /// It is asked for its state folder and not obeyed, so root may do so of another account's.
+    /// For a configuration that is only asked for its state folder: root may also read that of another account.
     Root,
 }
 
-/// Reads a text of at most 1 MiB that nobody else could have written, without a byte order mark before it. The errors
-/// name the path and what mends it.
+/// Reads a text of at most 1 MiB that nobody else could have written, without its byte order mark.
+/// Errors: each names the path and how to fix it.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>> {
     let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), describe_io_error(&error))];
     let file = open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(vec![format!("cannot read {}: it is not a regular file", path.display())]);
+        return Err(vec![format!("cannot read {}: not a regular file", path.display())]);
     }
-    let complaints = complaints(path, &metadata, readers).map_err(failed)?;
-    if !complaints.is_empty() {
-        return Err(complaints);
+    let errors = find_unsafe_access(path, &metadata, readers).map_err(failed)?;
+    if !errors.is_empty() {
+        return Err(errors);
     }
     let mut bytes = Vec::new();
-    file.take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST {
-        return Err(vec![format!("cannot read {}: it is larger than 1 MiB", path.display())]);
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_SIZE {
+        return Err(vec![format!("cannot read {}: larger than 1 MiB", path.display())]);
     }
     if is_utf16(&bytes) {
-        return Err(vec![format!("cannot read {}: it is in UTF-16; save it as UTF-8", path.display())]);
+        return Err(vec![format!("cannot read {}: text is UTF-16; save it as UTF-8", path.display())]);
     }
     if bytes.starts_with(BYTE_ORDER_MARK.as_bytes()) {
         bytes.drain(..BYTE_ORDER_MARK.len());
     }
     String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
         vec![format!("{}:{line}: not UTF-8 text", path.display())]
     })
 }
 
-/// Whether a text is in UTF-16, of either order: by its mark, or by the zeros of an ASCII character.
+/// Recognises UTF-16 of either byte order by its byte order mark, or by the zero byte of an ASCII character.
 pub(crate) fn is_utf16(text: &[u8]) -> bool {
     matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0xff, ..] | [1..=0xff, 0, ..])
 }
 
-/// Without waiting for a writer, should it be a pipe.
+/// Does not block if the path is a named pipe without a writer.
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// What is wrong with the file and with every folder through which it is reached by name: of a link, both.
-fn complaints(path: &Path, file: &Metadata, readers: Readers) -> io::Result<Vec<String>> {
+/// Checks the file and its folder; for a symbolic link, the folders of the link and of the file that it points to.
+fn find_unsafe_access(path: &Path, file: &Metadata, readers: Readers) -> io::Result<Vec<String>> {
     let me = match rustix::process::geteuid().as_raw() {
         0 if readers == Readers::Root => file.uid(),
         me => me,
     };
-    let mut complaints = Facts::of(file).complaints(path, me, readers);
-    let mut folders = vec![folder_of(&std::path::absolute(path)?), folder_of(&path.canonicalize()?)];
+    let mut errors = FileAccess::of(file).find_errors(path, me, readers);
+    let mut folders = vec![parent_of(&std::path::absolute(path)?), parent_of(&path.canonicalize()?)];
     folders.dedup();
     for folder in folders {
-        complaints.extend(Facts::of(&folder.metadata()?).complaints(&folder, me, Readers::Anyone));
+        errors.extend(FileAccess::of(&folder.metadata()?).find_errors(&folder, me, Readers::Anyone));
     }
-    Ok(complaints)
+    Ok(errors)
 }
 
-fn folder_of(path: &Path) -> PathBuf {
+fn parent_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(path).to_path_buf()
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Facts {
+struct FileAccess {
     mode: u32,
     owner: u32,
     is_folder: bool,
 }
 
-impl Facts {
+impl FileAccess {
     fn of(metadata: &Metadata) -> Self {
-        Facts { mode: metadata.mode(), owner: metadata.uid(), is_folder: metadata.is_dir() }
+        FileAccess { mode: metadata.mode(), owner: metadata.uid(), is_folder: metadata.is_dir() }
     }
 
-    /// For the user `me`. In a sticky folder such as /tmp a file can be replaced by its owner, the folder's owner
-    /// and root only, so it does not matter who else can write to it.
-    fn complaints(self, path: &Path, me: u32, readers: Readers) -> Vec<String> {
+    /// For the user `me`. In a sticky folder such as /tmp only a file's owner, the folder's owner and root can replace
+    /// the file, so it does not matter who else can write to the folder.
+    fn find_errors(self, path: &Path, me: u32, readers: Readers) -> Vec<String> {
         let shown = path.display();
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         let sticky = self.is_folder && self.mode & 0o1000 != 0;
         if self.mode & 0o002 != 0 && !sticky {
-            complaints.push(format!("anyone can write to {shown}; mend it with: chmod o-w {shown}"));
+            let risk = "world-writable; anyone could change which commands are run";
+            errors.push(format!("{shown}: {risk}. Fix: chmod o-w {shown}"));
         }
         if me == 0 && self.mode & 0o020 != 0 && !sticky {
-            let mend = format!("mend it with: chmod g-w {shown}");
-            complaints.push(format!("its group can write to {shown}, which root is to obey; {mend}"));
+            errors.push(format!("{shown}: group-writable; root runs commands from it. Fix: chmod g-w {shown}"));
         }
         if self.owner != me && self.owner != 0 {
-            let mend = format!("mend it with: chown {me} {shown}");
-            complaints.push(format!("{shown} belongs to user {}, neither to you nor to root; {mend}", self.owner));
+            let fix = format!("Fix: chown {me} {shown}");
+            errors.push(format!("{shown}: owned by uid {}, neither by you nor by root. {fix}", self.owner));
         }
         if readers == Readers::Owner && self.mode & 0o177 != 0 {
-            complaints.push(format!("{shown} is for secrets, and others may use it; mend it with: chmod 600 {shown}"));
+            let mode = self.mode & 0o7777;
+            let risk = format!("mode {mode:04o}, but a file with secrets must be 0600 or stricter");
+            errors.push(format!("{shown}: {risk}. Fix: chmod 600 {shown}"));
         }
-        complaints
+        errors
     }
 }
 
@@ -132,13 +134,13 @@ mod tests {
 
     #[track_caller]
     fn check(mode: u32, owner: u32, is_folder: bool, me: u32, expected: &[&str]) {
-        let found = Facts { mode, owner, is_folder }.complaints(Path::new("/x"), me, Readers::Anyone);
-        let mends: Vec<&str> = found.iter().filter_map(|complaint| complaint.rsplit(": ").next()).collect();
-        assert_eq!(mends, expected, "mode {mode:o}, owner {owner}, user {me}");
+        let found = FileAccess { mode, owner, is_folder }.find_errors(Path::new("/x"), me, Readers::Anyone);
+        let fixes: Vec<&str> = found.iter().filter_map(|error| error.rsplit(": ").next()).collect();
+        assert_eq!(fixes, expected, "mode {mode:o}, owner {owner}, user {me}");
     }
 
     #[test]
-    fn only_its_reader_and_root_may_write_to_it() {
+    fn only_its_reader_and_root_may_write_to_a_file() {
         check(0o644, 7, false, 7, &[]);
         check(0o664, 7, false, 7, &[]);
         check(0o644, 0, false, 7, &[]);
@@ -157,11 +159,11 @@ mod tests {
     fn reads(name: &str, readers: Readers, prepare: impl FnOnce(&Path), expected: Result<&str, &str>) {
         let folder = private_folder();
         prepare(folder.path());
-        let found = read(&folder.path().join(name), readers).map_err(|complaints| complaints.join("; "));
+        let found = read(&folder.path().join(name), readers).map_err(|errors| errors.join("; "));
         match (found, expected) {
             (Ok(text), Ok(expected)) => assert_eq!(text, expected),
-            (Err(told), Err(expected)) => {
-                assert!(told.contains(expected) && told.contains(name), "{told}");
+            (Err(shown), Err(expected)) => {
+                assert!(shown.contains(expected) && shown.contains(name), "{shown}");
             }
             (found, _) => panic!("{found:?}, not {expected:?}"),
         }
@@ -173,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_where_they_are_safe() {
+    fn only_safe_files_are_read() {
         let w = "w.yaml";
         reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a", 0o644), Ok("a"));
-        reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a", 0o646), Err("anyone can write to"));
+        reads(w, Readers::Anyone, |folder| write(&folder.join(w), b"a", 0o646), Err("world-writable"));
         reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o600), Ok("a"));
         reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o400), Ok("a"));
         reads(w, Readers::Owner, |folder| write(&folder.join(w), b"a", 0o640), Err("chmod 600"));
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_does_not_hold_us_up() {
+    fn a_named_pipe_does_not_block() {
         let make = |folder: &Path| {
             let pipe = std::process::Command::new("mkfifo").arg(folder.join("w.yaml")).status().expect("mkfifo");
             assert!(pipe.success());
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_does_not_hide_an_open_folder() {
+    fn a_link_does_not_hide_a_writable_folder() {
         let make = |folder: &Path| {
             let open = folder.join("w.yaml-is-here");
             fs::create_dir(&open).expect("made");
@@ -217,6 +219,6 @@ mod tests {
             fs::set_permissions(&open, Permissions::from_mode(0o777)).expect("permissions set");
             symlink(open.join("real"), folder.join("w.yaml")).expect("linked");
         };
-        reads("w.yaml", Readers::Anyone, make, Err("anyone can write to"));
+        reads("w.yaml", Readers::Anyone, make, Err("world-writable"));
     }
 }

@@ -1,4 +1,5 @@
-//! Whom to tell and how, as `notify` was read.
+//! Notification channels, as read from `notify`.
+//! Only values are here; sending is the work of the notify room.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use crate::outcome::NotificationKind;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Channel {
-    /// Tells it from the others, over restarts too.
+    /// Unique, and the same after a restart.
     pub id: String,
     pub shown: String,
     pub destination: Destination,
@@ -33,20 +34,20 @@ pub struct Webhook {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Slack's incoming webhooks, and those that speak like them.
+    /// Slack's incoming webhooks, and services compatible with them.
     Slack,
     Discord,
-    /// `sendMessage` of Telegram's bots.
+    /// `sendMessage` of Telegram's bot API.
     Telegram,
     Ntfy,
-    /// The contract's own.
+    /// The watchdog's own generic JSON.
     Json,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Email {
     pub to: String,
-    /// From whom; else from this account at this host.
+    /// Default: this account at this host.
     pub from: Option<String>,
     pub via: MailTransport,
 }
@@ -59,7 +60,7 @@ pub enum MailTransport {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Smtp {
-    /// A name or an address, without brackets.
+    /// A name or an IP address, the latter without brackets.
     pub host: String,
     /// 1 to 65535.
     pub port: u16,
@@ -69,8 +70,8 @@ pub struct Smtp {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// By STARTTLS where it is offered; it must be where a password goes to another machine.
+    /// STARTTLS where the server offers it; required where a password is sent to another machine.
     StartTls,
-    /// From the first byte on.
+    /// TLS from the first byte on.
     Tls,
 }

@@ -1,45 +1,44 @@
-//! What is wrong with a configuration, told so that it can be mended: place, line, caret, advice.
-//! It must never show a secret: errors go to the log and into mails too. Values from the environment never get here;
-//! of the file's own text only what the complaint is about is shown, and what is plainly no secret.
+//! Errors in a configuration, shown with position, line, caret and advice.
+//! It must never show a secret, because errors also go to the log and into mails: values from the environment never
+//! reach it, and of the file's text it shows only what the error is about and what is plainly no secret.
 
 use std::fmt;
 
 use super::key_path::Found;
-use super::tree::{At, Node, Position, SyntaxError, Value, locate};
+use super::tree::{Node, NodeId, Position, SyntaxError, Value, locate};
 use super::units;
 
-/// Complaints that are shown at once; a mistake in `defaults` must not fill the screen a thousand times.
-const SHOWN: usize = 20;
-/// Keys whose values are not shown, nor anything below them.
-const SECRET: [&str; 5] = ["headers", "env", "webhook", "heartbeat", "password"];
+/// A mistake in `defaults` counts once for each of up to 1,000 targets; so many errors fit on one screen.
+const MAX_SHOWN: usize = 20;
+/// Keys whose values are never shown, nor anything below them.
+const SECRET_KEYS: [&str; 5] = ["headers", "env", "webhook", "heartbeat", "password"];
 
-/// Everything that was found wrong with a configuration; at least one complaint.
+/// Everything that was found wrong with a configuration; at least one error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors {
-    complaints: Vec<String>,
+    shown: Vec<String>,
     more: usize,
 }
 
 impl Errors {
-    /// One complaint that has no place in a file.
-    pub(super) fn one(complaint: impl Into<String>) -> Self {
-        Errors { complaints: vec![complaint.into()], more: 0 }
+    pub(super) fn one(error: impl Into<String>) -> Self {
+        Errors { shown: vec![error.into()], more: 0 }
     }
 
-    /// Several that have none; at least one.
-    pub(super) fn several(complaints: Vec<String>) -> Self {
-        Errors { complaints, more: 0 }
+    /// `errors` must not be empty.
+    pub(super) fn several(errors: Vec<String>) -> Self {
+        Errors { shown: errors, more: 0 }
     }
 
-    /// The same after `others`, which may be the cause.
-    pub(super) fn after(self, others: Vec<String>) -> Self {
-        Errors { complaints: [others, self.complaints].concat(), more: self.more }
+    /// Puts `causes` first: errors in other files may have caused those in this one.
+    pub(super) fn after(self, causes: Vec<String>) -> Self {
+        Errors { shown: [causes, self.shown].concat(), more: self.more }
     }
 
-    /// For one line of a log: the first complaint without its picture, and how many more there are.
+    /// For one line of a log: the first line of the first error, and how many more errors there are.
     pub fn summary(&self) -> String {
-        let first = self.complaints.first().and_then(|complaint| complaint.lines().next()).unwrap_or_default();
-        match self.complaints.len() + self.more {
+        let first = self.shown.first().and_then(|error| error.lines().next()).unwrap_or_default();
+        match self.shown.len() + self.more {
             0 | 1 => first.to_owned(),
             count => format!("{first} (and {} more)", count - 1),
         }
@@ -48,7 +47,7 @@ impl Errors {
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.complaints.join("\n"))?;
+        f.write_str(&self.shown.join("\n"))?;
         match self.more {
             0 => Ok(()),
             1 => f.write_str("\nand 1 more error"),
@@ -61,10 +60,10 @@ impl std::error::Error for Errors {}
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Problem {
-    pub(super) at: At,
-    /// Of a value what it does wrong (`has no unit`), the value's key comes before it; of a key all there is to say.
+    pub(super) id: NodeId,
+    /// For a value, what follows its key (`has no unit`); for a key, the whole message.
     pub(super) message: String,
-    /// What to do, or what is allowed.
+    /// What is allowed, or how to fix it.
     pub(super) advice: String,
 }
 
@@ -76,52 +75,53 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Tells of all problems in the order of the file, of each once.
+    /// Each problem once, in the order of the file.
     pub(super) fn errors(self, root: &Node, mut problems: Vec<Problem>) -> Errors {
         problems.sort();
         problems.dedup();
-        let more = problems.len().saturating_sub(SHOWN);
-        problems.truncate(SHOWN);
-        Errors { complaints: problems.iter().map(|problem| self.problem(root, problem)).collect(), more }
+        let more = problems.len().saturating_sub(MAX_SHOWN);
+        problems.truncate(MAX_SHOWN);
+        Errors { shown: problems.iter().map(|problem| self.problem(root, problem)).collect(), more }
     }
 
     pub(super) fn syntax(self, error: &SyntaxError) -> Errors {
-        let line = self.line(error.place);
+        let line = self.line(error.position);
         let indented_by_tab = line.trim_start_matches([' ', '-']).starts_with('\t');
         let advice = if indented_by_tab { "indent with spaces, not with tabs" } else { "" };
-        let excerpt = Excerpt::of(&line, error.place.column, |_| 1);
+        let excerpt = Excerpt::of(&line, error.position.column, |_| 1);
         let message = format!("not valid YAML: {}", error.message);
-        Errors::one(self.picture(error.place, &message, &excerpt, advice))
+        Errors::one(self.render(error.position, &message, &excerpt, advice))
     }
 
     fn problem(self, root: &Node, problem: &Problem) -> String {
-        let way = root.key_path(problem.at);
-        let place = locate(self.text, problem.at).unwrap_or(Position { line: 1, column: 1 });
+        let key_path = root.key_path(problem.id);
+        let position = locate(self.text, problem.id).unwrap_or(Position { line: 1, column: 1 });
         let mut message = problem.message.clone();
-        let mut excerpt = Excerpt::of(&self.line(place), place.column, |rest| match way.found {
+        let mut excerpt = Excerpt::of(&self.line(position), position.column, |rest| match key_path.found {
             Found::Key(key) => key_length(key, rest),
             Found::Value(node) => value_length(node, rest),
         });
-        if let Found::Value(_) = way.found {
-            let subject = if way.subject.is_empty() { "the file" } else { &format!("`{}`", way.subject) };
+        if let Found::Value(_) = key_path.found {
+            let subject = if key_path.subject.is_empty() { "the file" } else { &format!("`{}`", key_path.subject) };
             message = format!("{subject} {message}");
         }
-        if way.keys.iter().any(|key| SECRET.contains(key)) {
-            excerpt.hide(matches!(way.found, Found::Value(_)));
+        if key_path.keys.iter().any(|key| SECRET_KEYS.contains(key)) {
+            excerpt.hide_values(matches!(key_path.found, Found::Value(_)));
         }
         let mut context = String::new();
-        if !way.path.is_empty() {
-            let name = way.target.and_then(|name| units::name(name).ok()).map(|name| format!(", {name}"));
-            context = format!("   ({}{})", way.path, name.unwrap_or_default());
+        if !key_path.path.is_empty() {
+            let name = key_path.target.and_then(|name| units::parse_name(name).ok()).map(|name| format!(", {name}"));
+            context = format!("   ({}{})", key_path.path, name.unwrap_or_default());
         }
-        self.picture(place, &message, &excerpt, &format!("{}{context}", problem.advice))
+        self.render(position, &message, &excerpt, &format!("{}{context}", problem.advice))
     }
 
-    /// The line at `place`, where lines end as YAML 1.1 has it: another line than the parser's might hold a secret.
-    fn line(&self, place: Position) -> String {
+    /// Splits lines as YAML 1.1 does: splitting them otherwise could show another line than the parser means, with a
+    /// secret in it.
+    fn line(&self, position: Position) -> String {
         let text = self.text.replace("\r\n", "\n");
         let mut lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
-        lines.nth(place.line - 1).unwrap_or_default().to_owned()
+        lines.nth(position.line - 1).unwrap_or_default().to_owned()
     }
 
     /// ```text
@@ -129,8 +129,8 @@ impl Source<'_> {
     ///   6 |     intervall: 15s
     ///     |     ^^^^^^^^^ did you mean `interval`?   (targets[0], sav-backend)
     /// ```
-    fn picture(&self, place: Position, message: &str, excerpt: &Excerpt, advice: &str) -> String {
-        let Position { line, column } = place;
+    fn render(&self, position: Position, message: &str, excerpt: &Excerpt, advice: &str) -> String {
+        let Position { line, column } = position;
         let margin = " ".repeat(line.to_string().len());
         let blank = " ".repeat(excerpt.before.chars().count());
         let carets = "^".repeat(excerpt.token.chars().count().max(1));
@@ -143,7 +143,7 @@ impl Source<'_> {
     }
 }
 
-/// A line of the file in three parts, each fit to be shown.
+/// A line of the file in three parts, without secrets and control characters.
 #[derive(Debug)]
 struct Excerpt {
     before: String,
@@ -152,7 +152,8 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    /// Cuts `line` at `column` (from 1); `length` says how many characters the token has, given what begins there.
+    /// Splits `line` at `column`, counted from 1. `length` returns the token's length in characters, given the rest of
+    /// the line.
     fn of(line: &str, column: usize, length: impl FnOnce(&str) -> usize) -> Self {
         let start = line.char_indices().nth(column - 1).map_or(line.len(), |(start, _)| start);
         let (before, rest) = line.split_at(start);
@@ -168,9 +169,9 @@ impl Excerpt {
         Excerpt { before: printable(&before), token, after: printable(&after) }
     }
 
-    /// Leaves out whatever may be a value, though it looks like a harmless figure.
-    fn hide(&mut self, token_too: bool) {
-        if token_too {
+    /// Also hides figures: below a key in [`SECRET_KEYS`] even they may be secret.
+    fn hide_values(&mut self, is_token_value: bool) {
+        if is_token_value {
             self.token = "…".into();
         }
         if !self.after.trim().is_empty() {
@@ -179,7 +180,7 @@ impl Excerpt {
     }
 }
 
-/// Indentation, dashes and one key with its colon: the part of a line that holds no value.
+/// Indentation, dashes and one key with its colon: the part of a line that is no value.
 fn plain_start(line: &str) -> &str {
     let word = line.trim_start_matches([' ', '\t', '-']);
     let indentation = &line[..line.len() - word.len()];
@@ -193,15 +194,16 @@ fn plain_start(line: &str) -> &str {
     }
 }
 
-/// Whether what follows on the line is plainly no secret: nothing, a figure, a yes or no.
+/// Whether the rest of a line is plainly no secret: empty, a number, a duration, a size, true, false or null.
 fn is_harmless(text: &str) -> bool {
     let value = text[plain_start(text).len()..].trim_matches([' ', ',', ']', '}', '[', '{', '"', '\'']);
-    let figure = || value.parse::<f64>().is_ok() || units::duration(value).is_ok() || units::size(value).is_ok();
+    let figure =
+        || value.parse::<f64>().is_ok() || units::parse_duration(value).is_ok() || units::parse_size(value).is_ok();
     matches!(value, "" | "true" | "false" | "null") || figure()
 }
 
-/// The token with user, password and query of whatever address is in it left out. Rather too much is left out than too
-/// little: an address that is not valid may have lost its `://`, and a `?` may belong to a password.
+/// The token without user, password and query of a URL in it. It removes too much rather than too little: an invalid
+/// URL may lack its `://`, and a `?` may belong to a password.
 fn without_secrets(token: &str) -> String {
     let is_quoted = token.len() > 1 && (token.ends_with('"') || token.ends_with('\''));
     let (token, quote) = token.split_at(token.len() - usize::from(is_quoted));
@@ -243,7 +245,7 @@ fn quoted_length(rest: &str) -> Option<usize> {
     Some(end.map_or_else(|| rest.trim_end().chars().count(), |end| end + 2))
 }
 
-/// No control character, and not without end: the text goes to terminals and logs.
+/// Without control characters and of limited length: the text goes to terminals and logs.
 fn printable(text: &str) -> String {
     let clean = |character: char| if character.is_control() { ' ' } else { character };
     match text.char_indices().nth(400) {
@@ -257,37 +259,37 @@ mod tests {
     use super::*;
     use crate::config::tree::parse;
 
-    /// What is told of the value at `path` (keys and indices), or of the last key where it ends in `!`.
+    /// The error for the value at `path` (keys and indices), or for the last key if `path` ends in `!`.
     #[track_caller]
     fn check(text: &str, path: &str, expected: &[&str]) {
         let root = parse(text).expect("valid");
         let mut node = &root;
-        let mut at = root.at;
+        let mut id = root.id;
         for step in path.split('.').filter(|step| !step.is_empty()) {
             match (&node.value, step.strip_suffix('!')) {
                 (Value::List(items), _) => node = &items[step.parse::<usize>().expect("an index")],
                 (Value::Map(entries), key) => {
                     let entry = entries.iter().find(|entry| entry.key == key.unwrap_or(step)).expect("a key");
-                    at = entry.at;
+                    id = entry.id;
                     node = &entry.value;
                 }
-                _ => panic!("no way to {step}"),
+                _ => panic!("{step} not found"),
             }
             if !step.ends_with('!') {
-                at = node.at;
+                id = node.id;
             }
         }
         let source = Source { file: "w.yaml", text };
-        let problem = Problem { at, message: "is wrong".into(), advice: "mend it".into() };
+        let problem = Problem { id, message: "is wrong".into(), advice: "fix it".into() };
         assert_eq!(source.errors(&root, vec![problem]).to_string(), expected.join("\n"));
     }
 
     #[test]
-    fn the_token_is_underlined_and_its_path_told() {
+    fn the_token_is_underlined_and_its_path_shown() {
         check(
             "targets:\n  - name: a\n    intervall: 15s\n",
             "targets.0.intervall!",
-            &["w.yaml:3:5: is wrong", "  3 |     intervall: 15s", "    |     ^^^^^^^^^ mend it   (targets[0], a)"],
+            &["w.yaml:3:5: is wrong", "  3 |     intervall: 15s", "    |     ^^^^^^^^^ fix it   (targets[0], a)"],
         );
         check(
             "targets:\n  - name: a\n    depends_on: [x, yy]\n",
@@ -295,41 +297,33 @@ mod tests {
             &[
                 "w.yaml:3:21: `depends_on[1]` is wrong",
                 "  3 |     depends_on: … yy]",
-                "    |                   ^^ mend it   (targets[0].depends_on[1], a)",
+                "    |                   ^^ fix it   (targets[0].depends_on[1], a)",
             ],
         );
-        check(
-            "a: 'x y'  # z\n",
-            "a",
-            &["w.yaml:1:4: `a` is wrong", "  1 | a: 'x y' …", "    |    ^^^^^ mend it   (a)"],
-        );
+        check("a: 'x y'  # z\n", "a", &["w.yaml:1:4: `a` is wrong", "  1 | a: 'x y' …", "    |    ^^^^^ fix it   (a)"]);
         let above = "a: 'u\u{2028}v\u{85}w\rx'\r\nb: 1\n";
-        check(above, "b", &["w.yaml:5:4: `b` is wrong", "  5 | b: 1", "    |    ^ mend it   (b)"]);
-        check("- 1\n", "", &["w.yaml:1:1: the file is wrong", "  1 | - 1", "    | ^ mend it"]);
-        check("", "", &["w.yaml:1:1: the file is wrong", "  1 |", "    | ^ mend it"]);
+        check(above, "b", &["w.yaml:5:4: `b` is wrong", "  5 | b: 1", "    |    ^ fix it   (b)"]);
+        check("- 1\n", "", &["w.yaml:1:1: the file is wrong", "  1 | - 1", "    | ^ fix it"]);
+        check("", "", &["w.yaml:1:1: the file is wrong", "  1 |", "    | ^ fix it"]);
     }
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
-        check(
-            "hedaers: {A: s3cret}",
-            "hedaers!",
-            &["w.yaml:1:1: is wrong", "  1 | hedaers …", "    | ^^^^^^^ mend it"],
-        );
+    fn possible_secrets_are_not_shown() {
+        check("hedaers: {A: s3cret}", "hedaers!", &["w.yaml:1:1: is wrong", "  1 | hedaers …", "    | ^^^^^^^ fix it"]);
         check(
             "http: {headers: {A: s3cret}, timeuot: 3s}",
             "http.timeuot!",
-            &["w.yaml:1:30: is wrong", "  1 | http: … timeuot: 3s}", "    |         ^^^^^^^ mend it   (http)"],
+            &["w.yaml:1:30: is wrong", "  1 | http: … timeuot: 3s}", "    |         ^^^^^^^ fix it   (http)"],
         );
         check(
             "env: {A: s3cret}",
             "env.A",
-            &["w.yaml:1:10: `A` is wrong", "  1 | env: … … …", "    |        ^ mend it   (env.A)"],
+            &["w.yaml:1:10: `A` is wrong", "  1 | env: … … …", "    |        ^ fix it   (env.A)"],
         );
         check(
             "url: http://me:s3cret@host/x",
             "url",
-            &["w.yaml:1:6: `url` is wrong", "  1 | url: http://…@host/x", "    |      ^^^^^^^^^^^^^^^ mend it   (url)"],
+            &["w.yaml:1:6: `url` is wrong", "  1 | url: http://…@host/x", "    |      ^^^^^^^^^^^^^^^ fix it   (url)"],
         );
         for (written, shown) in [
             ("http://h:0/x?token=s3cret", "http://h:0/x?…"),
@@ -341,23 +335,23 @@ mod tests {
             ("x?", "x?"),
         ] {
             let carets = "^".repeat(shown.chars().count());
-            let (line, marks) = (format!("  1 | url: {shown}"), format!("    |      {carets} mend it   (url)"));
+            let (line, marks) = (format!("  1 | url: {shown}"), format!("    |      {carets} fix it   (url)"));
             check(&format!("url: {written}"), "url", &["w.yaml:1:6: `url` is wrong", &line, &marks]);
         }
         check(
             "env: {A: 1, A: 2}",
             "env.A!",
-            &["w.yaml:1:7: is wrong", "  1 | env: {A …", "    |       ^ mend it   (env)"],
+            &["w.yaml:1:7: is wrong", "  1 | env: {A …", "    |       ^ fix it   (env)"],
         );
         check(
             "http: me:s3cret@h",
             "http",
-            &["w.yaml:1:7: `http` is wrong", "  1 | http: …@h", "    |       ^^^ mend it   (http)"],
+            &["w.yaml:1:7: `http` is wrong", "  1 | http: …@h", "    |       ^^^ fix it   (http)"],
         );
         check(
             "a: \"x\\e[2J\\\" y\" \n",
             "a",
-            &["w.yaml:1:4: `a` is wrong", "  1 | a: \"x\\e[2J\\\" y\"", "    |    ^^^^^^^^^^^^ mend it   (a)"],
+            &["w.yaml:1:4: `a` is wrong", "  1 | a: \"x\\e[2J\\\" y\"", "    |    ^^^^^^^^^^^^ fix it   (a)"],
         );
     }
 
@@ -368,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_show_where_but_no_values() {
+    fn syntax_errors_show_the_position_but_no_values() {
         syntax(
             "a: 1\n\tb: 2\n",
             &[
@@ -379,16 +373,16 @@ mod tests {
             ],
         );
         let error = parse("env:\n  A: [s3cret\nb: }\n").expect_err("not valid");
-        let told = Source { file: "w.yaml", text: "env:\n  A: [s3cret\nb: }\n" }.syntax(&error).to_string();
-        assert!(!told.contains("s3cret"), "{told}");
+        let shown = Source { file: "w.yaml", text: "env:\n  A: [s3cret\nb: }\n" }.syntax(&error).to_string();
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 
     #[test]
-    fn all_are_told_once_in_order_and_not_without_end() {
+    fn each_error_is_shown_once_in_order_up_to_a_limit() {
         let text = format!("[{}]", "1,".repeat(30));
         let root = parse(&text).expect("valid");
         let Value::List(items) = &root.value else { panic!("a list") };
-        let problem = |item: &Node| Problem { at: item.at, message: "is wrong".into(), advice: String::new() };
+        let problem = |item: &Node| Problem { id: item.id, message: "is wrong".into(), advice: String::new() };
         let twice = items.iter().rev().chain(items).map(problem).collect();
         let errors = Source { file: "w.yaml", text: &text }.errors(&root, twice);
         assert!(errors.to_string().starts_with("w.yaml:1:2: `[0]` is wrong"), "{errors}");

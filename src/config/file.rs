@@ -1,4 +1,5 @@
-//! The whole file: from its bytes to a [`Config`], with the keys of the top level.
+//! Reads the whole file into a [`Config`], with the keys of the top level.
+//! It must never return a configuration in which anything is invalid.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -11,11 +12,11 @@ use super::access::{Readers, read};
 use super::channel::{Channel, Webhook};
 use super::error::{Errors, Source};
 use super::locate::{self, default_state_dir};
-use super::notify::{heartbeat, notify};
+use super::notify::{read_heartbeat, read_notify};
 use super::reader::{Keys, Reader};
 use super::secrets::Secrets;
 use super::target::{Secret, Target};
-use super::targets::targets;
+use super::targets::read_targets;
 use super::tree::{self, Node, Value};
 use super::{owner, units};
 use crate::outcome::describe_io_error;
@@ -35,29 +36,29 @@ pub(super) const TOP: Keys = Keys {
         "defaults",
         "targets",
     ]],
-    elsewhere: &[],
+    per_target: &[],
 };
-pub(super) const PAGE: Keys = Keys { known: &[&["file", "details"]], elsewhere: &[] };
-pub(super) const LOG: Keys = Keys { known: &[&["file", "level", "max_size", "keep"]], elsewhere: &[] };
+pub(super) const PAGE: Keys = Keys { known: &[&["file", "details"]], per_target: &[] };
+pub(super) const LOG: Keys = Keys { known: &[&["file", "level", "max_size", "keep"]], per_target: &[] };
 const LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
     ("info", LevelFilter::Info),
     ("debug", LevelFilter::Debug),
 ];
-/// Less would rotate at every other line, more is no limit.
+/// With less, the log would be rotated every few lines; with more, it would be no limit.
 const LOG_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
-/// A configuration in which everything was found valid.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The file, absolute.
     pub path: PathBuf,
-    /// When the file was last written to before it was read.
+    /// When the file was last modified before it was read.
     pub written: Option<WallTime>,
-    /// The file's folder, absolute: commands run in it and paths are relative to it.
+    /// The file's folder, absolute. Commands run in it, and paths are relative to it.
     pub folder: PathBuf,
-    /// Where state, lock, events and incidents live, absolute.
+    /// The folder of state, lock, events and incidents, absolute.
     pub state_dir: PathBuf,
     pub log: LogConfig,
     /// Given to every command that is run.
@@ -65,21 +66,20 @@ pub struct Config {
     /// In the order of the file; at least one.
     pub targets: Vec<Target>,
     pub notify: Vec<Channel>,
-    /// Pinged by a watchdog that does its job.
     pub heartbeat: Option<Webhook>,
     pub page: Option<PageConfig>,
     pub metrics: Option<PathBuf>,
-    /// What a `${NAME}` that is not set has switched off, in words.
+    /// One line for each channel that is switched off because a `${NAME}` is not set.
     pub off: Vec<String>,
-    /// What must be struck out of what servers and commands say.
+    /// To be redacted in what servers and commands return.
     pub secrets: Secrets,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageConfig {
-    /// Where, absolute.
+    /// Absolute.
     pub file: PathBuf,
-    /// Whether it tells what was found and what was run.
+    /// Whether the page shows failure details and commands.
     pub details: bool,
 }
 
@@ -90,41 +90,41 @@ pub struct LogConfig {
     pub level: log::LevelFilter,
     /// Bytes of one file.
     pub max_size: u64,
-    /// Rotated files kept beside the one written to.
+    /// Rotated files that are kept in addition to the current one.
     pub keep: u32,
 }
 
 impl Config {
-    /// Reads the file at `path`, which is shown in errors as it is given here. `environment` is what `${NAME}` and
-    /// `$HOME` are looked up in.
-    /// Errors: it cannot be read, others could have written it, or something in it is not valid. Everything that can be
-    /// told at once is told. Nothing was changed then, and the caller says what follows from that.
+    /// Reads the file at `path`; errors show the path as it is given. `${NAME}` and `$HOME` are looked up in
+    /// `environment`.
+    /// Errors: the file cannot be read, others could have written it, or something in it is invalid. All errors that
+    /// can be found in one pass are returned. The caller adds the consequence.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
-        // Asked before it is read: what is written to it meanwhile is newer than what was read.
+        // Read before the file itself: a change in between must count as newer than what was read.
         let written = written(path);
-        Ok(Config { written, ..read_whole(path, environment)? })
+        Ok(Config { written, ..read_config(path, environment)? })
     }
 
-    /// The state folder that the file at `path` names, or the default where it names none, also where other things in
-    /// it are not valid: whoever asks a watchdog that is at work must not ask in another folder meanwhile. Of another
-    /// account's file, default and `~` are by that account's home. `None` where that cannot be told.
+    /// The state folder that the file at `path` names, or the default if it names none. Other errors in the file do not
+    /// matter: while it is being edited, `status` or `stop` must not look for the running watchdog in another folder.
+    /// For a file of another account, the default and `~` refer to that account's home. `None` if that is unknown.
     pub fn state_dir_of(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
         let text = read(path, Readers::Root).ok()?;
         let root = tree::parse(&text).ok()?;
         let path = locate::absolute(path, environment).ok()?;
-        // What is ours by default is another folder than the one in which that account's watchdog works.
+        // Our own default folder is not the one that the other account's watchdog uses.
         let home = match owner::other_owner(&path) {
             Some(uid) => owner::home_of(uid),
             None => locate::home(environment),
         };
-        let mut reading = Reader::new(path.parent().unwrap_or(&path), home.clone(), environment);
+        let mut reader = Reader::new(path.parent().unwrap_or(&path), home.clone(), environment);
         match root.get("state_dir") {
-            Some(node) => reading.path(node),
+            Some(node) => reader.path(node),
             None => home.as_deref().map(locate::state_dir_in),
         }
     }
 
-    /// Decide and record, but run no restart command: `--dry-run`, for all targets.
+    /// Applies `--dry-run` to all targets.
     pub fn set_dry_run(&mut self) {
         for target in &mut self.targets {
             target.limits.dry_run = true;
@@ -132,13 +132,13 @@ impl Config {
     }
 }
 
-/// When a file was last written to; none where that cannot be told.
+/// When a file was last modified; `None` if that cannot be read.
 pub fn written(path: &Path) -> Option<WallTime> {
     let metadata = fs::metadata(path).ok()?;
     Some(WallTime::from_ms(metadata.mtime().saturating_mul(1_000).saturating_add(metadata.mtime_nsec() / 1_000_000)))
 }
 
-fn read_whole(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
+fn read_config(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
     let shown = path.display().to_string();
     let text = read(path, Readers::Anyone).map_err(Errors::several)?;
     let path = locate::absolute(path, environment)
@@ -146,47 +146,47 @@ fn read_whole(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Resu
     let folder = path.parent().unwrap_or(&path).to_path_buf();
     let source = Source { file: &shown, text: &text };
     let root = tree::parse(&text).map_err(|error| source.syntax(&error))?;
-    let mut reading = Reader::new(&folder, locate::home(environment), environment);
-    let config = top(&mut reading, &root, environment, &path);
+    let mut reader = Reader::new(&folder, locate::home(environment), environment);
+    let config = read_top_level(&mut reader, &root, environment, &path);
     match config {
-        Some(config) if reading.problems.is_empty() && reading.beside.is_empty() => Ok(config),
-        _ => Err(source.errors(&root, reading.problems).after(reading.beside)),
+        Some(config) if reader.problems.is_empty() && reader.file_errors.is_empty() => Ok(config),
+        _ => Err(source.errors(&root, reader.problems).after(reader.file_errors)),
     }
 }
 
-/// The top level. Nothing comes back only together with a complaint.
-fn top(
-    reading: &mut Reader<'_>,
+/// Returns `None` only if an error was reported.
+fn read_top_level(
+    reader: &mut Reader<'_>,
     root: &Node,
     environment: &dyn Fn(&str) -> Option<String>,
     path: &Path,
 ) -> Option<Config> {
-    if !reading.has_only(root, &TOP) {
+    if !reader.has_only(root, &TOP) {
         return None;
     }
     if let Some(node) = root.get("env_file") {
-        env_file(reading, node);
+        read_env_file(reader, node);
     }
     let state_dir = match root.get("state_dir") {
-        Some(node) => reading.path(node),
-        None => default_state_dir(environment).map_err(|error| reading.beside.push(error.to_string())).ok(),
+        Some(node) => reader.path(node),
+        None => default_state_dir(environment).map_err(|error| reader.file_errors.push(error.to_string())).ok(),
     };
-    let dry_run = root.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false);
-    let env = root.get("env").map(|node| env(reading, node)).unwrap_or_default();
-    let log = log(reading, root.get("log"), state_dir.as_deref());
-    let targets = targets(reading, root, dry_run);
-    let (channels, mut off) = root.get("notify").map(|node| notify(reading, node)).unwrap_or_default();
-    let (heartbeat, is_off) = root.get("heartbeat").map(|node| heartbeat(reading, node)).unwrap_or_default();
+    let dry_run = root.get("dry_run").and_then(|node| reader.boolean(node)).unwrap_or(false);
+    let env = root.get("env").map(|node| read_env(reader, node)).unwrap_or_default();
+    let log = read_log(reader, root.get("log"), state_dir.as_deref());
+    let targets = read_targets(reader, root, dry_run);
+    let (channels, mut off) = root.get("notify").map(|node| read_notify(reader, node)).unwrap_or_default();
+    let (heartbeat, is_off) = root.get("heartbeat").map(|node| read_heartbeat(reader, node)).unwrap_or_default();
     off.extend(is_off);
-    let page = root.get("page").and_then(|node| page(reading, node));
-    let metrics = root.get("metrics").and_then(|node| reading.path(node));
+    let page = root.get("page").and_then(|node| read_page(reader, node));
+    let metrics = root.get("metrics").and_then(|node| reader.path(node));
     if let (Some(page), Some(metrics), Some(node)) = (&page, &metrics, root.get("metrics"))
         && page.file == *metrics
     {
-        reading.complain(node, "is the file of the `page` too", "two files: one would overwrite the other");
+        reader.reject(node, "is the same file as `page`", "use two files: one would overwrite the other");
     }
-    let (path, folder) = (path.to_path_buf(), reading.folder.to_path_buf());
-    let secrets = std::mem::take(&mut reading.secrets);
+    let (path, folder) = (path.to_path_buf(), reader.folder.to_path_buf());
+    let secrets = std::mem::take(&mut reader.secrets);
     let (state_dir, log) = (state_dir?, log?);
     Some(Config {
         path,
@@ -205,55 +205,54 @@ fn top(
     })
 }
 
-/// A path is short for a map with only the file.
-fn page(reading: &mut Reader<'_>, node: &Node) -> Option<PageConfig> {
-    let Value::Map(_) = &node.value else { return Some(PageConfig { file: reading.path(node)?, details: false }) };
-    if !reading.has_only(node, &PAGE) {
+/// A path alone is short for `{file: PATH}`.
+fn read_page(reader: &mut Reader<'_>, node: &Node) -> Option<PageConfig> {
+    let Value::Map(_) = &node.value else { return Some(PageConfig { file: reader.path(node)?, details: false }) };
+    if !reader.has_only(node, &PAGE) {
         return None;
     }
-    let details = node.get("details").map_or(Some(false), |node| reading.flag(node));
+    let details = node.get("details").map_or(Some(false), |node| reader.boolean(node));
     let Some(file) = node.get("file") else {
-        reading.complain_of_missing(node, "names no `file`", "such as {file: ~/public_html/status.html}");
+        reader.reject_missing_key(node, "has no `file`", "for example {file: ~/public_html/status.html}");
         return None;
     };
-    Some(PageConfig { file: reading.path(file)?, details: details? })
+    Some(PageConfig { file: reader.path(file)?, details: details? })
 }
 
-fn env_file(reading: &mut Reader<'_>, node: &Node) {
-    let Some(path) = reading.path(node) else { return };
-    if let Err(complaints) = reading.variables.add_file(&path, node.as_text().unwrap_or_default()) {
-        reading.beside.extend(complaints);
+fn read_env_file(reader: &mut Reader<'_>, node: &Node) {
+    let Some(path) = reader.path(node) else { return };
+    if let Err(errors) = reader.variables.add_file(&path, node.as_text().unwrap_or_default()) {
+        reader.file_errors.extend(errors);
     }
 }
 
-fn env(reading: &mut Reader<'_>, node: &Node) -> Vec<(String, Secret)> {
+fn read_env(reader: &mut Reader<'_>, node: &Node) -> Vec<(String, Secret)> {
     let mut env = Vec::new();
-    for entry in reading.map(node, "such as {PATH: /usr/local/bin:/usr/bin:/bin}").unwrap_or_default() {
+    for entry in reader.map(node, "for example {PATH: /usr/local/bin:/usr/bin:/bin}").unwrap_or_default() {
         if !units::is_variable(&entry.key) {
-            let advice = "letters, digits and _, not beginning with a digit";
-            reading.complain_of_key(entry, format!("`{}` is no name of a variable", entry.key), advice);
+            let advice = "letters, digits and _, not starting with a digit";
+            reader.reject_key(entry, format!("`{}` is not a valid variable name", entry.key), advice);
         }
-        // Unlike elsewhere, an empty text says something: set, but to nothing.
+        // Unlike other texts, this one may be empty: the variable is then set to the empty string.
         let text = match entry.value.as_text() {
             Some("") => Some(""),
-            _ => reading.text(&entry.value),
+            _ => reader.text(&entry.value),
         };
-        let value = text.and_then(|text| reading.expand(&entry.value, text));
+        let value = text.and_then(|text| reader.expand(&entry.value, text));
         env.extend(value.map(|value| (entry.key.clone(), Secret(value))));
     }
     env
 }
 
-fn log(reading: &mut Reader<'_>, node: Option<&Node>, state_dir: Option<&Path>) -> Option<LogConfig> {
-    let node = node.filter(|node| reading.has_only(node, &LOG));
+fn read_log(reader: &mut Reader<'_>, node: Option<&Node>, state_dir: Option<&Path>) -> Option<LogConfig> {
+    let node = node.filter(|node| reader.has_only(node, &LOG));
     let get = |key: &str| node.and_then(|node| node.get(key));
     let file: Option<PathBuf> = match get("file") {
-        Some(node) => reading.path(node),
+        Some(node) => reader.path(node),
         None => state_dir.map(|folder| folder.join("watchdog.log")),
     };
-    let level = get("level").and_then(|node| reading.word(node, &LEVELS)).unwrap_or(LevelFilter::Info);
-    let max_size =
-        get("max_size").and_then(|node| reading.size(node, LOG_SIZE, "from 4KiB to 1GiB")).unwrap_or(1 << 20);
-    let keep = get("keep").and_then(|node| reading.whole(node, 0..=100)).unwrap_or(4);
+    let level = get("level").and_then(|node| reader.choice(node, &LEVELS)).unwrap_or(LevelFilter::Info);
+    let max_size = get("max_size").and_then(|node| reader.size(node, LOG_SIZE, "from 4KiB to 1GiB")).unwrap_or(1 << 20);
+    let keep = get("keep").and_then(|node| reader.integer(node, 0..=100)).unwrap_or(4);
     Some(LogConfig { file: file?, level, max_size, keep })
 }

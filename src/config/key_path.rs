@@ -1,13 +1,13 @@
-//! The way from the root of a tree to one of its places, as people read it: `targets[0].interval`; and what a target
-//! is called.
+//! The path of keys to a node, as errors show it (`targets[0].interval`), and the name of a target.
+//! It only searches the tree and must never report an error.
 
-use super::tree::{At, Node, Value};
+use super::tree::{Node, NodeId, Value};
 
 #[derive(Debug)]
 pub(super) struct KeyPath<'a> {
-    /// `targets[0].interval`; for a key, the way to the map that it stands in.
+    /// `targets[0].interval`; for a key, the path of the map that it is in.
     pub(super) path: String,
-    /// The last key of the path with what follows it, such as `depends_on[1]`; nothing for the root.
+    /// The last key of the path and the indices after it, such as `depends_on[1]`; empty for the root.
     pub(super) subject: String,
     pub(super) target: Option<&'a str>,
     pub(super) keys: Vec<&'a str>,
@@ -20,7 +20,7 @@ pub(super) enum Found<'a> {
     Value(&'a Node),
 }
 
-/// What a target is called: by its `name`, else by that of its process in PM2.
+/// The node that names a target: its `name`, else its process in PM2.
 pub(super) fn name_of(target: &Node) -> Option<&Node> {
     target.get("name").or_else(|| process_of(target))
 }
@@ -31,8 +31,8 @@ pub(super) fn process_of(target: &Node) -> Option<&Node> {
 }
 
 impl Node {
-    pub(super) fn key_path(&self, at: At) -> KeyPath<'_> {
-        let mut way = KeyPath {
+    pub(super) fn key_path(&self, id: NodeId) -> KeyPath<'_> {
+        let mut key_path = KeyPath {
             path: String::new(),
             subject: String::new(),
             target: None,
@@ -40,34 +40,34 @@ impl Node {
             found: Found::Value(self),
         };
         let mut node = self;
-        while node.at != at {
-            // Numbers grow along the file, so the wanted one is in the last branch that begins no later.
+        while node.id != id {
+            // Ids grow along the file, so the node is in the last branch that starts no later.
             match &node.value {
                 Value::List(items) => {
-                    let Some(index) = items.iter().rposition(|item| item.at <= at) else { break };
+                    let Some(index) = items.iter().rposition(|item| item.id <= id) else { break };
                     node = &items[index];
-                    way.subject += &format!("[{index}]");
-                    way.path += &format!("[{index}]");
-                    if way.path == format!("targets[{index}]") {
-                        way.target = name_of(node).and_then(Node::as_text);
+                    key_path.subject += &format!("[{index}]");
+                    key_path.path += &format!("[{index}]");
+                    if key_path.path == format!("targets[{index}]") {
+                        key_path.target = name_of(node).and_then(Node::as_text);
                     }
                 }
                 Value::Map(entries) => {
-                    let Some(entry) = entries.iter().rfind(|entry| entry.at <= at) else { break };
-                    if entry.at == at {
-                        way.found = Found::Key(&entry.key);
-                        return way;
+                    let Some(entry) = entries.iter().rfind(|entry| entry.id <= id) else { break };
+                    if entry.id == id {
+                        key_path.found = Found::Key(&entry.key);
+                        return key_path;
                     }
                     node = &entry.value;
-                    let dot = if way.path.is_empty() { "" } else { "." };
-                    way.path += &format!("{dot}{}", entry.key);
-                    way.subject.clone_from(&entry.key);
-                    way.keys.push(&entry.key);
+                    let dot = if key_path.path.is_empty() { "" } else { "." };
+                    key_path.path += &format!("{dot}{}", entry.key);
+                    key_path.subject.clone_from(&entry.key);
+                    key_path.keys.push(&entry.key);
                 }
                 _ => break,
             }
         }
-        way.found = Found::Value(node);
-        way
+        key_path.found = Found::Value(node);
+        key_path
     }
 }

@@ -1,4 +1,5 @@
-//! Where the configuration and the state are looked for when nobody says so, and what a path means. It opens no file.
+//! Finds the configuration and the state folder when the command line does not name them, and makes paths absolute.
+//! It must never open a file.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +9,8 @@ use super::error::Errors;
 
 /// The configuration to use: `explicit` (`-c`), else `$WATCHDOG_CONFIG`, else the first that exists of
 /// `./watchdog.yaml`, `~/watchdog.yaml` and `~/.config/watchdog/watchdog.yaml`.
-/// Errors: none of the three exists; the error names them. One that is named is not looked at here: loading it tells.
+/// Errors: none of the three exists; the error names them. Whether a file named by the operator exists is not checked
+/// here, but when it is loaded.
 pub fn find(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
     match named(explicit, environment) {
         Some(path) => Ok(path),
@@ -16,31 +18,31 @@ pub fn find(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String
     }
 }
 
-/// The configuration that is named, there or not; a variable that is set to nothing names none.
+/// The configuration that the operator named, whether it exists or not. An empty variable counts as not set.
 pub fn named(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let variable = || environment("WATCHDOG_CONFIG").filter(|path| !path.is_empty());
     explicit.map(Path::to_path_buf).or_else(|| variable().map(PathBuf::from))
 }
 
-/// The first configuration in the usual places; `here` is empty for the folder that we run in.
+/// The first configuration in the default places. `here` is empty for the current folder.
 fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
     let mut candidates = vec![here.join("watchdog.yaml")];
     if let Some(home) = home {
         candidates.extend(["watchdog.yaml", ".config/watchdog/watchdog.yaml"].map(|path| home.join(path)));
     }
-    // One that is there but cannot be read must be told of, not passed over.
+    // One that exists but cannot be read must lead to an error, not be skipped.
     if let Some(found) = candidates.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Ok(found.clone());
     }
     let mut places = vec!["./watchdog.yaml".to_owned()];
     places.extend(candidates.iter().skip(1).map(|path| path.display().to_string()));
     let places = places.join(", ");
-    Err(Errors::one(format!("no configuration found; looked for {places} (name one with -c or $WATCHDOG_CONFIG)")))
+    Err(Errors::one(format!("no configuration: none of {places} exists; name one with -c or $WATCHDOG_CONFIG")))
 }
 
-/// A path made absolute as people write it: what is relative begins in the working folder under the name that the shell
-/// has for it (`$PWD`), `~/app/current` rather than the release that this link leads to today.
-/// Errors: there is no working folder.
+/// Makes a path absolute. A relative one is taken from the shell's name of the current folder (`$PWD`), so that a link
+/// such as `~/app/current` stays in the path, rather than the release that it points to today.
+/// Errors: there is no current folder.
 pub fn absolute(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> io::Result<PathBuf> {
     let inode = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
     let here = environment("PWD").map(PathBuf::from).filter(|here| here.is_absolute());
@@ -52,11 +54,11 @@ pub fn absolute(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> io
     }
 }
 
-/// `~/.local/state/watchdog`, whatever XDG says: cron and shell must agree.
+/// `~/.local/state/watchdog`. `$XDG_STATE_HOME` is ignored: cron does not have it, and cron and shell must agree.
 /// Errors: neither `$HOME` nor the user database names an absolute home.
 pub fn default_state_dir(environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
     let home = home(environment)
-        .ok_or_else(|| Errors::one("no state folder: $HOME is not set, so ~/.local/state/watchdog cannot be found"))?;
+        .ok_or_else(|| Errors::one("no state folder: $HOME is not set, so ~/.local/state/watchdog is unknown"))?;
     Ok(state_dir_in(&home))
 }
 
@@ -64,7 +66,7 @@ pub(super) fn state_dir_in(home: &Path) -> PathBuf {
     home.join(".local/state/watchdog")
 }
 
-/// The user's home: `$HOME`, else what the user database says.
+/// The user's home: `$HOME`, else that of the user database.
 pub fn home(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let named = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     named.or_else(|| std::env::home_dir().filter(|home| home.is_absolute()))
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_named_wins_even_if_it_is_not_there() {
+    fn a_named_configuration_wins_even_if_it_does_not_exist() {
         let environment = |name: &str| (name == "WATCHDOG_CONFIG").then(|| "/gone/too.yaml".to_owned());
         let explicit = find(Some(Path::new("/gone.yaml")), &environment).expect("as named");
         assert_eq!(explicit, Path::new("/gone.yaml"));
@@ -85,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_places_are_searched_in_order() {
+    fn the_default_places_are_searched_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
         let (here, home) = (folder.path().join("here"), folder.path().join("home"));
         fs::create_dir_all(&here).expect("made");
         fs::create_dir_all(home.join(".config/watchdog")).expect("made");
-        let told = search(&here, Some(home.clone())).expect_err("nothing there").to_string();
+        let error = search(&here, Some(home.clone())).expect_err("nothing there").to_string();
         let last = home.join(".config/watchdog/watchdog.yaml");
-        assert!(told.contains("./watchdog.yaml, ") && told.contains(&*last.to_string_lossy()), "{told}");
+        assert!(error.contains("./watchdog.yaml, ") && error.contains(&*last.to_string_lossy()), "{error}");
         for expected in [last, home.join("watchdog.yaml"), here.join("watchdog.yaml")] {
             fs::write(&expected, "").expect("written");
             assert_eq!(search(&here, Some(home.clone())).expect("found"), expected);
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_begins_where_the_shell_says_that_it_is() {
+    fn a_relative_path_starts_in_the_folder_that_the_shell_names() {
         let folder = tempfile::tempdir().expect("a folder");
         let (link, elsewhere) = (folder.path().join("current"), folder.path().join("elsewhere"));
         let here = std::env::current_dir().expect("a working folder");

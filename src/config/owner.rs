@@ -1,4 +1,5 @@
-//! Whose a configuration is, and where that account lives: root asks for another account's watchdog in its own home.
+//! The owner of a configuration and that account's home: root finds another account's watchdog in the home of that
+//! account. It must never guess a home that `/etc/passwd` does not name.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,19 +9,19 @@ use std::path::{Path, PathBuf};
 
 const PASSWD: &str = "/etc/passwd";
 
-/// The account that the file belongs to, where that is neither ours nor root.
+/// The owner of the file, if that is neither this account nor root.
 pub fn other_owner(path: &Path) -> Option<u32> {
     let owner = fs::metadata(path).ok()?.uid();
     (owner != 0 && owner != rustix::process::geteuid().as_raw()).then_some(owner)
 }
 
-/// The home of an account as `/etc/passwd` has it; none where it has none, or where that is not there: its watchdog
-/// then has another one, which only its own environment tells.
+/// The home of an account in `/etc/passwd`. `None` if there is none or the folder does not exist: its watchdog then
+/// uses another home, which only its own environment names.
 pub(super) fn home_of(uid: u32) -> Option<PathBuf> {
     home_in(&fs::read(PASSWD).ok()?, uid).filter(|home| home.is_dir())
 }
 
-/// Of several lines for an account the first counts, as for the C library.
+/// The first line of an account counts, as in the C library.
 fn home_in(passwd: &[u8], uid: u32) -> Option<PathBuf> {
     let homes = passwd.split(|&byte| byte == b'\n').filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_is_the_sixth_field_of_the_first_line_of_its_account() {
+    fn the_home_is_the_sixth_field_of_the_first_line_of_an_account() {
         check(0, Some("/root"));
         check(1000, Some("/home/jane d"));
         check(1001, Some("/home/1000"));

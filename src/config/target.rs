@@ -1,4 +1,5 @@
-//! What is watched, how, and what repairs it, as the file was read.
+//! A target as read from the file: its probe, its limits and its restart commands.
+//! Only values are here, with the texts that people read of them; none may show a secret.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use super::url;
 use crate::policy::Limits;
 use crate::time::HumanDuration;
 
-/// What a restart command may take unless the configuration says otherwise.
+/// The default time limit of a restart command.
 pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
@@ -18,21 +19,21 @@ pub struct Target {
     /// Unique among the targets.
     pub name: String,
     pub probe: Probe,
-    /// Its process in PM2, beside the probe or as the probe.
+    /// Its process in PM2, in addition to the probe or as the probe.
     pub pm2: Option<Pm2Config>,
     pub limits: Limits,
-    /// Restart commands, smallest first; empty for a watch-only target. `limits.rungs` is its length.
+    /// Smallest first; empty for a watch-only target. Its length is `limits.rungs`.
     pub ladder: Vec<Rung>,
-    /// Asked before an attempt; `limits.gates` names it where it is present.
+    /// Run before an attempt; `limits.preconditions` contains `OnlyIf` if it is present.
     pub only_if: Option<CommandLine>,
-    /// Run when it goes down, before any attempt; their output is kept.
+    /// Run when the target goes down, before any attempt; their output is stored.
     pub diagnose: Vec<CommandLine>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rung {
     pub remedy: Remedy,
-    /// How long it may take; each call of pm2, where it makes several.
+    /// For a remedy that runs pm2 several times, the limit of each run.
     pub timeout: Duration,
 }
 
@@ -56,20 +57,20 @@ impl fmt::Display for Remedy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pm2Config {
     pub process: String,
-    /// PM2's home, absolute.
+    /// Absolute.
     pub home: PathBuf,
-    /// The ecosystem file that it was started from, absolute.
+    /// The ecosystem file of the process, absolute.
     pub config: Option<PathBuf>,
-    /// The block of variables in that file that it was started with, where not the usual one: pm2's `--env`.
+    /// The env block to use of the ecosystem file, if not the default: pm2's `--env`.
     pub env: Option<String>,
     pub reset: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CommandLine {
-    /// A string: run by `sh -c`.
+    /// Run by `sh -c`.
     Shell(String),
-    /// A list: run as it is. Never empty.
+    /// Run without a shell. Never empty.
     Exec(Vec<String>),
 }
 
@@ -93,20 +94,23 @@ impl fmt::Display for CommandLine {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
-    /// A request, and what the answer must be.
     Http(Box<HttpConfig>),
-    /// A connection that must come about. `host`: a name or an address, without brackets.
-    Tcp { host: String, port: u16 },
-    /// A command that must exit with 0.
+    /// `host` is a name or an IP address, the latter without brackets.
+    Tcp {
+        host: String,
+        port: u16,
+    },
     Command(CommandLine),
-    /// A file that must have been written to lately; `path` is absolute.
-    File { path: PathBuf, max_age: Duration },
-    /// PM2's daemon and the process must live.
+    /// `path` is absolute.
+    File {
+        path: PathBuf,
+        max_age: Duration,
+    },
     Pm2(Pm2Config),
 }
 
 impl fmt::Display for Probe {
-    /// As people read it, on one line, without secrets; a command's text as it was written.
+    /// Without secrets; a command as it was written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Probe::Http(http) => {
@@ -114,9 +118,9 @@ impl fmt::Display for Probe {
                     Method::Get => "GET",
                     Method::Head => "HEAD",
                 };
-                // What is asked with may be a token.
+                // The query may contain a token.
                 match http.shown.split_once('?') {
-                    Some((page, _)) => write!(f, "{method} {page}?…"),
+                    Some((path, _)) => write!(f, "{method} {path}?…"),
                     None => write!(f, "{method} {}", http.shown),
                 }
             }
@@ -134,7 +138,7 @@ impl Probe {
         matches!(self, Probe::Http(http) if http.url.0.starts_with("https:"))
     }
 
-    /// The port of this machine that it looks at; `None` where it looks at none, or at another machine.
+    /// The port that it probes on this machine; `None` if it probes no port, or another machine.
     pub fn local_port(&self) -> Option<u16> {
         let (host, port) = match self {
             Probe::Http(http) if http.unix_socket.is_none() => url::host_and_port(&http.url.0)?,
@@ -149,18 +153,18 @@ impl Probe {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpConfig {
-    /// Where to: http or https, without user and password (they became a header).
+    /// http or https, without user and password: they are in `headers`.
     pub url: Secret,
-    /// The url as it may be shown: as written, `${NAME}` not replaced, without user and password.
+    /// The URL to show: as written, with `${NAME}` not replaced, and without user and password.
     pub shown: String,
-    /// Speak to this socket instead of the url's host; absolute.
+    /// Connect to this socket instead of the URL's host; absolute.
     pub unix_socket: Option<PathBuf>,
     pub method: Method,
-    /// Sent along, `Authorization` from the url's user and password included.
+    /// Includes `Authorization` from the URL's user and password.
     pub headers: Vec<(String, Secret)>,
     pub status: Vec<RangeInclusive<u16>>,
     pub contains: Option<String>,
-    /// JSON pointer and the value that must be there.
+    /// JSON pointers and the values expected there.
     pub json: Vec<(String, serde_json::Value)>,
     pub tls: Tls,
 }
@@ -173,10 +177,10 @@ pub enum Method {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
-    /// It must hold against the system's trust store.
+    /// Against the system's trust store.
     Verify,
     Insecure,
-    /// It must hold against the certificates in this PEM file; absolute.
+    /// Against the certificates in this PEM file; absolute.
     Ca(PathBuf),
 }
 

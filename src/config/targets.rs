@@ -1,4 +1,5 @@
-//! Each target: its own keys, and what `defaults` says for all.
+//! Reads the targets: their own keys, and those of `defaults` that they do not have.
+//! It must never return a limit that is out of range.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use super::cross_checks::{self, ParsedTarget};
 use super::key_path::name_of;
 use super::pm2;
-use super::probes::{PROBES, probe, probe_id};
+use super::probes::{PROBES, probe_id, read_probe};
 use super::reader::{Keys, Reader};
 use super::target::{CommandLine, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Target};
 use super::tree::{Node, Value};
@@ -18,15 +19,15 @@ use crate::outcome::Class;
 use crate::policy::{Limits, Precondition};
 use crate::time::HumanDuration;
 
-const MOST_TARGETS: usize = 1_000;
-/// More commands than can be run in the time that they have together.
-const MOST_DIAGNOSES: usize = 20;
+const MAX_TARGETS: usize = 1_000;
+/// All commands share 10 s, so more could hardly be run.
+const MAX_DIAGNOSES: usize = 20;
 const DAY: Duration = Duration::from_secs(86_400);
-/// Intervals, and how long looks and commands may take.
-const LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
-/// Cooldowns, periods and windows.
+/// The range of intervals and timeouts.
+const PROBE_TIME: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
+/// The range of cooldowns, periods and windows.
 const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
-/// What only each target itself can say.
+/// Not allowed in `defaults`.
 const OWN: [&str; 7] = ["name", PROBES[0], PROBES[1], PROBES[2], PROBES[3], "pm2", "restart"];
 const SHARED: [&str; 15] = [
     "interval",
@@ -45,11 +46,11 @@ const SHARED: [&str; 15] = [
     "diagnose",
     "dry_run",
 ];
-pub(super) const TARGET: Keys = Keys { known: &[&OWN, &SHARED], elsewhere: &[] };
-pub(super) const DEFAULTS: Keys = Keys { known: &[&SHARED], elsewhere: &OWN };
-pub(super) const RUNG: Keys = Keys { known: &[&["run", "pm2", "timeout"]], elsewhere: &[] };
+pub(super) const TARGET: Keys = Keys { known: &[&OWN, &SHARED], per_target: &[] };
+pub(super) const DEFAULTS: Keys = Keys { known: &[&SHARED], per_target: &OWN };
+pub(super) const RUNG: Keys = Keys { known: &[&["run", "pm2", "timeout"]], per_target: &[] };
 
-/// Where a target's keys are looked up: in the target, else in `defaults`.
+/// Looks up a key in the target, else in `defaults`.
 #[derive(Clone, Copy)]
 struct TargetFields<'n> {
     own: &'n Node,
@@ -61,47 +62,43 @@ impl<'n> TargetFields<'n> {
         self.own.get(key).or_else(|| self.defaults?.get(key))
     }
 
-    /// The most particular of the keys: where a contradiction between them is to be mended.
-    fn any_of(self, keys: [&str; 2]) -> Option<&'n Node> {
+    /// Where an inconsistency between the keys should be fixed: in the target rather than in `defaults`.
+    fn most_specific(self, keys: [&str; 2]) -> Option<&'n Node> {
         let own = keys.iter().find_map(|key| self.own.get(key));
         own.or_else(|| keys.iter().find_map(|key| self.defaults?.get(key)))
     }
 }
 
-/// All targets of the file; of those that are not valid only complaints.
-pub(super) fn targets(reading: &mut Reader<'_>, root: &Node, dry_run: bool) -> Vec<Target> {
-    let defaults = root.get("defaults").filter(|node| reading.has_only(node, &DEFAULTS));
+/// The valid targets of the file; the others only lead to errors.
+pub(super) fn read_targets(reader: &mut Reader<'_>, root: &Node, dry_run: bool) -> Vec<Target> {
+    let defaults = root.get("defaults").filter(|node| reader.has_only(node, &DEFAULTS));
     if let Some(own) = defaults {
-        // What is wrong here is told even if each target has a key of its own in its place.
-        let said = TargetFields { own, defaults: None };
-        limits(reading, said, &TargetParts::default());
-        only_if(reading, said);
-        diagnose(reading, said);
+        // Checked even if each target overrides the key.
+        let fields = TargetFields { own, defaults: None };
+        read_limits(reader, fields, &TargetParts::default());
+        read_only_if(reader, fields);
+        read_diagnose(reader, fields);
     }
     let Some(list) = root.get("targets") else {
-        reading.complain_of_missing(
-            root,
-            "has no `targets`",
-            "there must be something to watch: targets: [{name: …, http: …}]",
-        );
+        reader.reject_missing_key(root, "has no `targets`", "add at least one target: targets: [{name: …, http: …}]");
         return Vec::new();
     };
-    let Some(nodes) = reading.list(list, "there must be something to watch") else { return Vec::new() };
-    if nodes.len() > MOST_TARGETS {
-        reading.complain(list, format!("has {} targets", nodes.len()), format!("at most {MOST_TARGETS}"));
+    let Some(nodes) = reader.list(list, "add at least one target") else { return Vec::new() };
+    if nodes.len() > MAX_TARGETS {
+        reader.reject(list, format!("has {} targets", nodes.len()), format!("at most {MAX_TARGETS}"));
         return Vec::new();
     }
     let mut homes = HashSet::new();
-    let read: Vec<ParsedTarget<'_>> = nodes
+    let parsed: Vec<ParsedTarget<'_>> = nodes
         .iter()
         .filter_map(|node| {
-            let said = TargetFields { own: node, defaults };
-            let target = target(reading, said, dry_run, &mut homes)?;
-            Some(ParsedTarget { node, depends_on: said.get("depends_on"), target })
+            let fields = TargetFields { own: node, defaults };
+            let target = read_target(reader, fields, dry_run, &mut homes)?;
+            Some(ParsedTarget { node, depends_on: fields.get("depends_on"), target })
         })
         .collect();
-    cross_checks::check(reading, nodes, &read);
-    read.into_iter().map(|read| read.target).collect()
+    cross_checks::check(reader, nodes, &parsed);
+    parsed.into_iter().map(|parsed| parsed.target).collect()
 }
 
 #[derive(Default)]
@@ -111,48 +108,48 @@ struct TargetParts<'a> {
     ladder: &'a [Rung],
     only_if: Option<&'a CommandLine>,
     diagnoses: bool,
-    tells_of_pm2: bool,
+    reports_pm2: bool,
     dry_run: bool,
 }
 
-/// `homes`: those of PM2 that a target before this one lives in.
-fn target(
-    reading: &mut Reader<'_>,
-    said: TargetFields<'_>,
+/// `homes`: the PM2 homes of the targets before this one.
+fn read_target(
+    reader: &mut Reader<'_>,
+    fields: TargetFields<'_>,
     dry_run: bool,
     homes: &mut HashSet<PathBuf>,
 ) -> Option<Target> {
-    let node = said.own;
-    if !reading.has_only(node, &TARGET) {
+    let node = fields.own;
+    if !reader.has_only(node, &TARGET) {
         return None;
     }
-    let pm2 = pm2::pm2(reading, node);
+    let pm2 = pm2::read_pm2(reader, node);
     let name = name_of(node);
     if name.is_none() && node.get("pm2").is_none() {
-        reading.complain_of_missing(node, "has no `name`", "letters, digits, . _ and -");
+        reader.reject_missing_key(node, "has no `name`", "letters, digits, . _ and -");
     }
     let name = match node.get("name") {
-        Some(node) => reading.name(node),
-        None => name.and_then(|process| name_of_process(reading, process)),
+        Some(node) => reader.name(node),
+        None => name.and_then(|process| name_from_process(reader, process)),
     };
-    let probe = probe(reading, node, pm2.as_ref());
-    let ladder = ladder(reading, node, pm2.as_ref());
-    let only_if = only_if(reading, said);
-    let diagnose = diagnose(reading, said);
-    let before = reading.problems.len();
+    let probe = read_probe(reader, node, pm2.as_ref());
+    let ladder = read_ladder(reader, node, pm2.as_ref());
+    let only_if = read_only_if(reader, fields);
+    let diagnose = read_diagnose(reader, fields);
+    let before = reader.problems.len();
     let parts = TargetParts {
         probe: probe.as_ref(),
         pm2: pm2.as_ref(),
         ladder: &ladder,
         only_if: only_if.as_ref(),
         diagnoses: !diagnose.is_empty(),
-        // What is wrong with a daemon is the same for all that it keeps: the first target of each home tells it.
-        tells_of_pm2: pm2.as_ref().is_none_or(|pm2| homes.insert(pm2.home.clone())),
+        // A daemon's trouble is the same for all its processes, so only the first target of each home reports it.
+        reports_pm2: pm2.as_ref().is_none_or(|pm2| homes.insert(pm2.home.clone())),
         dry_run,
     };
-    let limits = limits(reading, said, &parts);
-    if reading.problems.len() == before {
-        contradictions(reading, said, &limits);
+    let limits = read_limits(reader, fields, &parts);
+    if reader.problems.len() == before {
+        check_consistency(reader, fields, &limits);
     }
     if node.get("pm2").is_some() && pm2.is_none() {
         return None;
@@ -160,7 +157,7 @@ fn target(
     Some(Target { name: name?, probe: probe?, pm2, limits, ladder, only_if, diagnose })
 }
 
-/// Tells one way to repair from another, for as long as this process runs: what is done, not how long it may take.
+/// Identifies what repairs a target, without its time limits. It is valid only within this process.
 fn repair_id(TargetParts { ladder, only_if, pm2, .. }: &TargetParts<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     ladder.iter().for_each(|rung| rung.remedy.hash(&mut hasher));
@@ -168,54 +165,54 @@ fn repair_id(TargetParts { ladder, only_if, pm2, .. }: &TargetParts<'_>) -> u64 
     hasher.finish()
 }
 
-/// The process's name as the target's, where it can be one.
-fn name_of_process(reading: &mut Reader<'_>, process: &Node) -> Option<String> {
-    match units::name(process.as_text()?) {
+/// The process's name, if a target can have it.
+fn name_from_process(reader: &mut Reader<'_>, process: &Node) -> Option<String> {
+    match units::parse_name(process.as_text()?) {
         Ok(name) => Some(name),
-        Err(wrong) => {
-            let message = format!("cannot be the target's name too: it {}", wrong.what);
-            reading.complain(process, message, "write a `name` of its own beside it: letters, digits, . _ and -");
+        Err(invalid) => {
+            let message = format!("cannot also be the target's name: it {}", invalid.what);
+            reader.reject(process, message, "add a `name`: letters, digits, . _ and -");
             None
         }
     }
 }
 
-fn only_if(reading: &mut Reader<'_>, said: TargetFields<'_>) -> Option<CommandLine> {
-    said.get("only_if").and_then(|node| reading.command(node))
+fn read_only_if(reader: &mut Reader<'_>, fields: TargetFields<'_>) -> Option<CommandLine> {
+    fields.get("only_if").and_then(|node| reader.command(node))
 }
 
-/// What is run when the target goes down: one command or a list of them; an empty one frees from what `defaults` says.
-fn diagnose(reading: &mut Reader<'_>, said: TargetFields<'_>) -> Vec<CommandLine> {
-    let Some(node) = said.get("diagnose") else { return Vec::new() };
-    let Value::List(items) = &node.value else { return reading.command(node).into_iter().collect() };
-    if items.len() > MOST_DIAGNOSES {
-        reading.complain(node, format!("has {} commands", items.len()), format!("at most {MOST_DIAGNOSES}"));
+/// One command or a list of them. The list may be empty, which overrides `defaults`.
+fn read_diagnose(reader: &mut Reader<'_>, fields: TargetFields<'_>) -> Vec<CommandLine> {
+    let Some(node) = fields.get("diagnose") else { return Vec::new() };
+    let Value::List(items) = &node.value else { return reader.command(node).into_iter().collect() };
+    if items.len() > MAX_DIAGNOSES {
+        reader.reject(node, format!("has {} commands", items.len()), format!("at most {MAX_DIAGNOSES}"));
     }
-    items.iter().filter_map(|item| reading.command(item)).collect()
+    items.iter().filter_map(|item| reader.command(item)).collect()
 }
 
-/// Every number that decides. What is wrong is told and taken for its default, to tell of the rest too.
-fn limits(reading: &mut Reader<'_>, said: TargetFields<'_>, parts: &TargetParts<'_>) -> Limits {
+/// For an invalid value the default is used, so that the rest can be checked too.
+fn read_limits(reader: &mut Reader<'_>, fields: TargetFields<'_>, parts: &TargetParts<'_>) -> Limits {
     let default = Limits::default();
-    let mut span = |key: &str, range: RangeInclusive<Duration>, default: Duration| {
-        said.get(key).and_then(|node| reading.span(node, &range)).unwrap_or(default)
+    let mut duration = |key: &str, range: RangeInclusive<Duration>, default: Duration| {
+        fields.get(key).and_then(|node| reader.duration(node, &range)).unwrap_or(default)
     };
-    let interval = span("interval", LOOK, default.interval);
-    let retry_interval = span("retry_interval", LOOK, interval);
-    let timeout = span("timeout", LOOK, default.timeout);
-    let start_period = span("start_period", PERIOD, default.start_period);
-    let cooldown = span("cooldown", PERIOD, default.cooldown);
-    let max_cooldown = span("max_cooldown", PERIOD, default.max_cooldown);
-    let stable_after = span("stable_after", PERIOD, default.stable_after);
-    let restart_window = span("restart_window", PERIOD, default.restart_window);
+    let interval = duration("interval", PROBE_TIME, default.interval);
+    let retry_interval = duration("retry_interval", PROBE_TIME, interval);
+    let timeout = duration("timeout", PROBE_TIME, default.timeout);
+    let start_period = duration("start_period", PERIOD, default.start_period);
+    let cooldown = duration("cooldown", PERIOD, default.cooldown);
+    let max_cooldown = duration("max_cooldown", PERIOD, default.max_cooldown);
+    let stable_after = duration("stable_after", PERIOD, default.stable_after);
+    let restart_window = duration("restart_window", PERIOD, default.restart_window);
     let mut count =
-        |key: &str, default: u32| said.get(key).and_then(|node| reading.whole(node, 1..=100)).unwrap_or(default);
+        |key: &str, default: u32| fields.get(key).and_then(|node| reader.integer(node, 1..=100)).unwrap_or(default);
     let failure_threshold = count("failure_threshold", default.failure_threshold);
     let max_restarts = count("max_restarts", default.max_restarts);
     Limits {
         interval,
         retry_interval,
-        retry_in_tick: said.get("retry_interval").is_some(),
+        retry_in_tick: fields.get("retry_interval").is_some(),
         timeout,
         failure_threshold,
         start_period,
@@ -224,9 +221,9 @@ fn limits(reading: &mut Reader<'_>, said: TargetFields<'_>, parts: &TargetParts<
         stable_after,
         max_restarts,
         restart_window,
-        restart_on: said.get("restart_on").map_or(default.restart_on, |node| classes(reading, node)),
-        depends_on: said.get("depends_on").map(|node| dependencies(reading, node)).unwrap_or_default(),
-        dry_run: said.get("dry_run").and_then(|node| reading.flag(node)).unwrap_or(false) || parts.dry_run,
+        restart_on: fields.get("restart_on").map_or(default.restart_on, |node| read_classes(reader, node)),
+        depends_on: fields.get("depends_on").map(|node| read_dependencies(reader, node)).unwrap_or_default(),
+        dry_run: fields.get("dry_run").and_then(|node| reader.boolean(node)).unwrap_or(false) || parts.dry_run,
         rungs: parts.ladder.len(),
         reset: parts.ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_))),
         preconditions: parts
@@ -236,61 +233,65 @@ fn limits(reading: &mut Reader<'_>, said: TargetFields<'_>, parts: &TargetParts<
             .chain(parts.only_if.map(|_| Precondition::OnlyIf))
             .collect(),
         diagnose: parts.diagnoses,
-        reports_pm2: parts.tells_of_pm2,
+        reports_pm2: parts.reports_pm2,
         probe_id: parts.probe.map_or(0, probe_id),
         repair_id: repair_id(parts),
     }
 }
 
-/// Limits that are in range each, and cannot hold together.
-fn contradictions(reading: &mut Reader<'_>, said: TargetFields<'_>, limits: &Limits) {
+/// Checks limits against each other. Each of them must be in its range already.
+fn check_consistency(reader: &mut Reader<'_>, fields: TargetFields<'_>, limits: &Limits) {
     if limits.interval < limits.retry_interval
-        && let Some(node) = said.any_of(["retry_interval", "interval"])
+        && let Some(node) = fields.most_specific(["retry_interval", "interval"])
     {
-        reading.complain(node, "contradicts: `retry_interval` is longer than `interval`", "it is for looking sooner");
+        let advice = "`retry_interval` is for probing sooner after a failure";
+        reader.reject(node, "is inconsistent: `retry_interval` is longer than `interval`", advice);
     }
     if limits.max_cooldown < limits.cooldown
-        && let Some(node) = said.any_of(["max_cooldown", "cooldown"])
+        && let Some(node) = fields.most_specific(["max_cooldown", "cooldown"])
     {
-        let advice =
-            format!("`max_cooldown` is {} unless it is written", HumanDuration(Limits::default().max_cooldown));
-        reading.complain(node, "contradicts: `max_cooldown` is shorter than `cooldown`", advice);
+        let advice = format!("`max_cooldown` defaults to {}", HumanDuration(Limits::default().max_cooldown));
+        reader.reject(node, "is inconsistent: `max_cooldown` is shorter than `cooldown`", advice);
     }
 }
 
-fn classes(reading: &mut Reader<'_>, node: &Node) -> Vec<Class> {
+fn read_classes(reader: &mut Reader<'_>, node: &Node) -> Vec<Class> {
     let words = Class::ALL.map(|class| (class.as_str(), class));
-    let items = reading.list(node, "leave out `restart` for a target that is only watched").unwrap_or_default();
-    items.iter().filter_map(|item| reading.word(item, &words)).collect()
+    let items = reader.list(node, "to watch without repairing, remove `restart`").unwrap_or_default();
+    items.iter().filter_map(|item| reader.choice(item, &words)).collect()
 }
 
-/// Unlike other lists this may be empty: a target's way to be free of what `defaults` says.
-fn dependencies(reading: &mut Reader<'_>, node: &Node) -> Vec<String> {
+/// Unlike other lists this one may be empty, which overrides `defaults`.
+fn read_dependencies(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
     match &node.value {
-        Value::List(items) => items.iter().filter_map(|item| reading.text(item)).map(str::to_owned).collect(),
+        Value::List(items) => items.iter().filter_map(|item| reader.text(item)).map(str::to_owned).collect(),
         _ => {
-            reading.complain(node, format!("must be a list, not {}", node.kind()), "names of targets: [database]");
+            reader.reject(
+                node,
+                format!("must be a list, not {}", node.kind()),
+                "names of targets, for example [database]",
+            );
             Vec::new()
         }
     }
 }
 
-/// What repairs the target: as written, else what PM2 can do for it.
-fn ladder(reading: &mut Reader<'_>, target: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
+/// `restart` as written, else the default ladder of `pm2`.
+fn read_ladder(reader: &mut Reader<'_>, target: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
     let Some(node) = target.get("restart") else {
-        let remedies = pm2.map(pm2::ladder).unwrap_or_default();
+        let remedies = pm2.map(pm2::default_ladder).unwrap_or_default();
         return remedies.into_iter().map(|remedy| Rung { remedy, timeout: RUNG_TIMEOUT }).collect();
     };
-    let ladder = written(reading, node, pm2);
+    let ladder = read_rungs(reader, node, pm2);
     let remedies: Vec<Remedy> = ladder.iter().map(|rung| rung.remedy.clone()).collect();
-    pm2::resets_once(reading, node, &remedies);
+    pm2::check_single_reset(reader, node, &remedies);
     ladder
 }
 
-/// The restart commands: one, or a list from the smallest to the largest. A list of bare words is taken for the words
-/// of one command, unless each is the path of a program.
-fn written(reading: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
-    let Value::List(items) = &node.value else { return rung(reading, node, pm2).into_iter().collect() };
+/// One restart command, or a list of them, smallest first. A list of plain words is rejected, because it was probably
+/// meant as one command, unless each word is the path of a program.
+fn read_rungs(reader: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
+    let Value::List(items) = &node.value else { return read_rung(reader, node, pm2).into_iter().collect() };
     let words: Option<Vec<&str>> = items.iter().map(Node::as_text).collect();
     if let Some(words) = words
         && words.len() > 1
@@ -298,38 +299,43 @@ fn written(reading: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Ve
         && !words.iter().all(|word| word.contains('/'))
     {
         let advice = format!("one command: write {{run: [{}]}}; several: write each as {{run: …}}", words.join(", "));
-        reading.complain(node, "looks like one command, and a list is a ladder of them", advice);
+        reader.reject(node, "looks like one command, but a list is a ladder of commands", advice);
         return Vec::new();
     }
-    let items = reading.list(node, "leave the key out for a target that is only watched").unwrap_or_default();
-    items.iter().filter_map(|item| rung(reading, item, pm2)).collect()
+    let items = reader.list(node, "to watch without repairing, remove the key").unwrap_or_default();
+    items.iter().filter_map(|item| read_rung(reader, item, pm2)).collect()
 }
 
-fn rung(reading: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Option<Rung> {
+fn read_rung(reader: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> Option<Rung> {
     let command = |command| Remedy::Command(command);
     match &node.value {
         Value::Map(_) => {
-            reading.has_only(node, &RUNG);
-            let timeout = node.get("timeout").and_then(|node| reading.span(node, &LOOK)).unwrap_or(RUNG_TIMEOUT);
+            reader.has_only(node, &RUNG);
+            let timeout =
+                node.get("timeout").and_then(|node| reader.duration(node, &PROBE_TIME)).unwrap_or(RUNG_TIMEOUT);
             let remedy = match (node.get("run"), node.get("pm2")) {
-                (Some(run), None) => reading.command(run).map(command)?,
-                (None, Some(word)) => pm2::remedy(reading, word, pm2)?,
+                (Some(run), None) => reader.command(run).map(command)?,
+                (None, Some(word)) => pm2::read_remedy(reader, word, pm2)?,
                 (Some(_), Some(word)) => {
-                    reading.complain(word, "stands beside `run`", "one of the two: a rung does one thing");
+                    reader.reject(
+                        word,
+                        "is set next to `run`",
+                        "keep one of the two: an item of `restart` runs one command",
+                    );
                     return None;
                 }
                 (None, None) => {
-                    let advice = "such as {run: [pm2, resurrect], timeout: 60s} or {pm2: restart}";
-                    reading.complain_of_missing(node, "has neither `run` nor `pm2`", advice);
+                    let advice = "for example {run: [pm2, resurrect], timeout: 60s} or {pm2: restart}";
+                    reader.reject_missing_key(node, "has neither `run` nor `pm2`", advice);
                     return None;
                 }
             };
             Some(Rung { remedy, timeout })
         }
         Value::List(_) => {
-            reading.complain(node, "is a list in a list", "write it as {run: […]}");
+            reader.reject(node, "is a list in a list", "write it as {run: […]}");
             None
         }
-        _ => reading.command(node).map(|text| Rung { remedy: command(text), timeout: RUNG_TIMEOUT }),
+        _ => reader.command(node).map(|text| Rung { remedy: command(text), timeout: RUNG_TIMEOUT }),
     }
 }

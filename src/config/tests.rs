@@ -1,4 +1,4 @@
-//! What a whole file comes to. Each case is a real file in a folder of its own.
+//! Whole configuration files: each case is a real file in its own folder.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ mod notify;
 
 mod pm2;
 
-mod refused;
+mod rejected;
 
 mod shipped;
 
@@ -29,7 +29,7 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// A folder that nobody else can write to, whatever the umask.
+/// A folder that nobody else can write to, independent of the umask.
 pub(super) fn private_folder() -> tempfile::TempDir {
     tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().expect("a folder")
 }
@@ -46,34 +46,34 @@ fn load(text: &[u8]) -> Result<Config, String> {
     write(&folder.path().join("watchdog.env"), b"TOKEN=from-file\n", 0o600);
     let shown = format!("{}/", folder.path().display());
     Config::load(&path, &environment).map_err(|errors| {
-        let told = errors.to_string();
-        assert!(!errors.summary().is_empty(), "a complaint must say something");
-        assert!(!told.contains("s3cret") && !told.contains("p@s"), "a secret is told: {told}");
-        told.replace(&shown, "")
+        let text = errors.to_string();
+        assert!(!errors.summary().is_empty(), "an error without text");
+        assert!(!text.contains("s3cret") && !text.contains("p@s"), "a secret is shown: {text}");
+        text.replace(&shown, "")
     })
 }
 
-/// A file that is not valid, and a part of each complaint, in order.
+/// An invalid file, and a part of each error, in order.
 #[track_caller]
-fn refused(text: &str, expected: &[&str]) {
-    let told = load(text.as_bytes()).expect_err("not valid");
-    let mut rest = told.as_str();
+fn rejected(text: &str, expected: &[&str]) {
+    let errors = load(text.as_bytes()).expect_err("not valid");
+    let mut rest = errors.as_str();
     for part in expected {
         let Some((_, after)) = rest.split_once(part) else {
-            panic!("`{part}` is not, or not in this order, in:\n{told}")
+            panic!("`{part}` is missing, or not in this order, in:\n{errors}")
         };
         rest = after;
     }
-    let heads = told.lines().filter(|line| line.starts_with("w.")).count();
-    assert_eq!(heads, expected.iter().filter(|part| part.starts_with("w.")).count(), "complaints in:\n{told}");
+    let heads = errors.lines().filter(|line| line.starts_with("w.")).count();
+    assert_eq!(heads, expected.iter().filter(|part| part.starts_with("w.")).count(), "errors in:\n{errors}");
 }
 
 #[track_caller]
 fn accepted(text: &str) -> Config {
-    load(text.as_bytes()).unwrap_or_else(|told| panic!("{told}"))
+    load(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// A single target with `keys` after its name, a line each.
+/// A single target with `keys` after its name, one on each line.
 fn one(keys: &str) -> String {
     let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
     format!("targets:\n  - name: a\n{keys}")
@@ -89,7 +89,7 @@ fn http(value: &str) -> HttpConfig {
 }
 
 #[test]
-fn the_least_is_enough_and_the_rest_is_the_contracts_default() {
+fn a_minimal_file_is_valid_and_gets_the_contracts_defaults() {
     let config = accepted(&one("http: http://localhost:5000/api/health\nrestart: pm2 restart a"));
     let target = &config.targets[0];
     let Limits { probe_id, repair_id, .. } = target.limits;
@@ -106,7 +106,7 @@ fn the_least_is_enough_and_the_rest_is_the_contracts_default() {
 }
 
 #[test]
-fn everything_can_be_written() {
+fn every_top_level_key_is_read() {
     let config = accepted(
         "state_dir: state\nlog: {file: ~/log/w.log, level: debug, max_size: 64KiB, keep: 0}\nenv_file: watchdog.env\n\
          env: {PATH: \"/x:${HOST}\", T: \"${TOKEN}\", EMPTY: ''}\ndry_run: true\n\
@@ -135,7 +135,7 @@ fn everything_can_be_written() {
 }
 
 #[test]
-fn dry_run_can_be_set_from_outside() {
+fn set_dry_run_applies_to_all_targets() {
     let mut config = accepted(&one("tcp: localhost:1"));
     assert!(!config.targets[0].limits.dry_run);
     config.set_dry_run();
@@ -143,7 +143,7 @@ fn dry_run_can_be_set_from_outside() {
 }
 
 #[test]
-fn http_is_read_in_full() {
+fn every_key_of_http_is_read() {
     let probe = http(
         "{url: 'http://${HOST}/x?y', unix_socket: run/app.sock, method: HEAD, headers: {Host: b, X-T: \"$$${HOST}\"}, \
          status: [200-299, 404], tls: ./ca.pem}",
@@ -167,7 +167,7 @@ fn user_and_password_become_a_header_and_are_not_shown() {
     let basic = |probe: HttpConfig| {
         (probe.url.0, probe.shown, probe.headers.into_iter().map(|(_, value)| value.0).collect::<String>())
     };
-    // me:s3cret, me:p@s/s$%41 as it is, and a user alone
+    // In base64: me:s3cret, me:p@s/s$%41 unchanged, and a user alone.
     let (url, shown, header) = basic(http("http://me:s3%63ret@h:2/x"));
     assert_eq!((&*url, &*shown, &*header), ("http://h:2/x", "http://h:2/x", "Basic bWU6czNjcmV0"));
     let (url, shown, header) = basic(http("\"${URL}\""));
@@ -178,25 +178,25 @@ fn user_and_password_become_a_header_and_are_not_shown() {
 }
 
 #[test]
-fn what_must_never_be_shown_is_known() {
+fn secrets_are_collected_from_variables_and_urls() {
     let config = accepted(&one("http: 'http://me:${PASSWORD}@${HOST}/'"));
     assert_eq!(config.secrets.redact("p@s/s$%41, Basic bWU6cEBzL3MkJTQx"), "…, Basic …");
     let config = accepted(&one("http: http://me:s3%63ret@h:2/x"));
     assert_eq!(config.secrets.redact("me:s3cret, Basic bWU6czNjcmV0"), "me:…, Basic …");
-    let struck = |query: &str, said: &str| {
-        accepted(&one(&format!("http: 'http://h/path-of-it?{query}'"))).secrets.redact(said).into_owned()
+    let redacted = |query: &str, text: &str| {
+        accepted(&one(&format!("http: 'http://h/path-of-it?{query}'"))).secrets.redact(text).into_owned()
     };
-    let said = "/path-of-it?token=QUERYTOKEN55&deep=true: QUERYTOKEN55";
-    assert_eq!(struck("token=QUERYTOKEN55&deep=true", said), "/path-of-it?token=…&deep=true: …");
-    assert_eq!(struck("deep&a=b==1234", "deep b==1234"), "deep b==1234");
-    assert_eq!(struck("deep&a=b==123456", "deep b==123456"), "deep …");
-    assert_eq!(struck("a=to%2Bken%2Fof+it", "to%2Bken%2Fof+it, to+ken/of it"), "…, …");
-    assert_eq!(struck("QUERYTOKEN55#fragment", "?QUERYTOKEN55 fragment"), "?… fragment");
-    assert_eq!(struck("one&two&six", "?one&two&six one"), "?… one");
+    let text = "/path-of-it?token=QUERYTOKEN55&deep=true: QUERYTOKEN55";
+    assert_eq!(redacted("token=QUERYTOKEN55&deep=true", text), "/path-of-it?token=…&deep=true: …");
+    assert_eq!(redacted("deep&a=b==1234", "deep b==1234"), "deep b==1234");
+    assert_eq!(redacted("deep&a=b==123456", "deep b==123456"), "deep …");
+    assert_eq!(redacted("a=to%2Bken%2Fof+it", "to%2Bken%2Fof+it, to+ken/of it"), "…, …");
+    assert_eq!(redacted("QUERYTOKEN55#fragment", "?QUERYTOKEN55 fragment"), "?… fragment");
+    assert_eq!(redacted("one&two&six", "?one&two&six one"), "?… one");
 }
 
 #[test]
-fn the_state_folder_is_known_whatever_else_is_wrong() {
+fn the_state_folder_is_found_in_an_invalid_file() {
     #[track_caller]
     fn check(text: &str, expected: Option<&str>) {
         let folder = private_folder();
@@ -215,32 +215,28 @@ fn the_state_folder_is_known_whatever_else_is_wrong() {
 }
 
 #[test]
-fn the_way_to_repair_has_a_number_of_its_own() {
-    let number = |value: &str| accepted(&one(value)).targets[0].limits.repair_id;
-    let plain = number("http: http://h/x\nrestart: a b");
+fn each_way_to_repair_has_its_own_id() {
+    let id = |value: &str| accepted(&one(value)).targets[0].limits.repair_id;
+    let plain = id("http: http://h/x\nrestart: a b");
     for same in ["http: http://h/y\nrestart: a b", "tcp: h:1\ncooldown: 5s\nrestart: [{run: a b, timeout: 5s}]"] {
-        assert_eq!(number(same), plain, "{same}");
+        assert_eq!(id(same), plain, "{same}");
     }
     for other in ["restart: a c", "restart: [a b, c]", "restart: [{run: [a, b]}]", "only_if: c\nrestart: a b"] {
-        assert_ne!(
-            number(&format!("http: http://h/x\n{}", other.replace("slow: 1s", "interval: 9s"))),
-            plain,
-            "{other}"
-        );
+        assert_ne!(id(&format!("http: http://h/x\n{other}")), plain, "{other}");
     }
-    let pm2 = |more: &str| number(&format!("pm2: {{process: a{more}}}"));
+    let pm2 = |more: &str| id(&format!("pm2: {{process: a{more}}}"));
     assert_ne!(pm2(""), pm2(", reset: true"));
     assert_ne!(pm2(""), pm2(", env: production"));
 }
 
 #[test]
-fn the_probes_number_knows_nothing_of_secrets_and_all_else() {
-    let number = |value: &str| accepted(&one(value)).targets[0].limits.probe_id;
-    let plain = number("http: http://h/x");
-    // Kept on disk: it must be the same tomorrow.
+fn the_probe_id_depends_on_everything_but_secrets() {
+    let id = |value: &str| accepted(&one(value)).targets[0].limits.probe_id;
+    let plain = id("http: http://h/x");
+    // Stored on disk: it must be the same in every version.
     assert_eq!(plain, 0xca51_7745_7bdc_4f4f);
-    assert_eq!(plain, number("http: http://me:s3cret@h/x"));
-    assert_eq!(plain, number("http: {url: http://h/x, headers: {A: b}, status: 200-299}"));
+    assert_eq!(plain, id("http: http://me:s3cret@h/x"));
+    assert_eq!(plain, id("http: {url: http://h/x, headers: {A: b}, status: 200-299}"));
     let others = [
         "http: http://h/y",
         "http: {url: http://h/x, status: 200}",
@@ -257,24 +253,24 @@ fn the_probes_number_knows_nothing_of_secrets_and_all_else() {
         "file: {path: /f, max_age: 1m}",
         "file: {path: /f, max_age: 2m}",
     ];
-    let mut numbers: Vec<u64> = others.into_iter().map(number).chain([plain]).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    assert_eq!(numbers.len(), others.len() + 1);
+    let mut ids: Vec<u64> = others.into_iter().map(id).chain([plain]).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), others.len() + 1);
 }
 
 #[test]
-fn no_bytes_make_it_panic() {
+fn no_input_causes_a_panic() {
     let shipped = include_bytes!("../../watchdog.yaml");
     fuzz(&[shipped, one("http: http://localhost:5000/").as_bytes()], 1_000, |text| {
-        if let Err(told) = load(text) {
-            assert!(!told.is_empty());
+        if let Err(errors) = load(text) {
+            assert!(!errors.is_empty());
         }
     });
 }
 
 #[test]
-fn huge_and_nested_files_are_answered_at_once() {
+fn huge_and_nested_files_are_rejected_quickly() {
     for text in [
         "[".repeat(1 << 20),
         "{a: ".repeat(100_000),

@@ -1,24 +1,24 @@
-//! YAML as a tree in which every key and every value knows its place.
-//! It only says what stands where; what it means, and whether it may stand there, is for its readers.
+//! YAML as a tree in which every key and every value has a position in the file.
+//! It must never judge what a key or value means, or whether it is allowed: its readers do.
 //!
-//! The parser tells the place of an error but not that of a value. So each key and value is numbered in the order
-//! of the file, and the place of number n is found by reading the text again and raising an error at n.
+//! The parser gives the position of an error but not that of a value. So each key and value is numbered in the order of
+//! the file, and the position of number n is found by parsing the text again and raising an error at n.
 
 use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Keys and values of a file, with what its aliases repeat: far beyond 1,000 targets, far below trouble.
-const MOST: usize = 200_000;
+/// Keys and values of a file, counting what its aliases repeat: far more than 1,000 targets need, and still cheap to hold.
+const MAX_NODES: usize = 200_000;
 
 /// A key or a value by its number in the order of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct At(usize);
+pub(super) struct NodeId(usize);
 
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) at: At,
+    pub(super) id: NodeId,
     pub(super) value: Value,
 }
 
@@ -32,11 +32,11 @@ pub(super) enum Value {
     Map(Vec<MapEntry>),
 }
 
-/// A key and its value. A map may hold a key twice: its reader complains of it.
+/// A key and its value. A map may hold the same key twice; its reader rejects that.
 #[derive(Debug)]
 pub(super) struct MapEntry {
     pub(super) key: String,
-    pub(super) at: At,
+    pub(super) id: NodeId,
     pub(super) value: Node,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Position {
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) message: String,
-    pub(super) place: Position,
+    pub(super) position: Position,
 }
 
 impl Node {
@@ -81,23 +81,23 @@ impl Node {
 }
 
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
-    if let Some(place) = too_deep(text) {
-        return Err(SyntaxError { message: "brackets nested too deeply".into(), place });
+    if let Some(position) = find_excessive_nesting(text) {
+        return Err(SyntaxError { message: "brackets nested too deeply".into(), position });
     }
     walk(text, None).map_err(|error| {
-        let place = error.location().map_or(Position { line: 1, column: 1 }, |location| place_of(&location));
-        SyntaxError { message: describe(&error), place }
+        let position = error.location().map_or(Position { line: 1, column: 1 }, |location| position_of(&location));
+        SyntaxError { message: describe(&error), position }
     })
 }
 
-/// Where `at` stands in `text`, the text that it was numbered in. The place of an alias is that of its anchor.
-pub(super) fn locate(text: &str, at: At) -> Option<Position> {
-    walk(text, Some(at)).err()?.location().as_ref().map(place_of)
+/// The position of `id` in `text`, which must be the text that it was numbered in. An alias has its anchor's position.
+pub(super) fn locate(text: &str, id: NodeId) -> Option<Position> {
+    walk(text, Some(id)).err()?.location().as_ref().map(position_of)
 }
 
-/// Where more brackets are open than any real file has. The parser would refuse it too, after time that grows with
-/// the square of the depth: half a minute for 400 KB.
-fn too_deep(text: &str) -> Option<Position> {
+/// The first position at which more brackets are open than any real file has. The parser would refuse such a file too,
+/// but its time grows with the square of the depth: half a minute for 400 KB.
+fn find_excessive_nesting(text: &str) -> Option<Position> {
     let mut open = 0_usize;
     for (line, number) in text.lines().zip(1..) {
         for (character, column) in line.chars().zip(1..) {
@@ -114,50 +114,50 @@ fn too_deep(text: &str) -> Option<Position> {
     None
 }
 
-fn place_of(location: &serde_yaml::Location) -> Position {
+fn position_of(location: &serde_yaml::Location) -> Position {
     Position { line: location.line().max(1), column: location.column().max(1) }
 }
 
-fn walk(text: &str, wanted: Option<At>) -> Result<Node, serde_yaml::Error> {
-    let walk = Walk { next: Cell::new(0), wanted };
+fn walk(text: &str, sought: Option<NodeId>) -> Result<Node, serde_yaml::Error> {
+    let walk = Walk { next: Cell::new(0), sought };
     walk.deserialize(serde_yaml::Deserializer::from_str(text))
 }
 
-/// The parser's words, without what it may have quoted: an odd tag makes it repeat the value.
+/// The parser's message, unless it may quote a value: it does so for a tag that does not fit.
 fn describe(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
     if text.contains("invalid type: ") || text.contains("invalid value: ") {
-        return "this cannot stand here: a key is a plain word, a number has at most 64 bits, and tags (!x) must fit"
+        return "not allowed here: a key is a plain word, a number has at most 64 bits, and a tag (!x) must match its value"
             .into();
     }
     match text.as_str() {
         "deserializing from YAML containing more than one document is not supported" => {
-            "a second document begins (---); there can be only one".into()
+            "a second document starts here (---); only one is allowed".into()
         }
         _ => text,
     }
 }
 
-/// One reading of the text, from start to end or to the wanted place.
+/// One pass over the text, to its end or to the sought node.
 struct Walk {
     next: Cell<usize>,
-    wanted: Option<At>,
+    sought: Option<NodeId>,
 }
 
 impl Walk {
-    fn number(&self) -> At {
+    fn next_id(&self) -> NodeId {
         let number = self.next.get();
         self.next.set(number + 1);
-        At(number)
+        NodeId(number)
     }
 
-    /// An error raised here, inside the visit, is given the place of what is visited.
-    fn arrive<E: serde::de::Error>(&self, at: At) -> Result<(), E> {
-        if self.wanted == Some(at) {
-            return Err(E::custom("the wanted place"));
+    /// Must be called inside a visit: the parser gives an error that is raised there the position of the visited node.
+    fn enter<E: serde::de::Error>(&self, id: NodeId) -> Result<(), E> {
+        if self.sought == Some(id) {
+            return Err(E::custom("the sought node"));
         }
-        if at.0 >= MOST {
-            return Err(E::custom(format!("more than {MOST} keys and values, with what aliases repeat")));
+        if id.0 >= MAX_NODES {
+            return Err(E::custom(format!("more than {MAX_NODES} keys and values, counting what aliases repeat")));
         }
         Ok(())
     }
@@ -167,23 +167,23 @@ impl<'de> DeserializeSeed<'de> for &Walk {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(Here { walk: self, at: self.number() })
+        deserializer.deserialize_any(NodeVisitor { walk: self, id: self.next_id() })
     }
 }
 
-struct Here<'a> {
+struct NodeVisitor<'a> {
     walk: &'a Walk,
-    at: At,
+    id: NodeId,
 }
 
-impl Here<'_> {
+impl NodeVisitor<'_> {
     fn node<E: serde::de::Error>(self, value: Value) -> Result<Node, E> {
-        self.walk.arrive(self.at)?;
-        Ok(Node { at: self.at, value })
+        self.walk.enter(self.id)?;
+        Ok(Node { id: self.id, value })
     }
 }
 
-impl<'de> Visitor<'de> for Here<'_> {
+impl<'de> Visitor<'de> for NodeVisitor<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,7 +220,7 @@ impl<'de> Visitor<'de> for Here<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
-        self.walk.arrive(self.at)?;
+        self.walk.enter(self.id)?;
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(self.walk)? {
             list.push(item);
@@ -229,37 +229,37 @@ impl<'de> Visitor<'de> for Here<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        self.walk.arrive(self.at)?;
+        self.walk.enter(self.id)?;
         let mut map = Vec::new();
-        while let Some((at, key)) = entries.next_key_seed(Key(self.walk))? {
-            map.push(MapEntry { key, at, value: entries.next_value_seed(self.walk)? });
+        while let Some((id, key)) = entries.next_key_seed(KeyVisitor(self.walk))? {
+            map.push(MapEntry { key, id, value: entries.next_value_seed(self.walk)? });
         }
         self.node(Value::Map(map))
     }
 }
 
-/// The visit of a key, which is text whatever it looks like.
-struct Key<'a>(&'a Walk);
+/// A key is text, whatever it looks like.
+struct KeyVisitor<'a>(&'a Walk);
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = (At, String);
+impl<'de> DeserializeSeed<'de> for KeyVisitor<'_> {
+    type Value = (NodeId, String);
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(At, String), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(NodeId, String), D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'de> Visitor<'de> for Key<'_> {
-    type Value = (At, String);
+impl<'de> Visitor<'de> for KeyVisitor<'_> {
+    type Value = (NodeId, String);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a plain word as key")
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(At, String), E> {
-        let at = self.0.number();
-        self.0.arrive(at)?;
-        Ok((at, text.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(NodeId, String), E> {
+        let id = self.0.next_id();
+        self.0.enter(id)?;
+        Ok((id, text.to_owned()))
     }
 }
 
@@ -268,14 +268,14 @@ mod tests {
     use super::*;
     use crate::config::key_path::Found;
 
-    /// Each key and value of `text` in order, with its place.
+    /// Each key and value of `text` in order, with its position.
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let root = parse(text).expect("valid");
-        let mut places = Vec::new();
+        let mut found = Vec::new();
         for number in 0.. {
-            let Some(place) = locate(text, At(number)) else { break };
-            let word = match root.key_path(At(number)).found {
+            let Some(position) = locate(text, NodeId(number)) else { break };
+            let word = match root.key_path(NodeId(number)).found {
                 Found::Key(key) => key.to_owned(),
                 Found::Value(node) => match &node.value {
                     Value::Text(text) => text.clone(),
@@ -284,13 +284,13 @@ mod tests {
                     _ => node.kind().to_owned(),
                 },
             };
-            places.push(format!("{word}@{}:{}", place.line, place.column));
+            found.push(format!("{word}@{}:{}", position.line, position.column));
         }
-        assert_eq!(places.join(" "), expected);
+        assert_eq!(found.join(" "), expected);
     }
 
     #[test]
-    fn every_key_and_value_is_found_where_it_stands() {
+    fn every_key_and_value_has_its_position() {
         check(
             "a: 1\nb:\n  - x\n  - y: true\n",
             "a map@1:1 a@1:1 1@1:4 b@2:1 a list@3:3 x@3:5 a map@4:5 y@4:5 true@4:8",
@@ -302,36 +302,36 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(text: &str, expected: &str) {
+    fn rejected(text: &str, expected: &str) {
         let error = parse(text).expect_err("not valid");
-        let told = format!("{}:{}: {}", error.place.line, error.place.column, error.message);
-        assert!(told.contains(expected), "{told}");
+        let shown = format!("{}:{}: {}", error.position.line, error.position.column, error.message);
+        assert!(shown.contains(expected), "{shown}");
     }
 
     #[test]
-    fn what_is_no_tree_is_refused_without_quoting_it() {
-        refused("a: [1\nb: 2\n", "did not find expected ',' or ']'");
-        refused("a: 1\n---\nb: 2\n", "a second document");
-        refused("a: !!int secret\n", "1:4: this cannot stand here");
-        refused("? [a]\n: b\n", "1:3: this cannot stand here");
-        refused("a: !x {b: 1}\n", "this cannot stand here");
-        refused("a: .nan\n", "1:4: a: not a finite number");
-        refused("a: 99999999999999999999999\n", "this cannot stand here");
-        refused("a: *b\n", "unknown anchor");
-        refused(&"[".repeat(1_000), "recursion limit");
-        refused(&"[\n".repeat(20_000), "2001:1: brackets nested too deeply");
+    fn invalid_yaml_is_rejected_without_quoting_it() {
+        rejected("a: [1\nb: 2\n", "did not find expected ',' or ']'");
+        rejected("a: 1\n---\nb: 2\n", "a second document");
+        rejected("a: !!int secret\n", "1:4: not allowed here");
+        rejected("? [a]\n: b\n", "1:3: not allowed here");
+        rejected("a: !x {b: 1}\n", "not allowed here");
+        rejected("a: .nan\n", "1:4: a: not a finite number");
+        rejected("a: 99999999999999999999999\n", "not allowed here");
+        rejected("a: *b\n", "unknown anchor");
+        rejected(&"[".repeat(1_000), "recursion limit");
+        rejected(&"[\n".repeat(20_000), "2001:1: brackets nested too deeply");
     }
 
     #[test]
-    fn aliases_cannot_blow_it_up() {
+    fn aliases_cannot_exhaust_memory() {
         let many = "x,".repeat(10_000);
         let again = "*a,".repeat(10_000);
-        refused(&format!("a: &a [{many}]\nb: [{again}]\n"), "more than 200000 keys and values");
-        refused("a: &a [*a]\n", "recursion limit");
+        rejected(&format!("a: &a [{many}]\nb: [{again}]\n"), "more than 200000 keys and values");
+        rejected("a: &a [*a]\n", "recursion limit");
     }
 
     #[test]
-    fn an_empty_document_is_nothing() {
+    fn an_empty_document_is_null() {
         assert!(matches!(parse("").expect("valid").value, Value::Null));
         assert!(matches!(parse("# only words\n").expect("valid").value, Value::Null));
     }

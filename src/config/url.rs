@@ -1,10 +1,11 @@
-//! Addresses of http probes: what may be asked, and user and password kept apart from what is shown.
+//! URLs of http probes and webhooks: their validity, and the secrets in them.
+//! It must never put a part of a URL into an error.
 
 use std::net::Ipv6Addr;
 
 use ureq::http::Uri;
 
-/// Splits `user:password@` off an address: the address without it, and what stood before the `@`.
+/// The URL without `user:password@`, and the text before the `@`.
 pub(super) fn split_userinfo(text: &str) -> (String, Option<&str>) {
     let Some((scheme, rest)) = text.split_once("://") else { return (text.to_owned(), None) };
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
@@ -14,19 +15,21 @@ pub(super) fn split_userinfo(text: &str) -> (String, Option<&str>) {
     }
 }
 
-/// What keeps `url`, which has no user and password any more, from being asked: what is wrong, and what to write.
-/// Neither quotes the address, since it may hold what came from a variable.
-pub(super) fn complaint(url: &str) -> Option<(&'static str, &'static str)> {
+/// Why `url`, which must not contain a user any more, is invalid, and the advice. Neither quotes the URL, because a
+/// part of it may come from a variable.
+pub(super) fn find_problem(url: &str) -> Option<(&'static str, &'static str)> {
     const ADVICE: &str = "write it like http://localhost:5000/api/health";
-    let Ok(uri) = url.parse::<Uri>() else { return Some(("is not a valid address", ADVICE)) };
+    let Ok(uri) = url.parse::<Uri>() else { return Some(("is not a valid URL", ADVICE)) };
     match uri.scheme_str() {
         Some("http") => {}
         Some("https") if cfg!(feature = "tls") => {}
-        Some("https") => return Some(("is https, which this build cannot speak", "build it with the feature `tls`")),
-        _ => return Some(("begins with neither http:// nor https://", ADVICE)),
+        Some("https") => {
+            return Some(("is https, which this build does not support", "build it with the feature `tls`"));
+        }
+        _ => return Some(("starts with neither http:// nor https://", ADVICE)),
     }
     let (Some(authority), Some(host)) = (uri.authority(), uri.host().filter(|host| !host.is_empty())) else {
-        return Some(("names no host", ADVICE));
+        return Some(("has no host", ADVICE));
     };
     let address = host.strip_prefix('[').map(|host| host.trim_end_matches(']'));
     if authority.as_str().contains('@') || address.is_some_and(|address| address.parse::<Ipv6Addr>().is_err()) {
@@ -37,7 +40,7 @@ pub(super) fn complaint(url: &str) -> Option<(&'static str, &'static str)> {
     (!port.is_empty() && !has_port).then_some(("has no valid port", "from 1 to 65535"))
 }
 
-/// The host of a valid address, without brackets, and its port, which the scheme has where the address has none.
+/// The host of a valid URL, without brackets, and its port, by default that of the scheme.
 pub(super) fn host_and_port(url: &str) -> Option<(&str, u16)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
@@ -48,8 +51,9 @@ pub(super) fn host_and_port(url: &str) -> Option<(&str, u16)> {
     Some((host.trim_start_matches('[').trim_end_matches(']'), port))
 }
 
-/// What may be a token in the query of an address: values, and what is no pair, as they are written and as a server
-/// reads them; the whole where there is no pair at all. Striking out shorter ones would make words unreadable.
+/// What may be a token in the query of a URL: the values, items without `=`, and the whole query if it has no `=` at all;
+/// each as it is written and as a server decodes it. Shorter ones are left out: redacting them would make ordinary words
+/// unreadable.
 pub(super) fn secrets_of_query(url: &str) -> Vec<String> {
     const TOKEN: usize = 8;
     let address = url.split('#').next().unwrap_or_default();
@@ -65,8 +69,8 @@ pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
 }
 
-/// Replaces `%41` by `A`; a `%` that begins no such pair stays, as browsers and curl have it. A text that is to be
-/// expanded afterwards says with `dollar` how a decoded dollar is written there.
+/// Replaces `%41` by `A`. A `%` without two hex digits stays, as in browsers and curl. A decoded dollar becomes `dollar`:
+/// `$$` if variables are to be replaced in the result.
 pub(super) fn percent_decode(text: &str, dollar: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -85,7 +89,7 @@ pub(super) fn percent_decode(text: &str, dollar: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The only thing here that needs base64 is this one header: ten lines rather than a dependency.
+/// Written here rather than taken from a crate, because only one header needs it.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -106,11 +110,11 @@ mod tests {
 
     #[track_caller]
     fn check(url: &str, expected: &str) {
-        assert_eq!(complaint(url).map_or("", |(what, _)| what), expected, "{url}");
+        assert_eq!(find_problem(url).map_or("", |(what, _)| what), expected, "{url}");
     }
 
     #[test]
-    fn an_address_has_a_host_and_a_port() {
+    fn a_url_has_a_host_and_a_port() {
         assert_eq!(host_and_port("http://localhost:5000/api"), Some(("localhost", 5000)));
         assert_eq!(host_and_port("http://127.0.0.1"), Some(("127.0.0.1", 80)));
         assert_eq!(host_and_port("HTTPS://h/x:9"), Some(("h", 443)));
@@ -119,29 +123,29 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_asked_is_an_address() {
+    fn only_urls_that_can_be_requested_are_valid() {
         check("http://localhost:5000/api/health", "");
         check("HTTP://localhost", "");
         check("http://[::1]:80/x?y=z#f", "");
         check("http://a_b.example:65535?x", "");
         check(
             "https://example.org",
-            if cfg!(feature = "tls") { "" } else { "is https, which this build cannot speak" },
+            if cfg!(feature = "tls") { "" } else { "is https, which this build does not support" },
         );
-        check("ftp://localhost", "begins with neither http:// nor https://");
-        check("localhost:5000/x", "is not a valid address");
-        check("localhost", "begins with neither http:// nor https://");
-        check("/api", "begins with neither http:// nor https://");
-        check("http://", "is not a valid address");
-        check("http:///x", "is not a valid address");
-        check("http://a b/", "is not a valid address");
+        check("ftp://localhost", "starts with neither http:// nor https://");
+        check("localhost:5000/x", "is not a valid URL");
+        check("localhost", "starts with neither http:// nor https://");
+        check("/api", "starts with neither http:// nor https://");
+        check("http://", "is not a valid URL");
+        check("http:///x", "is not a valid URL");
+        check("http://a b/", "is not a valid URL");
         check("http://localhost:0/", "has no valid port");
         check("http://localhost:65536/", "has no valid port");
         check("http://localhost:/", "has no valid port");
         check("http://localhost:x/", "has no valid port");
         check("http://[::1]:0/", "has no valid port");
         check("http://[zz]/", "has no valid host");
-        check("http://:80/", "names no host");
+        check("http://:80/", "has no host");
         check("http://a@b/", "has no valid host");
     }
 
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_pairs_are_decoded_and_odd_ones_stay() {
+    fn percent_pairs_are_decoded_and_invalid_ones_stay() {
         assert_eq!(percent_decode("a%40b%3ac", "$"), "a@b:c");
         assert_eq!(percent_decode("100%", "$"), "100%");
         assert_eq!(percent_decode("%zz%4", "$"), "%zz%4");

@@ -1,5 +1,5 @@
-//! `${NAME}`: the file of variables, and the expansion of texts that may use them.
-//! What a variable holds must never get into an error.
+//! `${NAME}`: reads `env_file`, and replaces variables in texts.
+//! It must never put the value of a variable into an error.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::access::{Readers, read};
 use super::secrets::Secrets;
 use super::units::is_variable;
 
-/// Where names are looked up: the environment first, then the file.
+/// Looks names up in the environment first, then in the file.
 pub(super) struct Variables<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     file: Option<Pairs>,
@@ -20,9 +20,9 @@ struct Pairs {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unexpanded {
-    /// A dollar that begins no `${NAME}`.
+    /// A dollar that does not start `${NAME}`.
     LoneDollar,
-    /// What stands in the braces is no name. It is not repeated: it may be part of a password.
+    /// The text in the braces is no name. It is not kept, because it may be part of a password.
     BadName,
     NotSet(String),
 }
@@ -32,25 +32,26 @@ impl<'a> Variables<'a> {
         Variables { environment, file: None }
     }
 
-    /// Adds the file at `path`, `shown` in errors. Refused unless 0600 or stricter.
+    /// Adds the file at `path`, which is shown as `shown` in errors. It must have mode 0600 or stricter.
     pub(super) fn add_file(&mut self, path: &Path, shown: &str) -> Result<(), Vec<String>> {
-        // Known from here on, so that what misses is not said to have no file to be in.
+        // Set before reading, so that `searched` names the file even if it is invalid.
         self.file = Some(Pairs { shown: shown.to_owned(), pairs: Vec::new() });
-        let at_line = |wrong: String| format!("{}:{wrong}", path.display());
+        let at_line = |error: String| format!("{}:{error}", path.display());
         let pairs = parse(&read(path, Readers::Owner)?)
-            .map_err(|wrong| wrong.into_iter().map(at_line).collect::<Vec<String>>())?;
+            .map_err(|errors| errors.into_iter().map(at_line).collect::<Vec<String>>())?;
         self.file = Some(Pairs { shown: shown.to_owned(), pairs });
         Ok(())
     }
 
-    pub(super) fn places(&self) -> String {
+    /// Where a name was not found.
+    pub(super) fn searched(&self) -> String {
         match &self.file {
             Some(file) => format!("neither in the environment nor in {}", file.shown),
-            None => "not in the environment, and there is no `env_file`".into(),
+            None => "not in the environment, and no `env_file` is set".into(),
         }
     }
 
-    /// `text` with each `${NAME}` replaced by its value, which is noted in `secrets`, and each `$$` by a dollar.
+    /// Replaces each `${NAME}` by its value, which is added to `secrets`, and each `$$` by a dollar.
     pub(super) fn expand(&self, text: &str, secrets: &mut Secrets) -> Result<String, Unexpanded> {
         let mut expanded = String::new();
         let mut rest = text;
@@ -81,14 +82,13 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// The pairs of a file, or the numbers of the lines that are wrong and why, without what stands in them.
+/// The pairs of a file, or an error for each invalid line: its number and the reason, but not its text.
 ///
-/// A value is all that follows `=`, `#` included (passwords have them), without the blanks around it and without one
-/// pair of quotes. Behind a closing quote a blank and `#` begin a comment. A shell's `export` before the name is passed
-/// over.
+/// A value is everything after `=`, including `#` (passwords contain it), without surrounding blanks and one pair of
+/// quotes. After a closing quote, a blank and `#` start a comment. `export` before a name, as in a shell, is ignored.
 fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -97,20 +97,20 @@ fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
         let exported = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t']));
         let line = exported.unwrap_or(line);
         let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
-            wrong.push(format!("{number}: not NAME=value"));
+            errors.push(format!("{number}: not NAME=value"));
             continue;
         };
         if !is_variable(name) {
-            wrong.push(format!("{number}: no name of a variable before the `=`: letters, digits and _"));
+            errors.push(format!("{number}: invalid variable name before `=`; allowed: letters, digits and _"));
         } else if pairs.iter().any(|(known, _)| known == name) {
-            wrong.push(format!("{number}: `{name}` has a value further up already"));
+            errors.push(format!("{number}: `{name}` is already set above"));
         } else if value.contains('\0') {
-            wrong.push(format!("{number}: the value holds a NUL byte"));
+            errors.push(format!("{number}: the value contains a NUL byte"));
         } else {
             pairs.push((name.to_owned(), unquoted(value).to_owned()));
         }
     }
-    if wrong.is_empty() { Ok(pairs) } else { Err(wrong) }
+    if errors.is_empty() { Ok(pairs) } else { Err(errors) }
 }
 
 fn unquoted(value: &str) -> &str {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_replaced_once_and_the_environment_wins() {
+    fn names_are_replaced_once_and_the_environment_takes_precedence() {
         check("plain", Ok("plain"));
         check("http://${HOST}/${TOKEN}", Ok("http://from-env/t"));
         check("a${EMPTY}b", Ok("ab"));
@@ -160,28 +160,28 @@ mod tests {
     }
 
     #[track_caller]
-    fn lines(text: &str, expected: &str) {
-        let told = match parse(text) {
+    fn check_lines(text: &str, expected: &str) {
+        let shown = match parse(text) {
             Ok(pairs) => pairs.iter().map(|(name, value)| format!("{name}={value}|")).collect(),
-            Err(wrong) => wrong.join("|"),
+            Err(errors) => errors.join("|"),
         };
-        assert_eq!(told, expected);
+        assert_eq!(shown, expected);
     }
 
     #[test]
     fn a_file_of_variables_is_read_line_by_line() {
-        let no_name = "no name of a variable before the `=`: letters, digits and _";
-        lines("\n# words\n A = b \nexport C=\"d e\"\nE='f'\nG=\nH=a#b=c\n", "A=b|C=d e|E=f|G=|H=a#b=c|");
-        lines("A=\"\nB='x\"\nC=\"\"", "A=\"|B='x\"|C=|");
-        lines("export\tA=b\r\nB='c'\r\n\r\n# words\r\n", "A=b|B=c|");
-        lines(
+        let invalid_name = "invalid variable name before `=`; allowed: letters, digits and _";
+        check_lines("\n# words\n A = b \nexport C=\"d e\"\nE='f'\nG=\nH=a#b=c\n", "A=b|C=d e|E=f|G=|H=a#b=c|");
+        check_lines("A=\"\nB='x\"\nC=\"\"", "A=\"|B='x\"|C=|");
+        check_lines("export\tA=b\r\nB='c'\r\n\r\n# words\r\n", "A=b|B=c|");
+        check_lines(
             "exported=b\nB=c # d\nC=\"d e\" # f\nD='#' #\nE='f'#g\nF=\"g\" \"h\"",
             "exported=b|B=c # d|C=d e|D=#|E='f'#g|F=g\" \"h|",
         );
-        lines("A=1\nno\n=x\n", &format!("2: not NAME=value|3: {no_name}"));
-        lines(
+        check_lines("A=1\nno\n=x\n", &format!("2: not NAME=value|3: {invalid_name}"));
+        check_lines(
             "1A=2\nA=3\nA=4\nB=\0\n",
-            &format!("1: {no_name}|3: `A` has a value further up already|4: the value holds a NUL byte"),
+            &format!("1: {invalid_name}|3: `A` is already set above|4: the value contains a NUL byte"),
         );
     }
 }

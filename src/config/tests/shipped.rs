@@ -1,11 +1,11 @@
-//! The shipped watchdog.yaml: a working configuration that tells the truth about every default.
+//! The shipped watchdog.yaml: a valid configuration whose comments show the true defaults.
 
 use super::*;
 use crate::config::{file, notify, pm2, probes, targets};
 
 const SHIPPED: &str = include_str!("../../../watchdog.yaml");
 
-/// A line of the shipped file that is a key behind a `# `, with what follows the mark.
+/// The text after `mark`, if the line is a known key that `mark` comments out.
 fn commented<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
     let key = line.trim_start().strip_prefix(mark)?;
     let word = key.split(':').next()?;
@@ -13,21 +13,21 @@ fn commented<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
     (key.contains(':') && lists.concat().concat().contains(&word)).then_some(key)
 }
 
-/// The shipped file with the lines taken out of their comments that `wanted` names.
-fn uncommented(mark: &str, wanted: impl Fn(&str) -> bool) -> String {
+/// The shipped file with the comment marks removed from the lines that `is_chosen` selects.
+fn uncommented(mark: &str, is_chosen: impl Fn(&str) -> bool) -> String {
     let line = |line: &str| match commented(line, mark) {
-        Some(key) if wanted(key) => format!("{}{key}\n", " ".repeat(line.len() - line.trim_start().len())),
+        Some(key) if is_chosen(key) => format!("{}{key}\n", " ".repeat(line.len() - line.trim_start().len())),
         _ => format!("{line}\n"),
     };
     SHIPPED.lines().map(line).collect()
 }
 
 #[test]
-fn the_shipped_file_is_valid_and_its_comments_tell_the_defaults() {
+fn the_shipped_file_is_valid_and_its_comments_show_the_defaults() {
     let ignoring_its_folder = |mut config: Config| {
         let folder = config.folder.display().to_string();
         config.written = None;
-        // In it are absolute paths.
+        // It depends on absolute paths.
         config.targets.iter_mut().for_each(|target| target.limits.repair_id = 0);
         format!("{config:#?}").replace(&folder, "")
     };
@@ -35,7 +35,7 @@ fn the_shipped_file_is_valid_and_its_comments_tell_the_defaults() {
     assert_eq!(shipped.targets[0].name, "sav-backend");
     assert_eq!((shipped.targets.len(), shipped.targets[0].ladder.len()), (1, 1));
     let defaults = SHIPPED.lines().filter(|line| commented(line, "# ").is_some()).count();
-    assert!(15 < defaults, "{defaults} defaults are told");
+    assert!(15 < defaults, "{defaults} defaults are shown");
     let written = accepted(&uncommented("# ", |_| true));
     assert_eq!(ignoring_its_folder(written), ignoring_its_folder(shipped));
 }
