@@ -1,160 +1,181 @@
-//! The command line: what can be said, and which verb it is said to.
+//! The command line: its commands, options and help texts.
+//! It must never act on what it parses; `commands` does.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 /// Notices when a backend is dead, frozen or wrong, repairs it with your own commands, and never makes it worse.
 #[derive(Debug, Parser)]
 #[command(name = "watchdog-agent", bin_name = "watchdog", version, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done or all well, 1 trouble, 2 wrong use or configuration, 3 no watchdog at work, \
-                        4 the machine failed us, 5 another watchdog holds the state folder."
+    after_help = "Exit codes: 0 done or all well, 1 a target is in trouble, 2 wrong usage or invalid configuration, \
+                  3 no watchdog is running, 4 a system error, 5 another watchdog holds the state folder."
 )]
 pub struct Args {
-    /// Make one tick: look at each target, repair what is due, exit (for cron)
+    /// Make one tick: probe each target, repair what is due, exit (for cron)
     #[arg(long)]
     pub once: bool,
-    /// What goes with any verb.
     #[command(flatten)]
     pub options: Options,
-    /// What to do; to run, if nothing else is said.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 }
 
-/// What can be said before or after the verb.
+/// Accepted before and after each command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The configuration [default: $WATCHDOG_CONFIG, ./watchdog.yaml, ~/watchdog.yaml,
+    /// The configuration file [default: $WATCHDOG_CONFIG, ./watchdog.yaml, ~/watchdog.yaml,
     /// ~/.config/watchdog/watchdog.yaml]
     #[arg(short, long, value_name = "FILE", global = true, display_order = 100)]
     pub config: Option<PathBuf>,
-    /// Log every single look too
+    /// Log every probe
     #[arg(short, long, global = true, display_order = 101)]
     pub verbose: bool,
-    /// Say only what went wrong
+    /// Print errors only
     #[arg(short, long, global = true, display_order = 102, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Decide and record, but run no restart command (with run, --once and start)
+    /// Decide and record, but run no restart command and send no message
     #[arg(long, global = true, display_order = 103)]
     pub dry_run: bool,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run in the foreground until SIGTERM or SIGINT (the default)
     Run {
-        /// Detach from whoever has started us, and say so when at work
+        /// Leave the session of the process that started this one, and tell it when the watchdog is running
         #[arg(long, hide = true)]
         detached: bool,
     },
-    /// Detach a watchdog unless one is at work already
+    /// Start a watchdog in the background, unless one is running
     Start {
-        /// For a line in crontab: say nothing unless one had to be started; leave one that was stopped by hand stopped
+        /// For crontab: print nothing unless a watchdog had to be started; start none after `watchdog stop`
         #[arg(long)]
         cron: bool,
     },
-    /// Stop the watchdog that was started
+    /// Stop the running watchdog
     Stop,
-    /// Read the configuration and the surroundings, say what would happen, touch nothing
+    /// Check the configuration and this machine, print what would happen, change nothing
     Check {
-        /// Look at no target
+        /// Probe no target
         #[arg(long)]
         offline: bool,
         /// Send a test message over every channel
         #[arg(long)]
         send: bool,
     },
-    /// How the targets are
+    /// Show the state of each target
     Status {
-        /// As JSON, for machines
+        /// Print JSON
         #[arg(long, conflicts_with = "watch")]
         json: bool,
-        /// Again every two seconds, until Ctrl-C
+        /// Refresh every 2 seconds until Ctrl-C
         #[arg(long)]
         watch: bool,
     },
-    /// How it went: uptime, incidents, what cured them, and what they have in common
+    /// Show uptime, incidents, what cured them, and what they have in common
     Report {
-        /// How far back, 90 days at most
-        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = report_length)]
+        /// Period to report, at most 90 days
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_report_length)]
         since: Duration,
-        /// As JSON, for machines
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// One incident with its evidence, or a list of all
+    /// Show one incident with its evidence, or list all
     Incident {
-        /// Its name, or `last` [default: a list of all]
+        /// The incident's id, or `last` [default: list all]
         id: Option<String>,
-        /// As JSON, for machines
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Restart nothing for a while
+    /// Suspend restarts and messages for a while; probing continues
     Pause {
-        /// The targets [default: all]
+        /// The targets to pause [default: all]
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
-        /// For how long, 24 h at most
-        #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = pause_length)]
+        /// Length of the pause, at most 24 h
+        #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = parse_pause_length)]
         length: Duration,
-        /// Run this meanwhile, and end the pause with it
+        /// Run this command, and end the pause when it exits
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// End a pause; of a named target also its waits
+    /// End pauses; for a named target, also clear what its next restart waits for
     Resume {
-        /// The targets [default: all]
+        /// The targets to resume [default: all]
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
-    /// Write a configuration for the PM2 setup found here
+    /// Write a configuration for the PM2 setup found on this machine
     Init {
         /// PM2's home [default: $PM2_HOME, else ~/.pm2]
         #[arg(long, value_name = "DIR")]
         pm2_home: Option<PathBuf>,
-        /// Print the configuration and write nothing
+        /// Print the configuration instead of writing it
         #[arg(long)]
         stdout: bool,
-        /// Also over a file that is there, or under a web root
+        /// Overwrite an existing file, or write below a web root
         #[arg(long)]
         force: bool,
     },
-    /// Watch a real backend freeze and come back, in about 15 seconds
+    /// Watch a real backend freeze and recover, in about 15 seconds
     Demo {
-        /// Be the backend of the demo, on this file's behalf
+        /// Run as the demo's backend, with its files in this folder
         #[arg(long, hide = true, value_name = "FOLDER")]
         backend: Option<PathBuf>,
     },
-    /// Completions for a shell, to be sourced by it
+    /// Print completions for a shell
     Completions {
-        /// Which shell
+        /// The shell to complete for
         shell: Shell,
     },
 }
 
-/// What is kept reaches back 90 days; less than an hour is in no bucket.
-fn report_length(text: &str) -> Result<Duration, String> {
+/// Parses the arguments of this process; prints help or an error and exits where they ask for it.
+pub fn parse() -> Args {
+    Args::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line, with each option shown only in the help of the commands for which it has a meaning.
+/// All commands accept all options: scripts may pass them everywhere.
+pub fn command() -> Command {
+    let command = Args::command();
+    let global: Vec<Arg> = command.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
+    command.mut_subcommands(|verb| {
+        let ignored: &[&str] = match verb.get_name() {
+            "run" | "start" => &[],
+            "demo" | "completions" => &["config", "verbose", "quiet", "dry_run"],
+            _ => &["verbose", "quiet", "dry_run"],
+        };
+        // An option that a command declares itself replaces the global one.
+        let hidden = global.iter().filter(|option| ignored.contains(&option.get_id().as_str()));
+        let hidden: Vec<Arg> = hidden.map(|option| option.clone().hide(true)).collect();
+        verb.args(hidden)
+    })
+}
+
+/// The history goes back 90 days, and its smallest unit is an hour.
+fn parse_report_length(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30d or 12h"))?;
     match length.as_secs() {
-        0..3_600 => Err("a report is of an hour at least".into()),
+        0..3_600 => Err("a report covers at least 1 h".into()),
         3_600..=7_776_000 => Ok(length),
-        _ => Err("what is known reaches back 90 days at most".into()),
+        _ => Err("the history goes back at most 90 days".into()),
     }
 }
 
-/// A day at most, as the contract has it.
-fn pause_length(text: &str) -> Result<Duration, String> {
+/// At most a day, as the contract says.
+fn parse_pause_length(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30m or 1h 30m"))?;
     match length {
-        Duration::ZERO => Err("a pause of no length does nothing".into()),
-        _ if length > Duration::from_secs(86_400) => Err("a pause lasts 24 h at most".into()),
+        Duration::ZERO => Err("a pause must be longer than 0 s".into()),
+        _ if length > Duration::from_secs(86_400) => Err("a pause lasts at most 24 h".into()),
         _ => Ok(length),
     }
 }

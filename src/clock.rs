@@ -1,5 +1,5 @@
-//! The only place that reads clocks, the boot's identity and the time zone.
-//! It must never do arithmetic or judge: that is for those who ask.
+//! Reads the clocks, the boot id and the time zone; no other room does.
+//! It must never compute with what it reads: its callers do.
 
 use std::cell::Cell;
 use std::fs;
@@ -10,24 +10,24 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::time::{BootTime, ClockReading, WallTime, Zone, millis};
 
-/// Now on the boot clock, which counts through suspend and is never set.
+/// The boot clock, which counts through suspend and is never set.
 pub fn now() -> BootTime {
     let at = clock_gettime(ClockId::Boottime);
     BootTime::from_ms(at.tv_sec.saturating_mul(1_000).saturating_add(at.tv_nsec / 1_000_000))
 }
 
-/// Now for measuring how long something takes, finer than a millisecond. It stands still during a suspend.
+/// For measuring durations more precisely than in milliseconds. It stops during a suspend.
 pub fn monotonic() -> Instant {
     Instant::now()
 }
 
-/// The same in microseconds since its beginning, as systemd wants to be told it.
+/// [`monotonic`] in microseconds, as systemd expects it.
 pub fn monotonic_usec() -> i64 {
     let at = clock_gettime(ClockId::Monotonic);
     at.tv_sec.saturating_mul(1_000_000).saturating_add(at.tv_nsec / 1_000)
 }
 
-/// Now on the wall clock, which people may set at any moment.
+/// The wall clock, which can be set at any moment.
 pub fn wall() -> WallTime {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => WallTime::from_ms(millis(since)),
@@ -35,28 +35,28 @@ pub fn wall() -> WallTime {
     }
 }
 
-/// Both clocks, one right after the other.
+/// Reads both clocks, one directly after the other.
 pub fn read() -> ClockReading {
     ClockReading { now: now(), wall: wall() }
 }
 
-/// What tells this boot from every other; none where the kernel does not say.
+/// Identifies this boot; `None` if the kernel does not provide an id.
 pub fn boot_id() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let id = text.trim();
     (!id.is_empty()).then(|| id.to_owned())
 }
 
-/// The local time zone: `TZ`, else the system's; daylight saving as it is at the point asked for.
+/// The local time zone: `TZ`, else the system's, with daylight saving time as at the given time.
 pub fn zone() -> Zone {
     Zone(|wall| {
-        // An offset changes on the minute, and another zone of the system's is heeded a minute later at most.
+        // Offsets change on full minutes, and a change of the system's zone takes effect at most a minute later.
         let minute = wall.as_ms().div_euclid(60_000);
-        match KNOWN.get() {
-            (known, offset) if known == minute => offset,
+        match LAST_OFFSET.get() {
+            (last_minute, offset) if last_minute == minute => offset,
             _ => {
                 let offset = offset(wall);
-                KNOWN.set((minute, offset));
+                LAST_OFFSET.set((minute, offset));
                 offset
             }
         }
@@ -64,14 +64,14 @@ pub fn zone() -> Zone {
 }
 
 thread_local! {
-    /// The minute that was asked for last, and its offset: to find that out anew costs a system call.
-    static KNOWN: Cell<(i64, i32)> = const { Cell::new((i64::MIN, 0)) };
+    /// The minute of the last call and its offset, because chrono makes a system call for each new one.
+    static LAST_OFFSET: Cell<(i64, i32)> = const { Cell::new((i64::MIN, 0)) };
 }
 
 fn offset(wall: WallTime) -> i32 {
     match Local.timestamp_millis_opt(wall.as_ms()).earliest() {
         Some(at) => at.offset().fix().local_minus_utc(),
-        None => 0, // beyond the calendar
+        None => 0, // outside the calendar
     }
 }
 
@@ -81,40 +81,40 @@ mod tests {
     use crate::testing::{is_alone, run_alone};
 
     #[test]
-    fn the_boot_clock_runs_forward_by_real_milliseconds() {
+    fn the_boot_clock_advances_by_real_milliseconds() {
         let (at, began) = (now(), monotonic());
         assert!(at > BootTime::BOOT);
         while now().since(at).as_millis() < 20 {
             std::thread::yield_now();
         }
-        assert!(monotonic().duration_since(began).as_millis() >= 19, "it counts milliseconds, not more of them");
+        assert!(monotonic().duration_since(began).as_millis() >= 19, "the boot clock runs faster than real time");
     }
 
     #[test]
-    fn the_wall_clock_is_of_this_century() {
+    fn the_wall_clock_shows_this_century() {
         let (year_2024, year_2100) = (1_704_067_200_000, 4_102_444_800_000);
         assert!((year_2024..year_2100).contains(&wall().as_ms()));
     }
 
     #[test]
-    fn a_boot_has_one_identity() {
+    fn a_boot_has_one_id() {
         let id = boot_id().expect("Linux gives each boot an id");
         assert_eq!(id.len(), 36, "{id}");
         assert_eq!(boot_id(), Some(id));
     }
 
     #[test]
-    fn the_zone_has_an_offset_for_every_point_and_knows_summer() {
+    fn the_zone_has_an_offset_for_every_time_and_knows_summer() {
         if !is_alone() {
             let through = ["env", "TZ=CET-1CEST,M3.5.0,M10.5.0/3"];
-            run_alone("clock::tests::the_zone_has_an_offset_for_every_point_and_knows_summer", &through);
+            run_alone("clock::tests::the_zone_has_an_offset_for_every_time_and_knows_summer", &through);
             return;
         }
         let Zone(offset) = zone();
         let at = |text| WallTime::parse_rfc3339(text).expect("a date");
         assert_eq!(offset(at("2026-11-22T02:12:10Z")), 3_600);
         assert_eq!(offset(at("2026-07-22T02:12:10Z")), 7_200);
-        // The hour in which summer begins, and the one in which it ends.
+        // The changes to and from summer time.
         assert_eq!((offset(at("2026-03-29T00:59:59Z")), offset(at("2026-03-29T01:00:00Z"))), (3_600, 7_200));
         assert_eq!((offset(at("2026-10-25T00:59:59Z")), offset(at("2026-10-25T01:00:00Z"))), (7_200, 3_600));
         for ms in [i64::MIN, 0, i64::MAX] {

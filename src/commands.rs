@@ -23,9 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::cli::{Args, Options, Verb};
+use crate::cli::{self, Args, Options, Verb};
 use crate::clock;
 use crate::config::{self, Config, Errors};
 use crate::logging::Verbosity;
@@ -55,7 +53,7 @@ impl From<Code> for ExitCode {
 }
 
 pub fn main() -> ExitCode {
-    let Args { once, options, verb } = Args::parse();
+    let Args { once, options, verb } = cli::parse();
     let takes_dry_run = matches!(verb, None | Some(Verb::Run { .. } | Verb::Start { .. }));
     if options.dry_run && !takes_dry_run {
         return complain("--dry-run goes with run, --once and start", Code::Usage).into();

@@ -1,8 +1,8 @@
 //! `watchdog` notices when a backend is dead, frozen or wrong, repairs it with the operator's own commands,
 //! and never makes it worse.
 //!
-//! Decisions are made in one place, `policy`, which reads no clock and does no I/O.
-//! Everything else observes, acts, stores or shows. The modules stand in the order in which to read them.
+//! Only `policy` decides, and it reads no clock and does no I/O. All other modules observe, act, store or show.
+//! The modules are listed in the order in which to read them.
 
 mod time;
 

@@ -1,5 +1,5 @@
-//! The log: what a line looks like and where it goes. It must never end the program, never block it, and never write
-//! what another crate has to say, because the debug lines of HTTP and TLS crates hold requests with their secrets.
+//! The log: the format of its lines, and where they are written. It must never end or block the program, and never write
+//! records of other crates, because the debug lines of HTTP and TLS crates contain requests with their secrets.
 
 mod rotating;
 mod stream;
@@ -18,34 +18,34 @@ use crate::time::Zone;
 use rotating::Rotating;
 use stream::Stream;
 
-/// The crates whose records are written: the library and the program, which have the same name.
+/// The library and the program have this name; records of other crates are dropped.
 const OWN: &str = "watchdog";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
-    /// `-q`: on standard error only errors; the file as configured.
+    /// `-q`: only errors on standard error; the file as configured.
     Quiet,
     Configured,
-    /// `-v`: at least `debug`, in both places.
+    /// `-v`: at least `debug`, on standard error and in the file.
     Verbose,
 }
 
 #[derive(Debug)]
 pub struct Logging {
-    file: Shared,
+    file: SharedFile,
     verbosity: Verbosity,
 }
 
-/// Starts logging: to the file, and to standard error if `to_stderr`. Nothing is opened before the first line, and
-/// nothing that happens to the file is an error: what cannot be written is counted, see [`Logging::trouble`].
-/// Errors: this process logs already.
+/// Starts logging to the file, and to standard error if `to_stderr`. The file is opened with the first line. Lines that
+/// cannot be written cause no error: they are counted, see [`Logging::trouble`].
+/// Errors: this process has a logger already.
 pub fn start(
     settings: &config::LogConfig,
     to_stderr: bool,
     verbosity: Verbosity,
     zone: Zone,
 ) -> Result<Logging, SetLoggerError> {
-    let file = Shared(Arc::new(Mutex::new(Rotating::new(settings, zone))));
+    let file = SharedFile(Arc::new(Mutex::new(Rotating::new(settings, zone))));
     let stderr = to_stderr.then(|| Box::new(Stream::new(io::stderr())) as Box<dyn Write + Send>);
     dispatch(file.clone(), stderr, verbosity, zone).apply()?;
     let logging = Logging { file, verbosity };
@@ -54,13 +54,13 @@ pub fn start(
 }
 
 impl Logging {
-    /// Follows a changed configuration from the next line on: file, level, size and number of files.
+    /// Applies a changed configuration from the next line on: file, level, size and number of files.
     pub fn reload(&self, settings: &config::LogConfig) {
-        self.file.get().follow(settings);
+        self.file.get().reconfigure(settings);
         log::set_max_level(self.level(settings));
     }
 
-    /// Why lines are being lost and how many were since the last one that was written; none while all is well.
+    /// Why lines are being lost, and how many since the last one that was written; `None` while none are lost.
     pub fn trouble(&self) -> Option<String> {
         self.file.get().trouble()
     }
@@ -73,12 +73,17 @@ impl Logging {
     }
 }
 
-/// The level is left to `log::set_max_level`, the only one that can change after the start.
-fn dispatch(file: Shared, stderr: Option<Box<dyn Write + Send>>, verbosity: Verbosity, zone: Zone) -> fern::Dispatch {
+/// It sets no level of its own: only that of `log::set_max_level` can be changed after the start.
+fn dispatch(
+    file: SharedFile,
+    stderr: Option<Box<dyn Write + Send>>,
+    verbosity: Verbosity,
+    zone: Zone,
+) -> fern::Dispatch {
     let dispatch = fern::Dispatch::new()
         .level(LevelFilter::Off)
         .level_for(OWN, LevelFilter::Trace)
-        .format(move |out, message, record| out.finish(format_args!("{}", line(zone, record.level(), message))))
+        .format(move |out, message, record| out.finish(format_args!("{}", format_line(zone, record.level(), message))))
         .chain(Box::new(file) as Box<dyn Write + Send>);
     let Some(stderr) = stderr else { return dispatch };
     let level = match verbosity {
@@ -88,26 +93,26 @@ fn dispatch(file: Shared, stderr: Option<Box<dyn Write + Send>>, verbosity: Verb
     dispatch.chain(fern::Dispatch::new().level(level).chain(stderr))
 }
 
-/// `2026-11-22 03:12:10+01:00 warn  message`: one record, one line, whatever the message holds.
-fn line(zone: Zone, level: Level, message: &fmt::Arguments<'_>) -> String {
+/// `2026-11-22 03:12:10+01:00 warn  message`: always one line, because the message is escaped.
+fn format_line(zone: Zone, level: Level, message: &fmt::Arguments<'_>) -> String {
     let at = zone.date_time(clock::wall());
     let level = level.as_str().to_ascii_lowercase();
     let message = message.to_string();
     format!("{at} {level:<5} {}", escaped(&message))
 }
 
-/// The file, in the hands of fern for writing and of [`Logging`] for a reload.
+/// fern writes to the file, and [`Logging`] reconfigures it.
 #[derive(Clone, Debug)]
-struct Shared(Arc<Mutex<Rotating>>);
+struct SharedFile(Arc<Mutex<Rotating>>);
 
-impl Shared {
+impl SharedFile {
     fn get(&self) -> MutexGuard<'_, Rotating> {
-        // A panic while it was held can at worst have left half a line behind.
+        // After a panic while it was locked, at worst half a line is in the buffer.
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Write for Shared {
+impl Write for SharedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.get().write(bytes)
     }
@@ -138,12 +143,13 @@ mod tests {
         }
     }
 
-    /// What comes out in the file and on standard error, without the date.
+    /// Compares what is written to the file and to standard error, without the date.
     #[track_caller]
     fn check(verbosity: Verbosity, target: &str, level: Level, message: &str, file: &str, stderr: &str) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let paths = ["file", "stderr"].map(|name| folder.path().join(name));
-        let both = paths.clone().map(|path| Shared(Arc::new(Mutex::new(Rotating::new(&settings(&path), Zone::UTC)))));
+        let both =
+            paths.clone().map(|path| SharedFile(Arc::new(Mutex::new(Rotating::new(&settings(&path), Zone::UTC)))));
         let [first, second] = both;
         let (_, logger) = dispatch(first, Some(Box::new(second)), verbosity, Zone::UTC).into_log();
         logged(&*logger, target, level, message);
@@ -154,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_records_come_out_each_on_one_line() {
+    fn only_own_records_are_written_each_on_one_line() {
         use Verbosity::{Configured, Quiet, Verbose};
         check(Configured, "watchdog::agent", Level::Warn, "failing", "warn  failing\n", "warn  failing\n");
         check(
@@ -165,7 +171,7 @@ mod tests {
             "error a\\nb\\u{1b}[0m\n",
             "error a\\nb\\u{1b}[0m\n",
         );
-        check(Verbose, "watchdog::agent", Level::Debug, "a look", "debug a look\n", "debug a look\n");
+        check(Verbose, "watchdog::agent", Level::Debug, "probed", "debug probed\n", "debug probed\n");
         check(Quiet, "watchdog::agent", Level::Warn, "failing", "warn  failing\n", "");
         check(Quiet, "watchdog::agent", Level::Error, "down", "error down\n", "error down\n");
         check(Verbose, "watchdogs", Level::Error, "not ours", "", "");
@@ -174,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_begins_with_local_time_and_its_offset() {
-        let line = line(Zone(|_| 3_600), Level::Info, &format_args!("healthy"));
+    fn a_line_starts_with_local_time_and_its_offset() {
+        let line = format_line(Zone(|_| 3_600), Level::Info, &format_args!("healthy"));
         let shape: String = line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00 00:00:00+00:00 info  healthy");
         assert!(line.contains("+01:00"), "{line}");
@@ -196,9 +202,9 @@ mod tests {
         log::debug!("two");
         assert!(start(&settings(&before), false, Verbosity::Configured, Zone::UTC).is_err());
         assert_eq!(logging.trouble(), None);
-        let contains = |path, ours: &str, others: &str| {
+        let contains = |path, expected: &str, unexpected: &str| {
             let text = fs::read_to_string(path).expect("a log");
-            assert!(text.contains(ours) && !text.contains(others), "{text}");
+            assert!(text.contains(expected) && !text.contains(unexpected), "{text}");
         };
         contains(&before, " info  one\n", "not at this level");
         contains(&after, " debug two\n", "one");

@@ -1,5 +1,5 @@
-//! What a look and a command can come to: the words that every other room shares.
-//! Only values live here, no judgement and no I/O.
+//! The results of probes and commands, as values that all rooms share.
+//! It must never draw a conclusion from them and never do I/O.
 
 mod downtime;
 mod evidence;
@@ -34,16 +34,16 @@ pub enum Class {
     Status,
     /// Wrong text or JSON, not JSON, or too long.
     Body,
-    /// A command probe ended otherwise than with 0.
+    /// A command probe exited with another code than 0, or was killed.
     Exit,
     /// A file is missing or too old.
     Stale,
-    /// PM2's daemon or process is not alive.
+    /// PM2's daemon or the process is not alive.
     Gone,
 }
 
 impl Class {
-    /// Every class, in the order of the contract's table.
+    /// In the order of the contract's table.
     pub const ALL: [Class; 11] = [
         Class::Refused,
         Class::Timeout,
@@ -74,7 +74,7 @@ impl Class {
         }
     }
 
-    /// What was seen, for people: the class before its detail, unless the detail begins with that word itself.
+    /// The class and its detail, for people: only the detail if that starts with the class.
     pub fn with_detail(self, detail: &str) -> String {
         match detail.strip_prefix(self.as_str()) {
             Some(_) => detail.to_owned(),
@@ -113,11 +113,11 @@ pub enum NotificationKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
-    /// It answered as it should; `detail` says how, such as `200`.
+    /// `detail`: for example `200`.
     Healthy { detail: String },
-    /// `detail`: in a few words, without control characters and without secrets.
+    /// `detail`: a few words without control characters and secrets.
     Unhealthy { class: Class, detail: String },
-    /// Our own trouble, as `detail` says: nothing can be said of the target, and nothing is done.
+    /// The watchdog's own trouble, described in `detail`: it says nothing about the target and leads to no action.
     Unknown { detail: String },
 }
 
@@ -151,23 +151,23 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
     pub verdict: Verdict,
-    /// From the start of the look to its verdict.
+    /// From the start of the probe to its verdict.
     pub latency: Duration,
-    /// What was seen of PM2 along with it; `None` for a target without PM2, or when nothing could be seen.
+    /// `None` for a target without PM2, or if nothing could be observed.
     pub pm2: Option<Pm2Evidence>,
     pub evidence: Option<Box<Evidence>>,
-    /// What was seen of the target's file; `None` where it has none, or it could not be seen.
+    /// `None` for a target without a file, or if the file could not be read.
     pub file: Option<FileTime>,
 }
 
-/// When a file was written, as it was seen first.
+/// The modification time of a file, and when the watchdog first observed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileTime {
-    /// The file's time. The clock that it is of may be another than ours, or ours before it was set.
+    /// It may come from the clock of another machine, or from our clock before that was set.
     pub written: WallTime,
-    /// When the file was first seen with that time.
+    /// When the file was first observed with that modification time.
     pub seen: BootTime,
-    /// How old it was then by the wall clock, in milliseconds; 0 for a time ahead.
+    /// Its age then by the wall clock, in milliseconds; 0 for a modification time in the future.
     pub age_ms: i64,
 }
 
@@ -175,22 +175,22 @@ pub struct FileTime {
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     Exited(i32),
-    /// A signal of this number, not ours, ended it.
+    /// By a signal of this number that the watchdog did not send.
     Killed(i32),
     TimedOut,
-    /// It could not be started, for this reason. The shell's 126 and 127 are of this kind too.
+    /// For this reason. It includes the shell's exit codes 126 and 127.
     NotStarted(String),
-    /// The watchdog that started it ended before it did, and nobody knows how it went.
+    /// The watchdog that started the command ended before it did, so its result is unknown.
     Lost,
 }
 
-/// What the system said to a call, as the end of a sentence: lower case, without the number.
+/// A system error's text in lower case and without its number, for use at the end of a message.
 pub fn describe_io_error(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
     match letters.next() {
-        // "I/O error" keeps its capital.
+        // An abbreviation such as "I/O error" keeps its capital.
         Some(first) if letters.as_str().starts_with(char::is_lowercase) => {
             first.to_lowercase().chain(letters).collect()
         }
@@ -198,15 +198,15 @@ pub fn describe_io_error(error: &io::Error) -> String {
     }
 }
 
-/// The longest command that people are told, in characters.
-const COMMAND_SHOWN: usize = 80;
+/// In characters, as the contract says for messages.
+const MAX_COMMAND_SHOWN: usize = 80;
 
-/// A command as it is told to people: the first line that says anything, and not too much of it.
+/// The first line of a command that is not empty, shortened for people.
 pub fn short_command(command: &str) -> String {
     let mut lines = command.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
-    let is_whole = lines.next().is_none() && first.chars().count() <= COMMAND_SHOWN;
-    if is_whole { first.to_owned() } else { first.chars().take(COMMAND_SHOWN - 1).chain(['…']).collect() }
+    let is_whole = lines.next().is_none() && first.chars().count() <= MAX_COMMAND_SHOWN;
+    if is_whole { first.to_owned() } else { first.chars().take(MAX_COMMAND_SHOWN - 1).chain(['…']).collect() }
 }
 
 #[cfg(test)]
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_told_in_a_line() {
+    fn commands_are_shortened_to_one_line() {
         #[track_caller]
         fn check(command: &str, expected: &str) {
             assert_eq!(short_command(command), expected);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_not_said_twice() {
+    fn a_class_is_not_repeated_before_its_detail() {
         assert_eq!(
             Class::Timeout.with_detail("connected in 1 ms, then no byte for 10 s").split(';').next(),
             Some("timeout")
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_end_a_sentence() {
+    fn errors_are_lower_case_without_a_number() {
         #[track_caller]
         fn check(error: io::Error, expected: &str) {
             assert_eq!(describe_io_error(&error), expected);

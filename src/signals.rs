@@ -1,5 +1,5 @@
-//! Turns the signals that people and programs send us into orders. It must never block a signal, because a command
-//! that we run would inherit that, and never act on one itself.
+//! Turns signals that this process receives into events. It must never block a signal, because the commands that it runs
+//! would inherit the blocked mask, and never act on a signal itself.
 
 use std::fs;
 use std::io;
@@ -14,54 +14,55 @@ use signal_hook::iterator::{Signals, SignalsInfo};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT: finish what runs, then end.
+    /// SIGTERM, SIGINT: finish the running command, then exit.
     Stop,
     /// SIGHUP: read the configuration again.
     Reload,
     /// SIGUSR1: write the state now.
     Save,
-    /// SIGCHLD, where that was asked for: a child has ended.
+    /// SIGCHLD, with [`listen_with_children`] only: a child has exited.
     Child,
 }
 
-const ORDERS: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
+const HANDLED: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 
-/// Whether we were stopped (SIGSTOP, Ctrl-Z) and continued.
+/// Whether this process was stopped (SIGSTOP, Ctrl-Z) and continued.
 #[derive(Debug)]
 pub struct Continued(Arc<AtomicBool>);
 
 impl Continued {
-    /// Since this was last asked.
+    /// Since the last call.
     pub fn take(&self) -> bool {
         self.0.swap(false, Ordering::SeqCst)
     }
 }
 
-/// From now on each signal is handed to `deliver`, on a thread made for that. Signals of one kind that arrive faster
-/// than they are delivered count as one.
+/// Starts a thread that passes each signal to `deliver`. Signals of one kind that arrive faster than they are delivered
+/// count as one.
 ///
-/// Call it before anything else is started, once. It also undoes what our parent may have left us with: SIGHUP ignored
-/// (`nohup`), which would make a reload impossible, and SIGCHLD ignored, with which no command's end could be learnt.
-/// And a write beyond the limit of a file's size becomes an error like that of a full disk, where it would end us.
-/// Errors: no descriptors or no thread to be had. Some signals have no effect any more then, so the caller should end.
+/// Call it once, before anything else is started. It also resets what the parent process may have set: SIGHUP ignored
+/// (`nohup`), which would make a reload impossible, and SIGCHLD ignored, which would hide the exit codes of commands.
+/// SIGXFSZ is handled too: a write beyond the file size limit then fails like one to a full disk, instead of ending the
+/// process.
+/// Errors: no descriptor or thread is available. Some signals may then have no effect, so the caller should exit.
 pub fn listen(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
-    listen_to(&ORDERS, deliver)
+    listen_to(&HANDLED, deliver)
 }
 
-/// The same, with the end of each child as a signal too: for whoever inherits children that he has not started.
+/// Like [`listen`], but also delivers [`Signal::Child`]: for process 1, which inherits children that it did not start.
 pub fn listen_with_children(deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
-    listen_to(&[&ORDERS[..], &[SIGCHLD]].concat(), deliver)
+    listen_to(&[&HANDLED[..], &[SIGCHLD]].concat(), deliver)
 }
 
-fn listen_to(heeded: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
+fn listen_to(handled: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::Result<Continued> {
     for signal in [SIGCHLD, SIGXFSZ] {
-        // Nobody reads the flag: what counts is that there is a handler, and this one wakes no thread.
+        // The flag is not read: only a handler is needed, and this one wakes no thread.
         flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
     let continued = Arc::new(AtomicBool::new(false));
     flag::register(SIGCONT, Arc::clone(&continued))?;
-    let mut signals = Signals::new(heeded)?;
-    let hand_over = move || {
+    let mut signals = Signals::new(handled)?;
+    let forward = move || {
         for number in signals.forever() {
             match number {
                 SIGHUP => deliver(Signal::Reload),
@@ -71,40 +72,41 @@ fn listen_to(heeded: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::R
             }
         }
     };
-    thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(hand_over)?;
+    thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(forward)?;
     Ok(Continued(continued))
 }
 
-/// What whoever runs a command in our place needs to know.
+/// What `pause -- COMMAND` needs to know while its command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// The command may have ended.
+    /// The command may have exited.
     Child,
-    /// `by_terminal`: the terminal sends it to every process in front of it, so the command has it, too.
+    /// `by_terminal`: the terminal sent it to the whole foreground group, so the command has received it too.
     Told { signal: i32, by_terminal: bool },
 }
 
-/// From now on what asks us to end is handed to `deliver` instead, for a command that we run; call it in place of
-/// [`listen`]. What our parent has us ignore (`nohup`) stays ignored, as it is for the command.
+/// Passes the signals that ask this process to exit to `deliver`, so that they can be passed on to a command. Call it
+/// instead of [`listen`]. Signals that the parent process ignores (`nohup`) stay ignored, as they do for the command.
 pub fn listen_for_command(deliver: impl Fn(Heard) + Send + 'static) -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let ignored = ignored();
-    let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
-    let asking = [SIGTERM, SIGINT, SIGHUP, SIGQUIT].into_iter().filter(is_heard);
-    let mut signals = SignalsInfo::<WithRawSiginfo>::new(asking.chain([SIGCHLD]))?;
-    let hand_over = move || {
+    let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+    let exit_signals = [SIGTERM, SIGINT, SIGHUP, SIGQUIT].into_iter().filter(is_handled);
+    let mut signals = SignalsInfo::<WithRawSiginfo>::new(exit_signals.chain([SIGCHLD]))?;
+    let forward = move || {
         for info in signals.forever() {
             let signal = info.si_signo;
-            // Above 0 are the kernel's own reasons. It tells of a terminal that is gone only whoever leads the session.
+            // A code above 0 means that the kernel sent it. It sends SIGHUP for a closed terminal only to the session's
+            // leader, so that one must be passed on.
             let by_terminal = info.si_code > 0 && matches!(signal, SIGINT | SIGQUIT);
             deliver(if signal == SIGCHLD { Heard::Child } else { Heard::Told { signal, by_terminal } });
         }
     };
-    thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(hand_over)?;
+    thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(forward)?;
     Ok(())
 }
 
-/// The signals that we were started to ignore, bit by bit; none where that cannot be read.
+/// The signals that are ignored since the start, as a bit mask; 0 if it cannot be read.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -126,9 +128,9 @@ mod tests {
     use crate::testing::{is_alone, run_alone};
 
     #[track_caller]
-    fn check(orders: &Receiver<Signal>, sent: rustix::process::Signal, expected: Signal) {
+    fn check(delivered: &Receiver<Signal>, sent: rustix::process::Signal, expected: Signal) {
         kill_process(getpid(), sent).unwrap();
-        assert_eq!(orders.recv_timeout(Duration::from_secs(60)), Ok(expected), "{sent:?}");
+        assert_eq!(delivered.recv_timeout(Duration::from_secs(60)), Ok(expected), "{sent:?}");
     }
 
     fn status_line(name: &str) -> String {
@@ -137,44 +139,44 @@ mod tests {
     }
 
     #[test]
-    fn every_signal_is_an_order_whatever_our_parent_ignored() {
+    fn every_signal_is_delivered_even_if_the_parent_ignored_it() {
         use rustix::process::Signal as Sent;
         if !is_alone() {
             let through = ["env", "--ignore-signal=HUP,CHLD,INT,TERM,USR1"];
-            run_alone("signals::tests::every_signal_is_an_order_whatever_our_parent_ignored", &through);
+            run_alone("signals::tests::every_signal_is_delivered_even_if_the_parent_ignored_it", &through);
             return;
         }
         let exit_3 = || Command::new("sh").args(["-c", "exit 3"]).status();
         assert!(exit_3().is_err(), "SIGCHLD is ignored");
-        let (sender, orders) = channel();
-        let continued = listen(move |order| sender.send(order).unwrap()).unwrap();
-        check(&orders, Sent::HUP, Signal::Reload);
-        check(&orders, Sent::USR1, Signal::Save);
-        check(&orders, Sent::TERM, Signal::Stop);
-        check(&orders, Sent::INT, Signal::Stop);
-        check(&orders, Sent::TERM, Signal::Stop);
+        let (sender, delivered) = channel();
+        let continued = listen(move |signal| sender.send(signal).unwrap()).unwrap();
+        check(&delivered, Sent::HUP, Signal::Reload);
+        check(&delivered, Sent::USR1, Signal::Save);
+        check(&delivered, Sent::TERM, Signal::Stop);
+        check(&delivered, Sent::INT, Signal::Stop);
+        check(&delivered, Sent::TERM, Signal::Stop);
         assert_eq!(exit_3().unwrap().code(), Some(3));
         assert_eq!(status_line("SigBlk:"), "0".repeat(16));
-        check(&orders, Sent::HUP, Signal::Reload); // and the child's end was no order
+        check(&delivered, Sent::HUP, Signal::Reload); // the child's exit is not delivered
         assert!(!continued.take());
         let pid = std::process::id();
         Command::new("sh").args(["-c", &format!("kill -STOP {pid}; kill -CONT {pid}")]).status().unwrap();
-        // It is another thread that takes the signal here, when its turn comes.
+        // Another thread may receive the signal, and only when it is scheduled.
         let began = Instant::now();
         while !continued.take() {
-            assert!(began.elapsed() < Duration::from_secs(60), "nobody says so");
+            assert!(began.elapsed() < Duration::from_secs(60), "SIGCONT was not noticed");
             thread::sleep(Duration::from_millis(5));
         }
         assert!(!continued.take());
     }
 
     #[test]
-    fn a_file_size_limit_is_an_error_and_not_the_end() {
+    fn the_file_size_limit_causes_an_error_and_not_the_end() {
         if !is_alone() {
-            run_alone("signals::tests::a_file_size_limit_is_an_error_and_not_the_end", &["env"]);
+            run_alone("signals::tests::the_file_size_limit_causes_an_error_and_not_the_end", &["env"]);
             return;
         }
-        listen(|order| panic!("{order:?}")).unwrap();
+        listen(|signal| panic!("{signal:?}")).unwrap();
         let limit = rustix::process::Rlimit { current: Some(10), maximum: None };
         rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
         let folder = tempfile::tempdir().unwrap();

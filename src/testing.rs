@@ -1,5 +1,6 @@
-//! For tests only: runs one test once more, in a process of its own, for what concerns a whole process (signals,
-//! limits, its standard streams); tries a reader on thousands of damaged texts; and makes scenes.
+//! Helpers for tests: runs one test again in its own process, if it changes what belongs to the whole process (signals,
+//! limits, standard streams); tries a parser on thousands of damaged texts; creates state folders.
+//! It must never be used by code that is shipped.
 
 use std::process::{Command, Output};
 
@@ -9,20 +10,20 @@ use crate::mangle::mangled;
 use crate::store::{BootClockReading, Folder};
 use crate::time::{BootTime, ClockReading, WallTime};
 
-const MARK: &str = "WATCHDOG_TEST_ALONE";
+const ISOLATED_VARIABLE: &str = "WATCHDOG_TEST_ALONE";
 
 pub(crate) fn is_alone() -> bool {
-    std::env::var_os(MARK).is_some()
+    std::env::var_os(ISOLATED_VARIABLE).is_some()
 }
 
-/// Runs the test of this full name alone, by way of `through`: a program that becomes the one it is given, such as
-/// `env`, and its arguments. Fails if the test fails there.
+/// Runs the test of this full name in a process of its own and panics if it fails there. `through` is a program that
+/// executes its arguments, such as `env`, with its own arguments.
 #[track_caller]
 pub(crate) fn run_alone(test: &str, through: &[&str]) -> Output {
-    let own = std::env::current_exe().expect("a test knows its program");
+    let own = std::env::current_exe().expect("a test can find its own executable");
     let mut command = Command::new(through[0]);
-    command.args(&through[1..]).arg(own).args(["--exact", test, "--nocapture"]).env(MARK, "1");
-    let output = command.output().expect("a program to go through");
+    command.args(&through[1..]).arg(own).args(["--exact", test, "--nocapture"]).env(ISOLATED_VARIABLE, "1");
+    let output = command.output().expect("the program can be started");
     let all = [&output.stdout[..], &output.stderr[..]].concat();
     let all = String::from_utf8_lossy(&all);
     assert!(output.status.success(), "{}\n{all}", output.status);
@@ -30,7 +31,7 @@ pub(crate) fn run_alone(test: &str, through: &[&str]) -> Output {
     output
 }
 
-/// `FUZZ` times as many rounds if that is set; the text on which `check` fails is shown.
+/// Runs `FUZZ` times as many rounds if that variable is set, and prints the text on which `check` fails.
 pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8])) {
     let mut dice = fastrand::Rng::with_seed(7);
     let times = std::env::var("FUZZ").map_or(1, |times| times.parse().expect("FUZZ is a number"));
@@ -40,14 +41,14 @@ pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8]
     }
 }
 
-/// A state folder, in a folder of its own that lasts as long as it is held.
+/// A state folder in a temporary folder, which is deleted when it is dropped.
 pub(crate) fn scene() -> (TempDir, Folder) {
     let scene = tempfile::tempdir().expect("a folder");
-    let folder = Folder::open(&scene.path().join("state")).expect("a folder of our own");
+    let folder = Folder::open(&scene.path().join("state")).expect("a private folder");
     (scene, folder)
 }
 
-/// The moment at which both clocks say this, in this boot.
+/// A reading of both clocks in the boot `boot_id`.
 pub(crate) fn moment(now: BootTime, wall: WallTime, boot_id: Option<&str>) -> BootClockReading {
     BootClockReading { at: ClockReading { now, wall }, boot_id: boot_id.map(str::to_owned) }
 }

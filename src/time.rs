@@ -1,5 +1,5 @@
-//! Points in time and spans as the rest of the house uses them: arithmetic, parsing, printing.
-//! Nothing here reads a clock; `clock` does.
+//! Points in time and durations: arithmetic, parsing, printing.
+//! It must never read a clock or the time zone; `clock` does.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, FixedOffset, TimeZone, Timelike};
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds on the boot clock, which counts through suspend and never jumps. Negative: before this boot.
+/// Milliseconds on the boot clock, which counts through suspend and never jumps. A negative value is before this boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BootTime(i64);
@@ -24,39 +24,39 @@ impl BootTime {
         self.0
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Zero if `earlier` is not earlier.
     pub fn since(self, earlier: BootTime) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same point moved by `ms`, which may be negative.
+    /// `ms` may be negative.
     pub fn offset_by(self, ms: i64) -> Self {
         BootTime(self.0.saturating_add(ms))
     }
 }
 
-/// `span` in whole milliseconds, at most what an `i64` holds.
-pub fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+/// Saturates.
+pub fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Add<Duration> for BootTime {
     type Output = BootTime;
 
-    fn add(self, span: Duration) -> BootTime {
-        BootTime(self.0.saturating_add(millis(span)))
+    fn add(self, duration: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(millis(duration)))
     }
 }
 
 impl Sub<Duration> for BootTime {
     type Output = BootTime;
 
-    fn sub(self, span: Duration) -> BootTime {
-        BootTime(self.0.saturating_sub(millis(span)))
+    fn sub(self, duration: Duration) -> BootTime {
+        BootTime(self.0.saturating_sub(millis(duration)))
     }
 }
 
-/// Milliseconds since 1970 on the wall clock: for people, and for what must outlive a boot.
+/// Milliseconds since 1970 on the wall clock, for people and for what must outlive a boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(i64);
@@ -74,7 +74,8 @@ impl WallTime {
         WallTime(self.0.saturating_add(ms))
     }
 
-    /// The same moment once the clock was set by `moved` milliseconds, if it is not before `first`.
+    /// Corrects a time that was read before the clock was set by `moved` milliseconds. A time before `first` stays: it was
+    /// read in an earlier boot.
     pub fn moved_since(self, first: WallTime, moved: i64) -> Self {
         if self >= first { self.offset_by(moved) } else { self }
     }
@@ -83,7 +84,7 @@ impl WallTime {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC with milliseconds, as machines read it. A point before 1970 prints as 1970.
+    /// RFC 3339 in UTC with milliseconds. A time before 1970 is printed as 1970.
     pub fn rfc3339(self) -> String {
         let ms = u64::try_from(self.0).unwrap_or(0).min(253_402_300_799_999); // the last one of the year 9999
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
@@ -96,7 +97,7 @@ impl WallTime {
     }
 }
 
-/// One moment as both clocks say it. It alone leads from the boot clock to the wall clock.
+/// Both clocks read at the same moment. Only with such a reading can a boot time be converted into a wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
     pub now: BootTime,
@@ -104,18 +105,18 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
-    /// What the wall clock, as it is set now, says of a point on the boot clock.
+    /// Converts by the wall clock as it was set at this reading.
     pub fn wall_at(self, at: BootTime) -> WallTime {
         self.wall.offset_by(at.0.saturating_sub(self.now.0))
     }
 }
 
-/// Reads a date as HTTP and mail write it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// A date as in HTTP and mail: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub fn parse_http_date(text: &str) -> Option<WallTime> {
     DateTime::parse_from_rfc2822(text.trim()).ok().map(|at| WallTime(at.timestamp_millis()))
 }
 
-/// Points on the wall clock as text for machines, for serde's `with`.
+/// For serde's `with`: a wall time as RFC 3339.
 pub mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
@@ -130,7 +131,7 @@ pub mod rfc3339 {
         WallTime::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not a time"))
     }
 
-    /// The same for a point that may not be known, which is written as null.
+    /// The same for an unknown time, which is written as null.
     pub mod option {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -148,7 +149,7 @@ pub mod rfc3339 {
     }
 }
 
-/// The local time zone, as the offset from UTC in seconds that holds at a given point.
+/// The local time zone: a function that returns the offset from UTC in seconds at a given time.
 #[derive(Clone, Copy)]
 pub struct Zone(pub fn(WallTime) -> i32);
 
@@ -188,7 +189,7 @@ impl Zone {
         self.at(wall).format("%-d %b").to_string()
     }
 
-    /// The time of that point, as it is given, with its day before it where that is another than now: `22 Nov 03:12`.
+    /// `time`, preceded by the day of `at` if that is not today: `22 Nov 03:12`.
     pub fn with_day(self, time: String, at: WallTime, now: WallTime) -> String {
         if self.day(at) == self.day(now) { time } else { format!("{} {time}", self.day(at)) }
     }
@@ -198,24 +199,24 @@ impl Zone {
         self.at(wall).format("%a %-d %b").to_string()
     }
 
-    /// Minutes since the day's beginning.
+    /// Minutes since midnight.
     pub fn minute_of_day(self, wall: WallTime) -> u32 {
         let at = self.at(wall);
         at.hour() * 60 + at.minute()
     }
 
-    /// `1122-0313`, which names an incident.
+    /// `1122-0313`, the id of an incident.
     pub fn incident(self, wall: WallTime) -> String {
         self.at(wall).format("%m%d-%H%M").to_string()
     }
 
-    /// `20261122-031310`, for names of files that people sort.
+    /// `20261122-031310`, for file names that sort by time.
     pub fn stamp(self, wall: WallTime) -> String {
         self.at(wall).format("%Y%m%d-%H%M%S").to_string()
     }
 }
 
-/// A span as people say it, at most two units: `350 ms`, `2.1 s`, `41 s`, `1 min 4 s`, `2 h 5 min`, `6 days`.
+/// A duration for people, in at most two units: `350 ms`, `2.1 s`, `41 s`, `1 min 4 s`, `2 h 5 min`, `6 days`.
 #[derive(Clone, Copy, Debug)]
 pub struct HumanDuration(pub Duration);
 
@@ -238,16 +239,16 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// How long ago something was: seconds at least, and without what nobody wants to know of a long span.
-pub fn rough(span: Duration) -> HumanDuration {
-    HumanDuration(match span.as_secs() {
+/// An age for people: at least 1 s, and without seconds from one minute on.
+pub fn rough(age: Duration) -> HumanDuration {
+    HumanDuration(match age.as_secs() {
         seconds @ 0..60 => Duration::from_secs(seconds.max(1)),
         seconds @ 60..3_600 => Duration::from_secs(seconds / 60 * 60),
         seconds => Duration::from_secs(seconds),
     })
 }
 
-/// How long an answer took: `3 ms`, `under 1 ms`.
+/// `3 ms`, `under 1 ms`.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency(pub Duration);
 
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_read_as_people_say_them() {
+    fn durations_are_printed_for_people() {
         check(0, "0 ms");
         check(350, "350 ms");
         check(1_000, "1 s");
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn wall_time_survives_its_text() {
+    fn a_wall_time_is_parsed_back_from_its_text() {
         let at = WallTime::from_ms(1_795_313_530_123);
         assert_eq!(at.rfc3339(), "2026-11-22T02:12:10.123Z");
         assert_eq!(WallTime::parse_rfc3339(&at.rfc3339()), Some(at));
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_leads_from_one_clock_to_the_other_and_saturates() {
+    fn a_reading_converts_between_the_clocks_and_saturates() {
         #[track_caller]
         fn check(at: i64, expected: i64) {
             let reading = ClockReading { now: BootTime::from_ms(50_000), wall: WallTime::from_ms(1_000_000) };
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps_saturate_instead_of_wrapping() {
+    fn boot_times_saturate_instead_of_wrapping() {
         assert_eq!(BootTime::BOOT.since(BootTime::from_ms(5)), Duration::ZERO);
         assert_eq!((BootTime::from_ms(i64::MAX) + Duration::MAX).as_ms(), i64::MAX);
         assert_eq!((BootTime::from_ms(1_000) - Duration::from_millis(1_500)).as_ms(), -500);

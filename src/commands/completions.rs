@@ -1,9 +1,9 @@
 //! `completions`: what a shell needs to complete our words, but for those that are none of the operator's.
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 
-use crate::cli::Args;
+use crate::cli;
 
 use super::{Code, say};
 
@@ -12,7 +12,7 @@ const WITH_HIDDEN: [&str; 2] = ["run", "demo"];
 
 pub(super) fn completions(shell: Shell) -> Code {
     let mut script = Vec::new();
-    let line = Args::command();
+    let line = cli::command();
     let shown = |line: Command, name| line.mut_subcommand(name, |verb| without_hidden(name, &verb));
     let mut line = WITH_HIDDEN.into_iter().fold(line, shown);
     clap_complete::generate(shell, &mut line, "watchdog", &mut script);

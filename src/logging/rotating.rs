@@ -1,10 +1,10 @@
-//! The log file: appended to a line at a time, renamed when full, under a hard total.
-//! It must never return an error, never panic, never tear a line, and never grow beyond its total.
+//! The log file: whole lines are appended to it, and it is renamed when it is full, within a fixed total size.
+//! It must never return an error, panic, split a line, or exceed the total.
 //!
-//! It is our own because none of the crates for it bears what a watchdog has to bear. Tried in November 2026:
-//! file-rotate panics when the folder is not writable or another process rotates too; rolling-file, logroller and
-//! flexi_logger return errors, on which fern writes to standard error and panics if that is dead; all of them go on
-//! writing to a deleted file, and most never find back to a folder that was removed.
+//! None of the crates for this can cope with the faults that a watchdog must survive. Tested in November 2026:
+//! file-rotate panics if the folder is not writable or another process rotates too; rolling-file, logroller and
+//! flexi_logger return errors, after which fern writes to standard error and panics if that is closed; all of them
+//! continue to write to a deleted file, and most do not recover after the folder was removed.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -20,23 +20,23 @@ use crate::config;
 use crate::outcome::describe_io_error;
 use crate::time::Zone;
 
-use super::line;
+use super::format_line;
 
 #[cfg(test)]
 mod tests;
 
-/// Ends a line that was too long for a whole file.
-const CUT: &str = " … (cut)\n";
+/// The end of a line that was longer than a whole file.
+const CUT_MARK: &str = " … (cut)\n";
 
 #[derive(Debug)]
 pub(super) struct Rotating {
     settings: config::LogConfig,
     zone: Zone,
-    /// The file that lines were last written to; it may have been moved or deleted since.
+    /// May have been moved or deleted since the last line.
     file: Option<File>,
-    /// The record that fern is writing, in pieces; one `write` per record keeps lines whole beside other writers.
+    /// Collects the parts that fern writes: with one `write` per record, lines stay whole next to other writers.
     record: Vec<u8>,
-    /// Present while lines are being lost.
+    /// `Some` while lines are being lost.
     loss: Option<Loss>,
 }
 
@@ -51,7 +51,7 @@ impl Rotating {
         Rotating { settings: settings.clone(), zone, file: None, record: Vec::new(), loss: None }
     }
 
-    pub(super) fn follow(&mut self, settings: &config::LogConfig) {
+    pub(super) fn reconfigure(&mut self, settings: &config::LogConfig) {
         self.settings = settings.clone();
     }
 
@@ -61,12 +61,12 @@ impl Rotating {
         Some(format!("cannot write to the log {path}: {reason} ({lines} {} lost so far)", plural(*lines)))
     }
 
-    /// Writes the record, after a line about those that were lost before it.
-    fn put(&mut self, record: &[u8]) {
+    /// Writes the record, preceded by a line about lost ones.
+    fn write_record(&mut self, record: &[u8]) {
         let note = match &self.loss {
             None => String::new(),
             Some(Loss { lines, reason }) => {
-                self.own_line(format_args!("{lines} {} lost here: {reason}", plural(*lines)))
+                self.format_note(format_args!("{lines} {} lost here: {reason}", plural(*lines)))
             }
         };
         match self.append([note.as_bytes(), record].concat()) {
@@ -79,46 +79,46 @@ impl Rotating {
     }
 
     fn append(&mut self, mut lines: Vec<u8>) -> io::Result<()> {
-        let (mut file, mut length) = find(&self.settings.file, self.file.take())?;
+        let (mut file, mut length) = reopen(&self.settings.file, self.file.take())?;
         if length > 0 && length + lines.len() as u64 > self.settings.max_size {
             if let Err(error) = self.rotate(&file) {
-                // The total is promised, so what cannot be moved aside is given up.
-                let note = self.own_line(format_args!("older lines dropped, cannot rotate: {}", reason(&error)));
+                // The total is a promise, so a file that cannot be renamed is emptied.
+                let note = self.format_note(format_args!("older lines dropped, cannot rotate: {}", reason(&error)));
                 lines.splice(0..0, note.into_bytes());
                 file.set_len(0)?;
             }
-            (file, length) = find(&self.settings.file, Some(file))?;
+            (file, length) = reopen(&self.settings.file, Some(file))?;
         }
-        cut(&mut lines, self.settings.max_size);
+        shorten(&mut lines, self.settings.max_size);
         let result = write_whole(&mut file, &lines, length);
         self.file = Some(file);
         result
     }
 
-    /// Moves `file` aside to `.1`, that to `.2` and so on, and the last out.
+    /// Renames `file` to `.1`, that to `.2` and so on, and deletes the last.
     ///
-    /// Another process of ours may be at it too. Whoever has the file locked and finds it still at its path is the one
-    /// to move it; the others go on with whatever is at the path afterwards. Where the disk knows no locks, nobody
-    /// waits.
+    /// Another watchdog process may do so at the same time. The process that has locked the file and finds it still at
+    /// its path renames it; the others continue with the file that is at the path afterwards. On a file system without
+    /// locks no process waits.
     fn rotate(&self, file: &File) -> io::Result<()> {
         let config::LogConfig { file: path, keep, .. } = &self.settings;
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(path, &file.metadata()?) {
             return Ok(());
         }
-        // More may be left from a time when more were kept.
+        // Surplus files are left over if `keep` was larger before.
         let surplus = (keep.saturating_add(1)..).map(|number| numbered(path, number));
         surplus.map(fs::remove_file).take_while(Result::is_ok).for_each(drop);
         for number in (1..*keep).rev() {
-            // A gap in the row is no harm, and one that cannot be moved is overwritten by the one before it.
+            // A missing file does not matter, and one that cannot be renamed is overwritten by the one before it.
             let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
         }
         let moved = if *keep == 0 { fs::remove_file(path) } else { fs::rename(path, numbered(path, 1)) };
-        let _ = file.unlock(); // closing it does so too
+        let _ = file.unlock(); // closing the file unlocks it too
         moved
     }
 
-    fn own_line(&self, message: std::fmt::Arguments<'_>) -> String {
-        line(self.zone, Level::Warn, &message) + "\n"
+    fn format_note(&self, message: std::fmt::Arguments<'_>) -> String {
+        format_line(self.zone, Level::Warn, &message) + "\n"
     }
 }
 
@@ -132,7 +132,7 @@ impl Write for Rotating {
     fn flush(&mut self) -> io::Result<()> {
         let record = std::mem::take(&mut self.record);
         if !record.is_empty() {
-            self.put(&record);
+            self.write_record(&record);
         }
         Ok(())
     }
@@ -148,8 +148,8 @@ fn is_at(path: &Path, ours: &fs::Metadata) -> bool {
     fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
 }
 
-/// The file at the path, whatever happened to that since `file` was opened there, and its length.
-fn find(path: &Path, file: Option<File>) -> io::Result<(File, u64)> {
+/// The file that is at the path now, and its length. It is opened again if `file` is no longer at the path.
+fn reopen(path: &Path, file: Option<File>) -> io::Result<(File, u64)> {
     if let Some(file) = file {
         let ours = file.metadata()?;
         if is_at(path, &ours) {
@@ -159,8 +159,8 @@ fn find(path: &Path, file: Option<File>) -> io::Result<(File, u64)> {
     open(path)
 }
 
-/// Opens the file for appending, makes it and its folder if they are missing, and answers its length. Only a regular
-/// file will do: anything else in its place may be a trap (a link) or block us (a pipe).
+/// Opens the file for appending, creates it and its folder if they are missing, and returns its length. Accepts only a
+/// regular file: a link may be a trap, and a pipe may block.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let mut options = OpenOptions::new();
@@ -179,8 +179,8 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     }
 }
 
-/// Writes all or nothing behind the `length` bytes that are there: half a line, as a disk that fills up leaves it, is
-/// taken back, unless another process has written behind it.
+/// Appends all or nothing to the `length` bytes of the file: if the disk becomes full, a partial line is removed, unless
+/// another process has appended to it.
 fn write_whole(file: &mut File, lines: &[u8], length: u64) -> io::Result<()> {
     let mut written = 0;
     while written < lines.len() {
@@ -199,23 +199,23 @@ fn write_whole(file: &mut File, lines: &[u8], length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Shortens lines that would not fit into a file, between two characters.
-fn cut(lines: &mut Vec<u8>, max_size: u64) {
+/// Cuts lines that are longer than a whole file, between two characters.
+fn shorten(lines: &mut Vec<u8>, max_size: u64) {
     let max_size = usize::try_from(max_size).unwrap_or(usize::MAX);
     if lines.len() <= max_size {
         return;
     }
-    let mut end = max_size.saturating_sub(CUT.len());
+    let mut end = max_size.saturating_sub(CUT_MARK.len());
     while end > 0 && lines[end] & 0xc0 == 0x80 {
         end -= 1;
     }
     lines.truncate(end);
-    lines.extend_from_slice(CUT.as_bytes());
+    lines.extend_from_slice(CUT_MARK.as_bytes());
 }
 
 fn reason(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
-        Some(Errno::LOOP) => "it is a symbolic link".into(),
+        Some(Errno::LOOP) => "is a symbolic link".into(),
         Some(Errno::NXIO) => "not a regular file".into(),
         _ => describe_io_error(error),
     }

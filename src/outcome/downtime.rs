@@ -1,21 +1,22 @@
-//! How long a target was down, as far as that can be known: nobody sees the moment at which it breaks.
+//! How long a target was down, as far as probes can know it: the moment of the failure itself is not observed.
+//! It must never show a down time shorter than it may have been.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::time::{BootTime, HumanDuration};
 
-/// A down time. It is rounded so that it stays true: what is at most this long is never shown shorter.
+/// Printed so that it stays true: `AtMost` is rounded up, `AtLeast` down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Downtime {
     /// Counted from the last healthy probe.
     AtMost(Duration),
-    /// Counted from the first failure: it was never seen healthy before.
+    /// Counted from the first failure, because no probe was healthy before.
     AtLeast(Duration),
 }
 
 impl Downtime {
-    /// Until `now`: from the last healthy probe, or from the first failure where there is none.
+    /// Until `now`, from the last healthy probe or, if there is none, from the first failure.
     pub fn between(last_healthy: Option<BootTime>, first_failure: BootTime, now: BootTime) -> Downtime {
         match last_healthy {
             Some(healthy) => Downtime::AtMost(now.since(healthy)),
@@ -33,7 +34,7 @@ impl Downtime {
         u64::try_from(self.span().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Several in all; `None` where they are of both kinds, so that the sum is neither.
+    /// `None` if they are of both kinds, because the sum is then of neither.
     pub fn sum(all: &[Downtime]) -> Option<Downtime> {
         let sum = all.iter().fold(Duration::ZERO, |sum, one| sum.saturating_add(one.span()));
         let at_most = all.iter().filter(|one| matches!(one, Downtime::AtMost(_))).count();
@@ -65,7 +66,7 @@ impl fmt::Display for Downtime {
     }
 }
 
-/// To the last unit that is shown.
+/// Rounded up to the smallest unit that is shown.
 fn rounded_up(span: Duration) -> Duration {
     let unit = match span.as_secs() {
         0 => 1,
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_never_flatters() {
+    fn a_down_time_is_never_shown_too_favourably() {
         #[track_caller]
         fn check(ms: u64, at_most: &str, at_least: &str) {
             let span = Duration::from_millis(ms);
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_counted_from_the_last_healthy_probe_where_there_is_one() {
+    fn it_is_counted_from_the_last_healthy_probe_if_there_is_one() {
         let at = |seconds: i64| BootTime::from_ms(seconds * 1_000);
         let seconds = Duration::from_secs;
         assert_eq!(Downtime::between(Some(at(10)), at(40), at(100)), Downtime::AtMost(seconds(90)));

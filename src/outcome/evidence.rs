@@ -1,10 +1,11 @@
-//! What a look saw that found its target unhealthy, for whoever wants to know why.
+//! What an unhealthy probe observed, so that the operator can find the cause.
+//! It must never contain a secret or grow without limit.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Bounded at about 16 KiB, without secrets. The text is as it came otherwise: whoever shows it must escape it.
+/// At most about 16 KiB, without secrets. The text is not escaped: that must be done where it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
@@ -13,28 +14,28 @@ pub struct Evidence {
     pub status: Option<u16>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// The first KiB of its body, as far as it came.
+    /// The first KiB of the body, or less if less arrived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// The last KiB of what a command printed.
+    /// The last KiB of a command's output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
 }
 
-/// In microseconds; `None` for a part that did not come to its end, or is none of this look's.
+/// In microseconds; `None` for a phase that did not complete or that this kind of probe does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Phases {
     pub resolve_us: Option<u64>,
     pub connect_us: Option<u64>,
     pub tls_us: Option<u64>,
-    /// From the request to the first byte of its answer; over TLS, to the end of its headers.
+    /// From the request to the first byte of the answer; over TLS, to the end of its headers.
     pub first_byte_us: Option<u64>,
     pub rest_us: Option<u64>,
 }
 
 impl Phases {
-    /// The parts that came to their end, in their order, by their names.
+    /// The completed phases in their order, with their names.
     pub fn done(&self) -> impl Iterator<Item = (&'static str, Duration)> + use<> {
         let Phases { resolve_us, connect_us, tls_us, first_byte_us, rest_us } = *self;
         let named = [

@@ -1,4 +1,5 @@
-//! What a probe concludes of PM2. Only values live here; how they are concluded is the pm2 room's business.
+//! What a probe observes and concludes of PM2, as values.
+//! It must never draw a conclusion itself: the pm2 room does.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +9,13 @@ use crate::time::BootTime;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pm2Evidence {
     pub daemon: DaemonState,
-    /// The daemon's process, where one is proven.
+    /// `None` if no process is proven to be the daemon.
     pub daemon_process: Option<ProcessIdentity>,
-    /// What is wrong with PM2 and what mends it.
+    /// What is wrong with PM2, and how to fix it.
     pub trouble: Option<String>,
-    /// The youngest living process of the target's name.
+    /// The youngest living process with the target's name.
     pub process: Option<ProcessIdentity>,
-    /// It outlived the daemon that started it, and no daemon keeps it.
+    /// Whether the process outlived the daemon that started it and belongs to no other daemon.
     pub is_orphan: bool,
 }
 
@@ -24,7 +25,7 @@ pub enum DaemonState {
     Alive,
     /// Its process runs, but no pm2 command can reach it.
     Deaf,
-    /// No process can be it, and nobody listens on its socket.
+    /// No process can be the daemon, and nothing listens on its socket.
     Dead,
     /// Something could not be read.
     Unknown,
@@ -33,11 +34,11 @@ pub enum DaemonState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     pub pid: u32,
-    /// When it was started. With the number it tells the process from all others of this boot.
+    /// With the pid it identifies the process within this boot, because pids are reused.
     pub started: BootTime,
 }
 
-/// What earlier probes have left: who was there at the last success, and what was seen of a file.
+/// What earlier probes observed: the process and the daemon at the last success, and the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PriorEvidence {
     pub process: Option<ProcessIdentity>,
@@ -49,11 +50,11 @@ pub struct PriorEvidence {
 #[serde(rename_all = "lowercase")]
 pub enum RestReason {
     Operator,
-    /// The operator deleted it from the very daemon that had listed it.
+    /// The operator deleted it from the same daemon that had listed it before.
     Deleted,
-    /// It runs at certain times only, or did its work and ended with 0.
+    /// It runs only at certain times, or it finished and exited with 0.
     Schedule,
-    /// It ended with a code that is to stop it (`stop_exit_codes`).
+    /// It exited with one of its `stop_exit_codes`.
     Exit,
 }
 
@@ -67,18 +68,18 @@ impl RestReason {
         }
     }
 
-    /// Whether somebody did it, who may have forgotten it since.
+    /// Whether a person did it, who may have forgotten about it.
     pub fn is_by_operator(self) -> bool {
         matches!(self, RestReason::Operator | RestReason::Deleted)
     }
 }
 
-/// What was found of a process before anything is decided against it.
+/// The result of inspecting a process before its target is called down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// Nothing speaks for leaving it alone. `is_deaf`: no pm2 command reaches the daemon, so that a reset, where
-    /// allowed, is the first thing to try. `is_listed`: PM2's list was had: what was at rest is not any more. Else
-    /// nothing is known of that.
+    /// There is no reason to leave it alone. `is_deaf`: no pm2 command reaches the daemon, so a reset comes first where
+    /// it is allowed. `is_listed`: PM2's list was read, so a process that was at rest is so no longer; without the list
+    /// that is unknown.
     Failed { is_deaf: bool, is_listed: bool },
     /// It is deliberately at rest.
     AtRest(RestReason),
