@@ -47,7 +47,7 @@ pub struct Options {
 pub enum Verb {
     /// Run in the foreground until SIGTERM or SIGINT (the default)
     Run {
-        /// Leave the session of the process that started this one, and tell it when the watchdog is running
+        /// Leave the session of the parent process, and report to it when the watchdog is running
         #[arg(long, hide = true)]
         detached: bool,
     },

@@ -62,7 +62,7 @@ impl Logging {
 
     /// Why lines are being lost, and how many since the last one that was written; `None` while none are lost.
     pub fn trouble(&self) -> Option<String> {
-        self.file.get().trouble()
+        self.file.get().describe_loss()
     }
 
     fn level(&self, settings: &config::LogConfig) -> LevelFilter {

@@ -180,7 +180,7 @@ impl Excerpt {
     }
 }
 
-/// Indentation, dashes and one key with its colon: the part of a line that is no value.
+/// Indentation, dashes and one key with its colon: the part of a line before its value.
 fn plain_start(line: &str) -> &str {
     let word = line.trim_start_matches([' ', '\t', '-']);
     let indentation = &line[..line.len() - word.len()];

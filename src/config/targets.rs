@@ -299,7 +299,7 @@ fn read_rungs(reader: &mut Reader<'_>, node: &Node, pm2: Option<&Pm2Config>) -> 
         && !words.iter().all(|word| word.contains('/'))
     {
         let advice = format!("one command: write {{run: [{}]}}; several: write each as {{run: …}}", words.join(", "));
-        reader.reject(node, "looks like one command, but a list is a ladder of commands", advice);
+        reader.reject(node, "looks like one command, but each item is a command of its own", advice);
         return Vec::new();
     }
     let items = reader.list(node, "to watch without repairing, remove the key").unwrap_or_default();

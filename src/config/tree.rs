@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Keys and values of a file, counting what its aliases repeat: far more than 1,000 targets need, and still cheap to hold.
+/// Keys and values, counting what aliases repeat: far more than 1,000 targets need, and still small in memory.
 const MAX_NODES: usize = 200_000;
 
 /// A key or a value by its number in the order of the file.
@@ -127,7 +127,7 @@ fn walk(text: &str, sought: Option<NodeId>) -> Result<Node, serde_yaml::Error> {
 fn describe(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
     if text.contains("invalid type: ") || text.contains("invalid value: ") {
-        return "not allowed here: a key is a plain word, a number has at most 64 bits, and a tag (!x) must match its value"
+        return "not allowed here: a key is a plain word, a number has at most 64 bits, a tag (!x) must match its value"
             .into();
     }
     match text.as_str() {

@@ -51,8 +51,8 @@ pub(super) fn host_and_port(url: &str) -> Option<(&str, u16)> {
     Some((host.trim_start_matches('[').trim_end_matches(']'), port))
 }
 
-/// What may be a token in the query of a URL: the values, items without `=`, and the whole query if it has no `=` at all;
-/// each as it is written and as a server decodes it. Shorter ones are left out: redacting them would make ordinary words
+/// What may be a token in the query of a URL: values, items without `=`, and the whole query if it has no `=` at all,
+/// each as written and as a server decodes it. Short ones are left out: redacting them would make ordinary words
 /// unreadable.
 pub(super) fn secrets_of_query(url: &str) -> Vec<String> {
     const TOKEN: usize = 8;
@@ -69,8 +69,8 @@ pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
 }
 
-/// Replaces `%41` by `A`. A `%` without two hex digits stays, as in browsers and curl. A decoded dollar becomes `dollar`:
-/// `$$` if variables are to be replaced in the result.
+/// Replaces `%41` by `A`. A `%` without two hex digits stays, as in browsers and curl. A decoded dollar becomes
+/// `dollar`: `$$` if variables are to be replaced in the result.
 pub(super) fn percent_decode(text: &str, dollar: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

@@ -55,7 +55,7 @@ impl Rotating {
         self.settings = settings.clone();
     }
 
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(super) fn describe_loss(&self) -> Option<String> {
         let Loss { lines, reason } = self.loss.as_ref()?;
         let path = self.settings.file.display();
         Some(format!("cannot write to the log {path}: {reason} ({lines} {} lost so far)", plural(*lines)))

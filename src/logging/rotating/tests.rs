@@ -158,7 +158,7 @@ fn changes_by_others_to_file_and_folder_are_followed() {
     File::options().write(true).truncate(true).open(fixture.at("log")).unwrap();
     fixture.write("after it was emptied");
     assert_eq!(fixture.text("log"), "after it was emptied\n");
-    assert_eq!(fixture.log.trouble(), None);
+    assert_eq!(fixture.log.describe_loss(), None);
 }
 
 #[test]
@@ -186,13 +186,13 @@ fn check_refused(spoil: impl FnOnce(&Path), reason: &str, fix: impl FnOnce(&Path
     fixture.write("one");
     fixture.write("two");
     let path = fixture.at("log");
-    let trouble = format!("cannot write to the log {}: {reason} (2 lines lost so far)", path.display());
-    assert_eq!(fixture.log.trouble(), Some(trouble));
+    let loss = format!("cannot write to the log {}: {reason} (2 lines lost so far)", path.display());
+    assert_eq!(fixture.log.describe_loss(), Some(loss));
     fix(&path);
     fixture.write("three");
     fixture.write("four");
     assert_eq!(fixture.undated("log"), format!("2 lines lost here: {reason}\nthree\nfour\n"));
-    assert_eq!(fixture.log.trouble(), None);
+    assert_eq!(fixture.log.describe_loss(), None);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn an_unwritable_folder_only_loses_lines() {
     let mut fixture = TestLog::new(1_000, 1);
     set_mode(&fixture, 0o500);
     fixture.write("one");
-    assert!(fixture.log.trouble().unwrap().contains("permission denied"));
+    assert!(fixture.log.describe_loss().unwrap().contains("permission denied"));
     set_mode(&fixture, 0o700);
     fixture.write("two");
     assert_eq!(fixture.undated("log"), "1 line lost here: permission denied\ntwo\n");
@@ -265,7 +265,7 @@ fn the_total_holds_even_if_files_cannot_be_renamed() {
     let text = fixture.undated("log");
     assert!(text.starts_with("older lines dropped, cannot rotate: is a directory\nline 00"), "{text}");
     assert!(text.ends_with("line 0059\n"), "{text}");
-    assert_eq!(fixture.log.trouble(), None);
+    assert_eq!(fixture.log.describe_loss(), None);
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_full_disk_loses_whole_lines_and_is_logged_later() {
     limit_size(Some(25));
     (0..5).for_each(|number| fixture.write(&format!("line {number:04}")));
     assert_eq!(fixture.text("log"), "line 0000\nline 0001\n");
-    assert!(fixture.log.trouble().unwrap().ends_with("(3 lines lost so far)"));
+    assert!(fixture.log.describe_loss().unwrap().ends_with("(3 lines lost so far)"));
     limit_size(None);
     fixture.write("line 0005");
     fixture.write("line 0006");
