@@ -1,6 +1,6 @@
-//! Runs one command: in a process group of its own, with a deadline, its output in a file, every way to end told apart.
-//! It must never signal what a restart command leaves running after it ended by itself, never wait for the end of its
-//! output, and never take longer than the deadline and the ten seconds that ending a stubborn group may need.
+//! Runs one command in its own process group, with a timeout and its output in a file, and reports exactly how it ended.
+//! It must never signal what a restart command leaves running, wait for the end of the output, or take longer than the
+//! timeout plus the ten seconds that ending a stubborn group may need.
 
 mod find;
 mod output;
@@ -31,284 +31,288 @@ pub use scope::Scope;
 
 use scope::ScopeEntry;
 
-/// From SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
+/// The time from SIGTERM to SIGKILL, and again from SIGKILL until we stop waiting for what hangs in the kernel.
 const GRACE: Duration = Duration::from_secs(5);
-/// The same for a command whose scope is closed: whoever closed it waits to end, such as a tick.
-const HURRIED: Duration = Duration::from_secs(1);
-/// Signalling and looking at `/proc` take little.
+/// The same for a command whose scope is closed, because the caller, such as a tick, is about to exit.
+const SHORT_GRACE: Duration = Duration::from_secs(1);
+/// For threads that only send signals and read `/proc`. In bytes.
 const STACK: usize = 64 << 10;
-/// Between two looks at a command: short for the quick ones, long enough to cost nothing for the others.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-/// Output is cut back to [`KEPT`] bytes while a command runs as soon as it is longer than this, where no more is to be
-/// kept. Cutting costs a write of [`KEPT`] bytes, so it is worth waiting for a multiple of them.
-const CUT_ABOVE: u64 = 1 << 20;
-/// What systemd gave to us and means for us alone.
-const OURS_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// How often a command is polled. The interval doubles from the first value, for quick commands, to the second, which
+/// costs practically no CPU.
+const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// While a command runs, its output is trimmed to [`MAX_KEPT`] bytes as soon as it is longer than this, unless the spec
+/// keeps more. Each trim writes up to [`MAX_KEPT`] bytes, so it is worth waiting for a multiple of them.
+const TRIM_THRESHOLD: u64 = 1 << 20;
+/// Variables that systemd sets for the watchdog only.
+const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 #[derive(Debug)]
 pub struct CommandSpec {
-    /// The program and its arguments. A program with a slash in it is relative to `folder`, one without is looked up
-    /// in `PATH`, the one in `env` where it is there.
+    /// The program and its arguments. A program with a slash is relative to `folder`; another is searched in the `PATH` of
+    /// `env`, or else in our own.
     pub argv: Vec<String>,
     pub folder: PathBuf,
-    /// Names of variables of our own environment that it must not get.
+    /// Variables of our own environment that the command must not inherit.
     pub unset: Vec<OsString>,
     pub env: Vec<(String, String)>,
-    /// How long it may take before its group is ended.
+    /// The time after which the command's group is ended.
     pub timeout: Duration,
-    /// Bytes of output that are left whole; a longer one is cut down to [`KEPT`].
+    /// An output of up to this many bytes is kept whole; a longer one is trimmed to [`MAX_KEPT`].
     pub keep: u64,
-    /// What it reads on its standard input; `/dev/null` where there is nothing.
+    /// The standard input; `None` for `/dev/null`.
     pub stdin: Option<OwnedFd>,
-    /// It must have been opened for appending, as [`open_output`] does, or be `/dev/null`.
+    /// Must be open for appending, as by [`open_output`], or `/dev/null`.
     pub output: File,
-    /// With what it ends, should its timeout be later.
+    /// Closing it ends the command before its timeout.
     pub scope: Scope,
-    /// What becomes of the rest of its group when it has ended by itself.
+    /// What happens to the rest of its group after the command has ended by itself.
     pub leftovers: Leftovers,
 }
 
-/// What becomes of those that a command leaves running in its group. A daemon, which has a session of its own, is left
-/// alone in any case: PM2's may be one that a question to it has started.
+/// What happens to processes that a command leaves running in its group. A daemon, which has a session of its own, is never
+/// touched: it may be PM2's daemon, started by one of our queries to PM2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftovers {
-    /// They live: what a command has restarted may be among them.
+    /// They keep running: the restarted backend may be one of them.
     Live,
-    /// They are ended at the command's deadline: nobody has any use for what a probe or a question leaves behind.
+    /// They are ended at the command's timeout. For probes and queries, which have no reason to leave anything running.
     End,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandResult {
     pub exit: Exit,
-    /// From before its start until it was over.
+    /// From just before the start until the command, or its group, had ended.
     pub duration: Duration,
 }
 
-/// Runs a command to its end. `on_start` is told of the process as soon as there is one.
+/// Runs a command to its end. `on_start` is called as soon as the process exists.
 ///
-/// Only the command's own process is waited for; what it leaves running in its group is left alone, or ended later, as
-/// the spec says. At the timeout, or when the scope is closed, the whole group gets SIGTERM, and SIGKILL if any of it
-/// is alive 5 s later.
+/// It waits only for the command's own process; [`CommandSpec::leftovers`] decides about the rest of the group. At the
+/// timeout, or when the scope is closed, the whole group gets SIGTERM, and SIGKILL if any of it is alive 5 s later.
 ///
-/// A process whose parent ignored SIGCHLD never learns how its children ended; every command is `Lost` then.
-/// `signals::listen` undoes that, so it has to come first. The thread that starts a command also reaps it, which tells
-/// our own children from those that [`process::reap_orphans`] reaps.
+/// A process that inherited an ignored SIGCHLD cannot learn how its children end, and every command would be `Lost`.
+/// `signals::listen` resets that, so it must be called first. Each command is reaped by the thread that started it, so that
+/// [`process::reap_orphans`] cannot reap it.
 pub fn run(spec: CommandSpec, on_start: impl FnOnce(Process)) -> CommandResult {
-    let began = clock::monotonic();
-    let (timeout, keep, remains) = (spec.timeout, spec.keep, spec.leftovers);
-    let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: since(began) };
+    let started = clock::monotonic();
+    let (timeout, keep, leftovers) = (spec.timeout, spec.keep, spec.leftovers);
+    let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: since(started) };
     let Some(mut entry) = spec.scope.enter() else {
-        return not_started("nobody waits for it any more".into());
+        return not_started("cancelled before it started".into());
     };
     let (child, output) = match start(spec) {
-        Ok(started) => started,
+        Ok(child_and_output) => child_and_output,
         Err(reason) => return not_started(reason),
     };
     let pid = Pid::from_child(&child);
-    entry.leads(pid);
+    entry.set_group(pid);
     on_start(process::identify(child.id()));
 
-    // A cut that fails is tried again at the next look, and what is kept of the output decides nothing.
-    let cut = |limit| output::trim(&output, limit).unwrap_or(0) > 0;
-    let look = || match (has_ended(pid), cut(keep.max(CUT_ABOVE))) {
-        (true, _) => ChildState::Over,
-        (false, true) => ChildState::Busy,
-        (false, false) => ChildState::Quiet,
+    // An error is ignored: the next poll tries again, and no decision depends on the output.
+    let trim = |limit| output::trim(&output, limit).unwrap_or(0) > 0;
+    let poll = || match (is_ended(pid), trim(keep.max(TRIM_THRESHOLD))) {
+        (true, _) => Progress::Ended,
+        (false, true) => Progress::Printing,
+        (false, false) => Progress::Running,
     };
     let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
-    let ending = if wait(began, limit, look) {
-        let ending = entry.reap(|| reap(child));
-        output::close(&output);
-        if remains == Leftovers::End {
-            end_leftovers(pid, began, timeout, entry);
+    let exit = if wait(started, limit, poll) {
+        let exit = entry.reap(|| reap(child));
+        output::seal(&output);
+        if leftovers == Leftovers::End {
+            end_leftovers(pid, started, timeout, entry);
         }
-        ending
+        exit
     } else {
-        let strays = if remains == Leftovers::End { strays(child.id()) } else { Vec::new() };
-        let is_over = || process::group_is_empty(child.id()) && !strays.iter().any(|stray| is_alive(*stray));
-        end_group(pid, &strays, entry.scope(), || match look() {
-            ChildState::Over if !is_over() => ChildState::Quiet,
-            seen => seen,
+        let outside = if leftovers == Leftovers::End { processes_outside_group(child.id()) } else { Vec::new() };
+        let are_all_ended = || process::is_group_empty(child.id()) && !outside.iter().any(|process| is_alive(*process));
+        end_group(pid, &outside, entry.scope(), || match poll() {
+            Progress::Ended if !are_all_ended() => Progress::Running,
+            progress => progress,
         });
         entry.reap(|| reap(child));
-        output::close(&output);
+        output::seal(&output);
         Exit::TimedOut
     };
-    cut(keep);
-    CommandResult { exit: ending, duration: since(began) }
+    trim(keep);
+    CommandResult { exit, duration: since(started) }
 }
 
-/// Those that a running command has started in other groups of our session, as timeout(1) makes one. Once the command
-/// is gone nothing tells any more that they were its own.
-fn strays(command: u32) -> Vec<Process> {
+/// Descendants of a running command in other groups of the same session, such as one that timeout(1) creates. Once the
+/// command has ended, nothing links them to it any more.
+fn processes_outside_group(command: u32) -> Vec<Process> {
     let Some(own) = process::stat(command) else { return Vec::new() };
     let family = process::family(command).unwrap_or_default().into_iter();
-    let is_stray = |stat: &process::Stat| stat.session == own.session && stat.group != command && stat.is_alive();
-    let stray = |pid| process::stat(pid).filter(is_stray).map(|stat| Process { pid, started: stat.started });
-    family.filter_map(stray).collect()
+    let is_outside = |stat: &process::Stat| stat.session == own.session && stat.group != command && stat.is_alive();
+    let outside = |pid| process::stat(pid).filter(is_outside).map(|stat| Process { pid, started: stat.started });
+    family.filter_map(outside).collect()
 }
 
-/// Kills a command with all that it has started, or what it has left if it `is_reaped`.
-fn kill(group: Pid, is_reaped: bool) {
-    let strays = if is_reaped { Vec::new() } else { strays(group.as_raw_nonzero().get().unsigned_abs()) };
+/// Kills a command with all its descendants in the session, or, if it `is_reaped`, what it has left in its group.
+fn kill_command(group: Pid, is_reaped: bool) {
+    let pid = group.as_raw_nonzero().get().unsigned_abs();
+    let outside = if is_reaped { Vec::new() } else { processes_outside_group(pid) };
     if !is_reaped || has_leftovers(group) {
-        // As in `end_group`: the last of them may just have left.
+        // An error is ignored, as in `end_group`.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    strays.iter().for_each(|stray| drop(process::signal(*stray, Signal::KILL)));
+    outside.iter().for_each(|process| drop(process::signal(*process, Signal::KILL)));
 }
 
-/// Ends at its deadline what a command that was reaped has left in its group.
-fn end_leftovers(group: Pid, began: Instant, timeout: Duration, entry: ScopeEntry) {
+/// Ends at the timeout what a reaped command has left in its group.
+fn end_leftovers(group: Pid, started: Instant, timeout: Duration, entry: ScopeEntry) {
     if !has_leftovers(group) {
         return;
     }
     let is_crowded = entry.is_crowded();
     let body = move || {
-        let look = || if has_leftovers(group) { ChildState::Quiet } else { ChildState::Over };
+        let poll = || if has_leftovers(group) { Progress::Running } else { Progress::Ended };
         let limit = || if entry.scope().is_closed() { Duration::ZERO } else { timeout };
-        if !wait(began, limit, look) {
-            end_group(group, &[], entry.scope(), look);
+        if !wait(started, limit, poll) {
+            end_group(group, &[], entry.scope(), poll);
         }
     };
-    let remains = || thread::Builder::new().name("remains".into()).stack_size(STACK).spawn(body);
-    if is_crowded || remains().is_err() {
-        // As in `end_group`: the last of them may just have left.
+    let spawn = || thread::Builder::new().name("leftovers".into()).stack_size(STACK).spawn(body);
+    if is_crowded || spawn().is_err() {
+        // An error is ignored, as in `end_group`.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
-/// Whether anybody is left in the group of a command that was reaped. While one is, nobody else can have its number;
-/// a process that has it shows that the group is another's by now.
+/// Whether any process is left in the group of a reaped command. While one is, the kernel does not reuse the pid; so a
+/// process with that pid shows that the group is another one by now.
 fn has_leftovers(group: Pid) -> bool {
-    let number = group.as_raw_nonzero().get().unsigned_abs();
-    // The kernel's answer costs nothing, and is mostly no; its yes may mean those that are dead and that nobody reaps.
-    let is_there = test_kill_process_group(group) != Err(Errno::SRCH);
-    is_there && process::stat(number).is_none() && !process::group_is_empty(number)
+    let pid = group.as_raw_nonzero().get().unsigned_abs();
+    // This call is cheap and usually says no. A yes may be about zombies that nobody reaps, so `/proc` is read then.
+    let exists = test_kill_process_group(group) != Err(Errno::SRCH);
+    exists && process::stat(pid).is_none() && !process::is_group_empty(pid)
 }
 
 /// Waits for a command that an earlier watchdog started, and ends its group if it is still alive after `timeout`.
-/// Not being its parent we cannot know how it went: the ending is `Lost` in every case.
+/// The exit is always `Lost`, because only the parent of a process learns how it ended.
 pub fn adopt(process: Process, timeout: Duration) -> CommandResult {
-    let began = clock::monotonic();
-    let look = || if is_alive(process) { ChildState::Quiet } else { ChildState::Over };
-    if !wait(began, || timeout, look)
-        && let Some(pid) = process::leader(process)
+    let started = clock::monotonic();
+    let poll = || if is_alive(process) { Progress::Running } else { Progress::Ended };
+    if !wait(started, || timeout, poll)
+        && let Some(pid) = process::group_led_by(process)
     {
-        let look = || if process::group_is_over(process) { ChildState::Over } else { ChildState::Quiet };
-        end_group(pid, &[], &Scope::default(), look);
+        let poll = || if process::is_group_gone(process) { Progress::Ended } else { Progress::Running };
+        end_group(pid, &[], &Scope::default(), poll);
     }
-    CommandResult { exit: Exit::Lost, duration: since(began) }
+    CommandResult { exit: Exit::Lost, duration: since(started) }
 }
 
-/// Starts the command; the file is its output, opened once more for cutting. Else why it could not be started.
+/// Starts the command and returns it with its output, opened a second time for trimming.
+/// Errors: why it could not be started.
 fn start(spec: CommandSpec) -> Result<(Child, File), String> {
-    let cannot_share =
-        |error: io::Error| format!("its output file cannot be opened again: {}", describe_io_error(&error));
+    let cannot_reopen = |error: io::Error| format!("cannot reopen its output file: {}", describe_io_error(&error));
     let Some((program, arguments)) = spec.argv.split_first() else {
         return Err("the command is empty".into());
     };
-    let output = output::reopen(&spec.output).map_err(cannot_share)?;
-    let stdout = spec.output.try_clone().map_err(cannot_share)?;
+    let output = output::reopen(&spec.output).map_err(cannot_reopen)?;
+    let stdout = spec.output.try_clone().map_err(cannot_reopen)?;
 
     let mut command = Command::new(program);
     command.args(arguments).current_dir(&spec.folder).process_group(0);
     command.stdin(spec.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(stdout).stderr(spec.output);
-    for name in OURS_ALONE.iter().map(OsStr::new).chain(spec.unset.iter().map(OsString::as_os_str)) {
+    for name in SYSTEMD_VARIABLES.iter().map(OsStr::new).chain(spec.unset.iter().map(OsString::as_os_str)) {
         command.env_remove(name);
     }
     command.envs(spec.env.iter().map(|(name, value)| (name, value)));
     match command.spawn() {
         Ok(child) => Ok((child, output)),
-        Err(error) => Err(why_not_started(&error, program, &spec.folder, path_variable(&spec.env))),
+        Err(error) => Err(describe_start_error(&error, program, &spec.folder, path_variable(&spec.env))),
     }
 }
 
-/// The `PATH` that a command with this environment set over ours is looked up in.
+/// The `PATH` in which a command is searched that gets `env` on top of our own environment.
 pub fn path_variable(env: &[(String, String)]) -> Option<OsString> {
-    let given = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.into());
-    given.or_else(|| std::env::var_os("PATH"))
+    let configured = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.into());
+    configured.or_else(|| std::env::var_os("PATH"))
 }
 
-/// The kernel says "no such file" of a missing folder and of a missing interpreter too.
-fn why_not_started(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> String {
-    let wanting = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
-    if Errno::from_io_error(error).is_some_and(|errno| wanting.contains(&errno)) {
+/// Finds the actual cause, because the kernel also reports a missing folder or interpreter as "no such file".
+fn describe_start_error(error: &io::Error, program: &str, folder: &Path, path: Option<OsString>) -> String {
+    let shortages = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    if Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno)) {
         return format!("cannot start a process: {}", describe_io_error(error));
     }
     let found = find_program(program, folder, path.as_deref());
     match (error.kind(), found) {
         (io::ErrorKind::NotFound, _) if !folder.is_dir() => format!("no such folder: {}", folder.display()),
         (io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied, Err(not_found)) => not_found.to_string(),
-        (io::ErrorKind::NotFound, Ok(path)) => format!("no such interpreter: the first line of {}", path.display()),
+        (io::ErrorKind::NotFound, Ok(path)) => {
+            format!("the interpreter in the first line of {} does not exist", path.display())
+        }
         _ => format!("{program}: {}", describe_io_error(error)),
     }
 }
 
-enum ChildState {
-    Over,
-    /// It runs and prints so much that the next look should come soon.
-    Busy,
-    Quiet,
+enum Progress {
+    Ended,
+    /// It prints so much that the next poll should come soon.
+    Printing,
+    Running,
 }
 
-/// Looks until it is over or `limit` after `began`, which may become shorter; answers whether it is over.
+/// Polls until the command has ended, and returns true, or until `limit` after `started`, and returns false. The limit may
+/// become shorter meanwhile.
 ///
-/// Sleeping between looks is crude, but the other ways are worse: a blocking wait has no deadline, a process
-/// descriptor needs Linux 5.3, and a SIGCHLD handler that counts children belongs to the whole process.
-fn wait(began: Instant, limit: impl Fn() -> Duration, mut look: impl FnMut() -> ChildState) -> bool {
-    let (shortest, longest) = PAUSES;
-    let mut pause = shortest;
+/// Sleeping between polls is crude, but the alternatives are worse: a blocking wait has no timeout, a pidfd needs Linux
+/// 5.3, and a SIGCHLD handler is global to the process.
+fn wait(started: Instant, limit: impl Fn() -> Duration, mut poll: impl FnMut() -> Progress) -> bool {
+    let (shortest, longest) = POLL_INTERVALS;
+    let mut interval = shortest;
     loop {
-        match look() {
-            ChildState::Over => return true,
-            ChildState::Busy => pause = shortest,
-            ChildState::Quiet => {}
+        match poll() {
+            Progress::Ended => return true,
+            Progress::Printing => interval = shortest,
+            Progress::Running => {}
         }
-        let left = limit().saturating_sub(since(began));
-        if left.is_zero() {
+        let remaining = limit().saturating_sub(since(started));
+        if remaining.is_zero() {
             return false;
         }
-        thread::sleep(pause.min(left));
-        pause = (pause * 2).min(longest);
+        thread::sleep(interval.min(remaining));
+        interval = (interval * 2).min(longest);
     }
 }
 
-/// Ends a process group and those beside it. SIGCONT lets those that are stopped act on SIGTERM. That a signal finds
-/// nobody is no error: the last of them may just have left.
-fn end_group(group: Pid, strays: &[Process], scope: &Scope, mut look: impl FnMut() -> ChildState) {
+/// Ends a process group and the given processes outside it. SIGCONT lets stopped processes act on SIGTERM. Errors of the
+/// signals are ignored, because the last process may just have ended.
+fn end_group(group: Pid, outside: &[Process], scope: &Scope, mut poll: impl FnMut() -> Progress) {
     let send = |signal| {
         let _ = kill_process_group(group, signal);
-        strays.iter().for_each(|stray| drop(process::signal(*stray, signal)));
+        outside.iter().for_each(|process| drop(process::signal(*process, signal)));
     };
-    let grace = || if scope.is_closed() { HURRIED } else { GRACE };
+    let grace = || if scope.is_closed() { SHORT_GRACE } else { GRACE };
     send(Signal::TERM);
     send(Signal::CONT);
-    if wait(clock::monotonic(), grace, &mut look) {
+    if wait(clock::monotonic(), grace, &mut poll) {
         return;
     }
     send(Signal::KILL);
-    wait(clock::monotonic(), grace, look);
+    wait(clock::monotonic(), grace, poll);
 }
 
-/// Whether our child has ended. It is not reaped by this: as long as it is not, its number, which is its group's too,
-/// cannot be given to another process, and signals to the group cannot hit a stranger.
-fn has_ended(pid: Pid) -> bool {
+/// Whether our child has ended. This does not reap it: as long as it is a zombie, the kernel cannot reuse its pid, which is
+/// also that of its group, and so a signal to the group cannot hit an unrelated process.
+fn is_ended(pid: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match waitid(WaitId::Pid(pid), options) {
         Ok(status) => status.is_some(),
         Err(Errno::INTR) => false,
-        Err(_) => true, // no such child: the kernel reaped it itself, because SIGCHLD is ignored
+        Err(_) => true, // no such child: the kernel has reaped it, because SIGCHLD is ignored
     }
 }
 
 fn reap(mut child: Child) -> Exit {
     match child.try_wait() {
-        Ok(Some(status)) => ending(status),
+        Ok(Some(status)) => exit_of(status),
         Ok(None) => {
-            // Not even SIGKILL ended it: it hangs in the kernel. Somebody has to wait for it, or it would stay behind
-            // as a zombie; without a thread for that it does, until we end. Nobody asks for what comes of it.
+            // Even SIGKILL did not end it, so it hangs in the kernel. A thread waits for it, so that it does not become a
+            // zombie. If no thread can be started, it will be one until the watchdog exits; so that error is ignored.
             let _ = thread::Builder::new().stack_size(STACK).spawn(move || child.wait());
             Exit::Lost
         }
@@ -316,16 +320,16 @@ fn reap(mut child: Child) -> Exit {
     }
 }
 
-fn ending(status: ExitStatus) -> Exit {
+fn exit_of(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
-        (Some(126), _) => Exit::NotStarted("exit code 126, a shell's word for not executable".into()),
-        (Some(127), _) => Exit::NotStarted("exit code 127, a shell's word for command not found".into()),
+        (Some(126), _) => Exit::NotStarted("exit code 126 (shell: not executable)".into()),
+        (Some(127), _) => Exit::NotStarted("exit code 127 (shell: command not found)".into()),
         (Some(code), _) => Exit::Exited(code),
         (None, Some(signal)) => Exit::Killed(signal),
         (None, None) => Exit::Lost,
     }
 }
 
-fn since(began: Instant) -> Duration {
-    clock::monotonic().duration_since(began)
+fn since(start: Instant) -> Duration {
+    clock::monotonic().duration_since(start)
 }

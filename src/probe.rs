@@ -1,5 +1,6 @@
-//! One look at a target: by HTTP, TCP, a command, a file or PM2, with one hard deadline over all of it.
-//! It must never outlast the deadline, panic, or blame the target for our own trouble; a look decides nothing.
+//! One probe of a target: over HTTP or TCP, by a command, a file or PM2, all of it under one hard deadline.
+//! It must never outlast the deadline, panic, decide on a repair, or blame the target for a fault of the watchdog's
+//! own machine.
 
 mod bounded_task;
 mod buffer;
@@ -52,10 +53,10 @@ use self::pm2::Pm2Probe;
 use self::sanitize::sanitize;
 use self::tcp::TcpProbe;
 
-/// Bytes of stack that a look gets by with: five times what was measured, for TLS as for the deepest JSON.
+/// The stack that a probe needs, in bytes: five times what was measured, with TLS and with the deepest JSON.
 pub const STACK: usize = 256 << 10;
 
-/// Looks at one target. Made when the configuration is loaded, used for every look.
+/// Probes one target. It is made when the configuration is loaded and serves every probe until the next reload.
 pub struct Prober {
     kind: ProbeKind,
     timeout: Duration,
@@ -72,10 +73,10 @@ enum ProbeKind {
 }
 
 impl Prober {
-    /// Prepares for looks that take `timeout` at most, with a glance at PM2 beside them if `pm2` is given. Commands run
-    /// in `folder` with `env`. `secrets` are struck out of what is said of a failure.
-    /// The certificates of `tls: <path>` are read here, so a renewed file is seen when the configuration is read again.
-    /// Errors: what in the configuration makes a look impossible, naming the file where it is one, and no secret.
+    /// Prepares probes that take at most `timeout`. If `pm2` is given, PM2 is observed after each of them. Commands run
+    /// in `folder` with `env`. `secrets` are redacted from the evidence and from the details of failures.
+    /// The certificates of `tls: <path>` are read here, so a renewed file takes effect with the next reload.
+    /// Errors: the part of the configuration that makes a probe impossible, with the path of a file, without secrets.
     pub fn new(
         probe: &config::Probe,
         pm2: Option<&config::Pm2Config>,
@@ -92,11 +93,12 @@ impl Prober {
             config::Probe::Command(line) => ProbeKind::Command(CommandProbe::new(line, folder, env, secrets)),
             config::Probe::Pm2(pm2) => ProbeKind::Pm2(Pm2Probe::new(pm2)),
         };
-        let is_beside = !matches!(kind, ProbeKind::Pm2(_));
-        Ok(Prober { kind, timeout, pm2: pm2.filter(|_| is_beside).map(Pm2Probe::new), secrets: secrets.clone() })
+        let pm2 = pm2.filter(|_| !matches!(kind, ProbeKind::Pm2(_))).map(Pm2Probe::new);
+        Ok(Prober { kind, timeout, pm2, secrets: secrets.clone() })
     }
 
-    /// In which its looks run commands, where they do: they may be at work beyond the deadline, until they are ended.
+    /// The scope of the commands that its probes run; `None` for other probes. A command may still run for a while after
+    /// the deadline, until it has been ended.
     pub fn scope(&self) -> Option<&Scope> {
         match &self.kind {
             ProbeKind::Command(probe) => Some(probe.scope()),
@@ -104,36 +106,36 @@ impl Prober {
         }
     }
 
-    /// Looks once. Blocks until there is a verdict, which is when the timeout passes at the latest, give or take what
-    /// the scheduler adds. What hangs beyond the timeout (resolver, file server, command) stays behind in a thread of
-    /// its own, and while it does, the next looks answer its class at once.
+    /// Probes once and blocks until there is a verdict: at most for the timeout, plus scheduling delays. What hangs
+    /// beyond the timeout (resolver, file server, command) keeps a thread of its own, and until it returns the next
+    /// probes fail at once with the same class.
     ///
-    /// `known` is what earlier looks have left. Wants a stack of [`STACK`] bytes.
-    pub fn probe(&self, known: PriorEvidence) -> ProbeResult {
+    /// `prior` is what earlier probes found. The calling thread needs a stack of [`STACK`] bytes.
+    pub fn probe(&self, prior: PriorEvidence) -> ProbeResult {
         let deadline = Deadline::after(self.timeout);
-        let (mut pm2, mut file, mut seen) = (None, None, Observations::default());
-        let looked = catch_unwind(AssertUnwindSafe(|| match &self.kind {
-            ProbeKind::Http(probe) => probe.probe(deadline, &mut seen),
-            ProbeKind::Tcp(probe) => probe.probe(deadline, &mut seen),
-            ProbeKind::File(probe) => probe.probe(deadline, known.file, &mut file),
-            ProbeKind::Command(probe) => probe.probe(deadline, &mut seen),
+        let (mut pm2, mut file, mut observations) = (None, None, Observations::default());
+        let result = catch_unwind(AssertUnwindSafe(|| match &self.kind {
+            ProbeKind::Http(probe) => probe.probe(deadline, &mut observations),
+            ProbeKind::Tcp(probe) => probe.probe(deadline, &mut observations),
+            ProbeKind::File(probe) => probe.probe(deadline, prior.file, &mut file),
+            ProbeKind::Command(probe) => probe.probe(deadline, &mut observations),
             ProbeKind::Pm2(probe) => {
-                let (looked, evidence) = probe.probe(deadline, known);
+                let (result, evidence) = probe.probe(deadline, prior);
                 pm2 = evidence;
-                looked
+                result
             }
         }));
         let latency = deadline.elapsed();
         if let Some(probe) = &self.pm2 {
-            pm2 = probe.observe(self.timeout, known);
+            pm2 = probe.observe(self.timeout, prior);
         }
-        let verdict = match looked {
+        let verdict = match result {
             Ok(Ok(detail)) => Verdict::Healthy { detail },
-            Ok(Err(Failure::Target(class, detail))) => Verdict::Unhealthy { class, detail: sanitize(&detail) },
-            Ok(Err(Failure::Ours(detail))) => Verdict::Unknown { detail: sanitize(&detail) },
-            Err(_) => Verdict::Unknown { detail: "the look failed by a bug of the watchdog's own".into() },
+            Ok(Err(Failure::Unhealthy(class, detail))) => Verdict::Unhealthy { class, detail: sanitize(&detail) },
+            Ok(Err(Failure::Unknown(detail))) => Verdict::Unknown { detail: sanitize(&detail) },
+            Err(_) => Verdict::Unknown { detail: "the probe failed because of a bug in the watchdog".into() },
         };
-        let evidence = verdict.class().map(|_| Box::new(seen.evidence(latency, &self.secrets)));
+        let evidence = verdict.class().map(|_| Box::new(observations.into_evidence(latency, &self.secrets)));
         ProbeResult { verdict, latency, pm2, evidence, file }
     }
 }

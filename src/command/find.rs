@@ -1,7 +1,7 @@
-//! Finds the program of a command without starting anything. It must never say that one is missing when in truth it
-//! cannot tell.
+//! Finds the program of a command without starting anything. It must never report a program as missing when it cannot
+//! determine that.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,66 +9,81 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// What the C library searches where `PATH` is not set.
+/// What the C library searches if `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-/// Longer first lines of scripts are none.
-const FIRST_LINE: usize = 256;
-/// Words that a shell acts on itself, so that no program of that name has to exist.
+/// The longest first line of a script, in bytes: the kernel reads no more since Linux 5.1.
+const MAX_FIRST_LINE: usize = 256;
+/// Characters of `PATH` that an error shows.
+const MAX_PATH_SHOWN: usize = 200;
+/// Builtins and keywords of shells, which need no program of that name.
 const BUILT_IN: &str = ". : [ [[ alias bg break builtin case cd command continue coproc declare dirs do done echo elif \
                         else enable esac eval exit export false fg fi for function getopts hash help history if in \
                         jobs kill let local logout popd printf pushd pwd read readonly return select set shift shopt \
                         source test then time times trap true type typeset ulimit umask unalias unset until wait while";
 
-/// Characters that give a word another meaning than its letters have.
-const FANCY: &[char] = &['$', '`', '"', '\'', '\\', '*', '?', '[', ']', '{', '}', '~', '#', '!', '(', ')'];
+/// Characters that a shell expands or interprets, so that the word does not name a program literally.
+const SPECIAL: &[char] = &['$', '`', '"', '\'', '\\', '*', '?', '[', ']', '{', '}', '~', '#', '!', '(', ')'];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotFound {
-    Missing(String),
+pub enum FindError {
+    CommandNotFound {
+        name: String,
+        /// `None` if it is not set.
+        path_var: Option<OsString>,
+    },
+    NoSuchFile(String),
     NotExecutable(PathBuf),
     Folder(PathBuf),
-    /// A folder on the way there is closed to us, so nobody can tell.
-    Closed(PathBuf),
+    /// We may not search a folder of the path, so whether the program exists is unknown.
+    PermissionDenied(PathBuf),
 }
 
-impl fmt::Display for NotFound {
+impl fmt::Display for FindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotFound::Missing(name) if name.contains('/') => write!(f, "no such file: {name}"),
-            NotFound::Missing(name) => write!(f, "no such file: {name} is nowhere in PATH"),
-            NotFound::NotExecutable(path) => write!(f, "not executable: {}", path.display()),
-            NotFound::Folder(path) => write!(f, "not a program but a folder: {}", path.display()),
-            NotFound::Closed(path) => write!(f, "permission denied: {}", path.display()),
+            FindError::CommandNotFound { name, path_var: Some(path) } => {
+                let path = path.to_string_lossy();
+                let end = path.char_indices().nth(MAX_PATH_SHOWN).map_or(path.len(), |(at, _)| at);
+                let ellipsis = if end < path.len() { "…" } else { "" };
+                write!(f, "command not found: {name} (PATH={}{ellipsis})", &path[..end])
+            }
+            FindError::CommandNotFound { name, path_var: None } => {
+                write!(f, "command not found: {name} (PATH is not set; searched {DEFAULT_PATH})")
+            }
+            FindError::NoSuchFile(name) => write!(f, "no such file: {name}"),
+            FindError::NotExecutable(path) => write!(f, "not executable: {}", path.display()),
+            FindError::Folder(path) => write!(f, "a folder, not a program: {}", path.display()),
+            FindError::PermissionDenied(path) => write!(f, "permission denied: {}", path.display()),
         }
     }
 }
 
-/// The file that running `argv0` in `folder` would run, absolute if `folder` is: a name with a slash is relative to
-/// `folder`, another is searched in `path_var`, which stands for `PATH`, as the C library does.
-/// Errors: the first thing found that cannot be run, else that there is none.
-pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, NotFound> {
+/// The file that would run if `argv0` were started in `folder`; absolute if `folder` is. A name with a slash is relative to
+/// `folder`; another is searched in `path_var`, the value of `PATH`, as the C library does.
+/// Errors: the first file found that cannot be run, or that there is none.
+pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, FindError> {
     if argv0.contains('/') {
-        return judge(folder.join(argv0)).unwrap_or_else(|| Err(NotFound::Missing(argv0.to_owned())));
+        return check_executable(folder.join(argv0)).unwrap_or_else(|| Err(FindError::NoSuchFile(argv0.to_owned())));
     }
-    let missing = NotFound::Missing(argv0.to_owned());
+    let not_found = FindError::CommandNotFound { name: argv0.to_owned(), path_var: path_var.map(OsStr::to_owned) };
     if argv0.is_empty() {
-        return Err(missing);
+        return Err(not_found);
     }
     let path_var = path_var.unwrap_or(OsStr::new(DEFAULT_PATH));
     let mut refused = None;
-    for place in std::env::split_paths(path_var) {
-        match judge(folder.join(place).join(argv0)) {
+    for folder_in_path in std::env::split_paths(path_var) {
+        match check_executable(folder.join(folder_in_path).join(argv0)) {
             Some(Ok(found)) => return Ok(found),
-            // A place that is closed to us offers us nothing.
-            Some(Err(NotFound::Closed(_))) | None => {}
+            // As the C library does, go on after a folder that we may not search.
+            Some(Err(FindError::PermissionDenied(_))) | None => {}
             Some(Err(reason)) => refused = refused.or(Some(reason)),
         }
     }
-    Err(refused.unwrap_or(missing))
+    Err(refused.unwrap_or(not_found))
 }
 
-/// Finds a program as [`find_program`] does, and what its first line calls for too: `pm2` without `node` is of no use.
-/// Errors: which of the two cannot be run and why, in words.
+/// Like [`find_program`], but also requires the interpreter of a script: `pm2` without `node` is of no use.
+/// Errors: which of the two cannot be run, and why.
 pub fn locate(program: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, String> {
     let found = find_program(program, folder, path_var).map_err(|error| error.to_string())?;
     match interpreter(&found).map(|interpreter| (find_program(&interpreter, folder, path_var), interpreter)) {
@@ -77,9 +92,9 @@ pub fn locate(program: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<
     }
 }
 
-/// What runs a script: the program after `#!`, or after `#!/usr/bin/env`.
+/// The interpreter of a script: the program after `#!`, or after `#!/usr/bin/env`.
 fn interpreter(script: &Path) -> Option<String> {
-    let mut head = [0; FIRST_LINE];
+    let mut head = [0; MAX_FIRST_LINE];
     let length = File::open(script).and_then(|mut file| file.read(&mut head)).ok()?;
     let line = head.get(..length)?.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let line = str::from_utf8(line).ok()?;
@@ -91,32 +106,32 @@ fn interpreter(script: &Path) -> Option<String> {
     words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_string)
 }
 
-/// A word as a shell must be given it: quoted where it has anything special.
+/// Quotes a word for a shell if it needs that.
 pub fn for_shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
     let is_plain = !word.is_empty() && word.chars().all(plain);
     if is_plain { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// The program that the shell text starts first, as far as that can be told without being a shell: assignments and
-/// `exec` are skipped; none for whatever a shell does itself, and for all that it would expand.
+/// The program that a shell text starts first, as far as that is certain without a shell: assignments and `exec` are
+/// skipped; `None` for builtins, keywords and anything that a shell would expand.
 pub fn first_word(text: &str) -> Option<&str> {
     let mut rest = text;
     loop {
         rest = rest.trim_start();
         let end = rest.find(|c: char| c.is_whitespace() || ";&|<>()".contains(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        if word.is_empty() || word.starts_with('-') || word.contains(FANCY) || after.starts_with('(') {
+        if word.is_empty() || word.starts_with('-') || word.contains(SPECIAL) || after.starts_with('(') {
             return None;
         }
         match word.split_once('=') {
-            Some(("PATH", _)) => return None, // it changes where the word that follows is looked up
+            Some(("PATH", _)) => return None, // it changes where the next word is searched
             Some((name, _)) if is_variable(name) => {}
             _ if word == "exec" => {}
-            _ if BUILT_IN.split(' ').any(|own| own == word) => return None,
+            _ if BUILT_IN.split(' ').any(|builtin| builtin == word) => return None,
             _ => return Some(word),
         }
-        // Both go on with the next word of the same command only.
+        // An assignment or `exec` applies only to the next word of the same command.
         if !after.starts_with([' ', '\t']) {
             return None;
         }
@@ -129,13 +144,13 @@ fn is_variable(name: &str) -> bool {
     starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Whether the file may be run by us; none where there is no file.
-fn judge(path: PathBuf) -> Option<Result<PathBuf, NotFound>> {
+/// Whether we may execute the file; `None` if it does not exist.
+fn check_executable(path: PathBuf) -> Option<Result<PathBuf, FindError>> {
     match path.metadata() {
-        Ok(found) if found.is_dir() => Some(Err(NotFound::Folder(path))),
+        Ok(metadata) if metadata.is_dir() => Some(Err(FindError::Folder(path))),
         Ok(_) if access(&path, Access::EXEC_OK).is_ok() => Some(Ok(path)),
-        Ok(_) => Some(Err(NotFound::NotExecutable(path))),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Err(NotFound::Closed(path))),
+        Ok(_) => Some(Err(FindError::NotExecutable(path))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Err(FindError::PermissionDenied(path))),
         Err(_) => None,
     }
 }
@@ -148,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_as_the_system_would() {
+    fn programs_are_found_like_by_the_system() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("bin/tool")).expect("folders");
@@ -161,19 +176,19 @@ mod tests {
         #[track_caller]
         fn check(folder: &Path, argv0: &str, path_var: Option<&str>, expected: Result<&str, &str>) {
             let found = find_program(argv0, folder, path_var.map(OsStr::new)).map_err(|error| error.to_string());
-            let place = format!("{}/", folder.display());
-            let found = found.map(|path| path.display().to_string().replace(&place, ""));
-            let found = found.map_err(|text| text.replace(&place, ""));
+            let prefix = format!("{}/", folder.display());
+            let found = found.map(|path| path.display().to_string().replace(&prefix, ""));
+            let found = found.map_err(|text| text.replace(&prefix, ""));
             assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{argv0} in {path_var:?}");
         }
         let both = Some("bin:later");
         check(folder.path(), "shell", both, Ok("bin/shell"));
         check(folder.path(), "plain", both, Ok("later/plain"));
         check(folder.path(), "plain", Some("bin"), Err("not executable: bin/plain"));
-        check(folder.path(), "tool", both, Err("not a program but a folder: bin/tool"));
-        check(folder.path(), "pm2", both, Err("no such file: pm2 is nowhere in PATH"));
-        check(folder.path(), "", both, Err("no such file:  is nowhere in PATH"));
-        check(folder.path(), "shell", None, Err("no such file: shell is nowhere in PATH"));
+        check(folder.path(), "tool", both, Err("a folder, not a program: bin/tool"));
+        check(folder.path(), "pm2", both, Err("command not found: pm2 (PATH=bin:later)"));
+        check(folder.path(), "", both, Err("command not found:  (PATH=bin:later)"));
+        check(folder.path(), "shell", None, Err("command not found: shell (PATH is not set; searched /bin:/usr/bin)"));
         check(folder.path(), "sh", None, Ok("/bin/sh"));
         check(folder.path(), "bin/shell", None, Ok("bin/shell"));
         check(folder.path(), "./bin/plain", None, Err("not executable: ./bin/plain"));
@@ -182,14 +197,14 @@ mod tests {
         check(folder.path(), "/bin/pm2", Some("/bin"), Err("no such file: /bin/pm2"));
         if !rustix::process::getuid().is_root() {
             fs::set_permissions(at("bin"), fs::Permissions::from_mode(0o000)).expect("our own folder");
-            check(folder.path(), "shell", both, Err("no such file: shell is nowhere in PATH"));
+            check(folder.path(), "shell", both, Err("command not found: shell (PATH=bin:later)"));
             check(folder.path(), "bin/shell", both, Err("permission denied: bin/shell"));
             fs::set_permissions(at("bin"), fs::Permissions::from_mode(0o700)).expect("our own folder");
         }
     }
 
     #[test]
-    fn the_first_program_of_a_shell_text_is_named_or_not_guessed() {
+    fn the_first_program_of_a_shell_text_is_found_if_it_is_certain() {
         #[track_caller]
         fn check(text: &str, expected: Option<&str>) {
             assert_eq!(first_word(text), expected, "{text}");
@@ -222,31 +237,32 @@ mod tests {
     }
 
     #[test]
-    fn a_script_tells_what_runs_it() {
+    fn the_interpreter_is_read_from_the_first_line() {
         let folder = tempfile::tempdir().expect("a folder");
-        let told = |text: &str| {
+        let interpreter_of = |text: &str| {
             let path = folder.path().join("script");
             fs::write(&path, text).expect("written");
             interpreter(&path)
         };
-        assert_eq!(told("#!/bin/sh\nexit"), Some("/bin/sh".into()));
-        assert_eq!(told("#!/usr/bin/env node\n"), Some("node".into()));
-        assert_eq!(told("#! /usr/bin/env -S A=1 node --x\n"), Some("node".into()));
-        assert_eq!(told("\x7fELF"), None);
-        assert_eq!(told(""), None);
+        assert_eq!(interpreter_of("#!/bin/sh\nexit"), Some("/bin/sh".into()));
+        assert_eq!(interpreter_of("#!/usr/bin/env node\n"), Some("node".into()));
+        assert_eq!(interpreter_of("#! /usr/bin/env -S A=1 node --x\n"), Some("node".into()));
+        assert_eq!(interpreter_of("\x7fELF"), None);
+        assert_eq!(interpreter_of(""), None);
     }
 
     #[test]
-    fn a_script_is_found_with_what_runs_it() {
+    fn a_script_is_found_with_its_interpreter() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pm2");
         fs::write(&path, "#!/usr/bin/env node\n").expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our own file");
         let found = || locate("pm2", folder.path(), Some(folder.path().as_os_str()));
-        assert_eq!(found(), Err("pm2 needs node: no such file: node is nowhere in PATH".into()));
+        let path_var = format!("(PATH={})", folder.path().display());
+        assert_eq!(found(), Err(format!("pm2 needs node: command not found: node {path_var}")));
         symlink("/bin/sh", folder.path().join("node")).expect("a link");
         assert_eq!(found(), Ok(path));
         let missing = locate("pm3", folder.path(), Some(folder.path().as_os_str()));
-        assert_eq!(missing, Err("no such file: pm3 is nowhere in PATH".into()));
+        assert_eq!(missing, Err(format!("command not found: pm3 {path_var}")));
     }
 }

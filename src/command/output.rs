@@ -1,6 +1,5 @@
-//! The file that takes a command's output: cutting it down to its first and last bytes, and overwriting what must not
-//! be kept, while others write to it.
-//! It must never lose what is kept, and never write through a link.
+//! The file with a command's output: trims it to its first and last bytes and overwrites secrets in it, while commands
+//! write to it. It must never lose the bytes to be kept, nor write through a link.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -12,22 +11,23 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 
-/// Bytes that are kept of an output: the first 16 KiB, which tell what was tried, and the last 48, which tell how it
-/// went. The line between them that tells what was cut comes on top.
+/// Bytes that are kept of an output: the first 16 KiB, which show what was tried, and the last 48 KiB, which show how it
+/// went. The line between them with the number of bytes cut is not counted.
 pub const MAX_KEPT: u64 = HEAD + TAIL;
 const HEAD: u64 = 16 << 10;
 const TAIL: u64 = 48 << 10;
-/// Room for the line between: its words and the largest number there is.
+/// The longest line between head and tail, with the largest number.
 const NOTE_MAX: u64 = 64;
 const NOTE: (&str, &str) = ("\n[at least ", " bytes cut out here]\n");
-/// Takes the place of each byte that is overwritten.
+/// Replaces each redacted byte.
 pub const REDACTION: u8 = b'*';
-/// No output is longer that is cut now and then; what is beyond is seen the next time.
-const READ: u64 = 8 << 20;
+/// How much of an output is searched for secrets. Regular trimming keeps outputs shorter, so the rest is searched the next
+/// time.
+const MAX_READ: u64 = 8 << 20;
 
-/// Makes a new file for a command's output, open for reading and appending, for us alone (0600). What was at `path` is
-/// replaced, not written over: whoever still has it open goes on writing to a file without a name.
-/// Errors: what the system says to removing and creating it.
+/// Creates the file for a command's output, open for reading and appending, with mode 0600. An existing file at `path` is
+/// unlinked and not overwritten, so a process that has it open writes to a file without a name.
+/// Errors: as of unlinking and creating the file.
 pub fn open_output(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -37,12 +37,12 @@ pub fn open_output(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Makes a file in memory for a command's output, which never touches a disk and stops growing when the command has
-/// ended. Nothing of the output is kept where the kernel has no such file (before Linux 3.17) or forbids it.
+/// Creates an in-memory file for a command's output. It stops growing when the command has ended. Where the kernel has no
+/// memfd (before Linux 3.17) or forbids it, the output is discarded.
 pub fn memory_output() -> io::Result<File> {
     match memfd_create("output of a command", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
         Ok(memory) => {
-            // Cutting an output down needs writers that go on at its end, wherever that is by then.
+            // After a trim, writers must continue at the new end of the file.
             fcntl_setfl(&memory, OFlags::RDWR | OFlags::APPEND)?;
             Ok(memory.into())
         }
@@ -51,36 +51,36 @@ pub fn memory_output() -> io::Result<File> {
     }
 }
 
-/// Keeps a file in memory from growing any more: nobody cuts it once its command has ended, and what goes on printing
-/// into it, for whom it is a full disk, neither ends nor waits. A file on a disk has a name by which it is cut later.
-pub(super) fn close(file: &File) {
-    // What is no file in memory has no seals.
+/// Stops an in-memory file from growing, because nothing trims it after its command has ended. A process that still writes
+/// gets an error, as from a full disk, but is neither blocked nor killed. A file on disk is trimmed later by its path.
+pub(super) fn seal(file: &File) {
+    // The error is ignored: only an in-memory file has seals.
     let _ = fcntl_add_seals(file, SealFlags::GROW);
 }
 
-/// Cuts an output down to [`KEPT`] bytes if it is longer. Those who append to it may go on meanwhile; what they write
-/// in that very moment may be cut too, uncounted. Answers how many bytes went.
-/// Errors: what the system says to opening, reading and writing it; not a regular file.
+/// Trims an output to [`MAX_KEPT`] bytes if it is longer, and returns how many bytes were cut. Processes may append
+/// meanwhile; what they write during the trim may be cut too, without being counted.
+/// Errors: as of opening, reading and writing the file; it is not a regular file.
 pub fn trim_output(path: &Path) -> io::Result<u64> {
     trim(&open(path)?, MAX_KEPT)
 }
 
-/// Overwrites what `places` finds in an output, each byte with [`BLOT`]: the length stays, so those who append to it
-/// lose nothing. `places` is asked for each piece of the output that was kept, and told whether something was cut out
-/// before and after it.
+/// Overwrites each byte of the ranges that `find_secrets` returns with [`REDACTION`]. The length does not change, so
+/// processes that append lose nothing. `find_secrets` is called for each kept piece of the output, with whether bytes were
+/// cut before and after the piece.
 /// Errors: as of [`trim_output`].
-pub fn redact_output(path: &Path, places: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
+pub fn redact_output(path: &Path, find_secrets: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
     let file = open(path)?;
     let mut bytes = Vec::new();
-    (&file).take(READ).read_to_end(&mut bytes)?;
+    (&file).take(MAX_READ).read_to_end(&mut bytes)?;
     let (head, note_length) =
         if bytes.len() as u64 > HEAD + NOTE_MAX { (HEAD, earlier_note(&file)?.1) } else { (0, 0) };
     let is_cut = note_length > 0;
     let (head, tail) = if is_cut { (head as usize, (head + note_length) as usize) } else { (0, 0) };
     for (start, piece, before, after) in [(0, &bytes[..head], false, is_cut), (tail, &bytes[tail..], is_cut, false)] {
-        for place in places(piece, before, after) {
-            let blot = vec![REDACTION; place.len()];
-            file.write_all_at(&blot, (start + place.start) as u64)?;
+        for range in find_secrets(piece, before, after) {
+            let redaction = vec![REDACTION; range.len()];
+            file.write_all_at(&redaction, (start + range.start) as u64)?;
         }
     }
     Ok(())
@@ -95,14 +95,14 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens the file behind `file` once more, for writing at any place: Linux ignores the place where the file was opened
-/// for appending, and a duplicate shares that with the command.
+/// Opens the file of a descriptor a second time, for writes at any offset. A duplicate would share the append mode with the
+/// command, and in append mode Linux ignores the offset of a write.
 pub(super) fn reopen(file: &File) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Cuts the file down to [`KEPT`] bytes if it is longer than `limit`. The head stays where it is and only what follows
-/// is moved, so at no time does a reader, or a crash, find less than what is kept.
+/// Trims the file to [`MAX_KEPT`] bytes if it is longer than `limit`. The head stays in place and only the tail is moved, so
+/// a reader or a crash never finds less than the bytes to be kept.
 pub(super) fn trim(file: &File, limit: u64) -> io::Result<u64> {
     let length = file.metadata()?.len();
     if length <= limit.max(MAX_KEPT) + NOTE_MAX {
@@ -119,7 +119,7 @@ pub(super) fn trim(file: &File, limit: u64) -> io::Result<u64> {
     Ok(cut)
 }
 
-/// The count in the line that an earlier cut left behind the head, and that line's length; zeros where there is none.
+/// The count in the line that an earlier trim wrote after the head, and the length of that line; zeros without one.
 fn earlier_note(file: &File) -> io::Result<(u64, u64)> {
     let mut bytes = [0; NOTE_MAX as usize];
     file.read_exact_at(&mut bytes, HEAD)?;
@@ -142,8 +142,8 @@ mod tests {
         tempfile::tempdir().expect("a temporary folder")
     }
 
-    /// Writes pieces of the given lengths (the first of `a`, the next of `b` …), cutting after each; then compares the
-    /// count in the line between with what is really gone.
+    /// Writes pieces of the given lengths (the first of `a`, the next of `b` …), trims after each, and compares the count in
+    /// the line between head and tail with the number of bytes that are gone.
     #[track_caller]
     fn check(pieces: &[usize], cut_in_all: u64) {
         let folder = folder();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_bytes_are_kept_and_the_rest_is_counted() {
+    fn an_output_is_trimmed_to_its_head_and_tail_with_a_count() {
         let kept = MAX_KEPT as usize;
         check(&[], 0);
         check(&[10], 0);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_kept_is_overwritten_in_its_place() {
+    fn secrets_are_overwritten_in_place() {
         let folder = folder();
         let path = folder.path().join("output");
         let find = |piece: &[u8], before: bool, after: bool| {
@@ -196,10 +196,10 @@ mod tests {
         let mut output = open_output(&path).expect("a new file");
         output.write_all(b"ret a secret sec").expect("room on the disk");
         redact_output(&path, find).expect("a regular file");
-        output.write_all(b", more").expect("it is open still");
+        output.write_all(b", more").expect("it is still open");
         assert_eq!(std::fs::read_to_string(&path).expect("the output"), "ret a ****** sec, more");
 
-        // One stands across the end of the head, another across the start of the tail.
+        // One secret crosses the end of the head, another the start of the tail.
         let (head, tail) = (HEAD as usize, TAIL as usize);
         let long = [
             "x".repeat(head - 3),
@@ -213,7 +213,7 @@ mod tests {
         output.write_all(long.concat().as_bytes()).expect("room on the disk");
         assert!(trim_output(&path).expect("a regular file") > 0);
         let cut = std::fs::read_to_string(&path).expect("the output");
-        assert!(cut.contains("xsec\n[") && cut.contains("]\nretz"), "the cut goes through both");
+        assert!(cut.contains("xsec\n[") && cut.contains("]\nretz"), "both secrets are cut");
         redact_output(&path, find).expect("a regular file");
         assert_eq!(
             std::fs::read_to_string(&path).expect("the output"),
@@ -222,19 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn a_new_output_is_ours_alone_and_leaves_the_old_one_to_its_writer() {
+    fn a_new_output_is_private_and_does_not_touch_the_old_file() {
         let folder = folder();
         let path = folder.path().join("output");
         let mut old = open_output(&path).expect("a new file");
         let new = open_output(&path).expect("another new file");
-        old.write_all(b"from a daemon of the run before").expect("room on the disk");
+        old.write_all(b"from a daemon of an earlier run").expect("room on the disk");
         let found = new.metadata().expect("an open file");
         assert_eq!(found.len(), 0);
         assert_eq!(found.mode() & 0o777, 0o600);
     }
 
     #[test]
-    fn links_are_neither_written_through_nor_cut() {
+    fn links_are_not_followed() {
         let folder = folder();
         let (victim, link) = (folder.path().join("victim"), folder.path().join("link"));
         std::fs::write(&victim, vec![b'v'; 200_000]).expect("room on the disk");

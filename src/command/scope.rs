@@ -1,5 +1,5 @@
-//! Commands that must not outlive whoever asked for them. It must never touch what a restart command leaves running:
-//! that is mostly the backend.
+//! Ends commands together with the probe, job or tick that started them. It must never touch what a restart command
+//! leaves running, because that usually is the backend.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,15 @@ use rustix::process::Pid;
 
 use crate::clock;
 
-/// A probe that leaves something behind each time has it ended at its deadline, but no more than so many at a time.
-const MOST: usize = 4;
-/// What the end of a command may take: SIGTERM, a second, SIGKILL, and a machine that is slow.
-const ENDING: Duration = Duration::from_secs(3);
-/// Between two checks whether the last command has ended.
-const PAUSE: Duration = Duration::from_millis(5);
+/// A scope with more commands, counting those with leftovers, kills leftovers at once and not only at the timeout, so that
+/// a probe that leaves something running each time cannot accumulate processes.
+const MAX_COMMANDS: usize = 4;
+/// How long ending commands may take: SIGTERM, one second, SIGKILL, and some time for a slow machine.
+const END_LIMIT: Duration = Duration::from_secs(3);
+/// The interval between checks whether the last command has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A group of commands that end together with whoever asked for them: a probe, a job, a tick.
+/// The commands of one probe, job or tick, which end together with it.
 #[derive(Clone, Debug, Default)]
 pub struct Scope(Arc<ScopeState>);
 
@@ -28,16 +29,16 @@ struct ScopeState {
     groups: Mutex<Vec<Group>>,
 }
 
-/// The process group of a command that is there, or of what it has left.
+/// The process group of a running command, or of its leftovers.
 #[derive(Debug)]
 struct Group {
-    number: Pid,
-    /// Whether its command is reaped, so that others may have its number.
+    pid: Pid,
+    /// Whether the command was reaped, so that another process may have its pid.
     is_reaped: bool,
 }
 
 impl Scope {
-    /// No command is started in it any more; those that run get SIGTERM, and SIGKILL a second later. Returns at once.
+    /// Prevents further commands; the running ones get SIGTERM, and SIGKILL a second later. Returns at once.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
     }
@@ -46,13 +47,12 @@ impl Scope {
         self.0.closed.load(Ordering::SeqCst)
     }
 
-    /// Closes all of these, and waits until none of their commands runs any more; for 3 s at most, since some may hang
-    /// in the kernel.
+    /// Closes the scopes and waits until all their commands have ended, but at most 3 s, because one may hang in the kernel.
     pub fn end_all(scopes: &[Scope]) {
         scopes.iter().for_each(Scope::close);
-        let began = clock::monotonic();
-        while !scopes.iter().all(Scope::is_empty) && clock::monotonic().duration_since(began) < ENDING {
-            thread::sleep(PAUSE);
+        let started = clock::monotonic();
+        while !scopes.iter().all(Scope::is_empty) && clock::monotonic().duration_since(started) < END_LIMIT {
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -60,13 +60,13 @@ impl Scope {
         Scope::end_all(std::slice::from_ref(self));
     }
 
-    /// Closes all of these and sends SIGKILL to what runs in them, for whoever is to end at once: waits for nothing.
-    /// What is being started at this very moment escapes it.
+    /// Closes the scopes, sends SIGKILL to everything in them and returns at once, for a caller that must exit immediately.
+    /// It misses a command that is being started at this moment.
     pub fn kill_all(scopes: &[Scope]) {
         scopes.iter().for_each(Scope::close);
         for scope in scopes {
-            // Nothing is reaped meanwhile, so no number is given away.
-            scope.groups().iter().for_each(|group| super::kill(group.number, group.is_reaped));
+            // The lock keeps commands from being reaped meanwhile, so no pid is reused.
+            scope.groups().iter().for_each(|group| super::kill_command(group.pid, group.is_reaped));
         }
     }
 
@@ -74,21 +74,22 @@ impl Scope {
         self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing of its commands is left that is to be ended.
+    /// Whether no command is running, and no leftovers that must be ended.
     pub fn is_empty(&self) -> bool {
         self.0.commands.load(Ordering::SeqCst) == 0
     }
 
-    /// A place for one command; none when it is closed.
+    /// Registers one command; `None` if the scope is closed.
     pub(super) fn enter(&self) -> Option<ScopeEntry> {
-        // Counted first: whoever closes it and then waits sees this command, or this command sees that it is closed.
+        // Counted before the check, so that either a caller of `end_all` sees this command, or this command sees that the
+        // scope is closed.
         self.0.commands.fetch_add(1, Ordering::SeqCst);
         let entry = ScopeEntry { scope: self.clone(), group: None };
         (!self.is_closed()).then_some(entry)
     }
 }
 
-/// Held for as long as a command, or what it has left running, must be ended by us.
+/// Held for as long as we must end a command or its leftovers.
 #[derive(Debug)]
 pub(super) struct ScopeEntry {
     scope: Scope,
@@ -100,27 +101,27 @@ impl ScopeEntry {
         &self.scope
     }
 
-    pub(super) fn leads(&mut self, group: Pid) {
+    pub(super) fn set_group(&mut self, group: Pid) {
         self.group = Some(group);
-        self.scope.groups().push(Group { number: group, is_reaped: false });
+        self.scope.groups().push(Group { pid: group, is_reaped: false });
     }
 
     pub(super) fn reap<T>(&self, reap: impl FnOnce() -> T) -> T {
         let mut groups = self.scope.groups();
         let reaped = reap();
-        groups.iter_mut().filter(|group| Some(group.number) == self.group).for_each(|group| group.is_reaped = true);
+        groups.iter_mut().filter(|group| Some(group.pid) == self.group).for_each(|group| group.is_reaped = true);
         reaped
     }
 
-    /// Whether so much is left running already that nothing more may stay until its deadline.
+    /// Whether the scope has too many commands to keep further leftovers until the timeout.
     pub(super) fn is_crowded(&self) -> bool {
-        self.scope.0.commands.load(Ordering::SeqCst) > MOST
+        self.scope.0.commands.load(Ordering::SeqCst) > MAX_COMMANDS
     }
 }
 
 impl Drop for ScopeEntry {
     fn drop(&mut self) {
-        self.scope.groups().retain(|group| Some(group.number) != self.group);
+        self.scope.groups().retain(|group| Some(group.pid) != self.group);
         self.scope.0.commands.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,5 +1,5 @@
-//! A thread of its own for what may hang beyond every deadline: the resolver, a file on a dead server, a child in the
-//! kernel's hands. It must never have two such threads at once: what hangs must not pile up.
+//! Runs what may hang beyond any deadline in a thread of its own: the resolver, a file on a dead server, a child stuck in
+//! the kernel. One task must never have two such threads at once, so that hanging threads cannot accumulate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,24 +12,24 @@ use super::deadline::Deadline;
 
 #[derive(Debug)]
 pub(super) struct BoundedTask {
-    /// The thread's name, for whoever looks at the process.
+    /// The thread's name in `/proc`.
     name: &'static str,
-    /// Bytes.
+    /// In bytes.
     stack: usize,
     busy: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 pub(super) enum TaskError {
-    /// The deadline passed; the work goes on by itself.
-    Late,
-    /// The work from an earlier look still hangs, so none was started.
-    Hanging,
-    /// Our own trouble, in words: no thread could be made, or the work panicked.
-    Ours(String),
+    /// The deadline passed; the thread still runs.
+    TimedOut,
+    /// The thread of an earlier probe still runs, so none was started.
+    StillRunning,
+    /// No thread could be started, or the work panicked; with the reason.
+    Failed(String),
 }
 
-/// Held by the thread that works; gives the place free in whatever way the work ends.
+/// Held by the thread; clears the flag however the work ends.
 struct BusyGuard(Arc<AtomicBool>);
 
 impl Drop for BusyGuard {
@@ -43,32 +43,32 @@ impl BoundedTask {
         BoundedTask { name, stack, busy: Arc::default() }
     }
 
-    /// Does `work` in a thread and waits for it until the deadline.
+    /// Runs `work` in a thread and waits for its result until the deadline.
     pub(super) fn run<T: Send + 'static>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, TaskError> {
         if self.busy.swap(true, Ordering::AcqRel) {
-            return Err(TaskError::Hanging);
+            return Err(TaskError::StillRunning);
         }
-        let place = BusyGuard(Arc::clone(&self.busy));
-        let (result, arrived) = mpsc::sync_channel(1);
+        let guard = BusyGuard(Arc::clone(&self.busy));
+        let (sender, receiver) = mpsc::sync_channel(1);
         let body = move || {
-            let done = work();
-            // The place is free before the result is known, or the next look might still find it taken.
-            drop(place);
-            // Nobody waits any more when the deadline has passed: the result is of no use then.
-            let _ = result.send(done);
+            let result = work();
+            // Before the result is sent, so that the next probe cannot find the flag still set.
+            drop(guard);
+            // Sending fails once the deadline has passed, and then nobody needs the result.
+            let _ = sender.send(result);
         };
         let thread = thread::Builder::new().name(self.name.into()).stack_size(self.stack);
         thread
             .spawn(body)
-            .map_err(|error| TaskError::Ours(format!("no thread can be started: {}", describe_io_error(&error))))?;
-        match arrived.recv_timeout(deadline.left().unwrap_or_default()) {
-            Ok(done) => Ok(done),
-            Err(RecvTimeoutError::Timeout) => Err(TaskError::Late),
-            Err(RecvTimeoutError::Disconnected) => Err(TaskError::Ours("its thread failed".into())),
+            .map_err(|error| TaskError::Failed(format!("cannot start a thread: {}", describe_io_error(&error))))?;
+        match receiver.recv_timeout(deadline.remaining().unwrap_or_default()) {
+            Ok(result) => Ok(result),
+            Err(RecvTimeoutError::Timeout) => Err(TaskError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(TaskError::Failed("its thread panicked".into())),
         }
     }
 }
@@ -80,37 +80,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_started_while_the_last_one_hangs() {
-        let aside = BoundedTask::new("test", 64 << 10);
-        let (release, hold) = mpsc::channel::<()>();
-        let hung = aside.run(Deadline::after(Duration::from_millis(20)), move || hold.recv().is_ok());
-        assert!(matches!(hung, Err(TaskError::Late)), "{hung:?}");
+    fn no_thread_starts_while_the_last_one_hangs() {
+        let task = BoundedTask::new("test", 64 << 10);
+        let (release, blocked) = mpsc::channel::<()>();
+        let hung = task.run(Deadline::after(Duration::from_millis(20)), move || blocked.recv().is_ok());
+        assert!(matches!(hung, Err(TaskError::TimedOut)), "{hung:?}");
 
-        let second = aside.run(Deadline::after(Duration::from_secs(20)), || true);
-        assert!(matches!(second, Err(TaskError::Hanging)), "{second:?}");
+        let second = task.run(Deadline::after(Duration::from_secs(20)), || true);
+        assert!(matches!(second, Err(TaskError::StillRunning)), "{second:?}");
 
         drop(release);
-        let patience = Deadline::after(Duration::from_secs(20));
-        while aside.busy.load(Ordering::Acquire) && patience.left().is_some() {
+        let limit = Deadline::after(Duration::from_secs(20));
+        while task.busy.load(Ordering::Acquire) && limit.remaining().is_some() {
             thread::yield_now();
         }
-        assert!(aside.run(Deadline::after(Duration::from_secs(20)), || true).is_ok_and(|done| done));
+        assert!(task.run(Deadline::after(Duration::from_secs(20)), || true).is_ok_and(|result| result));
     }
 
     #[test]
-    fn a_panic_gives_the_place_free() {
-        let aside = BoundedTask::new("test", 256 << 10);
-        let broken = aside.run(Deadline::after(Duration::from_secs(20)), || panic!("on purpose"));
-        assert!(matches!(&broken, Err(TaskError::Ours(trouble)) if trouble == "its thread failed"), "{broken:?}");
-        assert!(!aside.busy.load(Ordering::Acquire));
+    fn a_panic_clears_the_busy_flag() {
+        let task = BoundedTask::new("test", 256 << 10);
+        let panicked = task.run(Deadline::after(Duration::from_secs(20)), || panic!("on purpose"));
+        assert!(matches!(&panicked, Err(TaskError::Failed(reason)) if reason == "its thread panicked"), "{panicked:?}");
+        assert!(!task.busy.load(Ordering::Acquire));
     }
 
     #[test]
-    fn without_a_thread_the_trouble_is_ours() {
-        // No machine has that much room for a stack.
-        let aside = BoundedTask::new("test", 1 << 55);
-        let none = aside.run(Deadline::after(Duration::from_secs(20)), || true);
-        assert!(matches!(&none, Err(TaskError::Ours(trouble)) if trouble.starts_with("no thread")), "{none:?}");
-        assert!(!aside.busy.load(Ordering::Acquire));
+    fn a_thread_that_cannot_be_started_is_an_error() {
+        // No machine has enough address space for such a stack.
+        let task = BoundedTask::new("test", 1 << 55);
+        let none = task.run(Deadline::after(Duration::from_secs(20)), || true);
+        assert!(
+            matches!(&none, Err(TaskError::Failed(reason)) if reason.starts_with("cannot start a thread")),
+            "{none:?}"
+        );
+        assert!(!task.busy.load(Ordering::Acquire));
     }
 }

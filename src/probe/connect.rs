@@ -1,5 +1,5 @@
-//! A connection to a target, and reading and writing on it, all within one deadline.
-//! It must never block beyond it, whatever the kernel's own patience with a silent peer is.
+//! Connects to a target, and reads and writes on the connection, all within one deadline.
+//! It must never block beyond the deadline, whatever the kernel's own timeouts are.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -24,34 +24,35 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Connects to the first address that takes it. One that never answers gets its share of the time, not all of it.
-    pub(super) fn dial(&self, deadline: Deadline, seen: &mut Observations) -> Result<Socket, Failure> {
-        let socket = self.connect(deadline, seen)?;
-        seen.connected = Some(deadline.elapsed());
+    /// Connects to the first address that accepts. A silent address gets only its share of the time.
+    pub(super) fn connect(&self, deadline: Deadline, observations: &mut Observations) -> Result<Socket, Failure> {
+        let socket = self.try_connect(deadline, observations)?;
+        observations.connected = Some(deadline.elapsed());
         Ok(socket)
     }
 
-    fn connect(&self, deadline: Deadline, seen: &mut Observations) -> Result<Socket, Failure> {
+    fn try_connect(&self, deadline: Deadline, observations: &mut Observations) -> Result<Socket, Failure> {
         let (host, port) = match self {
             Endpoint::Unix(path) => {
-                seen.resolved = Some(Duration::ZERO);
-                return dial_unix(path, deadline).map_err(|error| classify::unix_dial(&error));
+                observations.resolved = Some(Duration::ZERO);
+                return connect_unix(path, deadline).map_err(|error| classify::unix_connect_failure(&error));
             }
             Endpoint::Net { host, port } => (host, *port),
         };
         let addresses = host.addresses(port, deadline)?;
-        seen.resolved = Some(deadline.elapsed());
-        let mut tries = Vec::new();
+        observations.resolved = Some(deadline.elapsed());
+        let mut attempts = Vec::new();
         for (done, &address) in addresses.iter().enumerate() {
-            let begun = deadline.elapsed();
-            match dial_tcp(address, deadline.share(addresses.len() - done)) {
+            let started = deadline.elapsed();
+            match connect_tcp(address, deadline.share(addresses.len() - done)) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => {
-                    tries.push(ConnectionAttempt { address, error, took: deadline.elapsed().saturating_sub(begun) })
+                    let duration = deadline.elapsed().saturating_sub(started);
+                    attempts.push(ConnectionAttempt { address, error, duration });
                 }
             }
         }
-        Err(classify::dial(&tries))
+        Err(classify::connect_failure(&attempts))
     }
 }
 
@@ -59,7 +60,7 @@ impl Endpoint {
 pub(super) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Takes what is there, or waits for it; 0 is the end of the stream.
+    /// Reads what has arrived, or waits until something does; 0 means the end of the stream.
     pub(super) fn read(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
         loop {
             match rustix::net::recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
@@ -71,7 +72,7 @@ impl Socket {
         }
     }
 
-    /// Writes all of `bytes`. There mostly is room for them, so it is waited for only where there is not.
+    /// Writes all of `bytes`. The send buffer usually has room, so it polls only after a write that would block.
     pub(super) fn write_all(&self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
         while !bytes.is_empty() {
             match rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -84,12 +85,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Until the socket is ready or has failed, which the call that follows will tell.
-    pub(super) fn wait(&self, wanted: PollFlags, deadline: Deadline) -> io::Result<PollFlags> {
+    /// Waits until the socket is ready or has failed; the next call on it shows which.
+    pub(super) fn wait(&self, events: PollFlags, deadline: Deadline) -> io::Result<PollFlags> {
         loop {
-            let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
-            let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
-            let mut polled = [PollFd::new(&self.0, wanted)];
+            let remaining = deadline.remaining().ok_or(ErrorKind::TimedOut)?;
+            let timeout = Timespec::try_from(remaining).map_err(|_| ErrorKind::InvalidInput)?;
+            let mut polled = [PollFd::new(&self.0, events)];
             match rustix::event::poll(&mut polled, Some(&timeout)) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(polled[0].revents()),
@@ -99,8 +100,8 @@ impl Socket {
     }
 }
 
-/// The system makes the connection while we wait for it, for as long as we like.
-fn dial_tcp(address: SocketAddr, deadline: Deadline) -> io::Result<Socket> {
+/// Connects without blocking, so that the wait ends at the deadline and not when the kernel gives up.
+fn connect_tcp(address: SocketAddr, deadline: Deadline) -> io::Result<Socket> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = Socket(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?);
@@ -114,20 +115,22 @@ fn dial_tcp(address: SocketAddr, deadline: Deadline) -> io::Result<Socket> {
         Err(Errno::ADDRNOTAVAIL) if !is_assignable(address) => return Err(ErrorKind::NetworkUnreachable.into()),
         Err(error) => return Err(error.into()),
     }
-    match is_connected_to_itself(&socket, address.port()) {
+    match is_self_connection(&socket, address.port()) {
         true => Err(ErrorKind::ConnectionRefused.into()),
         false => Ok(socket),
     }
 }
 
-/// Where nobody listens, the system may hand out the very port that is dialled as ours, and connects us to ourselves.
-fn is_connected_to_itself(socket: &Socket, port: u16) -> bool {
-    let Ok(ours) = rustix::net::getsockname(&socket.0) else { return false };
-    let is_same_port = SocketAddr::try_from(ours.clone()).is_ok_and(|ours| ours.port() == port);
-    is_same_port && rustix::net::getpeername(&socket.0).is_ok_and(|theirs| theirs == Some(ours))
+/// When nothing listens on a local port, the kernel may choose that very port as our source port and connect the socket
+/// to itself.
+fn is_self_connection(socket: &Socket, port: u16) -> bool {
+    let Ok(local) = rustix::net::getsockname(&socket.0) else { return false };
+    let is_same_port = SocketAddr::try_from(local.clone()).is_ok_and(|local| local.port() == port);
+    is_same_port && rustix::net::getpeername(&socket.0).is_ok_and(|peer| peer == Some(local))
 }
 
-/// Tells "this machine has no such kind of address" (no IPv6) from "all our ports are in use".
+/// Distinguishes the two causes of EADDRNOTAVAIL: this machine has no address of that family (no IPv6), or all its
+/// local ports are in use.
 fn is_assignable(address: SocketAddr) -> bool {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -136,13 +139,13 @@ fn is_assignable(address: SocketAddr) -> bool {
     UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok()
 }
 
-/// std's `UnixStream::connect` waits for ever where a backlog is full; a send timeout bounds that wait.
-fn dial_unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
+/// std's `UnixStream::connect` waits forever while the listener's backlog is full; a send timeout bounds that wait.
+fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     loop {
-        let left = deadline.left().ok_or(ErrorKind::TimedOut)?.max(Duration::from_millis(1));
-        rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(left))?;
+        let remaining = deadline.remaining().ok_or(ErrorKind::TimedOut)?.max(Duration::from_millis(1));
+        rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(remaining))?;
         match rustix::net::connect(&socket, &address) {
             Ok(()) => return Ok(Socket(socket)),
             Err(Errno::INTR | Errno::AGAIN) => {}
@@ -151,10 +154,10 @@ fn dial_unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
     }
 }
 
-pub(super) fn check_unix(path: &Path) -> Result<(), String> {
+pub(super) fn check_socket_path(path: &Path) -> Result<(), String> {
     match SocketAddrUnix::new(path) {
         Ok(_) => Ok(()),
-        Err(_) => Err(format!("{}: a socket's path can have 107 bytes at most", path.display())),
+        Err(_) => Err(format!("{}: the path of a socket can have at most 107 bytes", path.display())),
     }
 }
 
@@ -165,24 +168,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_to_oneself_is_none() {
+    fn a_socket_connected_to_itself_is_recognised() {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let own = rustix::net::getsockname(&socket).expect("an address");
-        rustix::net::connect(&socket, &own).expect("nobody but itself");
+        rustix::net::connect(&socket, &own).expect("it connects to itself");
         let port = SocketAddr::try_from(own).expect("an address of the network").port();
-        assert!(is_connected_to_itself(&Socket(socket), port));
+        assert!(is_self_connection(&Socket(socket), port));
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let socket = dial_tcp(address, Deadline::after(Duration::from_secs(60))).expect("a listener");
-        assert!(!is_connected_to_itself(&socket, address.port()));
+        let socket = connect_tcp(address, Deadline::after(Duration::from_secs(60))).expect("a listener");
+        assert!(!is_self_connection(&socket, address.port()));
     }
 
     #[test]
-    fn a_machine_can_connect_to_itself_but_not_to_nowhere() {
+    fn loopback_is_assignable_and_the_broadcast_address_is_not() {
         assert!(is_assignable((Ipv4Addr::LOCALHOST, 1).into()));
-        // 240.0.0.0/4 was never given to anybody, and Linux has no route into 0.0.0.0/8 but its own first address.
+        // Connecting to the broadcast address fails without SO_BROADCAST, on every machine.
         assert!(!is_assignable(([255, 255, 255, 255], 1).into()));
     }
 }

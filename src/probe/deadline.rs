@@ -1,11 +1,11 @@
-//! The one budget of a look: started once, spent by every step, never restarted.
-//! It must never be lengthened by a step that ignored it.
+//! The time budget of one probe: it starts once and all steps share it.
+//! No step may extend or restart it.
 
 use std::time::{Duration, Instant};
 
 use crate::clock;
 
-/// A span that began when the look did.
+/// A point in time, kept as the start of the probe and the time it may take from there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     start: Instant,
@@ -21,23 +21,24 @@ impl Deadline {
         clock::monotonic().duration_since(self.start)
     }
 
-    /// What is left; `None` once it has passed, so that nobody waits for zero, which many calls take for "for ever".
-    pub(super) fn left(&self) -> Option<Duration> {
-        self.budget.checked_sub(self.elapsed()).filter(|left| !left.is_zero())
+    /// `None` once it has passed: never zero, because many system calls take a timeout of zero for "wait forever".
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.budget.checked_sub(self.elapsed()).filter(|remaining| !remaining.is_zero())
     }
 
     pub(super) fn budget(&self) -> Duration {
         self.budget
     }
 
-    pub(super) fn within(&self, span: Duration) -> Deadline {
+    /// This deadline, or one `span` from now if that is earlier.
+    pub(super) fn at_most(&self, span: Duration) -> Deadline {
         Deadline { start: self.start, budget: self.budget.min(self.elapsed() + span) }
     }
 
-    /// An earlier deadline that spends an equal share of what is left on one of `parts` steps.
+    /// An earlier deadline for the next of `parts` steps: it gets an equal share of the remaining time.
     pub(super) fn share(&self, parts: usize) -> Deadline {
         let parts = u32::try_from(parts.max(1)).unwrap_or(u32::MAX);
-        let share = self.left().unwrap_or(Duration::ZERO) / parts;
+        let share = self.remaining().unwrap_or(Duration::ZERO) / parts;
         Deadline { start: self.start, budget: self.budget.min(self.elapsed() + share) }
     }
 }
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_of_what_is_left_and_never_longer_than_the_whole() {
+    fn a_share_is_part_of_the_remaining_time_and_never_exceeds_it() {
         let whole = Deadline::after(Duration::from_secs(100));
         let half = whole.share(2).budget();
         assert!((Duration::from_secs(49)..=Duration::from_secs(60)).contains(&half), "{half:?}");
@@ -56,8 +57,8 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_passed_leaves_nothing() {
-        assert_eq!(Deadline::after(Duration::ZERO).left(), None);
-        assert_eq!(Deadline::after(Duration::ZERO).share(2).left(), None);
+    fn a_deadline_that_has_passed_has_no_time_remaining() {
+        assert_eq!(Deadline::after(Duration::ZERO).remaining(), None);
+        assert_eq!(Deadline::after(Duration::ZERO).share(2).remaining(), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Whether an answer is the one that is wanted: its status, then its text, then its JSON. Pure.
-//! It must never show more of the answer than a few tamed words.
+//! Checks a response against the configuration: its status, then its text, then its JSON. Pure.
+//! It must never show more of the response than a short sanitized excerpt.
 
 use std::ops::RangeInclusive;
 
@@ -12,8 +12,8 @@ use super::failure::Failure;
 use super::json;
 use super::sanitize::sanitize_to;
 
-/// Characters of a value, or of the text looked for, that are shown.
-const VALUE: usize = 40;
+/// Characters of a value, or of the `contains` text, that are shown.
+const MAX_SHOWN: usize = 40;
 
 #[derive(Debug)]
 pub(super) struct Expectations {
@@ -29,78 +29,81 @@ impl Expectations {
         Expectations { status, contains, json, secrets: secrets.clone() }
     }
 
-    pub(super) fn status(&self, status: u16) -> Result<(), Failure> {
-        if self.status.iter().any(|wanted| wanted.contains(&status)) {
+    pub(super) fn check_status(&self, status: u16) -> Result<(), Failure> {
+        if self.status.iter().any(|range| range.contains(&status)) {
             return Ok(());
         }
         let note =
             if matches!(status, 301 | 302 | 303 | 307 | 308) { ", a redirect, which is not followed" } else { "" };
-        Err(Failure::Target(Class::Status, format!("status {status}{note}")))
+        Err(Failure::Unhealthy(Class::Status, format!("status {status}{note}")))
     }
 
-    pub(super) fn body(&self, body: &[u8], codings: &[String]) -> Result<(), Failure> {
+    pub(super) fn check_body(&self, body: &[u8], codings: &[String]) -> Result<(), Failure> {
         let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
         if let Some(text) = &self.contains
-            && !holds(body, text.as_bytes())
+            && !contains_bytes(body, text.as_bytes())
         {
-            let form = form(body, codings).map_or_else(String::new, |form| format!(": it is in {form}"));
-            return Err(wrong(format!("body lacks `{}`{form}", sanitize_to(text, VALUE))));
+            let encoding =
+                unexpected_encoding(body, codings).map_or_else(String::new, |encoding| format!(": {encoding}"));
+            return Err(body_failure(format!("body lacks `{}`{encoding}", sanitize_to(text, MAX_SHOWN))));
         }
         if self.json.is_empty() {
             return Ok(());
         }
-        let found = json::parse(body).map_err(|error| match (body, form(body, codings)) {
-            ([], _) => wrong("body is empty, not JSON".into()),
-            (_, Some(form)) => wrong(format!("body is not JSON: it is in {form}")),
-            (_, None) => wrong(format!("body is not JSON: {error}")),
+        let found = json::parse(body).map_err(|error| match (body, unexpected_encoding(body, codings)) {
+            ([], _) => body_failure("body is empty, not JSON".into()),
+            (_, Some(encoding)) => body_failure(format!("body is not JSON: {encoding}")),
+            (_, None) => body_failure(format!("body is not JSON: {error}")),
         })?;
-        for (pointer, wanted) in &self.json {
+        for (pointer, expected) in &self.json {
             match found.pointer(pointer) {
-                None => return Err(wrong(format!("{pointer} is not there"))),
-                Some(value) if same(value, wanted) => {}
+                None => return Err(body_failure(format!("{pointer} is missing"))),
+                Some(value) if is_equal(value, expected) => {}
                 Some(value) => {
-                    let (value, wanted) = (self.brief(value), self.brief(wanted));
-                    return Err(wrong(format!("{pointer} is {value}, not {wanted}")));
+                    let (value, expected) = (self.excerpt(value), self.excerpt(expected));
+                    return Err(body_failure(format!("{pointer} is {value}, not {expected}")));
                 }
             }
         }
         Ok(())
     }
 
-    fn brief(&self, value: &Value) -> String {
-        sanitize_to(&self.secrets.redact(&value.to_string()), VALUE)
+    fn excerpt(&self, value: &Value) -> String {
+        sanitize_to(&self.secrets.redact(&value.to_string()), MAX_SHOWN)
     }
 }
 
-fn wrong(detail: String) -> Failure {
-    Failure::Target(Class::Body, detail)
+fn body_failure(detail: String) -> Failure {
+    Failure::Unhealthy(Class::Body, detail)
 }
 
-/// The form of a body that hides its text from us; none where nothing speaks for one.
-fn form(body: &[u8], codings: &[String]) -> Option<String> {
-    let begins = |coding: &'static str, magic: &[u8]| body.starts_with(magic).then_some(coding);
+/// The content coding or character set that hides the text of a body; `None` if there is no sign of one.
+fn unexpected_encoding(body: &[u8], codings: &[String]) -> Option<String> {
+    let starts = |coding: &'static str, magic: &[u8]| body.starts_with(magic).then_some(coding);
     let coding = codings.first().map(String::as_str);
-    let coding = coding.or_else(|| begins("gzip", &[0x1f, 0x8b])).or_else(|| begins("zstd", &[0x28, 0xb5, 0x2f, 0xfd]));
+    let coding = coding.or_else(|| starts("gzip", &[0x1f, 0x8b])).or_else(|| starts("zstd", &[0x28, 0xb5, 0x2f, 0xfd]));
     match coding {
-        Some(coding) => Some(format!("{}, a content coding that was not asked for", sanitize_to(coding, VALUE))),
-        None => is_utf16(body).then(|| "UTF-16, not UTF-8".to_owned()),
+        Some(coding) => {
+            Some(format!("its content coding is {}, which was not requested", sanitize_to(coding, MAX_SHOWN)))
+        }
+        None => is_utf16(body).then(|| "it is UTF-16, not UTF-8".to_owned()),
     }
 }
 
-fn holds(body: &[u8], text: &[u8]) -> bool {
+fn contains_bytes(body: &[u8], text: &[u8]) -> bool {
     text.is_empty() || body.windows(text.len()).any(|window| window == text)
 }
 
-/// Equal as people mean it: 1 and 1.0 are the same number.
-fn same(left: &Value, right: &Value) -> bool {
+/// Compares numbers by value: 1 equals 1.0.
+fn is_equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
         (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| is_equal(left, right))
         }
         (Value::Object(left), Value::Object(right)) => {
             left.len() == right.len()
-                && left.iter().all(|(key, left)| right.get(key).is_some_and(|right| same(left, right)))
+                && left.iter().all(|(key, left)| right.get(key).is_some_and(|right| is_equal(left, right)))
         }
         _ => left == right,
     }
@@ -112,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn wanted(contains: Option<&str>, json: Value) -> Expectations {
+    fn expectations(contains: Option<&str>, json: Value) -> Expectations {
         let Value::Object(json) = json else { panic!("pointers and values") };
         Expectations {
             status: vec![200..=299, 304..=304],
@@ -123,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_repeated_is_struck_out_before_the_value_is_cut() {
-        let mut wanted = wanted(None, json!({"/status": "ok"}));
-        wanted.secrets = Secrets::of(&["a-secret-longer-than-what-is-shown-of-a-value"]);
+    fn a_secret_in_a_value_is_redacted_before_the_value_is_cut() {
+        let mut expectations = expectations(None, json!({"/status": "ok"}));
+        expectations.secrets = Secrets::of(&["a-secret-longer-than-what-is-shown-of-a-value"]);
         let body = br#"{"status": "no: a-secret-longer-than-what-is-shown-of-a-value"}"#;
-        assert_eq!(wanted.body(body, &[]), Err(wrong(r#"/status is "no: …", not "ok""#.into())));
+        assert_eq!(expectations.check_body(body, &[]), Err(body_failure(r#"/status is "no: …", not "ok""#.into())));
     }
 
     #[track_caller]
@@ -138,16 +141,16 @@ mod tests {
     #[track_caller]
     fn check_bytes(contains: Option<&str>, json: Value, body: &[u8], codings: &[&str], expected: &str) {
         let codings: Vec<String> = codings.iter().map(|coding| (*coding).to_owned()).collect();
-        let found = match wanted(contains, json).body(body, &codings) {
+        let found = match expectations(contains, json).check_body(body, &codings) {
             Ok(()) => "ok".into(),
-            Err(Failure::Target(Class::Body, detail)) => detail,
+            Err(Failure::Unhealthy(Class::Body, detail)) => detail,
             Err(other) => panic!("{other:?}"),
         };
         assert_eq!(found, expected);
     }
 
     #[test]
-    fn bodies_are_judged_by_text_then_json() {
+    fn the_text_is_checked_before_the_json() {
         check(None, json!({}), "whatever", "ok");
         check(Some("ok"), json!({}), "it is ok.", "ok");
         check(Some("ok"), json!({}), "it is not", "body lacks `ok`");
@@ -160,8 +163,8 @@ mod tests {
         check(None, json!({"/a": [1]}), "{\"a\": [1.0]}", "ok");
         check(None, json!({"/a": 1}), "{\"a\": \"1\"}", "/a is \"1\", not 1");
         check(None, json!({"/db/up": true}), "{\"db\": {\"up\": false}}", "/db/up is false, not true");
-        check(None, json!({"/db/up": true}), "{\"db\": {}}", "/db/up is not there");
-        check(None, json!({"/a": null}), "{}", "/a is not there");
+        check(None, json!({"/db/up": true}), "{\"db\": {}}", "/db/up is missing");
+        check(None, json!({"/a": null}), "{}", "/a is missing");
         check(None, json!({"/a": null}), "{\"a\": null}", "ok");
         check(None, json!({"": {"a": 1}}), "{\"a\": 1}", "ok");
         check(None, json!({"/a": {"b": 1}}), "{\"a\": {\"b\": 1, \"c\": 2}}", "/a is {\"b\":1,\"c\":2}, not {\"b\":1}");
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_skipped_and_a_form_that_hides_the_text_is_named() {
+    fn a_byte_order_mark_is_skipped_and_an_unexpected_encoding_is_named() {
         check(None, json!({"/a": 1}), "\u{feff}{\"a\": 1}", "ok");
         check(Some("ok"), json!({}), "\u{feff}ok", "ok");
         check(None, json!({"/a": 1}), "\u{feff}", "body is empty, not JSON");
@@ -179,21 +182,21 @@ mod tests {
         };
         for body in [utf16(&[0xff, 0xfe], u16::to_le_bytes), utf16(&[], u16::to_le_bytes), utf16(&[], u16::to_be_bytes)]
         {
-            check_bytes(None, json!({"/a": 1}), &body, &[], "body is not JSON: it is in UTF-16, not UTF-8");
+            check_bytes(None, json!({"/a": 1}), &body, &[], "body is not JSON: it is UTF-16, not UTF-8");
             check_bytes(Some("1"), json!({}), &body, &[], "ok");
-            check_bytes(Some("a\""), json!({}), &body, &[], "body lacks `a\"`: it is in UTF-16, not UTF-8");
+            check_bytes(Some("a\""), json!({}), &body, &[], "body lacks `a\"`: it is UTF-16, not UTF-8");
         }
-        let gzip = "in gzip, a content coding that was not asked for";
-        check_bytes(None, json!({"/a": 1}), &[0x1f, 0x8b, 8], &[], &format!("body is not JSON: it is {gzip}"));
-        check_bytes(Some("ok"), json!({}), b"\x01", &["gzip"], &format!("body lacks `ok`: it is {gzip}"));
-        let brotli = "body is not JSON: it is in br, a content coding that was not asked for";
+        let gzip = "its content coding is gzip, which was not requested";
+        check_bytes(None, json!({"/a": 1}), &[0x1f, 0x8b, 8], &[], &format!("body is not JSON: {gzip}"));
+        check_bytes(Some("ok"), json!({}), b"\x01", &["gzip"], &format!("body lacks `ok`: {gzip}"));
+        let brotli = "body is not JSON: its content coding is br, which was not requested";
         check_bytes(None, json!({"/a": 1}), b"\x8b", &["br"], brotli);
-        // What is said to be coded and is not.
+        // The header names a coding, but the body is plain.
         check_bytes(None, json!({"/a": 1}), b"{\"a\": 1}", &["gzip"], "ok");
     }
 
     #[test]
-    fn what_clients_read_is_json_and_what_they_do_not_read_is_none() {
+    fn odd_json_that_clients_accept_is_parsed_and_the_rest_is_refused() {
         let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(200), close.repeat(200)).into_bytes();
         let odd: [&[u8]; 16] = [
             b"\"M\xfcller\"",
@@ -226,7 +229,7 @@ mod tests {
         );
         check(None, json!({"/0": null}), "[1e999]", "/0 is 1.7976931348623157e+308, not null");
         check(None, json!({"/0": "\u{1f600}\u{fffd}"}), r#"["\ud83d\ude00\ud83d", NaN]"#, "ok");
-        let broken: [&[u8]; 15] = [
+        let invalid: [&[u8]; 15] = [
             b"nan",
             b"-NaN",
             b"+Infinity",
@@ -243,25 +246,25 @@ mod tests {
             b"[1,]",
             b"]",
         ];
-        for value in broken.into_iter().map(<[u8]>::to_vec).chain([deep("[", ""), deep("[", "}"), deep("[1 ", "]")]) {
+        for value in invalid.into_iter().map(<[u8]>::to_vec).chain([deep("[", ""), deep("[", "}"), deep("[1 ", "]")]) {
             let body = [b"{\"other\": ", &value[..], b", \"status\": \"ok\"}"].concat();
-            match wanted(None, json!({"/status": "ok"})).body(&body, &[]) {
-                Err(Failure::Target(Class::Body, detail)) if detail.starts_with("body is not JSON") => {}
+            match expectations(None, json!({"/status": "ok"})).check_body(&body, &[]) {
+                Err(Failure::Unhealthy(Class::Body, detail)) if detail.starts_with("body is not JSON") => {}
                 other => panic!("{}: {other:?}", String::from_utf8_lossy(&body)),
             }
         }
     }
 
     #[test]
-    fn statuses_are_judged_by_their_ranges() {
-        let wanted = wanted(None, json!({}));
-        for good in [200, 299, 304] {
-            assert!(wanted.status(good).is_ok(), "{good}");
+    fn a_status_must_be_in_one_of_the_ranges() {
+        let expectations = expectations(None, json!({}));
+        for expected in [200, 299, 304] {
+            assert!(expectations.check_status(expected).is_ok(), "{expected}");
         }
-        for (bad, words) in [(503, "status 503"), (301, "status 301, a redirect, which is not followed")] {
-            match wanted.status(bad) {
-                Err(Failure::Target(Class::Status, detail)) => assert_eq!(detail, words),
-                other => panic!("{bad}: {other:?}"),
+        for (status, message) in [(503, "status 503"), (301, "status 301, a redirect, which is not followed")] {
+            match expectations.check_status(status) {
+                Err(Failure::Unhealthy(Class::Status, detail)) => assert_eq!(detail, message),
+                other => panic!("{status}: {other:?}"),
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Between a connection and ureq: the head of an answer reaches the parser without the lines that decide nothing, which
-//! it might not take, and so do the lines between the chunks of a body.
-//! It must never change a body, nor hide from the parser what breaks the protocol.
+//! Sits between a connection and ureq and normalizes the head and the chunk lines of a response, because ureq's parser
+//! rejects oddities that other clients accept.
+//! It must never change a body, nor hide a violation of the protocol from the parser.
 
 use std::mem;
 
@@ -9,23 +9,22 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::chunks::Chunks;
 use super::head::{self, Head};
-use super::trace::Traced;
+use super::trace::SharedTrace;
 
-/// What the parser gets at once, more than the headers that it takes, so that that limit is met first. A buffer is held
-/// for as long as a look lasts, and many may hang.
-pub(super) const INPUT: usize = 8 << 10;
-/// The longest head, interim answers and all. It is read whole before it is judged.
+/// The size of the input buffer: more than ureq accepts as headers, so that its limit is reached first. It is small
+/// because each probe holds a buffer until it ends, and many may hang.
+pub(super) const INPUT_SIZE: usize = 8 << 10;
+/// The longest head, including interim responses. It is read completely before it is parsed.
 const MAX_HEAD: usize = 1 << 20;
 
-/// A connection that brings answers in a form which the parser takes.
 #[derive(Debug)]
-pub(super) struct Filtered {
+pub(super) struct FilteredTransport {
     inner: Box<dyn Transport>,
-    trace: Traced,
+    trace: SharedTrace,
     stage: Stage,
-    /// What the parser is to see, from `taken` on.
+    /// Normalized bytes for the parser; those before `consumed` it has read.
     input: Vec<u8>,
-    taken: usize,
+    consumed: usize,
     has_progressed: bool,
 }
 
@@ -33,45 +32,57 @@ pub(super) struct Filtered {
 enum Stage {
     Head(HeadBuffer),
     Chunks(Chunks),
-    /// What goes to the parser as it is.
-    Rest,
+    /// The rest goes to the parser unchanged.
+    Passthrough,
+}
+
+/// What the bytes received so far amount to.
+enum HeadProgress {
+    Incomplete,
+    NotHttp,
+    Complete(Head),
 }
 
 #[derive(Debug, Default)]
 struct HeadBuffer {
     bytes: Vec<u8>,
-    /// How many of them were searched for the end of the head.
+    /// How many of `bytes` were searched for the end of the head.
     searched: usize,
-    /// Bytes of interim answers, which are forgotten.
-    before: usize,
+    /// How many bytes of interim responses and blank lines were dropped; they count towards [`MAX_HEAD`].
+    discarded: usize,
 }
 
-impl Filtered {
-    pub(super) fn new(inner: Box<dyn Transport>, trace: Traced) -> Self {
+impl FilteredTransport {
+    pub(super) fn new(inner: Box<dyn Transport>, trace: SharedTrace) -> Self {
         let stage = Stage::Head(HeadBuffer::default());
-        Filtered { inner, trace, stage, input: Vec::new(), taken: 0, has_progressed: false }
+        FilteredTransport { inner, trace, stage, input: Vec::new(), consumed: 0, has_progressed: false }
     }
 
-    fn pass(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn normalize(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.stage {
-            Stage::Head(beginning) => {
-                let Some(head) = beginning.take(bytes)? else { return Ok(()) };
-                let rest = mem::take(&mut beginning.bytes);
+            Stage::Head(buffer) => {
+                let progress = buffer.push(bytes)?;
+                let head = match progress {
+                    HeadProgress::Incomplete => return Ok(()),
+                    HeadProgress::NotHttp => None,
+                    HeadProgress::Complete(head) => Some(head),
+                };
+                let rest = mem::take(&mut buffer.bytes);
                 self.stage = match &head {
                     Some(head) if head.is_chunked() => Stage::Chunks(Chunks::new()),
-                    _ => Stage::Rest,
+                    _ => Stage::Passthrough,
                 };
                 if let Some(head) = head {
-                    self.input.extend_from_slice(head.plain().as_bytes());
-                    self.trace.lock().answer = head;
+                    self.input.extend_from_slice(head.normalized().as_bytes());
+                    self.trace.lock().head = head;
                 }
-                self.pass(&rest)
+                self.normalize(&rest)
             }
             Stage::Chunks(chunks) => {
-                chunks.pass(bytes, &mut self.input);
+                chunks.normalize(bytes, &mut self.input);
                 Ok(())
             }
-            Stage::Rest => {
+            Stage::Passthrough => {
                 self.input.extend_from_slice(bytes);
                 Ok(())
             }
@@ -80,44 +91,44 @@ impl Filtered {
 }
 
 impl HeadBuffer {
-    /// Takes what has come. The head once it is whole, or that there is none; what follows it is left in `bytes`.
-    fn take(&mut self, bytes: &[u8]) -> Result<Option<Option<Head>>, Error> {
+    /// Adds received bytes. Those after a complete head remain in `bytes`.
+    fn push(&mut self, bytes: &[u8]) -> Result<HeadProgress, Error> {
         self.bytes.extend_from_slice(bytes);
         loop {
             let blank = self.bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            self.drop(blank);
-            if !head::may_begin(&self.bytes) {
-                return Ok(Some(None));
+            self.discard(blank);
+            if !head::may_be_http(&self.bytes) {
+                return Ok(HeadProgress::NotHttp);
             }
-            let found = head::length(&self.bytes, self.searched);
-            let length = self.before + found.unwrap_or(self.bytes.len());
+            let end = head::find_end(&self.bytes, self.searched);
+            let length = self.discarded + end.unwrap_or(self.bytes.len());
             if length > MAX_HEAD {
                 return Err(Error::LargeResponseHeader(length, MAX_HEAD));
             }
-            let Some(found) = found else {
-                // The last LF and the CRs after it may begin the empty line.
+            let Some(end) = end else {
+                // The last LF and the CRs after it may belong to the empty line.
                 let last = self.bytes.iter().rposition(|byte| *byte != b'\r');
                 self.searched = last.unwrap_or_default();
-                return Ok(None);
+                return Ok(HeadProgress::Incomplete);
             };
-            let Some(head) = Head::parse(&self.bytes[..found]) else { return Ok(Some(None)) };
-            self.drop(found);
+            let Some(head) = Head::parse(&self.bytes[..end]) else { return Ok(HeadProgress::NotHttp) };
+            self.discard(end);
             if !head.is_interim() {
-                return Ok(Some(Some(head)));
+                return Ok(HeadProgress::Complete(head));
             }
         }
     }
 
-    fn drop(&mut self, length: usize) {
+    fn discard(&mut self, length: usize) {
         if length > 0 {
             self.bytes.drain(..length);
-            self.before += length;
+            self.discarded += length;
             self.searched = 0;
         }
     }
 }
 
-impl Transport for Filtered {
+impl Transport for FilteredTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self
     }
@@ -127,19 +138,19 @@ impl Transport for Filtered {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let waiting = self.input().len();
-        if waiting >= INPUT {
-            // The parser waits for the end of a line that has none.
-            return Err(Error::LargeResponseHeader(waiting, INPUT));
+        let unread = self.input().len();
+        if unread >= INPUT_SIZE {
+            // The parser is waiting for the end of a line that is longer than the buffer.
+            return Err(Error::LargeResponseHeader(unread, INPUT_SIZE));
         }
-        self.input.drain(..mem::take(&mut self.taken));
+        self.input.drain(..mem::take(&mut self.consumed));
         loop {
-            let has_come = self.inner.await_input(timeout)?;
+            let has_more = self.inner.await_input(timeout)?;
             let bytes = self.inner.buffers().input().to_vec();
             self.inner.buffers().input_consume(bytes.len());
-            self.pass(&bytes)?;
-            if !has_come || self.input.len() > waiting {
-                return Ok(has_come);
+            self.normalize(&bytes)?;
+            if !has_more || self.input.len() > unread {
+                return Ok(has_more);
             }
         }
     }
@@ -153,14 +164,14 @@ impl Transport for Filtered {
     }
 }
 
-/// The output is the inner connection's own; the input is ours, and only we add to it.
-impl Buffers for Filtered {
+/// The output buffer is that of the inner connection. The input buffer is filled here, so ureq cannot append to it.
+impl Buffers for FilteredTransport {
     fn output(&mut self) -> &mut [u8] {
         self.inner.buffers().output()
     }
 
     fn input(&self) -> &[u8] {
-        &self.input[self.taken..]
+        &self.input[self.consumed..]
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
@@ -171,7 +182,7 @@ impl Buffers for Filtered {
 
     fn input_consume(&mut self, amount: usize) {
         self.has_progressed = amount > 0;
-        self.taken = (self.taken + amount).min(self.input.len());
+        self.consumed = (self.consumed + amount).min(self.input.len());
     }
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {

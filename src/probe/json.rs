@@ -1,29 +1,28 @@
-//! JSON as servers really send it. What decides nothing must not spoil the rest: bytes that are no UTF-8, half a
-//! surrogate pair, numbers that are too large and deep nesting are taken as clients take them, so are `NaN` and
-//! `Infinity`. Pure.
-//! It must never take anything else that is no JSON, nor recurse without bound.
+//! Parses JSON as servers really send it. Like other clients it accepts invalid UTF-8, lone surrogates, numbers out of
+//! range, deep nesting, `NaN` and `Infinity`, so that an oddity in one value does not hide another value. Pure.
+//! It must never accept anything else that is not JSON, nor recurse without a limit.
 
 use std::iter;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Brackets within brackets that are read; what is deeper is null. The parser itself refuses more than 127.
-const DEEPEST: usize = 100;
+/// Nesting that is kept; deeper values become null. serde_json itself rejects more than 127 levels.
+const MAX_DEPTH: usize = 100;
 
 pub(super) fn parse(body: &[u8]) -> serde_json::Result<Value> {
     if let Ok(found) = serde_json::from_slice(body) {
         return Ok(found);
     }
     let text = String::from_utf8_lossy(body);
-    // This looks at the grammar alone, and without recursion.
-    serde_json::from_str::<&RawValue>(&plain(&text, usize::MAX))?;
-    serde_json::from_str(&plain(&text, DEEPEST))
+    // A `RawValue` is only checked against the grammar, and without recursion.
+    serde_json::from_str::<&RawValue>(&normalize(&text, usize::MAX))?;
+    serde_json::from_str(&normalize(&text, MAX_DEPTH))
 }
 
-/// The same in a form that the parser takes, if it is JSON.
-fn plain(text: &str, deepest: usize) -> String {
-    let mut plain = String::with_capacity(text.len());
+/// The same value in a form that serde_json accepts; text that is not JSON stays invalid.
+fn normalize(text: &str, max_depth: usize) -> String {
+    let mut normalized = String::with_capacity(text.len());
     let (mut rest, mut depth) = (text, 0_usize);
     while let Some(first) = rest.chars().next() {
         let is_word = |char: char| char.is_ascii_alphanumeric() || "+-.".contains(char);
@@ -34,24 +33,24 @@ fn plain(text: &str, deepest: usize) -> String {
         };
         let (part, after) = rest.split_at(length);
         rest = after;
-        let was_deep = depth > deepest;
+        let was_deep = depth > max_depth;
         match first {
             '[' | '{' => depth += 1,
             ']' | '}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        match (was_deep, depth > deepest) {
+        match (was_deep, depth > max_depth) {
             (true, _) => {}
-            (false, true) => plain.push_str("null"),
-            (false, false) if first == '"' => push_string(&mut plain, part),
-            (false, false) if is_word(first) => plain.push_str(word(part)),
-            (false, false) => plain.push_str(part),
+            (false, true) => normalized.push_str("null"),
+            (false, false) if first == '"' => push_string(&mut normalized, part),
+            (false, false) if is_word(first) => normalized.push_str(normalize_word(part)),
+            (false, false) => normalized.push_str(part),
         }
     }
-    plain
+    normalized
 }
 
-/// The length of the string at the start, quotes included.
+/// The length of the string at the start of `text`, with its quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     let end = text.bytes().skip(1).position(|byte| {
@@ -62,8 +61,8 @@ fn string_length(text: &str) -> usize {
     end.map_or(text.len(), |end| end + 2)
 }
 
-/// Adds a string in which each half of a surrogate pair that stands alone is U+FFFD.
-fn push_string(plain: &mut String, mut rest: &str) {
+/// Appends a string with each lone surrogate replaced by U+FFFD.
+fn push_string(normalized: &mut String, mut rest: &str) {
     while let Some((before, escape)) = rest.find('\\').map(|at| rest.split_at(at)) {
         let unit = |from| {
             let digits = escape.get(from..from + 6)?.strip_prefix("\\u")?;
@@ -75,18 +74,19 @@ fn push_string(plain: &mut String, mut rest: &str) {
             _ => (2, false),
         };
         let (escape, after) = escape.split_at_checked(length).unwrap_or((escape, ""));
-        plain.extend(iter::once(before).chain([if is_lone { "\\ufffd" } else { escape }]));
+        normalized.extend(iter::once(before).chain([if is_lone { "\\ufffd" } else { escape }]));
         rest = after;
     }
-    plain.push_str(rest);
+    normalized.push_str(rest);
 }
 
-/// A word or a number; one that is too large is the largest there is.
-fn word(word: &str) -> &str {
-    let is_large = || word.parse().is_ok_and(f64::is_infinite) && serde_json::from_str::<&RawValue>(word).is_ok();
+/// Replaces `NaN` and `Infinity` with null, and a number out of range with the largest or smallest double.
+fn normalize_word(word: &str) -> &str {
+    let is_out_of_range =
+        || word.parse().is_ok_and(f64::is_infinite) && serde_json::from_str::<&RawValue>(word).is_ok();
     match word {
         "NaN" | "Infinity" | "-Infinity" => "null",
-        _ if !is_large() => word,
+        _ if !is_out_of_range() => word,
         _ if word.starts_with('-') => "-1.7976931348623157e308",
         _ => "1.7976931348623157e308",
     }

@@ -1,4 +1,4 @@
-//! What stands in the place of TLS in a build without it: https targets are refused.
+//! Replaces the TLS module in a build without TLS. It must refuse every https target.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::config::Tls;
 
 use super::setup::Setup;
 
-/// What the probes of one configuration share: nothing in this build.
+/// Empty in this build; with TLS, the certificates that the probes of one configuration share.
 #[derive(Clone, Default)]
 pub struct Trust(());
 

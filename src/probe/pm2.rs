@@ -1,5 +1,6 @@
-//! PM2 observed by its socket, its files and `/proc`: beside another probe, or as the probe itself.
-//! It must never start a process of PM2 or node, and never wait for a home on a file server that does not answer.
+//! Observes PM2 through its socket, its files and `/proc`, after another probe or as the probe itself.
+//! It must never start a process of PM2 or node, nor wait beyond the deadline for a home on a file server that does not
+//! answer.
 
 use std::time::Duration;
 
@@ -12,64 +13,71 @@ use super::bounded_task::{BoundedTask, TaskError};
 use super::deadline::Deadline;
 use super::failure::Failure;
 
-/// Reading a few files fits into this, and the JSON in the environment of a cluster's worker.
-const STACK: usize = 128 << 10;
-/// What an observation beside another probe may take at most.
-const BESIDE: Duration = Duration::from_secs(1);
+/// Enough to read a few files and the JSON in the environment of a cluster worker. In bytes.
+const THREAD_STACK: usize = 128 << 10;
+/// How long an observation after another probe may take.
+const MAX_OBSERVATION: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Pm2Probe {
     home: Home,
     process: String,
-    looking: BoundedTask,
+    task: BoundedTask,
 }
 
 impl Pm2Probe {
     pub(super) fn new(pm2: &config::Pm2Config) -> Self {
         let (home, process) = (Home::at(&pm2.home), pm2.process.clone());
-        Pm2Probe { home, process, looking: BoundedTask::new("pm2", STACK) }
+        Pm2Probe { home, process, task: BoundedTask::new("pm2", THREAD_STACK) }
     }
 
-    /// As the probe itself: the process must live.
+    /// The probe itself: healthy when the process is alive.
     pub(super) fn probe(
         &self,
         deadline: Deadline,
-        known: PriorEvidence,
+        prior: PriorEvidence,
     ) -> (Result<String, Failure>, Option<Pm2Evidence>) {
-        let late = |detail: String| Err(Failure::Target(Class::Timeout, detail));
-        match self.see(deadline, known) {
-            Ok(evidence) => (self.judge(&evidence), Some(evidence)),
-            Err(TaskError::Late) => {
-                (late(format!("PM2's home gave no answer in {}", HumanDuration(deadline.budget()))), None)
+        let timeout = |detail: String| Err(Failure::Unhealthy(Class::Timeout, detail));
+        match self.observe_by(deadline, prior) {
+            Ok(evidence) => (self.evaluate(&evidence), Some(evidence)),
+            Err(TaskError::TimedOut) => {
+                (timeout(format!("PM2's home did not answer within {}", HumanDuration(deadline.budget()))), None)
             }
-            Err(TaskError::Hanging) => (late("PM2's home still hangs since an earlier look".into()), None),
-            Err(TaskError::Ours(trouble)) => (Err(Failure::Ours(format!("cannot look at PM2: {trouble}"))), None),
+            Err(TaskError::StillRunning) => (timeout("PM2's home still hangs from an earlier probe".into()), None),
+            Err(TaskError::Failed(reason)) => (Err(Failure::Unknown(format!("cannot inspect PM2: {reason}"))), None),
         }
     }
 
-    /// Beside another look that is over. It takes half of that one's `timeout` at most, since a verdict after twice the
-    /// timeout does not count; what cannot be seen in time is not seen.
-    pub(super) fn observe(&self, timeout: Duration, known: PriorEvidence) -> Option<Pm2Evidence> {
-        self.see(Deadline::after(BESIDE.min(timeout / 2)), known).ok()
+    /// Observes PM2 after another probe has ended. It takes at most half of that probe's `timeout`, because a verdict later
+    /// than twice the timeout does not count. `None` if the observation is not complete in time.
+    pub(super) fn observe(&self, timeout: Duration, prior: PriorEvidence) -> Option<Pm2Evidence> {
+        self.observe_by(Deadline::after(MAX_OBSERVATION.min(timeout / 2)), prior).ok()
     }
 
-    fn see(&self, deadline: Deadline, known: PriorEvidence) -> Result<Pm2Evidence, TaskError> {
+    fn observe_by(&self, deadline: Deadline, prior: PriorEvidence) -> Result<Pm2Evidence, TaskError> {
         let (home, process) = (self.home.clone(), self.process.clone());
-        self.looking.run(deadline, move || home.observe(&process, known))
+        self.task.run(deadline, move || home.observe(&process, prior))
     }
 
-    /// A process that lives is healthy, whatever became of its daemon: that is told, and no reason to start another.
-    fn judge(&self, evidence: &Pm2Evidence) -> Result<String, Failure> {
-        let gone = |detail: String| Err(Failure::Target(Class::Gone, detail));
+    /// A living process is healthy whatever its daemon does. A dead daemon is reported (`pm2_gone`), but it is no reason to
+    /// start a second process.
+    fn evaluate(&self, evidence: &Pm2Evidence) -> Result<String, Failure> {
+        let gone = |detail: String| Err(Failure::Unhealthy(Class::Gone, detail));
         match (evidence.process, evidence.daemon) {
-            (Some(ProcessIdentity { pid, .. }), DaemonState::Dead) => Ok(format!("pid {pid}, without PM2's daemon")),
+            (Some(ProcessIdentity { pid, .. }), DaemonState::Dead) => {
+                Ok(format!("pid {pid}, but PM2's daemon is dead"))
+            }
             (Some(ProcessIdentity { pid, .. }), _) => Ok(format!("pid {pid}")),
             (None, DaemonState::Dead) => gone(format!("PM2's daemon in {} is dead", self.home.path().display())),
-            (None, DaemonState::Alive) if evidence.trouble.is_none() => gone(format!("PM2 runs no {}", self.process)),
-            (None, DaemonState::Deaf) => gone(format!("PM2 runs no {}, and its daemon is deaf", self.process)),
+            (None, DaemonState::Alive) if evidence.trouble.is_none() => {
+                gone(format!("PM2 does not run {}", self.process))
+            }
+            (None, DaemonState::Deaf) => {
+                gone(format!("PM2 does not run {}, and no pm2 command reaches its daemon", self.process))
+            }
             (None, DaemonState::Alive | DaemonState::Unknown) => {
-                let why = evidence.trouble.clone().unwrap_or_else(|| "PM2 cannot be seen".into());
-                Err(Failure::Ours(why))
+                let reason = evidence.trouble.clone().unwrap_or_else(|| "the state of PM2 is unknown".into());
+                Err(Failure::Unknown(reason))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! From a host to its addresses. `localhost` and addresses need neither the resolver nor a thread.
-//! It must never wait longer than the deadline, and never start a look-up while the last one hangs.
+//! Resolves a host to its addresses; `localhost` and literal addresses need neither the resolver nor a thread.
+//! It must never wait beyond the deadline, nor start a lookup while the previous one hangs.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -12,7 +12,7 @@ use super::classify::class_of;
 use super::deadline::Deadline;
 use super::failure::Failure;
 
-/// Name services run inside of the look-up (LDAP, multicast), so its thread gets ample stack; untouched, it costs none.
+/// Name service modules such as LDAP and mDNS run inside the lookup and need stack. Untouched stack costs no memory.
 const RESOLVER_STACK: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Host {
         Host::Name { name: bare.into(), resolver: BoundedTask::new("resolver", RESOLVER_STACK) }
     }
 
-    /// Where to connect to, in the order in which to try; at least one.
+    /// The addresses to connect to, in the order to try them; at least one.
     pub(super) fn addresses(&self, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>, Failure> {
         match self {
             Host::Localhost => {
@@ -44,43 +44,47 @@ impl Host {
             }
             Host::Address(address) => Ok(vec![SocketAddr::new(*address, port)]),
             Host::Name { name, resolver } => {
-                let wanted = (name.clone(), port);
-                let found = resolver.run(deadline, move || wanted.to_socket_addrs().map(Vec::from_iter));
-                answer(name, found, deadline)
+                let endpoint = (name.clone(), port);
+                let result = resolver.run(deadline, move || endpoint.to_socket_addrs().map(Vec::from_iter));
+                interpret(name, result, deadline)
             }
         }
     }
 }
 
-/// What the resolver's answer, or its silence, means.
-fn answer(
+/// Turns the resolver's answer, or its silence, into addresses or a failure.
+fn interpret(
     name: &str,
-    found: Result<io::Result<Vec<SocketAddr>>, TaskError>,
+    result: Result<io::Result<Vec<SocketAddr>>, TaskError>,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let dns = |detail: String| Err(Failure::Target(Class::Dns, detail));
-    let error = match found {
+    let dns = |detail: String| Err(Failure::Unhealthy(Class::Dns, detail));
+    let error = match result {
         Ok(Ok(addresses)) if addresses.is_empty() => return dns(format!("{name} has no address")),
         Ok(Ok(addresses)) => return Ok(addresses),
         Ok(Err(error)) => error,
-        Err(TaskError::Late) => {
+        Err(TaskError::TimedOut) => {
             return dns(format!("no answer from the resolver in {}", HumanDuration(deadline.budget())));
         }
-        Err(TaskError::Hanging) => return dns("the resolver still hangs since an earlier look".into()),
-        Err(TaskError::Ours(trouble)) => return Err(Failure::Ours(format!("cannot look up {name}: {trouble}"))),
+        Err(TaskError::StillRunning) => return dns("the resolver still hangs from an earlier probe".into()),
+        Err(TaskError::Failed(reason)) => return Err(Failure::Unknown(format!("cannot resolve {name}: {reason}"))),
     };
-    let own = error.raw_os_error().is_some() && class_of(&error).is_none();
-    // Without a free descriptor the resolver says "no such name" where it means "I could not ask".
-    let trouble =
-        if own { Some(describe_io_error(&error)) } else { io::pipe().err().map(|error| describe_io_error(&error)) };
-    match trouble {
-        Some(trouble) => Err(Failure::Ours(format!("cannot look up {name}: {trouble}"))),
-        None => dns(format!("{name} does not resolve: {}", reason(&error))),
+    let is_local = error.raw_os_error().is_some() && class_of(&error).is_none();
+    // Without a free descriptor the resolver reports "no such name" although it could not ask; opening a pipe shows
+    // whether descriptors have run out.
+    let local_fault = if is_local {
+        Some(describe_io_error(&error))
+    } else {
+        io::pipe().err().map(|error| describe_io_error(&error))
+    };
+    match local_fault {
+        Some(fault) => Err(Failure::Unknown(format!("cannot resolve {name}: {fault}"))),
+        None => dns(format!("{name} does not resolve: {}", resolver_error(&error))),
     }
 }
 
-/// The resolver's own words without the words around them that are always the same.
-fn reason(error: &io::Error) -> String {
+/// The resolver's message without the prefix that std puts before it.
+fn resolver_error(error: &io::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_lowercase()
 }
@@ -98,7 +102,7 @@ mod tests {
     fn check(host: &str, expected: &[&str]) {
         let host = Host::new(host);
         assert!(!matches!(host, Host::Name { .. }), "{host:?}");
-        // No time is left, and none is needed.
+        // No time remains, and none is needed.
         let found = host.addresses(80, Deadline::after(Duration::ZERO)).expect("addresses");
         assert_eq!(found.iter().map(SocketAddr::to_string).collect::<Vec<_>>(), expected);
     }
@@ -114,33 +118,33 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_that_hangs_is_asked_once() {
+    fn no_second_lookup_starts_while_the_first_hangs() {
         let host = Host::new("host.example");
         let Host::Name { resolver, .. } = &host else { panic!("{host:?}") };
-        let (release, hold) = mpsc::channel::<()>();
-        let hung = resolver.run(Deadline::after(Duration::from_millis(20)), move || hold.recv().is_err());
+        let (release, blocked) = mpsc::channel::<()>();
+        let hung = resolver.run(Deadline::after(Duration::from_millis(20)), move || blocked.recv().is_err());
         assert!(hung.is_err());
         let found = host.addresses(80, Deadline::after(LONG));
-        let detail = "the resolver still hangs since an earlier look";
-        assert_eq!(found, Err(Failure::Target(Class::Dns, detail.into())));
+        let detail = "the resolver still hangs from an earlier probe";
+        assert_eq!(found, Err(Failure::Unhealthy(Class::Dns, detail.into())));
         drop(release);
     }
 
     #[track_caller]
-    fn check_answer(found: Result<io::Result<Vec<SocketAddr>>, TaskError>, expected: Failure) {
-        assert_eq!(answer("host.example", found, Deadline::after(Duration::from_secs(10))), Err(expected));
+    fn check_interpret(result: Result<io::Result<Vec<SocketAddr>>, TaskError>, expected: Failure) {
+        assert_eq!(interpret("host.example", result, Deadline::after(Duration::from_secs(10))), Err(expected));
     }
 
     #[test]
-    fn the_resolvers_answers_and_silence_are_told_apart() {
-        let dns = |detail: &str| Failure::Target(Class::Dns, detail.into());
-        let ours = |detail: &str| Failure::Ours(detail.into());
-        let unknown = io::Error::other("failed to lookup address information: Name or service not known");
-        check_answer(Ok(Err(unknown)), dns("host.example does not resolve: name or service not known"));
-        check_answer(Ok(Ok(vec![])), dns("host.example has no address"));
-        check_answer(Err(TaskError::Late), dns("no answer from the resolver in 10 s"));
+    fn each_answer_of_the_resolver_and_its_silence_has_its_own_failure() {
+        let dns = |detail: &str| Failure::Unhealthy(Class::Dns, detail.into());
+        let unknown = |detail: &str| Failure::Unknown(detail.into());
+        let no_such_name = io::Error::other("failed to lookup address information: Name or service not known");
+        check_interpret(Ok(Err(no_such_name)), dns("host.example does not resolve: name or service not known"));
+        check_interpret(Ok(Ok(vec![])), dns("host.example has no address"));
+        check_interpret(Err(TaskError::TimedOut), dns("no answer from the resolver in 10 s"));
         let full = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
-        check_answer(Ok(Err(full)), ours("cannot look up host.example: too many open files"));
-        check_answer(Err(TaskError::Ours("no thread".into())), ours("cannot look up host.example: no thread"));
+        check_interpret(Ok(Err(full)), unknown("cannot resolve host.example: too many open files"));
+        check_interpret(Err(TaskError::Failed("no thread".into())), unknown("cannot resolve host.example: no thread"));
     }
 }

@@ -1,41 +1,41 @@
-//! The few words in which a look says what it saw. Pure.
-//! It must never let through what could move a cursor, hide text or forge a log line.
+//! Formats the details of a probe and makes foreign text safe to show. Pure.
+//! It must never let through a character that could move a cursor, hide text or forge a log line.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::time::HumanDuration;
 
-/// Characters that a detail may have.
-const DETAIL: usize = 120;
+/// The longest detail, in characters: it must fit on one line of the log and of `status`.
+const MAX_DETAIL: usize = 120;
 
-/// Makes text that came from outside fit to be shown: what is not plainly visible is escaped, what is long is cut.
+/// Makes foreign text safe to show: escapes invisible characters and cuts long text.
 pub(super) fn sanitize(text: &str) -> String {
-    sanitize_to(text, DETAIL)
+    sanitize_to(text, MAX_DETAIL)
 }
 
-/// The same with at most `most` characters of `text`.
-pub(super) fn sanitize_to(text: &str, most: usize) -> String {
-    let mut tamed = String::new();
-    let mut room = most;
+/// Like [`sanitize`], with a limit of `max` characters.
+pub(super) fn sanitize_to(text: &str, max: usize) -> String {
+    let mut sanitized = String::new();
+    let mut remaining = max;
     for char in text.chars() {
-        let width = if is_unseen(char) { char.escape_default().count() } else { 1 };
-        if width > room {
-            tamed.push('…');
+        let width = if is_invisible(char) { char.escape_default().count() } else { 1 };
+        if width > remaining {
+            sanitized.push('…');
             break;
         }
-        room -= width;
-        if is_unseen(char) {
-            tamed.extend(char.escape_default());
+        remaining -= width;
+        if is_invisible(char) {
+            sanitized.extend(char.escape_default());
         } else {
-            tamed.push(char);
+            sanitized.push(char);
         }
     }
-    tamed
+    sanitized
 }
 
-/// Control characters, and the marks that change what is shown without being seen: direction, joiners, tags.
-fn is_unseen(char: char) -> bool {
+/// Control characters, and marks that change how other text is shown: text direction, joiners, tags.
+fn is_invisible(char: char) -> bool {
     char.is_control()
         || matches!(char,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{600}'..='\u{605}' | '\u{115f}'..='\u{1160}'
@@ -44,8 +44,8 @@ fn is_unseen(char: char) -> bool {
             | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A span to the tenth of a millisecond where it is short, as a connection takes 0.1 ms, and to the nearest tenth of a
-/// second where it is long, as 9.998 s of waiting are 10.
+/// Shows a tenth of a millisecond below 10 ms, because a local connection takes 0.1 ms, and rounds to a tenth of a second
+/// from 950 ms on, so that a wait of 9.998 s reads 10 s.
 pub(super) struct FineDuration(pub(super) Duration);
 
 impl fmt::Display for FineDuration {
@@ -71,8 +71,8 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// `a`, `a and b`, `a, b and c`; past the third, how many more there are.
-pub(super) fn list(items: &[String]) -> String {
+/// Formats as `a`, `a and b`, `a, b and c`, or `a, b, c and 2 more`.
+pub(super) fn join_list(items: &[String]) -> String {
     match items {
         [] => String::new(),
         [only] => only.clone(),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_outside_is_tamed() {
+    fn foreign_text_is_escaped_and_cut() {
         check("plain", "plain");
         check("größer 🦀", "größer 🦀");
         check("a\nb", "a\\nb");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn short_spans_keep_a_tenth() {
+    fn short_durations_keep_a_tenth_of_a_millisecond() {
         assert_eq!(FineDuration(Duration::from_micros(123)).to_string(), "0.1 ms");
         assert_eq!(FineDuration(Duration::from_micros(3_500)).to_string(), "3.5 ms");
         assert_eq!(FineDuration(Duration::from_millis(42)).to_string(), "42 ms");
@@ -121,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_stay_short() {
+    fn a_list_shows_three_items_at_most() {
         let items: Vec<String> = "abcdef".chars().map(String::from).collect();
-        assert_eq!(list(&items[..0]), "");
-        assert_eq!(list(&items[..1]), "a");
-        assert_eq!(list(&items[..2]), "a and b");
-        assert_eq!(list(&items[..3]), "a, b and c");
-        assert_eq!(list(&items), "a, b, c and 3 more");
+        assert_eq!(join_list(&items[..0]), "");
+        assert_eq!(join_list(&items[..1]), "a");
+        assert_eq!(join_list(&items[..2]), "a and b");
+        assert_eq!(join_list(&items[..3]), "a, b and c");
+        assert_eq!(join_list(&items), "a, b, c and 3 more");
     }
 }

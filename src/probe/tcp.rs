@@ -1,4 +1,4 @@
-//! A look by TCP: the connection comes about, nothing is said.
+//! The TCP probe: healthy when a connection is established. It must never send or read a byte.
 
 use super::connect::Endpoint;
 use super::deadline::Deadline;
@@ -14,7 +14,7 @@ impl TcpProbe {
         TcpProbe(Endpoint::Net { host: Host::new(host), port })
     }
 
-    pub(super) fn probe(&self, deadline: Deadline, seen: &mut Observations) -> Result<String, Failure> {
-        self.0.dial(deadline, seen).map(|_| "connected".into())
+    pub(super) fn probe(&self, deadline: Deadline, observations: &mut Observations) -> Result<String, Failure> {
+        self.0.connect(deadline, observations).map(|_| "connected".into())
     }
 }

@@ -1,5 +1,6 @@
-//! TLS for https targets: which certificates are trusted, and the layer over a connection.
-//! It must never read a certificate before the first https target is looked at, or named one in its configuration.
+//! TLS for https targets: which certificates are trusted, and the TLS layer over a connection.
+//! It must never read the system's certificates before the first https target is probed, nor a file of certificates that
+//! no configuration names.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +16,11 @@ use crate::outcome::describe_io_error;
 use super::setup::{Setup, limits};
 use super::transport::SocketTransport;
 
-/// What the probes of one configuration share: the trust store, read when the first https target is looked at.
+/// The trust store, shared by all probes of one configuration and read when the first https target is probed.
 #[derive(Clone)]
 pub struct Trust {
-    /// The system's certificates.
     system: Arc<Setup>,
-    /// Mozilla's as they were when this was built, for a system that has none.
+    /// Mozilla's certificates as of the build, for a system that has none.
     builtin: Arc<Setup>,
 }
 
@@ -31,30 +31,30 @@ impl Default for Trust {
     }
 }
 
-/// Speaks TLS over a connection. It keeps what it read of certificates.
+/// Adds TLS to a connection. The connector caches the certificates that it has read.
 #[derive(Debug)]
-struct Layer(RustlsConnector);
+struct TlsLayer(RustlsConnector);
 
-impl Connector<SocketTransport> for Layer {
+impl Connector<SocketTransport> for TlsLayer {
     type Out = Box<dyn Transport>;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
-        wire: Option<SocketTransport>,
+        transport: Option<SocketTransport>,
     ) -> Result<Option<Self::Out>, Error> {
-        let transport = self.0.connect(details, wire)?;
-        Ok(transport.map(|transport| Box::new(transport) as Box<dyn Transport>))
+        let secured = self.0.connect(details, transport)?;
+        Ok(secured.map(|secured| Box::new(secured) as Box<dyn Transport>))
     }
 }
 
-/// The setup for an https target, and another for where the system has no certificates to verify others by.
-pub(super) fn setups(asked: &Tls, trust: &Trust) -> Result<(Arc<Setup>, Option<Arc<Setup>>), String> {
-    Ok(match asked {
+/// The setup for an https target, and a fallback for a system that has no certificates of its own.
+pub(super) fn setups(tls: &Tls, trust: &Trust) -> Result<(Arc<Setup>, Option<Arc<Setup>>), String> {
+    Ok(match tls {
         Tls::Verify => (Arc::clone(&trust.system), Some(Arc::clone(&trust.builtin))),
         Tls::Insecure => (setup(TlsConfig::builder().disable_verification(true).build()), None),
         Tls::Ca(path) => {
-            let roots = RootCerts::new_with_certs(&certificates(path)?);
+            let roots = RootCerts::new_with_certs(&read_certificates(path)?);
             (setup(TlsConfig::builder().root_certs(roots).build()), None)
         }
     })
@@ -65,22 +65,22 @@ pub(super) fn lacks_certificates(error: &Error) -> bool {
 }
 
 fn setup(tls: TlsConfig) -> Arc<Setup> {
-    Arc::new(Setup::secure(limits().tls_config(tls).build(), Layer(RustlsConnector::default())))
+    Arc::new(Setup::secure(limits().tls_config(tls).build(), TlsLayer(RustlsConnector::default())))
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let shown = path.display();
     let pem = fs::read(path).map_err(|error| format!("{shown}: {}", describe_io_error(&error)))?;
-    let mut found = Vec::new();
+    let mut certificates = Vec::new();
     for item in parse_pem(&pem) {
         match item {
-            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
             Ok(_) => {}
             Err(error) => return Err(format!("{shown}: {error}")),
         }
     }
-    if found.is_empty() {
-        return Err(format!("{shown}: there is no certificate in it"));
+    if certificates.is_empty() {
+        return Err(format!("{shown}: contains no certificate"));
     }
-    Ok(found)
+    Ok(certificates)
 }

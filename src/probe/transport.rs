@@ -1,5 +1,5 @@
-//! What ureq reads from and writes to: a connection of ours that keeps the one deadline and notes how far it came.
-//! It must never let an error of reading pass without keeping it, for ureq takes some of them for the end of a body.
+//! The transport that ureq reads from and writes to: our own connection, which enforces the probe's deadline and records
+//! its progress. It must never lose a read error, because ureq takes some of them for the end of a body.
 
 use rustix::event::PollFlags;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
@@ -7,23 +7,23 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use super::buffer::Buffer;
 use super::connect::Socket;
 use super::deadline::Deadline;
-use super::trace::Traced;
+use super::trace::SharedTrace;
 
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     socket: Socket,
     deadline: Deadline,
-    trace: Traced,
+    trace: SharedTrace,
     buffers: Buffer,
 }
 
 impl SocketTransport {
     /// `input` and `output` are the sizes of the buffers, in bytes.
-    pub(super) fn new(socket: Socket, deadline: Deadline, trace: Traced, input: usize, output: usize) -> Self {
+    pub(super) fn new(socket: Socket, deadline: Deadline, trace: SharedTrace, input: usize, output: usize) -> Self {
         SocketTransport { socket, deadline, trace, buffers: Buffer::new(input, output) }
     }
 
-    pub(super) fn trace(&self) -> Traced {
+    pub(super) fn trace(&self) -> SharedTrace {
         self.trace.clone()
     }
 
@@ -43,9 +43,10 @@ impl Transport for SocketTransport {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
-        let deadline = self.trace.lock().patience.unwrap_or(self.deadline);
+        let deadline = self.trace.lock().excerpt_deadline.unwrap_or(self.deadline);
         let waited = self.socket.wait(PollFlags::IN, deadline);
-        // There is always room, or a read into nothing would look like the end: who reads takes all that came before.
+        // The buffer is never full here, because its reader consumes everything each time. A read into a full buffer would
+        // return 0, which means the end of the stream.
         match waited.and_then(|_| self.socket.read(self.buffers.input_append_buf(), deadline)) {
             Ok(amount) => {
                 self.buffers.input_appended(amount);
@@ -55,14 +56,14 @@ impl Transport for SocketTransport {
                 Ok(amount > 0)
             }
             Err(error) => {
-                let alike = error.kind().into();
-                self.trace.lock().fault.get_or_insert(error);
-                Err(ureq::Error::Io(alike))
+                let same_kind = error.kind().into();
+                self.trace.lock().read_error.get_or_insert(error);
+                Err(ureq::Error::Io(same_kind))
             }
         }
     }
 
-    /// A connection is used once.
+    /// Always false: each connection serves a single request.
     fn is_open(&mut self) -> bool {
         false
     }

@@ -1,5 +1,5 @@
-//! The machine at one moment: load, memory, disk, and the largest of our processes. It must never show a command line:
-//! secrets live there. What cannot be read is left out.
+//! Takes a snapshot of the machine: load, memory, disk, and the largest of our own processes; what cannot be read is left
+//! out. It must never show a command line, which may contain secrets.
 
 use std::fs;
 use std::path::Path;
@@ -11,16 +11,15 @@ use serde::{Deserialize, Serialize};
 use super::{Process, Stat, living, own_pids, since_boot, stat};
 use crate::time::BootTime;
 
-/// Between the two reads that a share of the CPU is made of.
-const BETWEEN: Duration = Duration::from_millis(250);
-/// Processes that are kept.
-const LARGEST: usize = 10;
+/// The time between the two reads that a share of the CPU is computed from.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
+const MAX_PROCESSES: usize = 10;
 
-/// What there is to know of a machine. Sizes are in bytes; memory and swap are 0 where they are not known.
+/// Sizes are in bytes; memory and swap are 0 if unknown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Machine {
-    /// The load of the last 1, 5 and 15 minutes: processes that ran or waited for the disk.
+    /// The load averages of the last 1, 5 and 15 minutes.
     pub load: Option<[f64; 3]>,
     pub cores: usize,
     pub memory_total: u64,
@@ -28,9 +27,9 @@ pub struct Machine {
     pub swap_total: u64,
     pub swap_free: u64,
     pub disk_total: u64,
-    /// What of it we could still write.
+    /// The space that is available to our user.
     pub disk_free: u64,
-    /// The largest of our processes, largest first.
+    /// The largest of our own processes, largest first.
     pub processes: Vec<Program>,
 }
 
@@ -38,18 +37,18 @@ pub struct Machine {
 #[serde(default)]
 pub struct Program {
     pub pid: u32,
-    /// Its program, as it calls itself: at most 15 bytes, and any of them.
+    /// From `/proc/PID/comm`: at most 15 bytes, which may be any bytes.
     pub name: String,
     pub memory: u64,
-    /// The CPU time that it used, in percent of one core.
+    /// In percent of one core.
     pub cpu_percent: u64,
-    /// The letter that `/proc` has for its state.
+    /// The state letter of `/proc/PID/stat`.
     pub state: String,
     pub up_s: u64,
 }
 
 impl Machine {
-    /// The machine as it is now, with the disk that `folder` lies on. Takes a quarter of a second.
+    /// Reads the machine's state and that of the disk with `folder`. It takes a quarter of a second.
     pub fn now(folder: &Path, now: BootTime) -> Machine {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let size = |name: &str| meminfo(&memory, name).unwrap_or(0);
@@ -58,7 +57,7 @@ impl Machine {
             (disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize))
         });
         Machine {
-            load: fs::read_to_string("/proc/loadavg").ok().and_then(|text| loads(&text)),
+            load: fs::read_to_string("/proc/loadavg").ok().and_then(|text| load_averages(&text)),
             cores: thread::available_parallelism().map_or(0, usize::from),
             memory_total: size("MemTotal"),
             memory_available: size("MemAvailable"),
@@ -66,52 +65,53 @@ impl Machine {
             swap_free: size("SwapFree"),
             disk_total: disk.0,
             disk_free: disk.1,
-            processes: largest(now),
+            processes: largest_processes(now),
         }
     }
 }
 
-fn largest(now: BootTime) -> Vec<Program> {
+fn largest_processes(now: BootTime) -> Vec<Program> {
     let Ok(pids) = own_pids() else { return Vec::new() };
-    let before: Vec<(Process, Stat)> = pids.filter_map(living).filter_map(|one| Some((one, stat(one.pid)?))).collect();
+    let before: Vec<(Process, Stat)> =
+        pids.filter_map(living).filter_map(|process| Some((process, stat(process.pid)?))).collect();
     let began = crate::clock::monotonic();
-    thread::sleep(BETWEEN);
-    let span = crate::clock::monotonic().duration_since(began).as_millis().max(1);
+    thread::sleep(SAMPLE_INTERVAL);
+    let elapsed_ms = crate::clock::monotonic().duration_since(began).as_millis().max(1);
     let program = |(process, before): (Process, Stat)| {
         let after = stat(process.pid).filter(|after| after.started == process.started)?;
-        let used = after.cpu.saturating_sub(before.cpu).as_millis();
+        let used_ms = after.cpu.saturating_sub(before.cpu).as_millis();
         let name = fs::read(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
         Some(Program {
             pid: process.pid,
             name: String::from_utf8_lossy(&name).trim_end().to_owned(),
             memory: after.memory,
-            cpu_percent: u64::try_from(used.saturating_mul(100) / span).unwrap_or(u64::MAX),
+            cpu_percent: u64::try_from(used_ms.saturating_mul(100) / elapsed_ms).unwrap_or(u64::MAX),
             state: char::from(after.state).to_string(),
             up_s: now.since(since_boot(process.started)).as_secs(),
         })
     };
     let mut programs: Vec<Program> = before.into_iter().filter_map(program).collect();
-    // Threads of the kernel take none.
+    // Kernel threads have no memory.
     programs.retain(|program| program.memory > 0);
     programs.sort_by(|a, b| (b.memory, a.pid).cmp(&(a.memory, b.pid)));
-    // One that uses up a core says more than one that is large.
-    let busy = programs.iter().skip(LARGEST).filter(|one| one.cpu_percent >= 50).max_by_key(|one| one.cpu_percent);
-    let busy = busy.cloned();
-    programs.truncate(LARGEST);
-    if let Some(busy) = busy {
-        programs.truncate(LARGEST - 1);
-        programs.push(busy);
+    // A process that uses half a core or more tells more than the smallest of the large ones, whose place it takes.
+    let busy = programs.iter().skip(MAX_PROCESSES).filter(|program| program.cpu_percent >= 50);
+    let busiest = busy.max_by_key(|program| program.cpu_percent).cloned();
+    programs.truncate(MAX_PROCESSES);
+    if let Some(busiest) = busiest {
+        programs.truncate(MAX_PROCESSES - 1);
+        programs.push(busiest);
     }
     programs
 }
 
-/// A line of `/proc/meminfo`, in bytes.
+/// One value of `/proc/meminfo`, in bytes.
 fn meminfo(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn loads(text: &str) -> Option<[f64; 3]> {
+fn load_averages(text: &str) -> Option<[f64; 3]> {
     let mut words = text.split_ascii_whitespace().map(|word| word.parse::<f64>().ok());
     Some([words.next()??, words.next()??, words.next()??])
 }
@@ -123,27 +123,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_writes_is_read() {
+    fn meminfo_and_loadavg_are_parsed() {
         let text = "MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable:    250 kB\nSwapTotal:         0 kB\n";
         assert_eq!(meminfo(text, "MemTotal"), Some(1_024_000));
         assert_eq!(meminfo(text, "MemAvailable"), Some(256_000));
         assert_eq!((meminfo(text, "SwapTotal"), meminfo(text, "SwapFree")), (Some(0), None));
-        assert_eq!(loads("0.52 1.20 0.01 3/512 4821\n"), Some([0.52, 1.2, 0.01]));
-        assert_eq!(loads("?"), None);
+        assert_eq!(load_averages("0.52 1.20 0.01 3/512 4821\n"), Some([0.52, 1.2, 0.01]));
+        assert_eq!(load_averages("?"), None);
     }
 
     #[test]
     fn this_machine_is_read() {
         let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a shell");
         let machine = Machine::now(Path::new("/"), crate::clock::now());
-        let found = machine.processes.iter().find(|one| one.pid == busy.id()).cloned();
+        let found = machine.processes.iter().find(|program| program.pid == busy.id()).cloned();
         busy.kill().expect("it is ours");
         busy.wait().expect("it was started");
         assert!(machine.load.is_some() && machine.cores > 0, "{machine:?}");
         assert!(machine.memory_total > machine.memory_available && machine.memory_available > 0, "{machine:?}");
         assert!(machine.disk_total > machine.disk_free, "{machine:?}");
-        assert!((1..=LARGEST).contains(&machine.processes.len()), "{machine:?}");
-        // On a machine with more to do the loop may not get half a core.
+        assert!((1..=MAX_PROCESSES).contains(&machine.processes.len()), "{machine:?}");
+        // On a busy machine the loop may get less than half a core, and is then missing from the list.
         assert!(found.is_none_or(|found| found.name == "sh" && found.memory > 0), "{machine:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Real processes under a real `/proc`.
+//! Tests with real processes and the real `/proc`.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -21,7 +21,7 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // It may have ended already, which is as good.
+        // Errors are ignored: it may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -37,20 +37,21 @@ fn sleep() -> Command {
 fn eventually(mut condition: impl FnMut() -> bool) {
     let began = clock::now();
     while !condition() {
-        assert!(clock::now().since(began) < Duration::from_secs(120), "it did not happen");
+        assert!(clock::now().since(began) < Duration::from_secs(120), "the condition was not met in 2 minutes");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[track_caller]
 fn check(stat: &[u8], expected: Option<(u8, [u32; 3], u64, u64)>) {
-    let found = parse(stat).map(|stat| (stat.state, [stat.parent, stat.group, stat.session], stat.cpu, stat.started));
-    let expected = expected.map(|(state, places, ticks, started)| (state, places, span(ticks), started));
+    let found =
+        parse_stat(stat).map(|stat| (stat.state, [stat.parent, stat.group, stat.session], stat.cpu, stat.started));
+    let expected = expected.map(|(state, ids, ticks, started)| (state, ids, ticks_to_duration(ticks), started));
     assert_eq!(found, expected, "{}", String::from_utf8_lossy(stat));
 }
 
 #[test]
-fn stat_is_read_whatever_the_program_is_called() {
+fn stat_is_parsed_for_any_program_name() {
     let rest = b" S 1 77 70 0 -1 4194560 1 2 3 4 500 60 7 8 20 0 1 0 987654 1000 200";
     let named = |name: &[u8]| [b"80 (".as_slice(), name, b")", rest].concat();
     let expected = Some((b'S', [1, 77, 70], 560, 987_654));
@@ -65,15 +66,15 @@ fn stat_is_read_whatever_the_program_is_called() {
 }
 
 #[test]
-fn a_process_is_known_by_number_and_start() {
+fn a_process_is_identified_by_pid_and_start_time() {
     let me = identify(std::process::id());
     assert!(me.started > 0);
     assert!(is_alive(me));
     assert!(!is_alive(Process { started: me.started + 1, ..me }));
-    assert!(group_is_over(Process { started: me.started + 1, ..me }));
+    assert!(is_group_gone(Process { started: me.started + 1, ..me }));
     assert!(!is_alive(Process { pid: u32::MAX, started: 0 }));
-    assert_eq!(leader(identify(1)), None);
-    let parent = stat(me.pid).expect("we live").parent;
+    assert_eq!(group_led_by(identify(1)), None);
+    let parent = stat(me.pid).expect("this process").parent;
     assert_eq!(parent, std::os::unix::process::parent_id());
 }
 
@@ -86,23 +87,23 @@ fn identity_survives_being_stored() {
 }
 
 #[test]
-fn ticks_are_points_on_the_boot_clock() {
+fn clock_ticks_are_converted_to_time() {
     let before = clock::now();
     let sleeper = Sleeper::start(&mut sleep());
     let started = since_boot(sleeper.process().started);
-    // A tick is a hundredth of a second, and cut off at its beginning.
+    // A tick is 10 ms, and the start time is rounded down to one.
     assert!(started >= before - Duration::from_millis(20) && started <= clock::now(), "{started:?} {before:?}");
 
     let mut busy = Sleeper::start(Command::new("sh").args(["-c", "while :; do :; done"]));
     let used = |child: &Sleeper| stat(child.0.id()).map_or(Duration::ZERO, |stat| stat.cpu);
     eventually(|| used(&busy) >= Duration::from_millis(100));
     let lived = clock::now().since(since_boot(busy.process().started));
-    assert!(used(&busy) <= lived + Duration::from_millis(50), "it counts milliseconds, not more of them");
+    assert!(used(&busy) <= lived + Duration::from_millis(50), "CPU time cannot exceed the time since the start");
     busy.0.kill().expect("ours");
 }
 
 #[test]
-fn title_and_environment_are_read_and_the_second_is_never_shown() {
+fn title_and_environment_are_read_and_debug_hides_the_environment() {
     let mut command = sleep();
     command.env("A_NAME", "a=b").env("A_NAME_MORE", "c").env("EMPTY", "");
     let sleeper = Sleeper::start(&mut command);
@@ -117,25 +118,25 @@ fn title_and_environment_are_read_and_the_second_is_never_shown() {
 }
 
 #[test]
-fn a_signal_reaches_one_process_or_nobody() {
+fn a_signal_reaches_exactly_one_process_or_none() {
     let mut sleeper = Sleeper::start(&mut sleep());
     let process = sleeper.process();
     let before = Process { started: process.started - 1, ..process };
-    assert!(!signal(before, Signal::KILL).expect("nobody there"), "its number was another's before");
-    assert!(!signal(Process { started: 0, ..process }, Signal::KILL).expect("nobody there"));
+    assert!(!signal(before, Signal::KILL).expect("no such process"), "an earlier process had its pid");
+    assert!(!signal(Process { started: 0, ..process }, Signal::KILL).expect("no such process"));
     for pid in [0, 1, u32::MAX] {
         assert!(!signal(identify(pid), Signal::KILL).expect("never sent"), "{pid}");
     }
     assert!(is_alive(process));
     assert!(signal(process, Signal::TERM).expect("ours"));
     eventually(|| !is_alive(process));
-    assert!(!signal(process, Signal::KILL).expect("a zombie"), "a zombie is gone");
+    assert!(!signal(process, Signal::KILL).expect("a zombie"), "a zombie counts as dead");
     sleeper.0.wait().expect("our child");
-    assert!(!signal(process, Signal::KILL).expect("nobody"), "so is what was reaped");
+    assert!(!signal(process, Signal::KILL).expect("no such process"), "so does a reaped process");
 }
 
 #[test]
-fn a_command_is_found_by_its_output_but_nothing_that_it_leaves_behind() {
+fn a_command_is_found_by_its_output_but_its_children_are_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("1-1.out");
     let elsewhere = folder.path().join("there").join("1-1.out");
@@ -160,7 +161,7 @@ fn a_command_is_found_by_its_output_but_nothing_that_it_leaves_behind() {
 }
 
 #[test]
-fn what_a_loop_waits_for_a_core_is_counted() {
+fn time_on_the_run_queue_is_counted() {
     if !std::path::Path::new("/proc/self/schedstat").exists() {
         return;
     }

@@ -73,10 +73,12 @@ fn without_pm2_or_node_nothing_is_run() {
         }
     };
     fs::write(place.at("pm2"), "#!/usr/bin/env node\n").unwrap();
-    assert_eq!(started(&caller), "pm2 needs node: no such file: node is nowhere in PATH");
-    assert_eq!(caller.list(), Listing::Failed("pm2 needs node: no such file: node is nowhere in PATH".into()));
+    let path_var = format!("(PATH={})", place.folder.path().display());
+    let no_node = format!("pm2 needs node: command not found: node {path_var}");
+    assert_eq!(started(&caller), no_node);
+    assert_eq!(caller.list(), Listing::Failed(no_node));
     fs::remove_file(place.at("pm2")).unwrap();
-    assert_eq!(started(&caller), "no such file: pm2 is nowhere in PATH");
+    assert_eq!(started(&caller), format!("command not found: pm2 {path_var}"));
     caller.folder = place.at("missing");
     caller.env = place.pm2("").env;
     assert!(started(&caller).starts_with("no such folder: "));
@@ -155,7 +157,7 @@ fn a_repair_goes_by_the_list_and_believes_no_exit_code() {
     check(Some(other), sav, None, "test \"$1\" != resurrect || cp home/dump.pm2 list", "resurrect", Exit::Exited(0));
     check(None, sav, None, "exit 3", "resurrect", Exit::Exited(3));
     check(None, sav, None, "kill -9 $$", "resurrect", Exit::Killed(9));
-    let words = "exit code 127, a shell's word for command not found".to_owned();
+    let words = "exit code 127 (shell: command not found)".to_owned();
     check(None, sav, None, "exit 127", "resurrect", Exit::NotStarted(words));
 }
 

@@ -1,4 +1,4 @@
-//! Looks that need a process of their own: what they change is the whole process's.
+//! Probes that need a process of their own, because they change what belongs to the whole process.
 
 use std::fs::File;
 
@@ -9,9 +9,9 @@ use crate::config::CommandLine;
 use crate::testing::{is_alone, run_alone};
 
 #[test]
-fn without_descriptors_nothing_is_known() {
+fn without_descriptors_the_verdict_is_unknown() {
     if !is_alone() {
-        run_alone("probe::tests::alone::without_descriptors_nothing_is_known", &["env"]);
+        run_alone("probe::tests::alone::without_descriptors_the_verdict_is_unknown", &["env"]);
         return;
     }
     let server = Server::start(Ways::answer("200 OK", ""));
@@ -25,28 +25,28 @@ fn without_descriptors_nothing_is_known() {
     ];
     let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).expect("a lower limit");
-    let mut taken = Vec::new();
+    let mut occupied = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
-        taken.push(file);
+        occupied.push(file);
     }
     for prober in &probers {
         let verdict = prober.probe(PriorEvidence::default()).verdict;
         assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
     }
-    // The server itself wants descriptors to end.
-    drop(taken);
+    // The server needs descriptors to shut down.
+    drop(occupied);
 }
 
 #[test]
-fn proxies_of_the_environment_are_not_used() {
+fn proxies_in_the_environment_are_ignored() {
     if !is_alone() {
         let closed = Closed::new();
         let proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
             .map(|name| format!("{name}=http://127.0.0.1:{}", closed.port()));
         let through: Vec<&str> = ["env"].into_iter().chain(proxies.iter().map(String::as_str)).collect();
-        run_alone("probe::tests::alone::proxies_of_the_environment_are_not_used", &through);
+        run_alone("probe::tests::alone::proxies_in_the_environment_are_ignored", &through);
         return;
     }
     let server = Server::start(Ways::answer("200 OK", ""));
-    assert_like(&look_at(http(&format!("http://localhost:{}/", server.port())), LONG), "healthy: 200");
+    assert_like(&probe_http(http(&format!("http://localhost:{}/", server.port())), LONG), "healthy: 200");
 }

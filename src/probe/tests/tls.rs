@@ -1,4 +1,4 @@
-//! Looks over TLS: certificates of every kind, and peers that speak something else.
+//! Probes over TLS: certificates of every kind, and peers that speak something else.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ const SELF_SIGNED: Identity = Identity(
     include_str!("../../../tests/it/tls/selfsigned.key"),
 );
 
-const CA_TRUE: &str = "tls: certificate is an authority's own (CA:TRUE), not a server's";
+const CA_TRUE: &str = "tls: certificate is a CA certificate (CA:TRUE), not a server certificate";
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls").join(name)
@@ -38,7 +38,7 @@ fn https(server: &Server, host: &str, tls: Tls) -> HttpConfig {
 fn check(identity: Identity, tls: Tls, expected: &str) {
     let server = Server::secure(identity, Ways::answer("200 OK", "fine"));
     for host in ["localhost", "127.0.0.1"] {
-        assert_like(&look_at(https(&server, host, tls.clone()), LONG), expected);
+        assert_like(&probe_http(https(&server, host, tls.clone()), LONG), expected);
     }
 }
 
@@ -52,13 +52,13 @@ fn certificates_are_verified() {
     check(ELSEWHERE, ca(), "tls: certificate not valid for name *other.example*");
     check(SELF_SIGNED, ca(), CA_TRUE);
     check(SELF_SIGNED, Tls::Verify, CA_TRUE);
-    check(GOOD, Tls::Verify, "tls: certificate from an issuer that is not trusted");
+    check(GOOD, Tls::Verify, "tls: certificate from an untrusted issuer");
     let own = Tls::Ca(file("selfsigned.pem"));
     check(SELF_SIGNED, own, CA_TRUE);
 }
 
 #[test]
-fn one_prober_looks_again_and_again() {
+fn one_prober_probes_repeatedly() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     for _ in 0..3 {
@@ -70,86 +70,76 @@ fn one_prober_looks_again_and_again() {
 #[test]
 fn faults_under_tls_have_the_same_classes() {
     let server = Server::secure(GOOD, Ways::answer("503 Down", ""));
-    let look = |timeout| look_at(https(&server, "localhost", ca()), timeout);
-    assert_like(&look(LONG), "status: status 503");
+    let probe = |timeout| probe_http(https(&server, "localhost", ca()), timeout);
+    assert_like(&probe(LONG), "status: status 503");
     server.turn(Ways::raw(HEAD));
-    assert_like(&look(LONG), "protocol: cut short in the body of a 200, after 0 bytes");
+    assert_like(&probe(LONG), "protocol: cut short in the body of a 200, after 0 bytes");
     server.turn(Ways::Reset(bytes(&format!("{OPEN_HEAD}part"))));
-    assert_like(&look(LONG), "reset: connection reset in the body of a 200, after 4 bytes");
+    assert_like(&probe(LONG), "reset: connection reset in the body of a 200, after 4 bytes");
     server.turn(Ways::Flood(bytes(OPEN_HEAD), vec![b'x'; 65_536]));
-    assert_like(&look(LONG), "body: body of more than 1 MiB");
+    assert_like(&probe(LONG), "body: body of more than 1 MiB");
     server.turn(Ways::raw("garbage\r\n\r\n"));
-    assert_like(&look(LONG), "protocol: not HTTP: *");
+    assert_like(&probe(LONG), "protocol: not HTTP: *");
     server.turn(Ways::ResetAtOnce);
-    assert_like(&look(LONG), "reset: *reset *");
+    assert_like(&probe(LONG), "reset: *reset *");
     server.turn(Ways::CloseAtOnce);
-    assert_like(&look(LONG), "tls: closed in the middle of the TLS handshake");
+    assert_like(&probe(LONG), "tls: closed during the TLS handshake");
     server.turn(Ways::Silent);
-    assert_like(&look(SHORT * 2), "timeout: TLS handshake done after *, headers not complete * later");
+    assert_like(&probe(SHORT * 2), "timeout: TLS handshake done after *, headers not complete * later");
     server.turn(Ways::Drip(bytes(OPEN_HEAD), bytes("x"), PAUSE));
-    assert_like(&look(SHORT * 2), "timeout: 200 after *, body not complete * later (* bytes)");
+    assert_like(&probe(SHORT * 2), "timeout: 200 after *, body not complete * later (* bytes)");
 }
 
 #[test]
-fn who_does_not_speak_tls_is_found_out() {
-    // What a server of plain HTTP answers to a handshake.
+fn a_peer_that_does_not_speak_tls_is_detected() {
+    // What a plain HTTP server answers to a handshake.
     let plain = Server::start(Ways::raw("HTTP/1.1 400 Bad Request\r\n\r\n"));
-    let look = |timeout| look_at(https(&plain, "localhost", ca()), timeout);
-    assert_like(&look(LONG), "tls: the server does not speak TLS");
+    let probe = |timeout| probe_http(https(&plain, "localhost", ca()), timeout);
+    assert_like(&probe(LONG), "tls: the server does not speak TLS");
     plain.turn(Ways::Silent);
-    assert_like(&look(SHORT), "timeout: connected in *, then no byte for *");
+    assert_like(&probe(SHORT), "timeout: connected in *, then no byte for *");
     plain.turn(Ways::Drip(vec![0x16, 0x03, 0x03, 0x40, 0x00], vec![2], PAUSE));
-    assert_like(&look(SHORT), "timeout: connected in *, TLS handshake not done * later");
+    assert_like(&probe(SHORT), "timeout: connected in *, TLS handshake not complete * later");
 
     let secure = Server::secure(GOOD, Ways::answer("200 OK", ""));
-    let verdict = look_at(http(&format!("http://localhost:{}/", secure.port())), LONG);
+    let verdict = probe_http(http(&format!("http://localhost:{}/", secure.port())), LONG);
     assert!(matches!(verdict.class(), Some(Class::Protocol | Class::Reset)), "{verdict:?}");
 }
 
 #[test]
-fn tls_over_a_socket_in_the_file_system() {
+fn tls_works_over_a_unix_socket() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("app.sock");
     let _plain = Server::unix(&path, Ways::raw("HTTP/1.1 400 Bad Request\r\n\r\n"));
     let mut http = http("https://localhost/");
     http.unix_socket = Some(path);
-    assert_like(&look_at(http, LONG), "tls: the server does not speak TLS");
+    assert_like(&probe_http(http, LONG), "tls: the server does not speak TLS");
 }
 
 #[test]
-fn what_is_no_certificate_is_refused() {
+fn a_file_without_certificates_is_refused() {
     let refusal = |path: PathBuf| {
         let http = HttpConfig { tls: Tls::Ca(path), ..http("https://localhost/") };
-        Prober::new(
-            &config::Probe::Http(Box::new(http)),
-            None,
-            LONG,
-            Path::new("/"),
-            &[],
-            &Secrets::default(),
-            &Trust::default(),
-        )
-        .map(|_| ())
+        try_prober(config::Probe::Http(Box::new(http)), LONG).map(|_| ())
     };
     let key = file("good.key");
-    assert_eq!(refusal(key.clone()), Err(format!("{}: there is no certificate in it", key.display())));
+    assert_eq!(refusal(key.clone()), Err(format!("{}: contains no certificate", key.display())));
     let none = file("none.pem");
     assert_eq!(refusal(none.clone()), Err(format!("{}: no such file or directory", none.display())));
 }
 
 #[test]
-fn a_look_over_tls_gets_by_with_a_small_stack() {
+fn a_probe_over_tls_needs_no_more_than_its_stack() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
-    let small = std::thread::Builder::new().stack_size(STACK);
-    let look =
-        small.spawn(move || prober.probe(PriorEvidence::default())).expect("a thread").join().expect("enough stack");
-    assert_like(&look.verdict, "healthy: 200");
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || prober.probe(PriorEvidence::default()));
+    let result = thread.expect("a thread").join().expect("enough stack");
+    assert_like(&result.verdict, "healthy: 200");
 }
 
-fn look_at_good() -> Verdict {
+fn probe_good() -> Verdict {
     let server = Server::secure(GOOD, Ways::answer("200 OK", ""));
-    look_at(http(&format!("https://localhost:{}/", server.port())), LONG)
+    probe_http(http(&format!("https://localhost:{}/", server.port())), LONG)
 }
 
 #[test]
@@ -159,15 +149,15 @@ fn the_systems_certificates_are_trusted() {
         run_alone("probe::tests::tls::the_systems_certificates_are_trusted", &["env", ca]);
         return;
     }
-    assert_like(&look_at_good(), "healthy: 200");
+    assert_like(&probe_good(), "healthy: 200");
 }
 
 #[test]
-fn a_system_without_certificates_can_still_judge_others() {
+fn a_system_without_certificates_can_still_verify_others() {
     if !is_alone() {
         let none = ["env", "SSL_CERT_FILE=/nonexistent", "SSL_CERT_DIR=/nonexistent"];
-        run_alone("probe::tests::tls::a_system_without_certificates_can_still_judge_others", &none);
+        run_alone("probe::tests::tls::a_system_without_certificates_can_still_verify_others", &none);
         return;
     }
-    assert_like(&look_at_good(), "tls: certificate from an issuer that is not trusted");
+    assert_like(&probe_good(), "tls: certificate from an untrusted issuer");
 }

@@ -1,0 +1,103 @@
+//! Connects to real addresses, ports and sockets: refused, silent, missing, or with a full queue.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use super::super::faults::BlackHole;
+use super::*;
+use crate::outcome::Class;
+
+#[test]
+fn a_port_without_a_listener_refuses() {
+    let closed = Closed::new();
+    let port = closed.port();
+    let refused = format!("refused: refused by [::1]:{port} and 127.0.0.1:{port}");
+    let verdict = probe_http(http(&format!("http://127.0.0.1:{port}/")), LONG);
+    assert_like(&verdict, &format!("refused: refused by 127.0.0.1:{port}"));
+    if Server::on((Ipv6Addr::LOCALHOST, 0), Ways::Silent).is_ok() {
+        assert_like(&probe_http(http(&format!("http://localhost:{port}/")), LONG), &refused);
+        let tcp = config::Probe::Tcp { host: "LOCALHOST.".into(), port };
+        assert_like(&run(tcp, LONG).verdict, &refused);
+    }
+}
+
+#[test]
+fn a_full_queue_is_a_timeout() {
+    let hole = BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue");
+    let port = hole.port();
+    let result = run(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT);
+    assert_like(&result.verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
+    assert!((SHORT..SHORT + SLACK).contains(&result.latency), "{result:?}");
+    let verdict = probe_http(http(&format!("http://127.0.0.1:{port}/")), SHORT);
+    assert_like(&verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
+}
+
+#[test]
+fn a_silent_address_leaves_time_for_the_next() {
+    // Both must use the same port, and another process may take it in between.
+    for _ in 0..20 {
+        let Ok(hole) = BlackHole::on(Ipv6Addr::LOCALHOST) else { return };
+        let port = hole.port();
+        let Ok(server) = Server::on((Ipv4Addr::LOCALHOST, port), Ways::answer("200 OK", "")) else { continue };
+        let url = format!("http://localhost:{}/", server.port());
+        assert_like(&probe_http(http(&url), SHORT * 4), "healthy: 200");
+        drop(server);
+        let verdict = probe_http(http(&url), SHORT);
+        assert_like(&verdict, &format!("timeout: no answer from [::1]:{port} in *; refused by 127.0.0.1:{port}"));
+        return;
+    }
+}
+
+#[test]
+fn an_established_connection_is_healthy_for_tcp() {
+    for ways in [Ways::Silent, Ways::CloseAtOnce] {
+        let server = Server::start(ways);
+        for host in ["127.0.0.1", "localhost"] {
+            let result = run(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG);
+            assert_like(&result.verdict, "healthy: connected");
+        }
+    }
+}
+
+#[test]
+fn unix_sockets_are_probed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("app.sock");
+    let mut config = http("http://app.example/health");
+    config.unix_socket = Some(path.clone());
+    assert_like(&probe_http(config.clone(), LONG), "refused: no such socket");
+
+    let server = Server::unix(&path, Ways::answer("200 OK", "fine"));
+    assert_like(&probe_http(config.clone(), LONG), "healthy: 200");
+    let request = server.requests().join("");
+    assert!(request.starts_with("GET /health HTTP/1.1\r\n") && request.contains("app.example"), "{request}");
+    server.turn(Ways::Silent);
+    assert_like(&probe_http(config.clone(), SHORT), "timeout: connected in *, then no byte for *");
+    drop(server);
+    assert_like(&probe_http(config.clone(), LONG), "refused: refused");
+
+    config.unix_socket = Some(folder.path().join("x".repeat(200)));
+    let refused = try_prober(config::Probe::Http(Box::new(config)), LONG);
+    assert!(refused.is_err_and(|error| error.contains("107 bytes")));
+}
+
+#[test]
+fn a_full_queue_of_a_unix_socket_is_a_timeout() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("app.sock");
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).expect("a short path")).expect("a path to bind");
+    rustix::net::listen(&listener, 0).expect("a listener");
+    let _first = std::os::unix::net::UnixStream::connect(&path).expect("room for one");
+
+    let mut config = http("http://app.example/");
+    config.unix_socket = Some(path);
+    assert_like(&probe_http(config, SHORT), "timeout: the socket's connection queue stayed full");
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_a_dns_failure() {
+    let verdict = probe_http(http("http://no.such.host.invalid:1/"), Duration::from_secs(5));
+    assert!(matches!(verdict, Verdict::Unhealthy { class: Class::Dns, .. }), "{verdict:?}");
+}
