@@ -1,4 +1,5 @@
-//! Runs one command in its own process group, with a timeout and its output in a file, and reports exactly how it ended.
+//! Runs one command in its own process group, with a timeout and its output in a file, and reports exactly how it
+//! ended.
 //! It must never signal what a restart command leaves running, wait for the end of the output, or take longer than the
 //! timeout plus the ten seconds that ending a stubborn group may need.
 
@@ -40,16 +41,16 @@ const STACK: usize = 64 << 10;
 /// How often a command is polled. The interval doubles from the first value, for quick commands, to the second, which
 /// costs practically no CPU.
 const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-/// While a command runs, its output is trimmed to [`MAX_KEPT`] bytes as soon as it is longer than this, unless the spec
-/// keeps more. Each trim writes up to [`MAX_KEPT`] bytes, so it is worth waiting for a multiple of them.
+/// While a command runs, its output is trimmed as soon as it is longer than this, unless the spec keeps more. Each trim
+/// writes up to 48 KiB, so it is worth waiting for a multiple of that.
 const TRIM_THRESHOLD: u64 = 1 << 20;
 /// Variables that systemd sets for the watchdog only.
 const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 #[derive(Debug)]
 pub struct CommandSpec {
-    /// The program and its arguments. A program with a slash is relative to `folder`; another is searched in the `PATH` of
-    /// `env`, or else in our own.
+    /// The program and its arguments. A program with a slash is relative to `folder`; another is searched in the `PATH`
+    /// of `env`, or else in our own.
     pub argv: Vec<String>,
     pub folder: PathBuf,
     /// Variables of our own environment that the command must not inherit.
@@ -57,11 +58,11 @@ pub struct CommandSpec {
     pub env: Vec<(String, String)>,
     /// The time after which the command's group is ended.
     pub timeout: Duration,
-    /// An output of up to this many bytes is kept whole; a longer one is trimmed to [`MAX_KEPT`].
+    /// An output of up to this many bytes is kept whole; a longer one is trimmed to its head and tail.
     pub keep: u64,
     /// The standard input; `None` for `/dev/null`.
     pub stdin: Option<OwnedFd>,
-    /// Must be open for appending, as by [`open_output`], or `/dev/null`.
+    /// Must be open for appending, or `/dev/null`.
     pub output: File,
     /// Closing it ends the command before its timeout.
     pub scope: Scope,
@@ -69,8 +70,8 @@ pub struct CommandSpec {
     pub leftovers: Leftovers,
 }
 
-/// What happens to processes that a command leaves running in its group. A daemon, which has a session of its own, is never
-/// touched: it may be PM2's daemon, started by one of our queries to PM2.
+/// What happens to processes that a command leaves running in its group. A daemon, which has a session of its own, is
+/// never touched: it may be PM2's daemon, started by one of our queries to PM2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftovers {
     /// They keep running: the restarted backend may be one of them.
@@ -92,8 +93,8 @@ pub struct CommandResult {
 /// timeout, or when the scope is closed, the whole group gets SIGTERM, and SIGKILL if any of it is alive 5 s later.
 ///
 /// A process that inherited an ignored SIGCHLD cannot learn how its children end, and every command would be `Lost`.
-/// `signals::listen` resets that, so it must be called first. Each command is reaped by the thread that started it, so that
-/// [`process::reap_orphans`] cannot reap it.
+/// `signals::listen` resets that, so it must be called first. Each command is reaped by the thread that started it, so
+/// that [`process::reap_orphans`] cannot reap it.
 pub fn run(spec: CommandSpec, on_start: impl FnOnce(Process)) -> CommandResult {
     let started = clock::monotonic();
     let (timeout, keep, leftovers) = (spec.timeout, spec.keep, spec.leftovers);
@@ -111,7 +112,7 @@ pub fn run(spec: CommandSpec, on_start: impl FnOnce(Process)) -> CommandResult {
 
     // An error is ignored: the next poll tries again, and no decision depends on the output.
     let trim = |limit| output::trim(&output, limit).unwrap_or(0) > 0;
-    let poll = || match (is_ended(pid), trim(keep.max(TRIM_THRESHOLD))) {
+    let poll = || match (has_ended(pid), trim(keep.max(TRIM_THRESHOLD))) {
         (true, _) => Progress::Ended,
         (false, true) => Progress::Printing,
         (false, false) => Progress::Running,
@@ -256,8 +257,8 @@ enum Progress {
     Running,
 }
 
-/// Polls until the command has ended, and returns true, or until `limit` after `started`, and returns false. The limit may
-/// become shorter meanwhile.
+/// Polls until the command has ended, and returns true, or until `limit` after `started`, and returns false. The limit
+/// may become shorter meanwhile.
 ///
 /// Sleeping between polls is crude, but the alternatives are worse: a blocking wait has no timeout, a pidfd needs Linux
 /// 5.3, and a SIGCHLD handler is global to the process.
@@ -279,8 +280,8 @@ fn wait(started: Instant, limit: impl Fn() -> Duration, mut poll: impl FnMut() -
     }
 }
 
-/// Ends a process group and the given processes outside it. SIGCONT lets stopped processes act on SIGTERM. Errors of the
-/// signals are ignored, because the last process may just have ended.
+/// Ends a process group and the given processes outside it. SIGCONT lets stopped processes act on SIGTERM. Errors of
+/// the signals are ignored, because the last process may just have ended.
 fn end_group(group: Pid, outside: &[Process], scope: &Scope, mut poll: impl FnMut() -> Progress) {
     let send = |signal| {
         let _ = kill_process_group(group, signal);
@@ -296,9 +297,9 @@ fn end_group(group: Pid, outside: &[Process], scope: &Scope, mut poll: impl FnMu
     wait(clock::monotonic(), grace, poll);
 }
 
-/// Whether our child has ended. This does not reap it: as long as it is a zombie, the kernel cannot reuse its pid, which is
-/// also that of its group, and so a signal to the group cannot hit an unrelated process.
-fn is_ended(pid: Pid) -> bool {
+/// Whether our child has ended. This does not reap it: as long as it is a zombie, the kernel cannot reuse its pid,
+/// which is also that of its group, and so a signal to the group cannot hit an unrelated process.
+fn has_ended(pid: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match waitid(WaitId::Pid(pid), options) {
         Ok(status) => status.is_some(),
@@ -311,8 +312,8 @@ fn reap(mut child: Child) -> Exit {
     match child.try_wait() {
         Ok(Some(status)) => exit_of(status),
         Ok(None) => {
-            // Even SIGKILL did not end it, so it hangs in the kernel. A thread waits for it, so that it does not become a
-            // zombie. If no thread can be started, it will be one until the watchdog exits; so that error is ignored.
+            // Even SIGKILL did not end it, so it hangs in the kernel. A thread waits for it, so that it does not become
+            // a zombie. If no thread can be started, it will be one until the watchdog exits; so that error is ignored.
             let _ = thread::Builder::new().stack_size(STACK).spawn(move || child.wait());
             Exit::Lost
         }

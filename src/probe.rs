@@ -97,8 +97,8 @@ impl Prober {
         Ok(Prober { kind, timeout, pm2, secrets: secrets.clone() })
     }
 
-    /// The scope of the commands that its probes run; `None` for other probes. A command may still run for a while after
-    /// the deadline, until it has been ended.
+    /// The scope of the commands that its probes run; `None` for other probes. A command may still run for a while
+    /// after the deadline, until it has been ended.
     pub fn scope(&self) -> Option<&Scope> {
         match &self.kind {
             ProbeKind::Command(probe) => Some(probe.scope()),
@@ -110,7 +110,7 @@ impl Prober {
     /// beyond the timeout (resolver, file server, command) keeps a thread of its own, and until it returns the next
     /// probes fail at once with the same class.
     ///
-    /// `prior` is what earlier probes found. The calling thread needs a stack of [`STACK`] bytes.
+    /// `prior` is what earlier probes found. The calling thread needs a stack of at least the size above.
     pub fn probe(&self, prior: PriorEvidence) -> ProbeResult {
         let deadline = Deadline::after(self.timeout);
         let (mut pm2, mut file, mut observations) = (None, None, Observations::default());

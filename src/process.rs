@@ -1,5 +1,5 @@
-//! Reads processes from `/proc` and sends signals to them. It must never confuse a process with an earlier one of the same
-//! pid, nor show the contents of an environment.
+//! Reads processes from `/proc` and sends signals to them. It must never confuse a process with an earlier one of the
+//! same pid, nor show the contents of an environment.
 
 mod machine;
 
@@ -161,8 +161,8 @@ pub fn find(variables: &[(String, String)]) -> Option<Process> {
     })
 }
 
-/// The living command of our user whose standard output is this file, chosen like in [`find`]. For commands that get none
-/// of our variables.
+/// The living command of our user whose standard output is this file: the oldest such process that leads a group but no
+/// session. For commands that get none of our variables.
 pub fn find_by_output(path: &Path) -> Option<Process> {
     let expected = fs::metadata(path).ok()?;
     oldest_command(|pid| {
@@ -211,16 +211,16 @@ pub fn inherits_orphans() -> bool {
     std::process::id() == 1 || child_subreaper().is_ok_and(|subreaper| subreaper.is_some())
 }
 
-/// Reaps the orphans that have ended; otherwise each would occupy its pid forever. Only the main thread may call it: the
-/// kernel gives orphans to that thread, while our commands are children of the threads that started them, and only those
-/// may reap them.
+/// Reaps the orphans that have ended; otherwise each would occupy its pid forever. Only the main thread may call it:
+/// the kernel gives orphans to that thread, while our commands are children of the threads that started them, and only
+/// those may reap them.
 pub fn reap_orphans() {
     let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(WNOTHREAD);
     while let Ok(Some(_)) = wait(options) {}
 }
 
-/// The process group that `process` leads, for sending signals; `None` unless it is alive and leads one, as each command
-/// does.
+/// The process group that `process` leads, for sending signals; `None` unless it is alive and leads one, as each
+/// command does.
 pub fn group_led_by(process: Process) -> Option<Pid> {
     let stat = stat(process.pid).filter(|stat| stat.started == process.started && stat.is_alive())?;
     // Signalling "group 1" would mean every process there is.
@@ -255,16 +255,16 @@ pub fn queued(pid: u32) -> Option<Duration> {
     text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Reads a file of `/proc`. Such files report no size, so [`fs::read`] would start with 32 bytes; most fit into 4 KiB and
-/// are read with one call.
+/// Reads a file of `/proc`. Such files report no size, so [`fs::read`] would start with 32 bytes; most fit into 4 KiB
+/// and are read with one call.
 fn read_proc(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4 << 10);
     File::open(format!("/proc/{pid}/{name}"))?.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may contain spaces and parentheses, so fields
-/// are counted from the last parenthesis.
+/// Fields 3 to 6, 14, 15, 22 and 24 of proc(5). Field 2, the program's name, may contain spaces and parentheses, so
+/// fields are counted from the last parenthesis.
 fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?.split_ascii_whitespace();

@@ -58,8 +58,8 @@ impl fmt::Display for FindError {
     }
 }
 
-/// The file that would run if `argv0` were started in `folder`; absolute if `folder` is. A name with a slash is relative to
-/// `folder`; another is searched in `path_var`, the value of `PATH`, as the C library does.
+/// The file that would run if `argv0` were started in `folder`; absolute if `folder` is. A name with a slash is
+/// relative to `folder`; another is searched in `path_var`, the value of `PATH`, as the C library does.
 /// Errors: the first file found that cannot be run, or that there is none.
 pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, FindError> {
     if argv0.contains('/') {

@@ -11,8 +11,8 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 
-/// Bytes that are kept of an output: the first 16 KiB, which show what was tried, and the last 48 KiB, which show how it
-/// went. The line between them with the number of bytes cut is not counted.
+/// Bytes that are kept of an output: the first 16 KiB, which show what was tried, and the last 48 KiB, which show how
+/// it went. The line between them with the number of bytes cut is not counted.
 pub const MAX_KEPT: u64 = HEAD + TAIL;
 const HEAD: u64 = 16 << 10;
 const TAIL: u64 = 48 << 10;
@@ -21,12 +21,12 @@ const NOTE_MAX: u64 = 64;
 const NOTE: (&str, &str) = ("\n[at least ", " bytes cut out here]\n");
 /// Replaces each redacted byte.
 pub const REDACTION: u8 = b'*';
-/// How much of an output is searched for secrets. Regular trimming keeps outputs shorter, so the rest is searched the next
-/// time.
+/// How much of an output is searched for secrets. Regular trimming keeps outputs shorter, so the rest is searched the
+/// next time.
 const MAX_READ: u64 = 8 << 20;
 
-/// Creates the file for a command's output, open for reading and appending, with mode 0600. An existing file at `path` is
-/// unlinked and not overwritten, so a process that has it open writes to a file without a name.
+/// Creates the file for a command's output, open for reading and appending, with mode 0600. An existing file at `path`
+/// is unlinked and not overwritten, so a process that has it open writes to a file without a name.
 /// Errors: as of unlinking and creating the file.
 pub fn open_output(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
@@ -37,8 +37,8 @@ pub fn open_output(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Creates an in-memory file for a command's output. It stops growing when the command has ended. Where the kernel has no
-/// memfd (before Linux 3.17) or forbids it, the output is discarded.
+/// Creates an in-memory file for a command's output. It stops growing when the command has ended. Where the kernel has
+/// no memfd (before Linux 3.17) or forbids it, the output is discarded.
 pub fn memory_output() -> io::Result<File> {
     match memfd_create("output of a command", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
         Ok(memory) => {
@@ -51,23 +51,24 @@ pub fn memory_output() -> io::Result<File> {
     }
 }
 
-/// Stops an in-memory file from growing, because nothing trims it after its command has ended. A process that still writes
-/// gets an error, as from a full disk, but is neither blocked nor killed. A file on disk is trimmed later by its path.
+/// Stops an in-memory file from growing, because nothing trims it after its command has ended. A process that still
+/// writes gets an error, as from a full disk, but is neither blocked nor killed. A file on disk is trimmed later by its
+/// path.
 pub(super) fn seal(file: &File) {
     // The error is ignored: only an in-memory file has seals.
     let _ = fcntl_add_seals(file, SealFlags::GROW);
 }
 
-/// Trims an output to [`MAX_KEPT`] bytes if it is longer, and returns how many bytes were cut. Processes may append
-/// meanwhile; what they write during the trim may be cut too, without being counted.
+/// Trims an output to its head and tail if it is longer than both, and returns how many bytes were cut. Processes may
+/// append meanwhile; what they write during the trim may be cut too, without being counted.
 /// Errors: as of opening, reading and writing the file; it is not a regular file.
 pub fn trim_output(path: &Path) -> io::Result<u64> {
     trim(&open(path)?, MAX_KEPT)
 }
 
 /// Overwrites each byte of the ranges that `find_secrets` returns with [`REDACTION`]. The length does not change, so
-/// processes that append lose nothing. `find_secrets` is called for each kept piece of the output, with whether bytes were
-/// cut before and after the piece.
+/// processes that append lose nothing. `find_secrets` is called for each kept piece of the output, with whether bytes
+/// were cut before and after the piece.
 /// Errors: as of [`trim_output`].
 pub fn redact_output(path: &Path, find_secrets: impl Fn(&[u8], bool, bool) -> Vec<Range<usize>>) -> io::Result<()> {
     let file = open(path)?;
@@ -95,14 +96,14 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens the file of a descriptor a second time, for writes at any offset. A duplicate would share the append mode with the
-/// command, and in append mode Linux ignores the offset of a write.
+/// Opens the file of a descriptor a second time, for writes at any offset. A duplicate would share the append mode with
+/// the command, and in append mode Linux ignores the offset of a write.
 pub(super) fn reopen(file: &File) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Trims the file to [`MAX_KEPT`] bytes if it is longer than `limit`. The head stays in place and only the tail is moved, so
-/// a reader or a crash never finds less than the bytes to be kept.
+/// Trims the file to its head and tail if it is longer than `limit`. The head stays in place and only the tail is
+/// moved, so a reader or a crash never finds less than the bytes to be kept.
 pub(super) fn trim(file: &File, limit: u64) -> io::Result<u64> {
     let length = file.metadata()?.len();
     if length <= limit.max(MAX_KEPT) + NOTE_MAX {
@@ -142,8 +143,8 @@ mod tests {
         tempfile::tempdir().expect("a temporary folder")
     }
 
-    /// Writes pieces of the given lengths (the first of `a`, the next of `b` …), trims after each, and compares the count in
-    /// the line between head and tail with the number of bytes that are gone.
+    /// Writes pieces of the given lengths (the first of `a`, the next of `b` …), trims after each, and compares the
+    /// count in the line between head and tail with the number of bytes that are gone.
     #[track_caller]
     fn check(pieces: &[usize], cut_in_all: u64) {
         let folder = folder();

@@ -10,8 +10,8 @@ use rustix::process::Pid;
 
 use crate::clock;
 
-/// A scope with more commands, counting those with leftovers, kills leftovers at once and not only at the timeout, so that
-/// a probe that leaves something running each time cannot accumulate processes.
+/// A scope with more commands, counting those with leftovers, kills leftovers at once and not only at the timeout, so
+/// that a probe that leaves something running each time cannot accumulate processes.
 const MAX_COMMANDS: usize = 4;
 /// How long ending commands may take: SIGTERM, one second, SIGKILL, and some time for a slow machine.
 const END_LIMIT: Duration = Duration::from_secs(3);
@@ -47,7 +47,8 @@ impl Scope {
         self.0.closed.load(Ordering::SeqCst)
     }
 
-    /// Closes the scopes and waits until all their commands have ended, but at most 3 s, because one may hang in the kernel.
+    /// Closes the scopes and waits until all their commands have ended, but at most 3 s, because one may hang in the
+    /// kernel.
     pub fn end_all(scopes: &[Scope]) {
         scopes.iter().for_each(Scope::close);
         let started = clock::monotonic();
@@ -60,8 +61,8 @@ impl Scope {
         Scope::end_all(std::slice::from_ref(self));
     }
 
-    /// Closes the scopes, sends SIGKILL to everything in them and returns at once, for a caller that must exit immediately.
-    /// It misses a command that is being started at this moment.
+    /// Closes the scopes, sends SIGKILL to everything in them and returns at once, for a caller that must exit
+    /// immediately. It misses a command that is being started at this moment.
     pub fn kill_all(scopes: &[Scope]) {
         scopes.iter().for_each(Scope::close);
         for scope in scopes {
@@ -81,8 +82,8 @@ impl Scope {
 
     /// Registers one command; `None` if the scope is closed.
     pub(super) fn enter(&self) -> Option<ScopeEntry> {
-        // Counted before the check, so that either a caller of `end_all` sees this command, or this command sees that the
-        // scope is closed.
+        // Counted before the check, so that either a caller of `end_all` sees this command, or this command sees that
+        // the scope is closed.
         self.0.commands.fetch_add(1, Ordering::SeqCst);
         let entry = ScopeEntry { scope: self.clone(), group: None };
         (!self.is_closed()).then_some(entry)

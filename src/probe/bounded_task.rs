@@ -1,5 +1,5 @@
-//! Runs what may hang beyond any deadline in a thread of its own: the resolver, a file on a dead server, a child stuck in
-//! the kernel. One task must never have two such threads at once, so that hanging threads cannot accumulate.
+//! Runs what may hang beyond any deadline in a thread of its own: the resolver, a file on a dead server, a child stuck
+//! in the kernel. One task must never have two such threads at once, so that hanging threads cannot accumulate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_dial(attempts: &[(&str, Errno)], expected: Failure) {
+    fn check_connect_failure(attempts: &[(&str, Errno)], expected: Failure) {
         let attempt = |(address, errno): &(&str, Errno)| ConnectionAttempt {
             address: address.parse().expect("an address"),
             error: io::Error::from(*errno),
@@ -238,25 +238,25 @@ mod tests {
     fn several_addresses_make_one_failure() {
         let target = |class, detail: &str| Failure::Unhealthy(class, detail.into());
         let (six, four) = ("[::1]:80", "127.0.0.1:80");
-        check_dial(&[(four, Errno::CONNREFUSED)], target(Class::Refused, "refused by 127.0.0.1:80"));
-        check_dial(
+        check_connect_failure(&[(four, Errno::CONNREFUSED)], target(Class::Refused, "refused by 127.0.0.1:80"));
+        check_connect_failure(
             &[(six, Errno::CONNREFUSED), (four, Errno::CONNREFUSED)],
             target(Class::Refused, "refused by [::1]:80 and 127.0.0.1:80"),
         );
-        check_dial(
+        check_connect_failure(
             &[(six, Errno::NETUNREACH), (four, Errno::CONNREFUSED)],
             target(Class::Refused, "refused by 127.0.0.1:80; [::1]:80 cannot be reached"),
         );
-        check_dial(
+        check_connect_failure(
             &[(six, Errno::CONNREFUSED), (four, Errno::TIMEDOUT)],
             target(Class::Timeout, "no answer from 127.0.0.1:80 in 5 s; refused by [::1]:80"),
         );
-        check_dial(
+        check_connect_failure(
             &[(six, Errno::CONNRESET), (four, Errno::CONNREFUSED)],
             target(Class::Reset, "reset by [::1]:80; refused by 127.0.0.1:80"),
         );
         // One refusal proves nothing if the other address could not be tried because no local port was free.
-        check_dial(
+        check_connect_failure(
             &[(six, Errno::CONNREFUSED), (four, Errno::ADDRNOTAVAIL)],
             Failure::Unknown("cannot connect to 127.0.0.1:80: cannot assign requested address".into()),
         );

@@ -106,8 +106,8 @@ fn evaluate(result: CommandResult, last_line: impl FnOnce() -> String) -> Result
     }
 }
 
-/// Reads twice what is kept, so that the cut rarely affects the excerpt. An output that cannot be read is empty, because
-/// it does not change the verdict.
+/// Reads twice what is kept, so that the cut rarely affects the excerpt. An output that cannot be read is empty,
+/// because it does not change the verdict.
 fn read_tail(output: &File) -> (Vec<u8>, CutEnds) {
     let length = output.metadata().map_or(0, |found| found.len());
     let start = length.saturating_sub(2 * MAX_EXCERPT as u64);

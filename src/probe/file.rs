@@ -66,8 +66,8 @@ fn file_time(written: WallTime, known: Option<FileTime>, now: BootTime, wall: Wa
 }
 
 /// The age of a file. By the boot clock it is at least the time since the file was first seen with this modification
-/// time. Beyond that only the wall clock tells, and it may have been set in between: of its two values, now and at first
-/// sight, the smaller one counts. From then on the age grows, whatever happens to the wall clock.
+/// time. Beyond that only the wall clock tells, and it may have been set in between: of its two values, now and at
+/// first sight, the smaller one counts. From then on the age grows, whatever happens to the wall clock.
 fn age(file: FileTime, now: BootTime, wall: WallTime) -> Duration {
     let known_for = now.since(file.seen);
     let at_first = Duration::from_millis(u64::try_from(file.age_ms).unwrap_or(0));
@@ -113,7 +113,8 @@ mod tests {
         }
     }
 
-    /// Probes a file several times. Each probe: the boot clock, the wall clock and the file's modification time, in seconds.
+    /// Probes a file several times. Each probe: the boot clock, the wall clock and the file's modification time, in
+    /// seconds.
     #[track_caller]
     fn check(probes: &[(i64, i64, i64)], expected: &str) {
         let (mut known, mut result) = (None, Err(Failure::Unknown("no probe".into())));

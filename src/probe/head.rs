@@ -72,8 +72,8 @@ impl Head {
         self.is_chunked
     }
 
-    /// An equivalent head that every parser accepts. The version is always HTTP/1.1, because a chunked body needs it, and
-    /// HTTP/1.0 servers that announce chunks also send them.
+    /// An equivalent head that every parser accepts. The version is always HTTP/1.1, because a chunked body needs it,
+    /// and HTTP/1.0 servers that announce chunks also send them.
     pub(super) fn normalized(&self) -> String {
         let length = match (self.is_chunked, &self.lengths[..]) {
             (true, _) => "Transfer-Encoding: chunked\r\n".into(),

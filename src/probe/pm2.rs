@@ -48,8 +48,8 @@ impl Pm2Probe {
         }
     }
 
-    /// Observes PM2 after another probe has ended. It takes at most half of that probe's `timeout`, because a verdict later
-    /// than twice the timeout does not count. `None` if the observation is not complete in time.
+    /// Observes PM2 after another probe has ended. It takes at most half of that probe's `timeout`, because a verdict
+    /// later than twice the timeout does not count. `None` if the observation is not complete in time.
     pub(super) fn observe(&self, timeout: Duration, prior: PriorEvidence) -> Option<Pm2Evidence> {
         self.observe_by(Deadline::after(MAX_OBSERVATION.min(timeout / 2)), prior).ok()
     }
@@ -59,8 +59,8 @@ impl Pm2Probe {
         self.task.run(deadline, move || home.observe(&process, prior))
     }
 
-    /// A living process is healthy whatever its daemon does. A dead daemon is reported (`pm2_gone`), but it is no reason to
-    /// start a second process.
+    /// A living process is healthy whatever its daemon does. A dead daemon is reported (`pm2_gone`), but it is no
+    /// reason to start a second process.
     fn evaluate(&self, evidence: &Pm2Evidence) -> Result<String, Failure> {
         let gone = |detail: String| Err(Failure::Unhealthy(Class::Gone, detail));
         match (evidence.process, evidence.daemon) {

@@ -44,8 +44,8 @@ fn is_invisible(char: char) -> bool {
             | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Shows a tenth of a millisecond below 10 ms, because a local connection takes 0.1 ms, and rounds to a tenth of a second
-/// from 950 ms on, so that a wait of 9.998 s reads 10 s.
+/// Shows a tenth of a millisecond below 10 ms, because a local connection takes 0.1 ms, and rounds to a tenth of a
+/// second from 950 ms on, so that a wait of 9.998 s reads 10 s.
 pub(super) struct FineDuration(pub(super) Duration);
 
 impl fmt::Display for FineDuration {

@@ -12,7 +12,8 @@ use ureq::{Agent, Error};
 use super::filter::{FilteredTransport, INPUT_SIZE};
 use super::transport::SocketTransport;
 
-/// The longest head that ureq parses, in bytes. `filter` passes it a short normalized one, or something that is not HTTP.
+/// The longest head that ureq parses, in bytes. `filter` passes it a short normalized one, or something that is not
+/// HTTP.
 const MAX_PARSED_HEAD: usize = 4 << 10;
 /// The longest line of a request, and the largest output buffer: ureq needs each line to fit into it.
 pub(super) const MAX_REQUEST_LINE: usize = 16 << 10;

@@ -1,6 +1,6 @@
 //! TLS for https targets: which certificates are trusted, and the TLS layer over a connection.
-//! It must never read the system's certificates before the first https target is probed, nor a file of certificates that
-//! no configuration names.
+//! It must never read the system's certificates before the first https target is probed, nor a file of certificates
+//! that no configuration names.
 
 use std::fs;
 use std::path::Path;

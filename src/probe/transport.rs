@@ -1,5 +1,5 @@
-//! The transport that ureq reads from and writes to: our own connection, which enforces the probe's deadline and records
-//! its progress. It must never lose a read error, because ureq takes some of them for the end of a body.
+//! The transport that ureq reads from and writes to: our own connection, which enforces the probe's deadline and
+//! records its progress. It must never lose a read error, because ureq takes some of them for the end of a body.
 
 use rustix::event::PollFlags;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
@@ -45,8 +45,8 @@ impl Transport for SocketTransport {
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         let deadline = self.trace.lock().excerpt_deadline.unwrap_or(self.deadline);
         let waited = self.socket.wait(PollFlags::IN, deadline);
-        // The buffer is never full here, because its reader consumes everything each time. A read into a full buffer would
-        // return 0, which means the end of the stream.
+        // The buffer is never full here, because its reader consumes everything each time. A read into a full buffer
+        // would return 0, which means the end of the stream.
         match waited.and_then(|_| self.socket.read(self.buffers.input_append_buf(), deadline)) {
             Ok(amount) => {
                 self.buffers.input_appended(amount);

@@ -1,5 +1,5 @@
-//! Takes a snapshot of the machine: load, memory, disk, and the largest of our own processes; what cannot be read is left
-//! out. It must never show a command line, which may contain secrets.
+//! Takes a snapshot of the machine: load, memory, disk, and the largest of our own processes; what cannot be read is
+//! left out. It must never show a command line, which may contain secrets.
 
 use std::fs;
 use std::path::Path;
@@ -74,9 +74,9 @@ fn largest_processes(now: BootTime) -> Vec<Program> {
     let Ok(pids) = own_pids() else { return Vec::new() };
     let before: Vec<(Process, Stat)> =
         pids.filter_map(living).filter_map(|process| Some((process, stat(process.pid)?))).collect();
-    let began = crate::clock::monotonic();
+    let started = crate::clock::monotonic();
     thread::sleep(SAMPLE_INTERVAL);
-    let elapsed_ms = crate::clock::monotonic().duration_since(began).as_millis().max(1);
+    let elapsed_ms = crate::clock::monotonic().duration_since(started).as_millis().max(1);
     let program = |(process, before): (Process, Stat)| {
         let after = stat(process.pid).filter(|after| after.started == process.started)?;
         let used_ms = after.cpu.saturating_sub(before.cpu).as_millis();
@@ -94,7 +94,7 @@ fn largest_processes(now: BootTime) -> Vec<Program> {
     // Kernel threads have no memory.
     programs.retain(|program| program.memory > 0);
     programs.sort_by(|a, b| (b.memory, a.pid).cmp(&(a.memory, b.pid)));
-    // A process that uses half a core or more tells more than the smallest of the large ones, whose place it takes.
+    // The busiest of the others, if it uses half a core or more, replaces the smallest of the large ones.
     let busy = programs.iter().skip(MAX_PROCESSES).filter(|program| program.cpu_percent >= 50);
     let busiest = busy.max_by_key(|program| program.cpu_percent).cloned();
     programs.truncate(MAX_PROCESSES);
@@ -137,7 +137,7 @@ mod tests {
         let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a shell");
         let machine = Machine::now(Path::new("/"), crate::clock::now());
         let found = machine.processes.iter().find(|program| program.pid == busy.id()).cloned();
-        busy.kill().expect("it is ours");
+        busy.kill().expect("our own child");
         busy.wait().expect("it was started");
         assert!(machine.load.is_some() && machine.cores > 0, "{machine:?}");
         assert!(machine.memory_total > machine.memory_available && machine.memory_available > 0, "{machine:?}");

@@ -35,9 +35,9 @@ fn sleep() -> Command {
 
 #[track_caller]
 fn eventually(mut condition: impl FnMut() -> bool) {
-    let began = clock::now();
+    let started = clock::now();
     while !condition() {
-        assert!(clock::now().since(began) < Duration::from_secs(120), "the condition was not met in 2 minutes");
+        assert!(clock::now().since(started) < Duration::from_secs(120), "the condition was not met in 2 minutes");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -99,7 +99,7 @@ fn clock_ticks_are_converted_to_time() {
     eventually(|| used(&busy) >= Duration::from_millis(100));
     let lived = clock::now().since(since_boot(busy.process().started));
     assert!(used(&busy) <= lived + Duration::from_millis(50), "CPU time cannot exceed the time since the start");
-    busy.0.kill().expect("ours");
+    busy.0.kill().expect("our own child");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn title_and_environment_are_read_and_debug_hides_the_environment() {
     command.env("A_NAME", "a=b").env("A_NAME_MORE", "c").env("EMPTY", "");
     let sleeper = Sleeper::start(&mut command);
     eventually(|| title(sleeper.0.id()).is_some_and(|title| title == "sleep 600"));
-    let found = environment(sleeper.0.id()).expect("ours");
+    let found = environment(sleeper.0.id()).expect("our own child");
     assert_eq!(found.get("A_NAME"), Some(OsStr::new("a=b")));
     assert_eq!(found.get("EMPTY"), Some(OsStr::new("")));
     assert_eq!(found.get("A_NAM"), None);
@@ -128,7 +128,7 @@ fn a_signal_reaches_exactly_one_process_or_none() {
         assert!(!signal(identify(pid), Signal::KILL).expect("never sent"), "{pid}");
     }
     assert!(is_alive(process));
-    assert!(signal(process, Signal::TERM).expect("ours"));
+    assert!(signal(process, Signal::TERM).expect("our own child"));
     eventually(|| !is_alive(process));
     assert!(!signal(process, Signal::KILL).expect("a zombie"), "a zombie counts as dead");
     sleeper.0.wait().expect("our child");
