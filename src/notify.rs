@@ -1,5 +1,5 @@
-//! Messages to people: what one is, where it waits until it has arrived, and how it gets to its channels.
-//! Whoever delivers must do it on a thread of its own: a server may take as long as it likes.
+//! Messages to people: their content, the outbox where they wait until they are delivered, and the delivery over each
+//! kind of channel. `deliver` and `ping` must never be called on the main loop's thread, because a server may be slow.
 
 #[cfg(feature = "email")]
 mod email;
@@ -27,67 +27,68 @@ pub use message::Message;
 pub use outbox::{Dropped, Due, Outbox};
 pub use webhook::ping;
 
-/// How long one delivery may take. A mail server that drips may take longer, and holds up nothing but its channel.
+/// The time limit of one delivery. A slow mail server may take longer, which delays only its own channel.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// What a pipe holds on Linux without a reader.
-const PIPE: usize = 64 << 10;
-/// Characters of what a server or a command says that are repeated.
-const SHOWN: usize = 200;
+/// What a pipe on Linux holds without a reader.
+const PIPE_CAPACITY: usize = 64 << 10;
+/// How many characters of a server's or command's reply are shown.
+const MAX_REPLY_CHARS: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
-    /// Whoever should take it says that it never will: why.
+    /// The receiver will never accept this message; the reason.
     Refused(String),
-    /// It may be taken later: why not now, and how long to wait at least, where that was said.
+    /// A later try may succeed; the reason, and the least time to wait if the receiver named one.
     Failed(String, Option<Duration>),
 }
 
+/// What a delivery needs besides the message and its channel.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub folder: PathBuf,
     pub env: Vec<(String, String)>,
     pub secrets: Secrets,
-    /// Commands end with it; what they leave running lives on.
+    /// Ends the commands when it is closed; what they leave running survives.
     pub scope: Scope,
 }
 
 impl Delivery {
-    /// What a stranger said, fit to be repeated.
+    /// Makes a reply of a server or command safe to show: redacted, on one line, shortened and escaped.
     fn sanitize(&self, text: &str) -> String {
         let text = self.secrets.redact(text.trim()).into_owned();
-        let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN).collect();
+        let line: String =
+            text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_REPLY_CHARS).collect();
         escaped(&line).into_owned()
     }
 
     fn run(&self, argv: Vec<String>, input: &[u8], env: Vec<(String, String)>) -> DeliveryOutcome {
-        let prepared = given(input).and_then(|stdin| Ok((stdin, memory_output()?)));
+        let prepared = fill_pipe(input).and_then(|stdin| Ok((stdin, memory_output()?)));
         let (stdin, output) = match prepared {
             Ok(files) => files,
             Err(error) => {
                 return DeliveryOutcome::Failed(
-                    format!("no place for the message: {}", describe_io_error(&error)),
+                    format!("cannot pass the message to the command: {}", describe_io_error(&error)),
                     None,
                 );
             }
         };
-        let said = output.try_clone();
+        let reply = output.try_clone();
         let (folder, unset) = (self.folder.clone(), Vec::new());
-        let (scope, remains) = (self.scope.clone(), Leftovers::Live);
+        let (scope, leftovers) = (self.scope.clone(), Leftovers::Live);
         let (timeout, keep, stdin) = (TIMEOUT, MAX_KEPT, Some(stdin));
-        let spec = CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers: remains };
-        let ending = command::run(spec, |_| {}).exit;
-        let how = match ending {
+        let spec = CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers };
+        let failure = match command::run(spec, |_| {}).exit {
             Exit::Exited(0) => return DeliveryOutcome::Delivered,
             Exit::Exited(code) => format!("exited {code}"),
             Exit::Killed(signal) => format!("was killed by signal {signal}"),
-            Exit::TimedOut => format!("did not end in {} s", TIMEOUT.as_secs()),
+            Exit::TimedOut => format!("timed out after {} s", TIMEOUT.as_secs()),
             Exit::NotStarted(reason) => format!("could not be started: {reason}"),
-            Exit::Lost => "was lost".into(),
+            Exit::Lost => "ended with an unknown result".into(),
         };
-        let words = said.ok().and_then(|file| last_line(file).ok()).unwrap_or_default();
-        let words = if words.is_empty() { words } else { format!(", saying: {}", self.sanitize(&words)) };
-        DeliveryOutcome::Failed(how + &words, None)
+        let reply = reply.ok().and_then(|file| read_last_line(file).ok()).unwrap_or_default();
+        let reply = if reply.is_empty() { reply } else { format!(": {}", self.sanitize(&reply)) };
+        DeliveryOutcome::Failed(failure + &reply, None)
     }
 }
 
@@ -95,28 +96,30 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-pub fn deliver(channel: &Channel, message: &Message, means: &Delivery) -> DeliveryOutcome {
+pub fn deliver(channel: &Channel, message: &Message, delivery: &Delivery) -> DeliveryOutcome {
     match &channel.destination {
-        Destination::Webhook(webhook) => webhook::deliver(webhook, message, means),
-        Destination::Command(command) => means.run(command.argv(), message.json().as_bytes(), means.env.clone()),
+        Destination::Webhook(webhook) => webhook::deliver(webhook, message, delivery),
+        Destination::Command(command) => delivery.run(command.argv(), message.json().as_bytes(), delivery.env.clone()),
         #[cfg(feature = "email")]
-        Destination::Email(email) => email::deliver(email, message, means),
+        Destination::Email(email) => email::deliver(email, message, delivery),
         #[cfg(not(feature = "email"))]
-        Destination::Email(_) => DeliveryOutcome::Failed("this build cannot write mails".into(), None),
+        Destination::Email(_) => {
+            DeliveryOutcome::Failed("this build has no support for mail (feature `email`)".into(), None)
+        }
     }
 }
 
-/// A pipe with `bytes` in it, all of which it holds before anybody reads.
-fn given(bytes: &[u8]) -> io::Result<OwnedFd> {
-    if bytes.len() > PIPE {
-        return Err(io::Error::other("the message is too long"));
+/// A pipe that already holds all of `bytes`.
+fn fill_pipe(bytes: &[u8]) -> io::Result<OwnedFd> {
+    if bytes.len() > PIPE_CAPACITY {
+        return Err(io::Error::other("the message is longer than 64 KiB"));
     }
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(bytes)?;
     Ok(reader.into())
 }
 
-fn last_line(mut file: File) -> io::Result<String> {
+fn read_last_line(mut file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.rewind()?;
     file.take(MAX_KEPT).read_to_end(&mut bytes)?;

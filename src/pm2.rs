@@ -1,10 +1,10 @@
-//! PM2 as it is from outside: what its files, sockets and `/proc` show of its daemon and of a process, what follows
-//! from that, and the repairs by way of `pm2`. It must never signal a process that is not proven to be PM2's, never
-//! start a daemon only to look (every pm2 command does, where there is none), and never show an environment.
+//! PM2 observed from outside: what its files, its socket and `/proc` show about its daemon and its processes, the
+//! conclusions from that, and repairs that use `pm2`. It must never signal a process that is not proven to be PM2's,
+//! never start a daemon just to observe (every pm2 command starts one if none runs), and never expose an environment.
 //!
-//! In reading order: `evidence` is what can be seen and what follows from it; `observe` and `inspect` gather it,
-//! without and with PM2's list; `plan` makes steps of it, `repair` carries them out; `reset_reason` and `reset` are the
-//! last resort.
+//! In reading order: `evidence` defines what can be observed and what follows from it; `observe` and `inspect` gather
+//! it without and with PM2's list; `plan` turns it into steps and `repair` executes them; `reset_reason` and `reset`
+//! are the last resort.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ mod caller;
 mod evidence;
 mod home;
 mod identity;
+mod informative_line;
 mod inspect;
-mod last_words;
 mod logs;
 mod observe;
 mod plan;
@@ -34,7 +34,6 @@ pub use caller::{Caller, Listing};
 pub use evidence::{DaemonEvidence, ProcessState};
 pub use home::Home;
 pub use inspect::{InspectionResult, inspect};
-pub use last_words::{plain, telling_line};
 pub use logs::{LogFile, last_words};
 pub use plan::{RepairStep, plan};
 pub use ports::listeners;
@@ -43,13 +42,14 @@ pub use reset::reset;
 pub use reset_reason::{ResetReason, missing_program, reset_reason};
 pub use saved::SavedList;
 
+/// A process that PM2 runs for a target, as the configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Managed {
     pub process: String,
-    /// The ecosystem file that describes it.
+    /// The ecosystem file that describes the process.
     pub config: Option<PathBuf>,
-    /// The block of variables in that file that it is started with (pm2's `--env`).
+    /// The `env_NAME` block of that file to start it with (pm2's `--env`).
     pub env: Option<String>,
-    /// The port that it is watched on, where that is one of this machine.
+    /// The port that is probed, if it is a port of this machine.
     pub port: Option<u16>,
 }

@@ -1,28 +1,27 @@
-//! Texts cut to what a service takes: in the middle, since the first line says what has happened and the last what to
-//! do.
+//! Shortens texts to what a service accepts. It must never cut the end, which says what to do, or the first line, which
+//! says what happened, unless that line alone is too long.
 
-/// Stands for what is left out.
-const MARK: &str = "\n…\n";
+const ELLIPSIS: &str = "\n…\n";
 
-/// The text, cut to at most `most` as `size` counts its characters. The first line stays whole unless it alone is too
-/// much; the end stays in any case.
-pub(super) fn fit(text: &str, most: usize, size: impl Fn(char) -> usize) -> String {
-    let of = |text: &str| text.chars().map(&size).sum::<usize>();
-    if of(text) <= most {
+/// Cuts the middle out of a text that is longer than `max`, where `size` gives the size of each character. The first
+/// line stays whole unless it alone is too long.
+pub(super) fn fit(text: &str, max: usize, size: impl Fn(char) -> usize) -> String {
+    let size_of = |text: &str| text.chars().map(&size).sum::<usize>();
+    if size_of(text) <= max {
         return text.to_owned();
     }
-    let room = most.saturating_sub(of(MARK));
-    let first = of(text.lines().next().unwrap_or_default());
+    let room = max.saturating_sub(size_of(ELLIPSIS));
+    let first = size_of(text.lines().next().unwrap_or_default());
     let head = room / 2;
     let head = if first < room { head.max(first) } else { head };
-    let head = taken(text.char_indices(), head, &size).map_or(0, |(at, letter)| at + letter.len_utf8());
-    let room = room - of(&text[..head]);
-    let tail = taken(text[head..].char_indices().rev(), room, &size).map_or(text.len(), |(at, _)| head + at);
-    format!("{}{MARK}{}", &text[..head], &text[tail..])
+    let head = last_that_fits(text.char_indices(), head, &size).map_or(0, |(at, letter)| at + letter.len_utf8());
+    let room = room - size_of(&text[..head]);
+    let tail = last_that_fits(text[head..].char_indices().rev(), room, &size).map_or(text.len(), |(at, _)| head + at);
+    format!("{}{ELLIPSIS}{}", &text[..head], &text[tail..])
 }
 
-/// The last of the letters that together have room.
-fn taken(
+/// The last of the leading characters that together fit into `room`.
+fn last_that_fits(
     letters: impl Iterator<Item = (usize, char)>,
     room: usize,
     size: impl Fn(char) -> usize,
@@ -47,18 +46,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_in_the_middle() {
+    fn a_long_text_is_cut_in_the_middle() {
         check("abc\ndef", 7, "abc\ndef");
         check("first\nabcdefghij", 15, "first\n…\nfghij");
         check("first\nabcdefghijklmnopqrstuvw", 25, "first\nabcd\n…\nnopqrstuvw");
         check("ääää\nöööö", 16, "ääää\n…\nö");
-        // A first line that alone is too much.
+        // A first line that alone is too long.
         check("abcdefghijklmnop", 11, "abc\n…\nnop");
         check("abcdefghij", 5, "\n…\n");
     }
 
     #[test]
-    fn the_first_line_and_the_end_stay_whatever_the_length() {
+    fn the_first_line_and_the_end_stay_at_every_length() {
         let text = format!("[DOWN] größer on srv412\n{}\nMore: watchdog incident last", "🦀äx".repeat(3_000));
         for most in 70..9_000 {
             for (size, of) in [

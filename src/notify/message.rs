@@ -1,4 +1,4 @@
-//! One message, and its form as JSON to the letter of the contract.
+//! One message and its JSON. The names and the order of the fields are a documented format and must never change.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use crate::outcome::{Class, NotificationKind};
 use crate::policy::WarningKind;
 use crate::time::{WallTime, rfc3339};
 
-/// A message to people. What does not apply is nothing.
+/// A message to people. Fields that do not apply are `None`, and null in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Tells it from all others, also where it arrives twice.
+    /// Unique, so that a receiver can recognize a message that arrives twice.
     pub id: String,
     pub event: NotificationKind,
     pub about: Option<WarningKind>,
@@ -17,7 +17,7 @@ pub struct Message {
     pub host: String,
     #[serde(with = "rfc3339")]
     pub at: WallTime,
-    /// For people; the first line does alone.
+    /// The first line must be understandable alone, as on a lock screen.
     pub text: String,
     pub class: Option<Class>,
     pub detail: Option<String>,
@@ -28,13 +28,13 @@ pub struct Message {
 }
 
 impl Message {
-    /// One object, on one line.
+    /// One JSON object on one line.
     pub fn json(&self) -> String {
-        serde_json::to_string(self).expect("text and numbers have a JSON form")
+        serde_json::to_string(self).expect("strings and numbers can be serialized")
     }
 
-    /// What stands alone on a lock screen, and what follows it.
-    pub(super) fn parts(&self) -> (&str, &str) {
+    /// The first line, and the rest.
+    pub(super) fn split_first_line(&self) -> (&str, &str) {
         self.text.split_once('\n').unwrap_or((&self.text, ""))
     }
 }

@@ -1,5 +1,5 @@
-//! Messages by HTTP, each in the form that its service documents. It must never follow a redirect, or take what a
-//! server answers for more than a few words.
+//! Messages over HTTP, each in the format that its service documents. It must never follow a redirect, and never read
+//! or show more than the beginning of a server's reply.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use crate::config::{Format, Webhook};
 use crate::outcome::{NotificationKind, describe_io_error};
 use crate::time::parse_http_date;
 
-/// What is read of an answer.
-const ANSWER: u64 = 4 << 10;
-/// The longest texts that the services take whole. Discord and Telegram count characters; UTF-16, which they compute
-/// with, never counts fewer. Slack makes several messages of a longer one. ntfy makes a file of it that nobody opens,
-/// and counts bytes.
-const DISCORD_LONGEST: usize = 2_000;
-const TELEGRAM_LONGEST: usize = 4_096;
-const SLACK_LONGEST: usize = 4_000;
-const NTFY_LONGEST: usize = 4_096;
-/// They say that this very message cannot be taken. Any other may be over tomorrow: a token is put right.
-const NEVER: [u16; 6] = [400, 410, 413, 414, 415, 422];
+const MAX_REPLY_BYTES: u64 = 4 << 10;
+/// The longest texts that the services show whole. Discord and Telegram document a limit in characters and compute in
+/// UTF-16, which never counts fewer. Slack splits a longer text into several messages. ntfy counts bytes, and turns a
+/// longer text into an attachment.
+const DISCORD_MAX_CHARS: usize = 2_000;
+const TELEGRAM_MAX_CHARS: usize = 4_096;
+const SLACK_MAX_CHARS: usize = 4_000;
+const NTFY_MAX_BYTES: usize = 4_096;
+/// Statuses that mean that this message will never be accepted. Any other failure, such as an invalid token, may be
+/// fixed by tomorrow.
+const PERMANENT_STATUSES: [u16; 6] = [400, 410, 413, 414, 415, 422];
 
 #[derive(Debug, PartialEq)]
-struct Form {
+struct RequestParts {
     body: String,
     headers: Vec<(&'static str, String)>,
 }
 
-pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Delivery) -> DeliveryOutcome {
-    let Form { body, headers } = form(webhook.format, message);
+pub(super) fn deliver(webhook: &Webhook, message: &Message, delivery: &Delivery) -> DeliveryOutcome {
+    let RequestParts { body, headers } = format_message(webhook.format, message);
     let mut request = Request::post(&webhook.url.0);
     for (name, value) in headers {
         request = request.header(name, value);
@@ -41,26 +41,26 @@ pub(super) fn deliver(webhook: &Webhook, message: &Message, means: &Delivery) ->
     }
     let request = match request.body(body) {
         Ok(request) => request,
-        Err(error) => return DeliveryOutcome::Failed(format!("no request can be made of it: {error}"), None),
+        Err(error) => return DeliveryOutcome::Failed(format!("cannot build the request: {error}"), None),
     };
     match send(request) {
-        Ok(response) => judge(response, means),
-        Err(error) => DeliveryOutcome::Failed(means.sanitize(&error), None),
+        Ok(response) => read_outcome(response, delivery),
+        Err(error) => DeliveryOutcome::Failed(delivery.sanitize(&error), None),
     }
 }
 
-/// Asks for an address and for nothing else.
-/// Errors: it did not answer with 200 to 299; why, in words.
-pub fn ping(webhook: &Webhook, means: &Delivery) -> Result<(), String> {
+/// Sends a GET request without content.
+/// Errors: why there was no reply with a status from 200 to 299.
+pub fn ping(webhook: &Webhook, delivery: &Delivery) -> Result<(), String> {
     let mut request = Request::get(&webhook.url.0);
     if let Some(authorization) = &webhook.authorization {
         request = request.header("Authorization", &authorization.0);
     }
     let request = request.body(String::new()).map_err(|error| error.to_string())?;
-    match send(request).map(|response| judge(response, means)) {
+    match send(request).map(|response| read_outcome(response, delivery)) {
         Ok(DeliveryOutcome::Delivered) => Ok(()),
         Ok(DeliveryOutcome::Refused(why) | DeliveryOutcome::Failed(why, _)) => Err(why),
-        Err(why) => Err(means.sanitize(&why)),
+        Err(why) => Err(delivery.sanitize(&why)),
     }
 }
 
@@ -79,40 +79,40 @@ fn send(request: Request<String>) -> Result<Response<Body>, String> {
         use ureq::tls::{RootCerts, TlsConfig};
         let trusting = |roots| config().tls_config(TlsConfig::builder().root_certs(roots).build()).build();
         match Agent::new_with_config(trusting(RootCerts::PlatformVerifier)).run(request.clone()) {
-            // The system has no certificates to verify others by.
+            // The system has no root certificates.
             Err(ureq::Error::Rustls(_)) => Agent::new_with_config(trusting(RootCerts::WebPki)).run(request),
             found => found,
         }
-        .map_err(|error| words(&error))
+        .map_err(|error| describe_error(&error))
     }
     #[cfg(not(feature = "tls"))]
-    Agent::new_with_config(config().build()).run(request).map_err(|error| words(&error))
+    Agent::new_with_config(config().build()).run(request).map_err(|error| describe_error(&error))
 }
 
-fn words(error: &ureq::Error) -> String {
+fn describe_error(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => describe_io_error(error),
         error => error.to_string(),
     }
 }
 
-fn judge(response: Response<Body>, means: &Delivery) -> DeliveryOutcome {
+fn read_outcome(response: Response<Body>, delivery: &Delivery) -> DeliveryOutcome {
     let status = response.status().as_u16();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let after = header("retry-after").and_then(|value| retry_after(value, header("date")));
-    let said = response.into_body().into_with_config().limit(ANSWER).read_to_string().unwrap_or_default();
+    let reply = response.into_body().into_with_config().limit(MAX_REPLY_BYTES).read_to_string().unwrap_or_default();
     if (200..300).contains(&status) {
         return DeliveryOutcome::Delivered;
     }
-    let words = means.sanitize(&said);
-    let why = if words.is_empty() { format!("status {status}") } else { format!("status {status}: {words}") };
-    match NEVER.contains(&status) {
+    let shown = delivery.sanitize(&reply);
+    let why = if shown.is_empty() { format!("status {status}") } else { format!("status {status}: {shown}") };
+    match PERMANENT_STATUSES.contains(&status) {
         true => DeliveryOutcome::Refused(why),
-        false => DeliveryOutcome::Failed(why, after.or_else(|| asked_pause(&said))),
+        false => DeliveryOutcome::Failed(why, after.or_else(|| retry_after_in_body(&reply))),
     }
 }
 
-/// How long `Retry-After` asks to wait: seconds, or a date, which is compared with the server's own date.
+/// The pause that `Retry-After` asks for: seconds, or a date, which is compared with the server's own `Date`.
 fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<f64>() {
         return in_seconds(seconds);
@@ -124,37 +124,39 @@ fn in_seconds(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds.ceil()).ok()
 }
 
-/// Discord and Telegram say in the body how long to wait, in seconds.
-fn asked_pause(body: &str) -> Option<Duration> {
-    let answer: serde_json::Value = serde_json::from_str(body).ok()?;
-    let seconds = answer.get("retry_after").or_else(|| answer.pointer("/parameters/retry_after"))?.as_f64()?;
+/// Discord and Telegram give the pause in the body, in seconds.
+fn retry_after_in_body(body: &str) -> Option<Duration> {
+    let reply: serde_json::Value = serde_json::from_str(body).ok()?;
+    let seconds = reply.get("retry_after").or_else(|| reply.pointer("/parameters/retry_after"))?.as_f64()?;
     in_seconds(seconds)
 }
 
-fn form(format: Format, message: &Message) -> Form {
-    let json = |value: serde_json::Value| Form {
+fn format_message(format: Format, message: &Message) -> RequestParts {
+    let json = |value: serde_json::Value| RequestParts {
         body: value.to_string(),
         headers: vec![("Content-Type", "application/json".into())],
     };
     let text = &message.text;
     match format {
-        Format::Json => Form { body: message.json(), headers: vec![("Content-Type", "application/json".into())] },
-        // These three have a meaning there, and no others.
+        Format::Json => {
+            RequestParts { body: message.json(), headers: vec![("Content-Type", "application/json".into())] }
+        }
+        // Slack interprets these three characters and needs them escaped.
         Format::Slack => {
             let size = |letter| match letter {
                 '&' => 5,
                 '<' | '>' => 4,
                 letter => letter.len_utf16(),
             };
-            let text = fit(text, SLACK_LONGEST, size);
+            let text = fit(text, SLACK_MAX_CHARS, size);
             let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             json(serde_json::json!({"text": text}))
         }
         Format::Discord => {
-            let text = fit(text, DISCORD_LONGEST, char::len_utf16);
+            let text = fit(text, DISCORD_MAX_CHARS, char::len_utf16);
             json(serde_json::json!({"content": text, "allowed_mentions": {"parse": []}}))
         }
-        Format::Telegram => json(serde_json::json!({"text": fit(text, TELEGRAM_LONGEST, char::len_utf16)})),
+        Format::Telegram => json(serde_json::json!({"text": fit(text, TELEGRAM_MAX_CHARS, char::len_utf16)})),
         Format::Ntfy => {
             let (priority, tag) = match message.event {
                 NotificationKind::Down => ("high", "rotating_light"),
@@ -167,7 +169,7 @@ fn form(format: Format, message: &Message) -> Form {
                 ("Priority", priority.into()),
                 ("Tags", tag.into()),
             ];
-            Form { body: fit(text, NTFY_LONGEST, char::len_utf8), headers }
+            RequestParts { body: fit(text, NTFY_MAX_BYTES, char::len_utf8), headers }
         }
     }
 }
@@ -197,13 +199,13 @@ mod tests {
 
     #[track_caller]
     fn check(format: Format, text: &str, body: &str, headers: &str) {
-        let found = form(format, &message(text));
+        let found = format_message(format, &message(text));
         let shown: Vec<String> = found.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!((found.body.as_str(), shown.join("; ").as_str()), (body, headers));
     }
 
     #[test]
-    fn each_service_gets_the_form_that_it_documents() {
+    fn each_service_gets_the_format_that_it_documents() {
         let json = "Content-Type: application/json";
         let own = [
             r#"{"id":"1a-1","event":"down","about":null,"target":"api","host":"srv412""#,
@@ -219,9 +221,9 @@ mod tests {
         check(Format::Ntfy, "größer\nb", "größer\nb", plain);
     }
 
-    /// A text of each letter, as it stands in what is posted.
+    /// The text in the posted body.
     fn posted(format: Format, text: &str) -> String {
-        let body = form(format, &message(text)).body;
+        let body = format_message(format, &message(text)).body;
         match serde_json::from_str::<serde_json::Value>(&body) {
             Ok(body) => body["content"].as_str().or(body["text"].as_str()).expect("a text").to_owned(),
             Err(_) => body,
@@ -229,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_is_told_without_its_number() {
+    fn a_system_error_is_described_without_its_number() {
         let refused = std::io::Error::from_raw_os_error(rustix::io::Errno::CONNREFUSED.raw_os_error());
-        assert_eq!(words(&ureq::Error::Io(refused)), "connection refused");
-        assert_eq!(words(&ureq::Error::ConnectionFailed), "connection failed");
+        assert_eq!(describe_error(&ureq::Error::Io(refused)), "connection refused");
+        assert_eq!(describe_error(&ureq::Error::ConnectionFailed), "connection failed");
     }
 
     #[test]
-    fn texts_fit_what_a_service_takes() {
+    fn texts_fit_the_limit_of_each_service() {
         for letter in ["a", "ä", "€", "🦀", "&", "<\n"] {
             let text = format!("[DOWN] api on srv412\n{}\nMore: watchdog incident last", letter.repeat(9_000));
             let check = |format, most: usize, of: fn(&str) -> usize| {
@@ -254,23 +256,23 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_asked_for_in_seconds_or_until_a_date_of_the_servers_own() {
-        let of = |value, date| retry_after(value, date).map(|pause| pause.as_secs());
+    fn retry_after_is_seconds_or_a_date_by_the_servers_clock() {
+        let seconds = |value, date| retry_after(value, date).map(|pause| pause.as_secs());
         let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(of(" 120 ", None), Some(120));
-        assert_eq!(of("0.5", None), Some(1));
-        assert_eq!(of("Sun, 06 Nov 1994 08:51:37 GMT", date), Some(120));
-        assert_eq!(of("Sun, 06 Nov 1994 08:40:00 GMT", date), Some(0), "it is over");
-        assert_eq!(of("Fri, 31 Dec 9999 23:59:59 GMT", None), None, "no clock to compare it with");
-        assert!(of("99999999999", None) > Some(3_600), "the outbox has the last word");
+        assert_eq!(seconds(" 120 ", None), Some(120));
+        assert_eq!(seconds("0.5", None), Some(1));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:51:37 GMT", date), Some(120));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:40:00 GMT", date), Some(0), "the date has passed");
+        assert_eq!(seconds("Fri, 31 Dec 9999 23:59:59 GMT", None), None, "no Date header to compare with");
+        assert!(seconds("99999999999", None) > Some(3_600), "the outbox limits it");
         for nonsense in ["", "soon", "-5", "NaN", "inf", "1e300", "12 s"] {
-            assert_eq!(of(nonsense, date), None, "{nonsense}");
+            assert_eq!(seconds(nonsense, date), None, "{nonsense}");
         }
     }
 
     #[test]
-    fn a_pause_is_asked_for_in_the_body_too() {
-        let seconds = |body: &str| asked_pause(body).map(|pause| pause.as_secs());
+    fn a_pause_is_also_read_from_the_body() {
+        let seconds = |body: &str| retry_after_in_body(body).map(|pause| pause.as_secs());
         assert_eq!(seconds(r#"{"retry_after": 64.57}"#), Some(65));
         assert_eq!(seconds(r#"{"ok":false,"parameters":{"retry_after":7}}"#), Some(7));
         for nonsense in

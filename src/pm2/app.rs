@@ -1,5 +1,5 @@
-//! What PM2 lists and saves of its processes, read from whatever it prints around it. It must never fail on what a list
-//! holds besides, never panic, and never keep an environment: secrets live there.
+//! Parses PM2's process lists, the printed and the saved one, whatever else surrounds them. It must never fail because
+//! of a field that it does not need, never panic, and never keep an environment, which holds secrets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A process of PM2's, as `pm2 jlist` or a saved list has it.
+/// A process as `pm2 jlist` or a saved list describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
-    /// Its name, which its other instances have too.
+    /// All instances of an app share this name.
     pub name: String,
-    /// Its number in PM2; a saved list has none.
+    /// PM2's number for it (`pm_id`); missing in a saved list.
     pub id: Option<u32>,
     pub pid: Option<u32>,
-    /// PM2's word for how it is, such as `online`; empty where the list lacks it.
+    /// PM2's status word, such as `online`; empty if the list has none.
     pub status: String,
     pub autorestart: bool,
-    /// The code that it last ended with; PM2 says 0 of one that a signal ended.
+    /// The last exit code; PM2 lists 0 after a death by signal.
     pub exit_code: Option<i32>,
     pub stop_exit_codes: Vec<i32>,
     pub restarts: u64,
@@ -28,17 +28,17 @@ pub struct App {
     pub is_module: bool,
     pub script: PathBuf,
     pub cwd: PathBuf,
-    /// What runs the script; `none` is PM2's word for nothing.
+    /// The program that runs the script; PM2 writes `none` if the script runs directly.
     pub interpreter: Option<String>,
-    /// Whether the daemon holds its sockets for it (cluster mode).
+    /// Cluster mode, in which the daemon holds the listening sockets.
     pub cluster: bool,
-    /// How long it may take to end before PM2 kills it.
+    /// How long PM2 waits after SIGINT before it sends SIGKILL.
     pub kill_timeout: Duration,
-    /// How long pm2 waits for it to say that it is ready (`wait_ready`); none where it does not say.
+    /// How long pm2 waits for its `ready` message (`listen_timeout`); `None` without `wait_ready`.
     pub ready_within: Option<Duration>,
     /// `PORT` in its environment.
     pub port: Option<u16>,
-    /// The names of those `env_NAME` blocks of its file whose every variable it has.
+    /// The `env_NAME` blocks of its file that match its environment in every variable, without the `env_`.
     pub environments: Vec<String>,
     pub pid_file: Option<PathBuf>,
     pub out_log: Option<PathBuf>,
@@ -46,41 +46,42 @@ pub struct App {
 }
 
 impl App {
-    /// What PM2 grants a process to end by itself where nothing is said (its `kill_timeout`).
+    /// PM2's default for `kill_timeout`.
     pub const KILL_TIMEOUT: Duration = Duration::from_millis(1_600);
-    /// How long PM2 waits for one that says when it is ready, where nothing is said (its `listen_timeout`).
+    /// PM2's default for `listen_timeout`.
     pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-    /// Whether PM2 may not start it again once it was ended: which code it ends with is its own affair.
-    pub fn may_stay_ended(&self) -> bool {
+    /// Whether PM2 may leave it stopped after it ends. With `stop_exit_codes` that depends on the exit code, which
+    /// cannot be foreseen.
+    pub fn may_stay_stopped(&self) -> bool {
         !self.autorestart || !self.stop_exit_codes.is_empty()
     }
 }
 
-/// Reads what `pm2 jlist -s` printed, or a saved list: the last line that is a list, whatever noise stands before it,
-/// else the whole. None where neither is a list of processes.
+/// Parses the output of `pm2 jlist -s` or a saved list: the last line that is a list of processes, since PM2 prints
+/// other lines before it, or else the whole text. `None` if neither is a list of processes.
 pub fn parse_list(output: &[u8]) -> Option<Vec<App>> {
     let text = String::from_utf8_lossy(output);
-    text.lines().rev().filter(|line| line.starts_with('[')).find_map(list).or_else(|| list(&text))
+    text.lines().rev().filter(|line| line.starts_with('[')).find_map(parse_apps).or_else(|| parse_apps(&text))
 }
 
-/// Entries without a name are passed over; what has other things only is no list of processes.
-fn list(text: &str) -> Option<Vec<App>> {
+/// Skips entries without a name; a list that has only such entries is not a list of processes.
+fn parse_apps(text: &str) -> Option<Vec<App>> {
     let entries: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-    let apps: Vec<App> = entries.iter().filter_map(|one| entry(one.get())).collect();
+    let apps: Vec<App> = entries.iter().filter_map(|one| parse_app(one.get())).collect();
     (apps.is_empty() == entries.is_empty()).then_some(apps)
 }
 
-/// What `jlist` says outside of `pm2_env`. In a saved list each entry is what `pm2_env` is here.
+/// An entry of `jlist`. An entry of a saved list has the fields of `pm2_env` at its top level instead.
 #[derive(Deserialize)]
-struct Listed<'a> {
+struct ListEntry<'a> {
     #[serde(default)]
     pid: Value,
     #[serde(borrow)]
     pm2_env: Option<&'a RawValue>,
 }
 
-/// An object whose values are read one by one, so that one that is not as expected is without effect on the others.
+/// An object whose values are parsed one by one, so that a value of an unexpected type does not affect the others.
 #[derive(Default, Deserialize)]
 #[serde(transparent)]
 struct Fields<'a>(#[serde(borrow)] BTreeMap<String, &'a RawValue>);
@@ -99,64 +100,65 @@ impl Fields<'_> {
     }
 }
 
-/// Reads one entry of a list, of `jlist` or of a saved one; none where it has no name.
-pub(super) fn entry(json: &str) -> Option<App> {
-    let listed: Listed = serde_json::from_str(json).ok()?;
+/// Parses one entry of a printed or saved list; `None` if it has no name.
+pub(super) fn parse_app(json: &str) -> Option<App> {
+    let listed: ListEntry = serde_json::from_str(json).ok()?;
     let own: Fields = serde_json::from_str(listed.pm2_env.map_or(json, RawValue::get)).ok()?;
     let inner = own.object("env");
-    let waits_for_ready = text(&own.get("wait_ready")).is_some_and(|flag| flag == "true" || flag == "1");
-    let listen_timeout = number(&own.get("listen_timeout")).map_or(App::LISTEN_TIMEOUT, Duration::from_millis);
-    let port = number(&own.get("PORT")).or_else(|| number(&inner.get("PORT")));
+    let waits_for_ready = to_text(&own.get("wait_ready")).is_some_and(|flag| flag == "true" || flag == "1");
+    let listen_timeout = to_number(&own.get("listen_timeout")).map_or(App::LISTEN_TIMEOUT, Duration::from_millis);
+    let port = to_number(&own.get("PORT")).or_else(|| to_number(&inner.get("PORT")));
     Some(App {
-        name: text(&own.get("name"))?,
-        id: number(&own.get("pm_id")),
-        pid: number(&listed.pid).filter(|pid| *pid > 0),
-        status: text(&own.get("status")).unwrap_or_default(),
-        // Set by hand in a JSON file, it may be a text.
-        autorestart: !matches!(text(&own.get("autorestart")).as_deref(), Some("false" | "0")),
-        exit_code: number(&own.get("exit_code")),
-        stop_exit_codes: numbers(&own.get("stop_exit_codes")),
-        restarts: number(&own.get("restart_time")).unwrap_or(0),
-        is_scheduled: text(&own.get("cron_restart")).is_some_and(|when| !matches!(when.trim(), "" | "0" | "false")),
+        name: to_text(&own.get("name"))?,
+        id: to_number(&own.get("pm_id")),
+        pid: to_number(&listed.pid).filter(|pid| *pid > 0),
+        status: to_text(&own.get("status")).unwrap_or_default(),
+        // It may be a string if somebody wrote it into a JSON file.
+        autorestart: !matches!(to_text(&own.get("autorestart")).as_deref(), Some("false" | "0")),
+        exit_code: to_number(&own.get("exit_code")),
+        stop_exit_codes: to_numbers(&own.get("stop_exit_codes")),
+        restarts: to_number(&own.get("restart_time")).unwrap_or(0),
+        is_scheduled: to_text(&own.get("cron_restart")).is_some_and(|when| !matches!(when.trim(), "" | "0" | "false")),
         is_module: own.get("pmx_module") == true,
         script: own.path("pm_exec_path").unwrap_or_default(),
         cwd: own.path("pm_cwd").unwrap_or_default(),
-        interpreter: text(&own.get("exec_interpreter")),
+        interpreter: to_text(&own.get("exec_interpreter")),
         cluster: own.get("exec_mode") == "cluster_mode",
-        kill_timeout: number(&own.get("kill_timeout")).map_or(App::KILL_TIMEOUT, Duration::from_millis),
+        kill_timeout: to_number(&own.get("kill_timeout")).map_or(App::KILL_TIMEOUT, Duration::from_millis),
         ready_within: waits_for_ready.then_some(listen_timeout),
         port: port.filter(|port| *port > 0),
-        environments: environments(&own, &inner),
+        environments: find_environments(&own, &inner),
         pid_file: own.path("pm_pid_path"),
         out_log: own.path("pm_out_log_path"),
         err_log: own.path("pm_err_log_path"),
     })
 }
 
-/// PM2 keeps the blocks as they stand in the file, and what the process got of them among all that it has.
-fn environments(own: &Fields<'_>, inner: &Fields<'_>) -> Vec<String> {
-    let has = |name: &String, value: &RawValue| {
-        let wanted = serde_json::from_str(value.get()).ok().and_then(|value| text(&value));
-        wanted.is_some() && [own.get(name), inner.get(name)].iter().any(|found| text(found) == wanted)
+/// PM2 keeps the `env_NAME` blocks as they stand in the file, and the variables that the process got among all its
+/// other fields.
+fn find_environments(own: &Fields<'_>, inner: &Fields<'_>) -> Vec<String> {
+    let matches = |name: &String, value: &RawValue| {
+        let expected = serde_json::from_str(value.get()).ok().and_then(|value| to_text(&value));
+        expected.is_some() && [own.get(name), inner.get(name)].iter().any(|found| to_text(found) == expected)
     };
     let blocks = own.0.keys().filter_map(|key| Some((key, key.strip_prefix("env_")?)));
-    let got = blocks.filter(|(key, _)| {
+    let matching = blocks.filter(|(key, _)| {
         let block = own.object(key);
-        !block.0.is_empty() && block.0.iter().all(|(name, value)| has(name, value))
+        !block.0.is_empty() && block.0.iter().all(|(name, value)| matches(name, value))
     });
-    got.map(|(_, name)| name.to_owned()).collect()
+    matching.map(|(_, name)| name.to_owned()).collect()
 }
 
-/// One number, or several in a list.
-fn numbers(value: &Value) -> Vec<i32> {
+/// Accepts a single number as a list of one.
+fn to_numbers(value: &Value) -> Vec<i32> {
     match value {
-        Value::Array(values) => values.iter().filter_map(number).collect(),
-        value => number(value).into_iter().collect(),
+        Value::Array(values) => values.iter().filter_map(to_number).collect(),
+        value => to_number(value).into_iter().collect(),
     }
 }
 
-/// A text, or what a number or a truth value is as one.
-fn text(value: &Value) -> Option<String> {
+/// The value as text, if it is a string, a number or a boolean.
+fn to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -164,6 +166,6 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
-    text(value)?.trim().parse().ok()
+fn to_number<T: std::str::FromStr>(value: &Value) -> Option<T> {
+    to_text(value)?.trim().parse().ok()
 }

@@ -1,6 +1,6 @@
-//! Calling `pm2`, one call at a time and each with its deadline. It must never hand on a variable of ours: PM2 keeps
-//! the environment of whoever calls it, and gives it to the processes that it starts. Nor may it show a list as it was
-//! printed, which has every variable of every process in it.
+//! Runs `pm2`, one call at a time, each with a deadline. It must never pass on the watchdog's own variables, because
+//! PM2 gives its caller's environment to the processes that it starts, and never expose a printed list, which contains
+//! every variable of every process.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,13 +16,14 @@ use crate::time::HumanDuration;
 
 use super::{App, parse_list};
 
-/// How long PM2 may take for its list. It takes half a second, and on a machine that has a tenth of a core 4 s.
-const LIST_TIME: Duration = Duration::from_secs(10);
-/// Bytes of a list that are read: one with 100 processes of 100 KB of variables each has 10 MB.
-const LIST_LENGTH: u64 = 16 << 20;
-/// What PM2 adds to the environment of a process besides variables that begin with `pm_`, `PM2_` and `axm_`, and node
-/// besides. Whoever runs under PM2 has them, and whatever pm2 he calls takes them for its new process's own.
-const FROM_PM2: &str = "name namespace args node_args interpreter_args exec_mode exec_interpreter instances \
+/// `pm2 jlist` takes half a second, and 4 s with a tenth of a core.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// 100 processes with 100 KB of variables each make a list of 10 MB.
+const MAX_LIST_BYTES: u64 = 16 << 20;
+/// The variables that PM2 and node add to the environment of a process, apart from those that begin with `pm_`, `PM2_`
+/// or `axm_`. A watchdog that runs under PM2 has them, and a `pm2` that it calls would apply them to the processes that
+/// it starts.
+const PM2_VARIABLES: &str = "name namespace args node_args interpreter_args exec_mode exec_interpreter instances \
                         instance_var increment_var autostart autorestart stop_exit_codes watch ignore_watch \
                         watch_delay cron_restart restart_delay exp_backoff_restart_delay max_restarts \
                         max_memory_restart min_uptime kill_timeout listen_timeout shutdown_with_message wait_ready \
@@ -32,39 +33,40 @@ const FROM_PM2: &str = "name namespace args node_args interpreter_args exec_mode
                         source_map_support disable_trace post_update command pm2_env NODE_APP_INSTANCE \
                         NODE_UNIQUE_ID NODE_CHANNEL_FD NODE_CHANNEL_SERIALIZATION_MODE";
 
-/// How `pm2` is called. Its `Debug` shows no environment.
+/// Calls `pm2` for one home. Its `Debug` output omits the environment.
 #[derive(Clone)]
 pub struct Caller {
     pub home: PathBuf,
-    /// The folder that `pm2` runs in; a daemon that it starts stays there.
+    /// The working directory for `pm2`, and so for a daemon that it starts.
     pub folder: PathBuf,
-    /// Set over our own environment.
+    /// Variables added to the watchdog's own environment.
     pub env: Vec<(String, String)>,
-    /// How long a call may take, but for that of the list.
+    /// The time limit of each call except `list`.
     pub timeout: Duration,
-    /// Once it is closed, nothing is called or done any more.
+    /// Once closed, no further call or action is started.
     pub scope: Scope,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
     Apps(Vec<App>),
-    /// No answer within 10 s.
+    /// The daemon did not answer within 10 s.
     Silent,
     Failed(String),
 }
 
 impl Caller {
-    /// The `pm2` that a call runs: found in `PATH`, and the program that its first line names too.
-    /// Errors: which of the two cannot be run and why, in words.
+    /// Finds `pm2` in `PATH`, and checks that the interpreter in its first line exists.
+    /// Errors: which of the two cannot be run, and why.
     pub fn program(&self) -> Result<PathBuf, String> {
         command::locate("pm2", &self.folder, command::path_variable(&self.env).as_deref())
     }
 
-    /// PM2's list of its processes. To be asked of a daemon that accepts connections only: where there is none, asking
-    /// starts one. Takes up to 10 s, and 10 s more to end a `pm2` that does not want to.
+    /// PM2's list of its processes. Call this only if the daemon accepts connections: without a daemon, `pm2` starts
+    /// one. Takes up to 10 s, and 10 s more if `pm2` does not end on SIGTERM.
     pub fn list(&self) -> Listing {
-        let failed = |error: io::Error| Listing::Failed(format!("cannot take its list: {}", describe_io_error(&error)));
+        let failed =
+            |error: io::Error| Listing::Failed(format!("cannot read PM2's list: {}", describe_io_error(&error)));
         let output = match command::memory_output() {
             Ok(output) => output,
             Err(error) => return failed(error),
@@ -77,17 +79,17 @@ impl Caller {
             Ok(program) => program,
             Err(reason) => return Listing::Failed(reason),
         };
-        let spec = self.spec(program, &["jlist", "-s"], output);
-        // The daemon that it starts where there is none has a session of its own, and is not ended with it.
-        let spec = CommandSpec { timeout: LIST_TIME, keep: LIST_LENGTH, leftovers: Leftovers::End, ..spec };
-        let ended = command::run(spec, |_| {});
-        match ended.exit {
+        let spec = self.command_spec(program, &["jlist", "-s"], output);
+        // A daemon that `pm2` starts has its own session, so `Leftovers::End` does not end it.
+        let spec = CommandSpec { timeout: LIST_TIMEOUT, keep: MAX_LIST_BYTES, leftovers: Leftovers::End, ..spec };
+        let result = command::run(spec, |_| {});
+        match result.exit {
             Exit::Exited(0) => {}
             Exit::TimedOut => return Listing::Silent,
             Exit::Exited(code) => return Listing::Failed(format!("pm2 jlist exited with {code}")),
             Exit::Killed(signal) => return Listing::Failed(format!("pm2 jlist was killed by signal {signal}")),
             Exit::NotStarted(reason) => return Listing::Failed(reason),
-            Exit::Lost => return Listing::Failed("it cannot be known how pm2 jlist ended".into()),
+            Exit::Lost => return Listing::Failed("the result of pm2 jlist is unknown".into()),
         }
         let mut bytes = Vec::new();
         let read = kept.rewind().and_then(|()| kept.read_to_end(&mut bytes));
@@ -96,12 +98,12 @@ impl Caller {
             (Ok(_), Some(apps)) => Listing::Apps(apps),
             (Ok(length), None) => Listing::Failed(format!(
                 "pm2 jlist printed no list ({length} bytes in {})",
-                HumanDuration(ended.duration)
+                HumanDuration(result.duration)
             )),
         }
     }
 
-    /// `on_start` is told of the process as soon as there is one; `output` must have been opened for appending.
+    /// Runs `pm2`. `on_start` is called as soon as there is a process; `output` must be open for appending.
     pub fn call(&self, args: &[&str], output: &File, on_start: &mut dyn FnMut(Process)) -> CommandResult {
         let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: Duration::ZERO };
         let program = match self.program() {
@@ -109,19 +111,20 @@ impl Caller {
             Err(reason) => return not_started(reason),
         };
         match output.try_clone() {
-            Ok(output) => command::run(self.spec(program, args, output), on_start),
-            Err(error) => not_started(format!("its output file cannot be shared: {}", describe_io_error(&error))),
+            Ok(output) => command::run(self.command_spec(program, args, output), on_start),
+            Err(error) => not_started(format!("cannot duplicate its output file: {}", describe_io_error(&error))),
         }
     }
 
-    fn spec(&self, program: PathBuf, args: &[&str], output: File) -> CommandSpec {
+    fn command_spec(&self, program: PathBuf, args: &[&str], output: File) -> CommandSpec {
         let program = program.to_string_lossy().into_owned();
-        let mut env: Vec<(String, String)> = self.env.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
+        let mut env: Vec<(String, String)> =
+            self.env.iter().filter(|(name, _)| !is_watchdog_variable(name)).cloned().collect();
         env.push(("PM2_HOME".into(), self.home.to_string_lossy().into_owned()));
         CommandSpec {
             argv: std::iter::once(program).chain(args.iter().map(ToString::to_string)).collect(),
             folder: self.folder.clone(),
-            unset: unwanted(),
+            unset: variables_to_unset(),
             env,
             timeout: self.timeout,
             keep: MAX_KEPT,
@@ -141,22 +144,20 @@ impl fmt::Debug for Caller {
     }
 }
 
-/// Whether a variable of this name is for commands of ours only.
-fn is_ours(name: &str) -> bool {
+/// Whether the watchdog sets this variable for its own commands.
+fn is_watchdog_variable(name: &str) -> bool {
     name.starts_with("WATCHDOG_")
 }
 
-/// The names in our own environment that `pm2` must not get. Those that PM2 itself gives are only taken away where it
-/// gave them, which shows in its number for us: each could be somebody's own otherwise.
-fn unwanted() -> Vec<OsString> {
+/// The variables in the watchdog's own environment that `pm2` must not get. Those of PM2 are removed only if the
+/// watchdog itself runs under PM2, which `pm_id` or `pm2_env` shows: otherwise each could be the operator's own.
+fn variables_to_unset() -> Vec<OsString> {
     let is_under_pm2 = ["pm_id", "pm2_env"].into_iter().any(|name| std::env::var_os(name).is_some());
-    let is_unwanted = |name: &str| {
-        let is_pm2s = || {
-            let begins = ["pm_", "PM2_", "axm_"].into_iter().any(|prefix| name.starts_with(prefix));
-            begins || FROM_PM2.split(' ').any(|given| given == name)
-        };
-        is_ours(name) || is_under_pm2 && is_pm2s()
+    let is_from_pm2 = |name: &str| {
+        let has_prefix = ["pm_", "PM2_", "axm_"].into_iter().any(|prefix| name.starts_with(prefix));
+        has_prefix || PM2_VARIABLES.split(' ').any(|variable| variable == name)
     };
+    let is_unwanted = |name: &str| is_watchdog_variable(name) || is_under_pm2 && is_from_pm2(name);
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| name.to_str().is_some_and(is_unwanted)).collect()
 }

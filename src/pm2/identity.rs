@@ -1,5 +1,5 @@
-//! Who is who: PM2's daemons, its processes, and those of them that have no daemon any more. It must never take the
-//! word of a file for a process, nor what cannot be read for a proof.
+//! Identifies PM2's daemons, its processes, and its orphans: processes without a living daemon above them. It must
+//! never trust a pid file alone, and never treat what cannot be read as proof.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,128 +11,136 @@ use crate::clock;
 use crate::process::{self, Environment, Process, Stat};
 use crate::time::WallTime;
 
-use super::app::entry;
+use super::app::parse_app;
 use super::evidence::{Daemon, DaemonKind};
 use super::home::read_pid;
 use super::{Home, ports};
 
-/// A daemon listens on its socket a quarter of a second after its start, on a machine with a tenth of a core 3 s after.
-const STARTING: Duration = Duration::from_secs(10);
-/// PM2 writes a process's number into its file right after its start; by more than this no file is about a process.
-const NOTED_WITHIN: Duration = Duration::from_secs(10);
+/// A daemon listens on its socket 0.25 s after its start, and 3 s after it with a tenth of a core.
+const STARTUP_TIME: Duration = Duration::from_secs(10);
+/// PM2 writes a pid file right after the process starts. A file written further from that start than this belongs to an
+/// earlier process with the same pid.
+const MAX_PID_FILE_DELAY: Duration = Duration::from_secs(10);
 
+/// What PM2's variables in a process's environment say about the process.
 #[derive(Debug)]
 pub(super) struct ProcessMark {
     pub(super) name: String,
-    /// The files of its output and its errors.
+    /// The log files for its standard output and standard error.
     pub(super) logs: Vec<PathBuf>,
-    /// The file with its number; a child that it left behind has the same.
+    /// Its pid file. A child that it left behind inherits this value.
     pub(super) pid_file: Option<PathBuf>,
-    /// Whether PM2 may not start it again once it was ended.
-    pub(super) may_stay_ended: bool,
+    /// Whether PM2 may leave it stopped after it ends.
+    pub(super) may_stay_stopped: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ownership {
+pub(super) enum DaemonOwnership {
     Here(DaemonKind),
-    /// It belongs elsewhere, or is none.
+    /// It is a daemon of another home, or not a daemon.
     Elsewhere,
-    /// It is one, and where it belongs cannot be read.
-    Unclear,
+    /// It is a daemon whose home cannot be read.
+    Unknown,
 }
 
 impl Home {
-    pub(super) fn daemon(&self, pid: u32) -> Option<Daemon> {
-        match self.whose(pid) {
-            Ownership::Here(kind) => daemon(pid, kind),
-            Ownership::Elsewhere | Ownership::Unclear => None,
+    pub(super) fn prove_daemon(&self, pid: u32) -> Option<Daemon> {
+        match self.daemon_ownership(pid) {
+            DaemonOwnership::Here(kind) => read_daemon(pid, kind),
+            DaemonOwnership::Elsewhere | DaemonOwnership::Unknown => None,
         }
     }
 
-    /// Whose daemon a process of our account is. Proven by its title, and by the home in its environment; where that
-    /// cannot be read (capabilities), by the home in its title, or by the file with the daemon's number where that is
-    /// cut short: a title is no longer than the command line was.
-    pub(super) fn whose(&self, pid: u32) -> Ownership {
-        let Some(title) = process::title(pid).filter(|_| process::is_ours(pid)) else { return Ownership::Elsewhere };
-        let is_noted = || read_pid(&self.path().join("pm2.pid")).is_ok_and(|noted| noted == pid);
-        let environment = || process::environment(pid);
-        let kind = match kind(&title) {
-            Some(kind) => kind,
-            None if is_noted() && environment().is_some_and(|found| is_called(&title, &found)) => DaemonKind::Detached,
-            None => return Ownership::Elsewhere,
+    /// Whether a process of the watchdog's account is a daemon, and of this home. Its title proves the first, the home
+    /// in its environment the second. If the environment cannot be read (capabilities), the home in the title counts,
+    /// and if that is cut short, PM2's `pm2.pid`: a title is never longer than the original command line.
+    pub(super) fn daemon_ownership(&self, pid: u32) -> DaemonOwnership {
+        let Some(title) = process::title(pid).filter(|_| process::is_ours(pid)) else {
+            return DaemonOwnership::Elsewhere;
         };
-        let named = environment().and_then(|environment| home_of(&environment, kind));
-        let here = |is_here: bool| if is_here { Ownership::Here(kind) } else { Ownership::Elsewhere };
+        let is_in_pid_file = || read_pid(&self.path().join("pm2.pid")).is_ok_and(|recorded| recorded == pid);
+        let environment = || process::environment(pid);
+        let kind = match daemon_kind(&title) {
+            Some(kind) => kind,
+            None if is_in_pid_file() && environment().is_some_and(|found| has_daemon_title(&title, &found)) => {
+                DaemonKind::Detached
+            }
+            None => return DaemonOwnership::Elsewhere,
+        };
+        let named = environment().and_then(|environment| find_home(&environment, kind));
+        let ownership = |is_here: bool| if is_here { DaemonOwnership::Here(kind) } else { DaemonOwnership::Elsewhere };
         let titled = title.split_once("God Daemon (").map(|(_, home)| match home.rsplit_once(')') {
             Some((home, rest)) => (home, Some(rest)),
             None => (home, None),
         });
         match (named, titled) {
-            (Some(home), _) => here(self.is_at(&home)),
-            (None, Some((home, Some(_)))) => here(self.is_at(Path::new(home))),
-            (None, Some((home, None))) if !self.path().to_string_lossy().starts_with(home) => Ownership::Elsewhere,
-            (None, _) if is_noted() => Ownership::Here(kind),
-            (None, _) => Ownership::Unclear,
+            (Some(home), _) => ownership(self.is_at(&home)),
+            (None, Some((home, Some(_)))) => ownership(self.is_at(Path::new(home))),
+            (None, Some((home, None))) if !self.path().to_string_lossy().starts_with(home) => {
+                DaemonOwnership::Elsewhere
+            }
+            (None, _) if is_in_pid_file() => DaemonOwnership::Here(kind),
+            (None, _) => DaemonOwnership::Unknown,
         }
     }
 
-    /// The processes that listen on this port, were PM2's, and have no living daemon above them. Never a daemon, and
-    /// neither ourselves nor those who started us.
-    pub fn orphans_on(&self, port: u16) -> io::Result<Vec<Process>> {
-        let holders = ports::holders(port, process::own_pids()?);
-        Ok(holders.into_iter().filter_map(|pid| self.orphan(pid)).collect())
+    /// The orphans that listen on this port: processes of PM2 without a living daemon above them. Never a daemon, and
+    /// never the watchdog or one of its ancestors.
+    pub fn find_orphans(&self, port: u16) -> io::Result<Vec<Process>> {
+        let holders = ports::find_listeners(port, process::own_pids()?);
+        Ok(holders.into_iter().filter_map(|pid| self.prove_orphan(pid)).collect())
     }
 
-    /// The orphan of this home that has this number: by its environment, or by PM2's file with its number, written
-    /// when it began. A daemon of whatever home above it protects it.
-    pub(super) fn orphan(&self, pid: u32) -> Option<Process> {
+    /// The orphan of this home with this pid, proven by its environment or by a pid file that PM2 wrote when it
+    /// started. A daemon of any home above it means that it is not an orphan.
+    pub(super) fn prove_orphan(&self, pid: u32) -> Option<Process> {
         let process = process::living(pid)?;
-        let is_pm2s = || !self.marks(pid).is_empty() || self.is_noted(process);
-        let is_daemon = |pid: u32| process::title(pid).is_some_and(|title| kind(&title).is_some());
-        let is_kept = || process::ancestors(pid).any(|above| process::is_ours(above) && is_daemon(above));
-        let may_be = process::is_ours(pid) && !is_us(pid) && !is_daemon(pid);
-        (may_be && is_pm2s() && !is_kept()).then_some(process)
+        let is_from_pm2 = || !self.read_marks(pid).is_empty() || self.has_pid_file(process);
+        let is_daemon = |pid: u32| process::title(pid).is_some_and(|title| daemon_kind(&title).is_some());
+        let has_daemon_above = || process::ancestors(pid).any(|above| process::is_ours(above) && is_daemon(above));
+        let may_be_orphan = process::is_ours(pid) && !is_self_or_ancestor(pid) && !is_daemon(pid);
+        (may_be_orphan && is_from_pm2() && !has_daemon_above()).then_some(process)
     }
 
-    pub(super) fn is_noted(&self, process: Process) -> bool {
-        self.all_noted().iter().any(|(pid, file)| *pid == process.pid && is_about(file, process))
+    pub(super) fn has_pid_file(&self, process: Process) -> bool {
+        self.all_pid_files().iter().any(|(pid, file)| *pid == process.pid && was_written_at_start_of(file, process))
     }
 
-    /// What shows the process to be PM2's and of this home; nothing where it is not, or is a daemon: one that was
-    /// started by way of a process of PM2's has the marks of that.
-    pub(super) fn marks(&self, pid: u32) -> Vec<ProcessMark> {
-        process::environment(pid).map(|environment| self.marks_in(pid, &environment)).unwrap_or_default()
+    /// PM2's marks in the process's environment, if they name this home. Empty for a daemon: a daemon that was started
+    /// from a process of PM2 has inherited the marks of that process.
+    pub(super) fn read_marks(&self, pid: u32) -> Vec<ProcessMark> {
+        process::environment(pid).map(|environment| self.find_marks(pid, &environment)).unwrap_or_default()
     }
 
-    pub(super) fn marks_in(&self, pid: u32, environment: &Environment) -> Vec<ProcessMark> {
+    pub(super) fn find_marks(&self, pid: u32, environment: &Environment) -> Vec<ProcessMark> {
         let is_here = environment.get("PM2_HOME").is_some_and(|home| self.is_at(Path::new(home)));
-        if !is_here || process::title(pid).is_some_and(|title| kind(&title).is_some()) {
+        if !is_here || process::title(pid).is_some_and(|title| daemon_kind(&title).is_some()) {
             return Vec::new();
         }
-        plain_mark(environment).into_iter().chain(cluster_mark(environment)).collect()
+        read_fork_mark(environment).into_iter().chain(read_cluster_mark(environment)).collect()
     }
 }
 
-/// Whether the file was written when the process began: its number may have been another's before.
-pub(super) fn is_about(file: &Path, process: Process) -> bool {
+/// Whether the file was written when the process started. Otherwise it is about an earlier process with the same pid.
+pub(super) fn was_written_at_start_of(file: &Path, process: Process) -> bool {
     let Ok(written) = fs::metadata(file).and_then(|found| found.modified()) else { return false };
     let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let age = clock::wall().since(WallTime::from_ms(i64::try_from(written).unwrap_or(i64::MAX)));
     let up = clock::now().since(process::since_boot(process.started));
-    up.abs_diff(age) <= NOTED_WITHIN
+    up.abs_diff(age) <= MAX_PID_FILE_DELAY
 }
 
-pub(super) fn daemon(pid: u32, kind: DaemonKind) -> Option<Daemon> {
+pub(super) fn read_daemon(pid: u32, kind: DaemonKind) -> Option<Daemon> {
     let stat = process::stat(pid).filter(Stat::is_alive)?;
     let process = Process { pid, started: stat.started };
     let is_stopped = matches!(stat.state, b'T' | b't');
-    let is_starting = clock::now().since(process::since_boot(process.started)) < STARTING;
+    let is_starting = clock::now().since(process::since_boot(process.started)) < STARTUP_TIME;
     Some(Daemon { process, kind, is_stopped, is_starting })
 }
 
-/// What a title shows a process to be: PM2 gives itself one when it goes into the background, and keeps its command
-/// line otherwise. How a daemon calls itself is cut to the length that its command line had; this much is always left.
-pub(super) fn kind(title: &str) -> Option<DaemonKind> {
+/// The kind of daemon that a process title shows. A background daemon sets its own title, cut to the length of its
+/// original command line, which always leaves the part compared here; a foreground one keeps its command line.
+pub(super) fn daemon_kind(title: &str) -> Option<DaemonKind> {
     if title.starts_with("PM2 v") && title.contains("God Daemon (") {
         return Some(DaemonKind::Detached);
     }
@@ -143,40 +151,40 @@ pub(super) fn kind(title: &str) -> Option<DaemonKind> {
     is_in_foreground.then_some(DaemonKind::Foreground)
 }
 
-/// Whether its title is the one that its environment wants PM2's daemon to have.
-fn is_called(title: &str, environment: &Environment) -> bool {
-    let wanted = environment.get("PM2_DAEMON_TITLE").and_then(OsStr::to_str);
-    !title.is_empty() && wanted.is_some_and(|wanted| wanted.starts_with(title))
+/// Whether the title is the one that `PM2_DAEMON_TITLE` in its environment sets, or the beginning of it.
+fn has_daemon_title(title: &str, environment: &Environment) -> bool {
+    let configured = environment.get("PM2_DAEMON_TITLE").and_then(OsStr::to_str);
+    !title.is_empty() && configured.is_some_and(|configured| configured.starts_with(title))
 }
 
-/// The home that a daemon's environment names. One in the foreground may have none there, and then has the usual.
-fn home_of(environment: &Environment, kind: DaemonKind) -> Option<PathBuf> {
+/// The home of a daemon, from its environment. A foreground daemon without `PM2_HOME` uses `~/.pm2`.
+fn find_home(environment: &Environment, kind: DaemonKind) -> Option<PathBuf> {
     let named = environment.get("PM2_HOME").map(PathBuf::from);
-    let usual = || Some(Path::new(environment.get("HOME")?).join(".pm2"));
-    named.or_else(|| if kind == DaemonKind::Foreground { usual() } else { None })
+    let default = || Some(Path::new(environment.get("HOME")?).join(".pm2"));
+    named.or_else(|| if kind == DaemonKind::Foreground { default() } else { None })
 }
 
-/// PM2 gives to a process in fork mode all that it knows of it, one variable each.
-fn plain_mark(environment: &Environment) -> Option<ProcessMark> {
+/// In fork mode PM2 gives a process one variable for each of its properties.
+fn read_fork_mark(environment: &Environment) -> Option<ProcessMark> {
     let text = |name| environment.get(name).and_then(OsStr::to_str);
     text("pm_id")?.parse::<u32>().ok()?;
     let path = |name| environment.get(name).map(PathBuf::from);
     let logs = ["pm_out_log_path", "pm_err_log_path"].into_iter().filter_map(path).collect();
-    // What it has of `stop_exit_codes` only PM2 knows.
-    let may_stay_ended = text("autorestart") == Some("false");
-    Some(ProcessMark { name: text("name")?.to_owned(), logs, pid_file: path("pm_pid_path"), may_stay_ended })
+    // `stop_exit_codes` is not among the variables.
+    let may_stay_stopped = text("autorestart") == Some("false");
+    Some(ProcessMark { name: text("name")?.to_owned(), logs, pid_file: path("pm_pid_path"), may_stay_stopped })
 }
 
-/// And to one in cluster mode all in one.
-fn cluster_mark(environment: &Environment) -> Option<ProcessMark> {
-    let app = entry(environment.get("pm2_env")?.to_str()?).filter(|app| app.id.is_some())?;
-    let may_stay_ended = app.may_stay_ended();
+/// In cluster mode PM2 gives a process all its properties as JSON in one variable.
+fn read_cluster_mark(environment: &Environment) -> Option<ProcessMark> {
+    let app = parse_app(environment.get("pm2_env")?.to_str()?).filter(|app| app.id.is_some())?;
+    let may_stay_stopped = app.may_stay_stopped();
     let logs = app.out_log.into_iter().chain(app.err_log).collect();
-    Some(ProcessMark { name: app.name, logs, pid_file: app.pid_file, may_stay_ended })
+    Some(ProcessMark { name: app.name, logs, pid_file: app.pid_file, may_stay_stopped })
 }
 
-/// Whether it is this process or one that started it: under PM2 we are a process of PM2's ourselves.
-pub(super) fn is_us(pid: u32) -> bool {
+/// Whether it is the watchdog or one of its ancestors. Under PM2 the watchdog is itself a process of PM2.
+pub(super) fn is_self_or_ancestor(pid: u32) -> bool {
     let own = std::process::id();
     pid == own || process::ancestors(own).any(|above| above == pid)
 }
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_title_shows_a_daemon_and_its_kind() {
-        let check = |title: &str, expected: Option<DaemonKind>| assert_eq!(kind(title), expected, "{title}");
+        let check = |title: &str, expected: Option<DaemonKind>| assert_eq!(daemon_kind(title), expected, "{title}");
         check("PM2 v7.0.4: God Daemon (/home/user/.pm2)", Some(DaemonKind::Detached));
         check("PM2 v5.4.3: God Daemon (/home/us", Some(DaemonKind::Detached));
         check("node /usr/local/bin/pm2-runtime start ecosystem.config.js", Some(DaemonKind::Foreground));

@@ -1,5 +1,5 @@
-//! Gathers the evidence: what the socket, the files and `/proc` show of a daemon and of the processes of a name. It
-//! must never call `pm2`, and never conclude anything that a pure function could.
+//! Gathers evidence about a daemon and the processes of one name from the socket, the files and `/proc`. It must never
+//! call `pm2`, and never draw a conclusion that a pure function could draw.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use crate::outcome::{DaemonState, Pm2Evidence, PriorEvidence, ProcessIdentity, d
 use crate::process::{self, Environment, Process, Stat};
 
 use super::evidence::{Daemon, DaemonEvidence, DaemonKind, ProcessEvidence, ProcessState, Sign, SocketState};
-use super::home::{file_name, read_pid};
-use super::identity::{Ownership, daemon, is_about};
+use super::home::{read_pid, to_file_name};
+use super::identity::{DaemonOwnership, read_daemon, was_written_at_start_of};
 use super::{Home, ports};
 
 impl Home {
-    /// What a probe concludes of the daemon and of the processes of this name. While all is well this reads a handful
-    /// of files: a daemon that was proven before needs no proof.
+    /// What a probe concludes about the daemon and the processes of this name. While everything is healthy this reads a
+    /// handful of files: a daemon that was proven before needs no new proof.
     pub fn observe(&self, name: &str, known: PriorEvidence) -> Pm2Evidence {
-        let daemon = match self.known_daemon(known.daemon) {
+        let daemon = match self.verify_known_daemon(known.daemon) {
             Some(daemon) => self.evidence_of(daemon),
             None => self.daemon_evidence(),
         };
@@ -24,18 +24,17 @@ impl Home {
         self.conclude(&daemon, &process)
     }
 
-    /// The daemon that was there before, if it is the one of PM2's file still and takes connections.
-    fn known_daemon(&self, before: Option<ProcessIdentity>) -> Option<Daemon> {
-        let before = before.filter(|_| self.socket() == SocketState::Accepts)?;
+    /// The daemon proven before, if `pm2.pid` still names it and the socket accepts.
+    fn verify_known_daemon(&self, before: Option<ProcessIdentity>) -> Option<Daemon> {
+        let before = before.filter(|_| self.check_socket() == SocketState::Accepts)?;
         let pid = read_pid(&self.path().join("pm2.pid")).ok().filter(|pid| *pid == before.pid)?;
-        daemon(pid, DaemonKind::Detached).filter(|daemon| seen(daemon.process) == before)
+        read_daemon(pid, DaemonKind::Detached).filter(|daemon| identity_of(daemon.process) == before)
     }
 
     fn evidence_of(&self, daemon: Daemon) -> DaemonEvidence {
-        DaemonEvidence { socket: SocketState::Accepts, proven: vec![daemon], unclear: None, is_silent: false }
+        DaemonEvidence { socket: SocketState::Accepts, proven: vec![daemon], unidentified: None, is_silent: false }
     }
 
-    /// The same of evidence at hand.
     pub(super) fn conclude(&self, daemon: &DaemonEvidence, process: &ProcessEvidence) -> Pm2Evidence {
         let (living, hidden) = match process.state() {
             ProcessState::Alive(process) => (Some(process), None),
@@ -46,56 +45,56 @@ impl Home {
         let outlived = living.filter(|_| is_orphan).map(|Process { pid, .. }| {
             let pm2 = self.call();
             format!(
-                "its process (pid {pid}) outlived the daemon of PM2 that started it, so that PM2 will not start it \
-                 again. When it suits you: kill {pid}, then {pm2} resurrect"
+                "its process (pid {pid}) outlived the PM2 daemon that started it, so PM2 will not restart it. Fix, at \
+                 a convenient time: kill {pid}, then {pm2} resurrect"
             )
         });
         Pm2Evidence {
             daemon: daemon.state(),
-            daemon_process: daemon.latest().map(|daemon| seen(daemon.process)),
+            daemon_process: daemon.latest().map(|daemon| identity_of(daemon.process)),
             trouble: daemon.trouble(&self.path().display().to_string(), &self.call()).or(hidden).or(outlived),
-            process: living.map(seen),
+            process: living.map(identity_of),
             is_orphan,
         }
     }
 
-    /// The signs of the daemon. Where its socket accepts and its own file names it, no other process is looked at.
+    /// The signs of the daemon. If its socket accepts and `pm2.pid` names a proven daemon, no other process is read.
     pub fn daemon_evidence(&self) -> DaemonEvidence {
-        let socket = self.socket();
+        let socket = self.check_socket();
         if socket == SocketState::Accepts
-            && let Some(daemon) = read_pid(&self.path().join("pm2.pid")).ok().and_then(|pid| self.daemon(pid))
+            && let Some(daemon) = read_pid(&self.path().join("pm2.pid")).ok().and_then(|pid| self.prove_daemon(pid))
         {
             return self.evidence_of(daemon);
         }
-        self.search(socket)
+        self.search_daemons(socket)
     }
 
-    /// The same with all daemons there are, for whoever is to end them: one that lost its socket to another shows too.
+    /// The same with all daemons of this home, including one that lost its socket to another.
     pub fn all_daemons(&self) -> DaemonEvidence {
-        self.search(self.socket())
+        self.search_daemons(self.check_socket())
     }
 
-    fn search(&self, socket: SocketState) -> DaemonEvidence {
-        let mut evidence = DaemonEvidence { socket, proven: Vec::new(), unclear: None, is_silent: false };
+    fn search_daemons(&self, socket: SocketState) -> DaemonEvidence {
+        let mut evidence = DaemonEvidence { socket, proven: Vec::new(), unidentified: None, is_silent: false };
         let pids = match process::pids() {
             Ok(pids) => pids,
-            Err(error) => return DaemonEvidence { unclear: Some(unseen(&error)), ..evidence },
+            Err(error) => return DaemonEvidence { unidentified: Some(describe_proc_error(&error)), ..evidence },
         };
         for pid in pids {
-            match self.whose(pid) {
-                Ownership::Here(_) => evidence.proven.extend(self.daemon(pid)),
-                Ownership::Unclear => {
+            match self.daemon_ownership(pid) {
+                DaemonOwnership::Here(_) => evidence.proven.extend(self.prove_daemon(pid)),
+                DaemonOwnership::Unknown => {
                     let home = self.path().display();
                     let why =
-                        format!("a PM2 daemon (pid {pid}) runs, and whether it is the one of {home} cannot be read");
-                    evidence.unclear = Some(why);
+                        format!("a PM2 daemon (pid {pid}) is running; whether it belongs to {home} cannot be read");
+                    evidence.unidentified = Some(why);
                 }
-                Ownership::Elsewhere => {}
+                DaemonOwnership::Elsewhere => {}
             }
         }
-        // What a daemon has just forked looks like the daemon until it has become what it is to run.
+        // A process that a daemon has just forked has the daemon's title and environment until it calls exec.
         let proven = evidence.clone();
-        let is_forked = |daemon: &Daemon| is_child(daemon.process.pid, &proven);
+        let is_forked = |daemon: &Daemon| is_child_of(daemon.process.pid, &proven);
         evidence.proven.retain(|daemon| !is_forked(daemon));
         evidence.proven.sort_by_key(|Daemon { process, .. }| (process.started, process.pid));
         evidence
@@ -107,119 +106,128 @@ impl Home {
         known: Option<ProcessIdentity>,
         daemons: &DaemonEvidence,
     ) -> ProcessEvidence {
-        let evidence = self.known_evidence(name, known, daemons);
+        let evidence = self.check_known_signs(name, known, daemons);
         if !evidence.living.is_empty() {
             return evidence;
         }
-        // A daemon that lost its socket to another keeps its processes.
+        // A daemon that lost its socket to another still has its processes.
         let daemons = self.all_daemons();
-        let mut evidence = self.known_evidence(name, known, &daemons);
+        let mut evidence = self.check_known_signs(name, known, &daemons);
         if evidence.living.is_empty() {
-            self.look_everywhere(name, &daemons, &mut evidence);
+            self.search_all_processes(name, &daemons, &mut evidence);
         }
         evidence
     }
 
-    /// The process of this name that has no daemon above it and goes on with its work.
-    pub(super) fn orphan_of(&self, name: &str) -> Option<Process> {
-        let none = DaemonEvidence { socket: SocketState::Missing, proven: Vec::new(), unclear: None, is_silent: false };
-        let mut evidence = self.known_evidence(name, None, &none);
+    /// A process of this name without a daemon above it.
+    pub(super) fn find_orphan(&self, name: &str) -> Option<Process> {
+        let none =
+            DaemonEvidence { socket: SocketState::Missing, proven: Vec::new(), unidentified: None, is_silent: false };
+        let mut evidence = self.check_known_signs(name, None, &none);
         if evidence.living.is_empty() {
-            self.look_everywhere(name, &none, &mut evidence);
+            self.search_all_processes(name, &none, &mut evidence);
         }
         evidence.orphan()
     }
 
-    fn known_evidence(&self, name: &str, known: Option<ProcessIdentity>, daemons: &DaemonEvidence) -> ProcessEvidence {
+    fn check_known_signs(
+        &self,
+        name: &str,
+        known: Option<ProcessIdentity>,
+        daemons: &DaemonEvidence,
+    ) -> ProcessEvidence {
         let mut evidence = ProcessEvidence::default();
-        for (pid, file) in self.noted(name) {
+        for (pid, file) in self.pid_files_of(name) {
             let Some(stat) = process::stat(pid).filter(Stat::is_alive) else { continue };
             let process = Process { pid, started: stat.started };
-            if daemons.has(stat.parent) {
-                if self.may_be(pid, name) {
+            if daemons.has_daemon(stat.parent) {
+                if self.may_have_name(pid, name) {
                     evidence.living.push((process, Sign::PidFile));
-                    evidence.ids.extend(id_of(&file));
+                    evidence.ids.extend(id_in_file_name(&file));
                 }
-            } else if is_about(&file, process) && self.may_be(pid, name) && self.orphan(process.pid).is_some() {
+            } else if was_written_at_start_of(&file, process)
+                && self.may_have_name(pid, name)
+                && self.prove_orphan(process.pid).is_some()
+            {
                 evidence.living.push((process, Sign::Orphan));
             }
         }
-        if let Some(process) = known.filter(|_| evidence.living.is_empty()).and_then(the_same)
-            && is_child(process.pid, daemons)
-            && self.may_be(process.pid, name)
+        if let Some(process) = known.filter(|_| evidence.living.is_empty()).and_then(find_again)
+            && is_child_of(process.pid, daemons)
+            && self.may_have_name(process.pid, name)
         {
             evidence.living.push((process, Sign::Known));
         }
         evidence
     }
 
-    /// Whether a process may have this name: two names may share a pid file (`-` stands there for much else), and an
-    /// environment that can be read tells them apart. It costs a file to read, so it is asked only where the file's
-    /// name leaves it open.
-    fn may_be(&self, pid: u32, name: &str) -> bool {
-        if !file_name(name).contains('-') {
+    /// Whether a process may have this name. Two names may share a pid file, since PM2 writes `-` for many characters;
+    /// a readable environment distinguishes them. That costs a file to read, so it is done only for names with a `-`.
+    fn may_have_name(&self, pid: u32, name: &str) -> bool {
+        if !to_file_name(name).contains('-') {
             return true;
         }
-        let marks = self.marks(pid);
+        let marks = self.read_marks(pid);
         marks.is_empty() || marks.iter().any(|mark| mark.name == name)
     }
 
-    fn look_everywhere(&self, name: &str, daemons: &DaemonEvidence, evidence: &mut ProcessEvidence) {
+    fn search_all_processes(&self, name: &str, daemons: &DaemonEvidence, evidence: &mut ProcessEvidence) {
         let pids = match process::pids() {
             Ok(pids) => pids,
-            Err(error) => return evidence.hidden = Some(unseen(&error)),
+            Err(error) => return evidence.unreadable = Some(describe_proc_error(&error)),
         };
         for process in pids.filter_map(process::living) {
-            let is_child = is_child(process.pid, daemons);
+            let is_child = is_child_of(process.pid, daemons);
             let may_be_orphan = daemons.proven.is_empty() && process::is_ours(process.pid);
             let Some(environment) = process::environment(process.pid).filter(|_| is_child || may_be_orphan) else {
-                evidence.nameless.extend(is_child.then_some(process.pid));
+                evidence.unidentified_children.extend(is_child.then_some(process.pid));
                 continue;
             };
-            let marks = self.marks_in(process.pid, &environment);
-            let named = marks.iter().find(|mark| mark.name == name);
-            match named {
+            let marks = self.find_marks(process.pid, &environment);
+            let mark = marks.iter().find(|mark| mark.name == name);
+            match mark {
                 Some(_) if is_child => evidence.living.push((process, Sign::Environment)),
-                // Whoever has the marks of a process only because that started it is no sign of it, unless it does
-                // its work: it is named by the pid file itself, or holds a port.
-                Some(mark) if self.orphan(process.pid).is_some() => {
+                // A process may have only inherited the marks from the process that started it. It counts as the
+                // orphan only if the pid file names it or it listens on a port.
+                Some(mark) if self.prove_orphan(process.pid).is_some() => {
                     let names_it = |file: &PathBuf| read_pid(file).is_ok_and(|pid| pid == process.pid);
                     if mark.pid_file.as_ref().is_some_and(names_it) || !ports::listeners(process).is_empty() {
                         evidence.living.push((process, Sign::Orphan));
                     }
                 }
-                None if is_child && says_nothing(&environment) => evidence.nameless.push(process.pid),
+                None if is_child && lacks_pm2_home(&environment) => evidence.unidentified_children.push(process.pid),
                 Some(_) | None => {}
             }
         }
         if evidence.living.is_empty() && daemons.state() == DaemonState::Alive && daemons.proven.is_empty() {
-            let why = "PM2 answers, but its processes cannot be seen, as those of another account or container";
-            evidence.hidden = Some(why.into());
+            let why = "PM2 answers, but its processes are not visible: they may belong to another account or container";
+            evidence.unreadable = Some(why.into());
         }
     }
 }
 
-pub(super) fn seen(Process { pid, started }: Process) -> ProcessIdentity {
+pub(super) fn identity_of(Process { pid, started }: Process) -> ProcessIdentity {
     ProcessIdentity { pid, started: process::since_boot(started) }
 }
 
-fn the_same(before: ProcessIdentity) -> Option<Process> {
-    process::living(before.pid).filter(|process| seen(*process) == before)
+fn find_again(before: ProcessIdentity) -> Option<Process> {
+    process::living(before.pid).filter(|process| identity_of(*process) == before)
 }
 
-fn is_child(pid: u32, daemons: &DaemonEvidence) -> bool {
-    process::stat(pid).is_some_and(|stat| daemons.has(stat.parent))
+fn is_child_of(pid: u32, daemons: &DaemonEvidence) -> bool {
+    process::stat(pid).is_some_and(|stat| daemons.has_daemon(stat.parent))
 }
 
-fn id_of(file: &Path) -> Option<u32> {
+fn id_in_file_name(file: &Path) -> Option<u32> {
     file.file_stem()?.to_str()?.rsplit_once('-')?.1.parse().ok()
 }
 
-/// One that a process has written over, as setproctitle does; one of PM2's own helpers has all that its daemon has.
-fn says_nothing(environment: &Environment) -> bool {
+/// Whether a process has overwritten its environment, as setproctitle does. PM2's own helper processes have the
+/// daemon's environment, so they do not count.
+fn lacks_pm2_home(environment: &Environment) -> bool {
     environment.get("PM2_HOME").is_none()
 }
 
-fn unseen(error: &io::Error) -> String {
-    format!("processes cannot be seen: {}", describe_io_error(error))
+pub(super) fn describe_proc_error(error: &io::Error) -> String {
+    format!("cannot read processes in /proc: {}", describe_io_error(error))
 }

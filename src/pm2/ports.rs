@@ -1,4 +1,5 @@
-//! Who listens on which TCP port, as far as it is of our account. It must never count those who merely are connected.
+//! Finds which processes of the watchdog's account listen on which TCP ports. It must never count a process that only
+//! has a connection.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,47 +12,47 @@ struct Listener {
     inode: u64,
 }
 
-/// The TCP ports that a process, or one that descends from it, listens on.
+/// The TCP ports that a process or one of its descendants listens on.
 pub fn listeners(process: Process) -> Vec<u16> {
     let Ok(family) = process::family(process.pid) else { return Vec::new() };
     if !process::is_alive(process) {
         return Vec::new();
     }
-    let held: BTreeSet<u64> = family.into_iter().flat_map(sockets).collect();
-    let ports = listening().into_iter().filter(|listener| held.contains(&listener.inode));
+    let held: BTreeSet<u64> = family.into_iter().flat_map(open_sockets).collect();
+    let ports = read_listeners().into_iter().filter(|listener| held.contains(&listener.inode));
     ports.map(|listener| listener.port).collect::<BTreeSet<u16>>().into_iter().collect()
 }
 
-/// Who of our account listens on a port: its number and title.
-pub fn holder(port: u16) -> Option<(u32, String)> {
-    let pid = holders(port, process::own_pids().ok()?).into_iter().next()?;
+/// The pid and title of a process of the watchdog's account that listens on this port.
+pub fn find_listener(port: u16) -> Option<(u32, String)> {
+    let pid = find_listeners(port, process::own_pids().ok()?).into_iter().next()?;
     Some((pid, process::title(pid)?))
 }
 
-pub(super) fn holders(port: u16, pids: impl Iterator<Item = u32>) -> Vec<u32> {
-    let inodes: BTreeSet<u64> = on(port).map(|listener| listener.inode).collect();
+pub(super) fn find_listeners(port: u16, pids: impl Iterator<Item = u32>) -> Vec<u32> {
+    let inodes: BTreeSet<u64> = listeners_on(port).map(|listener| listener.inode).collect();
     if inodes.is_empty() {
         return Vec::new();
     }
-    pids.filter(|pid| sockets(*pid).any(|inode| inodes.contains(&inode))).collect()
+    pids.filter(|pid| open_sockets(*pid).any(|inode| inodes.contains(&inode))).collect()
 }
 
 pub(super) fn is_free(port: u16) -> bool {
-    on(port).next().is_none()
+    listeners_on(port).next().is_none()
 }
 
-fn on(port: u16) -> impl Iterator<Item = Listener> {
-    listening().into_iter().filter(move |listener| listener.port == port)
+fn listeners_on(port: u16) -> impl Iterator<Item = Listener> {
+    read_listeners().into_iter().filter(move |listener| listener.port == port)
 }
 
-fn listening() -> Vec<Listener> {
+fn read_listeners() -> Vec<Listener> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| fs::read_to_string(table).ok());
-    tables.flat_map(|table| table.lines().filter_map(parse).collect::<Vec<_>>()).collect()
+    tables.flat_map(|table| table.lines().filter_map(parse_line).collect::<Vec<_>>()).collect()
 }
 
 /// A line of proc_net_tcp(5): field 2 is the local address with the port in hexadecimal, field 4 the state (0A is
 /// LISTEN), field 10 the inode.
-fn parse(line: &str) -> Option<Listener> {
+fn parse_line(line: &str) -> Option<Listener> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (_, port) = fields.next()?.rsplit_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -62,8 +63,8 @@ fn parse(line: &str) -> Option<Listener> {
     Some(Listener { port, inode })
 }
 
-/// The inodes of the sockets that a process has open; none of one that is not for us to look into.
-fn sockets(pid: u32) -> impl Iterator<Item = u64> {
+/// The inodes of the sockets that a process has open; none if its descriptors cannot be read.
+fn open_sockets(pid: u32) -> impl Iterator<Item = u64> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     open.filter_map(|entry| {
         let target = fs::read_link(entry.path()).ok()?;
@@ -77,11 +78,11 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expected: Option<(u16, u64)>) {
-        assert_eq!(parse(line), expected.map(|(port, inode)| Listener { port, inode }), "{line}");
+        assert_eq!(parse_line(line), expected.map(|(port, inode)| Listener { port, inode }), "{line}");
     }
 
     #[test]
-    fn only_sockets_that_take_connections_are_read() {
+    fn only_listening_sockets_are_read() {
         let rest = "00000000:00000000 00:00000000 00000000  1000        0 43211 1 0000000000000000 100 0 0 10 0";
         check(&format!("   0: 0100007F:1388 00000000:0000 0A {rest}"), Some((5_000, 43_211)));
         check(&format!("  10: 00000000000000000000000001000000:1388 0:0000 0A {rest}"), Some((5_000, 43_211)));

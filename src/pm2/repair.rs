@@ -1,5 +1,5 @@
-//! Carries out the plan of a repair by way of PM2, one step after the other. It must never believe an exit code: a call
-//! that changed nothing has failed. Nor may it go on once nobody waits for it: another repair may be under way then.
+//! Executes the steps of a repair one after the other. It must never trust an exit code (a call that changed nothing
+//! has failed), and never continue after its scope is closed, since another repair may have started by then.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -18,108 +18,114 @@ use crate::time::HumanDuration;
 use super::plan::RepairStep;
 use super::{Caller, Home, Listing, Managed};
 
-/// Between two looks at who is left.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How long a process that was ended may still be there.
-const ENDED: Duration = Duration::from_secs(1);
-/// How long a daemon may take to start again what has ended; it does so at once, or after `restart_delay`.
-const STARTED_AGAIN: Duration = Duration::from_secs(10);
-/// How long what was killed may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the old process may stay alive after a `pm2 restart` returned.
+const OLD_PROCESS_EXIT: Duration = Duration::from_secs(1);
+/// How long the daemon may take to restart a process that ended; it does so at once, or after `restart_delay`.
+const DAEMON_RESTART: Duration = Duration::from_secs(10);
+/// How long a process may stay alive after SIGKILL.
+const KILL_EXIT: Duration = Duration::from_secs(10);
 
+/// What the steps of a repair work with.
 pub struct Calls<'a> {
     pub home: &'a Home,
     pub caller: &'a Caller,
     pub managed: &'a Managed,
-    /// Is told of each thing that is done, a line each.
+    /// Logs one line for each action.
     pub say: &'a dyn Fn(&str),
-    /// Takes what is printed; opened for appending.
+    /// Receives the output of pm2; open for appending.
     pub output: &'a File,
-    /// Is told of each process as soon as there is one.
+    /// Called with each process as soon as it is started.
     pub on_start: &'a mut dyn FnMut(Process),
 }
 
 impl Calls<'_> {
-    /// Carries out the steps until one has brought the process back, or is about to. The ending is the last one's, 1
-    /// where a call came to nothing; the time that of all.
+    /// Executes the steps until one has started the process or is still starting it. The result's exit is that of the
+    /// last step, with code 1 for a call that had no effect; its duration is that of all steps.
     pub fn carry_out(&mut self, steps: &[RepairStep]) -> CommandResult {
         let began = clock::monotonic();
-        let mut ended = came_to_nothing();
+        let mut result = failed_result();
         for step in steps {
-            if self.is_given_up() {
+            if self.is_cancelled() {
                 break;
             }
-            let before = self.living();
-            ended = self.carry_out_one(step, &before);
-            // PM2 goes on with what it has begun, though nobody waits for it any more.
-            let is_under_way = ended.exit == Exit::TimedOut && self.living().iter().any(|one| !before.contains(one));
-            if ended.exit == Exit::Exited(0) || is_under_way {
+            let before = self.living_processes();
+            result = self.execute_step(step, &before);
+            // PM2 completes a restart even after its command has timed out and was killed.
+            let is_under_way =
+                result.exit == Exit::TimedOut && self.living_processes().iter().any(|one| !before.contains(one));
+            if result.exit == Exit::Exited(0) || is_under_way {
                 break;
             }
         }
-        CommandResult { duration: clock::monotonic().duration_since(began), ..ended }
+        CommandResult { duration: clock::monotonic().duration_since(began), ..result }
     }
 
-    fn carry_out_one(&mut self, step: &RepairStep, before: &[Process]) -> CommandResult {
+    fn execute_step(&mut self, step: &RepairStep, before: &[Process]) -> CommandResult {
         match step {
             RepairStep::Restart(ids) => {
                 let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-                let words: Vec<&str> = ["restart"].into_iter().chain(ids.iter().map(String::as_str)).collect();
-                let ended = self.call(self.caller, &words);
-                wait(ENDED, || !before.iter().any(|process| process::is_alive(*process)));
+                let args: Vec<&str> = ["restart"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+                let result = self.call(self.caller, &args);
+                wait_until(OLD_PROCESS_EXIT, || !before.iter().any(|process| process::is_alive(*process)));
                 let same = before.iter().find(|process| process::is_alive(**process));
                 let unchanged = same.map(|same| format!("{} still has pid {}", self.managed.process, same.pid));
-                self.unless_in_vain(ended, unchanged)
+                self.fail_if_ineffective(result, unchanged)
             }
-            RepairStep::Resurrect { without } if without.is_empty() => {
-                let ended = self.call(self.caller, &["resurrect"]);
-                self.if_there(ended)
+            RepairStep::Resurrect { except } if except.is_empty() => {
+                let result = self.call(self.caller, &["resurrect"]);
+                self.fail_if_missing(result)
             }
-            RepairStep::Resurrect { without } => {
-                let ended = self.resurrect_without(without);
-                self.if_there(ended)
+            RepairStep::Resurrect { except } => {
+                let result = self.resurrect_except(except);
+                self.fail_if_missing(result)
             }
             RepairStep::Start(path) => {
                 let file = path.to_string_lossy();
-                let mut words = vec!["start", &file, "--only", &self.managed.process];
-                words.extend(self.managed.env.iter().flat_map(|env| ["--env", env]));
-                // A script without a folder is looked for where pm2 is run.
+                let mut args = vec!["start", &file, "--only", &self.managed.process];
+                args.extend(self.managed.env.iter().flat_map(|env| ["--env", env]));
+                // PM2 resolves a relative `script` against its working directory, not against the file's folder.
                 let folder = path.parent().unwrap_or(&self.caller.folder).to_owned();
                 let caller = Caller { folder, ..self.caller.clone() };
-                let ended = self.call(&caller, &words);
-                self.if_there(ended)
+                let result = self.call(&caller, &args);
+                self.fail_if_missing(result)
             }
-            RepairStep::End { processes, kill_timeout } => self.end(processes, *kill_timeout),
+            RepairStep::End { processes, kill_timeout } => self.end_processes(processes, *kill_timeout),
         }
     }
 
-    fn call(&mut self, caller: &Caller, words: &[&str]) -> CommandResult {
-        let ended = caller.call(words, self.output, self.on_start);
-        let took = HumanDuration(ended.duration);
-        let outcome = match &ended.exit {
-            Exit::Exited(code) => format!("exit {code} in {took}"),
-            Exit::Killed(signal) => format!("killed by signal {signal} after {took}"),
-            Exit::TimedOut => format!("no end in {took}, and killed"),
+    fn call(&mut self, caller: &Caller, args: &[&str]) -> CommandResult {
+        let result = caller.call(args, self.output, self.on_start);
+        let duration = HumanDuration(result.duration);
+        let outcome = match &result.exit {
+            Exit::Exited(code) => format!("exit {code} in {duration}"),
+            Exit::Killed(signal) => format!("killed by signal {signal} after {duration}"),
+            Exit::TimedOut => format!("timed out and killed after {duration}"),
             Exit::NotStarted(reason) => format!("not started: {reason}"),
-            Exit::Lost => "nobody knows how it ended".into(),
+            Exit::Lost => "result unknown".into(),
         };
-        (self.say)(&format!("pm2 {}: {outcome}", words.join(" ")));
-        ended
+        (self.say)(&format!("pm2 {}: {outcome}", args.join(" ")));
+        result
     }
 
-    /// Resurrects all that was saved but these, which live: PM2 would start each a second time. The daemon is started
-    /// by a call of its own, for it keeps the environment that it is started with.
-    fn resurrect_without(&mut self, without: &[String]) -> CommandResult {
+    /// Resurrects the saved processes except these, which are alive and would be started a second time. A separate call
+    /// starts the daemon first: it keeps its starter's environment, and must not keep `PM2_DUMP_FILE_PATH`.
+    fn resurrect_except(&mut self, names: &[String]) -> CommandResult {
         let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: Duration::ZERO };
-        let list = match self.home.saved_without(without) {
+        let list = match self.home.saved_list_except(names) {
             Ok(list) => list,
             Err(reason) => return not_started(reason),
         };
-        // In memory: it has every variable of every process in it.
+        // In memory, not on disk: the list holds every variable of every process.
         let file = command::memory_output().and_then(|mut file| file.write_all(&list).map(|()| file));
         let file = match file {
             Ok(file) => file,
-            Err(error) => return not_started(format!("cannot leave out what lives: {}", describe_io_error(&error))),
+            Err(error) => {
+                return not_started(format!(
+                    "cannot write a list without the living processes: {}",
+                    describe_io_error(&error)
+                ));
+            }
         };
         let started = self.call(self.caller, &["ping"]);
         if started.exit != Exit::Exited(0) {
@@ -131,89 +137,91 @@ impl Calls<'_> {
         self.call(&caller, &["resurrect"])
     }
 
-    /// The way that PM2 does, with all that they started; waits for their daemon to start them again.
-    fn end(&mut self, processes: &[Process], kill_timeout: Duration) -> CommandResult {
+    /// Ends processes and their descendants as PM2 does (SIGINT, then SIGKILL), and waits until their daemon has
+    /// restarted them.
+    fn end_processes(&mut self, processes: &[Process], kill_timeout: Duration) -> CommandResult {
         let began = clock::monotonic();
         let family = |process: &Process| process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
         let living = processes.iter().filter(|process| process::is_alive(**process));
         let families: Vec<Process> = living.flat_map(family).filter_map(process::living).collect();
         let send = |signal: Signal| {
-            let signalled = families.iter().filter(|_| !self.is_given_up());
+            let signalled = families.iter().filter(|_| !self.is_cancelled());
             let refused = signalled.filter_map(|one| process::signal(*one, signal).err());
             refused.collect::<Vec<io::Error>>().into_iter().next()
         };
-        let trouble = send(Signal::INT);
+        let error = send(Signal::INT);
         let is_over = || !families.iter().any(|one| process::is_alive(*one));
-        let trouble = if wait(kill_timeout, is_over) { trouble } else { send(Signal::KILL).or(trouble) };
+        let error = if wait_until(kill_timeout, is_over) { error } else { send(Signal::KILL).or(error) };
         let pids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
         let (name, pids) = (&self.managed.process, pids.join(", "));
-        if !wait(GONE, || !processes.iter().any(|process| process::is_alive(*process))) {
-            let why = trouble.map_or_else(|| "it does not go".to_owned(), |error| describe_io_error(&error));
-            self.say(&format!("{name} (pid {pids}) cannot be ended: {why}"));
-            return came_to_nothing();
+        if !wait_until(KILL_EXIT, || !processes.iter().any(|process| process::is_alive(*process))) {
+            let why = error.map_or_else(|| "it is still running".to_owned(), |error| describe_io_error(&error));
+            self.record(&format!("{name} (pid {pids}) cannot be ended: {why}"));
+            return failed_result();
         }
-        let is_again = wait(STARTED_AGAIN, || self.living().len() >= processes.len());
-        let took = clock::monotonic().duration_since(began);
-        let then = if is_again { "PM2's daemon has started it again" } else { "PM2's daemon did not start it again" };
-        self.say(&format!("{name} (pid {pids}) ended; {then}"));
-        CommandResult { exit: Exit::Exited(i32::from(!is_again)), duration: took }
+        let is_restarted = wait_until(DAEMON_RESTART, || self.living_processes().len() >= processes.len());
+        let duration = clock::monotonic().duration_since(began);
+        let then = if is_restarted { "PM2's daemon restarted it" } else { "PM2's daemon did not restart it" };
+        self.record(&format!("{name} (pid {pids}) ended; {then}"));
+        CommandResult { exit: Exit::Exited(i32::from(!is_restarted)), duration }
     }
 
-    /// Exit code 0 with the process nowhere to be found is a failure.
-    fn if_there(&mut self, ended: CommandResult) -> CommandResult {
-        if ended.exit != Exit::Exited(0) || !self.living().is_empty() {
-            return ended;
+    /// Exit code 0 is a failure if the process is neither alive nor in PM2's list.
+    fn fail_if_missing(&mut self, result: CommandResult) -> CommandResult {
+        if result.exit != Exit::Exited(0) || !self.living_processes().is_empty() {
+            return result;
         }
         let name = &self.managed.process;
         let is_unlisted = match self.caller.list() {
             Listing::Apps(apps) => !apps.iter().any(|app| app.name == *name),
             Listing::Silent | Listing::Failed(_) => false,
         };
-        let missing = is_unlisted.then(|| format!("PM2 still has no {name}"));
-        self.unless_in_vain(ended, missing)
+        let missing = is_unlisted.then(|| format!("{name} is still not in PM2's list"));
+        self.fail_if_ineffective(result, missing)
     }
 
-    fn unless_in_vain(&mut self, ended: CommandResult, nothing: Option<String>) -> CommandResult {
-        match (&ended.exit, nothing) {
-            (Exit::Exited(0), Some(nothing)) => {
-                self.say(&format!("pm2 exited 0, but {nothing}: it did nothing"));
-                CommandResult { exit: Exit::Exited(1), ..ended }
+    /// Turns exit code 0 into 1 if there is a fact that shows that the call had no effect.
+    fn fail_if_ineffective(&mut self, result: CommandResult, fact: Option<String>) -> CommandResult {
+        match (&result.exit, fact) {
+            (Exit::Exited(0), Some(fact)) => {
+                self.record(&format!("pm2 exited 0 without effect: {fact}"));
+                CommandResult { exit: Exit::Exited(1), ..result }
             }
-            (_, _) => ended,
+            (_, _) => result,
         }
     }
 
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.caller.scope.is_closed()
     }
 
-    pub(super) fn living(&self) -> Vec<Process> {
+    pub(super) fn living_processes(&self) -> Vec<Process> {
         let evidence = self.home.process_evidence(&self.managed.process, None, &self.home.daemon_evidence());
         evidence.living.into_iter().map(|(process, _)| process).collect()
     }
 
-    /// Says what was done, and leaves it in the output, where the last line is looked for.
-    pub(super) fn say(&self, line: &str) {
+    /// Logs a line and appends it to the output, whose last line the incident shows.
+    pub(super) fn record(&self, line: &str) {
         (self.say)(line);
         let mut output = self.output;
         if let Err(error) = writeln!(output, "watchdog: {line}") {
-            (self.say)(&format!("that cannot be kept: {}", describe_io_error(&error)));
+            (self.say)(&format!("cannot write this line to the command's output file: {}", describe_io_error(&error)));
         }
     }
 }
 
-pub(super) fn came_to_nothing() -> CommandResult {
+pub(super) fn failed_result() -> CommandResult {
     CommandResult { exit: Exit::Exited(1), duration: Duration::ZERO }
 }
 
-/// Looks until it is so or `limit` is over; answers whether it is.
-pub(super) fn wait(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+/// Polls until the condition holds or `limit` has passed; returns whether it held.
+pub(super) fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let began = clock::monotonic();
-    while !is_so() {
+    while !condition() {
         if clock::monotonic().duration_since(began) >= limit {
             return false;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(POLL_INTERVAL);
     }
     true
 }

@@ -1,5 +1,6 @@
-//! The last resort: ends PM2's daemons and what they left on the port, and has PM2 start again. It must never signal a
-//! process that is not proven anew right before, and never begin to start anything while a daemon to be ended lives.
+//! The last resort: ends PM2's daemons and the orphans on the target's port, then starts PM2 again. It must never
+//! signal a process without proving it again right before, and never start anything while a daemon that it has to end
+//! is alive.
 
 use std::fs;
 use std::io;
@@ -15,45 +16,47 @@ use crate::terminal::escaped;
 
 use super::evidence::{Daemon, DaemonKind};
 use super::inspect::inspect;
+use super::observe::describe_proc_error;
 use super::plan::plan;
-use super::repair::{Calls, came_to_nothing, wait};
+use super::repair::{Calls, failed_result, wait_until};
 use super::{Home, ResetReason, identity, ports};
 
-/// How long a killed process, and the port that it held, may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
-/// How long processes may take to notice that their daemon is gone: those that do take 1.5 to 2.3 s.
-const NOTICED: Duration = Duration::from_secs(5);
+/// How long a process may stay alive, and its port in use, after SIGKILL.
+const KILL_EXIT: Duration = Duration::from_secs(10);
+/// How long processes may take to exit after their daemon was killed: those that notice take 1.5 to 2.3 s.
+const NOTICE_TIME: Duration = Duration::from_secs(5);
 /// From SIGTERM to SIGKILL: more than the 1.6 s that PM2 itself grants.
-const GRACE: Duration = Duration::from_secs(3);
-/// How long a service manager may take to start a daemon again that was killed, before it is started by us. Two at the
-/// same time would make two.
-const SUPERVISED: Duration = Duration::from_secs(20);
+const TERM_GRACE: Duration = Duration::from_secs(3);
+/// How long a service manager may take to restart a killed daemon before the watchdog starts one. If both did, there
+/// would be two daemons.
+const SUPERVISOR_RESTART: Duration = Duration::from_secs(20);
 
-/// The ending is the last pm2 call's, 1 if it came to none; the time that of all.
+/// The result's exit is that of the last pm2 call, or code 1 if there was none; its duration is that of the whole
+/// reset.
 pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> CommandResult {
     let began = clock::monotonic();
-    let cleared = Reset { home: calls.home, calls: &calls }.clear(reason);
-    let ended = cleared.and_then(|is_supervised| {
+    let cleared = Reset { home: calls.home, calls: &calls }.end_causes(reason);
+    let result = cleared.and_then(|is_supervised| {
         if is_supervised {
             let home = calls.home;
-            wait(SUPERVISED, || home.daemon_evidence().state() == DaemonState::Alive);
+            wait_until(SUPERVISOR_RESTART, || home.daemon_evidence().state() == DaemonState::Alive);
         }
         start_again(reason, &mut calls)
     });
-    let ended = ended.unwrap_or_else(|reason| {
-        calls.say(&format!("the reset stops here: {reason}"));
-        came_to_nothing()
+    let result = result.unwrap_or_else(|reason| {
+        calls.record(&format!("reset stopped: {reason}"));
+        failed_result()
     });
-    CommandResult { duration: clock::monotonic().duration_since(began), ..ended }
+    CommandResult { duration: clock::monotonic().duration_since(began), ..result }
 }
 
-/// What was saved, while there is no daemon; then the process itself, where it is not back by that.
+/// Starts what is missing: the saved processes if there is no daemon, then the process itself if it is still missing.
 fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<CommandResult, String> {
     let is_killed = !matches!(reason, ResetReason::Orphan(_));
-    // Whoever outlived the daemon was not started again by one.
-    let is_back = || !calls.living().is_empty() && calls.home.daemon_evidence().state() == DaemonState::Alive;
+    // After a killed daemon, a living process counts only with a new daemon: without one it is a survivor.
+    let is_back = || !calls.living_processes().is_empty() && calls.home.daemon_evidence().state() == DaemonState::Alive;
     if is_killed && is_back() {
-        return Ok(CommandResult { exit: Exit::Exited(0), ..came_to_nothing() });
+        return Ok(CommandResult { exit: Exit::Exited(0), ..failed_result() });
     }
     let found = inspect(calls.home, calls.caller, calls.managed, PriorEvidence::default());
     let steps = plan(calls.managed, &found.facts)?;
@@ -66,114 +69,119 @@ struct Reset<'s, 'c> {
 }
 
 impl Reset<'_, '_> {
-    /// Ends whom the reason names; whether a service manager may start a daemon again.
-    fn clear(&self, reason: &ResetReason) -> Result<bool, String> {
-        let cannot = |error: io::Error| format!("cannot look for PM2's processes: {}", describe_io_error(&error));
+    /// Ends the processes that the reason names. Returns whether a service manager may restart the daemon.
+    fn end_causes(&self, reason: &ResetReason) -> Result<bool, String> {
         let mut is_supervised = false;
         if !matches!(reason, ResetReason::Orphan(_)) {
             let daemons = self.home.all_daemons().proven;
-            let kept = self.kept_by(&daemons).map_err(cannot)?;
+            let processes = self.managed_processes(&daemons).map_err(|error| describe_proc_error(&error))?;
             is_supervised = daemons.iter().any(|daemon| is_service(daemon.process.pid));
-            self.kill(&daemons)?;
-            wait(NOTICED, || !kept.iter().any(|process| process::is_alive(*process)));
-            self.end(&kept, "outlived its daemon");
+            self.kill_daemons(&daemons)?;
+            wait_until(NOTICE_TIME, || !processes.iter().any(|process| process::is_alive(*process)));
+            self.end_orphans(&processes, "outlived its daemon");
         }
         if let Some(port) = self.calls.managed.port {
-            let orphans = self.home.orphans_on(port).map_err(cannot)?;
-            self.end(&orphans, &format!("an orphan on port {port}"));
-            self.wait_for(port);
+            let orphans = self.home.find_orphans(port).map_err(|error| describe_proc_error(&error))?;
+            self.end_orphans(&orphans, &format!("an orphan on port {port}"));
+            self.wait_for_port(port);
         }
         Ok(is_supervised)
     }
 
-    fn say(&self, line: String) {
-        self.calls.say(&line);
+    fn record(&self, line: String) {
+        self.calls.record(&line);
     }
 
-    /// PM2's processes below these daemons: a second copy of each would be started beside those that stay.
-    fn kept_by(&self, daemons: &[Daemon]) -> io::Result<Vec<Process>> {
-        let mut kept = Vec::new();
+    /// PM2's processes below these daemons. Those that outlive the daemons must end, or each would run twice.
+    fn managed_processes(&self, daemons: &[Daemon]) -> io::Result<Vec<Process>> {
+        let mut processes = Vec::new();
         for daemon in daemons {
-            let family = process::family(daemon.process.pid)?.into_iter().filter(|pid| !identity::is_us(*pid));
+            let family =
+                process::family(daemon.process.pid)?.into_iter().filter(|pid| !identity::is_self_or_ancestor(*pid));
             let own = family.filter(|pid| process::is_ours(*pid)).filter_map(process::living);
-            kept.extend(own.filter(|one| !self.home.marks(one.pid).is_empty() || self.home.is_noted(*one)));
+            processes
+                .extend(own.filter(|one| !self.home.read_marks(one.pid).is_empty() || self.home.has_pid_file(*one)));
         }
-        Ok(kept)
+        Ok(processes)
     }
 
-    /// Kills the daemons one after another. Asked to end, one that is not on the socket any more would overwrite the
-    /// saved list with its own, and one that is frozen would not.
-    fn kill(&self, daemons: &[Daemon]) -> Result<(), String> {
+    /// Kills the daemons one after another, with SIGKILL: on SIGTERM a daemon that has lost its socket would overwrite
+    /// the saved list with its own, and a frozen one would not end.
+    fn kill_daemons(&self, daemons: &[Daemon]) -> Result<(), String> {
         for Daemon { process: daemon, .. } in daemons {
-            let now = self.home.daemon(daemon.pid).filter(|now| now.process == *daemon);
+            let now = self.home.prove_daemon(daemon.pid).filter(|now| now.process == *daemon);
             if now.is_none_or(|now| now.kind == DaemonKind::Foreground) {
-                continue; // it has ended meanwhile
+                continue; // it has ended in the meantime
             }
-            if self.calls.is_given_up() {
-                return Err("nobody waits for it any more".into());
+            if self.calls.is_cancelled() {
+                return Err("the job was cancelled".into());
             }
             match process::signal(*daemon, Signal::KILL) {
-                Ok(true) => self.say(format!("killed PM2's daemon (pid {})", daemon.pid)),
+                Ok(true) => self.record(format!("killed PM2's daemon (pid {})", daemon.pid)),
                 Ok(false) => {}
                 Err(error) => {
-                    return Err(format!("cannot kill the daemon (pid {}): {}", daemon.pid, describe_io_error(&error)));
+                    return Err(format!(
+                        "cannot kill PM2's daemon (pid {}): {}",
+                        daemon.pid,
+                        describe_io_error(&error)
+                    ));
                 }
             }
-            if !wait(GONE, || !process::is_alive(*daemon)) {
-                return Err(format!("the daemon (pid {}) was killed but does not go", daemon.pid));
+            if !wait_until(KILL_EXIT, || !process::is_alive(*daemon)) {
+                return Err(format!("PM2's daemon (pid {}) is still running after SIGKILL", daemon.pid));
             }
         }
         Ok(())
     }
 
-    /// Ends those that are orphans still: SIGTERM, 3 s, SIGKILL.
-    fn end(&self, processes: &[Process], what: &str) {
+    /// Ends those that are still orphans: SIGTERM, 3 s, SIGKILL.
+    fn end_orphans(&self, processes: &[Process], what: &str) {
         let mut left: Vec<Process> = processes.iter().copied().filter(|process| process::is_alive(*process)).collect();
         for signal in [Signal::TERM, Signal::KILL] {
-            let how = if signal == Signal::TERM { "asked to end" } else { "killed" };
-            left.retain(|process| process::is_alive(*process) && self.send(*process, signal, how, what));
-            let patience = if signal == Signal::TERM { GRACE } else { GONE };
-            if wait(patience, || !left.iter().any(|process| process::is_alive(*process))) {
+            let how = if signal == Signal::TERM { "sent SIGTERM to" } else { "killed" };
+            left.retain(|process| process::is_alive(*process) && self.signal_orphan(*process, signal, how, what));
+            let limit = if signal == Signal::TERM { TERM_GRACE } else { KILL_EXIT };
+            if wait_until(limit, || !left.iter().any(|process| process::is_alive(*process))) {
                 return;
             }
         }
         for process in left.into_iter().filter(|process| process::is_alive(*process)) {
-            self.say(format!("pid {} was killed but does not go", process.pid));
+            self.record(format!("pid {} is still running after SIGKILL", process.pid));
         }
     }
 
-    fn send(&self, process: Process, signal: Signal, how: &str, what: &str) -> bool {
+    fn signal_orphan(&self, process: Process, signal: Signal, how: &str, what: &str) -> bool {
         let pid = process.pid;
-        if self.home.orphan(pid) != Some(process) || self.calls.is_given_up() {
+        if self.home.prove_orphan(pid) != Some(process) || self.calls.is_cancelled() {
             if process::is_alive(process) {
-                self.say(format!("left pid {pid} alone: it is not proven to be an orphan of PM2"));
+                self.record(format!("not signalling pid {pid}: it is not proven to be an orphan of PM2"));
             }
             return false;
         }
         let title = process::title(pid).unwrap_or_default();
         match process::signal(process, signal) {
-            Ok(true) => self.say(format!("{how}: pid {pid} ({}), {what}", escaped(&title))),
+            Ok(true) => self.record(format!("{how} pid {pid} ({}), {what}", escaped(&title))),
             Ok(false) => return false,
-            Err(error) => self.say(format!("cannot signal pid {pid}: {}", describe_io_error(&error))),
+            Err(error) => self.record(format!("cannot signal pid {pid}: {}", describe_io_error(&error))),
         }
         true
     }
 
-    /// Waits until the port is free, or taken by one who is not to be waited for.
-    fn wait_for(&self, port: u16) {
-        let is_orphaned = || self.home.orphans_on(port).is_ok_and(|orphans| !orphans.is_empty());
-        let is_decided = || ports::is_free(port) || ports::holder(port).is_some() && !is_orphaned();
-        wait(GONE, is_decided);
-        match ports::holder(port) {
+    /// Waits until the port is free, or in use by a process that is not an orphan.
+    fn wait_for_port(&self, port: u16) {
+        let is_orphaned = || self.home.find_orphans(port).is_ok_and(|orphans| !orphans.is_empty());
+        let is_decided = || ports::is_free(port) || ports::find_listener(port).is_some() && !is_orphaned();
+        wait_until(KILL_EXIT, is_decided);
+        match ports::find_listener(port) {
             None if ports::is_free(port) => {}
-            None => self.say(format!("port {port} is held by another account; left alone")),
+            None => self.record(format!("port {port} is in use by another account; left running")),
             Some((pid, title)) => {
-                let (title, is_pm2s) = (escaped(&title), self.home.daemon(pid).is_some());
-                let whose = match is_pm2s || !self.home.marks(pid).is_empty() {
-                    true => "PM2's own",
-                    false => "no process of PM2's",
+                let (title, is_daemon) = (escaped(&title), self.home.prove_daemon(pid).is_some());
+                let owner = match is_daemon || !self.home.read_marks(pid).is_empty() {
+                    true => "a process of PM2",
+                    false => "not a process of PM2",
                 };
-                self.say(format!("port {port} is held by pid {pid} ({title}), {whose}; left alone"));
+                self.record(format!("port {port} is in use by pid {pid} ({title}), {owner}; left running"));
             }
         }
     }
@@ -183,8 +191,8 @@ fn is_service(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| is_in_service(&groups))
 }
 
-/// Whether these control groups are those of a service of PM2's, as `pm2 startup` makes it. One of another name is the
-/// one that we run in ourselves, and the daemon too since we had to start it.
+/// Whether these control groups belong to a PM2 service, as `pm2 startup` creates it. A service of another name is the
+/// watchdog's own, and the daemon is in it because the watchdog started it.
 fn is_in_service(groups: &str) -> bool {
     let units = groups.lines().filter_map(|line| line.rsplit('/').next());
     units.filter_map(|unit| unit.strip_suffix(".service")).any(|unit| unit.contains("pm2"))
@@ -195,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_of_systemd_is_known_by_its_group() {
+    fn a_daemon_under_systemd_is_recognized_by_its_control_group() {
         let check = |groups: &str, expected: bool| assert_eq!(is_in_service(groups), expected, "{groups}");
         check("0::/system.slice/pm2-deploy.service\n", true);
         check("12:pids:/user.slice\n1:name=systemd:/system.slice/pm2-root.service\n", true);

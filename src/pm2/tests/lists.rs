@@ -1,4 +1,4 @@
-//! What `pm2 jlist` prints and `pm2 save` writes, and everything that may stand around it.
+//! The output of `pm2 jlist` and the files of `pm2 save`, with everything that may surround a list.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ fn a_list_is_found_whatever_is_printed_around_it() {
 }
 
 #[test]
-fn a_saved_list_is_one_of_many_lines() {
+fn a_saved_list_may_span_many_lines() {
     let saved = r#"[
   {
     "name": "sav",
@@ -110,30 +110,33 @@ fn a_saved_list_is_one_of_many_lines() {
 }
 
 #[test]
-fn a_value_of_another_type_costs_nothing_but_itself() {
+fn a_value_of_an_unexpected_type_affects_no_other_value() {
     #[track_caller]
-    fn one(own: &str, expected: App) {
+    fn check_one(own: &str, expected: App) {
         check(&format!("[{{\"name\":\"sav\",{own}}}]"), Some(vec![expected]));
     }
-    one(r#""autorestart":"false""#, App { autorestart: false, ..named("sav") });
-    one(r#""autorestart":[]"#, named("sav"));
-    one(r#""exit_code":null,"status":7"#, App { status: "7".into(), ..named("sav") });
-    one(r#""exit_code":"3","pm_id":"2""#, App { exit_code: Some(3), id: Some(2), ..named("sav") });
-    one(r#""exit_code":99999999999,"pm_id":-1"#, named("sav"));
-    one(r#""kill_timeout":"5000""#, App { kill_timeout: Duration::from_secs(5), ..named("sav") });
-    one(r#""kill_timeout":1.5,"PORT":70000,"env":[]"#, named("sav"));
-    one(r#""PORT":{},"env":{"PORT":5000}"#, App { port: Some(5_000), ..named("sav") });
-    one(r#""PORT":"0","pm_cwd":0,"pm_out_log_path":"""#, named("sav"));
-    one(r#""cron_restart":"0 4 * * *""#, App { is_scheduled: true, ..named("sav") });
-    one(r#""cron_restart":0,"pmx_module":true"#, App { is_module: true, ..named("sav") });
-    one(r#""stop_exit_codes":"4","restart_time":[]"#, App { stop_exit_codes: vec![4], ..named("sav") });
-    one(r#""env":{"A":"1"},"env_b":{"A":1},"env_c":{"A":2}"#, App { environments: vec!["b".into()], ..named("sav") });
-    one(r#""wait_ready":true"#, App { ready_within: Some(Duration::from_secs(3)), ..named("sav") });
+    check_one(r#""autorestart":"false""#, App { autorestart: false, ..named("sav") });
+    check_one(r#""autorestart":[]"#, named("sav"));
+    check_one(r#""exit_code":null,"status":7"#, App { status: "7".into(), ..named("sav") });
+    check_one(r#""exit_code":"3","pm_id":"2""#, App { exit_code: Some(3), id: Some(2), ..named("sav") });
+    check_one(r#""exit_code":99999999999,"pm_id":-1"#, named("sav"));
+    check_one(r#""kill_timeout":"5000""#, App { kill_timeout: Duration::from_secs(5), ..named("sav") });
+    check_one(r#""kill_timeout":1.5,"PORT":70000,"env":[]"#, named("sav"));
+    check_one(r#""PORT":{},"env":{"PORT":5000}"#, App { port: Some(5_000), ..named("sav") });
+    check_one(r#""PORT":"0","pm_cwd":0,"pm_out_log_path":"""#, named("sav"));
+    check_one(r#""cron_restart":"0 4 * * *""#, App { is_scheduled: true, ..named("sav") });
+    check_one(r#""cron_restart":0,"pmx_module":true"#, App { is_module: true, ..named("sav") });
+    check_one(r#""stop_exit_codes":"4","restart_time":[]"#, App { stop_exit_codes: vec![4], ..named("sav") });
+    check_one(
+        r#""env":{"A":"1"},"env_b":{"A":1},"env_c":{"A":2}"#,
+        App { environments: vec!["b".into()], ..named("sav") },
+    );
+    check_one(r#""wait_ready":true"#, App { ready_within: Some(Duration::from_secs(3)), ..named("sav") });
     let slow = App { ready_within: Some(Duration::from_secs(70)), ..named("sav") };
-    one(r#""wait_ready":"true","listen_timeout":70000"#, slow);
-    one(r#""wait_ready":false,"listen_timeout":70000"#, named("sav"));
-    one(r#""env_b":{"A":{}},"env_c":[]"#, named("sav"));
-    one(r#""pid":0,"exec_mode":["cluster_mode"]"#, named("sav"));
+    check_one(r#""wait_ready":"true","listen_timeout":70000"#, slow);
+    check_one(r#""wait_ready":false,"listen_timeout":70000"#, named("sav"));
+    check_one(r#""env_b":{"A":{}},"env_c":[]"#, named("sav"));
+    check_one(r#""pid":0,"exec_mode":["cluster_mode"]"#, named("sav"));
     check(r#"[{"name":1},7,{"name":"b"},{"pm2_env":null},{"pm2_env":{}}]"#, Some(vec![named("1"), named("b")]));
 }
 
@@ -144,7 +147,7 @@ fn no_environment_is_kept() {
 }
 
 #[test]
-fn cut_anywhere_it_is_no_list_and_no_bytes_are_too_strange() {
+fn a_cut_list_is_rejected_and_no_bytes_cause_a_panic() {
     let text = format!("[PM2] hello\n[{}]", entry());
     for end in 0..text.len() {
         assert_eq!(parse_list(&text.as_bytes()[..end]), None, "{end}");

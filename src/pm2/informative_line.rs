@@ -1,6 +1,5 @@
-//! The one line of a log's tail that tells most of why its process is in trouble. It must never show an error from
-//! before the last block of output, never show what moves a cursor or sets a colour, and never panic, whatever the log
-//! holds.
+//! Picks the line of a log's tail that best explains why its process is in trouble. It must never pick an error that is
+//! older than the latest output, never return terminal escape sequences, and never panic, whatever the log contains.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -8,62 +7,61 @@ use std::str::Chars;
 #[cfg(test)]
 mod tests;
 
-/// Characters of the line that is shown.
-const WIDTH: usize = 300;
-/// Lines from the end that are searched. A stack trace at the very end is read to its top, however long it is.
-const SEARCHED: usize = 60;
-/// Ordinary lines below an error that still leave it news.
-const RECENT: usize = 20;
-/// What names an error wherever it stands in a line, in lower case. The numbers are pino's levels error and fatal.
+const MAX_CHARS: usize = 300;
+/// How many lines are searched, from the end. A stack trace at the very end is read to its top, however long it is.
+const MAX_LINES: usize = 60;
+/// An error with more ordinary lines than this after it is old.
+const MAX_ORDINARY_LINES: usize = 20;
+/// Phrases that mark an error anywhere in a line, in lower case. The numbers are pino's levels error and fatal.
 const ERROR_PHRASES: &str = "error:|panic:|panicked at|uncaught|unhandled|out of memory|cannot find module|\
      segmentation fault|core dumped|failed to |terminate called|what():|: error |[error]|level=error|\
      \"level\":\"error\"|\"level\": \"error\"|\"level\":50,|\"level\":60,|npm error |npm err! ";
 
-/// What names an error as a word of its own.
+/// Words that mark an error if they stand alone.
 const ERROR_WORDS: &str = "ERROR|ERR|FATAL|Fatal|fatal|CRITICAL|SEVERE|Killed";
-/// The system's errors by which servers end. A list, because EVENT and ENABLED are capitals after an E too.
+/// The system errors that end servers. This is a list because words such as EVENT and ENABLED would match a pattern.
 const SYSTEM_ERRORS: &str = "EACCES|EADDRINUSE|EADDRNOTAVAIL|EAGAIN|EAI_AGAIN|EBADF|EBUSY|ECONNABORTED|ECONNREFUSED|\
      ECONNRESET|EDQUOT|EEXIST|EHOSTDOWN|EHOSTUNREACH|EINVAL|EIO|EISDIR|ELOOP|EMFILE|ENETDOWN|ENETUNREACH|ENFILE|ENODEV|\
      ENOENT|ENOMEM|ENOSPC|ENOTCONN|ENOTDIR|ENOTEMPTY|ENOTFOUND|EPERM|EPIPE|EPROTO|EROFS|ESOCKETTIMEDOUT|ETIMEDOUT";
 
-/// How lines begin that stand around an error and say nothing of it. `- /` is an entry of node's `Require stack:`, the
-/// lines of dashes and `<---` head its report of a full heap, and the last two are yarn's.
+/// The beginnings of lines that surround an error without describing it. `- /` is an entry of node's `Require stack:`,
+/// the dashes and `<---` introduce its report of a full heap, and the last two are from yarn.
 const NOISE_STARTS: &str = "... |-----|<---|Node.js v|Bun v|Emitted 'error' event|(Use `node --trace|Require stack:|\
      - /|Traceback (most recent call last)|During handling of the above exception|\
      The above exception was the direct cause|[Previous line repeated|goroutine |exit status |[signal SIG|note: |\
      stack backtrace:|Stack trace:|thrown in /|npm notice|error Command failed with exit code|info Visit https://yarn";
 
-/// How npm goes on, behind its own mark, where it says only that something else failed.
+/// The beginnings of npm's lines, after `npm error`, that only say that another command failed.
 const NPM_TRAILERS: &str = "A complete log of this run|Additional logging details|Exit status|Failed at the |\
      Lifecycle script|This is probably not a problem|To see a list of scripts|code |command |errno |location |npm run|\
      path |signal |syscall |workspace ";
 
-/// The line of a log's tail that tells most of why its process is in trouble: without colour codes, trimmed, at most
-/// 300 characters. None where no line says anything.
-pub fn telling_line(tail: &str) -> Option<String> {
-    let lines: Vec<String> = tail.split('\n').map(visible).collect();
+/// The line of a log's tail that best explains why its process is in trouble: trimmed, without escape sequences, and at
+/// most 300 characters. `None` if no line has text.
+pub(super) fn most_informative_line(tail: &str) -> Option<String> {
+    let lines: Vec<String> = tail.split('\n').map(visible_text).collect();
     let mut last = None;
     let mut ordinary = 0;
     for at in (0..lines.len()).rev() {
         if is_noise(&lines, at) {
             continue;
         }
-        if ordinary > RECENT || (ordinary > 0 && lines.len() - at > SEARCHED) {
+        if ordinary > MAX_ORDINARY_LINES || (ordinary > 0 && lines.len() - at > MAX_LINES) {
             break;
         }
-        if names_error(body(&lines[at])) || ends_traceback(&lines, at) {
-            return Some(shorten(&with_context(&lines, at)));
+        if names_error(strip_prefixes(&lines[at])) || ends_traceback(&lines, at) {
+            return Some(shorten(&add_context(&lines, at)));
         }
         last = last.or(Some(at));
         ordinary += 1;
     }
-    let last = last.or_else(|| lines.iter().rposition(|line| !body(line).trim().is_empty()))?;
+    let last = last.or_else(|| lines.iter().rposition(|line| !strip_prefixes(line).trim().is_empty()))?;
     Some(shorten(lines[last].trim()))
 }
 
-/// A text without terminal escape sequences (CSI such as colours, OSC titles) and without other control characters but
-/// line breaks and tabs. A carriage return becomes a line break.
-pub fn plain(text: &str) -> String {
+/// Removes terminal escape sequences (CSI such as colours, OSC such as titles) and all control characters except line
+/// breaks and tabs. A carriage return becomes a line break.
+pub(super) fn strip_escapes(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(character) = rest.next() {
@@ -79,18 +77,18 @@ pub fn plain(text: &str) -> String {
     kept
 }
 
-/// Passes over the rest of an escape sequence. One that is cut off ends with its line.
+/// Skips the rest of an escape sequence. An incomplete sequence ends with its line.
 fn skip_sequence(rest: &mut Peekable<Chars>) {
     match rest.next_if(|next| matches!(next, ' '..='~')) {
         Some('[') => {
             while rest.next_if(|next| matches!(next, ' '..='?')).is_some() {}
             rest.next_if(|next| matches!(next, '@'..='~'));
         }
-        // a text of any length, up to BEL or the next escape, which is its end
+        // A string of any length, which BEL or the next escape ends.
         Some(']' | 'P' | 'X' | '^' | '_') => {
             while rest.next_if(|next| !matches!(next, '\u{7}' | '\u{1b}' | '\n' | '\r')).is_some() {}
         }
-        // such as the choice of a character set
+        // For example the selection of a character set.
         Some(' '..='/') => {
             while rest.next_if(|next| matches!(next, ' '..='/')).is_some() {}
             rest.next_if(|next| matches!(next, '0'..='~'));
@@ -99,45 +97,46 @@ fn skip_sequence(rest: &mut Peekable<Chars>) {
     }
 }
 
-/// What a terminal would show of a line: of a progress bar, its last state.
-fn visible(line: &str) -> String {
+/// What a terminal would show of a line: the last state of a progress bar, for example.
+fn visible_text(line: &str) -> String {
     let line = line.trim_end_matches('\r');
-    plain(line.rsplit('\r').next().unwrap_or(line)).trim_end().to_owned()
+    strip_escapes(line.rsplit('\r').next().unwrap_or(line)).trim_end().to_owned()
 }
 
-/// A line with what it needs to be understood: a panic's message, the error that a cause belongs to.
-fn with_context(lines: &[String], at: usize) -> String {
+/// Adds the neighbouring line that makes the line understandable: the message of a panic, or the error of a cause.
+fn add_context(lines: &[String], at: usize) -> String {
     let line = lines[at].trim();
     if is_panic_header(line) && at + 1 < lines.len() && !is_noise(lines, at + 1) {
-        return format!("{line} {}", body(&lines[at + 1]).trim());
+        return format!("{line} {}", strip_prefixes(&lines[at + 1]).trim());
     }
     if let Some(above) = at.checked_sub(1).map(|above| lines[above].trim()).filter(|above| is_panic_header(above)) {
-        return format!("{above} {}", body(line).trim());
+        return format!("{above} {}", strip_prefixes(line).trim());
     }
-    if is_cause(body(line)) {
-        let mut above = (0..at).rev().filter(|above| !is_noise(lines, *above) && !is_cause(body(&lines[*above])));
-        if let Some(outer) = above.next().filter(|outer| names_error(body(&lines[*outer]))) {
-            return format!("{} {}", lines[outer].trim().trim_end_matches(" {"), body(line).trim());
+    if is_cause(strip_prefixes(line)) {
+        let mut above =
+            (0..at).rev().filter(|above| !is_noise(lines, *above) && !is_cause(strip_prefixes(&lines[*above])));
+        if let Some(outer) = above.next().filter(|outer| names_error(strip_prefixes(&lines[*outer]))) {
+            return format!("{} {}", lines[outer].trim().trim_end_matches(" {"), strip_prefixes(line).trim());
         }
     }
     line.to_owned()
 }
 
 fn shorten(line: &str) -> String {
-    match line.char_indices().nth(WIDTH) {
+    match line.char_indices().nth(MAX_CHARS) {
         None => line.to_owned(),
-        Some(_) => line.chars().take(WIDTH - 1).chain(['…']).collect(),
+        Some(_) => line.chars().take(MAX_CHARS - 1).chain(['…']).collect(),
     }
 }
 
-/// A line behind what PM2 or a logger put before it: `0|api  | `, a point in time. Its indentation stays.
-fn body(line: &str) -> &str {
-    let after = behind_name(line).or_else(|| behind_time(line));
+/// Removes what PM2 or a logger puts before a line, such as `0|api  | ` and a timestamp. The indentation stays.
+fn strip_prefixes(line: &str) -> &str {
+    let after = strip_name(line).or_else(|| strip_time(line));
     let Some(first) = after else { return line };
-    behind_name(first).or_else(|| behind_time(first)).unwrap_or(first)
+    strip_name(first).or_else(|| strip_time(first)).unwrap_or(first)
 }
 
-fn behind_name(line: &str) -> Option<&str> {
+fn strip_name(line: &str) -> Option<&str> {
     let name = line.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('|')?;
     if !line.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
@@ -147,13 +146,13 @@ fn behind_name(line: &str) -> Option<&str> {
     is_name.then(|| rest.strip_prefix(' ').unwrap_or(rest))
 }
 
-fn behind_time(line: &str) -> Option<&str> {
+fn strip_time(line: &str) -> Option<&str> {
     let text = line.strip_prefix('[').unwrap_or(line);
     let mut end = 0;
     for (at, character) in text.char_indices() {
         let goes_on = match character {
             '0'..='9' | '-' | ':' | '.' | ',' | '+' | '/' | 'T' | 'Z' => true,
-            // between date, time and offset
+            // Between date, time and offset.
             ' ' => at > 0 && text[at + 1..].starts_with(|c: char| c.is_ascii_digit() || c == '+'),
             _ => false,
         };
@@ -187,33 +186,33 @@ fn is_error_word(word: &str) -> bool {
         || ERROR_WORDS.split('|').chain(SYSTEM_ERRORS.split('|')).any(|known| known == word)
 }
 
-/// Whether a line is the last of a Python traceback, whose class may have any name.
+/// Whether a line is the last one of a Python traceback. The class name in it may be anything.
 fn ends_traceback(lines: &[String], at: usize) -> bool {
-    let above = |count: usize| at.checked_sub(count).map_or("", |index| body(&lines[index]));
+    let above = |count: usize| at.checked_sub(count).map_or("", |index| strip_prefixes(&lines[index]));
     let has_source = is_indented(above(1)) && (is_python_frame(above(2)) || is_python_frame(above(3)));
-    !is_indented(body(&lines[at])) && (is_python_frame(above(1)) || has_source)
+    !is_indented(strip_prefixes(&lines[at])) && (is_python_frame(above(1)) || has_source)
 }
 
-/// Stack frames, excerpts of the source, properties of an object, rules, npm's trailers: what stands around an error.
+/// Whether a line only surrounds an error: a stack frame, a source excerpt, an object property, a rule, npm's trailer.
 fn is_noise(lines: &[String], at: usize) -> bool {
-    let text = body(&lines[at]);
-    let above = at.checked_sub(1).map_or("", |above| body(&lines[above]));
-    let below = lines.get(at + 1).map_or("", |below| body(below));
+    let text = strip_prefixes(&lines[at]);
+    let above = at.checked_sub(1).map_or("", |above| strip_prefixes(&lines[above]));
+    let below = lines.get(at + 1).map_or("", |below| strip_prefixes(below));
     let line = text.trim();
     !line.contains(|c: char| c.is_alphanumeric())
-        || begins_with_one(line, NOISE_STARTS)
+        || starts_with_any(line, NOISE_STARTS)
         || line == "Caused by:"
         || is_frame(line, is_indented(text))
-        || is_source_place(line)
+        || is_source_location(line)
         || is_npm_trailer(line)
         || is_property(text, below.trim())
         || is_python_frame(text)
         || is_python_frame(above) && is_indented(text)
-        || is_caret(below)
-        || is_go_place(below) && (line.ends_with(')') || line.starts_with("created by "))
+        || is_caret_line(below)
+        || is_go_location(below) && (line.ends_with(')') || line.starts_with("created by "))
 }
 
-/// A stack frame of node, Java, .NET, Go, Rust, PHP or Ruby.
+/// Whether a line is a stack frame of node, Java, .NET, Go, Rust, PHP or Ruby.
 fn is_frame(line: &str, indented: bool) -> bool {
     let end = line.trim_end_matches([' ', '{', ',', '[']);
     if let Some(place) = end.strip_prefix("at ") {
@@ -226,14 +225,14 @@ fn is_frame(line: &str, indented: bool) -> bool {
     let number = after_hash.unwrap_or(line);
     let rest = number.trim_start_matches(|c: char| c.is_ascii_digit());
     if rest.len() == number.len() {
-        return is_go_place(line);
+        return is_go_location(line);
     }
     after_hash.is_some() && rest.starts_with(' ')
         || rest.starts_with(": ") && (indented || rest.starts_with(": 0x") || rest.contains("::"))
 }
 
-/// `/srv/app/server.js:12`, over an excerpt of the source.
-fn is_source_place(line: &str) -> bool {
+/// Whether a line is a location such as `/srv/app/server.js:12`, which node prints above a source excerpt.
+fn is_source_location(line: &str) -> bool {
     let starts = ["/", "file://", "node:", "[eval]", "evalmachine."];
     starts.iter().any(|start| line.starts_with(start)) && ends_with_number(line)
 }
@@ -243,8 +242,8 @@ fn ends_with_number(line: &str) -> bool {
     before.len() < line.len() && before.ends_with(':')
 }
 
-/// `/srv/x/y.go:12 +0x1b`
-fn is_go_place(text: &str) -> bool {
+/// Whether a line is a location such as `/srv/x/y.go:12 +0x1b`.
+fn is_go_location(text: &str) -> bool {
     let line = text.trim();
     line.starts_with('/')
         && line.split_once(".go:").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -254,13 +253,13 @@ fn is_python_frame(text: &str) -> bool {
     text.trim_start().starts_with("File \"") && text.contains(", line ")
 }
 
-fn is_caret(text: &str) -> bool {
+fn is_caret_line(text: &str) -> bool {
     let marks = text.trim();
     marks.contains('^') && marks.chars().all(|c| matches!(c, '^' | '~' | '-' | ' '))
 }
 
-/// A property of a printed object: `  errno: -111,`. The last has no comma, but the brace below it. Also a value on a
-/// line of its own: `    '/srv/app/server.js',`.
+/// Whether a line is a property of a printed object, such as `  errno: -111,`, or a value on a line of its own, such as
+/// `    '/srv/app/server.js',`. The last property has no comma, but a brace on the next line.
 fn is_property(text: &str, below: &str) -> bool {
     let line = text.trim();
     if !is_indented(text) {
@@ -283,15 +282,15 @@ fn is_property(text: &str, below: &str) -> bool {
 fn is_npm_trailer(line: &str) -> bool {
     let after = line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")).map(str::trim_start);
     line.contains("ELIFECYCLE")
-        || after.is_some_and(|rest| rest.is_empty() || rest.contains("/_logs/") || begins_with_one(rest, NPM_TRAILERS))
+        || after.is_some_and(|rest| rest.is_empty() || rest.contains("/_logs/") || starts_with_any(rest, NPM_TRAILERS))
 }
 
-fn begins_with_one(line: &str, starts: &str) -> bool {
+fn starts_with_any(line: &str, starts: &str) -> bool {
     starts.split('|').any(|start| line.starts_with(start))
 }
 
 fn is_panic_header(line: &str) -> bool {
-    let text = body(line);
+    let text = strip_prefixes(line);
     text.starts_with("thread '") && text.contains(" panicked at ") && text.ends_with(':')
 }
 

@@ -1,10 +1,10 @@
-//! Tails of real logs, shortened in their frames, and the line that is to be shown of each.
+//! Tails of real logs, with fewer stack frames, and the line that must be picked from each.
 
 use super::*;
 
 #[track_caller]
 fn check(tail: &str, expected: &str) {
-    assert_eq!(telling_line(tail).as_deref(), Some(expected), "of {tail:?}");
+    assert_eq!(most_informative_line(tail).as_deref(), Some(expected), "in {tail:?}");
 }
 
 const NODE_FRAMES: &str = r"    at Module._load (node:internal/modules/cjs/loader:1091:12)
@@ -14,7 +14,7 @@ const NODE_FRAMES: &str = r"    at Module._load (node:internal/modules/cjs/loade
     at node:internal/main/run_main_module:28:49";
 
 #[test]
-fn what_node_throws() {
+fn an_exception_of_node_is_picked_from_its_stack_trace() {
     let frames = NODE_FRAMES;
     check(
         &format!(
@@ -81,7 +81,7 @@ Node.js v20.20.2"
 }
 
 #[test]
-fn what_node_reports() {
+fn a_fatal_report_of_node_is_picked() {
     check(
         r#"node:internal/process/promises:389
       new UnhandledPromiseRejection(reason);
@@ -131,7 +131,7 @@ FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memor
 }
 
 #[test]
-fn chains() {
+fn a_cause_is_shown_with_its_error() {
     check(
         r"TypeError: fetch failed
     at node:internal/deps/undici/undici:14976:13 {
@@ -195,7 +195,7 @@ Caused by: java.io.IOException: disk gone
 }
 
 #[test]
-fn python() {
+fn the_exception_of_a_python_traceback_is_picked() {
     check(
         r#"Traceback (most recent call last):
   File "/srv/a.py", line 4, in <module>
@@ -230,7 +230,7 @@ MyThing"#,
 }
 
 #[test]
-fn other_languages() {
+fn errors_of_other_languages_are_picked() {
     check(
         r"
 thread 'main' (7859) panicked at a.rs:1:196:
@@ -287,7 +287,7 @@ Stack trace:
 }
 
 #[test]
-fn trailers_and_prefixes() {
+fn trailers_of_npm_are_skipped_and_prefixes_do_not_matter() {
     check(
         r#"npm error Missing script: "nope"
 npm error
@@ -344,7 +344,7 @@ npm ERR!     /root/.npm/_logs/x.log
 }
 
 #[test]
-fn ordinary_lines() {
+fn the_last_line_is_picked_if_no_recent_line_is_an_error() {
     check("GET / 200\nGET /error 200\nEVENT ENABLED, 0 errors\n", "EVENT ENABLED, 0 errors");
     check("started\nlooking at the error page\nhandler onError set\n", "handler onError set");
     let below = |count: usize| format!("Error: old\n{}", "GET / 200\n".repeat(count));
@@ -353,32 +353,32 @@ fn ordinary_lines() {
     let distant = |count: usize| format!("Error: old\n{}bye\n", "}\n".repeat(count));
     check(&distant(50), "Error: old");
     check(&distant(70), "bye");
-    // a stack trace at the very end is read whole
+    // A stack trace at the very end is read to its top.
     check(
         &format!("java.lang.StackOverflowError\n{}", "\tat A.g(A.java:1)\n".repeat(1024)),
         "java.lang.StackOverflowError",
     );
     check("    at f (a.js:1:2)\n}\n\n", "}");
     for empty in ["", "\n \r\n\t\n", "\u{1b}[0m\n", "\u{1b}]0;title"] {
-        assert_eq!(telling_line(empty), None, "of {empty:?}");
+        assert_eq!(most_informative_line(empty), None, "in {empty:?}");
     }
 }
 
 #[test]
-fn terminals() {
+fn the_line_is_shown_without_escape_sequences_and_shortened() {
     check("\u{1b}[31mTypeError\u{1b}[39m: bad\r\n\u{1b}[90m    at f (a.js:1:2)\u{1b}[39m\r\n", "TypeError: bad");
     check("10%\r50%\r100% done\r\n", "100% done");
     check("\u{1b}]0;Error: title\u{7}ready\n", "ready");
     check("  \u{1b}(B\u{1b}[1;38;5;9mready\u{1b}[K \u{8}\n", "ready");
 
     let long = format!("Error: {}", "é".repeat(500_000));
-    let shown = telling_line(&long).unwrap_or_default();
+    let shown = most_informative_line(&long).unwrap_or_default();
     assert_eq!((shown.chars().count(), shown.chars().last()), (300, Some('…')));
     check(&"x".repeat(300), &"x".repeat(300));
 }
 
 #[test]
-fn plain_text() {
+fn escape_sequences_and_control_characters_are_removed() {
     for (text, expected) in [
         ("a\tb\nc\r\nd\r\r\ne\rf", "a\tb\nc\nd\ne\nf"),
         ("\u{1b}[1;31mred\u{1b}[0m \u{1b}[?25lx\u{1b}[2K", "red x"),
@@ -387,24 +387,24 @@ fn plain_text() {
         ("\u{1b}[31\u{1b}[32mé\u{1b}é\u{1b}", "éé"),
         ("a\u{0}\u{7}\u{7f}\u{9b}b", "ab"),
     ] {
-        assert_eq!(plain(text), expected, "of {text:?}");
+        assert_eq!(strip_escapes(text), expected, "in {text:?}");
     }
 }
 
-/// Any mixture of what matters to the rules is read to its end.
+/// Random mixtures of the fragments that the rules look for.
 #[test]
-fn nothing_makes_it_fail() {
+fn no_text_causes_a_panic_or_leaves_a_control_character() {
     let parts = "\u{1b};[;];0|a | ;12:00:00; ;\n;\r;é;^;at ;File \";, line ;:;1;Error;thread '; panicked at ;\
                  Caused by: ;/;.go:;#;npm error;|;,";
     let parts: Vec<&str> = parts.split(';').collect();
-    let mut dice: usize = 7;
+    let mut random: usize = 7;
     for _ in 0..20_000 {
         let mut text = String::new();
         for _ in 0..12 {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            text.push_str(parts[(dice >> 33) % parts.len()]);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            text.push_str(parts[(random >> 33) % parts.len()]);
         }
-        let shown = telling_line(&text).unwrap_or_default();
-        assert!(!shown.contains(char::is_control), "of {text:?}");
+        let shown = most_informative_line(&text).unwrap_or_default();
+        assert!(!shown.contains(char::is_control), "in {text:?}");
     }
 }
