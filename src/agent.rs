@@ -14,11 +14,11 @@ mod message;
 mod messenger;
 mod news;
 mod pm2;
+mod pool;
 mod probers;
 mod publish;
 mod reload;
 mod requests;
-mod spawn;
 mod systemd;
 mod uptime;
 
@@ -41,7 +41,7 @@ use crate::store::state::TargetView;
 use crate::store::{self, Folder};
 use crate::time::{Zone, millis};
 
-use journal::{Against, Journal};
+use journal::{Durability, Journal};
 use news::{News, NewsKind};
 
 pub use inbox::Inbox;
@@ -51,7 +51,7 @@ pub use news::Print;
 pub use pm2::calls_pm2;
 
 /// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
-const ROUND: Duration = Duration::from_secs(29);
+const MAX_SLEEP: Duration = Duration::from_secs(29);
 
 #[derive(Clone, Debug)]
 pub struct RunResult {
@@ -68,24 +68,24 @@ pub struct Agent {
     mode: Mode,
     config: Arc<Config>,
     /// By name: where the configuration has it.
-    places: HashMap<String, usize>,
+    indexes: HashMap<String, usize>,
     /// The command line's `--dry-run`, which a reload must not undo.
     dry_run: bool,
     policy: Policy,
     /// What the policy has decided and nobody has carried out yet.
-    decided: Vec<Action>,
+    pending_actions: Vec<Action>,
     journal: Journal,
     incidents: incidents::Incidents,
     /// The incidents that wait for the snapshot that is being taken, with their targets.
-    snapshot_for: Vec<(String, String)>,
+    awaiting_snapshot: Vec<(String, String)>,
     messenger: messenger::Messenger,
     news: News,
     publisher: publish::Publisher,
     heartbeat: heartbeat::Heartbeat,
     systemd: systemd::Systemd,
     probers: probers::Probers,
-    jobs: spawn::Jobs,
-    pm2: pm2::Pm2Known,
+    jobs: pool::Jobs,
+    pm2: pm2::Pm2Findings,
     requests: requests::RequestProgress,
     maintenance: maintenance::Maintenance,
     zone: Zone,
@@ -94,7 +94,7 @@ pub struct Agent {
     post: Sender<Message>,
     stopping: bool,
     /// Whether the policy was asked since it was last waited for something to happen.
-    stepped: bool,
+    has_stepped: bool,
 }
 
 pub struct AgentSetup {
@@ -115,7 +115,7 @@ impl Agent {
         let probers = probers::Probers::new(&config)?;
         let (mut journal, lost) = Journal::open(mode, folder, lock)?;
         let mut state = std::mem::take(&mut journal.saved.policy);
-        jobs::find_commands(journal.folder(), &mut state);
+        jobs::find_unnoted_commands(journal.folder(), &mut state);
         let usual = state.ticks.usual_gap();
         let (mut policy, first) = Policy::new(mode, limits(&config), state, lost.is_some(), clock::now());
         for id in store::incidents::ids(journal.folder()) {
@@ -123,25 +123,25 @@ impl Agent {
         }
         let mut agent = Agent {
             mode,
-            places: places(&config),
+            indexes: indexes(&config),
             config: Arc::new(config),
             dry_run,
             policy,
-            decided: Vec::new(),
+            pending_actions: Vec::new(),
             journal,
             incidents: incidents::Incidents::default(),
-            snapshot_for: Vec::new(),
+            awaiting_snapshot: Vec::new(),
             messenger: messenger::Messenger::new(),
             news: News::new(news, told),
             publisher: publish::Publisher::default(),
             heartbeat: heartbeat::Heartbeat::default(),
             systemd: match mode {
-                Mode::Daemon => systemd::Systemd::of_environment(),
+                Mode::Daemon => systemd::Systemd::from_environment(),
                 Mode::Once => systemd::Systemd::default(),
             },
             probers,
-            jobs: spawn::Jobs::new(inbox.post.clone()),
-            pm2: pm2::Pm2Known::default(),
+            jobs: pool::Jobs::new(inbox.post.clone()),
+            pm2: pm2::Pm2Findings::default(),
             requests: requests::RequestProgress::default(),
             maintenance: maintenance::Maintenance::default(),
             zone: clock::zone(),
@@ -149,107 +149,109 @@ impl Agent {
             post: inbox.post.clone(),
             inbox,
             stopping: false,
-            stepped: false,
+            has_stepped: false,
         };
-        lost.iter().for_each(|lost| agent.news.say_once_a_day("lost state", lost));
-        agent.begin(first, usual);
+        lost.iter().for_each(|lost| agent.news.print_once_a_day("lost state", lost));
+        agent.start(first, usual);
         Ok(agent)
     }
 
     /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
     /// `usual`: how far apart the ticks before this one were.
-    fn begin(&mut self, first: Vec<Action>, usual: Option<Duration>) {
+    fn start(&mut self, first: Vec<Action>, usual: Option<Duration>) {
         let gap = self.config.targets.iter().map(|target| target.limits.gap()).min();
         self.journal.note_absence(gap, usual);
-        self.take_search_up();
-        self.incidents.take_up(&self.policy, &self.journal);
+        self.reuse_recent_search();
+        self.incidents.restore(&self.policy, &self.journal);
         let saved = &mut self.journal.saved;
         (saved.mode, saved.pid) = (Some(self.mode), Some(std::process::id()));
         (saved.started, saved.stopped) = (Some(clock::wall()), false);
-        self.show();
+        self.note_configuration();
         if self.mode == Mode::Daemon {
             let (version, pid) = (env!("CARGO_PKG_VERSION").to_string(), std::process::id());
-            self.journal.note_own(EventKind::Started { version, pid });
+            self.journal.note_own_event(EventKind::Started { version, pid });
         }
-        self.tell_off();
+        self.report_disabled_channels();
         // The policy has closed already what a watchdog before us left open: it must not be saved without its events.
-        self.decide(first);
+        self.accept_actions(first);
         self.commit_now();
         self.apply_requests();
     }
 
     pub fn run(mut self) -> RunResult {
-        while !self.is_over() {
+        while !self.is_finished() {
             self.run_maintenance();
             let done = clock::now();
-            let messages = self.inbox.take(self.pause());
+            let messages = self.inbox.take(self.until_wake());
             self.policy.waited(done, clock::now());
-            self.stepped = false;
+            self.has_stepped = false;
             for message in messages {
-                self.take(message);
+                self.handle(message);
             }
             // Only the policy notices that the wait was too long, and the next wait hides it.
-            if !self.stepped {
+            if !self.has_stepped {
                 self.step(Event::Wake);
             }
             self.commit();
         }
-        self.end_questions();
-        self.end()
+        self.end_owned_commands();
+        self.finish()
     }
 
-    fn is_over(&mut self) -> bool {
+    fn is_finished(&mut self) -> bool {
         let now = clock::now();
-        let is_publishing = self.publisher.is_at_work(now) || self.owes_publication(now);
-        let is_finding = !self.policy.is_idle() || self.incidents.is_finding(now);
+        let is_publishing = self.publisher.is_awaited(now) || self.is_publication_due(now);
+        let is_finding = !self.policy.is_idle() || self.incidents.is_awaiting_jobs(now);
         let is_at_work = match (self.stopping, self.mode) {
             (true, _) => self.policy.is_repairing(),
-            (false, Mode::Once) => is_finding || is_publishing || self.owes_ping(now),
+            (false, Mode::Once) => is_finding || is_publishing || self.is_heartbeat_due(now),
             (false, Mode::Daemon) => true,
         };
-        let is_pinging = self.heartbeat.is_under_way() && !self.stopping;
-        let is_telling = self.messenger.keeps_us(is_pinging, is_at_work, now);
+        let is_pinging = self.heartbeat.is_being_sent() && !self.stopping;
+        let is_telling = self.messenger.must_wait(is_pinging, is_at_work, now);
         self.journal.is_displaced() || !(is_at_work || is_telling) && self.is_settled()
     }
 
     /// How long nothing needs to be done unless something happens.
-    fn pause(&self) -> Duration {
+    fn until_wake(&self) -> Duration {
         let now = clock::now();
         let until = [
             self.policy.next_wake().map(|wake| wake.since(now)),
             self.journal.until_save(now),
-            self.incidents.pause(now),
-            self.until_sending(now),
-            self.until_ping(now),
+            self.incidents.until_due(now),
+            self.until_delivery(now),
+            self.until_heartbeat(now),
             self.until_publication(now),
-            self.jobs.pause(),
-            self.systemd.pause(now),
+            self.jobs.until_deadline(),
+            self.systemd.until_sign_of_life(now),
         ];
-        until.into_iter().flatten().fold(self.maintenance.pause(now), Duration::min)
+        until.into_iter().flatten().fold(self.maintenance.until_touch(now), Duration::min)
     }
 
-    fn take(&mut self, message: Message) {
+    fn handle(&mut self, message: Message) {
         match message {
             Message::Signal(Signal::Stop) => self.stop(),
             Message::Signal(Signal::Reload) => self.reload(),
             Message::Signal(Signal::Child) => process::reap_orphans(),
             Message::Signal(Signal::Save) => {
                 self.apply_requests();
-                self.journal.want(Against::Crash);
+                self.journal.request_save(Durability::ProcessCrash);
                 self.commit_now();
             }
-            Message::ProbeFinished { target, number, look } => self.probe_finished(target, number, look),
-            Message::Pm2Inspected { target, found } => self.inspected(target, found.map(|found| *found)),
+            Message::ProbeFinished { target, number, result: look } => self.probe_finished(target, number, look),
+            Message::Pm2Inspected { target, findings: found } => self.pm2_inspected(target, found.map(|found| *found)),
             Message::ResetChecked { target, reason } => {
-                let warranted = self.pm2.note_reason(&target, reason);
+                let warranted = self.pm2.note_reset_reason(&target, reason);
                 self.step(Event::ResetChecked { target, warranted });
             }
-            Message::Kept { target, incident, doing, said } => self.kept(&target, &incident, doing, said),
-            Message::Searched(found) => self.searched(found),
-            Message::Snapshot(machine) => self.snapshot(&machine),
-            Message::Sent { channel, outcome } => self.sent(&channel, outcome),
-            Message::Pinged(outcome) => self.pinged(outcome),
-            Message::Published(trouble) => self.publisher.published(trouble),
+            Message::Pm2LogsSaved { target, incident, activity: doing, last_line: said } => {
+                self.pm2_logs_saved(&target, &incident, doing, said)
+            }
+            Message::ExecutablesSearched(found) => self.executables_searched(found),
+            Message::SnapshotTaken(machine) => self.snapshot_taken(&machine),
+            Message::DeliveryFinished { channel, outcome } => self.delivery_finished(&channel, outcome),
+            Message::HeartbeatSent(outcome) => self.heartbeat_sent(outcome),
+            Message::Published(trouble) => self.publisher.finish_writing(trouble),
             Message::Event(event) => self.step(event),
         }
     }
@@ -259,9 +261,9 @@ impl Agent {
         self.commit_now();
         if self.stopping {
             log::warn!("told to stop again: waiting for nothing");
-            Scope::kill_all(&self.questions());
-            self.messenger.give_up(&mut self.journal);
-            self.end_journal();
+            Scope::kill_all(&self.owned_scopes());
+            self.messenger.abandon_deliveries(&mut self.journal);
+            self.close_journal();
             std::process::exit(0);
         }
         self.stopping = true;
@@ -273,41 +275,41 @@ impl Agent {
     }
 
     fn step(&mut self, event: Event) {
-        self.stepped = true;
+        self.has_stepped = true;
         let now = clock::now();
         if self.inbox.continued.take() {
             self.policy.was_stopped(now);
         }
         let actions = self.policy.step(event, now);
-        self.decide(actions);
+        self.accept_actions(actions);
     }
 
     /// Ends what probes and questions have left running; all at once, for each may take a second.
-    fn end_questions(&self) {
-        Scope::end_all(&self.questions());
+    fn end_owned_commands(&self) {
+        Scope::end_all(&self.owned_scopes());
     }
 
     /// In which all that must not outlive us is run.
-    fn questions(&self) -> Vec<Scope> {
+    fn owned_scopes(&self) -> Vec<Scope> {
         self.probers.scopes().chain(self.jobs.scopes()).cloned().collect()
     }
 
-    fn end(mut self) -> RunResult {
-        self.messenger.give_up(&mut self.journal);
+    fn finish(mut self) -> RunResult {
+        self.messenger.abandon_deliveries(&mut self.journal);
         if !self.journal.is_displaced() {
             if self.mode == Mode::Daemon {
                 self.journal.saved.stopped = true;
-                self.journal.note_own(EventKind::Stopped { reason: "told to stop".into() });
+                self.journal.note_own_event(EventKind::Stopped { reason: "told to stop".into() });
             }
-            self.end_journal();
+            self.close_journal();
             match self.mode {
                 Mode::Daemon => {
-                    self.publish_end();
+                    self.publish_final_page();
                     log::info!("watchdog stopped (pid {})", std::process::id());
                 }
-                Mode::Once if !self.journal.is_ok() => {
-                    self.tell_failing();
-                    self.forget_what_is_over();
+                Mode::Once if !self.journal.is_saved() => {
+                    self.print_failing_targets();
+                    self.forget_outdated_news();
                 }
                 Mode::Once => {}
             }
@@ -315,27 +317,27 @@ impl Agent {
         let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
         let targets = self.config.targets.iter().filter_map(left).collect();
         let displaced_by = self.journal.displaced_by().map(str::to_owned);
-        RunResult { displaced_by, unsaved: !self.journal.is_ok(), targets }
+        RunResult { displaced_by, unsaved: !self.journal.is_saved(), targets }
     }
 
-    fn end_journal(&mut self) {
+    fn close_journal(&mut self) {
         if self.journal.is_displaced() {
             return;
         }
         while !self.incidents.is_written() {
             self.write_incidents();
         }
-        self.journal.want_last();
+        self.journal.request_final_save();
         self.save(&[]);
-        self.journal.record(&[]);
+        self.journal.write_events(&[]);
     }
 
     /// Where ticks cannot count together, one that fails may never be called down, and is told all the same. So is one
     /// that was told to be up again, which the state does not know.
-    fn tell_failing(&mut self) {
+    fn print_failing_targets(&mut self) {
         let wall = clock::wall();
         let was_up = |target: &str| {
-            self.news.told_of(target, NewsKind::Recovery).is_some_and(|recovery| recovery.was_anything_printed(wall))
+            self.news.filter_for(target, NewsKind::Recovery).is_some_and(|recovery| recovery.was_anything_printed(wall))
         };
         let failing = |target: &Target| {
             let state = self.policy.target(&target.name)?;
@@ -349,11 +351,13 @@ impl Agent {
             Some((target.name.clone(), format!("{} {what}: {detail} ({why})", target.name)))
         };
         let failing: Vec<_> = self.config.targets.iter().filter_map(failing).collect();
-        failing.iter().for_each(|(target, line)| self.news.say(target, NewsKind::Outage, "failing", line, false));
+        failing
+            .iter()
+            .for_each(|(target, line)| self.news.print_if_new(target, NewsKind::Outage, "failing", line, false));
     }
 
     /// The state does not know that an outage has ended or begun: should it come again, only its notes can say so.
-    fn forget_what_is_over(&self) {
+    fn forget_outdated_news(&self) {
         let wall = clock::wall();
         for target in &self.config.targets {
             let Some(state) = self.policy.target(&target.name) else { continue };
@@ -363,13 +367,13 @@ impl Agent {
                 condition if condition.is_trouble() => NewsKind::Recovery,
                 _ => continue,
             };
-            if let Some(told) = self.news.told_of(&target.name, over) {
+            if let Some(told) = self.news.filter_for(&target.name, over) {
                 told.forget_this_round(wall);
             }
         }
     }
 
-    fn show(&mut self) {
+    fn note_configuration(&mut self) {
         let shown = |(order, target): (usize, &Target)| {
             let limits = &target.limits;
             let shown = TargetView {
@@ -398,7 +402,7 @@ impl Agent {
     }
 
     fn target(&self, name: &str) -> Option<&Target> {
-        self.config.targets.get(*self.places.get(name)?)
+        self.config.targets.get(*self.indexes.get(name)?)
     }
 }
 
@@ -406,6 +410,6 @@ fn limits(config: &Config) -> BTreeMap<String, Limits> {
     config.targets.iter().map(|target| (target.name.clone(), target.limits.clone())).collect()
 }
 
-fn places(config: &Config) -> HashMap<String, usize> {
+fn indexes(config: &Config) -> HashMap<String, usize> {
     config.targets.iter().enumerate().map(|(place, target)| (target.name.clone(), place)).collect()
 }

@@ -10,24 +10,24 @@ use crate::time::{ClockReading, millis};
 use crate::view::log_line::LogLine;
 
 use super::Agent;
-use super::incidents::UnwrittenRecord;
+use super::incidents::DecidedRecord;
 use super::jobs::AttemptContext;
-use super::journal::Against;
+use super::journal::Durability;
 use super::news::NewsKind;
 
 impl Agent {
     /// Takes in what was decided. A look harms nobody and is begun at once; the rest is done once it is saved, as far
     /// as it is to be.
-    pub(super) fn decide(&mut self, actions: Vec<Action>) {
+    pub(super) fn accept_actions(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Probe { target, number } => self.start_probe(target, number),
-                Action::Save => self.journal.want(Against::Crash),
+                Action::Save => self.journal.request_save(Durability::ProcessCrash),
                 action => {
                     if action.is_to_save() {
-                        self.journal.want(Against::PowerLoss);
+                        self.journal.request_save(Durability::PowerLoss);
                     }
-                    self.decided.push(action);
+                    self.pending_actions.push(action);
                 }
             }
         }
@@ -54,7 +54,7 @@ impl Agent {
 
     /// Whether nothing that was decided is yet to be saved or done.
     pub(super) fn is_settled(&self) -> bool {
-        self.decided.is_empty() && !self.journal.is_wanted()
+        self.pending_actions.is_empty() && !self.journal.is_save_requested()
     }
 
     /// Whether all is done that a tick is made for.
@@ -63,85 +63,85 @@ impl Agent {
     }
 
     fn commit_once(&mut self) {
-        let further = if self.journal.is_wanted() { self.save_decided() } else { Vec::new() };
+        let further = if self.journal.is_save_requested() { self.save_actions() } else { Vec::new() };
         if self.journal.is_displaced() {
             return;
         }
-        for action in std::mem::take(&mut self.decided) {
-            self.act(action);
+        for action in std::mem::take(&mut self.pending_actions) {
+            self.carry_out(action);
         }
-        self.decide(further);
+        self.accept_actions(further);
         self.write_incidents();
-        self.send();
+        self.start_deliveries();
     }
 
     /// Saves and tells what was decided. What follows from how that went has its turn with the next save.
-    fn save_decided(&mut self) -> Vec<Action> {
+    fn save_actions(&mut self) -> Vec<Action> {
         let at = clock::read();
-        let mut recorded = self.recorded(at);
+        let mut recorded = self.decided_records(at);
         // Saved with the events, so that what is counted and what is recorded agree after a crash too.
-        recorded.iter().for_each(|UnwrittenRecord { target, record, .. }| self.count(target, record));
-        self.write_messages(at);
+        recorded.iter().for_each(|DecidedRecord { target, record, .. }| self.count_record(target, record));
+        self.enqueue_messages(at);
         let entries =
-            |recorded: &[UnwrittenRecord]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<EventEntry>>();
+            |recorded: &[DecidedRecord]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<EventEntry>>();
         self.save(&entries(&recorded));
         if self.journal.is_displaced() {
             return Vec::new();
         }
-        let is_saved = self.journal.is_ok();
-        let further = self.policy.saved(is_saved, &mut self.decided, clock::now());
+        let is_saved = self.journal.is_saved();
+        let further = self.policy.saved(is_saved, &mut self.pending_actions, clock::now());
         if !is_saved {
             // What was withdrawn has not happened.
-            let withdrawn = std::mem::replace(&mut recorded, self.recorded(at));
-            let is_left = |one: &UnwrittenRecord| recorded.iter().any(|left| left.entry == one.entry);
-            withdrawn.iter().filter(|one| !is_left(one)).for_each(|one| self.uncount(&one.target));
+            let withdrawn = std::mem::replace(&mut recorded, self.decided_records(at));
+            let is_left = |one: &DecidedRecord| recorded.iter().any(|left| left.entry == one.entry);
+            withdrawn.iter().filter(|one| !is_left(one)).for_each(|one| self.uncount_attempt(&one.target));
         }
-        self.journal.record(&entries(&recorded));
+        self.journal.write_events(&entries(&recorded));
         for one in &recorded {
             self.announce(one, at);
             self.record_incident(one);
         }
         if is_saved {
-            self.finish_requests();
+            self.remove_applied_requests();
         }
         further
     }
 
-    fn recorded(&self, at: ClockReading) -> Vec<UnwrittenRecord> {
+    fn decided_records(&self, at: ClockReading) -> Vec<DecidedRecord> {
         let of = |action: &Action| {
             let Action::Record { target, record } = action else { return None };
             let (target, record) = (target.clone().unwrap_or_default(), record.clone());
-            let run = self.command_of(&target, &record);
-            let entry = entry(&target, &record, &run, at);
-            Some(UnwrittenRecord { target, record, entry, run })
+            let run = self.command_of_record(&target, &record);
+            let entry = event_entry(&target, &record, &run, at);
+            Some(DecidedRecord { target, record, entry, run })
         };
-        self.decided.iter().filter_map(of).collect()
+        self.pending_actions.iter().filter_map(of).collect()
     }
 
     pub(super) fn save(&mut self, entries: &[EventEntry]) {
         self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::trouble);
         if let Some(trouble) = self.journal.save(&self.policy, entries) {
-            self.news.say_once_a_day(&trouble, &trouble);
+            self.news.print_once_a_day(&trouble, &trouble);
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn carry_out(&mut self, action: Action) {
         match action {
             Action::CheckPrecondition { target, gate } => self.check_precondition(target, gate),
-            Action::InspectPm2 { target } => self.inspect(target),
+            Action::InspectPm2 { target } => self.inspect_pm2(target),
             Action::CheckReset { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
             Action::Run { target, attempt, rung, incident, failures } => {
-                self.run_command(AttemptContext { target, attempt, rung, incident, failures });
+                self.run_command(AttemptContext { target, number: attempt, rung, incident, failures });
             }
-            Action::AdoptCommand { target, process, rung, since } => self.adopt(target, process, rung, since),
+            Action::AdoptCommand { target, process, rung, since } => self.adopt_command(target, process, rung, since),
             // Recorded and written down with the save before.
             Action::Record { .. } | Action::Notify { .. } => {}
             Action::Probe { .. } | Action::Save => unreachable!("taken in before"),
         }
     }
 
-    pub(super) fn command_of(&self, target: &str, record: &Record) -> String {
+    pub(super) fn command_of_record(&self, target: &str, record: &Record) -> String {
         let rung = match record {
             Record::Restart { rung, .. } | Record::RestartDone { rung, .. } | Record::WouldRestart { rung, .. } => {
                 *rung
@@ -151,10 +151,10 @@ impl Agent {
         self.command_at(target, rung).unwrap_or_default()
     }
 
-    fn announce(&mut self, UnwrittenRecord { target, record, run, .. }: &UnwrittenRecord, at: ClockReading) {
+    fn announce(&mut self, DecidedRecord { target, record, run, .. }: &DecidedRecord, at: ClockReading) {
         let configured = self.target(target);
         let said = match record {
-            Record::RestartDone { incident, attempt, rung, .. } => self.last_words(incident, *attempt, *rung),
+            Record::RestartDone { incident, attempt, rung, .. } => self.last_output_line(incident, *attempt, *rung),
             _ => None,
         };
         let telling = LogLine {
@@ -170,12 +170,12 @@ impl Agent {
         log::log!(level, "{line}");
         let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
         if is_news(record, level) && !is_paused {
-            self.news.say(target, NewsKind::of(record), &about(record), &line, self.journal.is_ok());
+            self.news.print_if_new(target, NewsKind::of(record), &news_key(record), &line, self.journal.is_saved());
         }
     }
 
     /// What history and incidents keep of it.
-    fn record_incident(&mut self, one: &UnwrittenRecord) {
+    fn record_incident(&mut self, one: &DecidedRecord) {
         let target = &one.target;
         match &one.record {
             Record::Rested { .. } => {
@@ -190,9 +190,9 @@ impl Agent {
         }
         let probe = self.target(target).map(|target| target.probe.clone());
         let probe = || probe.map_or_else(String::new, |probe| probe.to_string());
-        self.incidents.note(one, self.policy.target(target), probe, &mut self.journal);
+        self.incidents.note_record(one, self.policy.target(target), probe, &mut self.journal);
         if let Record::Down { incident, .. } = &one.record {
-            self.examine(target, incident);
+            self.collect_evidence(target, incident);
         }
     }
 
@@ -201,11 +201,11 @@ impl Agent {
             return;
         }
         let closed = self.incidents.write(&mut self.journal);
-        closed.iter().for_each(|closed| self.publisher.note_end(closed));
+        closed.iter().for_each(|closed| self.publisher.note_closed(closed));
     }
 }
 
-fn entry(target: &str, record: &Record, run: &str, at: ClockReading) -> EventEntry {
+fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> EventEntry {
     let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
     let ms = |span| u64::try_from(millis(span)).unwrap_or(0);
     let kind = match record.clone() {
@@ -234,7 +234,7 @@ fn entry(target: &str, record: &Record, run: &str, at: ClockReading) -> EventEnt
 }
 
 /// What the news is about, whatever else it says.
-fn about(record: &Record) -> String {
+fn news_key(record: &Record) -> String {
     match record {
         Record::HeldBack { why, .. } => format!("held back: {}", why.as_str()),
         Record::Warn { about, .. } => format!("warned: {about:?}"),

@@ -10,24 +10,24 @@ use crate::time::BootTime;
 
 use super::Agent;
 use super::message::Message;
-use super::messenger::{DELIVERY, delivery_of};
-use super::spawn::JobSpec;
+use super::messenger::{DELIVERY_TIMEOUT, delivery_of};
+use super::pool::JobSpec;
 
 /// A little under the minute that those who wait for it allow.
-const EVERY: Duration = Duration::from_secs(55);
+const INTERVAL: Duration = Duration::from_secs(55);
 /// One that did not arrive is sent again after this: the next one would be too late for those who wait.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(super) struct Heartbeat {
     /// A look has ended: a tick that looked at nothing has nothing to say.
     has_probed: bool,
-    is_under_way: bool,
+    is_being_sent: bool,
     /// The latest slot of the schedule that was used.
     slot: Option<BootTime>,
     /// When one that did not arrive is sent again.
-    again: Option<BootTime>,
-    trouble: Option<String>,
+    retry_at: Option<BootTime>,
+    error: Option<String>,
 }
 
 impl Heartbeat {
@@ -35,76 +35,76 @@ impl Heartbeat {
         self.has_probed = true;
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
-        self.is_under_way
+    pub(super) fn is_being_sent(&self) -> bool {
+        self.is_being_sent
     }
 
     fn is_due(&self, mode: Mode, is_done: bool, now: BootTime) -> bool {
         match mode {
             Mode::Daemon => self.until_due(now) == Some(Duration::ZERO),
-            Mode::Once => self.slot.is_none() && self.has_probed && is_done && !self.is_under_way,
+            Mode::Once => self.slot.is_none() && self.has_probed && is_done && !self.is_being_sent,
         }
     }
 
     /// How long until a daemon is to send it; nothing while it is being sent.
     fn until_due(&self, now: BootTime) -> Option<Duration> {
-        let scheduled = self.slot.map_or(Duration::ZERO, |slot| (slot + EVERY).since(now));
-        let again = self.again.map(|at| at.since(now));
-        (!self.is_under_way).then(|| again.map_or(scheduled, |again| again.min(scheduled)))
+        let scheduled = self.slot.map_or(Duration::ZERO, |slot| (slot + INTERVAL).since(now));
+        let again = self.retry_at.map(|at| at.since(now));
+        (!self.is_being_sent).then(|| again.map_or(scheduled, |again| again.min(scheduled)))
     }
 
-    fn begin(&mut self, now: BootTime) {
+    fn begin_sending(&mut self, now: BootTime) {
         // Neither what came a little late nor what is sent again moves the schedule. What was missed is missed.
         self.slot = Some(match self.slot {
-            Some(slot) if now < slot + EVERY => slot,
-            Some(slot) if now.since(slot + EVERY) < EVERY => slot + EVERY,
+            Some(slot) if now < slot + INTERVAL => slot,
+            Some(slot) if now.since(slot + INTERVAL) < INTERVAL => slot + INTERVAL,
             Some(_) | None => now,
         });
-        (self.is_under_way, self.again) = (true, None);
+        (self.is_being_sent, self.retry_at) = (true, None);
     }
 
-    fn ended(&mut self, has_arrived: bool, now: BootTime) {
-        self.is_under_way = false;
-        self.again = (!has_arrived).then(|| now + AGAIN_AFTER);
+    fn finish(&mut self, has_arrived: bool, now: BootTime) {
+        self.is_being_sent = false;
+        self.retry_at = (!has_arrived).then(|| now + RETRY_AFTER);
     }
 }
 
 impl Agent {
-    pub(super) fn owes_ping(&self, now: BootTime) -> bool {
+    pub(super) fn is_heartbeat_due(&self, now: BootTime) -> bool {
         let is_wanted = self.config.heartbeat.is_some() && !self.journal.is_displaced();
         is_wanted && self.heartbeat.is_due(self.mode, self.is_done(), now)
     }
 
-    pub(super) fn until_ping(&self, now: BootTime) -> Option<Duration> {
+    pub(super) fn until_heartbeat(&self, now: BootTime) -> Option<Duration> {
         let is_wanted = self.config.heartbeat.is_some() && self.mode == Mode::Daemon;
         self.heartbeat.until_due(now).filter(|_| is_wanted)
     }
 
-    pub(super) fn ping(&mut self) {
+    pub(super) fn send_heartbeat(&mut self) {
         let now = clock::now();
-        let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.owes_ping(now)) else { return };
-        self.heartbeat.begin(now);
+        let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.is_heartbeat_due(now)) else { return };
+        self.heartbeat.begin_sending(now);
         let delivery = delivery_of(&self.config);
         let job = JobSpec {
             name: "heartbeat",
-            of: String::new(),
-            by: String::new(),
-            within: DELIVERY,
-            outlives_us: false,
-            otherwise: Box::new(|why| Message::Pinged(Err(why.to_string()))),
+            subject: String::new(),
+            variant: String::new(),
+            timeout: DELIVERY_TIMEOUT,
+            outlives_watchdog: false,
+            on_failure: Box::new(|why| Message::HeartbeatSent(Err(why.to_string()))),
         };
-        self.jobs.spawn(job, move |_| Message::Pinged(notify::ping(&webhook, &delivery)));
+        self.jobs.spawn(job, move |_| Message::HeartbeatSent(notify::ping(&webhook, &delivery)));
     }
 
-    pub(super) fn pinged(&mut self, outcome: Result<(), String>) {
-        self.heartbeat.ended(outcome.is_ok(), clock::now());
+    pub(super) fn heartbeat_sent(&mut self, outcome: Result<(), String>) {
+        self.heartbeat.finish(outcome.is_ok(), clock::now());
         let trouble = outcome.err();
-        match (&trouble, &self.heartbeat.trouble) {
+        match (&trouble, &self.heartbeat.error) {
             (Some(why), None) => log::warn!("the heartbeat does not arrive: {why} (tried again soon)"),
             (None, Some(_)) => log::info!("the heartbeat arrives again"),
             _ => {}
         }
-        self.heartbeat.trouble = trouble;
+        self.heartbeat.error = trouble;
     }
 }
 
@@ -125,12 +125,12 @@ mod tests {
             let wait = heartbeat.until_due(at(now)).expect("nothing is under way");
             now += i64::try_from(wait.as_secs()).expect("a minute") + wakes_late;
             assert!(heartbeat.is_due(Mode::Daemon, false, at(now)), "{now}");
-            heartbeat.begin(at(now));
+            heartbeat.begin_sending(at(now));
             assert_eq!(heartbeat.until_due(at(now)), None, "one at a time");
             assert!(!heartbeat.is_due(Mode::Daemon, false, at(now + 100)));
             sent.push(now - 1_000_000);
             now += took;
-            heartbeat.ended(true, at(now));
+            heartbeat.finish(true, at(now));
         }
         assert_eq!(sent, expected);
     }
@@ -138,16 +138,16 @@ mod tests {
     #[test]
     fn one_that_is_lost_is_sent_again_and_moves_no_other() {
         let mut heartbeat = Heartbeat::default();
-        heartbeat.begin(at(0));
-        heartbeat.ended(false, at(3));
+        heartbeat.begin_sending(at(0));
+        heartbeat.finish(false, at(3));
         assert_eq!(heartbeat.until_due(at(3)), Some(Duration::from_secs(10)));
-        heartbeat.begin(at(13));
-        heartbeat.ended(true, at(14));
+        heartbeat.begin_sending(at(13));
+        heartbeat.finish(true, at(14));
         assert_eq!(heartbeat.until_due(at(14)), Some(Duration::from_secs(41)));
-        heartbeat.begin(at(55));
-        heartbeat.ended(false, at(58));
-        heartbeat.begin(at(68));
-        heartbeat.ended(false, at(107));
+        heartbeat.begin_sending(at(55));
+        heartbeat.finish(false, at(58));
+        heartbeat.begin_sending(at(68));
+        heartbeat.finish(false, at(107));
         assert_eq!(heartbeat.until_due(at(107)), Some(Duration::from_secs(3)), "the next one is due sooner");
     }
 
@@ -166,8 +166,8 @@ mod tests {
         heartbeat.note_probe();
         assert!(!heartbeat.is_due(Mode::Once, false, at(1)), "it is not done");
         assert!(heartbeat.is_due(Mode::Once, true, at(2)));
-        heartbeat.begin(at(2));
-        heartbeat.is_under_way = false;
+        heartbeat.begin_sending(at(2));
+        heartbeat.is_being_sent = false;
         assert!(!heartbeat.is_due(Mode::Once, true, at(3_600)));
     }
 }

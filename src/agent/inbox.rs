@@ -12,27 +12,27 @@ use crate::signals::{self, Continued, Signal};
 use super::message::Message;
 
 /// Each target's look may end at once, and more; what comes beyond that has its turn in the next pass.
-const AT_ONCE: usize = 2_000;
+const MAX_PER_PASS: usize = 2_000;
 
 pub struct Inbox {
     pub(super) post: Sender<Message>,
     arrived: Receiver<Message>,
     /// Requests that arrived before the work began, to be heeded then, in whatever order.
     early: Vec<Message>,
-    asked: Arc<SignalFlags>,
+    requested: Arc<RequestedSignals>,
     pub(super) continued: Continued,
 }
 
 /// What signals have asked for and the loop has not begun yet. To ask once more asks for nothing new; on a slow disk a
 /// reload takes longer than the next signal does to come, and a queue of them would keep the loop from looking.
 #[derive(Default)]
-struct SignalFlags {
+struct RequestedSignals {
     reload: AtomicBool,
     save: AtomicBool,
     child: AtomicBool,
 }
 
-impl SignalFlags {
+impl RequestedSignals {
     /// None for what counts each time.
     fn flag(&self, signal: Signal) -> Option<&AtomicBool> {
         match signal {
@@ -43,7 +43,7 @@ impl SignalFlags {
         }
     }
 
-    fn is_new(&self, signal: Signal) -> bool {
+    fn request(&self, signal: Signal) -> bool {
         self.flag(signal).is_none_or(|flag| !flag.swap(true, Ordering::SeqCst))
     }
 
@@ -59,10 +59,10 @@ impl Inbox {
     /// Listens to signals from now on. Errors: there are no descriptors or no thread to be had; in words.
     pub fn open() -> Result<Inbox, String> {
         let (post, arrived) = channel();
-        let asked = Arc::new(SignalFlags::default());
+        let asked = Arc::new(RequestedSignals::default());
         let (signals, before) = (post.clone(), Arc::clone(&asked));
         let deliver = move |signal| {
-            if before.is_new(signal) {
+            if before.request(signal) {
                 // The loop is gone: so is whoever would have heeded the signal.
                 let _ = signals.send(Message::Signal(signal));
             }
@@ -72,7 +72,7 @@ impl Inbox {
             false => signals::listen(deliver),
         };
         let continued = continued.map_err(|error| format!("cannot listen to signals: {error}"))?;
-        Ok(Inbox { post, arrived, early: Vec::new(), asked, continued })
+        Ok(Inbox { post, arrived, early: Vec::new(), requested: asked, continued })
     }
 
     /// For whoever has to wait before the work can begin: waits so long, and says whether we were told to stop.
@@ -92,10 +92,10 @@ impl Inbox {
         if messages.is_empty() {
             messages.extend(self.arrived.recv_timeout(within));
         }
-        messages.extend(self.arrived.try_iter().take(AT_ONCE));
+        messages.extend(self.arrived.try_iter().take(MAX_PER_PASS));
         for message in &messages {
             if let Message::Signal(signal) = message {
-                self.asked.begin(*signal);
+                self.requested.begin(*signal);
             }
         }
         messages

@@ -15,10 +15,10 @@ use crate::time::{BootTime, ClockReading, Latency, WallTime, millis};
 use super::journal::Journal;
 
 /// A tick waits no longer than this for what is still being found out: a folder may be on a file server that hangs.
-const FINDING: Duration = Duration::from_secs(5);
+const JOB_WAIT: Duration = Duration::from_secs(5);
 /// After this much time of a pass what is left to be written waits for the next one: an account takes a tenth of a
 /// millisecond on a good disk, and when a network is gone a thousand change at once.
-const WRITING: Duration = Duration::from_millis(10);
+const WRITE_BUDGET: Duration = Duration::from_millis(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The incidents that are open, and what is being found out about them.
@@ -27,7 +27,7 @@ pub(super) struct Incidents {
     /// By target.
     open: BTreeMap<String, IncidentRecord>,
     /// By target, of those: what is measured on the boot clock, since the account has the wall clock's times only.
-    measured: BTreeMap<String, Measured>,
+    boot_times: BTreeMap<String, IncidentBootTimes>,
     /// The targets whose accounts have changed since they were written.
     unwritten: BTreeSet<String>,
     /// Those that are over and were written since it was asked for them.
@@ -37,21 +37,21 @@ pub(super) struct Incidents {
     /// By target: the first failure of a streak that may become an incident.
     failing: BTreeMap<String, EventEntry>,
     /// Jobs that find something out, and until when a tick waits for them.
-    finding: Option<(u32, BootTime)>,
+    jobs: Option<(u32, BootTime)>,
     /// Whether the latest account could not be written.
-    trouble: bool,
+    has_failed: bool,
 }
 
 /// Points of an open incident on the boot clock.
 #[derive(Clone, Copy)]
-struct Measured {
+struct IncidentBootTimes {
     /// Since when it counts as down.
-    since: BootTime,
+    down_since: BootTime,
     /// When its latest restart command was started, as far as this watchdog did it.
-    ran: Option<BootTime>,
+    last_run: Option<BootTime>,
 }
 
-pub(super) struct UnwrittenRecord {
+pub(super) struct DecidedRecord {
     /// Of this target; empty: of the watchdog itself.
     pub(super) target: String,
     pub(super) record: Record,
@@ -60,33 +60,33 @@ pub(super) struct UnwrittenRecord {
     pub(super) run: String,
 }
 
-impl Measured {
-    fn of(open: &Incident) -> Measured {
-        Measured { since: open.down_since.unwrap_or(open.began), ran: None }
+impl IncidentBootTimes {
+    fn of(open: &Incident) -> IncidentBootTimes {
+        IncidentBootTimes { down_since: open.down_since.unwrap_or(open.began), last_run: None }
     }
 }
 
 impl Incidents {
-    pub(super) fn find(&mut self, now: BootTime) {
-        let jobs = self.finding.map_or(0, |(jobs, _)| jobs);
-        self.finding = Some((jobs + 1, now + FINDING));
+    pub(super) fn note_job_started(&mut self, now: BootTime) {
+        let jobs = self.jobs.map_or(0, |(jobs, _)| jobs);
+        self.jobs = Some((jobs + 1, now + JOB_WAIT));
     }
 
-    pub(super) fn found(&mut self) {
-        self.finding = self.finding.filter(|(jobs, _)| *jobs > 1).map(|(jobs, until)| (jobs - 1, until));
+    pub(super) fn note_job_ended(&mut self) {
+        self.jobs = self.jobs.filter(|(jobs, _)| *jobs > 1).map(|(jobs, until)| (jobs - 1, until));
     }
 
-    pub(super) fn is_finding(&self, now: BootTime) -> bool {
-        self.finding.is_some_and(|(_, until)| until > now)
+    pub(super) fn is_awaiting_jobs(&self, now: BootTime) -> bool {
+        self.jobs.is_some_and(|(_, until)| until > now)
     }
 
     /// How long until something is to be done: nothing where something is to be written, else until a tick waits no
     /// longer.
-    pub(super) fn pause(&self, now: BootTime) -> Option<Duration> {
+    pub(super) fn until_due(&self, now: BootTime) -> Option<Duration> {
         if !self.unwritten.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.finding.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
+        self.jobs.map(|(_, until)| until.since(now)).filter(|left| !left.is_zero())
     }
 
     pub(super) fn open(&self, target: &str) -> Option<&IncidentRecord> {
@@ -111,19 +111,19 @@ impl Incidents {
         self.open.retain(|target, account| {
             is_watched(target) || unwritten.contains(target) || open_incidents.contains(&account.id.as_str())
         });
-        self.measured.retain(|target, _| self.open.contains_key(target));
+        self.boot_times.retain(|target, _| self.open.contains_key(target));
         self.evidence.retain(|target, _| is_watched(target));
         self.failing.retain(|target, _| is_watched(target));
     }
 
-    pub(super) fn note(
+    pub(super) fn note_record(
         &mut self,
-        recorded: &UnwrittenRecord,
+        recorded: &DecidedRecord,
         state: Option<&TargetState>,
         probe: impl FnOnce() -> String,
         journal: &mut Journal,
     ) {
-        let UnwrittenRecord { target, record, entry, .. } = recorded;
+        let DecidedRecord { target, record, entry, .. } = recorded;
         match record {
             Record::Stalled { .. } => {
                 for account in self.open.values_mut() {
@@ -146,14 +146,20 @@ impl Incidents {
                 let mut account = IncidentRecord::new(incident, target, began, at.wall, last);
                 account.last_healthy = last_healthy.map(|healthy| at.wall_at(healthy));
                 account.probe = probe();
-                self.begin(account, open, at, journal);
+                self.open_incident(account, open, at, journal);
             }
             _ => {}
         }
-        self.go_on(recorded, state);
+        self.update_incident(recorded, state);
     }
 
-    fn begin(&mut self, mut account: IncidentRecord, open: Option<&Incident>, at: ClockReading, journal: &mut Journal) {
+    fn open_incident(
+        &mut self,
+        mut account: IncidentRecord,
+        open: Option<&Incident>,
+        at: ClockReading,
+        journal: &mut Journal,
+    ) {
         let target = account.target.clone();
         account.down_since = open.and_then(|open| open.down_since).map(|since| at.wall_at(since));
         account.evidence = self.evidence.get(&target).cloned();
@@ -164,27 +170,31 @@ impl Incidents {
         if let Some(failing) = self.failing.remove(&target) {
             account.add(failing);
         }
-        self.measured.extend(open.map(|open| (target.clone(), Measured::of(open))));
+        self.boot_times.extend(open.map(|open| (target.clone(), IncidentBootTimes::of(open))));
         self.open.insert(target, account);
     }
 
-    fn go_on(&mut self, UnwrittenRecord { target, record, entry, run }: &UnwrittenRecord, state: Option<&TargetState>) {
+    fn update_incident(
+        &mut self,
+        DecidedRecord { target, record, entry, run }: &DecidedRecord,
+        state: Option<&TargetState>,
+    ) {
         let now = clock::now();
         let made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
         let Some(account) = self.open.get_mut(target) else { return };
-        let measured = self.measured.get_mut(target);
+        let measured = self.boot_times.get_mut(target);
         match record {
             Record::Restart { .. } => {
                 account.attempts = made.unwrap_or(account.attempts);
                 *account.runs.entry(run.clone()).or_default() += 1;
-                measured.into_iter().for_each(|measured| measured.ran = Some(now));
+                measured.into_iter().for_each(|measured| measured.last_run = Some(now));
             }
             Record::Up { attempts, cured, down, detail, latency, .. } => {
                 account.attempts = *attempts;
                 account.close(entry.at, down.span());
                 account.back = Some(format!("{detail} in {}", Latency(*latency)));
-                if *cured && let Some((run, at)) = last_run(account) {
-                    let ran = measured.and_then(|measured| measured.ran);
+                if *cured && let Some((run, at)) = last_restart(account) {
+                    let ran = measured.and_then(|measured| measured.last_run);
                     let took = ran.map_or_else(|| entry.at.since(at), |ran| now.since(ran));
                     account.cured = Some(run);
                     account.heal_ms = u64::try_from(took.as_millis()).ok();
@@ -193,7 +203,7 @@ impl Incidents {
             Record::Rested { why, .. } => {
                 account.rested = Some(*why);
                 let by_wall = account.downtime(entry.at).span();
-                account.close(entry.at, measured.map_or(by_wall, |measured| now.since(measured.since)));
+                account.close(entry.at, measured.map_or(by_wall, |measured| now.since(measured.down_since)));
             }
             _ => {}
         }
@@ -203,10 +213,10 @@ impl Incidents {
 
     /// Takes up the accounts of the incidents that an earlier watchdog has left open, and what it had saved last and
     /// may not have written into them.
-    pub(super) fn take_up(&mut self, policy: &Policy, journal: &Journal) {
+    pub(super) fn restore(&mut self, policy: &Policy, journal: &Journal) {
         for (target, state) in policy.targets() {
             if let Some(incident) = &state.incident {
-                self.take_up_one(target, incident, journal);
+                self.restore_open(target, incident, journal);
             }
         }
         for entry in journal.saved.pending.iter().filter_map(|line| EventEntry::parse(line)) {
@@ -226,8 +236,8 @@ impl Incidents {
     }
 
     /// Where the account of an open incident is lost, it begins with what the state knows of it.
-    fn take_up_one(&mut self, target: &str, open: &Incident, journal: &Journal) {
-        self.measured.insert(target.to_owned(), Measured::of(open));
+    fn restore_open(&mut self, target: &str, open: &Incident, journal: &Journal) {
+        self.boot_times.insert(target.to_owned(), IncidentBootTimes::of(open));
         let mut account = read_open(journal, &open.id).unwrap_or_else(|| {
             let at = clock::read();
             let cause = open.cause.clone().or_else(|| open.last.clone());
@@ -268,12 +278,12 @@ impl Incidents {
         let began = clock::now();
         while let Some(target) = self.unwritten.first().cloned() {
             self.write_one(&target, journal);
-            if clock::now().since(began) >= WRITING {
+            if clock::now().since(began) >= WRITE_BUDGET {
                 break;
             }
         }
         if self.unwritten.is_empty() {
-            journal.all_accounted();
+            journal.note_records_written();
         }
         std::mem::take(&mut self.closed)
     }
@@ -288,7 +298,7 @@ impl Incidents {
         }
         let Some(account) = self.open.remove(target) else { return };
         if self.save(&account, journal) {
-            self.measured.remove(target);
+            self.boot_times.remove(target);
         } else {
             self.open.insert(target.to_owned(), account);
         }
@@ -304,12 +314,12 @@ impl Incidents {
             None => Ok(()), // said already
         };
         let outcome = written.and(kept.map_err(|error| error.to_string()));
-        match (&outcome, self.trouble) {
+        match (&outcome, self.has_failed) {
             (Err(error), false) => log::error!("{error} (what is known of incidents is not kept; the work goes on)"),
             (Ok(()), true) => log::info!("what is known of incidents can be kept again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
-        self.trouble = outcome.is_err();
+        self.has_failed = outcome.is_err();
         self.closed.extend(closed);
         account.ended.is_some()
     }
@@ -344,7 +354,7 @@ fn read_open(journal: &Journal, incident: &str) -> Option<IncidentRecord> {
     read.filter(|account| account.id == incident && account.ended.is_none())
 }
 
-fn last_run(account: &IncidentRecord) -> Option<(String, WallTime)> {
+fn last_restart(account: &IncidentRecord) -> Option<(String, WallTime)> {
     account.timeline.iter().rev().find_map(|entry| match &entry.kind {
         EventKind::Restart { run, .. } => Some((run.clone(), entry.at)),
         _ => None,

@@ -17,25 +17,25 @@ use crate::time::BootTime;
 
 use super::Agent;
 use super::message::Message;
-use super::spawn::{ENDING, JobFailure, JobSpec};
+use super::pool::{JobFailure, JobSpec, KILL_GRACE};
 
 /// A command that has not begun after this long will not: its program, its folder or the place for its output lies on a
 /// file server that gives no answer.
-const BEGINNING: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// A look that answers this long after twice its timeout hangs.
-const LOOK: Duration = Duration::from_secs(30);
+const PROBE_GRACE: Duration = Duration::from_secs(30);
 /// How long `only_if` may take.
-const GATE_TIMEOUT: Duration = Duration::from_secs(10);
+const ONLY_IF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The restart commands that were started so shortly before an earlier watchdog ended that it could not note which
 /// processes they are. Without this they would not be waited for, and the next attempt could overtake them.
-pub(super) fn find_commands(folder: &Folder, state: &mut State) {
+pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
     for (target, state) in &mut state.targets {
         let Some(attempt) = &mut state.attempt else { continue };
         if let Phase::Running { process: process @ None, .. } = &mut attempt.phase
             && let Ok(incident) = store::incidents::create(folder, &attempt.incident)
         {
-            let variables = identity(target, attempt.number, attempt.rung, Some(&incident));
+            let variables = identifying_variables(target, attempt.number, attempt.rung, Some(&incident));
             // A command of PM2 has none of our variables, but our output.
             let output = store::incidents::output(&incident, attempt.number, rung_from_one(attempt.rung));
             let found = process::find(&variables).or_else(|| process::find_by_output(&output));
@@ -45,7 +45,7 @@ pub(super) fn find_commands(folder: &Folder, state: &mut State) {
 }
 
 /// The part of a command's environment that no other command has.
-fn identity(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) -> [(String, String); 4] {
+fn identifying_variables(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) -> [(String, String); 4] {
     let incident = incident.map_or_else(String::new, |path| path.display().to_string());
     [
         ("WATCHDOG_TARGET".into(), target.into()),
@@ -57,7 +57,7 @@ fn identity(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) ->
 
 pub(super) struct AttemptContext {
     pub(super) target: String,
-    pub(super) attempt: u32,
+    pub(super) number: u32,
     /// From 0.
     pub(super) rung: usize,
     pub(super) incident: String,
@@ -66,34 +66,34 @@ pub(super) struct AttemptContext {
 
 impl Agent {
     pub(super) fn start_probe(&mut self, target: String, number: u64) {
-        let Some((prober, timeout)) = self.probers.of(&target) else { return };
+        let Some((prober, timeout)) = self.probers.get(&target) else { return };
         let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
         known.file = self.journal.saved.files.get(&target).copied();
         let of = target.clone();
         let job = JobSpec {
             name: "look",
-            of: target.clone(),
+            subject: target.clone(),
             // No other prober can have its address while one that hangs holds on to it.
-            by: format!("{:p}", Arc::as_ptr(&prober)),
-            within: timeout * 2 + LOOK,
-            outlives_us: false,
-            otherwise: Box::new(move |why| {
+            variant: format!("{:p}", Arc::as_ptr(&prober)),
+            timeout: timeout * 2 + PROBE_GRACE,
+            outlives_watchdog: false,
+            on_failure: Box::new(move |why| {
                 let verdict = Verdict::Unknown { detail: format!("no look could be taken: {why}") };
                 let look = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
-                Message::ProbeFinished { target: of, number, look }
+                Message::ProbeFinished { target: of, number, result: look }
             }),
         };
-        self.jobs.spawn(job, move |_| Message::ProbeFinished { target, number, look: prober.probe(known) });
+        self.jobs.spawn(job, move |_| Message::ProbeFinished { target, number, result: prober.probe(known) });
     }
 
     pub(super) fn check_precondition(&mut self, target: String, gate: Precondition) {
         match gate {
-            Precondition::Stopped => self.inspect(target),
-            Precondition::OnlyIf => self.ask_operator(target),
+            Precondition::Stopped => self.inspect_pm2(target),
+            Precondition::OnlyIf => self.run_only_if(target),
         }
     }
 
-    fn ask_operator(&mut self, target: String) {
+    fn run_only_if(&mut self, target: String) {
         let answer =
             |target, yes| Message::Event(Event::PreconditionChecked { target, gate: Precondition::OnlyIf, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
@@ -105,23 +105,23 @@ impl Agent {
         };
         let order = AttemptContext {
             target: target.clone(),
-            attempt: 0,
+            number: 0,
             rung: 0,
             incident: incident.id.clone(),
             failures: self.policy.target(&target).map_or(0, |state| state.failures()),
         };
         let folder = self.journal.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
-        let spec = self.spec(&command, GATE_TIMEOUT, &order, folder.as_deref(), path.as_deref());
+        let spec = self.command_spec(&command, ONLY_IF_TIMEOUT, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
         let of = target.clone();
         let job = JobSpec {
             name: "question",
-            of: target.clone(),
-            by: self.way_to_repair(&target),
-            within: GATE_TIMEOUT + ENDING,
-            outlives_us: false,
-            otherwise: Box::new(move |why| {
+            subject: target.clone(),
+            variant: self.repair_id(&target),
+            timeout: ONLY_IF_TIMEOUT + KILL_GRACE,
+            outlives_watchdog: false,
+            on_failure: Box::new(move |why| {
                 log::warn!("{of} may not be restarted: only_if could not be asked: {why}");
                 answer(of, false)
             }),
@@ -129,7 +129,7 @@ impl Agent {
         self.jobs.spawn(job, move |work| {
             let spec = spec.map(|spec| CommandSpec { scope: work.scope(), leftovers: Leftovers::End, ..spec });
             let ending = spec.map(|spec| command::run(spec, |_| ()).exit);
-            redact(path.as_deref(), &secrets);
+            redact_file(path.as_deref(), &secrets);
             let yes = matches!(ending, Ok(Exit::Exited(0)));
             match ending {
                 Ok(Exit::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
@@ -150,17 +150,17 @@ impl Agent {
         };
         let command = match &rung.remedy {
             Remedy::Command(command) => command,
-            Remedy::Pm2Restart(_) => return self.restart_by_pm2(order, rung.timeout),
+            Remedy::Pm2Restart(_) => return self.restart_with_pm2(order, rung.timeout),
             Remedy::Pm2Reset(_) => return self.reset_pm2(order, rung.timeout),
         };
-        let objection = self.objection_to_pm2(&target, &rung.remedy);
+        let objection = self.reason_against_pm2(&target, &rung.remedy);
         let folder = self.journal.incident_folder(&order.incident);
         let path = folder.as_ref().map(|folder| output_path(folder, &order));
-        let spec = self.spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
+        let spec = self.command_spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
         let places =
             format!("its program, {}, {}", self.config.folder.display(), self.journal.folder().path().display());
-        let job = repair(&target, order.rung, self.way_to_repair(&target), BEGINNING, places);
+        let job = repair_job(&target, order.rung, self.repair_id(&target), START_TIMEOUT, places);
         self.jobs.spawn(job, move |work| {
             if let Some(why) = objection() {
                 return ended(target, Exit::NotStarted(why), Duration::ZERO);
@@ -173,19 +173,19 @@ impl Agent {
                 }
             };
             let of = target.clone();
-            let within = spec.timeout + ENDING;
+            let within = spec.timeout + KILL_GRACE;
             let on_start = |process: Process| {
-                work.runs(process, within);
-                work.tell(spawned(&of, process));
+                work.command_started(process, within);
+                work.post(command_started(&of, process));
             };
             let done = command::run(spec, on_start);
-            redact(path.as_deref(), &secrets);
+            redact_file(path.as_deref(), &secrets);
             ended(target, done.exit, done.duration)
         });
     }
 
     /// Waits for a command that an earlier watchdog has started, until what is left of its time is over.
-    pub(super) fn adopt(&mut self, target: String, process: (u32, u64), rung: usize, since: BootTime) {
+    pub(super) fn adopt_command(&mut self, target: String, process: (u32, u64), rung: usize, since: BootTime) {
         let configured = self.target(&target).and_then(|target| target.ladder.get(rung));
         let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
         let elapsed = clock::now().since(since);
@@ -201,16 +201,16 @@ impl Agent {
         let left = timeout.saturating_sub(elapsed);
         let job = JobSpec {
             name: "restart",
-            of: target.clone(),
-            by: String::new(),
-            within: left + ENDING,
-            outlives_us: true,
-            otherwise: Box::new(move |_| ended(of)),
+            subject: target.clone(),
+            variant: String::new(),
+            timeout: left + KILL_GRACE,
+            outlives_watchdog: true,
+            on_failure: Box::new(move |_| ended(of)),
         };
         self.jobs.spawn(job, move |_| {
             let (pid, started) = process;
             let done = command::adopt(Process { pid, started }, left);
-            redact(path.as_deref(), &secrets);
+            redact_file(path.as_deref(), &secrets);
             if done.duration >= left && !left.is_zero() {
                 log::warn!("{target}: that command (pid {pid}) did not end in time and was killed");
             }
@@ -219,22 +219,23 @@ impl Agent {
     }
 
     /// How a target is repaired, as long as no reload changes that.
-    pub(super) fn way_to_repair(&self, target: &str) -> String {
+    pub(super) fn repair_id(&self, target: &str) -> String {
         self.target(target).map_or_else(String::new, |target| target.limits.repair_id.to_string())
     }
 
     /// The last line that a restart command has printed, without secrets, cut to what a line of the log can bear.
-    pub(super) fn last_words(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
-        let order = AttemptContext { target: String::new(), attempt, rung, incident: incident.into(), failures: 0 };
+    pub(super) fn last_output_line(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
+        let order =
+            AttemptContext { target: String::new(), number: attempt, rung, incident: incident.into(), failures: 0 };
         let path = output_path(&self.journal.incident_folder(incident)?, &order);
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(unblotted(&self.config.secrets.redact(line)).chars().take(200).collect())
+        Some(shorten_redactions(&self.config.secrets.redact(line)).chars().take(200).collect())
     }
 
     /// A command with the surroundings that the contract promises it.
-    pub(super) fn spec(
+    pub(super) fn command_spec(
         &self,
         command: &CommandLine,
         timeout: Duration,
@@ -250,7 +251,7 @@ impl Agent {
         give("CLASS", state.and_then(|state| state.last_class).map_or_else(String::new, |class| class.to_string()));
         give("DETAIL", last.map_or_else(String::new, |look| look.verdict.detail().to_string()));
         give("FAILURES", order.failures.to_string());
-        env.extend(identity(&order.target, order.attempt, order.rung, incident));
+        env.extend(identifying_variables(&order.target, order.number, order.rung, incident));
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
         let (unset, keep, stdin) = (Vec::new(), command::MAX_KEPT, None);
@@ -259,37 +260,46 @@ impl Agent {
     }
 }
 
-pub(super) fn repair(target: &str, rung: usize, by: String, within: Duration, places: String) -> JobSpec {
+pub(super) fn repair_job(target: &str, rung: usize, by: String, within: Duration, places: String) -> JobSpec {
     let of = target.to_owned();
     let otherwise = move |why: JobFailure| {
         let ending = match &why {
-            JobFailure::Bug => Exit::Lost,
-            JobFailure::Late { is_running: true, .. } => Exit::TimedOut,
+            JobFailure::Panicked => Exit::Lost,
+            JobFailure::DeadlinePassed { is_running: true, .. } => Exit::TimedOut,
             JobFailure::NoThread(_) => Exit::NotStarted(why.to_string()),
-            JobFailure::Late { .. } | JobFailure::Hanging => Exit::NotStarted(hanging(&why, &places)),
+            JobFailure::DeadlinePassed { .. } | JobFailure::PreviousHangs => {
+                Exit::NotStarted(describe_hang(&why, &places))
+            }
         };
-        let took = if let JobFailure::Late { after, .. } = why { after } else { Duration::ZERO };
+        let took = if let JobFailure::DeadlinePassed { after, .. } = why { after } else { Duration::ZERO };
         Message::Event(Event::CommandEnded { target: of, ending, took })
     };
     let of = format!("{target} (command {})", rung + 1);
-    JobSpec { name: "restart", of, by, within, outlives_us: true, otherwise: Box::new(otherwise) }
+    JobSpec {
+        name: "restart",
+        subject: of,
+        variant: by,
+        timeout: within,
+        outlives_watchdog: true,
+        on_failure: Box::new(otherwise),
+    }
 }
 
 /// Why a repair that hangs in one of these places was not begun.
-pub(super) fn hanging(why: &JobFailure, places: &str) -> String {
+pub(super) fn describe_hang(why: &JobFailure, places: &str) -> String {
     format!("{why}: does one of these lie on a file server that is gone: {places}?")
 }
 
-pub(super) fn spawned(target: &str, Process { pid, started }: Process) -> Message {
+pub(super) fn command_started(target: &str, Process { pid, started }: Process) -> Message {
     Message::Event(Event::CommandStarted { target: target.to_owned(), process: (pid, started) })
 }
 
 pub(super) fn output_path(folder: &Path, order: &AttemptContext) -> PathBuf {
-    store::incidents::output(folder, order.attempt, rung_from_one(order.rung))
+    store::incidents::output(folder, order.number, rung_from_one(order.rung))
 }
 
 /// Overwrites secrets in what a command has printed. What it leaves running may go on printing: upkeep sees to that.
-pub(super) fn redact(output: Option<&Path>, secrets: &Secrets) {
+pub(super) fn redact_file(output: Option<&Path>, secrets: &Secrets) {
     let Some(path) = output.filter(|_| !secrets.is_empty()) else { return };
     let places = |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, CutEnds { is_start_cut, is_end_cut });
     match command::redact_output(path, places) {
@@ -301,7 +311,7 @@ pub(super) fn redact(output: Option<&Path>, secrets: &Secrets) {
 }
 
 /// What was struck out looks in a line as it does everywhere else, whatever its length.
-fn unblotted(line: &str) -> String {
+fn shorten_redactions(line: &str) -> String {
     let mut text = String::new();
     for piece in line.split_inclusive(|char| char != char::from(command::REDACTION)) {
         let shown = piece.trim_start_matches(char::from(command::REDACTION));
@@ -341,7 +351,7 @@ mod tests {
     fn what_was_struck_out_of_a_line_has_no_length() {
         #[track_caller]
         fn check(line: &str, expected: &str) {
-            assert_eq!(unblotted(line), expected);
+            assert_eq!(shorten_redactions(line), expected);
         }
         check("", "");
         check("denied: db://me:****************@h/****", "denied: db://me:…@h/…");

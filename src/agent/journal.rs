@@ -15,24 +15,24 @@ use crate::store::{self, BootClockReading, Error, Folder};
 use crate::time::{BootTime, ClockReading, WallTime, millis};
 
 /// Without a change that matters the state is saved this often.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// From the end of one save to the next, at the least. Each may write a MiB and wait for the disk twice (the file and
 /// its folder): 20 a second leave the disk, and most of a core, to others.
-const PACE: Duration = Duration::from_millis(50);
+const MIN_SAVE_GAP: Duration = Duration::from_millis(50);
 /// Lines of events that wait for a disk with room; older ones are dropped.
-const UNWRITTEN_KEPT: usize = 1_000;
+const MAX_UNWRITTEN: usize = 1_000;
 /// Between two ticks no more than an hour counts as watched, and what cron and the probe may be late.
-pub(super) const TICK_SPAN: Duration = Duration::from_secs(3_660);
+pub(super) const MAX_TICK_GAP: Duration = Duration::from_secs(3_660);
 /// Ticks that stay away for three times their usual distance are missed, but not before this.
-const TICKS_MISSED: Duration = Duration::from_secs(300);
+const MIN_MISSED_TICKS: Duration = Duration::from_secs(300);
 /// Milliseconds by which the two clocks drift apart for other reasons.
-const WALL_WAS_SET: u64 = 10_000;
+const MIN_WALL_SHIFT_MS: u64 = 10_000;
 
 /// What would undo what is to be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Against {
+pub(super) enum Durability {
     /// The end of the watchdog: what a reboot undoes anyway need not be synced.
-    Crash,
+    ProcessCrash,
     /// A loss of power.
     PowerLoss,
 }
@@ -45,22 +45,22 @@ pub(super) struct Journal {
     /// The state, but for what the policy remembers.
     pub(super) saved: SavedState,
     /// The watchdog's own events, for the next save.
-    own: Vec<EventEntry>,
+    own_events: Vec<EventEntry>,
     /// Lines of events that are not in their file yet.
     unwritten: Vec<String>,
     /// Lines of events that are in their file, but not all in the accounts of their incidents.
-    unaccounted: Vec<String>,
+    not_in_records: Vec<String>,
     /// The next save is wanted, against this.
-    wanted: Option<Against>,
+    requested: Option<Durability>,
     /// When the last save began, and when it had ended.
-    saved_at: Option<(BootTime, BootTime)>,
+    last_save: Option<(BootTime, BootTime)>,
     /// Something was saved against a loss of power, so that the last save is of that kind too.
-    mattered: bool,
+    has_saved_durably: bool,
     state_failed: bool,
     events_failed: bool,
     history_failed: bool,
     /// Why no sign of life can be given.
-    trouble: Option<String>,
+    touch_error: Option<String>,
     /// Another watchdog has the folder: which one, in words.
     displaced_by: Option<String>,
 }
@@ -71,7 +71,7 @@ impl Journal {
     pub(super) fn open(mode: Mode, folder: Folder, lock: Lock) -> Result<(Journal, Option<String>), String> {
         let boot_id = clock::boot_id();
         let moment = BootClockReading { at: clock::read(), boot_id: boot_id.clone() };
-        let (saved, is_recorded, lost) = take_up(&folder, &moment)?;
+        let (saved, is_recorded, lost) = load(&folder, &moment)?;
         let (unaccounted, unwritten) =
             if is_recorded { (saved.pending.clone(), Vec::new()) } else { (Vec::new(), saved.pending.clone()) };
         let journal = Journal {
@@ -80,16 +80,16 @@ impl Journal {
             lock,
             boot_id,
             saved,
-            own: Vec::new(),
+            own_events: Vec::new(),
             unwritten,
-            unaccounted,
-            wanted: None,
-            saved_at: None,
-            mattered: false,
+            not_in_records: unaccounted,
+            requested: None,
+            last_save: None,
+            has_saved_durably: false,
             state_failed: false,
             events_failed: false,
             history_failed: false,
-            trouble: None,
+            touch_error: None,
             displaced_by: None,
         };
         Ok((journal, lost))
@@ -99,7 +99,7 @@ impl Journal {
         &self.folder
     }
 
-    pub(super) fn moment(&self) -> BootClockReading {
+    pub(super) fn clock_reading(&self) -> BootClockReading {
         BootClockReading { at: clock::read(), boot_id: self.boot_id.clone() }
     }
 
@@ -113,11 +113,11 @@ impl Journal {
         }
     }
 
-    pub(super) fn is_tried(&self) -> bool {
-        self.saved_at.is_some()
+    pub(super) fn has_tried_to_save(&self) -> bool {
+        self.last_save.is_some()
     }
 
-    pub(super) fn is_ok(&self) -> bool {
+    pub(super) fn is_saved(&self) -> bool {
         !self.state_failed
     }
 
@@ -130,28 +130,28 @@ impl Journal {
         self.displaced_by.is_some()
     }
 
-    pub(super) fn note_own(&mut self, kind: EventKind) {
-        self.own.push(EventEntry { at: clock::wall(), target: None, kind });
-        self.want(Against::PowerLoss);
+    pub(super) fn note_own_event(&mut self, kind: EventKind) {
+        self.own_events.push(EventEntry { at: clock::wall(), target: None, kind });
+        self.request_save(Durability::PowerLoss);
     }
 
-    pub(super) fn want(&mut self, against: Against) {
-        self.wanted = self.wanted.max(Some(against));
+    pub(super) fn request_save(&mut self, against: Durability) {
+        self.requested = self.requested.max(Some(against));
     }
 
-    pub(super) fn want_if_old(&mut self, now: BootTime) {
-        if self.saved_at.is_none_or(|(began, _)| now.since(began) >= SAVE_EVERY) {
-            self.want(Against::Crash);
+    pub(super) fn request_save_if_old(&mut self, now: BootTime) {
+        if self.last_save.is_none_or(|(began, _)| now.since(began) >= SAVE_INTERVAL) {
+            self.request_save(Durability::ProcessCrash);
         }
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
-        self.wanted.is_some()
+    pub(super) fn is_save_requested(&self) -> bool {
+        self.requested.is_some()
     }
 
     pub(super) fn until_save(&self, now: BootTime) -> Option<Duration> {
-        let since = self.saved_at.map_or(Duration::ZERO, |(_, ended)| (ended + PACE).since(now));
-        self.wanted.map(|_| since)
+        let since = self.last_save.map_or(Duration::ZERO, |(_, ended)| (ended + MIN_SAVE_GAP).since(now));
+        self.requested.map(|_| since)
     }
 
     /// Saves the state with these events, and with the watchdog's own. Where it could not be saved, and that is news,
@@ -161,20 +161,20 @@ impl Journal {
         if self.is_displaced() {
             return None;
         }
-        let against = self.wanted.take().unwrap_or(Against::Crash);
-        self.mattered |= against == Against::PowerLoss;
+        let against = self.requested.take().unwrap_or(Durability::ProcessCrash);
+        self.has_saved_durably |= against == Durability::PowerLoss;
         let at = clock::read();
-        self.note_wall_set_since_last(at);
+        self.detect_wall_clock_change(at);
         self.flush_history(at.wall);
-        let own = std::mem::take(&mut self.own);
-        self.keep(own.iter().map(EventEntry::line));
-        let pending = self.unaccounted.iter().chain(&self.unwritten).cloned();
+        let own = std::mem::take(&mut self.own_events);
+        self.queue_lines(own.iter().map(EventEntry::line));
+        let pending = self.not_in_records.iter().chain(&self.unwritten).cloned();
         self.saved.pending = pending.chain(entries.iter().map(EventEntry::line)).collect();
         self.saved.last_seen = Some(at.wall);
         let moment = BootClockReading { at, boot_id: self.boot_id.clone() };
-        let durable = against == Against::PowerLoss;
+        let durable = against == Durability::PowerLoss;
         let saved = store::state::save(&self.folder, &self.saved, &policy.remembered(), &moment, durable);
-        self.saved_at = Some((at.now, clock::now()));
+        self.last_save = Some((at.now, clock::now()));
         let was_failing = std::mem::replace(&mut self.state_failed, saved.is_err());
         match (saved, was_failing) {
             (Err(error), false) => {
@@ -193,36 +193,36 @@ impl Journal {
     }
 
     /// Writes these events, and all that wait, to their file: after the state that knows of them.
-    pub(super) fn record(&mut self, entries: &[EventEntry]) {
+    pub(super) fn write_events(&mut self, entries: &[EventEntry]) {
         if self.is_displaced() {
             return;
         }
-        self.keep(entries.iter().map(EventEntry::line));
+        self.queue_lines(entries.iter().map(EventEntry::line));
         let written = events::append(&self.folder, &self.unwritten);
         match (&written, self.events_failed) {
-            (Err(error), false) => log::error!("{error} (events wait in memory, the latest {UNWRITTEN_KEPT})"),
+            (Err(error), false) => log::error!("{error} (events wait in memory, the latest {MAX_UNWRITTEN})"),
             (Ok(()), true) => log::info!("events can be written again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         self.events_failed = written.is_err();
         if written.is_ok() {
-            self.unaccounted.append(&mut self.unwritten);
-            drop_oldest(&mut self.unaccounted);
+            self.not_in_records.append(&mut self.unwritten);
+            drop_oldest(&mut self.not_in_records);
         }
     }
 
     /// All events that were recorded are in the accounts of their incidents.
-    pub(super) fn all_accounted(&mut self) {
-        self.unaccounted.clear();
+    pub(super) fn note_records_written(&mut self) {
+        self.not_in_records.clear();
     }
 
-    fn keep(&mut self, lines: impl Iterator<Item = String>) {
+    fn queue_lines(&mut self, lines: impl Iterator<Item = String>) {
         self.unwritten.extend(lines);
         drop_oldest(&mut self.unwritten);
     }
 
-    pub(super) fn want_last(&mut self) {
-        self.want(if self.mattered { Against::PowerLoss } else { Against::Crash });
+    pub(super) fn request_final_save(&mut self) {
+        self.request_save(if self.has_saved_durably { Durability::PowerLoss } else { Durability::ProcessCrash });
     }
 
     /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
@@ -231,23 +231,23 @@ impl Journal {
             Ok(TouchResult::Ours) => None,
             Ok(TouchResult::Remade) => {
                 log::warn!("{} was deleted; made again", self.folder.path().display());
-                self.want(Against::PowerLoss);
+                self.request_save(Durability::PowerLoss);
                 None
             }
             Ok(TouchResult::Lost(held)) => {
-                let by = taken_over_by(&held, self.folder.path());
+                let by = describe_takeover(&held, self.folder.path());
                 log::error!("{by}: ending");
                 self.displaced_by = Some(by);
                 None
             }
             Err(error) => Some(error.to_string()),
         };
-        if trouble != self.trouble {
+        if trouble != self.touch_error {
             match &trouble {
                 Some(error) => log::error!("{error} (others may take this watchdog for dead)"),
                 None => log::info!("the sign of life can be given again"),
             }
-            self.trouble = trouble;
+            self.touch_error = trouble;
         }
     }
 
@@ -255,12 +255,12 @@ impl Journal {
     /// between two looks of a daemon that counts as watched, `usual` how far apart ticks were.
     pub(super) fn note_absence(&mut self, gap: Option<Duration>, usual: Option<Duration>) {
         let at = clock::read();
-        self.note_wall_set(self.saved.wall_moved, at);
+        self.follow_wall_clock(self.saved.wall_moved, at);
         self.saved.first_start.get_or_insert(at.wall);
         let (age, usual) = (self.saved.age(at.now).unwrap_or_default(), usual.unwrap_or_default());
         let longest = match self.saved.mode {
             Some(Mode::Daemon) => gap,
-            Some(Mode::Once) => Some(usual.saturating_mul(3).clamp(TICKS_MISSED, TICK_SPAN)),
+            Some(Mode::Once) => Some(usual.saturating_mul(3).clamp(MIN_MISSED_TICKS, MAX_TICK_GAP)),
             None => None,
         };
         if longest.is_none_or(|longest| age <= longest) {
@@ -274,17 +274,17 @@ impl Journal {
         self.saved.gaps.note(Gap { from: at.wall.offset_by(-millis(age)), to: at.wall, why });
     }
 
-    fn note_wall_set_since_last(&mut self, at: ClockReading) {
-        if let Some(((then, _), said)) = self.saved_at.zip(self.saved.last_seen) {
+    fn detect_wall_clock_change(&mut self, at: ClockReading) {
+        if let Some(((then, _), said)) = self.last_save.zip(self.saved.last_seen) {
             let passed = |from: i64, to: i64| to.saturating_sub(from);
             let by_wall = passed(said.as_ms(), at.wall.as_ms());
-            self.note_wall_set(by_wall.saturating_sub(passed(then.as_ms(), at.now.as_ms())), at);
+            self.follow_wall_clock(by_wall.saturating_sub(passed(then.as_ms(), at.now.as_ms())), at);
         }
     }
 
     /// Moves with the wall clock what it said since the boot, where somebody has set it.
-    fn note_wall_set(&mut self, moved: i64, at: ClockReading) {
-        if moved.unsigned_abs() >= WALL_WAS_SET {
+    fn follow_wall_clock(&mut self, moved: i64, at: ClockReading) {
+        if moved.unsigned_abs() >= MIN_WALL_SHIFT_MS {
             let booted = at.wall_at(BootTime::from_ms(moved.saturating_neg()));
             self.saved.wall_was_set(booted, moved);
         }
@@ -320,12 +320,12 @@ impl Journal {
 }
 
 fn drop_oldest(lines: &mut Vec<String>) {
-    let too_many = lines.len().saturating_sub(UNWRITTEN_KEPT);
+    let too_many = lines.len().saturating_sub(MAX_UNWRITTEN);
     lines.drain(..too_many);
 }
 
 /// The state, whether its latest events are in their file, and in words if it is lost.
-fn take_up(folder: &Folder, moment: &BootClockReading) -> Result<(SavedState, bool, Option<String>), String> {
+fn load(folder: &Folder, moment: &BootClockReading) -> Result<(SavedState, bool, Option<String>), String> {
     match store::state::load(folder, moment).map_err(|error| error.to_string())? {
         Loaded::Fresh => Ok((SavedState::default(), true, None)),
         Loaded::Read(saved) => {
@@ -345,7 +345,7 @@ fn take_up(folder: &Folder, moment: &BootClockReading) -> Result<(SavedState, bo
 }
 
 /// Of a tick it names no pid: another one each minute, cron would mail each of them.
-fn taken_over_by(held: &HeldBy, folder: &Path) -> String {
+fn describe_takeover(held: &HeldBy, folder: &Path) -> String {
     let (whose, note) = match held {
         HeldBy::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
         HeldBy::Unseen(Unseen { note, .. }) => {
@@ -373,7 +373,7 @@ mod tests {
         fn check(mode: Option<Mode>, expected: &str) {
             let note = mode.map(|mode| LockNote { pid: 7, started: 1, mode, config: "/w.yaml".into() });
             let held = HeldBy::Unseen(Unseen { note, touched: Default::default() });
-            assert_eq!(taken_over_by(&held, Path::new("/s")), format!("{expected} has taken over /s"));
+            assert_eq!(describe_takeover(&held, Path::new("/s")), format!("{expected} has taken over /s"));
         }
         check(None, "another watchdog that I cannot see");
         let daemon = "another watchdog that I cannot see with pid 7 and configuration /w.yaml";

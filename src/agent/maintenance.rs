@@ -12,39 +12,39 @@ use crate::process;
 use crate::store::incidents;
 use crate::time::BootTime;
 
-use super::jobs::redact;
+use super::jobs::redact_file;
 use super::message::Message;
 use super::pm2::caller;
-use super::spawn::JobSpec;
-use super::{Agent, ROUND};
+use super::pool::JobSpec;
+use super::{Agent, MAX_SLEEP};
 
 /// A sign of life is not given more often than this.
-const TOUCH_AFTER: Duration = Duration::from_secs(10);
+const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Output that goes on after its command ended is cut this often.
-const TRIM_EVERY: Duration = Duration::from_secs(60);
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// A search that takes longer hangs on a file server that gives no answer.
-const SEARCH: Duration = Duration::from_secs(30);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// And one that takes longer than this is not waited for by the loop.
-const PROMPT: Duration = Duration::from_secs(1);
+const SEARCH_WAIT: Duration = Duration::from_secs(1);
 /// Executables are looked up this often.
-const LOOK_UP_EVERY: Duration = Duration::from_secs(3_600);
+const SEARCH_INTERVAL: Duration = Duration::from_secs(3_600);
 
 #[derive(Default)]
 pub(super) struct Maintenance {
     touched: Option<BootTime>,
     trimmed: Option<BootTime>,
-    looked_up: Option<BootTime>,
+    searched: Option<BootTime>,
     /// Those of every configuration so far: what was started under an old one may print the old ones still.
     secrets: Secrets,
 }
 
 impl Maintenance {
-    pub(super) fn pause(&self, now: BootTime) -> Duration {
-        self.touched.map_or(Duration::ZERO, |at| (at + ROUND).since(now))
+    pub(super) fn until_touch(&self, now: BootTime) -> Duration {
+        self.touched.map_or(Duration::ZERO, |at| (at + MAX_SLEEP).since(now))
     }
 }
 
-fn is_due(last: &mut Option<BootTime>, now: BootTime, every: Duration) -> bool {
+fn take_due(last: &mut Option<BootTime>, now: BootTime, every: Duration) -> bool {
     let due = last.is_none_or(|at| now.since(at) >= every);
     if due {
         *last = Some(now);
@@ -55,34 +55,34 @@ fn is_due(last: &mut Option<BootTime>, now: BootTime, every: Duration) -> bool {
 impl Agent {
     /// A round of work beside the targets; whatever is not due costs nothing.
     pub(super) fn run_maintenance(&mut self) {
-        self.jobs.keep_up();
+        self.jobs.check_deadlines();
         self.probers.forget_replaced();
         let now = clock::now();
-        if is_due(&mut self.maintenance.touched, now, TOUCH_AFTER) {
+        if take_due(&mut self.maintenance.touched, now, TOUCH_INTERVAL) {
             self.journal.touch();
             // Children of threads that have ended; of others we are told.
             process::reap_orphans();
             self.apply_requests();
         }
-        if is_due(&mut self.maintenance.looked_up, now, LOOK_UP_EVERY) {
-            self.look_up_executables();
+        if take_due(&mut self.maintenance.searched, now, SEARCH_INTERVAL) {
+            self.search_executables();
         }
-        if is_due(&mut self.maintenance.trimmed, now, TRIM_EVERY) {
+        if take_due(&mut self.maintenance.trimmed, now, TRIM_INTERVAL) {
             self.trim_outputs();
         }
         self.write_incidents();
-        self.send();
-        self.ping();
-        self.publish();
+        self.start_deliveries();
+        self.send_heartbeat();
+        self.start_publishing();
         if self.mode == Mode::Daemon {
-            self.journal.want_if_old(now);
-            self.tell_systemd(now);
+            self.journal.request_save_if_old(now);
+            self.report_to_systemd(now);
         }
     }
 
     /// The service manager, where there is one, learns that the loop does its job, and how the targets do.
-    fn tell_systemd(&mut self, now: BootTime) {
-        if !self.systemd.is_there() {
+    fn report_to_systemd(&mut self, now: BootTime) {
+        if !self.systemd.is_present() {
             return;
         }
         let (all, bad) = (self.config.targets.len(), self.policy.in_trouble());
@@ -91,31 +91,31 @@ impl Agent {
             0 => format!("{all} of {all} in order"),
             _ => format!("{bad} of {all} in trouble"),
         };
-        self.systemd.round(now, &status, self.stopping);
+        self.systemd.report(now, &status, self.stopping);
     }
 
     /// A tick need not search for what one within the last hour has found, under the same configuration.
-    pub(super) fn take_search_up(&mut self) {
+    pub(super) fn reuse_recent_search(&mut self) {
         let (saved, config) = (&self.journal.saved, &self.config);
         let is_known = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.written;
-        let is_fresh = saved.checked.is_some_and(|at| clock::wall().since(at) < LOOK_UP_EVERY);
+        let is_fresh = saved.checked.is_some_and(|at| clock::wall().since(at) < SEARCH_INTERVAL);
         let is_missing = |target: &Target| self.policy.target(&target.name).is_none_or(TargetState::cannot_be_repaired);
         if self.mode == Mode::Once && is_known && is_fresh && !config.targets.iter().any(is_missing) {
-            self.maintenance.looked_up = Some(clock::now());
+            self.maintenance.searched = Some(clock::now());
         }
     }
 
-    pub(super) fn look_up_executables(&mut self) {
+    pub(super) fn search_executables(&mut self) {
         self.journal.saved.checked = Some(clock::wall());
         let config = self.config.clone();
         let job = JobSpec {
             name: "search",
-            of: "the restart commands' programs".into(),
-            by: String::new(),
-            within: SEARCH,
-            outlives_us: false,
+            subject: "the restart commands' programs".into(),
+            variant: String::new(),
+            timeout: SEARCH_TIMEOUT,
+            outlives_watchdog: false,
             // Nothing is known of them then.
-            otherwise: Box::new(|_| Message::Searched(Vec::new())),
+            on_failure: Box::new(|_| Message::ExecutablesSearched(Vec::new())),
         };
         let (hand, prompt) = sync_channel(0);
         self.jobs.spawn(job, move |_| {
@@ -123,15 +123,15 @@ impl Agent {
             let found: Vec<_> =
                 repaired.map(|target| (target.name.clone(), missing_executable(&config, target))).collect();
             // The loop takes it at once, or does not wait any more and gets it like any other message.
-            Message::Searched(hand.send(found).err().map(|SendError(found)| found).unwrap_or_default())
+            Message::ExecutablesSearched(hand.send(found).err().map(|SendError(found)| found).unwrap_or_default())
         });
         // What is missing is told before anything is run: but for a file server that hangs, this takes no time.
-        if let Ok(found) = prompt.recv_timeout(PROMPT) {
-            self.searched(found);
+        if let Ok(found) = prompt.recv_timeout(SEARCH_WAIT) {
+            self.executables_searched(found);
         }
     }
 
-    pub(super) fn searched(&mut self, found: Vec<(String, Option<String>)>) {
+    pub(super) fn executables_searched(&mut self, found: Vec<(String, Option<String>)>) {
         for (target, missing) in found {
             // What was refused for another reason is no better for its being there.
             if missing.is_none() && self.policy.target(&target).is_some_and(TargetState::was_refused) {
@@ -153,7 +153,7 @@ impl Agent {
             if let Err(error) = command::trim_output(&path) {
                 log::warn!("cannot cut {}: {error}", path.display());
             }
-            redact(Some(&path), &self.maintenance.secrets);
+            redact_file(Some(&path), &self.maintenance.secrets);
         }
         if let Err(error) = incidents::prune(self.journal.folder(), &self.policy.open_incidents(), clock::wall()) {
             log::warn!("{error} (old incidents stay on the disk)");

@@ -11,23 +11,23 @@ pub enum Message {
     /// From outside.
     Signal(Signal),
     /// A look has ended.
-    ProbeFinished { target: String, number: u64, look: ProbeResult },
+    ProbeFinished { target: String, number: u64, result: ProbeResult },
     /// A target was inspected before anything is decided against it. `found`: what was found of which process; none
     /// where nobody had to be asked, or the inspection failed.
-    Pm2Inspected { target: String, found: Option<Box<(InspectionResult, Managed)>> },
+    Pm2Inspected { target: String, findings: Option<Box<(InspectionResult, Managed)>> },
     /// `reason`: what speaks for a reset of PM2.
     ResetChecked { target: String, reason: Option<ResetReason> },
     /// What PM2's logs say is kept, or cannot be. `doing`: its process, and what that was doing. `said`: the line of
     /// its log that tells most.
-    Kept { target: String, incident: String, doing: Option<(u32, String)>, said: Option<String> },
+    Pm2LogsSaved { target: String, incident: String, activity: Option<(u32, String)>, last_line: Option<String> },
     /// Whether the programs of the restart commands are there: what is missing, by target.
-    Searched(Vec<(String, Option<String>)>),
+    ExecutablesSearched(Vec<(String, Option<String>)>),
     /// What the machine is like.
-    Snapshot(Box<Machine>),
+    SnapshotTaken(Box<Machine>),
     /// A delivery has ended.
-    Sent { channel: String, outcome: DeliveryOutcome },
+    DeliveryFinished { channel: String, outcome: DeliveryOutcome },
     /// The heartbeat was sent; why it did not arrive.
-    Pinged(Result<(), String>),
+    HeartbeatSent(Result<(), String>),
     /// The page and the metrics were written; why not.
     Published(Option<String>),
     /// Anything else that the policy is to know as it is.

@@ -32,34 +32,34 @@ impl NewsKind {
 
 pub(super) struct News {
     print: Print,
-    told: Option<RepeatFilter>,
+    repeats: Option<RepeatFilter>,
 }
 
 impl News {
     pub(super) fn new(print: Print, told: Option<RepeatFilter>) -> News {
-        News { print, told }
+        News { print, repeats: told }
     }
 
     /// Whether this is a tick, which notes what it has told.
-    pub(super) fn is_noted(&self) -> bool {
-        self.told.is_some()
+    pub(super) fn is_filtered(&self) -> bool {
+        self.repeats.is_some()
     }
 
     /// Says what is news. `is_saved`: the state remembers that it was said; else the next tick would say it again.
-    pub(super) fn say(&mut self, target: &str, course: NewsKind, about: &str, line: &str, is_saved: bool) {
-        let told = self.told_of(target, course).filter(|_| !is_saved);
+    pub(super) fn print_if_new(&mut self, target: &str, course: NewsKind, about: &str, line: &str, is_saved: bool) {
+        let told = self.filter_for(target, course).filter(|_| !is_saved);
         if told.is_none_or(|told| told.is_news(about, clock::wall())) {
             (self.print)(line);
         }
     }
 
-    pub(super) fn say_once_a_day(&mut self, about: &str, line: &str) {
-        if self.told.as_ref().is_none_or(|told| told.is_news(about, clock::wall())) {
+    pub(super) fn print_once_a_day(&mut self, about: &str, line: &str) {
+        if self.repeats.as_ref().is_none_or(|told| told.is_news(about, clock::wall())) {
             (self.print)(line);
         }
     }
 
-    pub(super) fn told_of(&self, target: &str, course: NewsKind) -> Option<RepeatFilter> {
-        self.told.as_ref().map(|told| told.of(&(target, course)))
+    pub(super) fn filter_for(&self, target: &str, course: NewsKind) -> Option<RepeatFilter> {
+        self.repeats.as_ref().map(|told| told.of(&(target, course)))
     }
 }

@@ -20,36 +20,36 @@ use crate::store::incidents;
 use crate::time::BootTime;
 
 use super::Agent;
-use super::jobs::{AttemptContext, hanging, open_output, output_path, redact, repair, spawned};
+use super::jobs::{AttemptContext, command_started, describe_hang, open_output, output_path, redact_file, repair_job};
 use super::message::Message;
-use super::spawn::{JobFailure, JobSpec as Spawned, Otherwise, Work};
+use super::pool::{JobContext, JobFailure, JobSpec as Spawned, OnFailure};
 
 /// What was found longer ago than this is found out anew before it is acted on.
-const FRESH: Duration = Duration::from_secs(20);
+const MAX_AGE: Duration = Duration::from_secs(20);
 /// An inspection takes up to 30 s.
-const INSPECTION: Duration = Duration::from_secs(40);
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(40);
 /// The longest that a repair is at work between two calls of pm2, or two lines that it says: an inspection, and 30 s of
 /// waiting for what was killed to be gone and started again.
-const SILENCE: Duration = Duration::from_secs(75);
+const STEP_TIMEOUT: Duration = Duration::from_secs(75);
 /// What is kept of PM2 are a few small files.
-const KEEPING: Duration = Duration::from_secs(30);
+const LOGS_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
-pub(super) struct Pm2Known {
+pub(super) struct Pm2Findings {
     found: BTreeMap<String, (BootTime, InspectionResult)>,
     /// The first step of the latest plan, as people read it.
-    shown: BTreeMap<String, String>,
+    first_steps: BTreeMap<String, String>,
     /// Why PM2 may be reset, until it is made use of.
-    reasons: BTreeMap<String, ResetReason>,
+    reset_reasons: BTreeMap<String, ResetReason>,
 }
 
-impl Pm2Known {
+impl Pm2Findings {
     fn note_found(&mut self, target: &str, found: InspectionResult, managed: &Managed) {
         let first =
             pm2::plan(managed, &found.facts).ok().and_then(|steps| steps.first().map(|step| step.shown(managed)));
         match first {
-            Some(first) => self.shown.insert(target.to_owned(), first),
-            None => self.shown.remove(target),
+            Some(first) => self.first_steps.insert(target.to_owned(), first),
+            None => self.first_steps.remove(target),
         };
         self.found.insert(target.to_owned(), (clock::now(), found));
     }
@@ -57,14 +57,14 @@ impl Pm2Known {
     /// What was found lately; asked for once, since acting on it makes it old.
     fn take_fresh(&mut self, target: &str) -> Option<InspectionResult> {
         let (at, found) = self.found.remove(target)?;
-        (clock::now().since(at) <= FRESH).then_some(found)
+        (clock::now().since(at) <= MAX_AGE).then_some(found)
     }
 
     /// Remembers what speaks for a reset; whether anything does.
-    pub(super) fn note_reason(&mut self, target: &str, reason: Option<ResetReason>) -> bool {
-        self.reasons.remove(target);
+    pub(super) fn note_reset_reason(&mut self, target: &str, reason: Option<ResetReason>) -> bool {
+        self.reset_reasons.remove(target);
         let Some(reason) = reason else { return false };
-        self.reasons.insert(target.to_string(), reason);
+        self.reset_reasons.insert(target.to_string(), reason);
         true
     }
 }
@@ -94,12 +94,12 @@ struct Pm2Job {
 }
 
 impl Pm2Job {
-    fn within(mut self, work: &Work) -> Pm2Job {
+    fn with_scope_of(mut self, work: &JobContext) -> Pm2Job {
         self.caller.scope = work.scope();
         self
     }
 
-    fn place(&self) -> String {
+    fn home_path(&self) -> String {
         self.home.path().display().to_string()
     }
 
@@ -127,22 +127,22 @@ impl Agent {
         })
     }
 
-    pub(super) fn inspect(&mut self, target: String) {
-        let nothing = Message::Pm2Inspected { target: target.clone(), found: None };
+    pub(super) fn inspect_pm2(&mut self, target: String) {
+        let nothing = Message::Pm2Inspected { target: target.clone(), findings: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             // The configuration has changed meanwhile: nobody has to be asked any more.
             let _ = self.post.send(nothing); // the loop itself holds the other end
             return;
         };
         let otherwise = Box::new(|_| nothing);
-        self.jobs.spawn(question("inspection", &job, INSPECTION, otherwise), move |work| {
-            let job = job.within(work);
+        self.jobs.spawn(pm2_job_spec("inspection", &job, INSPECTION_TIMEOUT, otherwise), move |work| {
+            let job = job.with_scope_of(work);
             let found = job.inspect();
-            Message::Pm2Inspected { target, found: Some(Box::new((found, job.managed))) }
+            Message::Pm2Inspected { target, findings: Some(Box::new((found, job.managed))) }
         });
     }
 
-    pub(super) fn inspected(&mut self, target: String, found: Option<(InspectionResult, Managed)>) {
+    pub(super) fn pm2_inspected(&mut self, target: String, found: Option<(InspectionResult, Managed)>) {
         let (inspection, pm2) = match &found {
             Some((found, _)) => (found.inspection, Some(found.evidence.clone())),
             // No answer is no rest.
@@ -162,12 +162,12 @@ impl Agent {
             return;
         };
         // What was found a moment ago holds still, and a daemon that is silent takes 10 s to be found so.
-        let known = self.pm2.found.get(&target).filter(|(at, _)| clock::now().since(*at) <= FRESH);
+        let known = self.pm2.found.get(&target).filter(|(at, _)| clock::now().since(*at) <= MAX_AGE);
         let known = known.map(|(_, found)| found.facts.clone());
         let nothing = checked(target.clone(), None);
         let otherwise = Box::new(|_| nothing);
-        self.jobs.spawn(question("inspection", &job, INSPECTION, otherwise), move |work| {
-            let job = job.within(work);
+        self.jobs.spawn(pm2_job_spec("inspection", &job, INSPECTION_TIMEOUT, otherwise), move |work| {
+            let job = job.with_scope_of(work);
             let facts = known.unwrap_or_else(|| job.inspect().facts);
             let usable = job.caller.program().map(|_| ());
             let reason = match usable.and_then(|()| pm2::reset_reason(&job.home, &job.managed, &facts)) {
@@ -184,23 +184,23 @@ impl Agent {
         });
     }
 
-    pub(super) fn restart_by_pm2(&mut self, order: AttemptContext, timeout: Duration) {
+    pub(super) fn restart_with_pm2(&mut self, order: AttemptContext, timeout: Duration) {
         let found = self.pm2.take_fresh(&order.target);
-        self.repair_by_pm2(order, timeout, |job, work, mut calls| {
+        self.repair_with_pm2(order, timeout, |job, work, mut calls| {
             let found = found.unwrap_or_else(|| job.inspect());
             if let Inspection::AtRest(why) = found.inspection {
                 return Err(format!("it is deliberately at rest ({})", why.as_str()));
             }
             let steps: Vec<RepairStep> = pm2::plan(&job.managed, &found.facts)?;
-            work.goes_on(SILENCE + steps.iter().map(RepairStep::patience).sum());
+            work.extend_deadline(STEP_TIMEOUT + steps.iter().map(RepairStep::patience).sum());
             Ok(calls.carry_out(&steps))
         });
     }
 
     pub(super) fn reset_pm2(&mut self, order: AttemptContext, timeout: Duration) {
-        let reason = self.pm2.reasons.remove(&order.target);
+        let reason = self.pm2.reset_reasons.remove(&order.target);
         self.pm2.found.remove(&order.target);
-        self.repair_by_pm2(order, timeout, move |job, _, calls| {
+        self.repair_with_pm2(order, timeout, move |job, _, calls| {
             // Without one, what spoke for it was found out for a configuration that has changed since.
             let reason = match reason {
                 Some(reason) => reason,
@@ -212,11 +212,11 @@ impl Agent {
 
     /// Repairs in a thread; the loop learns of each call of pm2 and of the end. An error of `carry_out` is why nothing
     /// was done.
-    fn repair_by_pm2(
+    fn repair_with_pm2(
         &mut self,
         order: AttemptContext,
         timeout: Duration,
-        carry_out: impl FnOnce(&Pm2Job, &Work, Calls<'_>) -> Result<CommandResult, String> + Send + 'static,
+        carry_out: impl FnOnce(&Pm2Job, &JobContext, Calls<'_>) -> Result<CommandResult, String> + Send + 'static,
     ) {
         let target = order.target.clone();
         let ended = |target, ending, took| Message::Event(Event::CommandEnded { target, ending, took });
@@ -225,18 +225,18 @@ impl Agent {
             let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
             return;
         };
-        let places = format!("{}, {}", job.place(), self.journal.folder().path().display());
-        if self.jobs.hangs("inspection", &target, &job.place()) {
-            let hangs = Exit::NotStarted(hanging(&JobFailure::Hanging, &places));
+        let places = format!("{}, {}", job.home_path(), self.journal.folder().path().display());
+        if self.jobs.is_hanging("inspection", &target, &job.home_path()) {
+            let hangs = Exit::NotStarted(describe_hang(&JobFailure::PreviousHangs, &places));
             let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
             return;
         }
         let folder = self.journal.incident_folder(&order.incident);
         let path = folder.map(|folder| output_path(&folder, &order));
         let secrets = self.config.secrets.clone();
-        let by = self.way_to_repair(&target);
-        self.jobs.spawn(repair(&target, order.rung, by, SILENCE, places), move |work| {
-            let job = job.within(work);
+        let by = self.repair_id(&target);
+        self.jobs.spawn(repair_job(&target, order.rung, by, STEP_TIMEOUT, places), move |work| {
+            let job = job.with_scope_of(work);
             let output: File = match open_output(path.as_deref()) {
                 Ok(output) => output,
                 Err(error) => {
@@ -245,11 +245,11 @@ impl Agent {
                 }
             };
             let mut on_start = |process: Process| {
-                work.runs(process, timeout + SILENCE);
-                work.tell(spawned(&target, process));
+                work.command_started(process, timeout + STEP_TIMEOUT);
+                work.post(command_started(&target, process));
             };
             let say = |line: &str| {
-                work.goes_on(SILENCE);
+                work.extend_deadline(STEP_TIMEOUT);
                 log::info!("{} {line}", job.target);
             };
             let calls = Calls {
@@ -261,7 +261,7 @@ impl Agent {
                 on_start: &mut on_start,
             };
             let done = carry_out(&job, work, calls);
-            redact(path.as_deref(), &secrets);
+            redact_file(path.as_deref(), &secrets);
             match done {
                 Ok(done) => ended(job.target, done.exit, done.duration),
                 Err(why) => ended(job.target, Exit::NotStarted(why), Duration::ZERO),
@@ -272,13 +272,13 @@ impl Agent {
     /// The command of a rung as people read it; of a repair by way of PM2, what is planned or was done lately.
     pub(super) fn command_at(&self, target: &str, rung: usize) -> Option<String> {
         let remedy = &self.target(target)?.ladder.get(rung)?.remedy;
-        let planned = self.pm2.shown.get(target).filter(|_| matches!(remedy, Remedy::Pm2Restart(_)));
+        let planned = self.pm2.first_steps.get(target).filter(|_| matches!(remedy, Remedy::Pm2Restart(_)));
         Some(planned.cloned().unwrap_or_else(|| remedy.to_string()))
     }
 
     /// Finds out, in a job, why a command that calls pm2 must not be run for this target: with a daemon that it does
     /// not reach, it would start a second one.
-    pub(super) fn objection_to_pm2(
+    pub(super) fn reason_against_pm2(
         &self,
         target: &str,
         remedy: &Remedy,
@@ -299,17 +299,22 @@ impl Agent {
 
     /// When a target goes down: keeps what was found of PM2, what its process was doing, and the ends of its logs,
     /// before a restart changes all that.
-    pub(super) fn keep_what_pm2_says(&mut self, target: &str, incident: &str) {
+    pub(super) fn save_pm2_logs(&mut self, target: &str, incident: &str) {
         let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
         let Some(folder) = self.journal.incident_folder(incident) else { return };
         let found = self.pm2.found.get(target).map(|(_, found)| found.clone());
         if let Some(words) = found.as_ref().map(|found| found.words.clone()) {
             self.incidents.amend(target, incident, &self.journal, |account| account.pm2 = Some(words));
         }
-        self.incidents.find(clock::now());
+        self.incidents.note_job_started(clock::now());
         let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
-        let nothing = Message::Kept { target: target.clone(), incident: incident.clone(), doing: None, said: None };
-        self.jobs.spawn(question("keeper", &job, KEEPING, Box::new(|_| nothing)), move |_| {
+        let nothing = Message::Pm2LogsSaved {
+            target: target.clone(),
+            incident: incident.clone(),
+            activity: None,
+            last_line: None,
+        };
+        self.jobs.spawn(pm2_job_spec("keeper", &job, LOGS_TIMEOUT, Box::new(|_| nothing)), move |_| {
             let name = &job.managed.process;
             let activity = found.as_ref().map_or_else(|| job.home.activity(name), |found| found.activity);
             let doing = activity.map(|activity| (activity.pid, activity.to_string()));
@@ -318,15 +323,15 @@ impl Agent {
             }
             let logs = job.home.logs(name, &apps(found), job.known.process);
             let said = pm2::last_words(&logs).map(|line| secrets.redact(&line).into_owned());
-            keep(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &logs, &secrets);
-            Message::Kept { target, incident, doing, said }
+            write_pm2_files(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &logs, &secrets);
+            Message::Pm2LogsSaved { target, incident, activity: doing, last_line: said }
         });
     }
 }
 
-fn question(name: &'static str, job: &Pm2Job, within: Duration, otherwise: Otherwise) -> Spawned {
-    let (of, by) = (job.target.clone(), job.place());
-    Spawned { name, of, by, within, outlives_us: false, otherwise }
+fn pm2_job_spec(name: &'static str, job: &Pm2Job, within: Duration, otherwise: OnFailure) -> Spawned {
+    let (of, by) = (job.target.clone(), job.home_path());
+    Spawned { name, subject: of, variant: by, timeout: within, outlives_watchdog: false, on_failure: otherwise }
 }
 
 fn apps(found: Option<InspectionResult>) -> Vec<App> {
@@ -338,7 +343,7 @@ fn apps(found: Option<InspectionResult>) -> Vec<App> {
 }
 
 /// Writes what was seen into the incident's folder. What cannot be kept is missing there and hinders nothing.
-fn keep(incident: &Path, doing: Option<&str>, logs: &[LogFile], secrets: &Secrets) {
+fn write_pm2_files(incident: &Path, doing: Option<&str>, logs: &[LogFile], secrets: &Secrets) {
     let write = |name: &str, text: &str| {
         if let Err(error) = incidents::keep(incident, name, text.as_bytes()) {
             log::warn!("{error} (the incident lacks it)");

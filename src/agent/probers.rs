@@ -11,7 +11,7 @@ use crate::probe::{Prober, Trust};
 
 pub(super) struct Probers {
     /// By target: its prober, and what that was made from.
-    present: HashMap<String, (Arc<Prober>, ProberSpec)>,
+    current: HashMap<String, (Arc<Prober>, ProberSpec)>,
     /// Where the commands of replaced ones run, for as long as one does or may begin.
     replaced: Vec<(Weak<Prober>, Scope)>,
 }
@@ -29,7 +29,7 @@ struct ProberSpec {
 impl Probers {
     /// Errors: one cannot be made; in words.
     pub(super) fn new(config: &Config) -> Result<Probers, String> {
-        let mut probers = Probers { present: HashMap::new(), replaced: Vec::new() };
+        let mut probers = Probers { current: HashMap::new(), replaced: Vec::new() };
         probers.reload(config)?;
         Ok(probers)
     }
@@ -49,7 +49,7 @@ impl Probers {
                 secrets: config.secrets.clone(),
                 folder: config.folder.clone(),
             };
-            let same = self.present.get(&target.name).filter(|(_, old)| *old == asked && !asked.probe.is_https());
+            let same = self.current.get(&target.name).filter(|(_, old)| *old == asked && !asked.probe.is_https());
             let prober = match same {
                 Some((prober, _)) => Arc::clone(prober),
                 None => {
@@ -60,8 +60,8 @@ impl Probers {
             };
             present.insert(target.name.clone(), (prober, asked));
         }
-        for (name, (old, _)) in std::mem::replace(&mut self.present, present) {
-            let is_kept = self.present.get(&name).is_some_and(|(new, _)| Arc::ptr_eq(new, &old));
+        for (name, (old, _)) in std::mem::replace(&mut self.current, present) {
+            let is_kept = self.current.get(&name).is_some_and(|(new, _)| Arc::ptr_eq(new, &old));
             if let Some(scope) = old.scope().filter(|_| !is_kept) {
                 self.replaced.push((Arc::downgrade(&old), scope.clone()));
             }
@@ -69,8 +69,8 @@ impl Probers {
         Ok(())
     }
 
-    pub(super) fn of(&self, target: &str) -> Option<(Arc<Prober>, Duration)> {
-        self.present.get(target).map(|(prober, asked)| (Arc::clone(prober), asked.timeout))
+    pub(super) fn get(&self, target: &str) -> Option<(Arc<Prober>, Duration)> {
+        self.current.get(target).map(|(prober, asked)| (Arc::clone(prober), asked.timeout))
     }
 
     pub(super) fn forget_replaced(&mut self) {
@@ -78,7 +78,7 @@ impl Probers {
     }
 
     pub(super) fn scopes(&self) -> impl Iterator<Item = &Scope> {
-        let present = self.present.values().filter_map(|(prober, _)| prober.scope());
+        let present = self.current.values().filter_map(|(prober, _)| prober.scope());
         present.chain(self.replaced.iter().map(|(_, scope)| scope))
     }
 }

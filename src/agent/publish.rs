@@ -15,27 +15,27 @@ use crate::view::page::{self, Page};
 
 use super::Agent;
 use super::message::Message;
-use super::spawn::JobSpec;
+use super::pool::JobSpec;
 
 /// Without a change they are written this often.
-const EVERY: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(60);
 /// And with many changes no more often than this.
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Two small files that take longer than this lie on a file server that gives no answer.
-const WRITING: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A tick waits no longer than this.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TICK_WAIT: Duration = Duration::from_secs(5);
 
 /// What is being published.
 #[derive(Default)]
 pub(super) struct Publisher {
     /// Something has changed since.
     has_changed: bool,
-    last: Option<BootTime>,
-    under_way: Option<BootTime>,
+    last_begun: Option<BootTime>,
+    writing_since: Option<BootTime>,
     /// The latest incidents that are over, oldest first, once they were read.
     latest: Option<Vec<ClosedIncident>>,
-    trouble: Option<String>,
+    error: Option<String>,
 }
 
 /// A file's place and its new content.
@@ -43,12 +43,12 @@ type Publication = (PathBuf, String);
 
 impl Publisher {
     /// Remembers whether what is shown has changed.
-    pub(super) fn note(&mut self, has_changed: bool) {
+    pub(super) fn note_change(&mut self, has_changed: bool) {
         self.has_changed |= has_changed;
     }
 
     /// An incident is over.
-    pub(super) fn note_end(&mut self, closed: &ClosedIncident) {
+    pub(super) fn note_closed(&mut self, closed: &ClosedIncident) {
         if let Some(latest) = &mut self.latest {
             latest.push(closed.clone());
             let more = latest.len().saturating_sub(page::INCIDENTS);
@@ -57,47 +57,47 @@ impl Publisher {
     }
 
     /// Whether a tick has to wait.
-    pub(super) fn is_at_work(&self, now: BootTime) -> bool {
-        self.under_way.is_some_and(|since| now.since(since) < PATIENCE)
+    pub(super) fn is_awaited(&self, now: BootTime) -> bool {
+        self.writing_since.is_some_and(|since| now.since(since) < TICK_WAIT)
     }
 
     /// Whether something is to be written now. A tick writes once, when all is done.
     fn is_due(&self, mode: Mode, is_done: bool, now: BootTime) -> bool {
-        let age = self.last.map(|at| now.since(at));
+        let age = self.last_begun.map(|at| now.since(at));
         let is_time = match mode {
             Mode::Once => age.is_none() && is_done,
-            Mode::Daemon => age.is_none_or(|age| age >= EVERY || (self.has_changed && age >= AT_MOST_EVERY)),
+            Mode::Daemon => age.is_none_or(|age| age >= INTERVAL || (self.has_changed && age >= MIN_INTERVAL)),
         };
-        is_time && self.under_way.is_none()
+        is_time && self.writing_since.is_none()
     }
 
     /// How long until something is to be written, or a tick stops waiting for it.
     fn until_due(&self, mode: Mode, now: BootTime) -> Option<Duration> {
-        if let Some(since) = self.under_way {
-            return Some((since + PATIENCE).since(now)).filter(|left| !left.is_zero());
+        if let Some(since) = self.writing_since {
+            return Some((since + TICK_WAIT).since(now)).filter(|left| !left.is_zero());
         }
-        let every = if self.has_changed { AT_MOST_EVERY } else { EVERY };
-        let next = self.last.map_or(now, |at| at + every);
+        let every = if self.has_changed { MIN_INTERVAL } else { INTERVAL };
+        let next = self.last_begun.map_or(now, |at| at + every);
         (mode == Mode::Daemon).then(|| next.since(now))
     }
 
-    fn begin(&mut self, now: BootTime) {
-        (self.last, self.under_way, self.has_changed) = (Some(now), Some(now), false);
+    fn begin_writing(&mut self, now: BootTime) {
+        (self.last_begun, self.writing_since, self.has_changed) = (Some(now), Some(now), false);
     }
 
     /// What was written, or why not.
-    pub(super) fn published(&mut self, trouble: Option<String>) {
-        self.under_way = None;
-        match (&trouble, &self.trouble) {
+    pub(super) fn finish_writing(&mut self, trouble: Option<String>) {
+        self.writing_since = None;
+        match (&trouble, &self.error) {
             (Some(error), None) => log::warn!("{error} (tried again every minute)"),
             (None, Some(_)) => log::info!("the page and the metrics can be written again"),
             _ => {}
         }
-        self.trouble = trouble;
+        self.error = trouble;
     }
 
     /// The latest incidents that are over, as the page shows them.
-    fn latest(&mut self, folder: &Folder, wall: WallTime) -> &[ClosedIncident] {
+    fn latest_incidents(&mut self, folder: &Folder, wall: WallTime) -> &[ClosedIncident] {
         self.latest.get_or_insert_with(|| {
             let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
             let mut past = closed_incidents::read(folder, days, wall).unwrap_or_default();
@@ -109,7 +109,7 @@ impl Publisher {
 
 impl Agent {
     /// Whether something is to be written now.
-    pub(super) fn owes_publication(&self, now: BootTime) -> bool {
+    pub(super) fn is_publication_due(&self, now: BootTime) -> bool {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
         is_wanted && !self.journal.is_displaced() && self.publisher.is_due(self.mode, self.is_done(), now)
     }
@@ -121,21 +121,21 @@ impl Agent {
     }
 
     /// Writes what is due, on a thread.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn start_publishing(&mut self) {
         let now = clock::now();
-        if !self.owes_publication(now) {
+        if !self.is_publication_due(now) {
             return;
         }
         let files = self.publications(false);
-        self.publisher.begin(now);
+        self.publisher.begin_writing(now);
         let names = files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let job = JobSpec {
             name: "publisher",
-            of: String::new(),
-            by: String::new(),
-            within: WRITING,
-            outlives_us: false,
-            otherwise: Box::new(move |why| Message::Published(Some(format!("cannot write {names}: {why}")))),
+            subject: String::new(),
+            variant: String::new(),
+            timeout: WRITE_TIMEOUT,
+            outlives_watchdog: false,
+            on_failure: Box::new(move |why| Message::Published(Some(format!("cannot write {names}: {why}")))),
         };
         self.jobs.spawn(job, move |_| {
             let results = files.into_iter().map(|(path, text)| publish(&path, &text));
@@ -145,7 +145,7 @@ impl Agent {
     }
 
     /// The last page of a daemon that was told to stop says so.
-    pub(super) fn publish_end(&mut self) {
+    pub(super) fn publish_final_page(&mut self) {
         for (path, text) in self.publications(true) {
             if let Err(error) = publish(&path, &text) {
                 log::warn!("{error} (it still says that somebody watches)");
@@ -165,7 +165,7 @@ impl Agent {
             files.push((metrics.clone(), Metrics { saved, wall: at.wall }.text()));
         }
         if let Some(page) = &self.config.page {
-            let past = self.publisher.latest(self.journal.folder(), at.wall);
+            let past = self.publisher.latest_incidents(self.journal.folder(), at.wall);
             let (host, details) = (self.messenger.host(), page.details);
             let shown = Page { saved, past, host, details, is_over, at, zone: self.zone };
             files.push((page.file.clone(), self.config.secrets.redact(&shown.html()).into_owned()));

@@ -6,17 +6,17 @@ use crate::config::Config;
 use crate::policy::Event;
 use crate::store::events::EventKind;
 
-use super::{Agent, limits, places};
+use super::{Agent, indexes, limits};
 
 /// Why the configuration was not taken: in a line, and at length.
-struct Refused {
+struct ReloadError {
     summary: String,
-    complaint: String,
+    text: String,
 }
 
-impl From<String> for Refused {
-    fn from(complaint: String) -> Refused {
-        Refused { summary: complaint.clone(), complaint }
+impl From<String> for ReloadError {
+    fn from(complaint: String) -> ReloadError {
+        ReloadError { summary: complaint.clone(), text: complaint }
     }
 }
 
@@ -24,30 +24,30 @@ impl Agent {
     pub(super) fn reload(&mut self) {
         self.commit_now();
         self.systemd.reloading();
-        match self.read_again() {
+        match self.read_configuration() {
             Ok(detail) => {
                 log::info!("read {} again: {detail}", self.config.path.display());
-                self.journal.note_own(EventKind::Reloaded { detail });
+                self.journal.note_own_event(EventKind::Reloaded { detail });
             }
-            Err(Refused { summary, complaint }) => {
+            Err(ReloadError { summary, text: complaint }) => {
                 complaint.lines().for_each(|line| log::error!("{line}"));
                 let pid = std::process::id();
                 log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
-                self.journal.note_own(EventKind::ReloadFailed { detail: summary });
+                self.journal.note_own_event(EventKind::ReloadFailed { detail: summary });
             }
         }
         self.systemd.reloaded();
     }
 
-    fn read_again(&mut self) -> Result<String, Refused> {
+    fn read_configuration(&mut self) -> Result<String, ReloadError> {
         let lookup = |name: &str| std::env::var(name).ok();
         let mut config = Config::load(&self.config.path, &lookup)
-            .map_err(|errors| Refused { summary: errors.summary(), complaint: errors.to_string() })?;
+            .map_err(|errors| ReloadError { summary: errors.summary(), text: errors.to_string() })?;
         if self.dry_run {
             config.set_dry_run();
         }
         if config.state_dir != self.config.state_dir {
-            return Err(Refused::from(format!(
+            return Err(ReloadError::from(format!(
                 "state_dir cannot change from {} to {} while a watchdog is at work: stop it and start it again",
                 self.config.state_dir.display(),
                 config.state_dir.display()
@@ -59,12 +59,12 @@ impl Agent {
         }
         let all = limits(&config);
         let detail = if all.len() == 1 { "1 target".into() } else { format!("{} targets", all.len()) };
-        self.places = places(&config);
+        self.indexes = indexes(&config);
         self.config = Arc::new(config);
-        self.show();
-        self.tell_off();
+        self.note_configuration();
+        self.report_disabled_channels();
         self.step(Event::Reloaded { limits: all });
-        self.look_up_executables();
+        self.search_executables();
         Ok(detail)
     }
 }

@@ -4,14 +4,14 @@ use crate::policy::Event;
 use crate::store::requests::{self, PendingRequest, Request};
 
 use super::Agent;
-use super::journal::Against;
+use super::journal::Durability;
 
 #[derive(Default)]
 pub(super) struct RequestProgress {
     /// Those that are not removed yet, for the state with them was not saved, or they could not be.
-    carried_out: Vec<PendingRequest>,
+    applied: Vec<PendingRequest>,
     /// How many of them, the latest, were not tried to be removed yet.
-    new: usize,
+    untried: usize,
 }
 
 impl Agent {
@@ -30,25 +30,25 @@ impl Agent {
                 return;
             }
         };
-        if waiting.is_empty() && self.requests.carried_out.is_empty() {
+        if waiting.is_empty() && self.requests.applied.is_empty() {
             return;
         }
         // One that cannot be read just now is there still.
-        self.requests.carried_out.retain(|order| !order.is_done());
+        self.requests.applied.retain(|order| !order.is_done());
         for order in waiting {
-            if !self.requests.carried_out.contains(&order) {
+            if !self.requests.applied.contains(&order) {
                 self.apply_request(&order.order);
-                self.requests.carried_out.push(order);
-                self.requests.new += 1;
+                self.requests.applied.push(order);
+                self.requests.untried += 1;
             }
         }
-        if !self.requests.carried_out.is_empty() {
-            self.journal.want(Against::PowerLoss);
+        if !self.requests.applied.is_empty() {
+            self.journal.request_save(Durability::PowerLoss);
         }
     }
 
-    pub(super) fn finish_requests(&mut self) {
-        let RequestProgress { carried_out, new } = &mut self.requests;
+    pub(super) fn remove_applied_requests(&mut self) {
+        let RequestProgress { applied: carried_out, untried: new } = &mut self.requests;
         let old = carried_out.len().saturating_sub(std::mem::take(new));
         for (index, order) in carried_out.iter().enumerate() {
             if let Err(error) = order.done()
@@ -61,7 +61,7 @@ impl Agent {
     }
 
     fn apply_request(&mut self, order: &Request) {
-        let until = order.pauses_until(&self.journal.moment());
+        let until = order.pauses_until(&self.journal.clock_reading());
         match order.clone() {
             Request::Pause { targets, command, .. } => {
                 if let Some(until) = until {

@@ -11,53 +11,53 @@ use std::time::Duration;
 use crate::clock;
 use crate::time::BootTime;
 
-use super::ROUND;
+use super::MAX_SLEEP;
 
 /// Each round of an end that takes long asks for this much more time.
-const MORE_TIME: Duration = ROUND.saturating_mul(2);
+const MORE_TIME: Duration = MAX_SLEEP.saturating_mul(2);
 
 #[derive(Default)]
 pub(super) struct Systemd {
     socket: Option<SocketAddr>,
     /// Without a sign of life for this long it takes us for hung.
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
     /// When a sign of life was last given, or could not be: the next one is due a pace later all the same.
-    signed: Option<BootTime>,
+    last_sign: Option<BootTime>,
     status: String,
 }
 
 impl Systemd {
-    pub(super) fn of_environment() -> Systemd {
+    pub(super) fn from_environment() -> Systemd {
         let socket = env::var("NOTIFY_SOCKET").ok().and_then(|name| address(&name).ok());
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let is_meant =
             env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
         let patience = number("WATCHDOG_USEC").filter(|&usec| usec > 0 && is_meant).map(Duration::from_micros);
-        Systemd { socket, patience, ..Systemd::default() }
+        Systemd { socket, timeout: patience, ..Systemd::default() }
     }
 
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn is_present(&self) -> bool {
         self.socket.is_some()
     }
 
     /// How long until the next sign of life, where one is wanted.
-    pub(super) fn pause(&self, now: BootTime) -> Option<Duration> {
-        let pace = self.pace()?;
-        Some(self.signed.map_or(Duration::ZERO, |at| (at + pace).since(now)))
+    pub(super) fn until_sign_of_life(&self, now: BootTime) -> Option<Duration> {
+        let pace = self.interval()?;
+        Some(self.last_sign.map_or(Duration::ZERO, |at| (at + pace).since(now)))
     }
 
     /// A third of its patience, so that one that comes late does no harm.
-    fn pace(&self) -> Option<Duration> {
-        self.patience.filter(|_| self.socket.is_some()).map(|patience| patience / 3)
+    fn interval(&self) -> Option<Duration> {
+        self.timeout.filter(|_| self.socket.is_some()).map(|patience| patience / 3)
     }
 
     /// A round of the loop: says that it is one, if that is due, and what has changed. The first says that we are
     /// ready. What could not be said is said in the next round.
-    pub(super) fn round(&mut self, now: BootTime, status: &str, stopping: bool) {
+    pub(super) fn report(&mut self, now: BootTime, status: &str, stopping: bool) {
         let is_new = status != self.status;
         let mut message = String::new();
-        if self.pause(now) == Some(Duration::ZERO) {
-            self.signed = Some(now);
+        if self.until_sign_of_life(now) == Some(Duration::ZERO) {
+            self.last_sign = Some(now);
             message += "WATCHDOG=1\n";
         }
         if self.status.is_empty() {
@@ -69,26 +69,26 @@ impl Systemd {
         if stopping {
             message += &format!("EXTEND_TIMEOUT_USEC={}\n", MORE_TIME.as_micros());
         }
-        if self.tell(&message) && is_new {
+        if self.send(&message) && is_new {
             status.clone_into(&mut self.status);
         }
     }
 
     pub(super) fn reloading(&self) {
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_usec()));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_usec()));
     }
 
     /// It has been read, or is kept as it was.
     pub(super) fn reloaded(&self) {
-        self.tell("READY=1\n");
+        self.send("READY=1\n");
     }
 
     pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1\n");
+        self.send("STOPPING=1\n");
     }
 
     /// Whether the message was taken. Where nobody is there or listens, that is not ours to mend.
-    fn tell(&self, message: &str) -> bool {
+    fn send(&self, message: &str) -> bool {
         let Some(address) = self.socket.as_ref().filter(|_| !message.is_empty()) else { return false };
         let sent = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;

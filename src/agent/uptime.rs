@@ -8,10 +8,10 @@ use crate::policy::{Action, Event, LastProbe, Mode, Record, TargetState};
 use crate::time::{BootTime, WallTime, millis};
 
 use super::Agent;
-use super::journal::TICK_SPAN;
+use super::journal::MAX_TICK_GAP;
 
 /// Milliseconds between the end of one span and the beginning of the next that are none.
-const CONTIGUOUS: u64 = 2_000;
+const CONTIGUOUS_MS: u64 = 2_000;
 
 /// Whether the span between two verdicts was up; `None` where that is unknown.
 fn was_up(earlier: &Verdict, later: &Verdict) -> Option<bool> {
@@ -33,10 +33,11 @@ fn counted_from(state: &TargetState, last: &LastProbe, longest: Duration, end: B
 impl Agent {
     pub(super) fn probe_finished(&mut self, target: String, number: u64, mut look: ProbeResult) {
         // What was decided before it must not be done after it: it may be healthy again.
-        if self.decided.iter().any(|action| matches!(action, Action::Run { target: run, .. } if *run == target)) {
+        if self.pending_actions.iter().any(|action| matches!(action, Action::Run { target: run, .. } if *run == target))
+        {
             self.commit_now();
         }
-        self.note_answer(&target, &look);
+        self.count_verdict(&target, &look);
         self.note_file(&target, &look);
         self.incidents.note_probe(&target, &mut look);
         self.heartbeat.note_probe();
@@ -47,7 +48,7 @@ impl Agent {
         self.step(Event::ProbeFinished { target: target.clone(), number, look, stamp });
         let Some((condition, last)) = before else { return };
         self.note_span(&target, last.as_ref());
-        self.publisher.note(self.policy.target(&target).is_none_or(|state| state.status != condition));
+        self.publisher.note_change(self.policy.target(&target).is_none_or(|state| state.status != condition));
     }
 
     /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
@@ -71,7 +72,7 @@ impl Agent {
         }
         let longest = match self.mode {
             Mode::Daemon => target.limits.gap(),
-            Mode::Once => TICK_SPAN,
+            Mode::Once => MAX_TICK_GAP,
         };
         let from = counted_from(state, before, longest, latest.at);
         let Some((from, was_up)) = from.zip(was_up(&before.verdict, &latest.verdict)) else {
@@ -85,12 +86,12 @@ impl Agent {
             self.count_undecided(name);
             self.count_span(name, was_up, from, to);
         } else {
-            self.leave_undecided(name, from, to);
+            self.extend_undecided(name, from, to);
         }
     }
 
-    fn leave_undecided(&mut self, name: &str, from: WallTime, to: WallTime) {
-        let follows = |(_, end): &(WallTime, WallTime)| end.as_ms().abs_diff(from.as_ms()) <= CONTIGUOUS;
+    fn extend_undecided(&mut self, name: &str, from: WallTime, to: WallTime) {
+        let follows = |(_, end): &(WallTime, WallTime)| end.as_ms().abs_diff(from.as_ms()) <= CONTIGUOUS_MS;
         if !self.journal.saved.undecided.get(name).is_some_and(follows) {
             self.count_undecided(name);
         }
@@ -107,13 +108,13 @@ impl Agent {
     }
 
     fn count_span(&mut self, name: &str, up: bool, from: WallTime, to: WallTime) {
-        self.make_ready_to_count(from);
-        self.make_ready_to_count(to);
+        self.load_history_for(from);
+        self.load_history_for(to);
         self.journal.saved.history.record(name, up, from, to);
     }
 
     /// What cannot be read now is missing until it can be.
-    fn make_ready_to_count(&mut self, at: WallTime) {
+    fn load_history_for(&mut self, at: WallTime) {
         if self.journal.saved.history.is_lacking(at)
             && let Err(error) = self.journal.complete_history()
         {
@@ -121,7 +122,7 @@ impl Agent {
         }
     }
 
-    fn note_answer(&mut self, name: &str, look: &ProbeResult) {
+    fn count_verdict(&mut self, name: &str, look: &ProbeResult) {
         if !self.journal.saved.shown.contains_key(name) {
             return;
         }
@@ -130,7 +131,7 @@ impl Agent {
             Verdict::Healthy { .. } => {
                 counts.healthy += 1;
                 let wall = clock::wall();
-                self.make_ready_to_count(wall);
+                self.load_history_for(wall);
                 self.journal.saved.history.record_latency(name, look.latency, wall);
             }
             Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
@@ -139,8 +140,8 @@ impl Agent {
     }
 
     /// Counts for the metrics, and remembers that what is shown has changed.
-    pub(super) fn count(&mut self, target: &str, record: &Record) {
-        self.publisher.note(true);
+    pub(super) fn count_record(&mut self, target: &str, record: &Record) {
+        self.publisher.note_change(true);
         let Some(counts) =
             self.journal.saved.shown.contains_key(target).then(|| self.journal.saved.counts.entry(target.to_owned()))
         else {
@@ -158,7 +159,7 @@ impl Agent {
     }
 
     /// An attempt that was counted is not made after all.
-    pub(super) fn uncount(&mut self, target: &str) {
+    pub(super) fn uncount_attempt(&mut self, target: &str) {
         if let Some(counts) = self.journal.saved.counts.get_mut(target) {
             counts.attempts = counts.attempts.saturating_sub(1);
         }

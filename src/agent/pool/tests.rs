@@ -10,8 +10,15 @@ use super::*;
 const AMPLE: Duration = Duration::from_secs(60);
 
 fn job(within: Duration) -> JobSpec {
-    let otherwise: Otherwise = Box::new(|why| Message::Published(Some(why.to_string())));
-    JobSpec { name: "test", of: "it".into(), by: String::new(), within, outlives_us: false, otherwise }
+    let otherwise: OnFailure = Box::new(|why| Message::Published(Some(why.to_string())));
+    JobSpec {
+        name: "test",
+        subject: "it".into(),
+        variant: String::new(),
+        timeout: within,
+        outlives_watchdog: false,
+        on_failure: otherwise,
+    }
 }
 
 #[track_caller]
@@ -35,7 +42,7 @@ fn whatever_way_it_ends_a_job_posts_one_message() {
     jobs.spawn(job(AMPLE), |_| panic!("on purpose"));
     assert_eq!(posted(&arrived).as_deref(), Some("a bug in the watchdog"));
     while !jobs.running.is_empty() {
-        jobs.keep_up();
+        jobs.check_deadlines();
         thread::yield_now();
     }
     assert!(arrived.try_recv().is_err());
@@ -49,30 +56,30 @@ fn one_that_hangs_is_not_waited_for_nor_doubled_nor_heeded_later() {
     let (found, later) = channel();
     jobs.spawn(job(Duration::from_secs(10)), move |work| {
         let _ = hold.recv();
-        work.tell(said("too late"));
+        work.post(said("too late"));
         found.send(work.scope().is_closed()).expect("the test waits for it");
         said("later still")
     });
     let now = clock::monotonic();
-    jobs.keep_up_at(now);
-    assert!(arrived.try_recv().is_err() && jobs.pause().is_some_and(|pause| pause <= Duration::from_secs(10)));
+    jobs.check_deadlines_at(now);
+    assert!(arrived.try_recv().is_err() && jobs.until_deadline().is_some_and(|pause| pause <= Duration::from_secs(10)));
 
-    jobs.keep_up_at(now + Duration::from_secs(11));
+    jobs.check_deadlines_at(now + Duration::from_secs(11));
     assert_eq!(posted(&arrived).as_deref(), Some("the system gave no answer in 11 s"));
-    assert_eq!(jobs.pause(), None);
+    assert_eq!(jobs.until_deadline(), None);
     jobs.spawn(job(AMPLE), |_| said("beside it"));
     assert_eq!(posted(&arrived).as_deref(), Some("the system still gives no answer to the one before it"));
-    let other = JobSpec { of: "another".into(), ..job(AMPLE) };
+    let other = JobSpec { subject: "another".into(), ..job(AMPLE) };
     jobs.spawn(other, |_| said("of another"));
     assert_eq!(posted(&arrived).as_deref(), Some("of another"));
-    let replacement = JobSpec { by: "what replaces it".into(), ..job(AMPLE) };
+    let replacement = JobSpec { variant: "what replaces it".into(), ..job(AMPLE) };
     jobs.spawn(replacement, |_| said("by another"));
     assert_eq!(posted(&arrived).as_deref(), Some("by another"));
 
     drop(release);
     assert_eq!(later.recv(), Ok(true), "its commands do not begin any more");
     while !jobs.running.is_empty() {
-        jobs.keep_up();
+        jobs.check_deadlines();
         thread::yield_now();
     }
     assert!(arrived.try_recv().is_err(), "nothing of it is heeded");
@@ -87,19 +94,19 @@ fn a_sign_of_life_and_our_own_absence_grant_more_time() {
     let (release, hold) = channel::<()>();
     let (began, has_begun) = channel();
     jobs.spawn(job(Duration::from_secs(10)), move |work| {
-        work.goes_on(Duration::from_secs(100));
+        work.extend_deadline(Duration::from_secs(100));
         began.send(()).expect("the test waits for it");
         let _ = hold.recv();
         said("done")
     });
     has_begun.recv().expect("it begins");
     let at = |seconds| clock::monotonic() + Duration::from_secs(seconds);
-    jobs.keep_up_at(at(90));
+    jobs.check_deadlines_at(at(90));
     assert!(arrived.try_recv().is_err(), "it goes on");
     // A day later by this clock: it was we who were stopped.
-    jobs.keep_up_at(at(86_400));
+    jobs.check_deadlines_at(at(86_400));
     assert!(arrived.try_recv().is_err(), "it may have been stopped, too");
-    jobs.keep_up_at(at(86_400 + 31));
+    jobs.check_deadlines_at(at(86_400 + 31));
     assert!(posted(&arrived).is_some_and(|said| said.starts_with("the system gave no answer in ")));
     drop(release);
 }
@@ -120,7 +127,7 @@ fn on_thread(
     gone: &Sender<()>,
     began: &Sender<ThreadId>,
     hold: Option<Receiver<()>>,
-) -> impl FnOnce(&Work) -> Message + Send + 'static {
+) -> impl FnOnce(&JobContext) -> Message + Send + 'static {
     let (gone, began) = (Gone(gone.clone()), began.clone());
     move |_| {
         GONE.set(Some(gone));
@@ -147,9 +154,9 @@ fn one_thread_serves_all_jobs_unless_it_is_busy() {
     let (release, hold) = channel();
     jobs.spawn(job(Duration::from_secs(10)), on_thread(&gone, &began, Some(hold)));
     let busy = next();
-    jobs.keep_up_at(clock::monotonic() + Duration::from_secs(11));
+    jobs.check_deadlines_at(clock::monotonic() + Duration::from_secs(11));
     assert_eq!(posted(&arrived).as_deref(), Some("the system gave no answer in 11 s"));
-    let other = || JobSpec { of: "another".into(), ..job(AMPLE) };
+    let other = || JobSpec { subject: "another".into(), ..job(AMPLE) };
     jobs.spawn(other(), on_thread(&gone, &began, None));
     let second = next();
     assert_ne!(second, busy, "one that hangs keeps its thread");
@@ -189,24 +196,25 @@ fn the_next_deadline_is_the_earliest_of_those_waited_for_whichever_way_it_moves(
         let (release, hold) = channel::<()>();
         holds.push(release);
         let moved = moved.clone();
-        jobs.spawn(JobSpec { of: of.into(), ..job(seconds(first)) }, move |work| {
-            work.goes_on(seconds(then));
+        jobs.spawn(JobSpec { subject: of.into(), ..job(seconds(first)) }, move |work| {
+            work.extend_deadline(seconds(then));
             moved.send(()).expect("the test waits for it");
             let _ = hold.recv();
             said("done")
         });
         has_moved.recv().expect("it moves");
     }
-    let within =
-        |jobs: &Jobs, most| jobs.pause().is_some_and(|pause| pause <= seconds(most) && pause > seconds(most - 9));
-    assert!(within(&jobs, 20), "{:?}", jobs.pause());
+    let within = |jobs: &Jobs, most| {
+        jobs.until_deadline().is_some_and(|pause| pause <= seconds(most) && pause > seconds(most - 9))
+    };
+    assert!(within(&jobs, 20), "{:?}", jobs.until_deadline());
     drop(holds.remove(0));
     assert_eq!(posted(&arrived).as_deref(), Some("done"));
-    assert!(within(&jobs, 40), "{:?}", jobs.pause());
+    assert!(within(&jobs, 40), "{:?}", jobs.until_deadline());
     drop(holds.remove(1));
     assert_eq!(posted(&arrived).as_deref(), Some("done"));
-    assert!(within(&jobs, 100), "{:?}", jobs.pause());
+    assert!(within(&jobs, 100), "{:?}", jobs.until_deadline());
     drop(holds);
     assert_eq!(posted(&arrived).as_deref(), Some("done"));
-    assert_eq!(jobs.pause(), None);
+    assert_eq!(jobs.until_deadline(), None);
 }
