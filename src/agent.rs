@@ -1,6 +1,6 @@
-//! The loop: takes in what signals, looks and commands report, in one order; lets the policy decide; carries out.
-//! It must never wait for anything but its inbox and one save a pass: what may take time is a job on a thread of its
-//! own.
+//! The main loop: takes the messages of signals and jobs one by one, has the policy decide, and carries out its
+//! actions. It must never wait for anything but its inbox and one save a pass: whatever may take time is a job on
+//! another thread.
 
 mod commit;
 mod findings;
@@ -50,16 +50,16 @@ pub use messenger::delivery_of;
 pub use news::Print;
 pub use pm2::calls_pm2;
 
-/// The longest sleep: the lock's sign of life is given at least this often (the contract says every 30 s).
+/// The longest sleep of the loop: the contract promises that the lock file is touched at least every 30 s.
 const MAX_SLEEP: Duration = Duration::from_secs(29);
 
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// Another watchdog has the state folder now: which one, in words.
+    /// Another watchdog has taken over the state folder: a description of it.
     pub displaced_by: Option<String>,
-    /// The state could not be saved at the end.
+    /// The last save of the state failed.
     pub unsaved: bool,
-    /// The targets in the order of the configuration, as they were left.
+    /// The final state of each target, in the order of the configuration.
     pub targets: Vec<(String, TargetState)>,
 }
 
@@ -67,16 +67,16 @@ pub struct RunResult {
 pub struct Agent {
     mode: Mode,
     config: Arc<Config>,
-    /// By name: where the configuration has it.
+    /// By target: its index in the configuration.
     indexes: HashMap<String, usize>,
-    /// The command line's `--dry-run`, which a reload must not undo.
+    /// `--dry-run` of the command line, which holds across reloads.
     dry_run: bool,
     policy: Policy,
-    /// What the policy has decided and nobody has carried out yet.
+    /// Decided by the policy, not carried out yet.
     pending_actions: Vec<Action>,
     journal: Journal,
     incidents: incidents::Incidents,
-    /// The incidents that wait for the snapshot that is being taken, with their targets.
+    /// The (target, incident) pairs that wait for the snapshot that is being taken.
     awaiting_snapshot: Vec<(String, String)>,
     messenger: messenger::Messenger,
     news: News,
@@ -93,30 +93,30 @@ pub struct Agent {
     inbox: Inbox,
     post: Sender<Message>,
     stopping: bool,
-    /// Whether the policy was asked since it was last waited for something to happen.
+    /// Whether the policy was stepped in this pass.
     has_stepped: bool,
 }
 
 pub struct AgentSetup {
-    /// Where signals arrive, since before the lock was taken.
+    /// Opened before the lock was taken, so that no signal is lost.
     pub inbox: Inbox,
     pub folder: Folder,
     pub lock: Lock,
     pub logging: Option<Logging>,
     pub news: Print,
-    /// What a tick has told already, where the state cannot say so.
+    /// What earlier ticks have printed, noted outside the state, which may fail to be saved. `None` for a daemon.
     pub told: Option<RepeatFilter>,
 }
 
 impl Agent {
-    /// Takes up the state. Errors: a probe cannot be made, or the state cannot be read; in words.
-    pub fn new(mode: Mode, config: Config, dry_run: bool, around: AgentSetup) -> Result<Agent, String> {
-        let AgentSetup { inbox, folder, lock, logging, news, told } = around;
+    /// Loads the state and resumes from it. Errors: a prober cannot be made, or the state cannot be read.
+    pub fn new(mode: Mode, config: Config, dry_run: bool, setup: AgentSetup) -> Result<Agent, String> {
+        let AgentSetup { inbox, folder, lock, logging, news, told } = setup;
         let probers = probers::Probers::new(&config)?;
         let (mut journal, lost) = Journal::open(mode, folder, lock)?;
         let mut state = std::mem::take(&mut journal.saved.policy);
         jobs::find_unnoted_commands(journal.folder(), &mut state);
-        let usual = state.ticks.usual_gap();
+        let usual_gap = state.ticks.usual_gap();
         let (mut policy, first) = Policy::new(mode, limits(&config), state, lost.is_some(), clock::now());
         for id in store::incidents::ids(journal.folder()) {
             policy.remember_incident(id);
@@ -152,15 +152,15 @@ impl Agent {
             has_stepped: false,
         };
         lost.iter().for_each(|lost| agent.news.print_once_a_day("lost state", lost));
-        agent.start(first, usual);
+        agent.start(first, usual_gap);
         Ok(agent)
     }
 
-    /// Takes up the work: says so, heeds the orders that wait, and does what the policy asks for first.
-    /// `usual`: how far apart the ticks before this one were.
-    fn start(&mut self, first: Vec<Action>, usual: Option<Duration>) {
+    /// Logs the start, carries out the policy's first actions, and applies waiting requests.
+    /// `usual_gap`: the usual time between earlier ticks.
+    fn start(&mut self, first: Vec<Action>, usual_gap: Option<Duration>) {
         let gap = self.config.targets.iter().map(|target| target.limits.gap()).min();
-        self.journal.note_absence(gap, usual);
+        self.journal.note_absence(gap, usual_gap);
         self.reuse_recent_search();
         self.incidents.restore(&self.policy, &self.journal);
         let saved = &mut self.journal.saved;
@@ -172,7 +172,7 @@ impl Agent {
             self.journal.note_own_event(EventKind::Started { version, pid });
         }
         self.report_disabled_channels();
-        // The policy has closed already what a watchdog before us left open: it must not be saved without its events.
+        // Policy::new may have closed an attempt of an earlier watchdog: that must not be saved without its events.
         self.accept_actions(first);
         self.commit_now();
         self.apply_requests();
@@ -181,14 +181,14 @@ impl Agent {
     pub fn run(mut self) -> RunResult {
         while !self.is_finished() {
             self.run_maintenance();
-            let done = clock::now();
+            let wait_began = clock::now();
             let messages = self.inbox.take(self.until_wake());
-            self.policy.waited(done, clock::now());
+            self.policy.waited(wait_began, clock::now());
             self.has_stepped = false;
             for message in messages {
                 self.handle(message);
             }
-            // Only the policy notices that the wait was too long, and the next wait hides it.
+            // The policy must see each wait that lasted too long before the next wait hides it.
             if !self.has_stepped {
                 self.step(Event::Wake);
             }
@@ -201,18 +201,18 @@ impl Agent {
     fn is_finished(&mut self) -> bool {
         let now = clock::now();
         let is_publishing = self.publisher.is_awaited(now) || self.is_publication_due(now);
-        let is_finding = !self.policy.is_idle() || self.incidents.is_awaiting_jobs(now);
-        let is_at_work = match (self.stopping, self.mode) {
+        let is_probing = !self.policy.is_idle() || self.incidents.is_awaiting_jobs(now);
+        let has_work = match (self.stopping, self.mode) {
             (true, _) => self.policy.is_repairing(),
-            (false, Mode::Once) => is_finding || is_publishing || self.is_heartbeat_due(now),
+            (false, Mode::Once) => is_probing || is_publishing || self.is_heartbeat_due(now),
             (false, Mode::Daemon) => true,
         };
         let is_pinging = self.heartbeat.is_being_sent() && !self.stopping;
-        let is_telling = self.messenger.must_wait(is_pinging, is_at_work, now);
-        self.journal.is_displaced() || !(is_at_work || is_telling) && self.is_settled()
+        let is_sending = self.messenger.must_wait(is_pinging, has_work, now);
+        self.journal.is_displaced() || !(has_work || is_sending) && self.is_settled()
     }
 
-    /// How long nothing needs to be done unless something happens.
+    /// How long the loop may sleep if no message arrives.
     fn until_wake(&self) -> Duration {
         let now = clock::now();
         let until = [
@@ -238,29 +238,31 @@ impl Agent {
                 self.journal.request_save(Durability::ProcessCrash);
                 self.commit_now();
             }
-            Message::ProbeFinished { target, number, result: look } => self.probe_finished(target, number, look),
-            Message::Pm2Inspected { target, findings: found } => self.pm2_inspected(target, found.map(|found| *found)),
-            Message::ResetChecked { target, reason } => {
-                let warranted = self.pm2.note_reset_reason(&target, reason);
-                self.step(Event::ResetChecked { target, warranted });
+            Message::ProbeFinished { target, number, result } => self.probe_finished(target, number, result),
+            Message::Pm2Inspected { target, findings } => {
+                self.pm2_inspected(target, findings.map(|findings| *findings))
             }
-            Message::Pm2LogsSaved { target, incident, activity: doing, last_line: said } => {
-                self.pm2_logs_saved(&target, &incident, doing, said)
+            Message::ResetChecked { target, reason } => {
+                let has_reason = self.pm2.note_reset_reason(&target, reason);
+                self.step(Event::ResetChecked { target, warranted: has_reason });
+            }
+            Message::Pm2LogsSaved { target, incident, activity, last_line } => {
+                self.pm2_logs_saved(&target, &incident, activity, last_line);
             }
             Message::ExecutablesSearched(found) => self.executables_searched(found),
             Message::SnapshotTaken(machine) => self.snapshot_taken(&machine),
             Message::DeliveryFinished { channel, outcome } => self.delivery_finished(&channel, outcome),
             Message::HeartbeatSent(outcome) => self.heartbeat_sent(outcome),
-            Message::Published(trouble) => self.publisher.finish_writing(trouble),
+            Message::Published(error) => self.publisher.finish_writing(error),
             Message::Event(event) => self.step(event),
         }
     }
 
-    /// The first order to stop lets a restart command finish, the second does not wait for it.
+    /// The first signal to stop lets a running restart command finish; the second ends the watchdog at once.
     fn stop(&mut self) {
         self.commit_now();
         if self.stopping {
-            log::warn!("told to stop again: waiting for nothing");
+            log::warn!("second signal to stop: ending at once");
             Scope::kill_all(&self.owned_scopes());
             self.messenger.abandon_deliveries(&mut self.journal);
             self.close_journal();
@@ -270,7 +272,7 @@ impl Agent {
         self.systemd.stopping();
         self.step(Event::Stopping);
         if self.policy.is_repairing() {
-            log::info!("told to stop: waiting for the restart command that runs, then ending");
+            log::info!("signal to stop: ending when the running restart command has finished");
         }
     }
 
@@ -284,12 +286,12 @@ impl Agent {
         self.accept_actions(actions);
     }
 
-    /// Ends what probes and questions have left running; all at once, for each may take a second.
+    /// Ends the commands of probes and checks that still run; all at once, since each may take a second.
     fn end_owned_commands(&self) {
         Scope::end_all(&self.owned_scopes());
     }
 
-    /// In which all that must not outlive us is run.
+    /// The scopes of all commands that must not outlive the watchdog.
     fn owned_scopes(&self) -> Vec<Scope> {
         self.probers.scopes().chain(self.jobs.scopes()).cloned().collect()
     }
@@ -299,7 +301,7 @@ impl Agent {
         if !self.journal.is_displaced() {
             if self.mode == Mode::Daemon {
                 self.journal.saved.stopped = true;
-                self.journal.note_own_event(EventKind::Stopped { reason: "told to stop".into() });
+                self.journal.note_own_event(EventKind::Stopped { reason: "signal to stop".into() });
             }
             self.close_journal();
             match self.mode {
@@ -314,8 +316,8 @@ impl Agent {
                 Mode::Once => {}
             }
         }
-        let left = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
-        let targets = self.config.targets.iter().filter_map(left).collect();
+        let final_state = |target: &Target| Some((target.name.clone(), self.policy.target(&target.name)?.clone()));
+        let targets = self.config.targets.iter().filter_map(final_state).collect();
         let displaced_by = self.journal.displaced_by().map(str::to_owned);
         RunResult { displaced_by, unsaved: !self.journal.is_saved(), targets }
     }
@@ -332,22 +334,22 @@ impl Agent {
         self.journal.write_events(&[]);
     }
 
-    /// Where ticks cannot count together, one that fails may never be called down, and is told all the same. So is one
-    /// that was told to be up again, which the state does not know.
+    /// Prints the targets that fail although the state cannot record it: without a saved count no tick may ever reach
+    /// the threshold, and the state may still contain an outage whose end was already printed.
     fn print_failing_targets(&mut self) {
         let wall = clock::wall();
-        let was_up = |target: &str| {
-            self.news.filter_for(target, NewsKind::Recovery).is_some_and(|recovery| recovery.was_anything_printed(wall))
+        let was_recovery_printed = |target: &str| {
+            self.news.filter_for(target, NewsKind::Recovery).is_some_and(|filter| filter.was_anything_printed(wall))
         };
         let failing = |target: &Target| {
             let state = self.policy.target(&target.name)?;
             let what = match state.status {
-                Status::Failing => "fails",
-                Status::Down | Status::Recovering if was_up(&target.name) => "is down again",
+                Status::Failing => "is failing",
+                Status::Down | Status::Recovering if was_recovery_printed(&target.name) => "is down again",
                 _ => return None,
             };
-            let detail = state.last_probe.as_ref().map_or("", |look| look.verdict.detail());
-            let why = "ticks cannot count together while the state is not saved";
+            let detail = state.last_probe.as_ref().map_or("", |probe| probe.verdict.detail());
+            let why = "failures cannot be counted across ticks while the state cannot be saved";
             Some((target.name.clone(), format!("{} {what}: {detail} ({why})", target.name)))
         };
         let failing: Vec<_> = self.config.targets.iter().filter_map(failing).collect();
@@ -356,27 +358,28 @@ impl Agent {
             .for_each(|(target, line)| self.news.print_if_new(target, NewsKind::Outage, "failing", line, false));
     }
 
-    /// The state does not know that an outage has ended or begun: should it come again, only its notes can say so.
+    /// An outage that has ended or begun is not in the state: its notes must go, so that the next one is printed again.
     fn forget_outdated_news(&self) {
         let wall = clock::wall();
         for target in &self.config.targets {
             let Some(state) = self.policy.target(&target.name) else { continue };
-            let is_healthy = state.last_probe.as_ref().is_some_and(|look| look.verdict.is_healthy());
-            let over = match state.status {
+            let is_healthy = state.last_probe.as_ref().is_some_and(|probe| probe.verdict.is_healthy());
+            let outdated = match state.status {
                 Status::Healthy if is_healthy => NewsKind::Outage,
-                condition if condition.is_trouble() => NewsKind::Recovery,
+                status if status.is_trouble() => NewsKind::Recovery,
                 _ => continue,
             };
-            if let Some(told) = self.news.filter_for(&target.name, over) {
-                told.forget_this_round(wall);
+            if let Some(filter) = self.news.filter_for(&target.name, outdated) {
+                filter.forget_this_round(wall);
             }
         }
     }
 
+    /// Notes in the state what other commands show of the configuration, and drops what belongs to removed targets.
     fn note_configuration(&mut self) {
-        let shown = |(order, target): (usize, &Target)| {
+        let view = |(order, target): (usize, &Target)| {
             let limits = &target.limits;
-            let shown = TargetView {
+            let view = TargetView {
                 order,
                 threshold: limits.failure_threshold,
                 window_ms: u64::try_from(millis(limits.restart_window)).unwrap_or(0),
@@ -384,10 +387,10 @@ impl Agent {
                 dry_run: limits.dry_run,
                 depends_on: limits.depends_on.clone(),
             };
-            (target.name.clone(), shown)
+            (target.name.clone(), view)
         };
         let saved = &mut self.journal.saved;
-        saved.shown = self.config.targets.iter().enumerate().map(shown).collect();
+        saved.shown = self.config.targets.iter().enumerate().map(view).collect();
         let shown = &saved.shown;
         self.incidents.retain(|name| shown.contains_key(name), &self.policy.open_incidents());
         saved.history.retain(|name| shown.contains_key(name));
@@ -411,5 +414,5 @@ fn limits(config: &Config) -> BTreeMap<String, Limits> {
 }
 
 fn indexes(config: &Config) -> HashMap<String, usize> {
-    config.targets.iter().enumerate().map(|(place, target)| (target.name.clone(), place)).collect()
+    config.targets.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect()
 }

@@ -1,4 +1,5 @@
-//! Carries out what the policy has decided: all that a pass has decided is saved once, then told, then done.
+//! Carries out the actions of the policy: those of one pass are saved together, then logged, then carried out.
+//! No action may be carried out before its save was tried, and none after another watchdog has taken over the folder.
 
 use log::Level;
 
@@ -16,8 +17,8 @@ use super::journal::Durability;
 use super::news::NewsKind;
 
 impl Agent {
-    /// Takes in what was decided. A look harms nobody and is begun at once; the rest is done once it is saved, as far
-    /// as it is to be.
+    /// Starts probes at once, since they change nothing; queues all other actions until the state is saved, and
+    /// requests that save where the action needs it.
     pub(super) fn accept_actions(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -33,16 +34,16 @@ impl Agent {
         }
     }
 
-    /// Does what was decided. Nothing is done that is not on disk, as far as the disk lets us, and nothing once the
-    /// folder is another's.
+    /// Saves and carries out the pending actions, unless the last save ended too short a time ago.
     pub(super) fn commit(&mut self) {
         if self.journal.until_save(clock::now()).is_none_or(|left| left.is_zero()) {
             self.commit_once();
         }
     }
 
-    /// The same without waiting for the disk's turn, with what follows from it: before anything that would forbid what
-    /// is decided already. A disk that fails anew, or recovers, at each save leaves the rest to the next pass.
+    /// Commits without that delay, including the actions that follow: used before an event that could make the pending
+    /// actions invalid. Each save that starts to fail, or to succeed again, can cause further actions; after 3 rounds
+    /// the rest is left to the next pass.
     pub(super) fn commit_now(&mut self) {
         for _ in 0..3 {
             self.commit_once();
@@ -52,12 +53,12 @@ impl Agent {
         }
     }
 
-    /// Whether nothing that was decided is yet to be saved or done.
+    /// Whether no action waits and no save is requested.
     pub(super) fn is_settled(&self) -> bool {
         self.pending_actions.is_empty() && !self.journal.is_save_requested()
     }
 
-    /// Whether all is done that a tick is made for.
+    /// Whether a tick has done its work.
     pub(super) fn is_done(&self) -> bool {
         self.policy.is_idle() && self.is_settled()
     }
@@ -75,29 +76,27 @@ impl Agent {
         self.start_deliveries();
     }
 
-    /// Saves and tells what was decided. What follows from how that went has its turn with the next save.
+    /// Saves, logs and records the pending actions. Returns the policy's further actions, for the next save.
     fn save_actions(&mut self) -> Vec<Action> {
         let at = clock::read();
-        let mut recorded = self.decided_records(at);
-        // Saved with the events, so that what is counted and what is recorded agree after a crash too.
-        recorded.iter().for_each(|DecidedRecord { target, record, .. }| self.count_record(target, record));
+        let mut records = self.decided_records(at);
+        // Saved together with the events, so that counters and events agree even after a crash.
+        records.iter().for_each(|DecidedRecord { target, record, .. }| self.count_record(target, record));
         self.enqueue_messages(at);
-        let entries =
-            |recorded: &[DecidedRecord]| recorded.iter().map(|one| one.entry.clone()).collect::<Vec<EventEntry>>();
-        self.save(&entries(&recorded));
+        self.save(&entries_of(&records));
         if self.journal.is_displaced() {
             return Vec::new();
         }
         let is_saved = self.journal.is_saved();
         let further = self.policy.saved(is_saved, &mut self.pending_actions, clock::now());
         if !is_saved {
-            // What was withdrawn has not happened.
-            let withdrawn = std::mem::replace(&mut recorded, self.decided_records(at));
-            let is_left = |one: &DecidedRecord| recorded.iter().any(|left| left.entry == one.entry);
-            withdrawn.iter().filter(|one| !is_left(one)).for_each(|one| self.uncount_attempt(&one.target));
+            // The policy has withdrawn attempts that must not be made without a save.
+            let before = std::mem::replace(&mut records, self.decided_records(at));
+            let is_left = |one: &DecidedRecord| records.iter().any(|left| left.entry == one.entry);
+            before.iter().filter(|one| !is_left(one)).for_each(|one| self.uncount_attempt(&one.target));
         }
-        self.journal.write_events(&entries(&recorded));
-        for one in &recorded {
+        self.journal.write_events(&entries_of(&records));
+        for one in &records {
             self.announce(one, at);
             self.record_incident(one);
         }
@@ -108,26 +107,26 @@ impl Agent {
     }
 
     fn decided_records(&self, at: ClockReading) -> Vec<DecidedRecord> {
-        let of = |action: &Action| {
+        let decided_record = |action: &Action| {
             let Action::Record { target, record } = action else { return None };
             let (target, record) = (target.clone().unwrap_or_default(), record.clone());
             let run = self.command_of_record(&target, &record);
             let entry = event_entry(&target, &record, &run, at);
             Some(DecidedRecord { target, record, entry, run })
         };
-        self.pending_actions.iter().filter_map(of).collect()
+        self.pending_actions.iter().filter_map(decided_record).collect()
     }
 
     pub(super) fn save(&mut self, entries: &[EventEntry]) {
         self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::trouble);
-        if let Some(trouble) = self.journal.save(&self.policy, entries) {
-            self.news.print_once_a_day(&trouble, &trouble);
+        if let Some(error) = self.journal.save(&self.policy, entries) {
+            self.news.print_once_a_day(&error, &error);
         }
     }
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::CheckPrecondition { target, gate } => self.check_precondition(target, gate),
+            Action::CheckPrecondition { target, gate: precondition } => self.check_precondition(target, precondition),
             Action::InspectPm2 { target } => self.inspect_pm2(target),
             Action::CheckReset { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
@@ -135,9 +134,9 @@ impl Agent {
                 self.run_command(AttemptContext { target, number: attempt, rung, incident, failures });
             }
             Action::AdoptCommand { target, process, rung, since } => self.adopt_command(target, process, rung, since),
-            // Recorded and written down with the save before.
+            // Handled by save_actions.
             Action::Record { .. } | Action::Notify { .. } => {}
-            Action::Probe { .. } | Action::Save => unreachable!("taken in before"),
+            Action::Probe { .. } | Action::Save => unreachable!("handled by accept_actions"),
         }
     }
 
@@ -151,22 +150,23 @@ impl Agent {
         self.command_at(target, rung).unwrap_or_default()
     }
 
+    /// Logs a record, and prints it if it is news.
     fn announce(&mut self, DecidedRecord { target, record, run, .. }: &DecidedRecord, at: ClockReading) {
         let configured = self.target(target);
-        let said = match record {
+        let last_line = match record {
             Record::RestartDone { incident, attempt, rung, .. } => self.last_output_line(incident, *attempt, *rung),
             _ => None,
         };
-        let telling = LogLine {
+        let log_line = LogLine {
             target,
             command: run,
-            said: said.as_deref(),
+            said: last_line.as_deref(),
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
             interval: configured.map(|target| target.limits.interval).filter(|_| self.mode == Mode::Daemon),
             at,
             zone: self.zone,
         };
-        let (level, line) = telling.line(record);
+        let (level, line) = log_line.line(record);
         log::log!(level, "{line}");
         let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
         if is_news(record, level) && !is_paused {
@@ -174,7 +174,7 @@ impl Agent {
         }
     }
 
-    /// What history and incidents keep of it.
+    /// Updates the history and the incident's record.
     fn record_incident(&mut self, one: &DecidedRecord) {
         let target = &one.target;
         match &one.record {
@@ -205,6 +205,10 @@ impl Agent {
     }
 }
 
+fn entries_of(records: &[DecidedRecord]) -> Vec<EventEntry> {
+    records.iter().map(|record| record.entry.clone()).collect()
+}
+
 fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> EventEntry {
     let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
     let ms = |span| u64::try_from(millis(span)).unwrap_or(0);
@@ -233,7 +237,7 @@ fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Ev
     EventEntry { at: at.wall, target: (!target.is_empty()).then(|| target.to_string()), kind }
 }
 
-/// What the news is about, whatever else it says.
+/// Identifies news of one kind, whatever its details: a tick notes this key to avoid printing it again.
 fn news_key(record: &Record) -> String {
     match record {
         Record::HeldBack { why, .. } => format!("held back: {}", why.as_str()),
@@ -242,11 +246,11 @@ fn news_key(record: &Record) -> String {
     }
 }
 
-/// What cron's mail is for: a target goes down, is restarted, comes back, or waits for a new reason; and warnings.
+/// Whether cron should mail it: a target goes down, is restarted, recovers, or is held back for a new reason; warnings.
 fn is_news(record: &Record, level: Level) -> bool {
     match record {
         Record::Failing { .. } | Record::Paused { .. } | Record::Resumed { .. } | Record::Stalled { .. } => false,
-        // Whoever put it to rest knows; that an outage ends with it is news.
+        // The operator who stopped it knows that; it is news only if it ends an outage.
         Record::Rested { incident, .. } => incident.is_some(),
         Record::Woke { .. } => false,
         Record::Down { .. } | Record::Up { .. } | Record::HeldBack { .. } | Record::Warn { .. } => true,

@@ -1,5 +1,6 @@
-//! What is found out when a target goes down, before a restart changes it: the machine, what PM2 knows, and what the
-//! operator wants to know. Each is a job that holds up nothing.
+//! Collects evidence when a target goes down, before a restart changes it: a snapshot of the machine, PM2's logs, and
+//! the output of the operator's `diagnose` commands. Each is a job; none may delay the loop or a restart beyond its
+//! timeout.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,17 +18,17 @@ use super::jobs::{AttemptContext, redact_file};
 use super::message::Message;
 use super::pool::{JobSpec, KILL_GRACE};
 
-/// What `diagnose` may take, all its commands together.
+/// For all `diagnose` commands together.
 const DIAGNOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A look at the machine takes a quarter of a second.
+/// A snapshot of the machine takes 250 ms, unless the state folder is on a file server that does not respond.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Agent {
-    /// What is found out of a target that goes down, whatever is configured: the machine, and what PM2 knows.
+    /// Starts the jobs that need no configuration: the snapshot of the machine and the copy of PM2's logs.
     pub(super) fn collect_evidence(&mut self, target: &str, incident: &str) {
-        let is_under_way = !self.awaiting_snapshot.is_empty();
+        let is_running = !self.awaiting_snapshot.is_empty();
         self.awaiting_snapshot.push((target.to_owned(), incident.to_owned()));
-        if !is_under_way {
+        if !is_running {
             self.incidents.note_job_started(clock::now());
             let folder = self.journal.folder().path().to_owned();
             let job = JobSpec {
@@ -43,46 +44,47 @@ impl Agent {
         self.save_pm2_logs(target, incident);
     }
 
-    /// What the machine was like, for all incidents that wait for it.
+    /// Adds the snapshot to all incidents that wait for it.
     pub(super) fn snapshot_taken(&mut self, machine: &Machine) {
         self.incidents.note_job_ended();
         for (target, incident) in std::mem::take(&mut self.awaiting_snapshot) {
-            self.incidents.amend(&target, &incident, &self.journal, |account| account.machine = Some(machine.clone()));
+            self.incidents
+                .amend(&target, &incident, &self.journal, |incident| incident.machine = Some(machine.clone()));
         }
     }
 
-    /// What PM2 knows is kept in the incident's folder.
     pub(super) fn pm2_logs_saved(
         &mut self,
         target: &str,
         incident: &str,
-        doing: Option<(u32, String)>,
-        said: Option<String>,
+        activity: Option<(u32, String)>,
+        last_line: Option<String>,
     ) {
         self.incidents.note_job_ended();
-        let (pid, process) = doing.unzip();
-        self.incidents.amend(target, incident, &self.journal, |account| {
-            (account.pid, account.process, account.said) = (pid, process, said);
+        let (pid, process) = activity.unzip();
+        self.incidents.amend(target, incident, &self.journal, |incident| {
+            (incident.pid, incident.process, incident.said) = (pid, process, last_line);
         });
     }
 
-    /// Runs what the operator wants to know of a target that went down, one command after the other.
+    /// Runs the `diagnose` commands of a target that went down, one after the other.
     pub(super) fn diagnose(&mut self, target: String, incident: String) {
-        let diagnosed = |target, incident| Message::Event(Event::DiagnosisFinished { target, incident });
+        let finished = |target, incident| Message::Event(Event::DiagnosisFinished { target, incident });
         let commands = self.target(&target).map(|target| target.diagnose.clone()).unwrap_or_default();
         let folder = self.journal.incident_folder(&incident);
-        self.incidents.amend(&target, &incident, &self.journal, |account| {
-            account.diagnosed = commands.iter().map(CommandLine::to_string).collect();
+        self.incidents.amend(&target, &incident, &self.journal, |incident| {
+            incident.diagnosed = commands.iter().map(CommandLine::to_string).collect();
         });
         let failures = self.policy.target(&target).map_or(0, TargetState::failures);
-        let order = AttemptContext { target: target.clone(), number: 0, rung: 0, incident: incident.clone(), failures };
+        let attempt =
+            AttemptContext { target: target.clone(), number: 0, rung: 0, incident: incident.clone(), failures };
         let spec = |(index, command): (usize, &CommandLine)| {
             let output = folder.as_deref().map(|folder| diagnose_output_path(folder, index));
-            (self.command_spec(command, DIAGNOSE_TIMEOUT, &order, folder.as_deref(), output.as_deref()), output)
+            (self.command_spec(command, DIAGNOSE_TIMEOUT, &attempt, folder.as_deref(), output.as_deref()), output)
         };
         let secrets = self.config.secrets.clone();
         let specs: Vec<_> = commands.iter().enumerate().map(spec).collect();
-        let (about, of) = (target.clone(), incident.clone());
+        let (failed_target, failed_incident) = (target.clone(), incident.clone());
         let job = JobSpec {
             name: "diagnosis",
             subject: target.clone(),
@@ -90,29 +92,31 @@ impl Agent {
             timeout: DIAGNOSE_TIMEOUT + KILL_GRACE,
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
-                log::warn!("{about} could not be looked into (diagnose): {why}");
-                diagnosed(about, of)
+                log::warn!("{failed_target} diagnose: {why} (its output may be incomplete)");
+                finished(failed_target, failed_incident)
             }),
         };
-        self.jobs.spawn(job, move |work| {
+        self.jobs.spawn(job, move |context| {
             let began = clock::now();
-            let (count, mut good) = (specs.len(), 0);
+            let (count, mut succeeded) = (specs.len(), 0);
             for (spec, output) in specs {
                 let left = DIAGNOSE_TIMEOUT.saturating_sub(clock::now().since(began));
                 match spec {
                     _ if left.is_zero() => break,
                     Ok(spec) => {
-                        let spec = command::CommandSpec { timeout: left, scope: work.scope(), ..spec };
-                        let ended = command::run(command::CommandSpec { leftovers: Leftovers::End, ..spec }, |_| ());
+                        let spec = command::CommandSpec { timeout: left, scope: context.scope(), ..spec };
+                        let result = command::run(command::CommandSpec { leftovers: Leftovers::End, ..spec }, |_| ());
                         redact_file(output.as_deref(), &secrets);
-                        good += usize::from(ended.exit == Exit::Exited(0));
+                        succeeded += usize::from(result.exit == Exit::Exited(0));
                     }
-                    Err(error) => log::warn!("{target} cannot be looked into: no place for the output: {error}"),
+                    Err(error) => log::warn!(
+                        "{target} diagnose: an output file cannot be opened: {error} (a command was not run)"
+                    ),
                 }
             }
-            let took = HumanDuration(clock::now().since(began));
-            log::info!("{target} looked into: {good} of {count} commands (diagnose) exited 0, in {took}");
-            diagnosed(target, incident)
+            let duration = HumanDuration(clock::now().since(began));
+            log::info!("{target} diagnose: {succeeded} of {count} commands exited 0, in {duration}");
+            finished(target, incident)
         });
     }
 }

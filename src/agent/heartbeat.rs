@@ -1,5 +1,5 @@
-//! The heartbeat: whoever waits for it learns from its absence that nobody watches any more. It has a schedule of its
-//! own, which no interval and no hanging probe moves; but only the loop sends it, so that a loop that hangs does not.
+//! Sends the heartbeat, whose absence shows that the watchdog or its host is dead. Only the loop may start it, so that
+//! a hanging loop sends none; its schedule must not depend on any target's interval or probe.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::message::Message;
 use super::messenger::{DELIVERY_TIMEOUT, delivery_of};
 use super::pool::JobSpec;
 
-/// A little under the minute that those who wait for it allow.
+/// A little under the minute that the contract promises.
 const INTERVAL: Duration = Duration::from_secs(55);
-/// One that did not arrive is sent again after this: the next one would be too late for those who wait.
+/// A heartbeat that did not arrive is sent again after this: the next regular one would be too late for the receiver.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(super) struct Heartbeat {
-    /// A look has ended: a tick that looked at nothing has nothing to say.
+    /// A tick that has made no probe sends no heartbeat.
     has_probed: bool,
     is_being_sent: bool,
-    /// The latest slot of the schedule that was used.
+    /// When the latest regular heartbeat was due.
     slot: Option<BootTime>,
-    /// When one that did not arrive is sent again.
+    /// When a heartbeat that did not arrive is sent again.
     retry_at: Option<BootTime>,
     error: Option<String>,
 }
@@ -46,15 +46,15 @@ impl Heartbeat {
         }
     }
 
-    /// How long until a daemon is to send it; nothing while it is being sent.
+    /// How long until a daemon must send it; `None` while it is being sent.
     fn until_due(&self, now: BootTime) -> Option<Duration> {
         let scheduled = self.slot.map_or(Duration::ZERO, |slot| (slot + INTERVAL).since(now));
-        let again = self.retry_at.map(|at| at.since(now));
-        (!self.is_being_sent).then(|| again.map_or(scheduled, |again| again.min(scheduled)))
+        let retry = self.retry_at.map(|at| at.since(now));
+        (!self.is_being_sent).then(|| retry.map_or(scheduled, |retry| retry.min(scheduled)))
     }
 
     fn begin_sending(&mut self, now: BootTime) {
-        // Neither what came a little late nor what is sent again moves the schedule. What was missed is missed.
+        // Neither a short delay nor a retry moves the schedule. A missed slot is skipped.
         self.slot = Some(match self.slot {
             Some(slot) if now < slot + INTERVAL => slot,
             Some(slot) if now.since(slot + INTERVAL) < INTERVAL => slot + INTERVAL,
@@ -98,13 +98,15 @@ impl Agent {
 
     pub(super) fn heartbeat_sent(&mut self, outcome: Result<(), String>) {
         self.heartbeat.finish(outcome.is_ok(), clock::now());
-        let trouble = outcome.err();
-        match (&trouble, &self.heartbeat.error) {
-            (Some(why), None) => log::warn!("the heartbeat does not arrive: {why} (tried again soon)"),
-            (None, Some(_)) => log::info!("the heartbeat arrives again"),
+        let error = outcome.err();
+        match (&error, &self.heartbeat.error) {
+            (Some(why), None) => {
+                log::warn!("cannot send the heartbeat: {why} (retried; its receiver may report the watchdog as dead)")
+            }
+            (None, Some(_)) => log::info!("the heartbeat can be sent again"),
             _ => {}
         }
-        self.heartbeat.error = trouble;
+        self.heartbeat.error = error;
     }
 }
 
@@ -116,27 +118,28 @@ mod tests {
         BootTime::from_ms(seconds * 1_000)
     }
 
-    /// A daemon whose loop wakes for nothing but the heartbeat; each ping takes so long.
+    /// A daemon whose loop wakes for the heartbeat only, and `wakes_late` seconds late; each ping takes `ping_s`
+    /// seconds.
     #[track_caller]
-    fn check_daemon(took: i64, wakes_late: i64, expected: &[i64]) {
+    fn check_daemon(ping_s: i64, wakes_late: i64, expected: &[i64]) {
         let mut heartbeat = Heartbeat::default();
         let (mut now, mut sent) = (1_000_000, Vec::new());
         for _ in expected {
-            let wait = heartbeat.until_due(at(now)).expect("nothing is under way");
+            let wait = heartbeat.until_due(at(now)).expect("none is being sent");
             now += i64::try_from(wait.as_secs()).expect("a minute") + wakes_late;
             assert!(heartbeat.is_due(Mode::Daemon, false, at(now)), "{now}");
             heartbeat.begin_sending(at(now));
             assert_eq!(heartbeat.until_due(at(now)), None, "one at a time");
             assert!(!heartbeat.is_due(Mode::Daemon, false, at(now + 100)));
             sent.push(now - 1_000_000);
-            now += took;
+            now += ping_s;
             heartbeat.finish(true, at(now));
         }
         assert_eq!(sent, expected);
     }
 
     #[test]
-    fn one_that_is_lost_is_sent_again_and_moves_no_other() {
+    fn a_lost_heartbeat_is_sent_again_without_moving_the_schedule() {
         let mut heartbeat = Heartbeat::default();
         heartbeat.begin_sending(at(0));
         heartbeat.finish(false, at(3));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_pings_within_each_minute_whatever_else_it_does() {
+    fn a_daemon_sends_a_heartbeat_each_minute() {
         check_daemon(0, 0, &[0, 55, 110, 165]);
         check_daemon(10, 0, &[0, 55, 110, 165]);
         check_daemon(0, 3, &[3, 61, 116, 171]);
@@ -160,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_pings_once_when_all_is_done() {
+    fn a_tick_sends_one_heartbeat_when_its_work_is_done() {
         let mut heartbeat = Heartbeat::default();
-        assert!(!heartbeat.is_due(Mode::Once, true, at(0)), "it has looked at nothing yet");
+        assert!(!heartbeat.is_due(Mode::Once, true, at(0)), "it has made no probe yet");
         heartbeat.note_probe();
-        assert!(!heartbeat.is_due(Mode::Once, false, at(1)), "it is not done");
+        assert!(!heartbeat.is_due(Mode::Once, false, at(1)), "its work is not done");
         assert!(heartbeat.is_due(Mode::Once, true, at(2)));
         heartbeat.begin_sending(at(2));
         heartbeat.is_being_sent = false;

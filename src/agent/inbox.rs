@@ -1,5 +1,5 @@
-//! Where all arrives that the loop must know. It must be open before the lock is taken: from then on others find our
-//! pid and may send it a signal, which would end a process that does not listen yet.
+//! The channel on which signals and jobs send messages to the loop. It must be open before the lock is taken: from then
+//! on others know the watchdog's pid, and a signal would end a process that does not listen for it yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,29 +11,29 @@ use crate::signals::{self, Continued, Signal};
 
 use super::message::Message;
 
-/// Each target's look may end at once, and more; what comes beyond that has its turn in the next pass.
+/// More than enough for the probes of 1,000 targets that end at once; further messages wait for the next pass.
 const MAX_PER_PASS: usize = 2_000;
 
 pub struct Inbox {
     pub(super) post: Sender<Message>,
     arrived: Receiver<Message>,
-    /// Requests that arrived before the work began, to be heeded then, in whatever order.
+    /// Messages that arrived before the loop began.
     early: Vec<Message>,
-    requested: Arc<RequestedSignals>,
+    queued: Arc<QueuedSignals>,
     pub(super) continued: Continued,
 }
 
-/// What signals have asked for and the loop has not begun yet. To ask once more asks for nothing new; on a slow disk a
-/// reload takes longer than the next signal does to come, and a queue of them would keep the loop from looking.
+/// The signals that wait in the channel: a second one of its kind adds nothing and is not queued. On a slow disk
+/// signals may arrive faster than the configuration is read, and a queue of them would keep the loop from probing.
 #[derive(Default)]
-struct RequestedSignals {
+struct QueuedSignals {
     reload: AtomicBool,
     save: AtomicBool,
     child: AtomicBool,
 }
 
-impl RequestedSignals {
-    /// None for what counts each time.
+impl QueuedSignals {
+    /// `None` for a signal of which each one counts.
     fn flag(&self, signal: Signal) -> Option<&AtomicBool> {
         match signal {
             Signal::Stop => None,
@@ -43,12 +43,13 @@ impl RequestedSignals {
         }
     }
 
-    fn request(&self, signal: Signal) -> bool {
+    /// Returns whether this signal must be queued.
+    fn set(&self, signal: Signal) -> bool {
         self.flag(signal).is_none_or(|flag| !flag.swap(true, Ordering::SeqCst))
     }
 
-    /// From here on a signal asks anew: what it tells of may have changed after we have looked.
-    fn begin(&self, signal: Signal) {
+    /// Called before the signal is handled: one that arrives from now on may be about a later change.
+    fn clear(&self, signal: Signal) {
         if let Some(flag) = self.flag(signal) {
             flag.store(false, Ordering::SeqCst);
         }
@@ -56,14 +57,14 @@ impl RequestedSignals {
 }
 
 impl Inbox {
-    /// Listens to signals from now on. Errors: there are no descriptors or no thread to be had; in words.
+    /// Listens for signals from now on. Errors: out of descriptors or threads.
     pub fn open() -> Result<Inbox, String> {
         let (post, arrived) = channel();
-        let asked = Arc::new(RequestedSignals::default());
-        let (signals, before) = (post.clone(), Arc::clone(&asked));
+        let queued = Arc::new(QueuedSignals::default());
+        let (signals, flags) = (post.clone(), Arc::clone(&queued));
         let deliver = move |signal| {
-            if before.request(signal) {
-                // The loop is gone: so is whoever would have heeded the signal.
+            if flags.set(signal) {
+                // Fails only if the loop has ended.
                 let _ = signals.send(Message::Signal(signal));
             }
         };
@@ -71,11 +72,11 @@ impl Inbox {
             true => signals::listen_with_children(deliver),
             false => signals::listen(deliver),
         };
-        let continued = continued.map_err(|error| format!("cannot listen to signals: {error}"))?;
-        Ok(Inbox { post, arrived, early: Vec::new(), requested: asked, continued })
+        let continued = continued.map_err(|error| format!("cannot listen for signals: {error}"))?;
+        Ok(Inbox { post, arrived, early: Vec::new(), queued, continued })
     }
 
-    /// For whoever has to wait before the work can begin: waits so long, and says whether we were told to stop.
+    /// Waits this long at most, before the loop begins, and returns whether a signal to stop arrived.
     pub fn is_stop_requested(&mut self, within: Duration) -> bool {
         match self.arrived.recv_timeout(within) {
             Ok(Message::Signal(Signal::Stop)) => true,
@@ -95,7 +96,7 @@ impl Inbox {
         messages.extend(self.arrived.try_iter().take(MAX_PER_PASS));
         for message in &messages {
             if let Message::Signal(signal) = message {
-                self.requested.begin(*signal);
+                self.queued.clear(*signal);
             }
         }
         messages

@@ -1,5 +1,6 @@
-//! What is kept of each incident: its account, written after each change, a few in each pass.
-//! It must never hold up the loop: what cannot be kept is missing there and no more.
+//! The records of incidents (`incident.json`, and a line for each closed one), written after each change, a few per
+//! pass. Writing them must never delay the loop for long nor stop the work: what cannot be written is missing there, no
+//! more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,49 +15,48 @@ use crate::time::{BootTime, ClockReading, Latency, WallTime, millis};
 
 use super::journal::Journal;
 
-/// A tick waits no longer than this for what is still being found out: a folder may be on a file server that hangs.
+/// A tick waits this long at most for jobs that collect evidence: a folder may be on a file server that hangs.
 const JOB_WAIT: Duration = Duration::from_secs(5);
-/// After this much time of a pass what is left to be written waits for the next one: an account takes a tenth of a
-/// millisecond on a good disk, and when a network is gone a thousand change at once.
+/// Once a pass has spent this much time on writing records, the rest waits for the next pass: a record takes 0.1 ms on
+/// a good disk, and when a network fails, 1,000 records change at once.
 const WRITE_BUDGET: Duration = Duration::from_millis(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The incidents that are open, and what is being found out about them.
+/// The open incidents and the jobs that collect evidence about them.
 #[derive(Default)]
 pub(super) struct Incidents {
     /// By target.
     open: BTreeMap<String, IncidentRecord>,
-    /// By target, of those: what is measured on the boot clock, since the account has the wall clock's times only.
+    /// By target, for the open incidents: times on the boot clock, since the record has only those of the wall clock.
     boot_times: BTreeMap<String, IncidentBootTimes>,
-    /// The targets whose accounts have changed since they were written.
+    /// The targets whose record has changed since it was written.
     unwritten: BTreeSet<String>,
-    /// Those that are over and were written since it was asked for them.
+    /// Closed incidents that were written since the last call of [`Incidents::write`].
     closed: Vec<ClosedIncident>,
-    /// By target: what its latest look saw, while that was a bad one.
+    /// By target: the evidence of its latest probe, if that failed.
     evidence: BTreeMap<String, Evidence>,
     /// By target: the first failure of a streak that may become an incident.
     failing: BTreeMap<String, EventEntry>,
-    /// Jobs that find something out, and until when a tick waits for them.
+    /// The number of jobs that collect evidence, and until when a tick waits for them.
     jobs: Option<(u32, BootTime)>,
-    /// Whether the latest account could not be written.
+    /// Whether the last write failed.
     has_failed: bool,
 }
 
-/// Points of an open incident on the boot clock.
+/// Times of an open incident on the boot clock.
 #[derive(Clone, Copy)]
 struct IncidentBootTimes {
-    /// Since when it counts as down.
     down_since: BootTime,
-    /// When its latest restart command was started, as far as this watchdog did it.
+    /// When its latest restart command started, if this watchdog started it.
     last_run: Option<BootTime>,
 }
 
 pub(super) struct DecidedRecord {
-    /// Of this target; empty: of the watchdog itself.
+    /// Empty for a record about the watchdog itself.
     pub(super) target: String,
     pub(super) record: Record,
     pub(super) entry: EventEntry,
-    /// The restart command that it is about, as people read it.
+    /// The restart command that the record is about, in the operator's terms.
     pub(super) run: String,
 }
 
@@ -80,8 +80,7 @@ impl Incidents {
         self.jobs.is_some_and(|(_, until)| until > now)
     }
 
-    /// How long until something is to be done: nothing where something is to be written, else until a tick waits no
-    /// longer.
+    /// How long until a record is to be written, or else until a tick stops waiting for jobs.
     pub(super) fn until_due(&self, now: BootTime) -> Option<Duration> {
         if !self.unwritten.is_empty() {
             return Some(Duration::ZERO);
@@ -93,8 +92,8 @@ impl Incidents {
         self.open.get(target)
     }
 
-    pub(super) fn note_probe(&mut self, target: &str, look: &mut ProbeResult) {
-        match look.evidence.take() {
+    pub(super) fn note_probe(&mut self, target: &str, result: &mut ProbeResult) {
+        match result.evidence.take() {
             Some(evidence) => {
                 self.evidence.insert(target.to_owned(), *evidence);
             }
@@ -104,12 +103,12 @@ impl Incidents {
         }
     }
 
-    /// Forgets targets that are not watched any more, but for what is yet to be written and for incidents that are
-    /// still open: they go on where the target comes back.
+    /// Forgets targets that were removed from the configuration, except records that are not written yet and incidents
+    /// that are still open, which continue if the target is added again.
     pub(super) fn retain(&mut self, is_watched: impl Fn(&str) -> bool, open_incidents: &[&str]) {
         let unwritten = &self.unwritten;
-        self.open.retain(|target, account| {
-            is_watched(target) || unwritten.contains(target) || open_incidents.contains(&account.id.as_str())
+        self.open.retain(|target, incident| {
+            is_watched(target) || unwritten.contains(target) || open_incidents.contains(&incident.id.as_str())
         });
         self.boot_times.retain(|target, _| self.open.contains_key(target));
         self.evidence.retain(|target, _| is_watched(target));
@@ -118,17 +117,17 @@ impl Incidents {
 
     pub(super) fn note_record(
         &mut self,
-        recorded: &DecidedRecord,
+        decided: &DecidedRecord,
         state: Option<&TargetState>,
         probe: impl FnOnce() -> String,
         journal: &mut Journal,
     ) {
-        let DecidedRecord { target, record, entry, .. } = recorded;
+        let DecidedRecord { target, record, entry, .. } = decided;
         match record {
             Record::Stalled { .. } => {
-                for account in self.open.values_mut() {
-                    account.add(entry.clone());
-                    self.unwritten.insert(account.target.clone());
+                for incident in self.open.values_mut() {
+                    incident.add(entry.clone());
+                    self.unwritten.insert(incident.target.clone());
                 }
                 return;
             }
@@ -136,42 +135,42 @@ impl Incidents {
                 self.failing.insert(target.clone(), entry.clone());
                 return;
             }
-            Record::Down { failures, class, detail, incident, last_healthy } => {
-                // One that is over and not written yet would be lost.
+            Record::Down { failures, class, detail, incident: id, last_healthy } => {
+                // The target's previous incident would be lost if it was not written yet.
                 self.write_one(target, journal);
                 let at = clock::read();
                 let open = state.and_then(|state| state.incident.as_ref());
                 let began = open.map_or(at.wall, |open| at.wall_at(open.began));
                 let last = (*failures, *class, detail.clone());
-                let mut account = IncidentRecord::new(incident, target, began, at.wall, last);
-                account.last_healthy = last_healthy.map(|healthy| at.wall_at(healthy));
-                account.probe = probe();
-                self.open_incident(account, open, at, journal);
+                let mut incident = IncidentRecord::new(id, target, began, at.wall, last);
+                incident.last_healthy = last_healthy.map(|healthy| at.wall_at(healthy));
+                incident.probe = probe();
+                self.open_incident(incident, open, at, journal);
             }
             _ => {}
         }
-        self.update_incident(recorded, state);
+        self.update_incident(decided, state);
     }
 
     fn open_incident(
         &mut self,
-        mut account: IncidentRecord,
+        mut incident: IncidentRecord,
         open: Option<&Incident>,
         at: ClockReading,
         journal: &mut Journal,
     ) {
-        let target = account.target.clone();
-        account.down_since = open.and_then(|open| open.down_since).map(|since| at.wall_at(since));
-        account.evidence = self.evidence.get(&target).cloned();
-        // Of what cannot be read the incident says that nobody watched.
+        let target = incident.target.clone();
+        incident.down_since = open.and_then(|open| open.down_since).map(|since| at.wall_at(since));
+        incident.evidence = self.evidence.get(&target).cloned();
+        // If the history cannot be read, the record says that the target was not watched.
         let _ = journal.complete_history();
         let watched = journal.saved.history.get(&target).map(|history| history.watched(DAY, at.wall));
-        account.watched_ms = u64::try_from(millis(watched.unwrap_or_default())).unwrap_or(0);
+        incident.watched_ms = u64::try_from(millis(watched.unwrap_or_default())).unwrap_or(0);
         if let Some(failing) = self.failing.remove(&target) {
-            account.add(failing);
+            incident.add(failing);
         }
         self.boot_times.extend(open.map(|open| (target.clone(), IncidentBootTimes::of(open))));
-        self.open.insert(target, account);
+        self.open.insert(target, incident);
     }
 
     fn update_incident(
@@ -180,100 +179,100 @@ impl Incidents {
         state: Option<&TargetState>,
     ) {
         let now = clock::now();
-        let made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
-        let Some(account) = self.open.get_mut(target) else { return };
-        let measured = self.boot_times.get_mut(target);
+        let attempts_made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
+        let Some(incident) = self.open.get_mut(target) else { return };
+        let boot_times = self.boot_times.get_mut(target);
         match record {
             Record::Restart { .. } => {
-                account.attempts = made.unwrap_or(account.attempts);
-                *account.runs.entry(run.clone()).or_default() += 1;
-                measured.into_iter().for_each(|measured| measured.last_run = Some(now));
+                incident.attempts = attempts_made.unwrap_or(incident.attempts);
+                *incident.runs.entry(run.clone()).or_default() += 1;
+                boot_times.into_iter().for_each(|times| times.last_run = Some(now));
             }
             Record::Up { attempts, cured, down, detail, latency, .. } => {
-                account.attempts = *attempts;
-                account.close(entry.at, down.span());
-                account.back = Some(format!("{detail} in {}", Latency(*latency)));
-                if *cured && let Some((run, at)) = last_restart(account) {
-                    let ran = measured.and_then(|measured| measured.last_run);
-                    let took = ran.map_or_else(|| entry.at.since(at), |ran| now.since(ran));
-                    account.cured = Some(run);
-                    account.heal_ms = u64::try_from(took.as_millis()).ok();
+                incident.attempts = *attempts;
+                incident.close(entry.at, down.span());
+                incident.back = Some(format!("{detail} in {}", Latency(*latency)));
+                if *cured && let Some((run, at)) = last_restart(incident) {
+                    let last_run = boot_times.and_then(|times| times.last_run);
+                    let healing = last_run.map_or_else(|| entry.at.since(at), |last_run| now.since(last_run));
+                    incident.cured = Some(run);
+                    incident.heal_ms = u64::try_from(healing.as_millis()).ok();
                 }
             }
             Record::Rested { why, .. } => {
-                account.rested = Some(*why);
-                let by_wall = account.downtime(entry.at).span();
-                account.close(entry.at, measured.map_or(by_wall, |measured| now.since(measured.down_since)));
+                incident.rested = Some(*why);
+                let by_wall = incident.downtime(entry.at).span();
+                incident.close(entry.at, boot_times.map_or(by_wall, |times| now.since(times.down_since)));
             }
             _ => {}
         }
-        account.add(entry.clone());
+        incident.add(entry.clone());
         self.unwritten.insert(target.clone());
     }
 
-    /// Takes up the accounts of the incidents that an earlier watchdog has left open, and what it had saved last and
-    /// may not have written into them.
+    /// Loads the records of the incidents that an earlier watchdog left open, and adds the events that it had saved but
+    /// may not have written there.
     pub(super) fn restore(&mut self, policy: &Policy, journal: &Journal) {
         for (target, state) in policy.targets() {
-            if let Some(incident) = &state.incident {
-                self.restore_open(target, incident, journal);
+            if let Some(open) = &state.incident {
+                self.restore_open(target, open, journal);
             }
         }
         for entry in journal.saved.pending.iter().filter_map(|line| EventEntry::parse(line)) {
             let Some(target) = entry.target.clone() else { continue };
-            let named = entry.kind.incident().map(str::to_owned);
-            let is_of = |account: &IncidentRecord| named.as_ref().is_none_or(|id| *id == account.id);
-            let is_present = self.open.get(&target).is_some_and(is_of);
-            if let Some(account) = self.open.get_mut(&target).filter(|_| is_present) {
-                replay(account, entry);
+            let id = entry.kind.incident().map(str::to_owned);
+            let is_same = |incident: &IncidentRecord| id.as_ref().is_none_or(|id| *id == incident.id);
+            let is_open = self.open.get(&target).is_some_and(is_same);
+            if let Some(incident) = self.open.get_mut(&target).filter(|_| is_open) {
+                replay(incident, entry);
                 self.unwritten.insert(target);
-            } else if let Some(mut account) = named.and_then(|id| read_open(journal, &id)) {
-                // Of one before the present one, or of one that has ended meanwhile.
-                replay(&mut account, entry);
-                self.save(&account, journal);
+            } else if let Some(mut incident) = id.and_then(|id| read_open(journal, &id)) {
+                // The event belongs to an earlier incident, or to one that has ended meanwhile.
+                replay(&mut incident, entry);
+                self.save(&incident, journal);
             }
         }
     }
 
-    /// Where the account of an open incident is lost, it begins with what the state knows of it.
+    /// If the record of an open incident is lost, a new one starts from what the state contains.
     fn restore_open(&mut self, target: &str, open: &Incident, journal: &Journal) {
         self.boot_times.insert(target.to_owned(), IncidentBootTimes::of(open));
-        let mut account = read_open(journal, &open.id).unwrap_or_else(|| {
+        let mut incident = read_open(journal, &open.id).unwrap_or_else(|| {
             let at = clock::read();
             let cause = open.cause.clone().or_else(|| open.last.clone());
             let (class, detail) = cause.unwrap_or((Class::Timeout, String::new()));
             let (began, down) = (at.wall_at(open.began), at.wall_at(open.down_at));
-            let mut account = IncidentRecord::new(&open.id, target, began, down, (0, class, detail));
-            account.down_since = open.down_since.map(|since| at.wall_at(since));
-            account
+            let mut incident = IncidentRecord::new(&open.id, target, began, down, (0, class, detail));
+            incident.down_since = open.down_since.map(|since| at.wall_at(since));
+            incident
         });
-        // What was saved last may not have been written into it any more.
-        account.attempts = open.attempts;
-        self.open.insert(target.to_owned(), account);
+        // The record may be older than the state.
+        incident.attempts = open.attempts;
+        self.open.insert(target.to_owned(), incident);
     }
 
-    /// Something more is known of an incident, even of one that is over already, as where a quick restart has cured it.
+    /// Adds evidence to an incident, even to one that a quick restart has ended already.
     pub(super) fn amend(
         &mut self,
         target: &str,
-        incident: &str,
+        id: &str,
         journal: &Journal,
         change: impl FnOnce(&mut IncidentRecord),
     ) {
-        if let Some(account) = self.open.get_mut(target).filter(|account| account.id == incident) {
-            change(account);
+        if let Some(incident) = self.open.get_mut(target).filter(|incident| incident.id == id) {
+            change(incident);
             self.unwritten.insert(target.to_owned());
             return;
         }
-        let Some(folder) = journal.incident_folder(incident) else { return };
-        let Ok(Some(mut account)) = incident_record::read(&folder) else { return };
-        change(&mut account);
-        if let Err(error) = incident_record::save(&folder, &account) {
-            log::warn!("{error} (the incident lacks what was found out)");
+        let Some(folder) = journal.incident_folder(id) else { return };
+        let Ok(Some(mut incident)) = incident_record::read(&folder) else { return };
+        change(&mut incident);
+        if let Err(error) = incident_record::save(&folder, &incident) {
+            log::warn!("{error} (its evidence is incomplete)");
         }
     }
 
-    /// Writes what has changed, as much as a pass has time for; those that are over are returned.
+    /// Writes changed records, as many as [`WRITE_BUDGET`] allows. Returns the incidents that were closed.
     pub(super) fn write(&mut self, journal: &mut Journal) -> Vec<ClosedIncident> {
         let began = clock::now();
         while let Some(target) = self.unwritten.first().cloned() {
@@ -296,66 +295,66 @@ impl Incidents {
         if !self.unwritten.remove(target) {
             return;
         }
-        let Some(account) = self.open.remove(target) else { return };
-        if self.save(&account, journal) {
+        let Some(incident) = self.open.remove(target) else { return };
+        if self.save(&incident, journal) {
             self.boot_times.remove(target);
         } else {
-            self.open.insert(target.to_owned(), account);
+            self.open.insert(target.to_owned(), incident);
         }
     }
 
-    /// Whether the incident is over.
-    fn save(&mut self, account: &IncidentRecord, journal: &Journal) -> bool {
-        // First the line: a crash between the two must not lose it, and a second one is passed over.
-        let closed = ClosedIncident::of(account);
-        let kept = closed.as_ref().map_or(Ok(()), |closed| closed_incidents::append(journal.folder(), closed));
-        let written = match journal.incident_folder(&account.id) {
-            Some(folder) => incident_record::save(&folder, account).map_err(|error| error.to_string()),
-            None => Ok(()), // said already
+    /// Returns whether the incident is closed.
+    fn save(&mut self, incident: &IncidentRecord, journal: &Journal) -> bool {
+        // The line first: a crash between the two must not lose it, and a duplicate is skipped when the lines are read.
+        let closed = ClosedIncident::of(incident);
+        let appended = closed.as_ref().map_or(Ok(()), |closed| closed_incidents::append(journal.folder(), closed));
+        let written = match journal.incident_folder(&incident.id) {
+            Some(folder) => incident_record::save(&folder, incident).map_err(|error| error.to_string()),
+            None => Ok(()), // incident_folder has logged it
         };
-        let outcome = written.and(kept.map_err(|error| error.to_string()));
+        let outcome = written.and(appended.map_err(|error| error.to_string()));
         match (&outcome, self.has_failed) {
-            (Err(error), false) => log::error!("{error} (what is known of incidents is not kept; the work goes on)"),
-            (Ok(()), true) => log::info!("what is known of incidents can be kept again"),
+            (Err(error), false) => log::error!("{error} (records of incidents are incomplete; watching goes on)"),
+            (Ok(()), true) => log::info!("records of incidents can be written again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         self.has_failed = outcome.is_err();
         self.closed.extend(closed);
-        account.ended.is_some()
+        incident.ended.is_some()
     }
 }
 
-/// Writes into an account what an earlier watchdog has recorded and may not have written there.
-fn replay(account: &mut IncidentRecord, entry: EventEntry) {
-    if account.timeline.contains(&entry) {
+/// Adds an event that an earlier watchdog recorded but may not have written into the incident's record.
+fn replay(incident: &mut IncidentRecord, entry: EventEntry) {
+    if incident.timeline.contains(&entry) {
         return;
     }
     match &entry.kind {
-        EventKind::Restart { run, .. } => *account.runs.entry(run.clone()).or_default() += 1,
+        EventKind::Restart { run, .. } => *incident.runs.entry(run.clone()).or_default() += 1,
         EventKind::Up { attempts, down_ms, .. } => {
-            account.attempts = *attempts;
-            account.close(entry.at, Duration::from_millis(*down_ms));
+            incident.attempts = *attempts;
+            incident.close(entry.at, Duration::from_millis(*down_ms));
         }
         EventKind::Rested { why, .. } => {
-            account.rested = Some(*why);
-            account.close(entry.at, account.downtime(entry.at).span());
+            incident.rested = Some(*why);
+            incident.close(entry.at, incident.downtime(entry.at).span());
         }
         _ => {}
     }
-    account.add(entry);
+    incident.add(entry);
 }
 
-fn read_open(journal: &Journal, incident: &str) -> Option<IncidentRecord> {
-    let folder = journal.incident_folder(incident)?;
+fn read_open(journal: &Journal, id: &str) -> Option<IncidentRecord> {
+    let folder = journal.incident_folder(id)?;
     let read = incident_record::read(&folder).unwrap_or_else(|error| {
-        log::warn!("{error} (the incident's account begins anew)");
+        log::warn!("{error} (a new record of the incident begins)");
         None
     });
-    read.filter(|account| account.id == incident && account.ended.is_none())
+    read.filter(|incident| incident.id == id && incident.ended.is_none())
 }
 
-fn last_restart(account: &IncidentRecord) -> Option<(String, WallTime)> {
-    account.timeline.iter().rev().find_map(|entry| match &entry.kind {
+fn last_restart(incident: &IncidentRecord) -> Option<(String, WallTime)> {
+    incident.timeline.iter().rev().find_map(|entry| match &entry.kind {
         EventKind::Restart { run, .. } => Some((run.clone(), entry.at)),
         _ => None,
     })

@@ -1,4 +1,5 @@
-//! What takes time: looks, gates and restart commands, each a job with a deadline that reports exactly once.
+//! Probes, preconditions and restart commands: each is a job with a deadline that reports exactly once.
+//! Nothing here may block the loop, and no command may run without its scope, its output file and its redaction.
 
 use std::fs::File;
 use std::io;
@@ -19,16 +20,15 @@ use super::Agent;
 use super::message::Message;
 use super::pool::{JobFailure, JobSpec, KILL_GRACE};
 
-/// A command that has not begun after this long will not: its program, its folder or the place for its output lies on a
-/// file server that gives no answer.
+/// A command that has not started after this long is not going to: its program, its folder or its output file is on a
+/// file server that does not respond.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// A look that answers this long after twice its timeout hangs.
+/// A probe may overrun its timeout on a slow machine. One that has no result this long after twice its timeout hangs.
 const PROBE_GRACE: Duration = Duration::from_secs(30);
-/// How long `only_if` may take.
 const ONLY_IF_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The restart commands that were started so shortly before an earlier watchdog ended that it could not note which
-/// processes they are. Without this they would not be waited for, and the next attempt could overtake them.
+/// Finds the processes of restart commands whose pid the previous watchdog could not note before it ended. Unless the
+/// agent waits for them, the next attempt could run at the same time.
 pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
     for (target, state) in &mut state.targets {
         let Some(attempt) = &mut state.attempt else { continue };
@@ -36,7 +36,7 @@ pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
             && let Ok(incident) = store::incidents::create(folder, &attempt.incident)
         {
             let variables = identifying_variables(target, attempt.number, attempt.rung, Some(&incident));
-            // A command of PM2 has none of our variables, but our output.
+            // A pm2 command has none of these variables, but its output goes to this file.
             let output = store::incidents::output(&incident, attempt.number, rung_from_one(attempt.rung));
             let found = process::find(&variables).or_else(|| process::find_by_output(&output));
             *process = found.map(|Process { pid, started }| (pid, started));
@@ -44,7 +44,7 @@ pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
     }
 }
 
-/// The part of a command's environment that no other command has.
+/// The environment variables that together identify one command.
 fn identifying_variables(target: &str, attempt: u32, rung: usize, incident: Option<&Path>) -> [(String, String); 4] {
     let incident = incident.map_or_else(String::new, |path| path.display().to_string());
     [
@@ -69,135 +69,135 @@ impl Agent {
         let Some((prober, timeout)) = self.probers.get(&target) else { return };
         let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
         known.file = self.journal.saved.files.get(&target).copied();
-        let of = target.clone();
+        let probed = target.clone();
         let job = JobSpec {
-            name: "look",
+            name: "probe",
             subject: target.clone(),
-            // No other prober can have its address while one that hangs holds on to it.
+            // A hanging job keeps its prober alive, so no other prober can have the same address.
             variant: format!("{:p}", Arc::as_ptr(&prober)),
             timeout: timeout * 2 + PROBE_GRACE,
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
-                let verdict = Verdict::Unknown { detail: format!("no look could be taken: {why}") };
-                let look = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
-                Message::ProbeFinished { target: of, number, result: look }
+                let verdict = Verdict::Unknown { detail: format!("the probe could not be made: {why}") };
+                let result = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                Message::ProbeFinished { target: probed, number, result }
             }),
         };
         self.jobs.spawn(job, move |_| Message::ProbeFinished { target, number, result: prober.probe(known) });
     }
 
-    pub(super) fn check_precondition(&mut self, target: String, gate: Precondition) {
-        match gate {
+    pub(super) fn check_precondition(&mut self, target: String, precondition: Precondition) {
+        match precondition {
             Precondition::Stopped => self.inspect_pm2(target),
             Precondition::OnlyIf => self.run_only_if(target),
         }
     }
 
     fn run_only_if(&mut self, target: String) {
-        let answer =
+        let checked =
             |target, yes| Message::Event(Event::PreconditionChecked { target, gate: Precondition::OnlyIf, yes });
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {
-            // The configuration has changed meanwhile: nobody has to be asked any more.
-            let _ = self.post.send(answer(target, true)); // the loop itself holds the other end
+            // The configuration has changed: there is no only_if left to run.
+            let _ = self.post.send(checked(target, true)); // cannot fail: the loop holds the receiver
             return;
         };
-        let order = AttemptContext {
+        let attempt = AttemptContext {
             target: target.clone(),
             number: 0,
             rung: 0,
             incident: incident.id.clone(),
             failures: self.policy.target(&target).map_or(0, |state| state.failures()),
         };
-        let folder = self.journal.incident_folder(&order.incident);
+        let folder = self.journal.incident_folder(&attempt.incident);
         let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
-        let spec = self.command_spec(&command, ONLY_IF_TIMEOUT, &order, folder.as_deref(), path.as_deref());
+        let spec = self.command_spec(&command, ONLY_IF_TIMEOUT, &attempt, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
-        let of = target.clone();
+        let checked_target = target.clone();
         let job = JobSpec {
-            name: "question",
+            name: "only_if",
             subject: target.clone(),
             variant: self.repair_id(&target),
             timeout: ONLY_IF_TIMEOUT + KILL_GRACE,
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
-                log::warn!("{of} may not be restarted: only_if could not be asked: {why}");
-                answer(of, false)
+                log::warn!("{checked_target} may not be restarted: only_if could not run: {why}");
+                checked(checked_target, false)
             }),
         };
-        self.jobs.spawn(job, move |work| {
-            let spec = spec.map(|spec| CommandSpec { scope: work.scope(), leftovers: Leftovers::End, ..spec });
-            let ending = spec.map(|spec| command::run(spec, |_| ()).exit);
+        self.jobs.spawn(job, move |context| {
+            let spec = spec.map(|spec| CommandSpec { scope: context.scope(), leftovers: Leftovers::End, ..spec });
+            let exit = spec.map(|spec| command::run(spec, |_| ()).exit);
             redact_file(path.as_deref(), &secrets);
-            let yes = matches!(ending, Ok(Exit::Exited(0)));
-            match ending {
+            let yes = matches!(exit, Ok(Exit::Exited(0)));
+            match exit {
                 Ok(Exit::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
-                Ok(ending) => log::info!("{target} may not be restarted: only_if {}", describe_exit(&ending)),
-                Err(error) => log::warn!("{target} may not be restarted: only_if could not be asked: {error}"),
+                Ok(exit) => log::info!("{target} may not be restarted: only_if {}", describe_exit(&exit)),
+                Err(error) => log::warn!("{target} may not be restarted: only_if could not run: {error}"),
             }
-            answer(target, yes)
+            checked(target, yes)
         });
     }
 
-    pub(super) fn run_command(&mut self, order: AttemptContext) {
-        let target = order.target.clone();
-        let ended = |target, ending, took| Message::Event(Event::CommandEnded { target, ending, took });
-        let Some(rung) = self.target(&target).and_then(|target| target.ladder.get(order.rung)).cloned() else {
-            let gone = Exit::NotStarted("it is not in the configuration any more".into());
-            let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
+    pub(super) fn run_command(&mut self, attempt: AttemptContext) {
+        let target = attempt.target.clone();
+        let ended =
+            |target, exit, duration| Message::Event(Event::CommandEnded { target, ending: exit, took: duration });
+        let Some(rung) = self.target(&target).and_then(|target| target.ladder.get(attempt.rung)).cloned() else {
+            let removed = Exit::NotStarted("it is no longer in the configuration".into());
+            let _ = self.post.send(ended(target, removed, Duration::ZERO)); // cannot fail: the loop holds the receiver
             return;
         };
         let command = match &rung.remedy {
             Remedy::Command(command) => command,
-            Remedy::Pm2Restart(_) => return self.restart_with_pm2(order, rung.timeout),
-            Remedy::Pm2Reset(_) => return self.reset_pm2(order, rung.timeout),
+            Remedy::Pm2Restart(_) => return self.restart_with_pm2(attempt, rung.timeout),
+            Remedy::Pm2Reset(_) => return self.reset_pm2(attempt, rung.timeout),
         };
-        let objection = self.reason_against_pm2(&target, &rung.remedy);
-        let folder = self.journal.incident_folder(&order.incident);
-        let path = folder.as_ref().map(|folder| output_path(folder, &order));
-        let spec = self.command_spec(command, rung.timeout, &order, folder.as_deref(), path.as_deref());
+        let find_reason_against = self.reason_against_pm2(&target, &rung.remedy);
+        let folder = self.journal.incident_folder(&attempt.incident);
+        let path = folder.as_ref().map(|folder| output_path(folder, &attempt));
+        let spec = self.command_spec(command, rung.timeout, &attempt, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
-        let places =
+        let paths =
             format!("its program, {}, {}", self.config.folder.display(), self.journal.folder().path().display());
-        let job = repair_job(&target, order.rung, self.repair_id(&target), START_TIMEOUT, places);
-        self.jobs.spawn(job, move |work| {
-            if let Some(why) = objection() {
+        let job = repair_job(&target, attempt.rung, self.repair_id(&target), START_TIMEOUT, paths);
+        self.jobs.spawn(job, move |context| {
+            if let Some(why) = find_reason_against() {
                 return ended(target, Exit::NotStarted(why), Duration::ZERO);
             }
             let spec = match spec {
-                Ok(spec) => CommandSpec { scope: work.scope(), ..spec },
+                Ok(spec) => CommandSpec { scope: context.scope(), ..spec },
                 Err(error) => {
-                    let reason = format!("no place for its output: {error}");
+                    let reason = format!("its output file cannot be opened: {error}");
                     return ended(target, Exit::NotStarted(reason), Duration::ZERO);
                 }
             };
-            let of = target.clone();
-            let within = spec.timeout + KILL_GRACE;
+            let timeout = spec.timeout + KILL_GRACE;
             let on_start = |process: Process| {
-                work.command_started(process, within);
-                work.post(command_started(&of, process));
+                context.command_started(process, timeout);
+                context.post(command_started(&target, process));
             };
-            let done = command::run(spec, on_start);
+            let result = command::run(spec, on_start);
             redact_file(path.as_deref(), &secrets);
-            ended(target, done.exit, done.duration)
+            ended(target, result.exit, result.duration)
         });
     }
 
-    /// Waits for a command that an earlier watchdog has started, until what is left of its time is over.
+    /// Waits for a command that an earlier watchdog started, for the rest of its timeout.
     pub(super) fn adopt_command(&mut self, target: String, process: (u32, u64), rung: usize, since: BootTime) {
         let configured = self.target(&target).and_then(|target| target.ladder.get(rung));
         let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
         let elapsed = clock::now().since(since);
-        let ended = move |target| Message::Event(Event::CommandEnded { target, ending: Exit::Lost, took: elapsed });
+        let lost = move |target| Message::Event(Event::CommandEnded { target, ending: Exit::Lost, took: elapsed });
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
             let folder = self.journal.incident_folder(&attempt.incident)?;
             Some(store::incidents::output(&folder, attempt.number, rung_from_one(rung)))
         });
         let secrets = self.config.secrets.clone();
-        log::info!("{target}: waiting for the restart command (pid {}) of a watchdog that ended", process.0);
-        let of = target.clone();
+        log::info!("{target}: waiting for the restart command (pid {}) that an earlier watchdog started", process.0);
+        let adopting = target.clone();
         let left = timeout.saturating_sub(elapsed);
         let job = JobSpec {
             name: "restart",
@@ -205,118 +205,113 @@ impl Agent {
             variant: String::new(),
             timeout: left + KILL_GRACE,
             outlives_watchdog: true,
-            on_failure: Box::new(move |_| ended(of)),
+            on_failure: Box::new(move |_| lost(adopting)),
         };
         self.jobs.spawn(job, move |_| {
             let (pid, started) = process;
-            let done = command::adopt(Process { pid, started }, left);
+            let result = command::adopt(Process { pid, started }, left);
             redact_file(path.as_deref(), &secrets);
-            if done.duration >= left && !left.is_zero() {
-                log::warn!("{target}: that command (pid {pid}) did not end in time and was killed");
+            if result.duration >= left && !left.is_zero() {
+                log::warn!("{target}: the restart command (pid {pid}) did not end within its timeout and was killed");
             }
-            Message::Event(Event::CommandEnded { target, ending: done.exit, took: elapsed + done.duration })
+            Message::Event(Event::CommandEnded { target, ending: result.exit, took: elapsed + result.duration })
         });
     }
 
-    /// How a target is repaired, as long as no reload changes that.
+    /// Identifies how a target is repaired; changes when a reload changes that.
     pub(super) fn repair_id(&self, target: &str) -> String {
         self.target(target).map_or_else(String::new, |target| target.limits.repair_id.to_string())
     }
 
-    /// The last line that a restart command has printed, without secrets, cut to what a line of the log can bear.
+    /// The last line that a restart command printed, redacted, and cut to 200 characters for the log.
     pub(super) fn last_output_line(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
-        let order =
+        let attempt =
             AttemptContext { target: String::new(), number: attempt, rung, incident: incident.into(), failures: 0 };
-        let path = output_path(&self.journal.incident_folder(incident)?, &order);
+        let path = output_path(&self.journal.incident_folder(incident)?, &attempt);
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
         Some(shorten_redactions(&self.config.secrets.redact(line)).chars().take(200).collect())
     }
 
-    /// A command with the surroundings that the contract promises it.
+    /// A command with the environment, folder and output that every configured command gets.
     pub(super) fn command_spec(
         &self,
         command: &CommandLine,
         timeout: Duration,
-        order: &AttemptContext,
+        attempt: &AttemptContext,
         incident: Option<&Path>,
         output: Option<&Path>,
     ) -> io::Result<CommandSpec> {
-        let state = self.policy.target(&order.target);
+        let state = self.policy.target(&attempt.target);
         let last = state.and_then(|state| state.last_probe.as_ref());
         let mut env: Vec<(String, String)> =
             self.config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-        let mut give = |name: &str, value: String| env.push((format!("WATCHDOG_{name}"), value));
-        give("CLASS", state.and_then(|state| state.last_class).map_or_else(String::new, |class| class.to_string()));
-        give("DETAIL", last.map_or_else(String::new, |look| look.verdict.detail().to_string()));
-        give("FAILURES", order.failures.to_string());
-        env.extend(identifying_variables(&order.target, order.number, order.rung, incident));
+        let mut set = |name: &str, value: String| env.push((format!("WATCHDOG_{name}"), value));
+        set("CLASS", state.and_then(|state| state.last_class).map_or_else(String::new, |class| class.to_string()));
+        set("DETAIL", last.map_or_else(String::new, |probe| probe.verdict.detail().to_string()));
+        set("FAILURES", attempt.failures.to_string());
+        env.extend(identifying_variables(&attempt.target, attempt.number, attempt.rung, incident));
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
         let (unset, keep, stdin) = (Vec::new(), command::MAX_KEPT, None);
-        let (scope, remains) = (Scope::default(), Leftovers::Live);
-        Ok(CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers: remains })
+        let (scope, leftovers) = (Scope::default(), Leftovers::Live);
+        Ok(CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers })
     }
 }
 
-pub(super) fn repair_job(target: &str, rung: usize, by: String, within: Duration, places: String) -> JobSpec {
-    let of = target.to_owned();
-    let otherwise = move |why: JobFailure| {
-        let ending = match &why {
+pub(super) fn repair_job(target: &str, rung: usize, variant: String, timeout: Duration, paths: String) -> JobSpec {
+    let repaired = target.to_owned();
+    let on_failure = move |why: JobFailure| {
+        let exit = match &why {
             JobFailure::Panicked => Exit::Lost,
             JobFailure::DeadlinePassed { is_running: true, .. } => Exit::TimedOut,
             JobFailure::NoThread(_) => Exit::NotStarted(why.to_string()),
             JobFailure::DeadlinePassed { .. } | JobFailure::PreviousHangs => {
-                Exit::NotStarted(describe_hang(&why, &places))
+                Exit::NotStarted(describe_hang(&why, &paths))
             }
         };
-        let took = if let JobFailure::DeadlinePassed { after, .. } = why { after } else { Duration::ZERO };
-        Message::Event(Event::CommandEnded { target: of, ending, took })
+        let duration = if let JobFailure::DeadlinePassed { after, .. } = why { after } else { Duration::ZERO };
+        Message::Event(Event::CommandEnded { target: repaired, ending: exit, took: duration })
     };
-    let of = format!("{target} (command {})", rung + 1);
-    JobSpec {
-        name: "restart",
-        subject: of,
-        variant: by,
-        timeout: within,
-        outlives_watchdog: true,
-        on_failure: Box::new(otherwise),
-    }
+    let subject = format!("{target} (command {})", rung + 1);
+    let on_failure = Box::new(on_failure);
+    JobSpec { name: "restart", subject, variant, timeout, outlives_watchdog: true, on_failure }
 }
 
-/// Why a repair that hangs in one of these places was not begun.
-pub(super) fn describe_hang(why: &JobFailure, places: &str) -> String {
-    format!("{why}: does one of these lie on a file server that is gone: {places}?")
+/// Why a repair did not start, given the paths it may hang on.
+pub(super) fn describe_hang(why: &JobFailure, paths: &str) -> String {
+    format!("{why}: is one of these on a file server that does not respond: {paths}?")
 }
 
 pub(super) fn command_started(target: &str, Process { pid, started }: Process) -> Message {
     Message::Event(Event::CommandStarted { target: target.to_owned(), process: (pid, started) })
 }
 
-pub(super) fn output_path(folder: &Path, order: &AttemptContext) -> PathBuf {
-    store::incidents::output(folder, order.number, rung_from_one(order.rung))
+pub(super) fn output_path(folder: &Path, attempt: &AttemptContext) -> PathBuf {
+    store::incidents::output(folder, attempt.number, rung_from_one(attempt.rung))
 }
 
-/// Overwrites secrets in what a command has printed. What it leaves running may go on printing: upkeep sees to that.
+/// Overwrites secrets in a command's output. Maintenance repeats this for children that go on printing.
 pub(super) fn redact_file(output: Option<&Path>, secrets: &Secrets) {
     let Some(path) = output.filter(|_| !secrets.is_empty()) else { return };
-    let places = |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, CutEnds { is_start_cut, is_end_cut });
-    match command::redact_output(path, places) {
+    let find_secrets =
+        |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, CutEnds { is_start_cut, is_end_cut });
+    match command::redact_output(path, find_secrets) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            log::warn!("cannot strike secrets out of {}: {error} (it may hold some)", path.display());
+            log::warn!("cannot redact secrets in {}: {error} (it may contain some)", path.display());
         }
         _ => {}
     }
 }
 
-/// What was struck out looks in a line as it does everywhere else, whatever its length.
+/// Replaces each redaction in a line by `…`, as everywhere else, so that it does not reveal the secret's length.
 fn shorten_redactions(line: &str) -> String {
     let mut text = String::new();
     for piece in line.split_inclusive(|char| char != char::from(command::REDACTION)) {
         let shown = piece.trim_start_matches(char::from(command::REDACTION));
-        let blots = piece.len() - shown.len();
-        text += if blots < config::SHORTEST_SECRET { &piece[..blots] } else { "…" };
+        let redacted = piece.len() - shown.len();
+        text += if redacted < config::SHORTEST_SECRET { &piece[..redacted] } else { "…" };
         text += shown;
     }
     text
@@ -333,13 +328,13 @@ pub(super) fn open_output(path: Option<&Path>) -> io::Result<File> {
     }
 }
 
-fn describe_exit(ending: &Exit) -> String {
-    match ending {
+fn describe_exit(exit: &Exit) -> String {
+    match exit {
         Exit::Exited(code) => format!("exited {code}"),
         Exit::Killed(signal) => format!("was killed by signal {signal}"),
-        Exit::TimedOut => "did not end in time".into(),
+        Exit::TimedOut => "timed out".into(),
         Exit::NotStarted(reason) => format!("could not be started: {reason}"),
-        Exit::Lost => "was lost".into(),
+        Exit::Lost => "ended with an unknown result".into(),
     }
 }
 
@@ -348,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_struck_out_of_a_line_has_no_length() {
+    fn a_redaction_in_a_line_does_not_show_the_length_of_the_secret() {
         #[track_caller]
         fn check(line: &str, expected: &str) {
             assert_eq!(shorten_redactions(line), expected);

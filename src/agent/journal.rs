@@ -1,5 +1,5 @@
-//! What outlives the process: the state, the events, the lock's sign of life, and how well the disk takes them.
-//! It must never write a byte once the folder is another watchdog's, and never let a disk that fails end the work.
+//! Everything that outlives the process: the state, the events and the lock file's sign of life. It must never write a
+//! byte once another watchdog has taken over the folder, and a failing disk must never end the work.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use crate::store::state::{Loaded, SavedState};
 use crate::store::{self, BootClockReading, Error, Folder};
 use crate::time::{BootTime, ClockReading, WallTime, millis};
 
-/// Without a change that matters the state is saved this often.
+/// How often the state is saved if no important change requests a save.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
-/// From the end of one save to the next, at the least. Each may write a MiB and wait for the disk twice (the file and
-/// its folder): 20 a second leave the disk, and most of a core, to others.
+/// The minimum time from the end of one save to the next. Each may write 1 MiB and fsync twice (the file and its
+/// folder): 20 a second leave the disk and most of a core to others.
 const MIN_SAVE_GAP: Duration = Duration::from_millis(50);
-/// Lines of events that wait for a disk with room; older ones are dropped.
+/// How many events are kept in memory while they cannot be written; older ones are dropped.
 const MAX_UNWRITTEN: usize = 1_000;
-/// Between two ticks no more than an hour counts as watched, and what cron and the probe may be late.
+/// The longest time between two ticks that counts as watched: an hour, and a minute in which cron and the probe may be
+/// late.
 pub(super) const MAX_TICK_GAP: Duration = Duration::from_secs(3_660);
-/// Ticks that stay away for three times their usual distance are missed, but not before this.
-const MIN_MISSED_TICKS: Duration = Duration::from_secs(300);
-/// Milliseconds by which the two clocks drift apart for other reasons.
+/// Ticks count as missed after three times their usual gap, but not before this.
+const MIN_TICK_ABSENCE: Duration = Duration::from_secs(300);
+/// A smaller difference between the two clocks is drift; a larger one means that somebody has set the wall clock.
 const MIN_WALL_SHIFT_MS: u64 = 10_000;
 
-/// What would undo what is to be saved.
+/// What a save must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Durability {
-    /// The end of the watchdog: what a reboot undoes anyway need not be synced.
+    /// No fsync: only a reboot could lose the save, and a reboot makes it obsolete anyway.
     ProcessCrash,
-    /// A loss of power.
     PowerLoss,
 }
 
@@ -42,38 +42,38 @@ pub(super) struct Journal {
     folder: Folder,
     lock: Lock,
     boot_id: Option<String>,
-    /// The state, but for what the policy remembers.
+    /// The state, except the part that the policy owns.
     pub(super) saved: SavedState,
-    /// The watchdog's own events, for the next save.
+    /// Events about the watchdog itself, to be written with the next save.
     own_events: Vec<EventEntry>,
-    /// Lines of events that are not in their file yet.
+    /// Lines of events that are not in `events.jsonl` yet.
     unwritten: Vec<String>,
-    /// Lines of events that are in their file, but not all in the accounts of their incidents.
+    /// Lines of events that are in `events.jsonl`, but perhaps not in the record of their incident yet.
     not_in_records: Vec<String>,
-    /// The next save is wanted, against this.
+    /// The durability of the next save, if one is requested.
     requested: Option<Durability>,
-    /// When the last save began, and when it had ended.
+    /// When the last save began and ended.
     last_save: Option<(BootTime, BootTime)>,
-    /// Something was saved against a loss of power, so that the last save is of that kind too.
+    /// Whether any save had to survive a loss of power; then the final one must too.
     has_saved_durably: bool,
     state_failed: bool,
     events_failed: bool,
     history_failed: bool,
-    /// Why no sign of life can be given.
+    /// Why the lock file cannot be touched.
     touch_error: Option<String>,
-    /// Another watchdog has the folder: which one, in words.
+    /// Another watchdog has taken over the folder: a description of it.
     displaced_by: Option<String>,
 }
 
 impl Journal {
-    /// Takes up what the watchdog before this one left; and in words, if what it knew of its attempts is lost. Errors:
-    /// the state cannot be read; in words.
+    /// Loads the state of the previous watchdog. Also returns a warning if that state, and with it the latest attempts,
+    /// is lost. Errors: the state cannot be read.
     pub(super) fn open(mode: Mode, folder: Folder, lock: Lock) -> Result<(Journal, Option<String>), String> {
         let boot_id = clock::boot_id();
-        let moment = BootClockReading { at: clock::read(), boot_id: boot_id.clone() };
-        let (saved, is_recorded, lost) = load(&folder, &moment)?;
-        let (unaccounted, unwritten) =
-            if is_recorded { (saved.pending.clone(), Vec::new()) } else { (Vec::new(), saved.pending.clone()) };
+        let reading = BootClockReading { at: clock::read(), boot_id: boot_id.clone() };
+        let (saved, has_written_events, lost) = load(&folder, &reading)?;
+        let (not_in_records, unwritten) =
+            if has_written_events { (saved.pending.clone(), Vec::new()) } else { (Vec::new(), saved.pending.clone()) };
         let journal = Journal {
             mode,
             folder,
@@ -82,7 +82,7 @@ impl Journal {
             saved,
             own_events: Vec::new(),
             unwritten,
-            not_in_records: unaccounted,
+            not_in_records,
             requested: None,
             last_save: None,
             has_saved_durably: false,
@@ -107,7 +107,7 @@ impl Journal {
         match store::incidents::create(&self.folder, id) {
             Ok(path) => Some(path),
             Err(error) => {
-                log::warn!("{error} (the output of commands is not kept)");
+                log::warn!("{error} (evidence and command output are not saved)");
                 None
             }
         }
@@ -121,7 +121,7 @@ impl Journal {
         !self.state_failed
     }
 
-    /// Who has the folder by now: nothing is ours to do any more.
+    /// If another watchdog has taken over the folder, this one must do nothing more.
     pub(super) fn displaced_by(&self) -> Option<&str> {
         self.displaced_by.as_deref()
     }
@@ -135,8 +135,8 @@ impl Journal {
         self.request_save(Durability::PowerLoss);
     }
 
-    pub(super) fn request_save(&mut self, against: Durability) {
-        self.requested = self.requested.max(Some(against));
+    pub(super) fn request_save(&mut self, durability: Durability) {
+        self.requested = self.requested.max(Some(durability));
     }
 
     pub(super) fn request_save_if_old(&mut self, now: BootTime) {
@@ -150,19 +150,19 @@ impl Journal {
     }
 
     pub(super) fn until_save(&self, now: BootTime) -> Option<Duration> {
-        let since = self.last_save.map_or(Duration::ZERO, |(_, ended)| (ended + MIN_SAVE_GAP).since(now));
-        self.requested.map(|_| since)
+        let left = self.last_save.map_or(Duration::ZERO, |(_, ended)| (ended + MIN_SAVE_GAP).since(now));
+        self.requested.map(|_| left)
     }
 
-    /// Saves the state with these events, and with the watchdog's own. Where it could not be saved, and that is news,
-    /// says so.
+    /// Saves the state with these events and those about the watchdog itself. Returns the error if this save failed and
+    /// the one before did not.
     pub(super) fn save(&mut self, policy: &Policy, entries: &[EventEntry]) -> Option<String> {
         self.touch();
         if self.is_displaced() {
             return None;
         }
-        let against = self.requested.take().unwrap_or(Durability::ProcessCrash);
-        self.has_saved_durably |= against == Durability::PowerLoss;
+        let durability = self.requested.take().unwrap_or(Durability::ProcessCrash);
+        self.has_saved_durably |= durability == Durability::PowerLoss;
         let at = clock::read();
         self.detect_wall_clock_change(at);
         self.flush_history(at.wall);
@@ -171,9 +171,9 @@ impl Journal {
         let pending = self.not_in_records.iter().chain(&self.unwritten).cloned();
         self.saved.pending = pending.chain(entries.iter().map(EventEntry::line)).collect();
         self.saved.last_seen = Some(at.wall);
-        let moment = BootClockReading { at, boot_id: self.boot_id.clone() };
-        let durable = against == Durability::PowerLoss;
-        let saved = store::state::save(&self.folder, &self.saved, &policy.remembered(), &moment, durable);
+        let reading = BootClockReading { at, boot_id: self.boot_id.clone() };
+        let is_synced = durability == Durability::PowerLoss;
+        let saved = store::state::save(&self.folder, &self.saved, &policy.remembered(), &reading, is_synced);
         self.last_save = Some((at.now, clock::now()));
         let was_failing = std::mem::replace(&mut self.state_failed, saved.is_err());
         match (saved, was_failing) {
@@ -192,7 +192,7 @@ impl Journal {
         None
     }
 
-    /// Writes these events, and all that wait, to their file: after the state that knows of them.
+    /// Writes these events, and all that wait, to `events.jsonl`: after the save of the state that contains them.
     pub(super) fn write_events(&mut self, entries: &[EventEntry]) {
         if self.is_displaced() {
             return;
@@ -200,7 +200,7 @@ impl Journal {
         self.queue_lines(entries.iter().map(EventEntry::line));
         let written = events::append(&self.folder, &self.unwritten);
         match (&written, self.events_failed) {
-            (Err(error), false) => log::error!("{error} (events wait in memory, the latest {MAX_UNWRITTEN})"),
+            (Err(error), false) => log::error!("{error} (the latest {MAX_UNWRITTEN} events are kept in memory)"),
             (Ok(()), true) => log::info!("events can be written again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
@@ -211,7 +211,7 @@ impl Journal {
         }
     }
 
-    /// All events that were recorded are in the accounts of their incidents.
+    /// Called when all events are in the records of their incidents.
     pub(super) fn note_records_written(&mut self) {
         self.not_in_records.clear();
     }
@@ -225,12 +225,12 @@ impl Journal {
         self.request_save(if self.has_saved_durably { Durability::PowerLoss } else { Durability::ProcessCrash });
     }
 
-    /// Gives the sign of life. Where another watchdog has taken our place meanwhile, nothing is ours to do any more.
+    /// Touches the lock file, the sign of life, and finds out whether another watchdog has taken over the folder.
     pub(super) fn touch(&mut self) {
-        let trouble = match self.lock.touch() {
+        let error = match self.lock.touch() {
             Ok(TouchResult::Ours) => None,
             Ok(TouchResult::Remade) => {
-                log::warn!("{} was deleted; made again", self.folder.path().display());
+                log::warn!("{} was deleted; created again", self.folder.path().display());
                 self.request_save(Durability::PowerLoss);
                 None
             }
@@ -242,28 +242,30 @@ impl Journal {
             }
             Err(error) => Some(error.to_string()),
         };
-        if trouble != self.touch_error {
-            match &trouble {
-                Some(error) => log::error!("{error} (others may take this watchdog for dead)"),
-                None => log::info!("the sign of life can be given again"),
+        if error != self.touch_error {
+            match &error {
+                Some(error) => {
+                    log::error!("{error} (no sign of life: another watchdog may take this one for dead and replace it)")
+                }
+                None => log::info!("the lock file can be touched again"),
             }
-            self.touch_error = trouble;
+            self.touch_error = error;
         }
     }
 
-    /// Remembers since when nobody has watched, if that is longer than can be expected: `gap` is the longest span
-    /// between two looks of a daemon that counts as watched, `usual` how far apart ticks were.
-    pub(super) fn note_absence(&mut self, gap: Option<Duration>, usual: Option<Duration>) {
+    /// Notes the time since the last save as not watched, if it is longer than expected. `gap`: the longest time
+    /// between two probes of a daemon that counts as watched. `usual_gap`: the usual time between ticks.
+    pub(super) fn note_absence(&mut self, gap: Option<Duration>, usual_gap: Option<Duration>) {
         let at = clock::read();
         self.follow_wall_clock(self.saved.wall_moved, at);
         self.saved.first_start.get_or_insert(at.wall);
-        let (age, usual) = (self.saved.age(at.now).unwrap_or_default(), usual.unwrap_or_default());
-        let longest = match self.saved.mode {
+        let (age, usual_gap) = (self.saved.age(at.now).unwrap_or_default(), usual_gap.unwrap_or_default());
+        let expected = match self.saved.mode {
             Some(Mode::Daemon) => gap,
-            Some(Mode::Once) => Some(usual.saturating_mul(3).clamp(MIN_MISSED_TICKS, MAX_TICK_GAP)),
+            Some(Mode::Once) => Some(usual_gap.saturating_mul(3).clamp(MIN_TICK_ABSENCE, MAX_TICK_GAP)),
             None => None,
         };
-        if longest.is_none_or(|longest| age <= longest) {
+        if expected.is_none_or(|expected| age <= expected) {
             return;
         }
         let why = match (self.saved.rebooted, self.saved.stopped) {
@@ -275,14 +277,14 @@ impl Journal {
     }
 
     fn detect_wall_clock_change(&mut self, at: ClockReading) {
-        if let Some(((then, _), said)) = self.last_save.zip(self.saved.last_seen) {
+        if let Some(((boot, _), wall)) = self.last_save.zip(self.saved.last_seen) {
             let passed = |from: i64, to: i64| to.saturating_sub(from);
-            let by_wall = passed(said.as_ms(), at.wall.as_ms());
-            self.follow_wall_clock(by_wall.saturating_sub(passed(then.as_ms(), at.now.as_ms())), at);
+            let by_wall = passed(wall.as_ms(), at.wall.as_ms());
+            self.follow_wall_clock(by_wall.saturating_sub(passed(boot.as_ms(), at.now.as_ms())), at);
         }
     }
 
-    /// Moves with the wall clock what it said since the boot, where somebody has set it.
+    /// If somebody has set the wall clock, shifts the saved wall times since the boot by the same amount.
     fn follow_wall_clock(&mut self, moved: i64, at: ClockReading) {
         if moved.unsigned_abs() >= MIN_WALL_SHIFT_MS {
             let booted = at.wall_at(BootTime::from_ms(moved.saturating_neg()));
@@ -290,7 +292,7 @@ impl Journal {
         }
     }
 
-    /// Once an hour what is remembered of the targets leaves the state for a file of its own.
+    /// Once an hour the targets' history is moved from the state to its own file.
     fn flush_history(&mut self, wall: WallTime) {
         if !self.saved.history.is_due(wall) {
             return;
@@ -300,18 +302,18 @@ impl Journal {
         self.saved.history.retain(|name| shown.contains_key(name));
         let flushed = completed.and_then(|()| self.saved.history.flush(&self.folder, wall));
         match (&flushed, self.history_failed) {
-            (Err(error), false) => log::warn!("{error} (it is kept with the state)"),
+            (Err(error), false) => log::warn!("{error} (it stays in the state file)"),
             (Ok(()), true) => log::info!("the history can be saved again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         self.history_failed = flushed.is_err();
     }
 
-    /// Reads what is remembered of the targets, where that was not done yet. What is damaged is lost.
+    /// Reads the history file, unless that was done before. A damaged file is lost.
     pub(super) fn complete_history(&mut self) -> Result<(), Error> {
         match self.saved.history.complete(&self.folder) {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                log::error!("{error} (what was known of uptime before this hour is lost)");
+                log::error!("{error} (the uptime history before this hour is lost)");
                 Ok(())
             }
             completed => completed,
@@ -324,40 +326,41 @@ fn drop_oldest(lines: &mut Vec<String>) {
     lines.drain(..too_many);
 }
 
-/// The state, whether its latest events are in their file, and in words if it is lost.
-fn load(folder: &Folder, moment: &BootClockReading) -> Result<(SavedState, bool, Option<String>), String> {
-    match store::state::load(folder, moment).map_err(|error| error.to_string())? {
+/// The state, whether its latest events are in `events.jsonl`, and a warning if the state is lost.
+fn load(folder: &Folder, reading: &BootClockReading) -> Result<(SavedState, bool, Option<String>), String> {
+    match store::state::load(folder, reading).map_err(|error| error.to_string())? {
         Loaded::Fresh => Ok((SavedState::default(), true, None)),
         Loaded::Read(saved) => {
-            let recorded = events::append_missing(folder, &saved.pending);
-            if let Err(error) = &recorded {
-                log::warn!("{error} (the latest events wait in memory)");
+            let appended = events::append_missing(folder, &saved.pending);
+            if let Err(error) = &appended {
+                log::warn!("{error} (the latest events are kept in memory)");
             }
-            Ok((*saved, recorded.is_ok(), None))
+            Ok((*saved, appended.is_ok(), None))
         }
         Loaded::SetAside { to, why } => {
             let kept = format!("it is kept as {}", to.display());
-            let lost = format!("{why}; {kept}. What was restarted lately is not known: nothing is for max_cooldown");
+            let lost =
+                format!("{why}; {kept}. The latest restarts are unknown: no restart before max_cooldown has passed");
             log::error!("{lost}");
             Ok((SavedState::default(), true, Some(lost)))
         }
     }
 }
 
-/// Of a tick it names no pid: another one each minute, cron would mail each of them.
+/// Names no pid of a tick: each tick has another one, and cron would mail each change of the text.
 fn describe_takeover(held: &HeldBy, folder: &Path) -> String {
-    let (whose, note) = match held {
+    let (visibility, note) = match held {
         HeldBy::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
         HeldBy::Unseen(Unseen { note, .. }) => {
-            (" that I cannot see", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
+            (" that is not visible here", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
         }
     };
     let who = match note {
         Some((Mode::Daemon, pid, config)) => {
-            format!("another watchdog{whose} with pid {pid} and configuration {config}")
+            format!("another watchdog{visibility} (pid {pid}, configuration {config})")
         }
-        Some((Mode::Once, _, config)) => format!("a tick{whose} with configuration {config}"),
-        None => format!("another watchdog{whose}"),
+        Some((Mode::Once, _, config)) => format!("a tick{visibility} (configuration {config})"),
+        None => format!("another watchdog{visibility}"),
     };
     format!("{who} has taken over {}", folder.display())
 }
@@ -368,16 +371,16 @@ mod tests {
     use crate::store::lock::LockNote;
 
     #[test]
-    fn whoever_has_taken_over_is_named_but_not_each_tick_anew() {
+    fn a_takeover_names_the_daemon_but_no_pid_of_a_tick() {
         #[track_caller]
         fn check(mode: Option<Mode>, expected: &str) {
             let note = mode.map(|mode| LockNote { pid: 7, started: 1, mode, config: "/w.yaml".into() });
             let held = HeldBy::Unseen(Unseen { note, touched: Default::default() });
             assert_eq!(describe_takeover(&held, Path::new("/s")), format!("{expected} has taken over /s"));
         }
-        check(None, "another watchdog that I cannot see");
-        let daemon = "another watchdog that I cannot see with pid 7 and configuration /w.yaml";
+        check(None, "another watchdog that is not visible here");
+        let daemon = "another watchdog that is not visible here (pid 7, configuration /w.yaml)";
         check(Some(Mode::Daemon), daemon);
-        check(Some(Mode::Once), "a tick that I cannot see with configuration /w.yaml");
+        check(Some(Mode::Once), "a tick that is not visible here (configuration /w.yaml)");
     }
 }

@@ -1,4 +1,5 @@
-//! What the agent does beside its targets: the sign of life, old output, missing executables.
+//! Regular work that is not about one target: the sign of life, trimming of output, the search for missing executables.
+//! Nothing here may block the loop: the search, which may hang on a file server, is a job.
 
 use std::ffi::OsString;
 use std::sync::mpsc::{SendError, sync_channel};
@@ -18,15 +19,15 @@ use super::pm2::caller;
 use super::pool::JobSpec;
 use super::{Agent, MAX_SLEEP};
 
-/// A sign of life is not given more often than this.
+/// The lock file is touched this often at most.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
-/// Output that goes on after its command ended is cut this often.
+/// How often output is cut that children go on printing after their command has ended.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
-/// A search that takes longer hangs on a file server that gives no answer.
+/// A search that takes longer hangs on a file server that does not respond.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// And one that takes longer than this is not waited for by the loop.
+/// How long the loop itself waits for a search.
 const SEARCH_WAIT: Duration = Duration::from_secs(1);
-/// Executables are looked up this often.
+/// The contract promises a search once an hour.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(3_600);
 
 #[derive(Default)]
@@ -34,7 +35,7 @@ pub(super) struct Maintenance {
     touched: Option<BootTime>,
     trimmed: Option<BootTime>,
     searched: Option<BootTime>,
-    /// Those of every configuration so far: what was started under an old one may print the old ones still.
+    /// Of every configuration so far: a command that was started under an old one may still print the old secrets.
     secrets: Secrets,
 }
 
@@ -44,6 +45,7 @@ impl Maintenance {
     }
 }
 
+/// Whether the interval has passed since `last`; if so, `last` is set to `now`.
 fn take_due(last: &mut Option<BootTime>, now: BootTime, every: Duration) -> bool {
     let due = last.is_none_or(|at| now.since(at) >= every);
     if due {
@@ -53,14 +55,14 @@ fn take_due(last: &mut Option<BootTime>, now: BootTime, every: Duration) -> bool
 }
 
 impl Agent {
-    /// A round of work beside the targets; whatever is not due costs nothing.
+    /// Called in each pass; work that is not due costs nothing.
     pub(super) fn run_maintenance(&mut self) {
         self.jobs.check_deadlines();
         self.probers.forget_replaced();
         let now = clock::now();
         if take_due(&mut self.maintenance.touched, now, TOUCH_INTERVAL) {
             self.journal.touch();
-            // Children of threads that have ended; of others we are told.
+            // Children of worker threads that have ended are the main thread's now; SIGCHLD announces other orphans.
             process::reap_orphans();
             self.apply_requests();
         }
@@ -80,27 +82,27 @@ impl Agent {
         }
     }
 
-    /// The service manager, where there is one, learns that the loop does its job, and how the targets do.
+    /// Reports to systemd that the loop works, and the state of the targets.
     fn report_to_systemd(&mut self, now: BootTime) {
         if !self.systemd.is_present() {
             return;
         }
-        let (all, bad) = (self.config.targets.len(), self.policy.in_trouble());
-        let status = match bad {
-            _ if self.stopping => "stopping: a restart command that runs is finished first".into(),
-            0 => format!("{all} of {all} in order"),
-            _ => format!("{bad} of {all} in trouble"),
+        let (total, failing) = (self.config.targets.len(), self.policy.in_trouble());
+        let status = match failing {
+            _ if self.stopping => "stopping after the running restart command".into(),
+            0 => format!("{total} of {total} OK"),
+            _ => format!("{failing} of {total} failing or down"),
         };
         self.systemd.report(now, &status, self.stopping);
     }
 
-    /// A tick need not search for what one within the last hour has found, under the same configuration.
+    /// A tick skips the search if one in the last hour, under the same configuration, found nothing missing.
     pub(super) fn reuse_recent_search(&mut self) {
         let (saved, config) = (&self.journal.saved, &self.config);
-        let is_known = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.written;
-        let is_fresh = saved.checked.is_some_and(|at| clock::wall().since(at) < SEARCH_INTERVAL);
+        let is_same_config = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.written;
+        let is_recent = saved.checked.is_some_and(|at| clock::wall().since(at) < SEARCH_INTERVAL);
         let is_missing = |target: &Target| self.policy.target(&target.name).is_none_or(TargetState::cannot_be_repaired);
-        if self.mode == Mode::Once && is_known && is_fresh && !config.targets.iter().any(is_missing) {
+        if self.mode == Mode::Once && is_same_config && is_recent && !config.targets.iter().any(is_missing) {
             self.maintenance.searched = Some(clock::now());
         }
     }
@@ -110,30 +112,31 @@ impl Agent {
         let config = self.config.clone();
         let job = JobSpec {
             name: "search",
-            subject: "the restart commands' programs".into(),
+            subject: "restart commands".into(),
             variant: String::new(),
             timeout: SEARCH_TIMEOUT,
             outlives_watchdog: false,
-            // Nothing is known of them then.
+            // Without a result, what was known before stays valid.
             on_failure: Box::new(|_| Message::ExecutablesSearched(Vec::new())),
         };
-        let (hand, prompt) = sync_channel(0);
+        let (send, receive) = sync_channel(0);
         self.jobs.spawn(job, move |_| {
-            let repaired = config.targets.iter().filter(|target| !target.ladder.is_empty());
+            let with_ladder = config.targets.iter().filter(|target| !target.ladder.is_empty());
             let found: Vec<_> =
-                repaired.map(|target| (target.name.clone(), missing_executable(&config, target))).collect();
-            // The loop takes it at once, or does not wait any more and gets it like any other message.
-            Message::ExecutablesSearched(hand.send(found).err().map(|SendError(found)| found).unwrap_or_default())
+                with_ladder.map(|target| (target.name.clone(), missing_executable(&config, target))).collect();
+            // Handed over at once while the loop waits for it, or else posted like any other message.
+            Message::ExecutablesSearched(send.send(found).err().map(|SendError(found)| found).unwrap_or_default())
         });
-        // What is missing is told before anything is run: but for a file server that hangs, this takes no time.
-        if let Ok(found) = prompt.recv_timeout(SEARCH_WAIT) {
+        // A missing program is reported before anything runs; this takes no time unless a file server hangs.
+        if let Ok(found) = receive.recv_timeout(SEARCH_WAIT) {
             self.executables_searched(found);
         }
     }
 
     pub(super) fn executables_searched(&mut self, found: Vec<(String, Option<String>)>) {
         for (target, missing) in found {
-            // What was refused for another reason is no better for its being there.
+            // If the command could not be started for another reason, it is not repairable just because its program
+            // exists.
             if missing.is_none() && self.policy.target(&target).is_some_and(TargetState::was_refused) {
                 continue;
             }
@@ -141,17 +144,17 @@ impl Agent {
         }
     }
 
-    /// What commands that ended left running may go on printing; it must not fill the disk, and no secret stays in it.
-    /// So it is with what a watchdog has left that was killed.
+    /// Children that an ended command left running may go on printing: their output is cut, so that it cannot fill the
+    /// disk, and redacted. The same goes for the commands of a watchdog that was killed.
     fn trim_outputs(&mut self) {
         self.maintenance.secrets.join(&self.config.secrets);
         let outputs = incidents::outputs(self.journal.folder()).unwrap_or_else(|error| {
-            log::warn!("{error} (output of commands is not cut)");
+            log::warn!("{error} (output of commands is not trimmed)");
             Vec::new()
         });
         for path in outputs {
             if let Err(error) = command::trim_output(&path) {
-                log::warn!("cannot cut {}: {error}", path.display());
+                log::warn!("cannot trim {}: {error}", path.display());
             }
             redact_file(Some(&path), &self.maintenance.secrets);
         }
@@ -161,7 +164,7 @@ impl Agent {
     }
 }
 
-/// The first rung whose program is not to be found, in words.
+/// Describes the first rung whose program cannot be found.
 fn missing_executable(config: &Config, target: &Target) -> Option<String> {
     target.ladder.iter().enumerate().find_map(|(index, rung)| {
         let program = match &rung.remedy {

@@ -1,4 +1,4 @@
-//! What reaches the loop, from signals and jobs alike.
+//! The messages that signals and jobs send to the loop. They carry results only: each decision is the policy's.
 
 use crate::notify::DeliveryOutcome;
 use crate::outcome::ProbeResult;
@@ -8,28 +8,42 @@ use crate::process::Machine;
 use crate::signals::Signal;
 
 pub enum Message {
-    /// From outside.
     Signal(Signal),
-    /// A look has ended.
-    ProbeFinished { target: String, number: u64, result: ProbeResult },
-    /// A target was inspected before anything is decided against it. `found`: what was found of which process; none
-    /// where nobody had to be asked, or the inspection failed.
-    Pm2Inspected { target: String, findings: Option<Box<(InspectionResult, Managed)>> },
-    /// `reason`: what speaks for a reset of PM2.
-    ResetChecked { target: String, reason: Option<ResetReason> },
-    /// What PM2's logs say is kept, or cannot be. `doing`: its process, and what that was doing. `said`: the line of
-    /// its log that tells most.
-    Pm2LogsSaved { target: String, incident: String, activity: Option<(u32, String)>, last_line: Option<String> },
-    /// Whether the programs of the restart commands are there: what is missing, by target.
+    ProbeFinished {
+        target: String,
+        number: u64,
+        result: ProbeResult,
+    },
+    /// A target was inspected before anything is decided against it. `findings`: what was found, and of which process;
+    /// none if no inspection was needed, or if it failed.
+    Pm2Inspected {
+        target: String,
+        findings: Option<Box<(InspectionResult, Managed)>>,
+    },
+    /// `reason`: why PM2 may be reset, if it may.
+    ResetChecked {
+        target: String,
+        reason: Option<ResetReason>,
+    },
+    /// PM2's logs were copied into the incident's folder, as far as they could be. `activity`: the pid of the target's
+    /// process and what it was doing. `last_line`: the most telling line of its log.
+    Pm2LogsSaved {
+        target: String,
+        incident: String,
+        activity: Option<(u32, String)>,
+        last_line: Option<String>,
+    },
+    /// The programs of the restart commands were searched for; by target: which one is missing, if any.
     ExecutablesSearched(Vec<(String, Option<String>)>),
-    /// What the machine is like.
     SnapshotTaken(Box<Machine>),
-    /// A delivery has ended.
-    DeliveryFinished { channel: String, outcome: DeliveryOutcome },
-    /// The heartbeat was sent; why it did not arrive.
+    DeliveryFinished {
+        channel: String,
+        outcome: DeliveryOutcome,
+    },
+    /// The error says why the heartbeat did not arrive.
     HeartbeatSent(Result<(), String>),
-    /// The page and the metrics were written; why not.
+    /// The page and the metrics were written, or not, with the reason.
     Published(Option<String>),
-    /// Anything else that the policy is to know as it is.
+    /// For the policy, as it is.
     Event(Event),
 }

@@ -1,5 +1,5 @@
-//! Messages to people: written down with the state, then delivered one after another on each channel by threads that
-//! may take their time. A tick waits for them, but not for long.
+//! Notifications: queued in the outbox, saved with the state, then delivered by jobs, one message at a time per
+//! channel. Sending must never delay a probe, and no message may be sent that is not saved; a tick waits 10 s at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,20 +24,20 @@ use super::message::Message;
 use super::news::{News, NewsKind};
 use super::pool::JobSpec;
 
-/// A tick, or a daemon that was told to stop, that has nothing else to do waits for deliveries for this long.
+/// A tick, or a daemon that is stopping, waits this long at most for deliveries once it has nothing else to do.
 const DELIVERY_WAIT: Duration = Duration::from_secs(10);
-/// A delivery that takes so long hangs. A mail server that drips may take a while, and a message that was given up but
-/// arrives all the same is sent twice.
+/// A delivery that takes longer hangs. The limit is generous: a mail server may answer slowly on purpose, and a message
+/// that arrives after its delivery was abandoned is sent twice.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
 pub(super) struct Messenger {
     host: String,
-    /// By channel: the message that is being delivered.
+    /// By channel: the id of the message that is being delivered.
     under_way: BTreeMap<String, String>,
-    /// Since when nothing but deliveries is left to do.
+    /// Since when only deliveries are left to do.
     idle_since: Option<BootTime>,
-    /// Messages written in this run; makes their ids differ.
+    /// Counts the messages of this run, which makes their ids unique.
     enqueued: u32,
 }
 
@@ -50,61 +50,61 @@ impl Messenger {
         &self.host
     }
 
-    /// Whether one that would end stays for what is on its way, given whether it has anything else to do.
+    /// Whether a watchdog that could end must wait for deliveries or for the heartbeat.
     pub(super) fn must_wait(&mut self, is_pinging: bool, has_other_work: bool, now: BootTime) -> bool {
         self.idle_since = (!has_other_work).then(|| self.idle_since.unwrap_or(now));
-        let is_patient = self.idle_since.is_none_or(|since| now.since(since) < DELIVERY_WAIT);
-        is_patient && (is_pinging || !self.under_way.is_empty())
+        let has_time = self.idle_since.is_none_or(|since| now.since(since) < DELIVERY_WAIT);
+        has_time && (is_pinging || !self.under_way.is_empty())
     }
 
-    /// How long until it stops waiting. While it has other work nothing hurries it.
+    /// How long until [`Messenger::must_wait`] gives up waiting; `None` while there is other work.
     fn until_wait_ends(&self, now: BootTime) -> Option<Duration> {
         self.idle_since.map(|since| (since + DELIVERY_WAIT).since(now))
     }
 
-    /// Writes a message down. It is saved with the state that says it was told.
+    /// Puts a message into the outbox, to be saved together with the state that made it necessary.
     fn enqueue(
         &mut self,
-        (target, tell): (&str, &Notification),
+        (target, notification): (&str, &Notification),
         text: String,
         mut channels: Vec<Channel>,
         (journal, news): (&mut Journal, &News),
         at: ClockReading,
     ) {
-        let (about, detail, story) = match tell {
-            Notification::Healed(story) | Notification::Up(story) | Notification::Down { story, .. } => {
-                (None, None, Some(story))
+        let (about, detail, summary) = match notification {
+            Notification::Healed(summary) | Notification::Up(summary) | Notification::Down { story: summary, .. } => {
+                (None, None, Some(summary))
             }
             Notification::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
             Notification::Folded { .. } | Notification::Calm { .. } => (Some(WarningKind::Flapping), None, None),
         };
         self.enqueued += 1;
-        let seen = story.and_then(|story| story.seen.clone());
-        let down = story.map(|story| story.downtime(at.now));
+        let failure = summary.and_then(|summary| summary.seen.clone());
+        let downtime = summary.map(|summary| summary.downtime(at.now));
         let message = notify::Message {
             id: format!("{:x}-{:x}-{}", at.wall.as_ms(), std::process::id(), self.enqueued),
-            event: kind(tell),
+            event: kind(notification),
             about,
             target: Some(target.to_owned()),
             host: self.host.clone(),
             at: at.wall,
             text,
-            class: seen.as_ref().map(|(class, _)| *class),
-            detail: detail.or_else(|| seen.map(|(_, detail)| detail)),
-            incident: story.map(|story| story.incident.clone()),
-            attempts: story.map(|story| story.attempts),
-            down_ms: down.map(Downtime::as_ms),
+            class: failure.as_ref().map(|(class, _)| *class),
+            detail: detail.or_else(|| failure.map(|(_, detail)| detail)),
+            incident: summary.map(|summary| summary.incident.clone()),
+            attempts: summary.map(|summary| summary.attempts),
+            down_ms: downtime.map(Downtime::as_ms),
             late: false,
         };
-        let told = repeat_filter_of(&message, news);
+        let filter = repeat_filter_of(&message, news);
         channels.retain(|channel| {
-            !told.as_ref().is_some_and(|told| told.was_printed(&delivery_key(&message, &channel.id), at.wall))
+            !filter.as_ref().is_some_and(|filter| filter.was_printed(&delivery_key(&message, &channel.id), at.wall))
         });
-        let given = journal.saved.outbox.post(message, &channels, at.now);
-        record_dropped(&given, journal);
+        let dropped = journal.saved.outbox.post(message, &channels, at.now);
+        record_dropped(&dropped, journal);
     }
 
-    /// What is due, at most one message on each channel: their deliveries begin now.
+    /// Takes the messages that are due, at most one per channel, and marks them as being delivered.
     fn begin_due_deliveries(
         &mut self,
         config: &Config,
@@ -112,10 +112,11 @@ impl Messenger {
         zone: Zone,
     ) -> Vec<(Channel, notify::Message)> {
         let now = clock::now();
-        // A channel that only lacks its `${NAME}` (cron knows less than a shell) gets its messages once it has it.
-        let is_off = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
-        let given = journal.saved.outbox.tidy(&config.notify, is_off);
-        record_dropped(&given, journal);
+        // A channel that only lacks its `${NAME}` (cron has fewer variables than a shell) keeps its messages until it
+        // is set.
+        let is_disabled = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
+        let dropped = journal.saved.outbox.tidy(&config.notify, is_disabled);
+        record_dropped(&dropped, journal);
         let mut due = Vec::new();
         for channel in &config.notify {
             if self.under_way.contains_key(&channel.id) {
@@ -131,107 +132,114 @@ impl Messenger {
         due
     }
 
-    /// What became of a delivery.
     fn finish_delivery(&mut self, channel: &str, outcome: DeliveryOutcome, journal: &mut Journal, news: &News) {
         let Some(id) = self.under_way.remove(channel) else { return };
         match outcome {
             DeliveryOutcome::Delivered => {
-                log::debug!("message {id} is delivered to {channel}");
+                log::debug!("message {id} was delivered to {channel}");
                 note_delivered(channel, &id, journal, news);
                 journal.saved.outbox.delivered(channel, &id);
             }
             DeliveryOutcome::Refused(why) => {
                 journal.saved.outbox.refused(channel, &id, &why, clock::now());
-                record_failure(format!("{channel} does not take the message: {why} (dropped)"), journal);
+                record_failure(format!("{channel} refused the message: {why} (dropped)"), journal);
             }
             DeliveryOutcome::Failed(why, at_least) => {
                 if journal.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
-                    log::warn!("no message gets to {channel}: {why} (tried again, later and later)");
+                    log::warn!("cannot send to {channel}: {why} (retried with growing pauses)");
                 } else {
-                    log::debug!("no message gets to {channel}: {why}");
+                    log::debug!("cannot send to {channel}: {why}");
                 }
             }
         }
         journal.request_save(Durability::PowerLoss);
     }
 
-    /// What is still on its way when we end may have arrived or not. It counts as a try that failed: else the next
-    /// watchdog would send it at once, and so would each tick after that.
+    /// A delivery that has not ended when the watchdog ends may have succeeded or not. It counts as a failed try, or
+    /// else the next watchdog, and each tick after it, would send the message at once.
     pub(super) fn abandon_deliveries(&mut self, journal: &mut Journal) {
         for (channel, id) in std::mem::take(&mut self.under_way) {
             journal.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
         }
     }
 
-    /// How long until something is due on a channel that is free.
+    /// How long until a message is due on a channel on which none is being delivered.
     fn until_due(&self, channels: &[Channel], outbox: &Outbox, now: BootTime) -> Option<Duration> {
         outbox.next(channels, |channel| self.under_way.contains_key(channel)).map(|at| at.since(now))
     }
 }
 
-/// The channels that a message is for. Who was told that a target goes down again and again knows that its incidents
-/// are folded; a channel that was not (it came later, or nothing was told then) is told with the first incident that
-/// is, so that its silence is never taken for health.
-fn channels_for(target: &str, tell: &Notification, configured: &[Channel], saved: &mut SavedState) -> Vec<Channel> {
+/// The channels that a notification is for. Those that got the warning about flapping know that further incidents are
+/// folded; any other channel (added later, or not configured for warnings) is notified of the first incident that is
+/// folded, so that its silence is never taken for health.
+fn channels_for(
+    target: &str,
+    notification: &Notification,
+    configured: &[Channel],
+    saved: &mut SavedState,
+) -> Vec<Channel> {
     let mut channels = configured.to_vec();
-    channels.retain(|channel| channel.on.contains(&kind(tell)));
-    let told = &mut saved.told_of_flapping;
-    match tell {
+    channels.retain(|channel| channel.on.contains(&kind(notification)));
+    let notified = &mut saved.told_of_flapping;
+    match notification {
         Notification::Warn { about: WarningKind::Flapping, .. } => {
-            told.insert(target.to_owned(), BTreeSet::new());
+            notified.insert(target.to_owned(), BTreeSet::new());
         }
         Notification::Folded { .. } => {
-            let told = told.entry(target.to_owned()).or_default();
-            told.retain(|id| configured.iter().any(|channel| channel.id == *id));
-            channels.retain(|channel| !told.contains(&channel.id));
+            let ids = notified.entry(target.to_owned()).or_default();
+            ids.retain(|id| configured.iter().any(|channel| channel.id == *id));
+            channels.retain(|channel| !ids.contains(&channel.id));
         }
         Notification::Calm { .. } => {
-            told.remove(target);
+            notified.remove(target);
             return channels;
         }
         Notification::Healed(_) | Notification::Down { .. } | Notification::Up(_) | Notification::Warn { .. } => {
             return channels;
         }
     }
-    told.entry(target.to_owned()).or_default().extend(channels.iter().map(|channel| channel.id.clone()));
+    notified.entry(target.to_owned()).or_default().extend(channels.iter().map(|channel| channel.id.clone()));
     channels
 }
 
-/// What is due on a channel. While the state cannot be saved, it may hold what an earlier tick has delivered; and what
-/// can be noted nowhere waits for the beginning of a day, as what is printed does.
+/// The next message that is due on a channel. While the state cannot be saved, the outbox may contain messages that an
+/// earlier tick has delivered: these are skipped. If the delivery cannot be noted either, the message waits for the
+/// beginning of the next day, as printed news does.
 fn next_due(channel: &str, journal: &mut Journal, news: &News, now: BootTime) -> Option<Due> {
     loop {
         let due = journal.saved.outbox.due(channel, now)?;
-        let Some(told) = repeat_filter_of(&due.message, news).filter(|_| !journal.is_saved()) else { return Some(due) };
-        let (about, wall) = (delivery_key(&due.message, channel), clock::wall());
-        if !told.was_printed(&about, wall) {
-            return told.may_be_printed(&about, wall).then_some(due);
+        let Some(filter) = repeat_filter_of(&due.message, news).filter(|_| !journal.is_saved()) else {
+            return Some(due);
+        };
+        let (key, wall) = (delivery_key(&due.message, channel), clock::wall());
+        if !filter.was_printed(&key, wall) {
+            return filter.may_be_printed(&key, wall).then_some(due);
         }
         journal.saved.outbox.delivered(channel, &due.message.id);
     }
 }
 
 fn repeat_filter_of(message: &notify::Message, news: &News) -> Option<RepeatFilter> {
-    let course = match message.event {
+    let kind = match message.event {
         NotificationKind::Down => NewsKind::Outage,
         NotificationKind::Up | NotificationKind::Healed => NewsKind::Recovery,
         NotificationKind::Warn | NotificationKind::Test => NewsKind::Other,
     };
-    news.filter_for(message.target.as_deref().unwrap_or_default(), course)
+    news.filter_for(message.target.as_deref().unwrap_or_default(), kind)
 }
 
-/// While the state cannot be saved, the next tick would write the same message anew.
+/// While the state cannot be saved, the next tick would enqueue the same message again.
 fn note_delivered(channel: &str, id: &str, journal: &Journal, news: &News) {
     let message = journal.saved.outbox.message(id).filter(|_| !journal.is_saved());
-    if let Some((message, told)) = message.and_then(|message| Some((message, repeat_filter_of(message, news)?))) {
-        // Where it cannot be noted, it is the beginning of a day.
-        told.note(&delivery_key(message, channel), clock::wall());
+    if let Some((message, filter)) = message.and_then(|message| Some((message, repeat_filter_of(message, news)?))) {
+        // If the note cannot be written, next_due has let the message pass only at the beginning of a day.
+        filter.note(&delivery_key(message, channel), clock::wall());
     }
 }
 
-fn record_dropped(given: &[Dropped], journal: &mut Journal) {
-    for Dropped { channel, message, why } in given {
-        record_failure(format!("`{message}` does not reach {channel}: {why} (dropped)"), journal);
+fn record_dropped(dropped: &[Dropped], journal: &mut Journal) {
+    for Dropped { channel, message, why } in dropped {
+        record_failure(format!("`{message}` was not delivered to {channel}: {why} (dropped)"), journal);
     }
 }
 
@@ -241,33 +249,35 @@ fn record_failure(detail: String, journal: &mut Journal) {
 }
 
 impl Agent {
-    /// Writes the messages down that are decided on.
+    /// Enqueues the notifications among the pending actions.
     pub(super) fn enqueue_messages(&mut self, at: ClockReading) {
-        let tell = |action: &Action| match action {
+        let as_notification = |action: &Action| match action {
             Action::Notify { target, tell } => Some((target.clone(), tell.clone())),
             _ => None,
         };
-        let tells: Vec<(String, Notification)> = self.pending_actions.iter().filter_map(tell).collect();
-        for (target, tell) in &tells {
-            let channels = channels_for(target, tell, &self.config.notify, &mut self.journal.saved);
+        let notifications: Vec<(String, Notification)> =
+            self.pending_actions.iter().filter_map(as_notification).collect();
+        for (target, notification) in &notifications {
+            let channels = channels_for(target, notification, &self.config.notify, &mut self.journal.saved);
             if !channels.is_empty() {
-                let text = self.message_text(target, tell, at);
-                self.messenger.enqueue((target, tell), text, channels, (&mut self.journal, &self.news), at);
+                let text = self.message_text(target, notification, at);
+                let stores = (&mut self.journal, &self.news);
+                self.messenger.enqueue((target, notification), text, channels, stores, at);
             }
         }
     }
 
-    fn message_text(&self, target: &str, tell: &Notification, at: ClockReading) -> String {
+    fn message_text(&self, target: &str, notification: &Notification, at: ClockReading) -> String {
         let configured = self.target(target);
         let rungs = configured.map_or(0, |target| target.ladder.len());
         let commands: Vec<String> =
             (0..rungs).filter_map(|rung| Some(short_command(&self.command_at(target, rung)?))).collect();
-        let said = match tell {
-            Notification::Down { .. } => self.incidents.open(target).and_then(|account| account.said.clone()),
+        let last_line = match notification {
+            Notification::Down { .. } => self.incidents.open(target).and_then(|incident| incident.said.clone()),
             _ => None,
         };
-        let again = match tell {
-            Notification::Healed(story) => self.recurrence(target, story.began, at),
+        let recurrence = match notification {
+            Notification::Healed(summary) => self.recurrence(target, summary.began, at),
             _ => None,
         };
         let facts = MessageFacts {
@@ -276,31 +286,31 @@ impl Agent {
             commands: &commands,
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
             cooldown_until: self.policy.target(target).and_then(|state| state.real.cooldown_until),
-            said: said.as_deref(),
-            again: again.as_deref(),
+            said: last_line.as_deref(),
+            again: recurrence.as_deref(),
             at,
             zone: self.zone,
         };
-        self.config.secrets.redact(&facts.text(tell)).into_owned()
+        self.config.secrets.redact(&facts.text(notification)).into_owned()
     }
 
-    /// How often the target was down lately, the incident that has just ended among them. What cannot be read is not
-    /// worth a word here.
+    /// How often the target was down lately, including the incident that has just ended. Past incidents that cannot be
+    /// read are left out: this line is not worth a warning.
     fn recurrence(&self, target: &str, began: BootTime, at: ClockReading) -> Option<String> {
-        let past = closed_incidents::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
-        let before = past.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
-        let own = at.wall_at(began);
-        again(&before.chain([own]).collect::<Vec<WallTime>>(), self.zone)
+        let closed = closed_incidents::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
+        let earlier = closed.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
+        let latest = at.wall_at(began);
+        again(&earlier.chain([latest]).collect::<Vec<WallTime>>(), self.zone)
     }
 
-    /// Delivers whatever is due, each channel on a thread of its own. Returns at once.
+    /// Starts the deliveries that are due, one job per channel. Returns at once.
     pub(super) fn start_deliveries(&mut self) {
-        // Told to stop, it begins nothing that it may have to break off.
+        // While stopping, no delivery is started that would have to be abandoned.
         if self.journal.is_displaced() || self.stopping || self.journal.saved.outbox.waiting() == 0 {
             return;
         }
         if self.news.is_filtered() && !self.journal.has_tried_to_save() {
-            // What cannot be noted in the state must not be sent at every tick.
+            // Only once a save was tried is it known whether deliveries can be noted; else each tick might send again.
             self.journal.request_save(Durability::PowerLoss);
             return;
         }
@@ -313,8 +323,8 @@ impl Agent {
 
     fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
         let delivery = delivery_of(&self.config);
-        let sent = |channel: String, outcome| Message::DeliveryFinished { channel, outcome };
-        let to = channel.id.clone();
+        let finished = |channel: String, outcome| Message::DeliveryFinished { channel, outcome };
+        let id = channel.id.clone();
         let job = JobSpec {
             name: "delivery",
             subject: channel.shown.clone(),
@@ -322,12 +332,12 @@ impl Agent {
             timeout: DELIVERY_TIMEOUT,
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
-                sent(to, DeliveryOutcome::Failed(format!("it could not be sent: {why}"), None))
+                finished(id, DeliveryOutcome::Failed(format!("the delivery failed: {why}"), None))
             }),
         };
-        self.jobs.spawn(job, move |work| {
-            let outcome = notify::deliver(&channel, &message, &Delivery { scope: work.scope(), ..delivery });
-            sent(channel.id, outcome)
+        self.jobs.spawn(job, move |context| {
+            let outcome = notify::deliver(&channel, &message, &Delivery { scope: context.scope(), ..delivery });
+            finished(channel.id, outcome)
         });
     }
 
@@ -336,25 +346,26 @@ impl Agent {
         self.start_deliveries();
     }
 
-    /// What a missing `${NAME}` has switched off: told loudly, but once and not at every tick.
+    /// Reports the channels that are disabled because a `${NAME}` is not set: loudly, but only once, not at every tick.
     pub(super) fn report_disabled_channels(&mut self) {
-        let off = self.config.off.clone();
-        for line in &off {
-            log::error!("{line}: switched off; nothing is told there");
+        let disabled = self.config.off.clone();
+        for line in &disabled {
+            log::error!("{line}: disabled; no messages are sent there");
             if !self.journal.saved.off.contains(line) {
-                self.news.print_once_a_day(line, &format!("{line}: switched off; nothing is told there"));
+                self.news.print_once_a_day(line, &format!("{line}: disabled; no messages are sent there"));
             }
         }
-        self.journal.saved.off = off;
+        self.journal.saved.off = disabled;
     }
 
-    /// How long until something may have to be sent, or a tick stops waiting for it.
+    /// How long until a message is due, or until a tick stops waiting for deliveries.
     pub(super) fn until_delivery(&self, now: BootTime) -> Option<Duration> {
         let next = self.messenger.until_due(&self.config.notify, &self.journal.saved.outbox, now);
         next.filter(|_| !self.stopping).into_iter().chain(self.messenger.until_wait_ends(now)).min()
     }
 }
 
+/// Identifies a delivery in the notes of a tick; the id would not, since each tick gives a message another id.
 fn delivery_key(message: &notify::Message, channel: &str) -> String {
     let notify::Message { event, about, .. } = message;
     format!("message {event:?} {about:?} {channel}")
@@ -374,21 +385,21 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_waits_for_deliveries_after_its_other_work_and_without_spinning() {
+    fn a_tick_waits_for_deliveries_only_after_its_other_work_and_does_not_spin() {
         let mut messenger = Messenger::default();
         messenger.under_way.insert("x".into(), "1".into());
-        // A restart and its start period: however long that takes, a message that hangs does not keep the loop awake.
+        // During other work, such as a restart and its start period, a hanging delivery does not wake the loop.
         for second in [0, 9, 10, 11, 300] {
             assert!(messenger.must_wait(false, true, at(second)));
             assert_eq!(messenger.until_wait_ends(at(second)), None, "at {second}");
         }
-        for (second, keeps, patience) in [(300, true, 10), (309, true, 1), (310, false, 0)] {
-            assert_eq!(messenger.must_wait(false, false, at(second)), keeps, "at {second}");
-            assert_eq!(messenger.until_wait_ends(at(second)), Some(Duration::from_secs(patience)));
+        for (second, must_wait, left) in [(300, true, 10), (309, true, 1), (310, false, 0)] {
+            assert_eq!(messenger.must_wait(false, false, at(second)), must_wait, "at {second}");
+            assert_eq!(messenger.until_wait_ends(at(second)), Some(Duration::from_secs(left)));
         }
-        assert!(messenger.must_wait(false, true, at(320)), "there is something to do again");
+        assert!(messenger.must_wait(false, true, at(320)), "there is other work again");
         messenger.under_way.clear();
-        assert!(!messenger.must_wait(false, false, at(330)), "nothing is on its way");
-        assert!(messenger.must_wait(true, false, at(331)), "the heartbeat is");
+        assert!(!messenger.must_wait(false, false, at(330)), "nothing is being delivered");
+        assert!(messenger.must_wait(true, false, at(331)), "the heartbeat is being sent");
     }
 }

@@ -1,20 +1,21 @@
-//! What a tick says on standard output: news, and what stays the same once a day. Cron mails whatever is printed.
+//! What a tick prints on standard output: changes at once, and what stays the same once a day.
+//! Cron mails everything that is printed, so nothing may be printed at each tick.
 
 use crate::clock;
 use crate::policy::Record;
 use crate::store::repeat_filter::RepeatFilter;
 
-/// Takes a line for each change that is news.
+/// Prints one line of news.
 pub type Print = Box<dyn FnMut(&str)>;
 
-/// What notes of a target are of: those of one kind are forgotten together.
+/// The kind of a note about a target; all notes of one kind are forgotten together.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) enum NewsKind {
-    /// It is down, and what is done about that.
+    /// The target is down, and what is done about it.
     Outage,
-    /// It is over.
+    /// The outage is over.
     Recovery,
-    /// Whatever may be true of a target that is in order.
+    /// Anything that may also be true of a healthy target.
     Other,
 }
 
@@ -36,30 +37,31 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn new(print: Print, told: Option<RepeatFilter>) -> News {
-        News { print, repeats: told }
+    pub(super) fn new(print: Print, repeats: Option<RepeatFilter>) -> News {
+        News { print, repeats }
     }
 
-    /// Whether this is a tick, which notes what it has told.
+    /// Whether this is a tick, which notes what it has printed.
     pub(super) fn is_filtered(&self) -> bool {
         self.repeats.is_some()
     }
 
-    /// Says what is news. `is_saved`: the state remembers that it was said; else the next tick would say it again.
-    pub(super) fn print_if_new(&mut self, target: &str, course: NewsKind, about: &str, line: &str, is_saved: bool) {
-        let told = self.filter_for(target, course).filter(|_| !is_saved);
-        if told.is_none_or(|told| told.is_news(about, clock::wall())) {
+    /// Prints a change. `is_saved`: the state contains the change; if not, the next tick would find and print it again,
+    /// so the repeat filter decides.
+    pub(super) fn print_if_new(&mut self, target: &str, kind: NewsKind, key: &str, line: &str, is_saved: bool) {
+        let filter = self.filter_for(target, kind).filter(|_| !is_saved);
+        if filter.is_none_or(|filter| filter.is_news(key, clock::wall())) {
             (self.print)(line);
         }
     }
 
-    pub(super) fn print_once_a_day(&mut self, about: &str, line: &str) {
-        if self.repeats.as_ref().is_none_or(|told| told.is_news(about, clock::wall())) {
+    pub(super) fn print_once_a_day(&mut self, key: &str, line: &str) {
+        if self.repeats.as_ref().is_none_or(|filter| filter.is_news(key, clock::wall())) {
             (self.print)(line);
         }
     }
 
-    pub(super) fn filter_for(&self, target: &str, course: NewsKind) -> Option<RepeatFilter> {
-        self.repeats.as_ref().map(|told| told.of(&(target, course)))
+    pub(super) fn filter_for(&self, target: &str, kind: NewsKind) -> Option<RepeatFilter> {
+        self.repeats.as_ref().map(|filter| filter.of(&(target, kind)))
     }
 }

@@ -1,6 +1,6 @@
-//! What takes time with PM2: inspecting a process before anything is decided against it, repairing it, resetting PM2,
-//! and keeping what its logs say when a target goes down. Each is a job with a deadline, for PM2's home may lie on a
-//! file server that gives no answer; pm2 is called by one of them at a time.
+//! The jobs that deal with PM2: inspecting a process before anything is decided against it, repairing it, resetting
+//! PM2, and copying its logs when a target goes down. All file access in PM2's home is done in jobs with a deadline,
+//! never in the loop, since the home may be on a file server that does not respond; only one job calls pm2 at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,45 +22,49 @@ use crate::time::BootTime;
 use super::Agent;
 use super::jobs::{AttemptContext, command_started, describe_hang, open_output, output_path, redact_file, repair_job};
 use super::message::Message;
-use super::pool::{JobContext, JobFailure, JobSpec as Spawned, OnFailure};
+use super::pool::{JobContext, JobFailure, JobSpec, OnFailure};
 
-/// What was found longer ago than this is found out anew before it is acted on.
+/// Older findings are not acted on: the inspection is repeated first.
 const MAX_AGE: Duration = Duration::from_secs(20);
 /// An inspection takes up to 30 s.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(40);
-/// The longest that a repair is at work between two calls of pm2, or two lines that it says: an inspection, and 30 s of
-/// waiting for what was killed to be gone and started again.
+/// The longest time that a repair needs between two pm2 calls or two lines of its log: an inspection, and 30 s for a
+/// killed process to end and start again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(75);
-/// What is kept of PM2 are a few small files.
+/// Copying a few small files takes this long only if a file server does not respond.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The job name of inspections: while one hangs, no repair of the same target with PM2 starts.
+const INSPECTION_JOB: &str = "PM2 inspection";
+
+/// By target: what the latest inspections found.
 #[derive(Default)]
 pub(super) struct Pm2Findings {
     found: BTreeMap<String, (BootTime, InspectionResult)>,
-    /// The first step of the latest plan, as people read it.
+    /// The first step of the latest plan, in the operator's terms.
     first_steps: BTreeMap<String, String>,
-    /// Why PM2 may be reset, until it is made use of.
+    /// Why PM2 may be reset, until a reset uses it.
     reset_reasons: BTreeMap<String, ResetReason>,
 }
 
 impl Pm2Findings {
-    fn note_found(&mut self, target: &str, found: InspectionResult, managed: &Managed) {
-        let first =
-            pm2::plan(managed, &found.facts).ok().and_then(|steps| steps.first().map(|step| step.shown(managed)));
-        match first {
-            Some(first) => self.first_steps.insert(target.to_owned(), first),
+    fn note_inspection(&mut self, target: &str, result: InspectionResult, managed: &Managed) {
+        let first_step =
+            pm2::plan(managed, &result.facts).ok().and_then(|steps| steps.first().map(|step| step.shown(managed)));
+        match first_step {
+            Some(step) => self.first_steps.insert(target.to_owned(), step),
             None => self.first_steps.remove(target),
         };
-        self.found.insert(target.to_owned(), (clock::now(), found));
+        self.found.insert(target.to_owned(), (clock::now(), result));
     }
 
-    /// What was found lately; asked for once, since acting on it makes it old.
-    fn take_fresh(&mut self, target: &str) -> Option<InspectionResult> {
-        let (at, found) = self.found.remove(target)?;
-        (clock::now().since(at) <= MAX_AGE).then_some(found)
+    /// Takes the findings if they are recent. They are removed, since acting on them makes them out of date.
+    fn take_recent(&mut self, target: &str) -> Option<InspectionResult> {
+        let (at, result) = self.found.remove(target)?;
+        (clock::now().since(at) <= MAX_AGE).then_some(result)
     }
 
-    /// Remembers what speaks for a reset; whether anything does.
+    /// Returns whether there is a reason for a reset.
     pub(super) fn note_reset_reason(&mut self, target: &str, reason: Option<ResetReason>) -> bool {
         self.reset_reasons.remove(target);
         let Some(reason) = reason else { return false };
@@ -69,13 +73,13 @@ impl Pm2Findings {
     }
 }
 
-/// How pm2 is called for a target with this `pm2`, with a scope of its own.
+/// How to call pm2 for a target with this `pm2` setting.
 pub(super) fn caller(config: &Config, pm2: &Pm2Config, timeout: Duration) -> Caller {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
     Caller { home: pm2.home.clone(), folder: config.folder.clone(), env, timeout, scope: Scope::default() }
 }
 
-/// Whether a rung calls pm2, as far as the first word of its command says.
+/// Whether a rung calls pm2, judged by the first word of its command.
 pub fn calls_pm2(remedy: &Remedy) -> bool {
     let program = match remedy {
         Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => return true,
@@ -94,8 +98,8 @@ struct Pm2Job {
 }
 
 impl Pm2Job {
-    fn with_scope_of(mut self, work: &JobContext) -> Pm2Job {
-        self.caller.scope = work.scope();
+    fn with_scope_of(mut self, context: &JobContext) -> Pm2Job {
+        self.caller.scope = context.scope();
         self
     }
 
@@ -109,7 +113,7 @@ impl Pm2Job {
 }
 
 impl Agent {
-    /// None where the target or its `pm2` has left the configuration.
+    /// `None` if the target or its `pm2` is no longer in the configuration.
     fn pm2_job(&self, target: &str, timeout: Duration) -> Option<Pm2Job> {
         let configured = self.target(target)?;
         let pm2 = configured.pm2.as_ref()?;
@@ -130,27 +134,27 @@ impl Agent {
     pub(super) fn inspect_pm2(&mut self, target: String) {
         let nothing = Message::Pm2Inspected { target: target.clone(), findings: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
-            // The configuration has changed meanwhile: nobody has to be asked any more.
-            let _ = self.post.send(nothing); // the loop itself holds the other end
+            // The configuration has changed: there is nothing to inspect any more.
+            let _ = self.post.send(nothing); // cannot fail: the loop holds the receiver
             return;
         };
-        let otherwise = Box::new(|_| nothing);
-        self.jobs.spawn(pm2_job_spec("inspection", &job, INSPECTION_TIMEOUT, otherwise), move |work| {
-            let job = job.with_scope_of(work);
-            let found = job.inspect();
-            Message::Pm2Inspected { target, findings: Some(Box::new((found, job.managed))) }
+        let on_failure = Box::new(|_| nothing);
+        self.jobs.spawn(pm2_job_spec(INSPECTION_JOB, &job, INSPECTION_TIMEOUT, on_failure), move |context| {
+            let job = job.with_scope_of(context);
+            let result = job.inspect();
+            Message::Pm2Inspected { target, findings: Some(Box::new((result, job.managed))) }
         });
     }
 
-    pub(super) fn pm2_inspected(&mut self, target: String, found: Option<(InspectionResult, Managed)>) {
-        let (inspection, pm2) = match &found {
-            Some((found, _)) => (found.inspection, Some(found.evidence.clone())),
-            // No answer is no rest.
+    pub(super) fn pm2_inspected(&mut self, target: String, findings: Option<(InspectionResult, Managed)>) {
+        let (inspection, pm2) = match &findings {
+            Some((result, _)) => (result.inspection, Some(result.evidence.clone())),
+            // A failed inspection does not mean that the target is deliberately at rest.
             None => (Inspection::Failed { is_deaf: false, is_listed: false }, None),
         };
-        if let Some((found, managed)) = found {
-            log::info!("{target} {}", found.words);
-            self.pm2.note_found(&target, found, &managed);
+        if let Some((result, managed)) = findings {
+            log::info!("{target} {}", result.words);
+            self.pm2.note_inspection(&target, result, &managed);
         }
         self.step(Event::Pm2Inspected { target, inspection, pm2 });
     }
@@ -158,21 +162,21 @@ impl Agent {
     pub(super) fn check_reset(&mut self, target: String) {
         let checked = |target, reason| Message::ResetChecked { target, reason };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
-            let _ = self.post.send(checked(target, None)); // the loop itself holds the other end
+            let _ = self.post.send(checked(target, None)); // cannot fail: the loop holds the receiver
             return;
         };
-        // What was found a moment ago holds still, and a daemon that is silent takes 10 s to be found so.
+        // Recent findings are reused: it takes 10 s to find out that a daemon does not answer.
         let known = self.pm2.found.get(&target).filter(|(at, _)| clock::now().since(*at) <= MAX_AGE);
-        let known = known.map(|(_, found)| found.facts.clone());
+        let known = known.map(|(_, result)| result.facts.clone());
         let nothing = checked(target.clone(), None);
-        let otherwise = Box::new(|_| nothing);
-        self.jobs.spawn(pm2_job_spec("inspection", &job, INSPECTION_TIMEOUT, otherwise), move |work| {
-            let job = job.with_scope_of(work);
+        let on_failure = Box::new(|_| nothing);
+        self.jobs.spawn(pm2_job_spec(INSPECTION_JOB, &job, INSPECTION_TIMEOUT, on_failure), move |context| {
+            let job = job.with_scope_of(context);
             let facts = known.unwrap_or_else(|| job.inspect().facts);
-            let usable = job.caller.program().map(|_| ());
-            let reason = match usable.and_then(|()| pm2::reset_reason(&job.home, &job.managed, &facts)) {
+            let has_pm2 = job.caller.program().map(|_| ());
+            let reason = match has_pm2.and_then(|()| pm2::reset_reason(&job.home, &job.managed, &facts)) {
                 Ok(reason) => {
-                    log::warn!("{target} PM2 is to be reset: {reason}");
+                    log::warn!("{target} PM2 needs a reset: {reason}");
                     Some(reason)
                 }
                 Err(why) => {
@@ -184,24 +188,24 @@ impl Agent {
         });
     }
 
-    pub(super) fn restart_with_pm2(&mut self, order: AttemptContext, timeout: Duration) {
-        let found = self.pm2.take_fresh(&order.target);
-        self.repair_with_pm2(order, timeout, |job, work, mut calls| {
-            let found = found.unwrap_or_else(|| job.inspect());
-            if let Inspection::AtRest(why) = found.inspection {
+    pub(super) fn restart_with_pm2(&mut self, attempt: AttemptContext, timeout: Duration) {
+        let recent = self.pm2.take_recent(&attempt.target);
+        self.repair_with_pm2(attempt, timeout, |job, context, mut calls| {
+            let result = recent.unwrap_or_else(|| job.inspect());
+            if let Inspection::AtRest(why) = result.inspection {
                 return Err(format!("it is deliberately at rest ({})", why.as_str()));
             }
-            let steps: Vec<RepairStep> = pm2::plan(&job.managed, &found.facts)?;
-            work.extend_deadline(STEP_TIMEOUT + steps.iter().map(RepairStep::patience).sum());
+            let steps: Vec<RepairStep> = pm2::plan(&job.managed, &result.facts)?;
+            context.extend_deadline(STEP_TIMEOUT + steps.iter().map(RepairStep::patience).sum());
             Ok(calls.carry_out(&steps))
         });
     }
 
-    pub(super) fn reset_pm2(&mut self, order: AttemptContext, timeout: Duration) {
-        let reason = self.pm2.reset_reasons.remove(&order.target);
-        self.pm2.found.remove(&order.target);
-        self.repair_with_pm2(order, timeout, move |job, _, calls| {
-            // Without one, what spoke for it was found out for a configuration that has changed since.
+    pub(super) fn reset_pm2(&mut self, attempt: AttemptContext, timeout: Duration) {
+        let reason = self.pm2.reset_reasons.remove(&attempt.target);
+        self.pm2.found.remove(&attempt.target);
+        self.repair_with_pm2(attempt, timeout, move |job, _, calls| {
+            // No reason is noted if the configuration has changed since the check.
             let reason = match reason {
                 Some(reason) => reason,
                 None => pm2::reset_reason(&job.home, &job.managed, &job.inspect().facts)?,
@@ -210,74 +214,75 @@ impl Agent {
         });
     }
 
-    /// Repairs in a thread; the loop learns of each call of pm2 and of the end. An error of `carry_out` is why nothing
-    /// was done.
+    /// Runs a repair as a job; the loop is notified of each pm2 call and of the end. An error of `carry_out` says why
+    /// nothing was done.
     fn repair_with_pm2(
         &mut self,
-        order: AttemptContext,
+        attempt: AttemptContext,
         timeout: Duration,
         carry_out: impl FnOnce(&Pm2Job, &JobContext, Calls<'_>) -> Result<CommandResult, String> + Send + 'static,
     ) {
-        let target = order.target.clone();
-        let ended = |target, ending, took| Message::Event(Event::CommandEnded { target, ending, took });
+        let target = attempt.target.clone();
+        let ended =
+            |target, exit, duration| Message::Event(Event::CommandEnded { target, ending: exit, took: duration });
         let Some(job) = self.pm2_job(&target, timeout) else {
-            let gone = Exit::NotStarted("it is not in the configuration any more".into());
-            let _ = self.post.send(ended(target, gone, Duration::ZERO)); // the loop itself holds the other end
+            let removed = Exit::NotStarted("it is no longer in the configuration".into());
+            let _ = self.post.send(ended(target, removed, Duration::ZERO)); // cannot fail: the loop holds the receiver
             return;
         };
-        let places = format!("{}, {}", job.home_path(), self.journal.folder().path().display());
-        if self.jobs.is_hanging("inspection", &target, &job.home_path()) {
-            let hangs = Exit::NotStarted(describe_hang(&JobFailure::PreviousHangs, &places));
+        let paths = format!("{}, {}", job.home_path(), self.journal.folder().path().display());
+        if self.jobs.is_hanging(INSPECTION_JOB, &target, &job.home_path()) {
+            let hangs = Exit::NotStarted(describe_hang(&JobFailure::PreviousHangs, &paths));
             let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
             return;
         }
-        let folder = self.journal.incident_folder(&order.incident);
-        let path = folder.map(|folder| output_path(&folder, &order));
+        let folder = self.journal.incident_folder(&attempt.incident);
+        let path = folder.map(|folder| output_path(&folder, &attempt));
         let secrets = self.config.secrets.clone();
-        let by = self.repair_id(&target);
-        self.jobs.spawn(repair_job(&target, order.rung, by, STEP_TIMEOUT, places), move |work| {
-            let job = job.with_scope_of(work);
+        let variant = self.repair_id(&target);
+        self.jobs.spawn(repair_job(&target, attempt.rung, variant, STEP_TIMEOUT, paths), move |context| {
+            let job = job.with_scope_of(context);
             let output: File = match open_output(path.as_deref()) {
                 Ok(output) => output,
                 Err(error) => {
-                    let reason = format!("no place for its output: {error}");
+                    let reason = format!("its output file cannot be opened: {error}");
                     return ended(target, Exit::NotStarted(reason), Duration::ZERO);
                 }
             };
             let mut on_start = |process: Process| {
-                work.command_started(process, timeout + STEP_TIMEOUT);
-                work.post(command_started(&target, process));
+                context.command_started(process, timeout + STEP_TIMEOUT);
+                context.post(command_started(&target, process));
             };
-            let say = |line: &str| {
-                work.extend_deadline(STEP_TIMEOUT);
+            let report = |line: &str| {
+                context.extend_deadline(STEP_TIMEOUT);
                 log::info!("{} {line}", job.target);
             };
             let calls = Calls {
                 home: &job.home,
                 caller: &job.caller,
                 managed: &job.managed,
-                say: &say,
+                say: &report,
                 output: &output,
                 on_start: &mut on_start,
             };
-            let done = carry_out(&job, work, calls);
+            let result = carry_out(&job, context, calls);
             redact_file(path.as_deref(), &secrets);
-            match done {
-                Ok(done) => ended(job.target, done.exit, done.duration),
+            match result {
+                Ok(result) => ended(job.target, result.exit, result.duration),
                 Err(why) => ended(job.target, Exit::NotStarted(why), Duration::ZERO),
             }
         });
     }
 
-    /// The command of a rung as people read it; of a repair by way of PM2, what is planned or was done lately.
+    /// The command of a rung in the operator's terms; for a restart with PM2, the first step of the latest plan.
     pub(super) fn command_at(&self, target: &str, rung: usize) -> Option<String> {
         let remedy = &self.target(target)?.ladder.get(rung)?.remedy;
         let planned = self.pm2.first_steps.get(target).filter(|_| matches!(remedy, Remedy::Pm2Restart(_)));
         Some(planned.cloned().unwrap_or_else(|| remedy.to_string()))
     }
 
-    /// Finds out, in a job, why a command that calls pm2 must not be run for this target: with a daemon that it does
-    /// not reach, it would start a second one.
+    /// The check, for use in a job, why a command that calls pm2 must not run for this target: if it cannot reach the
+    /// running daemon, it would start a second one.
     pub(super) fn reason_against_pm2(
         &self,
         target: &str,
@@ -286,25 +291,26 @@ impl Agent {
         let is_command = matches!(remedy, Remedy::Command(_)) && calls_pm2(remedy);
         let pm2 = self.target(target).and_then(|target| target.pm2.as_ref());
         let home = pm2.filter(|_| is_command).map(|pm2| Home::at(&pm2.home));
-        let before = self.pm2.found.get(target).map(|(_, found)| found.facts.daemon.clone());
+        let earlier = self.pm2.found.get(target).map(|(_, result)| result.facts.daemon.clone());
         move || {
             let home = home?;
-            // Seen anew, since an earlier rung may have made what was found old; that it is silent takes 10 s to find.
+            // The evidence is collected again, since an earlier rung may have changed it; but that the daemon does not
+            // answer takes 10 s to find out, so that part is taken from the earlier inspection.
             let daemon = home.daemon_evidence();
-            let daemon = before.map_or_else(|| daemon.clone(), |before| daemon.clone().silent_since(&before));
+            let daemon = earlier.map_or_else(|| daemon.clone(), |earlier| daemon.clone().silent_since(&earlier));
             let trouble = daemon.trouble(&home.path().display().to_string(), &home.call());
             trouble.filter(|_| daemon.state() == DaemonState::Deaf)
         }
     }
 
-    /// When a target goes down: keeps what was found of PM2, what its process was doing, and the ends of its logs,
-    /// before a restart changes all that.
+    /// When a target goes down: saves what was found about PM2, what its process was doing, and the tails of its logs,
+    /// before a restart changes them.
     pub(super) fn save_pm2_logs(&mut self, target: &str, incident: &str) {
         let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
         let Some(folder) = self.journal.incident_folder(incident) else { return };
-        let found = self.pm2.found.get(target).map(|(_, found)| found.clone());
-        if let Some(words) = found.as_ref().map(|found| found.words.clone()) {
-            self.incidents.amend(target, incident, &self.journal, |account| account.pm2 = Some(words));
+        let inspected = self.pm2.found.get(target).map(|(_, result)| result.clone());
+        if let Some(words) = inspected.as_ref().map(|result| result.words.clone()) {
+            self.incidents.amend(target, incident, &self.journal, |incident| incident.pm2 = Some(words));
         }
         self.incidents.note_job_started(clock::now());
         let (target, incident, secrets) = (target.to_string(), incident.to_string(), self.config.secrets.clone());
@@ -314,43 +320,45 @@ impl Agent {
             activity: None,
             last_line: None,
         };
-        self.jobs.spawn(pm2_job_spec("keeper", &job, LOGS_TIMEOUT, Box::new(|_| nothing)), move |_| {
+        self.jobs.spawn(pm2_job_spec("PM2 log copy", &job, LOGS_TIMEOUT, Box::new(|_| nothing)), move |_| {
             let name = &job.managed.process;
-            let activity = found.as_ref().map_or_else(|| job.home.activity(name), |found| found.activity);
-            let doing = activity.map(|activity| (activity.pid, activity.to_string()));
-            if let Some((_, doing)) = &doing {
-                log::info!("{target} {doing}");
+            let activity = inspected.as_ref().map_or_else(|| job.home.activity(name), |result| result.activity);
+            let activity = activity.map(|activity| (activity.pid, activity.to_string()));
+            let text = activity.as_ref().map(|(_, text)| text.as_str());
+            if let Some(text) = text {
+                log::info!("{target} {text}");
             }
-            let logs = job.home.logs(name, &apps(found), job.known.process);
-            let said = pm2::last_words(&logs).map(|line| secrets.redact(&line).into_owned());
-            write_pm2_files(&folder, doing.as_ref().map(|(_, doing)| doing.as_str()), &logs, &secrets);
-            Message::Pm2LogsSaved { target, incident, activity: doing, last_line: said }
+            let logs = job.home.logs(name, &apps(inspected), job.known.process);
+            let last_line = pm2::last_words(&logs).map(|line| secrets.redact(&line).into_owned());
+            write_pm2_files(&folder, text, &logs, &secrets);
+            Message::Pm2LogsSaved { target, incident, activity, last_line }
         });
     }
 }
 
-fn pm2_job_spec(name: &'static str, job: &Pm2Job, within: Duration, otherwise: OnFailure) -> Spawned {
-    let (of, by) = (job.target.clone(), job.home_path());
-    Spawned { name, subject: of, variant: by, timeout: within, outlives_watchdog: false, on_failure: otherwise }
+fn pm2_job_spec(name: &'static str, job: &Pm2Job, timeout: Duration, on_failure: OnFailure) -> JobSpec {
+    let (subject, variant) = (job.target.clone(), job.home_path());
+    JobSpec { name, subject, variant, timeout, outlives_watchdog: false, on_failure }
 }
 
-fn apps(found: Option<InspectionResult>) -> Vec<App> {
-    let Some(InspectionResult { facts, .. }) = found else { return Vec::new() };
+/// The apps that PM2 lists, or has saved if it was not asked for its list.
+fn apps(inspected: Option<InspectionResult>) -> Vec<App> {
+    let Some(InspectionResult { facts, .. }) = inspected else { return Vec::new() };
     match (facts.listed, facts.saved) {
         (Some(apps), _) | (None, SavedList::Apps(apps)) => apps,
         (None, SavedList::Missing | SavedList::Unreadable(_)) => Vec::new(),
     }
 }
 
-/// Writes what was seen into the incident's folder. What cannot be kept is missing there and hinders nothing.
-fn write_pm2_files(incident: &Path, doing: Option<&str>, logs: &[LogFile], secrets: &Secrets) {
+/// Writes the evidence into the incident's folder. What cannot be written is missing there, with a warning.
+fn write_pm2_files(incident: &Path, activity: Option<&str>, logs: &[LogFile], secrets: &Secrets) {
     let write = |name: &str, text: &str| {
         if let Err(error) = incidents::keep(incident, name, text.as_bytes()) {
             log::warn!("{error} (the incident lacks it)");
         }
     };
-    if let Some(doing) = doing {
-        write("process.txt", &format!("{doing}\n"));
+    if let Some(activity) = activity {
+        write("process.txt", &format!("{activity}\n"));
     }
     for LogFile { name, tail, .. } in logs {
         write(name, &secrets.redact(tail));

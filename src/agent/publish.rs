@@ -1,5 +1,5 @@
-//! The page and the metrics: written on each change and once a minute, by a thread, for they may lie on a file server
-//! that hangs. A tick waits for them, but not for long.
+//! Writes the page and the metrics, on each change and once a minute. They may be on a file server that hangs, so while
+//! the loop runs only a job writes them, and a tick waits for it 5 s at most.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,51 +17,48 @@ use super::Agent;
 use super::message::Message;
 use super::pool::JobSpec;
 
-/// Without a change they are written this often.
+/// How often they are written without a change.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// And with many changes no more often than this.
+/// With many changes they are written this often at most.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// Two small files that take longer than this lie on a file server that gives no answer.
+/// Writing two small files takes longer only on a file server that does not respond.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A tick waits no longer than this.
+/// A tick waits this long at most.
 const TICK_WAIT: Duration = Duration::from_secs(5);
 
-/// What is being published.
 #[derive(Default)]
 pub(super) struct Publisher {
-    /// Something has changed since.
+    /// Whether something has changed since the last write began.
     has_changed: bool,
     last_begun: Option<BootTime>,
     writing_since: Option<BootTime>,
-    /// The latest incidents that are over, oldest first, once they were read.
+    /// The latest closed incidents, oldest first, once they were read.
     latest: Option<Vec<ClosedIncident>>,
     error: Option<String>,
 }
 
-/// A file's place and its new content.
+/// A file's path and its new content.
 type Publication = (PathBuf, String);
 
 impl Publisher {
-    /// Remembers whether what is shown has changed.
     pub(super) fn note_change(&mut self, has_changed: bool) {
         self.has_changed |= has_changed;
     }
 
-    /// An incident is over.
     pub(super) fn note_closed(&mut self, closed: &ClosedIncident) {
         if let Some(latest) = &mut self.latest {
             latest.push(closed.clone());
-            let more = latest.len().saturating_sub(page::INCIDENTS);
-            latest.drain(..more);
+            let excess = latest.len().saturating_sub(page::INCIDENTS);
+            latest.drain(..excess);
         }
     }
 
-    /// Whether a tick has to wait.
+    /// Whether a tick must wait for a write to end.
     pub(super) fn is_awaited(&self, now: BootTime) -> bool {
         self.writing_since.is_some_and(|since| now.since(since) < TICK_WAIT)
     }
 
-    /// Whether something is to be written now. A tick writes once, when all is done.
+    /// A tick writes once, when its work is done.
     fn is_due(&self, mode: Mode, is_done: bool, now: BootTime) -> bool {
         let age = self.last_begun.map(|at| now.since(at));
         let is_time = match mode {
@@ -71,7 +68,7 @@ impl Publisher {
         is_time && self.writing_since.is_none()
     }
 
-    /// How long until something is to be written, or a tick stops waiting for it.
+    /// How long until the next write is due, or until a tick stops waiting for one.
     fn until_due(&self, mode: Mode, now: BootTime) -> Option<Duration> {
         if let Some(since) = self.writing_since {
             return Some((since + TICK_WAIT).since(now)).filter(|left| !left.is_zero());
@@ -85,42 +82,39 @@ impl Publisher {
         (self.last_begun, self.writing_since, self.has_changed) = (Some(now), Some(now), false);
     }
 
-    /// What was written, or why not.
-    pub(super) fn finish_writing(&mut self, trouble: Option<String>) {
+    pub(super) fn finish_writing(&mut self, error: Option<String>) {
         self.writing_since = None;
-        match (&trouble, &self.error) {
-            (Some(error), None) => log::warn!("{error} (tried again every minute)"),
+        match (&error, &self.error) {
+            (Some(error), None) => log::warn!("{error} (retried every minute)"),
             (None, Some(_)) => log::info!("the page and the metrics can be written again"),
             _ => {}
         }
-        self.error = trouble;
+        self.error = error;
     }
 
-    /// The latest incidents that are over, as the page shows them.
+    /// The closed incidents that the page shows.
     fn latest_incidents(&mut self, folder: &Folder, wall: WallTime) -> &[ClosedIncident] {
         self.latest.get_or_insert_with(|| {
             let days = Duration::from_secs(86_400 * page::DAYS.unsigned_abs());
-            let mut past = closed_incidents::read(folder, days, wall).unwrap_or_default();
-            past.drain(..past.len().saturating_sub(page::INCIDENTS));
-            past
+            let mut closed = closed_incidents::read(folder, days, wall).unwrap_or_default();
+            closed.drain(..closed.len().saturating_sub(page::INCIDENTS));
+            closed
         })
     }
 }
 
 impl Agent {
-    /// Whether something is to be written now.
     pub(super) fn is_publication_due(&self, now: BootTime) -> bool {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
         is_wanted && !self.journal.is_displaced() && self.publisher.is_due(self.mode, self.is_done(), now)
     }
 
-    /// How long until something is to be written, or a tick stops waiting for it.
     pub(super) fn until_publication(&self, now: BootTime) -> Option<Duration> {
         let is_wanted = self.config.page.is_some() || self.config.metrics.is_some();
         self.publisher.until_due(self.mode, now).filter(|_| is_wanted)
     }
 
-    /// Writes what is due, on a thread.
+    /// Starts the job that writes the files, if they are due.
     pub(super) fn start_publishing(&mut self) {
         let now = clock::now();
         if !self.is_publication_due(now) {
@@ -130,7 +124,7 @@ impl Agent {
         self.publisher.begin_writing(now);
         let names = files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let job = JobSpec {
-            name: "publisher",
+            name: "writing of page and metrics",
             subject: String::new(),
             variant: String::new(),
             timeout: WRITE_TIMEOUT,
@@ -144,11 +138,11 @@ impl Agent {
         });
     }
 
-    /// The last page of a daemon that was told to stop says so.
+    /// Writes the files a last time; the page says that the daemon was stopped.
     pub(super) fn publish_final_page(&mut self) {
         for (path, text) in self.publications(true) {
             if let Err(error) = publish(&path, &text) {
-                log::warn!("{error} (it still says that somebody watches)");
+                log::warn!("{error} (it still shows a running watchdog)");
             }
         }
     }
@@ -156,7 +150,7 @@ impl Agent {
     fn publications(&mut self, is_over: bool) -> Vec<Publication> {
         let (at, mut files) = (clock::read(), Vec::new());
         if self.config.page.is_some() {
-            // What cannot be read is not on the page; whoever saves it has said so.
+            // If the history cannot be read, the page lacks it; the journal logs the error when it saves.
             let _ = self.journal.complete_history();
         }
         self.journal.saved.policy = self.policy.state();
@@ -165,10 +159,10 @@ impl Agent {
             files.push((metrics.clone(), Metrics { saved, wall: at.wall }.text()));
         }
         if let Some(page) = &self.config.page {
-            let past = self.publisher.latest_incidents(self.journal.folder(), at.wall);
+            let closed = self.publisher.latest_incidents(self.journal.folder(), at.wall);
             let (host, details) = (self.messenger.host(), page.details);
-            let shown = Page { saved, past, host, details, is_over, at, zone: self.zone };
-            files.push((page.file.clone(), self.config.secrets.redact(&shown.html()).into_owned()));
+            let page_view = Page { saved, past: closed, host, details, is_over, at, zone: self.zone };
+            files.push((page.file.clone(), self.config.secrets.redact(&page_view.html()).into_owned()));
         }
         self.journal.saved.policy = State::default();
         files

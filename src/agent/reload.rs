@@ -1,4 +1,4 @@
-//! Reads the configuration again. One that is not valid changes nothing.
+//! Reads the configuration again on SIGHUP. A configuration that is not valid must change nothing.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::store::events::EventKind;
 
 use super::{Agent, indexes, limits};
 
-/// Why the configuration was not taken: in a line, and at length.
+/// Why the new configuration was not accepted: in one line, and in full.
 struct ReloadError {
     summary: String,
     text: String,
 }
 
 impl From<String> for ReloadError {
-    fn from(complaint: String) -> ReloadError {
-        ReloadError { summary: complaint.clone(), text: complaint }
+    fn from(text: String) -> ReloadError {
+        ReloadError { summary: text.clone(), text }
     }
 }
 
@@ -24,13 +24,13 @@ impl Agent {
     pub(super) fn reload(&mut self) {
         self.commit_now();
         self.systemd.reloading();
-        match self.read_configuration() {
+        match self.load_and_apply() {
             Ok(detail) => {
-                log::info!("read {} again: {detail}", self.config.path.display());
+                log::info!("reloaded {}: {detail}", self.config.path.display());
                 self.journal.note_own_event(EventKind::Reloaded { detail });
             }
-            Err(ReloadError { summary, text: complaint }) => {
-                complaint.lines().for_each(|line| log::error!("{line}"));
+            Err(ReloadError { summary, text }) => {
+                text.lines().for_each(|line| log::error!("{line}"));
                 let pid = std::process::id();
                 log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
                 self.journal.note_own_event(EventKind::ReloadFailed { detail: summary });
@@ -39,7 +39,7 @@ impl Agent {
         self.systemd.reloaded();
     }
 
-    fn read_configuration(&mut self) -> Result<String, ReloadError> {
+    fn load_and_apply(&mut self) -> Result<String, ReloadError> {
         let lookup = |name: &str| std::env::var(name).ok();
         let mut config = Config::load(&self.config.path, &lookup)
             .map_err(|errors| ReloadError { summary: errors.summary(), text: errors.to_string() })?;
@@ -48,7 +48,7 @@ impl Agent {
         }
         if config.state_dir != self.config.state_dir {
             return Err(ReloadError::from(format!(
-                "state_dir cannot change from {} to {} while a watchdog is at work: stop it and start it again",
+                "state_dir cannot change from {} to {} while a watchdog runs: stop it and start it again",
                 self.config.state_dir.display(),
                 config.state_dir.display()
             )));

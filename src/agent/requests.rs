@@ -1,4 +1,5 @@
-//! What the operator asks for by way of the state folder: pauses and their ends.
+//! Applies the operator's requests that wait in the state folder: pause, resume and the end of a pause's command.
+//! A request must never be applied twice by one watchdog, nor be removed before the state with its effect is saved.
 
 use crate::policy::Event;
 use crate::store::requests::{self, PendingRequest, Request};
@@ -8,21 +9,21 @@ use super::journal::Durability;
 
 #[derive(Default)]
 pub(super) struct RequestProgress {
-    /// Those that are not removed yet, for the state with them was not saved, or they could not be.
+    /// Applied, but still in the folder: the state was not saved since, or the file could not be removed.
     applied: Vec<PendingRequest>,
-    /// How many of them, the latest, were not tried to be removed yet.
+    /// How many of these, counted from the end, nobody has tried to remove yet.
     untried: usize,
 }
 
 impl Agent {
-    /// What `pause` and `resume` have left for us. An order is removed once the state with it is saved; until then it
-    /// waits for the watchdog after us, but is carried out by us only once.
+    /// Applies the requests of `pause` and `resume`. Each file stays until the state is saved, so that the next
+    /// watchdog applies the request if this one is killed before.
     pub(super) fn apply_requests(&mut self) {
-        // First: it removes those that were carried out.
+        // A commit removes the requests that were applied.
         self.commit_now();
         let waiting = match requests::list(self.journal.folder()) {
             Ok(found) => {
-                found.refused.iter().for_each(|error| log::warn!("{error} (set aside)"));
+                found.refused.iter().for_each(|error| log::warn!("{error} (set aside, not applied)"));
                 found.waiting
             }
             Err(error) => {
@@ -33,12 +34,12 @@ impl Agent {
         if waiting.is_empty() && self.requests.applied.is_empty() {
             return;
         }
-        // One that cannot be read just now is there still.
-        self.requests.applied.retain(|order| !order.is_done());
-        for order in waiting {
-            if !self.requests.applied.contains(&order) {
-                self.apply_request(&order.order);
-                self.requests.applied.push(order);
+        // A request that is not listed because it cannot be read now may still be there.
+        self.requests.applied.retain(|request| !request.is_done());
+        for request in waiting {
+            if !self.requests.applied.contains(&request) {
+                self.apply_request(&request.order);
+                self.requests.applied.push(request);
                 self.requests.untried += 1;
             }
         }
@@ -50,19 +51,19 @@ impl Agent {
     pub(super) fn remove_applied_requests(&mut self) {
         let RequestProgress { applied: carried_out, untried: new } = &mut self.requests;
         let old = carried_out.len().saturating_sub(std::mem::take(new));
-        for (index, order) in carried_out.iter().enumerate() {
-            if let Err(error) = order.done()
+        for (index, request) in carried_out.iter().enumerate() {
+            if let Err(error) = request.done()
                 && index >= old
             {
-                log::warn!("{error} (the next watchdog will carry it out again)");
+                log::warn!("{error} (the next watchdog will apply it again)");
             }
         }
-        carried_out.retain(|order| !order.is_done());
+        carried_out.retain(|request| !request.is_done());
     }
 
-    fn apply_request(&mut self, order: &Request) {
-        let until = order.pauses_until(&self.journal.clock_reading());
-        match order.clone() {
+    fn apply_request(&mut self, request: &Request) {
+        let until = request.pauses_until(&self.journal.clock_reading());
+        match request.clone() {
             Request::Pause { targets, command, .. } => {
                 if let Some(until) = until {
                     self.step(Event::Paused { targets, until, command });
@@ -71,8 +72,8 @@ impl Agent {
             Request::Over { command } => self.step(Event::PauseCommandEnded { command }),
             Request::Resume { targets, clear_waits } => {
                 if clear_waits {
-                    let whom = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));
-                    log::info!("{whom}: what had to be waited for is over, as the operator says");
+                    let names = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));
+                    log::info!("{names}: cooldown and other waits cleared by the operator");
                 }
                 self.step(Event::Resumed { targets, clear_waits });
             }

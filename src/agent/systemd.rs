@@ -1,6 +1,5 @@
-//! What the service manager is told, where one has started us (systemd's `Type=notify`): that we are at work, that the
-//! loop goes round, how the targets do. It must never hold the loop up: a manager that does not listen is not waited
-//! for. (With a blocking send, as the usual libraries have it, a frozen systemd would freeze us too.)
+//! Notifies systemd (`Type=notify`) that the watchdog is ready, that its loop works, and of the state of its targets.
+//! It must never block the loop: with a blocking send, as in the usual libraries, a frozen systemd would freeze it too.
 
 use std::env;
 use std::io;
@@ -13,15 +12,15 @@ use crate::time::BootTime;
 
 use super::MAX_SLEEP;
 
-/// Each round of an end that takes long asks for this much more time.
+/// How much more time to stop each report asks for; the next one comes within [`MAX_SLEEP`].
 const MORE_TIME: Duration = MAX_SLEEP.saturating_mul(2);
 
 #[derive(Default)]
 pub(super) struct Systemd {
     socket: Option<SocketAddr>,
-    /// Without a sign of life for this long it takes us for hung.
+    /// Without a sign of life for this long systemd takes the watchdog for hung.
     timeout: Option<Duration>,
-    /// When a sign of life was last given, or could not be: the next one is due a pace later all the same.
+    /// When a sign of life was last sent, successfully or not: the next one is due an interval later in both cases.
     last_sign: Option<BootTime>,
     status: String,
 }
@@ -30,29 +29,29 @@ impl Systemd {
     pub(super) fn from_environment() -> Systemd {
         let socket = env::var("NOTIFY_SOCKET").ok().and_then(|name| address(&name).ok());
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-        let is_meant =
+        let is_for_us =
             env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
-        let patience = number("WATCHDOG_USEC").filter(|&usec| usec > 0 && is_meant).map(Duration::from_micros);
-        Systemd { socket, timeout: patience, ..Systemd::default() }
+        let timeout = number("WATCHDOG_USEC").filter(|&usec| usec > 0 && is_for_us).map(Duration::from_micros);
+        Systemd { socket, timeout, ..Systemd::default() }
     }
 
     pub(super) fn is_present(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// How long until the next sign of life, where one is wanted.
+    /// How long until the next sign of life, if systemd expects any.
     pub(super) fn until_sign_of_life(&self, now: BootTime) -> Option<Duration> {
-        let pace = self.interval()?;
-        Some(self.last_sign.map_or(Duration::ZERO, |at| (at + pace).since(now)))
+        let interval = self.interval()?;
+        Some(self.last_sign.map_or(Duration::ZERO, |at| (at + interval).since(now)))
     }
 
-    /// A third of its patience, so that one that comes late does no harm.
+    /// A third of the timeout, so that one late or lost sign of life does no harm.
     fn interval(&self) -> Option<Duration> {
-        self.timeout.filter(|_| self.socket.is_some()).map(|patience| patience / 3)
+        self.timeout.filter(|_| self.socket.is_some()).map(|timeout| timeout / 3)
     }
 
-    /// A round of the loop: says that it is one, if that is due, and what has changed. The first says that we are
-    /// ready. What could not be said is said in the next round.
+    /// Called in each pass of the loop: sends the sign of life if it is due, and the status if it has changed. The
+    /// first report also says that the watchdog is ready. What could not be sent is sent in the next pass.
     pub(super) fn report(&mut self, now: BootTime, status: &str, stopping: bool) {
         let is_new = status != self.status;
         let mut message = String::new();
@@ -78,7 +77,7 @@ impl Systemd {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_usec()));
     }
 
-    /// It has been read, or is kept as it was.
+    /// The new configuration is in use, or the old one is kept.
     pub(super) fn reloaded(&self) {
         self.send("READY=1\n");
     }
@@ -87,7 +86,8 @@ impl Systemd {
         self.send("STOPPING=1\n");
     }
 
-    /// Whether the message was taken. Where nobody is there or listens, that is not ours to mend.
+    /// Returns whether the message was accepted. Errors are not reported: there is nothing the watchdog could do about
+    /// them.
     fn send(&self, message: &str) -> bool {
         let Some(address) = self.socket.as_ref().filter(|_| !message.is_empty()) else { return false };
         let sent = UnixDatagram::unbound().and_then(|socket| {
@@ -99,7 +99,7 @@ impl Systemd {
     }
 }
 
-/// A path, or behind an `@` a name that is in no folder.
+/// A path, or after an `@` a name in the abstract namespace.
 fn address(name: &str) -> io::Result<SocketAddr> {
     match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),

@@ -1,4 +1,5 @@
-//! What the spans between verdicts were: up, down, or unknown. It must never count as up what nobody saw.
+//! Counts the time between two verdicts as up, down or unknown, for the history and the metrics.
+//! It must never count as up what no probe has seen.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use crate::time::{BootTime, WallTime, millis};
 use super::Agent;
 use super::journal::MAX_TICK_GAP;
 
-/// Milliseconds between the end of one span and the beginning of the next that are none.
+/// Two spans with a gap of up to this many milliseconds between them count as one.
 const CONTIGUOUS_MS: u64 = 2_000;
 
-/// Whether the span between two verdicts was up; `None` where that is unknown.
+/// Whether the span between two verdicts was up; `None` if that is unknown.
 fn was_up(earlier: &Verdict, later: &Verdict) -> Option<bool> {
     match (earlier, later) {
         (Verdict::Unknown { .. }, _) | (_, Verdict::Unknown { .. }) => None,
@@ -22,8 +23,9 @@ fn was_up(earlier: &Verdict, later: &Verdict) -> Option<bool> {
     }
 }
 
-/// From when on the span until `end` counts; `None` where it does not: it is longer than what is watched, it is of
-/// another boot, or it lies in a pause. What belongs to a pause or a rest that has ended does not.
+/// The time from which the span until `end` counts. `None` if it does not count: it is longer than the gap that counts
+/// as watched, it began before this boot, or the target is paused. The part in a pause or rest that has ended is left
+/// out.
 fn counted_from(state: &TargetState, last: &LastProbe, longest: Duration, end: BootTime) -> Option<BootTime> {
     let is_watched = end.since(last.at) <= longest && last.at >= BootTime::BOOT;
     let from = state.excused_until.map_or(last.at, |excused| excused.max(last.at));
@@ -31,29 +33,31 @@ fn counted_from(state: &TargetState, last: &LastProbe, longest: Duration, end: B
 }
 
 impl Agent {
-    pub(super) fn probe_finished(&mut self, target: String, number: u64, mut look: ProbeResult) {
-        // What was decided before it must not be done after it: it may be healthy again.
+    pub(super) fn probe_finished(&mut self, target: String, number: u64, mut result: ProbeResult) {
+        // A restart that was decided earlier must start before this result, not after it: the target may be healthy
+        // again.
         if self.pending_actions.iter().any(|action| matches!(action, Action::Run { target: run, .. } if *run == target))
         {
             self.commit_now();
         }
-        self.count_verdict(&target, &look);
-        self.note_file(&target, &look);
-        self.incidents.note_probe(&target, &mut look);
+        self.count_verdict(&target, &result);
+        self.note_file(&target, &result);
+        self.incidents.note_probe(&target, &mut result);
         self.heartbeat.note_probe();
-        log::debug!("{target} {}: {} in {} ms", look.verdict.as_str(), look.verdict.detail(), look.latency.as_millis());
-        // Only where it is bad may an incident begin that needs a name.
-        let stamp = look.verdict.class().map(|_| self.zone.incident(clock::wall())).unwrap_or_default();
+        let (verdict, latency) = (&result.verdict, result.latency.as_millis());
+        log::debug!("{target} {}: {} in {latency} ms", verdict.as_str(), verdict.detail());
+        // Only a failed probe can begin an incident, whose id contains the time.
+        let stamp = result.verdict.class().map(|_| self.zone.incident(clock::wall())).unwrap_or_default();
         let before = self.policy.target(&target).map(|state| (state.status, state.last_probe.clone()));
-        self.step(Event::ProbeFinished { target: target.clone(), number, look, stamp });
-        let Some((condition, last)) = before else { return };
+        self.step(Event::ProbeFinished { target: target.clone(), number, look: result, stamp });
+        let Some((status, last)) = before else { return };
         self.note_span(&target, last.as_ref());
-        self.publisher.note_change(self.policy.target(&target).is_none_or(|state| state.status != condition));
+        self.publisher.note_change(self.policy.target(&target).is_none_or(|state| state.status != status));
     }
 
-    /// Keeps what was seen of a target's file. One that cannot be seen for a while may come back as it was.
-    fn note_file(&mut self, name: &str, look: &ProbeResult) {
-        if let Some(file) = look.file.filter(|_| self.journal.saved.shown.contains_key(name)) {
+    /// Remembers a target's file across probes that cannot see it, since it may return unchanged.
+    fn note_file(&mut self, name: &str, result: &ProbeResult) {
+        if let Some(file) = result.file.filter(|_| self.journal.saved.shown.contains_key(name)) {
             self.journal.saved.files.insert(name.to_owned(), file);
         }
     }
@@ -62,11 +66,11 @@ impl Agent {
         let (Some(target), Some(state)) = (self.target(name), self.policy.target(name)) else { return };
         let (Some(before), Some(latest)) = (before, state.last_probe.as_ref()) else { return };
         if latest == before {
-            // Nobody asked for that look any more.
+            // The policy has ignored this result: it no longer expected it.
             return;
         }
         if state.rest.is_some() {
-            // What is deliberately at rest is neither up nor down.
+            // A target that is deliberately at rest is neither up nor down.
             self.journal.saved.undecided.remove(name);
             return;
         }
@@ -78,7 +82,7 @@ impl Agent {
         let Some((from, was_up)) = from.zip(was_up(&before.verdict, &latest.verdict)) else {
             return self.count_undecided(name);
         };
-        // What fails may turn out to be at rest, as long as it is not called down.
+        // Until a failing target is called down, it may turn out to be deliberately at rest.
         let is_decided = latest.verdict.is_healthy() || state.incident.is_some();
         let at = clock::read();
         let (from, to) = (at.wall_at(from), at.wall_at(latest.at));
@@ -98,13 +102,13 @@ impl Agent {
         self.journal.saved.undecided.entry(name.to_owned()).or_insert((from, to)).1 = to;
     }
 
-    /// What failed before it was called down, or well again, was down.
+    /// Counts the undecided span of a target as down.
     pub(super) fn count_undecided(&mut self, name: &str) {
         let Some((from, to)) = self.journal.saved.undecided.remove(name) else { return };
-        // The wall clock may have been set back since: nothing was down in the future.
+        // The wall clock may have been set back since: the span must not lie in the future.
         let ahead = to.since(clock::wall());
-        let back = |at: WallTime| at.offset_by(-millis(ahead));
-        self.count_span(name, false, back(from), back(to));
+        let corrected = |at: WallTime| at.offset_by(-millis(ahead));
+        self.count_span(name, false, corrected(from), corrected(to));
     }
 
     fn count_span(&mut self, name: &str, up: bool, from: WallTime, to: WallTime) {
@@ -113,7 +117,7 @@ impl Agent {
         self.journal.saved.history.record(name, up, from, to);
     }
 
-    /// What cannot be read now is missing until it can be.
+    /// Loads the history if this time needs it. If that fails, it is tried again at the next span.
     fn load_history_for(&mut self, at: WallTime) {
         if self.journal.saved.history.is_lacking(at)
             && let Err(error) = self.journal.complete_history()
@@ -122,24 +126,24 @@ impl Agent {
         }
     }
 
-    fn count_verdict(&mut self, name: &str, look: &ProbeResult) {
+    fn count_verdict(&mut self, name: &str, result: &ProbeResult) {
         if !self.journal.saved.shown.contains_key(name) {
             return;
         }
         let counts = self.journal.saved.counts.entry(name.to_owned()).or_default();
-        match &look.verdict {
+        match &result.verdict {
             Verdict::Healthy { .. } => {
                 counts.healthy += 1;
                 let wall = clock::wall();
                 self.load_history_for(wall);
-                self.journal.saved.history.record_latency(name, look.latency, wall);
+                self.journal.saved.history.record_latency(name, result.latency, wall);
             }
             Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
             Verdict::Unknown { .. } => counts.unknown += 1,
         }
     }
 
-    /// Counts for the metrics, and remembers that what is shown has changed.
+    /// Updates the counters of the metrics, and notes the change for the page.
     pub(super) fn count_record(&mut self, target: &str, record: &Record) {
         self.publisher.note_change(true);
         let Some(counts) =
@@ -150,7 +154,7 @@ impl Agent {
         let attempt = self.policy.target(target).and_then(|state| state.attempt.as_ref());
         match record {
             Record::Down { .. } => counts.or_default().incidents += 1,
-            // Not each further command of an attempt.
+            // Only the first command of an attempt counts.
             Record::Restart { rung, .. } if attempt.is_none_or(|attempt| attempt.first == *rung) => {
                 counts.or_default().attempts += 1;
             }
@@ -158,7 +162,7 @@ impl Agent {
         }
     }
 
-    /// An attempt that was counted is not made after all.
+    /// Called for an attempt that was counted and then withdrawn.
     pub(super) fn uncount_attempt(&mut self, target: &str) {
         if let Some(counts) = self.journal.saved.counts.get_mut(target) {
             counts.attempts = counts.attempts.saturating_sub(1);
@@ -172,17 +176,17 @@ mod tests {
     use crate::outcome::Class;
 
     #[test]
-    fn only_what_lies_between_two_healthy_verdicts_is_up() {
+    fn only_the_span_between_two_healthy_verdicts_is_up() {
         let healthy = Verdict::Healthy { detail: String::new() };
-        let bad = Verdict::Unhealthy { class: Class::Timeout, detail: String::new() };
+        let unhealthy = Verdict::Unhealthy { class: Class::Timeout, detail: String::new() };
         let unknown = Verdict::Unknown { detail: String::new() };
-        let all = [&healthy, &bad, &unknown];
-        let found = all.map(|earlier| all.map(|later| was_up(earlier, later)));
-        assert_eq!(found, [[Some(true), Some(false), None], [Some(false), Some(false), None], [None; 3]]);
+        let all = [&healthy, &unhealthy, &unknown];
+        let results = all.map(|earlier| all.map(|later| was_up(earlier, later)));
+        assert_eq!(results, [[Some(true), Some(false), None], [Some(false), Some(false), None], [None; 3]]);
     }
 
     #[test]
-    fn what_is_too_long_or_of_another_boot_or_excused_does_not_count() {
+    fn a_span_does_not_count_if_too_long_or_from_another_boot_or_paused_or_excused() {
         #[track_caller]
         fn check(last_s: i64, end_s: i64, excused_s: Option<i64>, is_paused: bool, expected_s: Option<i64>) {
             let at = |seconds: i64| BootTime::from_ms(seconds * 1_000);

@@ -1,5 +1,5 @@
-//! The jobs whose threads are at work, until when each is waited for, and the one thread that waits for the next job.
-//! It is shared by the loop and all these threads, so nothing may be done under its lock that can take time.
+//! The worker threads: which jobs they run, the deadline of each job, and the one idle thread that waits for the next.
+//! The loop and all workers share this state, so nothing that can take time may be done under its lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,16 +17,16 @@ use crate::process::Process;
 
 use super::{JobFailure, OnFailure};
 
-/// What a probe wants; the other jobs want less.
+/// Probes need the most of all jobs.
 pub(super) const STACK: usize = probe::STACK;
-/// A deadline that is noticed so late was not kept by us, who were stopped or busy: the job was, perhaps, too.
+/// If a deadline is noticed this late, the whole process was stopped or busy, and the job perhaps made no progress.
 const LATE_CHECK: Duration = Duration::from_secs(5);
-/// What it gets then, once.
+/// The additional time that such a job gets, once.
 const EXTENSION: Duration = Duration::from_secs(30);
 
 pub(super) type JobFn = Box<dyn FnOnce(&JobContext) -> Message + Send>;
 
-/// A job at work, as its own thread has it. Whatever way it ends, its message is posted.
+/// What a running job may use. If the job panics, dropping this posts its failure.
 pub(in crate::agent) struct JobContext {
     number: u64,
     pool: Arc<Pool>,
@@ -35,103 +35,107 @@ pub(in crate::agent) struct JobContext {
 }
 
 impl JobContext {
-    pub(super) fn new(number: u64, shared: Arc<Pool>, post: Sender<Message>, scope: Scope) -> JobContext {
-        JobContext { number, pool: shared, post, scope }
+    pub(super) fn new(number: u64, pool: Arc<Pool>, post: Sender<Message>, scope: Scope) -> JobContext {
+        JobContext { number, pool, post, scope }
     }
 
-    /// In which its commands run: closed when nobody waits for the job any more.
+    /// The scope for the job's commands; it is closed when the job is abandoned.
     pub(in crate::agent) fn scope(&self) -> Scope {
         self.scope.clone()
     }
 
-    pub(in crate::agent) fn extend_deadline(&self, within: Duration) {
-        self.pool.lock().extend_deadline(self.number, within, None);
+    pub(in crate::agent) fn extend_deadline(&self, timeout: Duration) {
+        self.pool.lock().extend_deadline(self.number, timeout, None);
     }
 
-    /// A command runs, and the job may take this long from now.
-    pub(in crate::agent) fn command_started(&self, command: Process, within: Duration) {
-        self.pool.lock().extend_deadline(self.number, within, Some(command));
+    /// Notes that a command runs, and lets the job take this long from now.
+    pub(in crate::agent) fn command_started(&self, command: Process, timeout: Duration) {
+        self.pool.lock().extend_deadline(self.number, timeout, Some(command));
     }
 
-    /// Posts something beside the result, as long as somebody waits for that.
+    /// Posts a message before the job's result, unless the job was abandoned.
     pub(in crate::agent) fn post(&self, message: Message) {
         if self.pool.lock().is_pending(self.number) {
-            let _ = self.post.send(message); // without a loop nobody needs to know
+            let _ = self.post.send(message); // fails only if the loop has ended
         }
     }
 }
 
-/// Posts the message of a job that panics. Its thread ends with it, so that the loop reaps what it has not reaped.
+/// A job that panics takes its thread with it; the loop then reaps the children that the thread has not reaped.
 impl Drop for JobContext {
     fn drop(&mut self) {
-        if thread::panicking() {
-            let waited = self.pool.lock().remove(self.number);
-            // Without a loop nobody needs to know.
-            waited.into_iter().for_each(|waited| drop(self.post.send((waited.on_failure)(JobFailure::Panicked))));
+        if !thread::panicking() {
+            return;
+        }
+        let pending = self.pool.lock().remove(self.number);
+        if let Some(pending) = pending {
+            let _ = self.post.send((pending.on_failure)(JobFailure::Panicked)); // fails only if the loop has ended
         }
     }
 }
 
+/// A job whose result is still awaited.
 pub(super) struct PendingJob {
+    /// When it started, or last extended its deadline.
     pub(super) since: Instant,
     deadline: Instant,
     pub(super) command: Option<Process>,
-    /// It was granted more time because we were late ourselves.
+    /// Whether it got [`EXTENSION`].
     is_extended: bool,
     pub(super) on_failure: OnFailure,
 }
 
 impl PendingJob {
-    pub(super) fn new(since: Instant, within: Duration, otherwise: OnFailure) -> PendingJob {
-        PendingJob { since, deadline: since + within, command: None, is_extended: false, on_failure: otherwise }
+    pub(super) fn new(since: Instant, timeout: Duration, on_failure: OnFailure) -> PendingJob {
+        PendingJob { since, deadline: since + timeout, command: None, is_extended: false, on_failure }
     }
 }
 
 struct Task(JobContext, JobFn);
 
-/// The thread that has nothing to do. There is one at most: others end with their jobs.
+/// There is at most one idle thread: the others end with their jobs.
 #[derive(Default)]
 enum IdleWorker {
     #[default]
     Absent,
     Waiting,
-    /// It is about to begin this.
+    /// The thread has not picked up the task yet.
     Assigned(Task),
 }
 
 #[derive(Default)]
 pub(super) struct JobTable {
-    /// By number. None for those that are not waited for any more.
+    /// By number: all jobs that have not ended. `None` for an abandoned one.
     jobs: BTreeMap<u64, Option<PendingJob>>,
-    /// Of those that are waited for.
+    /// Of the pending jobs.
     deadlines: BTreeSet<(Instant, u64)>,
-    /// Those that have ended since this was asked for last.
+    /// Jobs that have ended since the last [`JobTable::drain_ended`].
     ended: Vec<u64>,
     idle_worker: IdleWorker,
 }
 
 impl JobTable {
-    pub(super) fn insert(&mut self, number: u64, waited: PendingJob) {
-        self.deadlines.insert((waited.deadline, number));
-        self.jobs.insert(number, Some(waited));
+    pub(super) fn insert(&mut self, number: u64, job: PendingJob) {
+        self.deadlines.insert((job.deadline, number));
+        self.jobs.insert(number, Some(job));
     }
 
-    /// Takes it out of the jobs at work. What is owed for it, if anybody waits for it.
+    /// Notes that the job has ended. Returns it if its result is still awaited.
     pub(super) fn remove(&mut self, number: u64) -> Option<PendingJob> {
-        let waited = self.jobs.remove(&number)?;
+        let job = self.jobs.remove(&number)?;
         self.ended.push(number);
-        let waited = waited?;
-        self.deadlines.remove(&(waited.deadline, number));
-        Some(waited)
+        let job = job?;
+        self.deadlines.remove(&(job.deadline, number));
+        Some(job)
     }
 
-    fn extend_deadline(&mut self, number: u64, within: Duration, command: Option<Process>) {
-        let Some(Some(waited)) = self.jobs.get_mut(&number) else { return };
-        self.deadlines.remove(&(waited.deadline, number));
-        waited.since = clock::monotonic();
-        waited.deadline = waited.since + within;
-        waited.command = command.or(waited.command);
-        self.deadlines.insert((waited.deadline, number));
+    fn extend_deadline(&mut self, number: u64, timeout: Duration, command: Option<Process>) {
+        let Some(Some(job)) = self.jobs.get_mut(&number) else { return };
+        self.deadlines.remove(&(job.deadline, number));
+        job.since = clock::monotonic();
+        job.deadline = job.since + timeout;
+        job.command = command.or(job.command);
+        self.deadlines.insert((job.deadline, number));
     }
 
     fn is_pending(&self, number: u64) -> bool {
@@ -142,20 +146,20 @@ impl JobTable {
         self.jobs.contains_key(&number)
     }
 
-    /// One whose deadline has passed; it is not waited for any more.
+    /// Takes one pending job whose deadline has passed; from then on its result is ignored.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(u64, PendingJob)> {
-        while let Some(&(until, number)) = self.deadlines.first()
-            && until <= now
+        while let Some(&(deadline, number)) = self.deadlines.first()
+            && deadline <= now
         {
             self.deadlines.pop_first();
-            let Some(job) = self.jobs.get_mut(&number) else { continue };
-            match job {
-                Some(waited) if !waited.is_extended && now.duration_since(until) > LATE_CHECK => {
-                    waited.is_extended = true;
-                    waited.deadline = now + EXTENSION;
-                    self.deadlines.insert((waited.deadline, number));
+            let Some(entry) = self.jobs.get_mut(&number) else { continue };
+            match entry {
+                Some(job) if !job.is_extended && now.duration_since(deadline) > LATE_CHECK => {
+                    job.is_extended = true;
+                    job.deadline = now + EXTENSION;
+                    self.deadlines.insert((job.deadline, number));
                 }
-                _ => return job.take().map(|waited| (number, waited)),
+                _ => return entry.take().map(|job| (number, job)),
             }
         }
         None
@@ -166,13 +170,14 @@ impl JobTable {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(until, _)| *until)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 }
 
 #[derive(Default)]
 pub(super) struct Pool {
     table: Mutex<JobTable>,
+    /// Wakes the idle thread.
     assigned: Condvar,
 }
 
@@ -181,25 +186,25 @@ impl Pool {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a thread begin this job: the parked one, or a new one while that is busy.
-    pub(super) fn execute(&self, work: JobContext, run: JobFn) -> io::Result<()> {
-        let task = Task(work, run);
-        let mut at_work = self.lock();
-        if let IdleWorker::Waiting = at_work.idle_worker {
-            at_work.idle_worker = IdleWorker::Assigned(task);
-            drop(at_work);
+    /// Assigns the job to the idle thread, or starts a new thread for it.
+    pub(super) fn execute(&self, context: JobContext, run: JobFn) -> io::Result<()> {
+        let task = Task(context, run);
+        let mut table = self.lock();
+        if let IdleWorker::Waiting = table.idle_worker {
+            table.idle_worker = IdleWorker::Assigned(task);
+            drop(table);
             self.assigned.notify_one();
             return Ok(());
         }
-        drop(at_work);
+        drop(table);
         thread::Builder::new().name("worker".into()).stack_size(STACK).spawn(|| run_worker(task)).map(drop)
     }
 
-    /// Waits for the next job. It waits as long as the process lives.
+    /// Blocks the idle thread until a task is assigned to it, if need be for as long as the process lives.
     fn next_task(&self) -> Option<Task> {
-        let waits = |at_work: &mut JobTable| matches!(at_work.idle_worker, IdleWorker::Waiting);
-        let mut at_work = self.assigned.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
-        match mem::take(&mut at_work.idle_worker) {
+        let is_waiting = |table: &mut JobTable| matches!(table.idle_worker, IdleWorker::Waiting);
+        let mut table = self.assigned.wait_while(self.lock(), is_waiting).unwrap_or_else(PoisonError::into_inner);
+        match mem::take(&mut table.idle_worker) {
             IdleWorker::Assigned(task) => Some(task),
             IdleWorker::Absent | IdleWorker::Waiting => None,
         }
@@ -208,21 +213,21 @@ impl Pool {
 
 fn run_worker(first: Task) {
     let mut next = Some(first);
-    while let Some(Task(work, run)) = next {
-        let message = run(&work);
-        let shared = Arc::clone(&work.pool);
-        let mut at_work = shared.lock();
-        let waited = at_work.remove(work.number);
-        // Before the message is posted: whoever hears of it may have the next job for this very thread.
-        let is_parked = matches!(at_work.idle_worker, IdleWorker::Absent);
-        if is_parked {
-            at_work.idle_worker = IdleWorker::Waiting;
+    while let Some(Task(context, run)) = next {
+        let message = run(&context);
+        let pool = Arc::clone(&context.pool);
+        let mut table = pool.lock();
+        let pending = table.remove(context.number);
+        // Marked idle before the message is posted: its receiver may at once spawn the next job for this thread.
+        let is_idle = matches!(table.idle_worker, IdleWorker::Absent);
+        if is_idle {
+            table.idle_worker = IdleWorker::Waiting;
         }
-        drop(at_work);
-        if waited.is_some() {
-            let _ = work.post.send(message); // without a loop nobody needs to know
+        drop(table);
+        if pending.is_some() {
+            let _ = context.post.send(message); // fails only if the loop has ended
         }
-        drop(work);
-        next = if is_parked { shared.next_task() } else { None };
+        drop(context);
+        next = if is_idle { pool.next_task() } else { None };
     }
 }
