@@ -1,4 +1,5 @@
-//! The subcommands, one module each: they bring the rooms together for one purpose and turn the end into an exit code.
+//! The subcommands, one module each: they combine the other modules for one purpose, and return an exit code. They must
+//! never decide what is done to a target.
 
 mod check;
 mod completions;
@@ -30,7 +31,7 @@ use crate::logging::Verbosity;
 use crate::store::{BootClockReading, Folder};
 use crate::terminal::{escaped, write_line};
 
-use cron_mail::{complain_to_cron, complain_to_cron_of, complaints, forget_complaints};
+use cron_mail::{daily_filter, forget_printed, print_daily, print_daily_in};
 
 /// The contract's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +57,12 @@ pub fn main() -> ExitCode {
     let Args { once, options, verb } = cli::parse();
     let takes_dry_run = matches!(verb, None | Some(Verb::Run { .. } | Verb::Start { .. }));
     if options.dry_run && !takes_dry_run {
-        return complain("--dry-run goes with run, --once and start", Code::Usage).into();
+        return print_error("--dry-run is only valid with run, --once and start", Code::Usage).into();
     }
     if once && !matches!(verb, None | Some(Verb::Run { detached: false })) {
-        return complain("--once is a verb of its own: it goes with no other", Code::Usage).into();
+        return print_error("--once cannot be combined with a subcommand", Code::Usage).into();
     }
-    let ended = match verb {
+    let result = match verb {
         None | Some(Verb::Run { detached: false }) if once => run::once(&options),
         None | Some(Verb::Run { detached: false }) => run::foreground(&options),
         Some(Verb::Run { detached: true }) => run::detached(&options),
@@ -78,34 +79,33 @@ pub fn main() -> ExitCode {
         Some(Verb::Demo { backend: Some(folder) }) => Ok(demo::backend(&folder)),
         Some(Verb::Completions { shell }) => Ok(completions::completions(shell)),
     };
-    ended.unwrap_or_else(|code| code).into()
+    result.unwrap_or_else(|code| code).into()
 }
 
-/// Says on standard error why it is not done.
-fn complain(text: &str, code: Code) -> Code {
+fn print_error(text: &str, code: Code) -> Code {
     write_line(io::stderr(), &format!("watchdog: {text}"));
     code
 }
 
-fn say(text: &str) {
+fn print(text: &str) {
     write_line(io::stdout(), text);
 }
 
-fn machine_failed(error: impl Display) -> Code {
-    complain(&error.to_string(), Code::Machine)
+fn print_machine_error(error: impl Display) -> Code {
+    print_error(&error.to_string(), Code::Machine)
 }
 
-fn environment(name: &str) -> Option<String> {
+fn read_env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn now() -> BootClockReading {
+fn read_boot_clock() -> BootClockReading {
     BootClockReading { at: clock::read(), boot_id: clock::boot_id() }
 }
 
-/// A path as people write it, `~` for their home, and without power over a terminal.
-fn tilde(path: &Path) -> String {
-    let below = config::home(&environment).and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned));
+/// A path with `~` for the home folder, escaped for a terminal.
+fn shorten_home(path: &Path) -> String {
+    let below = config::home(&read_env).and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned));
     let text = match below {
         Some(below) if below.as_os_str().is_empty() => "~".to_owned(),
         Some(below) => format!("~/{}", below.display()),
@@ -114,7 +114,7 @@ fn tilde(path: &Path) -> String {
     escaped(&text).into_owned()
 }
 
-/// The configuration that the command line means. `consequence`: what follows where it is not valid.
+/// Loads the configuration, or prints its errors, followed by `consequence`.
 fn load(options: &Options, consequence: &str) -> Result<Config, Code> {
     try_load(options).map_err(|errors| {
         write_line(io::stderr(), &format!("{errors}\n{consequence}"));
@@ -123,48 +123,49 @@ fn load(options: &Options, consequence: &str) -> Result<Config, Code> {
 }
 
 fn load_for_cron(options: &Options, consequence: &str) -> Result<Config, Code> {
-    try_load(options).map_err(|errors| complain_to_cron(&format!("{errors}\n{consequence}"), Code::Usage))
+    try_load(options).map_err(|errors| print_daily(&format!("{errors}\n{consequence}"), Code::Usage))
 }
 
 fn try_load(options: &Options) -> Result<Config, Errors> {
-    let path = config::find(options.config.as_deref(), &environment)?;
-    let mut config = Config::load(&path, &environment)?;
+    let path = config::find(options.config.as_deref(), &read_env)?;
+    let mut config = Config::load(&path, &read_env)?;
     if options.dry_run {
         config.set_dry_run();
     }
     Ok(config)
 }
 
-/// The state folder that the command line means, with the configuration where there is a valid one. Those who ask a
-/// watchdog that is at work must get their answer also while its configuration is being written.
+/// The state folder, with the configuration if it is valid. An invalid one is no error here, so that questions to a
+/// running watchdog are answered while its configuration is being edited.
 fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
     state_folder_and_path(options).map(|(folder, config, _)| (folder, config))
 }
 
-/// The same, with the path of the configuration where one is named or found, valid or not.
+/// The same, with the path of the configuration if one is given or found, valid or not.
 fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, Option<PathBuf>), Code> {
-    let found = config::find(options.config.as_deref(), &environment);
-    let is_named = config::named(options.config.as_deref(), &environment).is_some();
-    let default = || config::default_state_dir(&environment);
-    let default = || default().map_err(|errors| complain(&errors.to_string(), Code::Usage));
+    let found = config::find(options.config.as_deref(), &read_env);
+    let is_named = config::named(options.config.as_deref(), &read_env).is_some();
+    let default =
+        || config::default_state_dir(&read_env).map_err(|errors| print_error(&errors.to_string(), Code::Usage));
     let Ok(path) = found else { return Ok((Folder::at(&default()?), None, None)) };
-    let absolute = config::absolute(&path, &environment).ok();
-    match Config::load(&path, &environment) {
+    let absolute = config::absolute(&path, &read_env).ok();
+    match Config::load(&path, &read_env) {
         Ok(config) => Ok((Folder::at(&config.state_dir), Some(config), absolute)),
         Err(errors) => {
             let owner = config::other_owner(&path);
-            let (folder, which) = match Config::state_dir_of(&path, &environment) {
+            let (folder, which) = match Config::state_dir_of(&path, &read_env) {
                 Some(folder) => (folder, "its state folder"),
-                // Whoever names one means that one's watchdog and no other; of another account's none is ours.
+                // Not the default folder: a named configuration means its own watchdog and no other, and the default
+                // folder of this account has nothing to do with the configuration of another account.
                 None if is_named || owner.is_some() => {
-                    let advice = owner.map_or_else(String::new, |uid| format!("; do it as uid {uid}"));
-                    let consequence = format!("its state folder is not known, so nothing was done{advice}");
+                    let advice = owner.map_or_else(String::new, |uid| format!("; run this command as uid {uid}"));
+                    let consequence = format!("its state folder is unknown, so nothing was done{advice}");
                     write_line(io::stderr(), &format!("{errors}\n{consequence}"));
                     return Err(Code::Usage);
                 }
                 None => (default()?, "the default state folder"),
             };
-            let consequence = format!("the configuration is not valid; going by {which}, {}", folder.display());
+            let consequence = format!("the configuration is not valid; using {which}, {}", folder.display());
             write_line(io::stderr(), &format!("{errors}\n{consequence}"));
             Ok((Folder::at(&folder), None, absolute))
         }

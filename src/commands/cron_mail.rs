@@ -1,4 +1,5 @@
-//! What cron is told again and again: one complaint, one mail a day.
+//! Errors of commands that cron runs: the same error is printed, and so mailed, once a day. It must never suppress an
+//! error on a terminal.
 
 use std::io::{self, IsTerminal};
 
@@ -8,29 +9,28 @@ use crate::store::Folder;
 use crate::store::repeat_filter::RepeatFilter;
 use crate::terminal::write_line;
 
-use super::{Code, environment};
+use super::{Code, read_env};
 
-pub(super) fn complain_to_cron(text: &str, code: Code) -> Code {
-    complain_to_cron_of(None, text, code)
+pub(super) fn print_daily(text: &str, code: Code) -> Code {
+    print_daily_in(None, text, code)
 }
 
-/// The same where the state folder is known: a note can be kept in it, too.
-pub(super) fn complain_to_cron_of(state: Option<&Folder>, text: &str, code: Code) -> Code {
-    // Whoever sits there is told each time.
-    let reads_along = io::stderr().is_terminal();
-    if complaints(state).is_news(text, clock::wall()) || reads_along {
+/// The same where the state folder is known: the note that it was printed can be kept there too.
+pub(super) fn print_daily_in(state: Option<&Folder>, text: &str, code: Code) -> Code {
+    let on_terminal = io::stderr().is_terminal();
+    if daily_filter(state).is_news(text, clock::wall()) || on_terminal {
         write_line(io::stderr(), text);
     }
     code
 }
 
-pub(super) fn forget_complaints(state: Option<&Folder>) {
-    complaints(state).forget();
+pub(super) fn forget_printed(state: Option<&Folder>) {
+    daily_filter(state).forget();
 }
 
-/// What this line of a crontab was told, by its words and its folder.
-pub(super) fn complaints(state: Option<&Folder>) -> RepeatFilter {
-    let default = config::default_state_dir(&environment).ok().map(|path| Folder::at(&path));
+/// The filter of this crontab line, which its arguments and its working folder identify.
+pub(super) fn daily_filter(state: Option<&Folder>) -> RepeatFilter {
+    let default = config::default_state_dir(&read_env).ok().map(|path| Folder::at(&path));
     let mut folders: Vec<Folder> = state.cloned().into_iter().chain(default).collect();
     folders.dedup_by(|one, other| one.path() == other.path());
     let caller = (std::env::args_os().skip(1).collect::<Vec<_>>(), std::env::current_dir().ok());

@@ -1,5 +1,5 @@
-//! Ecosystem files: where one may lie that describes a process, and whether it does. It must never run one: they are
-//! programs.
+//! PM2's ecosystem files: finds the one that describes a process, and compares the two. It must never run such a file:
+//! they are programs.
 
 mod scan;
 
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use crate::outcome::describe_io_error;
 use crate::pm2::App;
 
-use self::scan::{AppEntry, Value, entries};
+use self::scan::{AppEntry, Value, parse_entries};
 use super::foreign;
 
-/// What PM2 and people call them, the usual ones first.
-const NAMES: [&str; 14] = [
+/// The names that PM2 and people use, the most common first.
+const FILE_NAMES: [&str; 14] = [
     "ecosystem.config.js",
     "ecosystem.config.cjs",
     "ecosystem.config.mjs",
@@ -29,54 +29,57 @@ const NAMES: [&str; 14] = [
     "pm2.json",
 ];
 
-/// What people call the link to the release that runs.
-const LINKS: [&str; 3] = ["current", "live", "latest"];
-/// More than any such file has.
-const LONGEST: u64 = 1 << 20;
+/// Common names of the symbolic link to the current release.
+const RELEASE_LINKS: [&str; 3] = ["current", "live", "latest"];
+/// Bytes. Real files have a few KiB.
+const MAX_FILE: u64 = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// It describes this very process, as far as can be told without running it.
+    /// It describes this process, as far as is known without running the file.
     Same,
-    /// It describes none of this name.
+    /// It has no process of this name.
     Unnamed,
-    /// It describes one of this name, which is another: in these words.
+    /// It describes a different process of this name; the text says how they differ.
     Other(String),
     Unreadable(String),
 }
 
-/// The file that describes this very process: in the folder that it runs in, in its script's, or above them, in the
-/// home folder at the highest; outside of it up to two folders above. By the path that a person would write.
+/// Finds the file that describes this process. It searches the working folder and the script's folder, and the folders
+/// above them: up to the home folder, or two levels up outside of it. It returns the path that a person would write.
 pub(super) fn find(app: &App, home: Option<&Path>) -> Option<PathBuf> {
     let script_folder = app.script.parent().unwrap_or(Path::new(""));
     let folders = [app.cwd.as_path(), script_folder].into_iter().filter(|folder| folder.is_absolute());
-    let places: Vec<&Path> = folders.flat_map(|folder| above(folder, home)).collect();
-    let files = places.into_iter().flat_map(|place| NAMES.map(|file| place.join(file)));
-    files.into_iter().find(|file| file.is_file() && compare(file, app) == Match::Same).map(|file| lasting(&file))
+    let places: Vec<&Path> = folders.flat_map(|folder| search_folders(folder, home)).collect();
+    let files = places.into_iter().flat_map(|place| FILE_NAMES.map(|file| place.join(file)));
+    files
+        .into_iter()
+        .find(|file| file.is_file() && compare(file, app) == Match::Same)
+        .map(|file| prefer_release_link(&file))
 }
 
-/// The same file by way of a link such as `current` that leads to its release: the release behind it is gone some day.
-fn lasting(file: &Path) -> PathBuf {
-    let through = |folder: &Path| {
+/// The path through a link such as `current`, if one leads to the file: the folder of a release is removed some day.
+fn prefer_release_link(file: &Path) -> PathBuf {
+    let via_link = |folder: &Path| {
         let real = folder.canonicalize().ok()?;
-        let above = folder.ancestors().skip(1).take(2);
-        let links = above.flat_map(|above| LINKS.map(|link| above.join(link)));
-        let mut leading = links.filter(|link| link.is_symlink() && link.canonicalize().is_ok_and(|to| to == real));
-        Some(leading.next()?.join(file.strip_prefix(folder).ok()?))
+        let parents = folder.ancestors().skip(1).take(2);
+        let mut links = parents.flat_map(|parent| RELEASE_LINKS.map(|link| parent.join(link)));
+        let link = links.find(|link| link.is_symlink() && link.canonicalize().is_ok_and(|to| to == real))?;
+        Some(link.join(file.strip_prefix(folder).ok()?))
     };
-    file.ancestors().skip(1).find_map(through).unwrap_or_else(|| file.to_owned())
+    file.ancestors().skip(1).find_map(via_link).unwrap_or_else(|| file.to_owned())
 }
 
-/// Compares what a file says of a process of this name with the process: pm2 is to start that and no other. A script or
-/// folder that only running the file could tell is no difference.
+/// Compares the file's process of this name with the running one, so that `pm2 start` starts the same process. A script
+/// or folder that only running the file could tell counts as equal.
 pub(super) fn compare(file: &Path, app: &App) -> Match {
     let folder = file.parent().unwrap_or(Path::new("/"));
-    let described = match described(file) {
-        Ok(described) => described,
+    let entries = match read_entries(file) {
+        Ok(entries) => entries,
         Err(why) => return Match::Unreadable(why),
     };
-    let differences: Vec<Option<String>> =
-        described.iter().filter(|one| one.name == app.name).map(|one| difference(one, folder, app)).collect();
+    let named = entries.iter().filter(|entry| entry.name == app.name);
+    let differences: Vec<Option<String>> = named.map(|entry| describe_difference(entry, folder, app)).collect();
     match differences.first() {
         None => Match::Unnamed,
         Some(_) if differences.contains(&None) => Match::Same,
@@ -84,41 +87,37 @@ pub(super) fn compare(file: &Path, app: &App) -> Match {
     }
 }
 
-/// The same where nothing is known of the process but its name.
+/// The same for a process of which only the name is known.
 pub(super) fn compare_name(file: &Path, name: &str) -> Match {
-    match described(file) {
-        Ok(described) if described.iter().any(|one| one.name == name) => Match::Same,
+    match read_entries(file) {
+        Ok(entries) if entries.iter().any(|entry| entry.name == name) => Match::Same,
         Ok(_) => Match::Unnamed,
         Err(why) => Match::Unreadable(why),
     }
 }
 
 pub(super) fn environments(file: &Path, name: &str) -> Vec<String> {
-    let described = described(file).unwrap_or_default();
-    described.into_iter().filter(|one| one.name == name).flat_map(|one| one.environments).collect()
+    let entries = read_entries(file).unwrap_or_default();
+    entries.into_iter().filter(|entry| entry.name == name).flat_map(|entry| entry.environments).collect()
 }
 
-fn described(file: &Path) -> Result<Vec<AppEntry>, String> {
+fn read_entries(file: &Path) -> Result<Vec<AppEntry>, String> {
     file.metadata().map_err(|error| describe_io_error(&error))?;
-    let text = foreign::read(file, LONGEST).ok_or("it is no file that can be read")?;
+    let text = foreign::read(file, MAX_FILE).ok_or("not a readable file")?;
     let is_yaml = file.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-    Ok(if is_yaml { in_yaml(&text) } else { entries(&text) })
+    Ok(if is_yaml { parse_yaml(&text) } else { parse_entries(&text) })
 }
 
-/// What is not as in the file; none where nothing is.
-fn difference(entry: &AppEntry, folder: &Path, app: &App) -> Option<String> {
+/// The first difference between the file's entry and the process; none if they match.
+fn describe_difference(entry: &AppEntry, folder: &Path, app: &App) -> Option<String> {
     let cwd = match &entry.cwd {
         None => Some(folder.to_owned()),
         Some(Value::Text(path) | Value::Below(path)) => Some(folder.join(path)),
         Some(Value::Computed) => None,
     };
-    if let Some(cwd) = cwd.as_ref().filter(|cwd| app.cwd.is_absolute() && !is_same(cwd, &app.cwd)) {
-        return Some(format!(
-            "from it, {} would run in {}, and runs in {}",
-            app.name,
-            cwd.display(),
-            app.cwd.display()
-        ));
+    if let Some(cwd) = cwd.as_ref().filter(|cwd| app.cwd.is_absolute() && !is_same_path(cwd, &app.cwd)) {
+        let (name, actual) = (&app.name, app.cwd.display());
+        return Some(format!("it would run {name} in {}, but {name} runs in {actual}", cwd.display()));
     }
     let script = match (&entry.script, &cwd) {
         (Some(Value::Text(script)), _) if Path::new(script).is_absolute() => PathBuf::from(script),
@@ -126,19 +125,20 @@ fn difference(entry: &AppEntry, folder: &Path, app: &App) -> Option<String> {
         (Some(Value::Below(script)), _) => folder.join(script),
         (Some(Value::Text(_) | Value::Computed) | None, _) => return None,
     };
-    // A command that is looked up in PATH, such as npm.
+    // A command that PM2 finds in PATH, such as npm.
     let is_command = !script.exists() && script.file_name() == app.script.file_name();
     let is_known = app.script.is_absolute() && !is_command;
-    let differs = is_known && !is_same(&script, &app.script);
-    differs.then(|| format!("from it, {} would run {}, and runs {}", app.name, script.display(), app.script.display()))
+    let differs = is_known && !is_same_path(&script, &app.script);
+    let (name, actual) = (&app.name, app.script.display());
+    differs.then(|| format!("as {name} it would run {}, but {name} runs {actual}", script.display()))
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
+fn is_same_path(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
-fn in_yaml(text: &str) -> Vec<AppEntry> {
+fn parse_yaml(text: &str) -> Vec<AppEntry> {
     let Ok(whole) = serde_yaml::from_str::<serde_yaml::Value>(text) else { return Vec::new() };
     let apps = whole.get("apps").unwrap_or(&whole);
     let list = apps.as_sequence().cloned().unwrap_or_else(|| vec![apps.clone()]);
@@ -156,11 +156,11 @@ fn in_yaml(text: &str) -> Vec<AppEntry> {
     list.iter().filter_map(entry).collect()
 }
 
-/// The folder and those above it that may have to do with it.
-fn above<'f>(folder: &'f Path, home: Option<&Path>) -> Vec<&'f Path> {
-    let is_mine = |path: &&Path| home.is_some_and(|home| path.starts_with(home));
-    if is_mine(&folder) {
-        return folder.ancestors().take_while(is_mine).collect();
+/// The folder and those above it that may belong to the same project.
+fn search_folders<'f>(folder: &'f Path, home: Option<&Path>) -> Vec<&'f Path> {
+    let is_in_home = |path: &&Path| home.is_some_and(|home| path.starts_with(home));
+    if is_in_home(&folder) {
+        return folder.ancestors().take_while(is_in_home).collect();
     }
     folder.ancestors().take(3).filter(|path| path.parent().is_some()).collect()
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_for_a_process_only_if_it_describes_this_very_one() {
+    fn a_file_matches_a_process_only_if_it_describes_the_same_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("it is there");
         fs::create_dir_all(root.join("app/src")).expect("made");
@@ -216,27 +216,27 @@ mod tests {
         check(
             eco,
             "x = {name: 'api', script: 'src/server.js'}",
-            "from it, api would run app/src/server.js, and runs app/server.js",
+            "as api it would run app/src/server.js, but api runs app/server.js",
         );
         check(
             "eco.config.js",
             "x = {name: 'api', script: 'app/server.js'}",
-            &format!("from it, api would run in {}, and runs in app", root.display()),
+            &format!("it would run api in {}, but api runs in app", root.display()),
         );
         check(
             yaml,
             "- {name: api, script: server.js, cwd: ../other}",
-            "from it, api would run in app/../other, and runs in app",
+            "it would run api in app/../other, but api runs in app",
         );
         check(yaml, "{", "unnamed");
         assert_eq!(compare(&root.join("gone.js"), &app), Match::Unreadable("no such file or directory".into()));
         let npm = self::app("api", Path::new("/usr/bin/npm"), &root.join("app"));
         fs::write(root.join(eco), "x = {name: 'api', script: 'npm', args: 'start'}").expect("written");
-        assert_eq!(compare(&root.join(eco), &npm), Match::Same, "a command of PATH");
+        assert_eq!(compare(&root.join(eco), &npm), Match::Same, "a command in PATH");
     }
 
     #[test]
-    fn it_is_looked_for_above_the_script_up_to_the_home_folder() {
+    fn a_file_is_found_above_the_script_up_to_the_home_folder() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("it is there");
         let home = root.join("home");

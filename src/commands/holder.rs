@@ -1,5 +1,5 @@
-//! Whose watchdog is at work in a state folder: one with the configuration that is meant, another one, or one that
-//! cannot be seen from here. No verb may start, stop or command one in the belief that it is another.
+//! Which watchdog holds a state folder: one with the given configuration, one with another configuration, or one that
+//! is not visible from here. No command may start, stop or signal one watchdog in the belief that it is another.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +14,9 @@ use crate::store::stopped::{self, Stopped};
 use crate::store::{Error, Folder};
 use crate::terminal::escaped;
 
-use super::{Code, complain, now, state_folder_and_path};
+use super::{Code, print_error, read_boot_clock, state_folder_and_path};
 
-/// Why a verb may not go on: what there is to say, without its consequence, and the exit code.
+/// Why a command does nothing: the text, without the consequence, and the exit code.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) text: String,
@@ -24,75 +24,77 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// What the lock file and paths have in them has no power over a terminal.
-    fn held(text: String) -> Refusal {
-        Refusal { text: escaped(&text).into_owned(), code: Code::Held }
+    /// Escapes the text, because it quotes the lock file, which others may have written.
+    fn by_holder(text: &str) -> Refusal {
+        Refusal { text: escaped(text).into_owned(), code: Code::Held }
     }
 
-    pub(super) fn tell(&self, consequence: &str) -> Code {
-        complain(&format!("{} ({consequence})", self.text), self.code)
+    pub(super) fn print(&self, consequence: &str) -> Code {
+        print_error(&format!("{} ({consequence})", self.text), self.code)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
-    /// One file, whatever ways lead to it.
+enum ConfigMatch {
+    /// One file, possibly under different paths.
     Same,
     Other,
-    /// Its file is not there any more: it was moved, or its release removed.
-    Gone,
+    /// The holder's file exists no longer: it was moved, or its release was removed.
+    Missing,
 }
 
-pub(super) struct Commanded {
+/// The watchdog that a command line means.
+pub(super) struct Instance {
     pub(super) folder: Folder,
-    /// The configuration where it is valid.
+    /// None if it is not valid.
     pub(super) config: Option<Config>,
-    /// Where it is, valid or not; none where none is named or found.
+    /// Valid or not; none if none is given or found.
     pub(super) path: Option<PathBuf>,
+    /// None if no watchdog is running.
     pub(super) holder: Option<Holder>,
 }
 
-/// Whom a verb is to command. A watchdog with another configuration is another one's, unless none is named or found,
-/// and the default folder is meant.
-pub(super) fn to_command(options: &Options, consequence: &str) -> Result<Commanded, Code> {
+/// Finds the watchdog that a command acts on. It refuses one with another configuration than the given one. Without any
+/// configuration it takes the watchdog in the default state folder.
+pub(super) fn find_instance(options: &Options, consequence: &str) -> Result<Instance, Code> {
     let (folder, config, path) = state_folder_and_path(options)?;
-    let refused = |refusal: Refusal| refusal.tell(consequence);
-    let holder = seen(&folder).map_err(refused)?;
-    let Some(ours) = &path else { return Ok(Commanded { folder, config, path, holder }) };
-    let theirs = match &holder {
-        Some(holder) if relation(&holder.config, Some(holder.pid), ours) == Relation::Other => {
-            Some(format!("{} holds {}", who(holder), folder.path().display()))
+    let print_refusal = |refusal: Refusal| refusal.print(consequence);
+    let holder = visible_holder(&folder).map_err(print_refusal)?;
+    let Some(own_config) = &path else { return Ok(Instance { folder, config, path, holder }) };
+    let other = match &holder {
+        Some(holder) if compare_configs(&holder.config, Some(holder.pid), own_config) == ConfigMatch::Other => {
+            Some(format!("{} holds {}", describe_holder(holder), folder.path().display()))
         }
         Some(_) => None,
-        None => others_lately(&folder, ours),
+        None => describe_recent_other(&folder, own_config),
     };
-    match theirs {
-        None => Ok(Commanded { folder, config, path, holder }),
-        Some(theirs) => {
-            let text = format!("{theirs}, and none with {}: name its configuration with -c", ours.display());
-            Err(refused(Refusal::held(text)))
+    match other {
+        None => Ok(Instance { folder, config, path, holder }),
+        Some(other) => {
+            let text = format!("{other}, and none with {}: name its configuration with -c", own_config.display());
+            Err(print_refusal(Refusal::by_holder(&text)))
         }
     }
 }
 
-/// The same for a verb that leaves something in the folder. Another account's watchdog could not take away what root
-/// leaves there, nor use a folder that root has made.
-pub(super) fn to_order(options: &Options, consequence: &str) -> Result<Commanded, Code> {
-    let commanded = to_command(options, consequence)?;
-    match commanded.path.as_deref().and_then(|path| Some((path, config::other_owner(path)?))) {
-        None => Ok(commanded),
+/// The same for a command that writes into the folder. It refuses the configuration of another account: what root
+/// writes there, the watchdog of that account could not remove, and a folder made by root it could not use.
+pub(super) fn find_writable_instance(options: &Options, consequence: &str) -> Result<Instance, Code> {
+    let instance = find_instance(options, consequence)?;
+    match instance.path.as_deref().and_then(|path| Some((path, config::other_owner(path)?))) {
+        None => Ok(instance),
         Some((path, owner)) => {
-            let text = format!("{} belongs to uid {owner}: do it as that account", path.display());
-            Err(complain(&format!("{} ({consequence})", escaped(&text)), Code::Machine))
+            let text = format!("{} belongs to uid {owner}: run this command as that account", path.display());
+            Err(print_error(&format!("{} ({consequence})", escaped(&text)), Code::Machine))
         }
     }
 }
 
-/// The watchdog at work in the folder, for a verb that would start one with `ours`: what one with another configuration
-/// does is not the work of this one.
-pub(super) fn to_start(folder: &Folder, ours: &Path) -> Result<Option<Holder>, Refusal> {
-    match seen(folder)? {
-        Some(holder) => match another(folder, &holder, ours) {
+/// The watchdog that already runs in the folder, for a command that would start one with `own_config`. A watchdog with
+/// another configuration is a refusal, because it does not watch the targets of `own_config`.
+pub(super) fn holder_for_start(folder: &Folder, own_config: &Path) -> Result<Option<Holder>, Refusal> {
+    match visible_holder(folder)? {
+        Some(holder) => match refuse_other_config(folder, &holder, own_config) {
             Some(refusal) => Err(refusal),
             None => Ok(Some(holder)),
         },
@@ -100,132 +102,146 @@ pub(super) fn to_start(folder: &Folder, ours: &Path) -> Result<Option<Holder>, R
     }
 }
 
-/// Why a watchdog with `ours` cannot be started where this one is at work; none where the configurations are the same.
-/// Of a tick it names no pid: another one each minute, cron would mail each of them.
-pub(super) fn another(folder: &Folder, holder: &Holder, ours: &Path) -> Option<Refusal> {
-    let needs = needs_its_own(ours);
-    let text = match (relation(&holder.config, Some(holder.pid), ours), holder.mode) {
-        (Relation::Same, _) => return None,
-        (Relation::Gone, Mode::Daemon) => {
-            let who = who(holder);
-            format!("{who}, which is not there any more, holds {}: stop it first", folder.path().display())
+/// Why a watchdog with `own_config` cannot start while this one runs; none if the configurations are the same. The pid
+/// of a tick is left out: it changes every minute, and cron would mail each text that differs.
+pub(super) fn refuse_other_config(folder: &Folder, holder: &Holder, own_config: &Path) -> Option<Refusal> {
+    let need = describe_need(own_config);
+    let text = match (compare_configs(&holder.config, Some(holder.pid), own_config), holder.mode) {
+        (ConfigMatch::Same, _) => return None,
+        (ConfigMatch::Missing, Mode::Daemon) => {
+            let holder = describe_holder(holder);
+            format!("{holder}, a file that exists no longer, holds {}: stop it first", folder.path().display())
         }
-        (Relation::Gone | Relation::Other, Mode::Once) => format!("{}: {needs}", ticks(folder, &holder.config)),
-        (Relation::Other, Mode::Daemon) => format!("{} holds {}: {needs}", who(holder), folder.path().display()),
+        (ConfigMatch::Missing | ConfigMatch::Other, Mode::Once) => {
+            format!("{}: {need}", describe_ticks(folder, &holder.config))
+        }
+        (ConfigMatch::Other, Mode::Daemon) => {
+            format!("{} holds {}: {need}", describe_holder(holder), folder.path().display())
+        }
     };
-    Some(Refusal::held(text))
+    Some(Refusal::by_holder(&text))
 }
 
-/// Why no tick with `ours` can be made, nor cron start a daemon with it, though nobody holds the lock: another
-/// configuration's watchdog worked there lately, as between two ticks. Each would undo what the other one counts.
-pub(super) fn worked_lately(folder: &Folder, ours: &Path) -> Option<Refusal> {
-    others_lately(folder, ours).map(|theirs| Refusal::held(format!("{theirs}: {}", needs_its_own(ours))))
+/// Why neither a tick nor cron may start with `own_config`, although the lock is free: a watchdog with another
+/// configuration ran there recently, as between two of its ticks. Each would overwrite what the other has counted.
+pub(super) fn refuse_recent_other(folder: &Folder, own_config: &Path) -> Option<Refusal> {
+    let other = describe_recent_other(folder, own_config)?;
+    Some(Refusal::by_holder(&format!("{other}: {}", describe_need(own_config))))
 }
 
-/// Who worked there lately with another configuration, in words. Where that is not there any more, it was moved.
-fn others_lately(folder: &Folder, ours: &Path) -> Option<String> {
-    let now = now();
-    // A state that cannot be read is told by whoever needs it.
+/// A recent watchdog with another configuration. A configuration that exists no longer does not count: it was moved.
+fn describe_recent_other(folder: &Folder, own_config: &Path) -> Option<String> {
+    let now = read_boot_clock();
+    // A caller that needs the state reports that it cannot be read.
     let saved = peek(folder, &now).ok().flatten().filter(|saved| saved.worked_lately(now.at.now))?;
-    let theirs = saved.config.as_deref().filter(|theirs| relation(theirs, None, ours) == Relation::Other)?;
+    let other_config = saved
+        .config
+        .as_deref()
+        .filter(|other_config| compare_configs(other_config, None, own_config) == ConfigMatch::Other)?;
     Some(match saved.mode {
-        Some(Mode::Once) => ticks(folder, theirs),
+        Some(Mode::Once) => describe_ticks(folder, other_config),
         Some(Mode::Daemon) | None => {
             let folder = folder.path().display();
-            format!("a watchdog with configuration {} was at work in {folder} until just now", theirs.display())
+            format!("a watchdog with configuration {} ran in {folder} until just now", other_config.display())
         }
     })
 }
 
-/// Whether the watchdog with `ours` was stopped by hand, and nobody has started it since.
-pub(super) fn is_stopped(folder: &Folder, ours: &Path) -> bool {
+/// Whether the operator has stopped the watchdog with `own_config` and nobody has started it since.
+pub(super) fn is_stopped(folder: &Folder, own_config: &Path) -> bool {
     match stopped::read(folder) {
         None => false,
         Some(Stopped::All) => true,
-        Some(Stopped::Of(configs)) => configs.iter().any(|config| relation(config, None, ours) != Relation::Other),
+        Some(Stopped::Of(configs)) => {
+            configs.iter().any(|config| compare_configs(config, None, own_config) != ConfigMatch::Other)
+        }
     }
 }
 
-/// Marks the watchdog with `ours` as stopped by hand, beside others that were; all, where it is not known which is.
-pub(super) fn mark_stopped(folder: &Folder, ours: Option<&Path>) -> Result<(), Error> {
-    let stopped = match (stopped::read(folder), ours) {
+/// Records that the operator has stopped the watchdog with `own_config`, or, without a configuration, every watchdog of
+/// this folder.
+pub(super) fn mark_stopped(folder: &Folder, own_config: Option<&Path>) -> Result<(), Error> {
+    let stopped = match (stopped::read(folder), own_config) {
         (Some(Stopped::All), _) | (_, None) => Stopped::All,
-        (None, Some(ours)) => Stopped::Of(vec![ours.to_path_buf()]),
-        (Some(Stopped::Of(configs)), Some(ours)) => {
-            Stopped::Of(others(configs, ours).chain([ours.to_path_buf()]).collect())
+        (None, Some(own_config)) => Stopped::Of(vec![own_config.to_path_buf()]),
+        (Some(Stopped::Of(configs)), Some(own_config)) => {
+            Stopped::Of(without(configs, own_config).chain([own_config.to_path_buf()]).collect())
         }
     };
     stopped::mark(folder, &stopped)
 }
 
-/// The watchdog with `ours` is started: others that were stopped by hand stay so.
-pub(super) fn clear_stopped(folder: &Folder, ours: &Path) -> Result<(), Error> {
+/// Records that the watchdog with `own_config` is started. Others that the operator has stopped stay stopped.
+pub(super) fn clear_stopped(folder: &Folder, own_config: &Path) -> Result<(), Error> {
     let rest = match stopped::read(folder) {
         None => return Ok(()),
         Some(Stopped::All) => Vec::new(),
-        Some(Stopped::Of(configs)) => others(configs, ours).collect(),
+        Some(Stopped::Of(configs)) => without(configs, own_config).collect(),
     };
     stopped::clear(folder, rest)
 }
 
-fn others(configs: Vec<PathBuf>, ours: &Path) -> impl Iterator<Item = PathBuf> {
-    configs.into_iter().filter(move |config| relation(config, None, ours) == Relation::Other)
+fn without(configs: Vec<PathBuf>, own_config: &Path) -> impl Iterator<Item = PathBuf> {
+    configs.into_iter().filter(move |config| compare_configs(config, None, own_config) == ConfigMatch::Other)
 }
 
-/// The same for ticks that hold the lock and ticks that did lately, so that cron mails it once.
-fn ticks(folder: &Folder, config: &Path) -> String {
-    format!("ticks with configuration {} work in {}", config.display(), folder.path().display())
+/// One text for ticks that hold the lock and ticks that held it recently, so that cron mails it only once.
+fn describe_ticks(folder: &Folder, config: &Path) -> String {
+    format!("ticks with configuration {} use {}", config.display(), folder.path().display())
 }
 
-fn needs_its_own(ours: &Path) -> String {
-    format!("{} needs a state_dir of its own", ours.display())
+fn describe_need(own_config: &Path) -> String {
+    format!("{} needs a state_dir of its own", own_config.display())
 }
 
-pub(super) fn held(folder: &Folder, held: &HeldBy) -> Refusal {
-    Refusal::held(match held {
-        HeldBy::Seen(holder) => format!("{} holds {}", who(holder), folder.path().display()),
-        HeldBy::Unseen(unseen) => cannot_see(folder, unseen),
+pub(super) fn refuse_held(folder: &Folder, held: &HeldBy) -> Refusal {
+    Refusal::by_holder(&match held {
+        HeldBy::Seen(holder) => format!("{} holds {}", describe_holder(holder), folder.path().display()),
+        HeldBy::Unseen(unseen) => describe_unseen(folder, unseen),
     })
 }
 
-fn seen(folder: &Folder) -> Result<Option<Holder>, Refusal> {
+fn visible_holder(folder: &Folder) -> Result<Option<Holder>, Refusal> {
     match read_lock(folder) {
         Ok(Some(HeldBy::Seen(holder))) => Ok(Some(holder)),
-        Ok(Some(HeldBy::Unseen(unseen))) => Err(Refusal::held(cannot_see(folder, &unseen))),
+        Ok(Some(HeldBy::Unseen(unseen))) => Err(Refusal::by_holder(&describe_unseen(folder, &unseen))),
         Ok(None) => Ok(None),
         Err(error) => Err(Refusal { text: error.to_string(), code: Code::Machine }),
     }
 }
 
-fn who(holder: &Holder) -> String {
+fn describe_holder(holder: &Holder) -> String {
     format!("a watchdog with pid {} and configuration {}", holder.pid, holder.config.display())
 }
 
-fn cannot_see(folder: &Folder, unseen: &Unseen) -> String {
-    let says = match &unseen.note {
-        Some(note) if note.mode == Mode::Daemon => format!(": as pid {} there, with {}", note.pid, note.config),
-        Some(note) => format!(": a tick, with {}", note.config),
+fn describe_unseen(folder: &Folder, unseen: &Unseen) -> String {
+    let note = match &unseen.note {
+        Some(note) if note.mode == Mode::Daemon => format!(", as pid {} with configuration {}", note.pid, note.config),
+        Some(note) => format!(", as a tick with configuration {}", note.config),
         None => String::new(),
     };
-    format!("a watchdog that I cannot see holds {} (in another container?{says})", folder.path().display())
+    let folder = folder.path().display();
+    format!("a watchdog that I cannot see holds {folder} (it may run in another container{note})")
 }
 
-/// `pid`: whose view of the files counts first, should it be another than ours.
-fn relation(theirs: &Path, pid: Option<u32>, ours: &Path) -> Relation {
-    if theirs == ours {
-        return Relation::Same;
+/// `pid` is that of the holder of `other_config`, which may see other files under that path, as in a container.
+fn compare_configs(other_config: &Path, pid: Option<u32>, own_config: &Path) -> ConfigMatch {
+    if other_config == own_config {
+        return ConfigMatch::Same;
     }
-    let same =
-        |file: &fs::Metadata| fs::metadata(ours).is_ok_and(|ours| (ours.dev(), ours.ino()) == (file.dev(), file.ino()));
+    let is_ours = |file: &fs::Metadata| {
+        fs::metadata(own_config)
+            .is_ok_and(|own_config| (own_config.dev(), own_config.ino()) == (file.dev(), file.ino()))
+    };
     let view =
-        pid.and_then(|pid| Some(PathBuf::from(format!("/proc/{pid}/root")).join(theirs.strip_prefix("/").ok()?)));
-    let found: Vec<_> = view.iter().map(PathBuf::as_path).chain([theirs]).map(fs::metadata).collect();
+        pid.and_then(|pid| Some(PathBuf::from(format!("/proc/{pid}/root")).join(other_config.strip_prefix("/").ok()?)));
+    let found: Vec<_> = view.iter().map(PathBuf::as_path).chain([other_config]).map(fs::metadata).collect();
     let is_missing = |found: &std::io::Result<fs::Metadata>| {
         found.as_ref().is_err_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
     };
     match found {
-        found if found.iter().flatten().any(same) => Relation::Same,
-        found if found.iter().all(is_missing) => Relation::Gone,
-        _ => Relation::Other,
+        found if found.iter().flatten().any(is_ours) => ConfigMatch::Same,
+        found if found.iter().all(is_missing) => ConfigMatch::Missing,
+        _ => ConfigMatch::Other,
     }
 }

@@ -1,4 +1,4 @@
-//! `incident`: what is known of one incident, or a list of all.
+//! `incident`: one incident with its evidence, or a list of all. It must never change a record.
 
 use crate::cli::Options;
 use crate::clock;
@@ -7,59 +7,60 @@ use crate::store::{Folder, closed_incidents, incidents};
 use crate::view::incident::{self, IncidentView};
 use crate::view::pattern::LATELY;
 
-use super::{Code, complain, environment, machine_failed, say, state_folder, status};
+use super::{Code, print, print_error, print_machine_error, read_env, state_folder, status};
 
 pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Result<Code, Code> {
     let (folder, _) = state_folder(options)?;
     let (wall, zone) = (clock::wall(), clock::zone());
-    let (mut accounts, damaged) = incidents::records(&folder, wall).map_err(machine_failed)?;
-    damaged.iter().for_each(|error| _ = machine_failed(error));
-    measure(&mut accounts, &folder);
-    let meant = match id {
-        None if json => return done(&incident::list_json(&accounts, wall)),
-        None => return done(&incident::list(&accounts, wall, zone)),
-        Some("last") => accounts.last(),
-        Some(id) => accounts.iter().find(|account| account.id == id),
+    let (mut records, damaged) = incidents::records(&folder, wall).map_err(print_machine_error)?;
+    damaged.iter().for_each(|error| _ = print_machine_error(error));
+    fill_downtimes(&mut records, &folder);
+    let record = match id {
+        None if json => return print_done(&incident::list_json(&records, wall)),
+        None => return print_done(&incident::list(&records, wall, zone)),
+        Some("last") => records.last(),
+        Some(id) => records.iter().find(|record| record.id == id),
     };
-    match (meant, id) {
-        (Some(account), _) => one(&folder, account, json),
-        (None, Some("last")) if json => done("null"),
-        (None, Some("last")) => done("No incident is on record here."),
+    match (record, id) {
+        (Some(record), _) => print_incident(&folder, record, json),
+        (None, Some("last")) if json => print_done("null"),
+        (None, Some("last")) => print_done("No incidents are on record."),
         (None, id) => {
             let text = format!("no incident `{}` is on record; watchdog incident lists all", id.unwrap_or_default());
-            Err(complain(&crate::terminal::escaped(&text), Code::Usage))
+            Err(print_error(&crate::terminal::escaped(&text), Code::Usage))
         }
     }
 }
 
-/// How long what is open has been down only the state knows, whatever the wall clock says.
-fn measure(accounts: &mut [IncidentRecord], folder: &Folder) {
-    if accounts.iter().all(|account| account.ended.is_some()) {
+/// Sets the downtime of open incidents from the saved state, which measures it on the boot clock: the wall clock may
+/// have been set since.
+fn fill_downtimes(records: &mut [IncidentRecord], folder: &Folder) {
+    if records.iter().all(|record| record.ended.is_some()) {
         return;
     }
     let Ok(status) = status::read(folder) else { return };
-    for account in accounts.iter_mut().filter(|account| account.ended.is_none()) {
-        let state = status.saved.policy.targets.get(&account.target);
-        let open = state.and_then(|state| state.incident.as_ref()).filter(|open| open.id == account.id);
-        account.down_ms = open.map(|open| open.downtime(status.at.now).as_ms());
+    for record in records.iter_mut().filter(|record| record.ended.is_none()) {
+        let state = status.saved.policy.targets.get(&record.target);
+        let open = state.and_then(|state| state.incident.as_ref()).filter(|open| open.id == record.id);
+        record.down_ms = open.map(|open| open.downtime(status.at.now).as_ms());
     }
 }
 
-fn done(text: &str) -> Result<Code, Code> {
-    say(text);
+fn print_done(text: &str) -> Result<Code, Code> {
+    print(text);
     Ok(Code::Done)
 }
 
-fn one(folder: &Folder, account: &IncidentRecord, json: bool) -> Result<Code, Code> {
+fn print_incident(folder: &Folder, record: &IncidentRecord, json: bool) -> Result<Code, Code> {
     let wall = clock::wall();
-    let mut past = closed_incidents::read(folder, LATELY, wall).map_err(machine_failed)?;
-    past.retain(|closed| closed.target == account.target);
+    let mut past = closed_incidents::read(folder, LATELY, wall).map_err(print_machine_error)?;
+    past.retain(|closed| closed.target == record.target);
     let saved = status::read(folder).map(|status| status.saved).unwrap_or_default();
-    let depends_on = saved.shown.get(&account.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();
-    let (path, files) = incidents::files(folder, &account.id);
-    let home = environment("HOME").map(std::path::PathBuf::from);
+    let depends_on = saved.shown.get(&record.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();
+    let (path, files) = incidents::files(folder, &record.id);
+    let home = read_env("HOME").map(std::path::PathBuf::from);
     let incident = IncidentView {
-        account,
+        account: record,
         past: &past,
         depends_on: &depends_on,
         folder: &path,
@@ -68,5 +69,5 @@ fn one(folder: &Folder, account: &IncidentRecord, json: bool) -> Result<Code, Co
         wall,
         zone: clock::zone(),
     };
-    done(&if json { incident.json() } else { incident.text() })
+    print_done(&if json { incident.json() } else { incident.text() })
 }

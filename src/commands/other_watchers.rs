@@ -1,5 +1,5 @@
-//! Who else restarts what PM2 keeps: watchers among its processes and in the crontab. It must never run what it judges,
-//! and never show more of a process than its name and its script's.
+//! Finds other programs that restart PM2's processes: among these processes and in the crontab. It must never run what
+//! it examines, nor show more of a process than its name and its script's name.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -11,115 +11,115 @@ use crate::pm2::App;
 
 use super::foreign;
 
-/// What people call the script of a watcher.
-const NAMES: [&str; 4] = ["watchdog", "keep-alive", "keepalive", "keep_alive"];
-/// What a watcher asks pm2 for.
-const VERBS: [&str; 5] = ["restart", "reload", "start", "resurrect", "delete"];
-/// Bytes of a script that are read; a watcher is a short one.
-const SCRIPT: u64 = 256 << 10;
-/// The verb stands this close behind `pm2`, in characters: a whole program may be one line.
-const NEAR: usize = 60;
-/// How long `crontab -l` may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Common names of a watcher's script.
+const SCRIPT_NAMES: [&str; 4] = ["watchdog", "keep-alive", "keepalive", "keep_alive"];
+/// The pm2 commands that a watcher runs.
+const PM2_VERBS: [&str; 5] = ["restart", "reload", "start", "resurrect", "delete"];
+/// Bytes of a script that are read. Watchers are short scripts.
+const MAX_SCRIPT: u64 = 256 << 10;
+/// Characters between `pm2` and its command. Without a limit, a minified program, which is one line, would match.
+const MAX_VERB_DISTANCE: usize = 60;
+const CRONTAB_TIMEOUT: Duration = Duration::from_secs(5);
 /// Characters of a command that are shown.
-const SHOWN: usize = 50;
+const MAX_SHOWN: usize = 50;
 
-/// A watcher is known by what it runs. What it is called says nothing: a backend may be named after a watchdog.
+/// A watcher is recognized by its script. The name of the process proves nothing: a backend may be named `watchdog`.
 pub(super) fn is_watcher(app: &App) -> bool {
-    is_script_of_watcher(&script(app)) || script_calls_pm2(&app.script)
+    is_watcher_script_name(&script_name(app)) || script_calls_pm2(&app.script)
 }
 
-fn is_script_of_watcher(name: &str) -> bool {
+fn is_watcher_script_name(name: &str) -> bool {
     let name = name.to_lowercase();
     let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-    NAMES.iter().any(|watcher| stem == *watcher || stem.ends_with(&format!("-{watcher}")))
+    SCRIPT_NAMES.iter().any(|watcher| stem == *watcher || stem.ends_with(&format!("-{watcher}")))
 }
 
-pub(super) fn script(app: &App) -> String {
+pub(super) fn script_name(app: &App) -> String {
     app.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn script_calls_pm2(path: &Path) -> bool {
-    foreign::read(path, SCRIPT).is_some_and(|text| text.lines().any(|line| call_of_pm2(line).is_some()))
+    foreign::read(path, MAX_SCRIPT).is_some_and(|text| text.lines().any(|line| find_pm2_call(line).is_some()))
 }
 
-/// Where in a line of a script pm2 is called to change something, and for what; not in comments.
-fn call_of_pm2(line: &str) -> Option<(usize, &'static str)> {
+/// The position of a pm2 call that changes something, and its command; none in a comment.
+fn find_pm2_call(line: &str) -> Option<(usize, &'static str)> {
     let is_comment = ["#", "//", "*", "/*"].iter().any(|mark| line.trim_start().starts_with(mark));
-    // Only ASCII is changed, so that places in it are places in `line`.
+    // ASCII only, so that byte positions stay valid in the original line.
     let line = line.to_ascii_lowercase();
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let is_word_char = |c: char| c.is_alphanumeric() || c == '_';
     let mut calls = line.match_indices("pm2").filter_map(|(at, name)| {
-        let rest: String = line[at + name.len()..].chars().take(NEAR).collect();
-        let stands_alone = !line[..at].ends_with(is_part) && !rest.starts_with(is_part);
-        let verb = rest.split(|c: char| !is_part(c)).find_map(|word| VERBS.into_iter().find(|verb| *verb == word));
-        verb.filter(|_| stands_alone).map(|verb| (at, verb))
+        let rest: String = line[at + name.len()..].chars().take(MAX_VERB_DISTANCE).collect();
+        let is_word = !line[..at].ends_with(is_word_char) && !rest.starts_with(is_word_char);
+        let verb =
+            rest.split(|c: char| !is_word_char(c)).find_map(|word| PM2_VERBS.into_iter().find(|verb| *verb == word));
+        verb.filter(|_| is_word).map(|verb| (at, verb))
     });
     calls.next().filter(|_| !is_comment)
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CronLine {
-    /// What it runs, in a few words.
+    /// The pm2 command or the script that it runs.
     pub(super) what: String,
-    /// How often, in words.
+    /// Its schedule, such as `every 5 minutes`.
     pub(super) when: String,
 }
 
-/// The crontab of this account; none where there is none, or no crontab at all.
-pub(super) fn crontab() -> Option<String> {
+/// The crontab of this account; none if it has none, or if there is no program `crontab`.
+pub(super) fn read_crontab() -> Option<String> {
     let output = command::memory_output().ok()?;
-    let mut kept = output.try_clone().ok()?;
+    let mut reader = output.try_clone().ok()?;
     let argv = ["crontab", "-l"].map(str::to_owned).into();
     let (folder, unset, env) = (PathBuf::from("/"), Vec::new(), Vec::new());
-    let (scope, remains) = (Scope::default(), Leftovers::End);
+    let (scope, leftovers) = (Scope::default(), Leftovers::End);
     let spec = CommandSpec {
         argv,
         folder,
         unset,
         env,
-        timeout: PATIENCE,
+        timeout: CRONTAB_TIMEOUT,
         keep: MAX_KEPT,
         stdin: None,
         output,
         scope,
-        leftovers: remains,
+        leftovers,
     };
-    let ended = command::run(spec, |_| {});
-    if ended.exit != Exit::Exited(0) {
+    if command::run(spec, |_| {}).exit != Exit::Exited(0) {
         return None;
     }
     let mut bytes = Vec::new();
-    kept.rewind().and_then(|()| kept.read_to_end(&mut bytes)).ok()?;
+    reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The lines of a crontab that restart what PM2 keeps, without those of ours: they run the program `own`. Files that
-/// they name are looked for in `home`, where cron runs its jobs.
-pub(super) fn in_crontab(crontab: &str, own: &Path, home: &Path) -> Vec<CronLine> {
-    crontab.lines().filter_map(|line| rival_of(line.trim(), own, home)).collect()
+/// The crontab lines that restart PM2's processes, except those that run this program, `own`. Relative paths start in
+/// `home`, where cron runs its jobs.
+pub(super) fn find_in_crontab(crontab: &str, own: &Path, home: &Path) -> Vec<CronLine> {
+    crontab.lines().filter_map(|line| parse_watcher_line(line.trim(), own, home)).collect()
 }
 
-fn rival_of(line: &str, own: &Path, home: &Path) -> Option<CronLine> {
-    let (schedule, command) = job(line)?;
-    let words: Vec<&str> = command.split_whitespace().map(bare).collect();
+fn parse_watcher_line(line: &str, own: &Path, home: &Path) -> Option<CronLine> {
+    let (schedule, command) = split_job(line)?;
+    let words: Vec<&str> = command.split_whitespace().map(trim_quotes).collect();
     if schedule == "@reboot" || is_ours(command, &words, own) {
         return None;
     }
-    let named = || words.iter().find(|word| NAMES[1..].iter().any(|name| word.to_lowercase().contains(name)));
-    let what = match call_of_pm2(command) {
+    let watcher_name =
+        || words.iter().find(|word| SCRIPT_NAMES[1..].iter().any(|name| word.to_lowercase().contains(name)));
+    let what = match find_pm2_call(command) {
         Some((at, verb)) if verb != "delete" => command[at..].split([';', '&', '|', '>']).next()?.trim().to_owned(),
-        _ => match named() {
-            Some(word) => last_part(word),
-            None => script_in(command, home)?,
+        _ => match watcher_name() {
+            Some(word) => file_name(word),
+            None => find_script(command, home)?,
         },
     };
-    let what = what.chars().take(SHOWN).collect();
-    Some(CronLine { what, when: in_words(&schedule) })
+    let what = what.chars().take(MAX_SHOWN).collect();
+    Some(CronLine { what, when: describe_schedule(&schedule) })
 }
 
-/// A line's schedule and its command; none for comments and variables.
-fn job(line: &str) -> Option<(String, &str)> {
+/// A line's schedule and its command; none for comments and environment settings.
+fn split_job(line: &str) -> Option<(String, &str)> {
     if line.starts_with('#') {
         return None;
     }
@@ -128,7 +128,7 @@ fn job(line: &str) -> Option<(String, &str)> {
     let mut schedule = Vec::new();
     for _ in 0..count {
         let (word, after) = rest.split_once(char::is_whitespace)?;
-        // NAME=value, and what nobody would take for a time.
+        // An environment setting, or something else that is no schedule.
         if word.contains('=') || word.starts_with(['"', '\'']) {
             return None;
         }
@@ -140,27 +140,27 @@ fn job(line: &str) -> Option<(String, &str)> {
 
 fn is_ours(command: &str, words: &[&str], own: &Path) -> bool {
     let runs_us = own.to_str().is_some_and(|own| !own.is_empty() && command.contains(own));
-    let by_name = words.iter().any(|word| ["watchdog", "watchdog-agent"].contains(&last_part(word).as_str()));
+    let by_name = words.iter().any(|word| ["watchdog", "watchdog-agent"].contains(&file_name(word).as_str()));
     runs_us || by_name && words.iter().any(|word| ["--once", "start"].contains(word))
 }
 
-/// A script in a command that calls pm2; where output goes is none.
-fn script_in(command: &str, home: &Path) -> Option<String> {
+/// The name of a script in the command that calls pm2. Files that output is redirected to are not scripts.
+fn find_script(command: &str, home: &Path) -> Option<String> {
     let mut folder = home.to_owned();
-    let mut before = "";
+    let mut previous = "";
     for word in command.split_whitespace() {
-        let path = below(bare(word), &folder, home);
-        if before == "cd" {
+        let path = resolve(trim_quotes(word), &folder, home);
+        if previous == "cd" {
             folder = path;
-        } else if !word.contains('>') && !before.ends_with('>') && script_calls_pm2(&path) {
-            return Some(last_part(bare(word)));
+        } else if !word.contains('>') && !previous.ends_with('>') && script_calls_pm2(&path) {
+            return Some(file_name(trim_quotes(word)));
         }
-        before = word;
+        previous = word;
     }
     None
 }
 
-fn below(word: &str, folder: &Path, home: &Path) -> PathBuf {
+fn resolve(word: &str, folder: &Path, home: &Path) -> PathBuf {
     let in_home = ["~/", "$HOME/", "${HOME}/"].into_iter().find_map(|start| word.strip_prefix(start));
     match in_home {
         Some(rest) => home.join(rest),
@@ -168,16 +168,16 @@ fn below(word: &str, folder: &Path, home: &Path) -> PathBuf {
     }
 }
 
-/// A word without quotes and what ends a command.
-fn bare(word: &str) -> &str {
+/// A word without quotes and without characters that end a command.
+fn trim_quotes(word: &str) -> &str {
     word.trim_matches(|c: char| "'\"`;&|()".contains(c))
 }
 
-fn last_part(word: &str) -> String {
+fn file_name(word: &str) -> String {
     word.rsplit('/').next().unwrap_or(word).to_owned()
 }
 
-fn in_words(schedule: &str) -> String {
+fn describe_schedule(schedule: &str) -> String {
     let fields: Vec<&str> = schedule.split(' ').collect();
     let minutes = match fields[..] {
         ["*", "*", "*", "*", "*"] => Some("1"),
@@ -201,11 +201,11 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expected: bool) {
-        assert_eq!(call_of_pm2(line).is_some(), expected, "{line}");
+        assert_eq!(find_pm2_call(line).is_some(), expected, "{line}");
     }
 
     #[test]
-    fn a_call_of_pm2_is_told_from_talk_of_it() {
+    fn a_pm2_call_is_distinguished_from_a_mention() {
         check("  exec('pm2 restart sav-backend');", true);
         check("spawn('pm2', ['reload', name])", true);
         check("pm2.restart('sav-backend', cb)", true);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_is_known_by_its_script_or_what_that_does() {
+    fn a_watcher_is_recognized_by_its_script_name_or_by_pm2_calls_in_it() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("tick.js"), "setInterval(() => exec('pm2 restart api'), 1000)\n")
             .expect("written");
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_crontab_that_restart_something_are_found() {
+    fn crontab_lines_that_restart_something_are_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let home = folder.path();
         fs::create_dir(home.join("bin")).expect("made");
         fs::write(home.join("bin/tick.sh"), "#!/bin/sh\ncurl -f localhost || pm2 restart api\n").expect("written");
         fs::write(home.join("out.log"), "pm2 restart api\n").expect("written");
         let check = |line: &str, expected: Option<(&str, &str)>| {
-            let found = in_crontab(line, Path::new("/opt/watch dog"), home);
+            let found = find_in_crontab(line, Path::new("/opt/watch dog"), home);
             let found: Vec<(&str, &str)> = found.iter().map(|line| (&*line.what, &*line.when)).collect();
             assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{line}");
         };

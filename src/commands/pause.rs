@@ -1,4 +1,5 @@
-//! `pause` and `resume`: orders to whoever is at work, now or at the next tick.
+//! `pause` and `resume`: requests to the running watchdog, or to the next one. They must never change its state
+//! themselves.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,24 +22,24 @@ use crate::store::state::peek;
 use crate::store::{Folder, Stamp};
 use crate::time::{HumanDuration, millis};
 
-use super::holder::{self, Commanded};
-use super::{Code, complain, now, say, stale_daemon};
+use super::holder::{self, Instance};
+use super::{Code, print, print_error, read_boot_clock, stale_daemon};
 
-/// A live watchdog carries an order out within this.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Whether the command has ended is asked so often, should nothing say so.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A live watchdog carries out a request within this time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// SIGCHLD reports the end of the command; this covers a lost one.
+const CHILD_POLL_INTERVAL: Duration = Duration::from_secs(1);
 const UNCHANGED: &str = "nothing was paused or resumed";
 
 pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, command: Vec<OsString>) -> ExitCode {
     if let Some((program, arguments)) = command.split_first() {
-        return during(options, targets, length, program, arguments);
+        return pause_during_command(options, targets, length, program, arguments);
     }
-    match begin(options, targets, length, None) {
-        Ok(Paused { targets, how, .. }) => {
+    match begin_pause(options, targets, length, None) {
+        Ok(Paused { targets, acknowledgement, .. }) => {
             let until = clock::zone().hour_minute(clock::wall().offset_by(millis(length)));
-            let whom = whom(targets.as_deref());
-            say(&format!("paused {whom} until {until} ({}){}", HumanDuration(length), in_words(how)));
+            let (targets, length) = (describe_targets(targets.as_deref()), HumanDuration(length));
+            print(&format!("paused {targets} until {until} ({length}){}", describe_acknowledgement(acknowledgement)));
             Code::Done.into()
         }
         Err(NotPaused { code, .. }) => code.into(),
@@ -48,130 +49,135 @@ pub(super) fn pause(options: &Options, targets: Vec<String>, length: Duration, c
 struct Paused {
     folder: Folder,
     targets: Option<Vec<String>>,
-    order: PendingRequest,
-    how: Taken,
+    request: PendingRequest,
+    acknowledgement: Acknowledgement,
 }
 
 struct NotPaused {
     code: Code,
-    /// No target is called as the command line says.
-    is_misspelt: bool,
+    /// The configuration is valid and has no target of a name on the command line.
+    is_unknown_target: bool,
 }
 
 impl From<Code> for NotPaused {
     fn from(code: Code) -> NotPaused {
-        NotPaused { code, is_misspelt: false }
+        NotPaused { code, is_unknown_target: false }
     }
 }
 
-fn begin(
+fn begin_pause(
     options: &Options,
     targets: Vec<String>,
     length: Duration,
     command: Option<String>,
 ) -> Result<Paused, NotPaused> {
-    let Commanded { folder, config, holder, .. } = holder::to_order(options, UNCHANGED)?;
-    let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)
-        .map_err(|code| NotPaused { code, is_misspelt: code == Code::Usage && config.is_some() })?;
+    let Instance { folder, config, holder, .. } = holder::find_writable_instance(options, UNCHANGED)?;
+    let targets = resolve_targets(&folder, config.as_ref(), holder.as_ref(), targets)
+        .map_err(|code| NotPaused { code, is_unknown_target: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
-    let given = Stamp::of(&now());
-    let order = Request::Pause { targets: targets.clone(), length_ms, given, command };
-    let (order, how) = give(&folder, order, UNCHANGED)?;
-    Ok(Paused { folder, targets, order, how })
+    let given = Stamp::of(&read_boot_clock());
+    let request = Request::Pause { targets: targets.clone(), length_ms, given, command };
+    let (request, acknowledgement) = submit(&folder, request, UNCHANGED)?;
+    Ok(Paused { folder, targets, request, acknowledgement })
 }
 
-/// A pause for as long as a command runs, whatever becomes of the command, of us, or of the pause. Only `kill -9` of
-/// this process leaves the pause on, until its time is over: the command may still run then.
-fn during(
+/// Runs a command and pauses meanwhile. The command runs even if the pause fails. Only `kill -9` of this process leaves
+/// the pause on until its time is over, because the command may still run then.
+fn pause_during_command(
     options: &Options,
     targets: Vec<String>,
     length: Duration,
     program: &OsString,
     arguments: &[OsString],
 ) -> ExitCode {
-    let (sender, heard) = channel();
-    // Before anything is paused: whoever ends us then must not leave the pause behind.
-    if let Err(error) = signals::listen_for_command(move |what| {
-        // Nobody listens any more: the command has ended.
-        let _ = sender.send(what);
+    let (sender, signals) = channel();
+    // Before the pause begins, so that no signal can end this process and leave the pause on.
+    if let Err(error) = signals::listen_for_command(move |signal| {
+        // This fails only after the command has ended.
+        let _ = sender.send(signal);
     }) {
         let why = outcome::describe_io_error(&error);
-        complain(&format!("cannot listen to signals: {why} (one that ends this leaves the pause on)"), Code::Machine);
+        print_error(&format!("cannot handle signals: {why} (a signal leaves the pause on)"), Code::Machine);
     }
     let name = format!("{}-{}", std::process::id(), clock::now().as_ms());
-    let paused = begin(options, targets, length, Some(name.clone()));
+    let paused = begin_pause(options, targets, length, Some(name.clone()));
     match &paused {
         Ok(_) => {}
-        // A slip of the pen, and no trouble of the watchdog's: better nothing is done than without the pause.
-        Err(NotPaused { code, is_misspelt: true }) => return (*code).into(),
+        // A misspelt name is the operator's error and easily corrected, so the command does not run unpaused.
+        Err(NotPaused { code, is_unknown_target: true }) => return (*code).into(),
         Err(_) => {
-            complain("nothing is paused; running the command all the same", Code::Machine);
+            print_error("nothing is paused; running the command anyway", Code::Machine);
         }
     }
-    let code = run(&heard, program, arguments);
+    let code = run_command(&signals, program, arguments);
     if let Ok(paused) = paused {
-        end(&paused, name, length);
+        end_pause(&paused, name, length);
     }
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Ends the pause of the command of this name. Where nobody is at work who could have begun it, it is taken back.
-fn end(Paused { folder, order, .. }: &Paused, name: String, length: Duration) {
-    let is_nobody_at_work = || read_holder(folder).is_none();
-    if is_nobody_at_work() && order.take_back().unwrap_or(false) && is_nobody_at_work() {
+/// Ends the pause of the command with this name. If no watchdog runs, the request is withdrawn instead.
+fn end_pause(Paused { folder, request, .. }: &Paused, name: String, length: Duration) {
+    // The second check is for a watchdog that started, and may have read the request, while it was withdrawn.
+    let is_idle = || read_holder(folder).is_none();
+    if is_idle() && request.take_back().unwrap_or(false) && is_idle() {
         return;
     }
-    let otherwise = format!("the pause ends by itself, {} after it began", HumanDuration(length));
-    // Its trouble was told.
-    let _ = give(folder, Request::Over { command: name }, &otherwise);
+    let consequence = format!("the pause ends {} after it began", HumanDuration(length));
+    // `submit` has printed its error.
+    let _ = submit(folder, Request::Over { command: name }, &consequence);
 }
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Result<Code, Code> {
     let clear_waits = !targets.is_empty();
-    let Commanded { folder, config, holder, .. } = holder::to_order(options, UNCHANGED)?;
-    let targets = known(&folder, config.as_ref(), holder.as_ref(), targets)?;
-    let (_, how) = give(&folder, Request::Resume { targets: targets.clone(), clear_waits }, UNCHANGED)?;
-    let waits = if clear_waits { "; its waits are over too" } else { "" };
-    say(&format!("resumed {}{waits}{}", whom(targets.as_deref()), in_words(how)));
+    let Instance { folder, config, holder, .. } = holder::find_writable_instance(options, UNCHANGED)?;
+    let targets = resolve_targets(&folder, config.as_ref(), holder.as_ref(), targets)?;
+    let request = Request::Resume { targets: targets.clone(), clear_waits };
+    let (_, acknowledgement) = submit(&folder, request, UNCHANGED)?;
+    let waits = if clear_waits { "; its waits are cleared" } else { "" };
+    let targets = describe_targets(targets.as_deref());
+    print(&format!("resumed {targets}{waits}{}", describe_acknowledgement(acknowledgement)));
     Ok(Code::Done)
 }
 
-fn whom(targets: Option<&[String]>) -> String {
+fn describe_targets(targets: Option<&[String]>) -> String {
     targets.map_or_else(|| "all targets".into(), |targets| targets.join(", "))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    Now,
-    /// By a watchdog that does not answer.
-    Slowly,
-    /// Nobody is at work.
-    Later,
+enum Acknowledgement {
+    Applied,
+    /// The running watchdog has not answered in time.
+    Pending,
+    NoWatchdog,
 }
 
-fn in_words(how: Taken) -> &'static str {
-    match how {
-        Taken::Now => "",
-        Taken::Slowly => " (the watchdog at work has not said yet that it heeds it)",
-        Taken::Later => " (no watchdog is at work now; the next one heeds it)",
+fn describe_acknowledgement(acknowledgement: Acknowledgement) -> &'static str {
+    match acknowledgement {
+        Acknowledgement::Applied => "",
+        Acknowledgement::Pending => " (requested; the running watchdog has not confirmed it yet)",
+        Acknowledgement::NoWatchdog => " (no watchdog is running; the next one applies it)",
     }
 }
 
-/// Leaves the order, and waits until a live watchdog has carried it out. `otherwise`: what follows where that fails.
-fn give(folder: &Folder, order: Request, otherwise: &str) -> Result<(PendingRequest, Taken), Code> {
-    let failed = |error| complain(&format!("{error} ({otherwise})"), Code::Machine);
-    let folder = Folder::open(folder.path()).map_err(failed)?;
-    let waiting = requests::put(&folder, order).map_err(failed)?;
-    let Some(holder) = read_holder(&folder) else { return Ok((waiting, Taken::Later)) };
-    // A tick heeds it at once, too: it may be about to restart what is to be left alone.
-    stale_daemon::send(&folder, &holder, Signal::USR1);
-    let how = if stale_daemon::wait(PATIENCE, || waiting.is_done()) { Taken::Now } else { Taken::Slowly };
-    Ok((waiting, how))
+/// Writes the request, and waits until a live watchdog has carried it out. An error is printed with `consequence`.
+fn submit(folder: &Folder, request: Request, consequence: &str) -> Result<(PendingRequest, Acknowledgement), Code> {
+    let print_failure = |error| print_error(&format!("{error} ({consequence})"), Code::Machine);
+    let folder = Folder::open(folder.path()).map_err(print_failure)?;
+    let pending = requests::put(&folder, request).map_err(print_failure)?;
+    let Some(holder) = read_holder(&folder) else { return Ok((pending, Acknowledgement::NoWatchdog)) };
+    // A tick gets the signal too: it may be about to restart a target that is to be paused.
+    stale_daemon::send_signal(&folder, &holder, Signal::USR1);
+    let acknowledgement = match stale_daemon::wait_until(REQUEST_TIMEOUT, || pending.is_done()) {
+        true => Acknowledgement::Applied,
+        false => Acknowledgement::Pending,
+    };
+    Ok((pending, acknowledgement))
 }
 
-/// The targets by name, all of which must be known: to the watchdog at work, if there is one. `None`: all.
-/// Errors: `Usage` where none is called so, and `Trouble` where the watchdog at work does not know it yet.
-fn known(
+/// Checks the names of targets; `None` stands for all targets. The error is `Usage` for an unknown name, and `Trouble`
+/// for one that the configuration has but the running watchdog has not read yet.
+fn resolve_targets(
     folder: &Folder,
     config: Option<&Config>,
     holder: Option<&Holder>,
@@ -180,7 +186,7 @@ fn known(
     if targets.is_empty() {
         return Ok(None);
     }
-    let saved = peek(folder, &now()).ok().flatten();
+    let saved = peek(folder, &read_boot_clock()).ok().flatten();
     let pid = saved.as_ref().and_then(|saved| saved.pid);
     let watched: Vec<String> = saved.into_iter().flat_map(|saved| saved.shown.into_keys()).collect();
     let mut names = watched.clone();
@@ -190,55 +196,62 @@ fn known(
     match targets.iter().find(|target| !names.contains(target)) {
         None => {
             let unread = targets.iter().find(|target| !watched.contains(target));
-            // One that has just begun may not have said yet what it watches.
+            // A watchdog that has just started may not have saved its targets yet.
             let daemon = holder.filter(|holder| holder.mode == Mode::Daemon && pid == Some(holder.pid));
             let Some((unread, Holder { pid, .. })) = unread.zip(daemon) else { return Ok(Some(targets)) };
             let why =
-                format!("the watchdog at work (pid {pid}) has not read `{unread}` yet; it does at: kill -HUP {pid}");
-            Err(complain(&format!("{why} ({UNCHANGED})"), Code::Trouble))
+                format!("the running watchdog (pid {pid}) has not read `{unread}` yet. To reload: kill -HUP {pid}");
+            Err(print_error(&format!("{why} ({UNCHANGED})"), Code::Trouble))
         }
         Some(unknown) => {
-            let there_are = if names.is_empty() { "no targets are known".into() } else { names.join(", ") };
-            Err(complain(&format!("no target is called `{unknown}`; there are: {there_are}"), Code::Usage))
+            let known = match names.is_empty() {
+                true => "no targets are known".into(),
+                false => format!("known targets: {}", names.join(", ")),
+            };
+            Err(print_error(&format!("no target `{unknown}`; {known}"), Code::Usage))
         }
     }
 }
 
-/// Runs the command to its end, unless we are told to end before; its exit code, or 128 and the signal that ended it.
-fn run(heard: &Receiver<Heard>, program: &OsString, arguments: &[OsString]) -> i32 {
-    let told = heard.try_iter().find_map(|what| match what {
+/// Runs the command, unless a signal to end has already arrived. Returns its exit code, or 128 + the number of the
+/// signal that killed it, as shells do.
+fn run_command(signals: &Receiver<Heard>, program: &OsString, arguments: &[OsString]) -> i32 {
+    let received = signals.try_iter().find_map(|what| match what {
         Heard::Told { signal, .. } => Some(signal),
         Heard::Child => None,
     });
-    if let Some(signal) = told {
-        complain(&format!("told to end: {} is not run", program.display()), Code::Machine);
+    if let Some(signal) = received {
+        print_error(&format!("received signal {signal} before the start of {}", program.display()), Code::Machine);
         return 128 + signal;
     }
-    let ended = Command::new(program).args(arguments).spawn().and_then(|mut child| wait(&mut child, heard));
-    match ended {
+    let child = Command::new(program).args(arguments).spawn();
+    match child.and_then(|mut child| wait_for_command(&mut child, signals)) {
         Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         Err(error) => {
-            complain(&format!("cannot run {}: {}", program.display(), outcome::describe_io_error(&error)), Code::Usage);
+            print_error(
+                &format!("cannot run {}: {}", program.display(), outcome::describe_io_error(&error)),
+                Code::Usage,
+            );
             if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
         }
     }
 }
 
-/// Waits for the command, and hands on to it what it has not been sent itself. It shares our terminal and our group,
-/// like one that a shell would run in our place.
-fn wait(child: &mut Child, heard: &Receiver<Heard>) -> io::Result<ExitStatus> {
+/// Waits for the command, and forwards the signals that only this process received. The command shares the terminal and
+/// the process group, as if the shell had started it, so signals of the terminal reach it anyway.
+fn wait_for_command(child: &mut Child, signals: &Receiver<Heard>) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        match heard.recv_timeout(ASK_EVERY) {
+        match signals.recv_timeout(CHILD_POLL_INTERVAL) {
             Ok(Heard::Told { signal, by_terminal: false }) => {
-                // Until it was waited for, nobody else has its number.
+                // The kernel does not reuse the pid of a child that was not waited for.
                 if let Some(signal) = Signal::from_named_raw(signal)
                     && let Err(error) = kill_process(Pid::from_child(child), signal)
                 {
                     let why = outcome::describe_io_error(&error.into());
-                    complain(&format!("cannot hand the signal on to the command: {why}"), Code::Machine);
+                    print_error(&format!("cannot forward the signal to the command: {why}"), Code::Machine);
                 }
             }
             Ok(Heard::Told { by_terminal: true, .. } | Heard::Child) | Err(RecvTimeoutError::Timeout) => {}

@@ -1,4 +1,4 @@
-//! `report`: how it went over the last weeks.
+//! `report`: uptime, incidents and cures over a span of time. It must never count time without a watchdog as watched.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::store::history::{Absence, Gap};
 use crate::time::millis;
 use crate::view::report::Report;
 
-use super::{Code, machine_failed, say, state_folder, status};
+use super::{Code, print, print_machine_error, state_folder, status};
 
 pub(super) fn report(options: &Options, span: Duration, json: bool) -> Result<Code, Code> {
     let (folder, _) = state_folder(options)?;
-    let status = status::read(&folder).map_err(machine_failed)?;
+    let status = status::read(&folder).map_err(print_machine_error)?;
     let at = status.at;
-    let past = closed_incidents::read(&folder, span, at.wall).map_err(machine_failed)?;
-    let is_at_work = status.watch().is_at_work();
+    let past = closed_incidents::read(&folder, span, at.wall).map_err(print_machine_error)?;
+    let is_running = status.watch().is_at_work();
     let mut saved = status.saved;
-    if let Some(age) = saved.age(at.now).filter(|_| !is_at_work) {
+    if let Some(age) = saved.age(at.now).filter(|_| !is_running) {
         let from = at.wall.offset_by(-millis(age));
         let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
         saved.gaps.note(Gap { from, to: at.wall, why });
     }
     let report = Report { saved: &saved, past: &past, span, at, zone: clock::zone() };
-    say(&if json { report.json() } else { report.text() });
+    print(&if json { report.json() } else { report.text() });
     Ok(Code::Done)
 }

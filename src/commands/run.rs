@@ -1,4 +1,5 @@
-//! `run`, `--once` and the detached half of `start`: one agent, three ways to begin and to end.
+//! `run`, `--once` and the detached half of `start`: they take the lock, run the agent, and turn its result into an
+//! exit code. They must never run an agent without the lock.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
@@ -19,48 +20,47 @@ use crate::store::Folder;
 use crate::store::lock::{HeldBy, Holder, Lock, LockError};
 use crate::terminal::escaped;
 
-use super::{
-    Code, complain, complain_to_cron, complain_to_cron_of, complaints, forget_complaints, holder, stale_daemon,
-};
-use super::{load, load_for_cron, say, status, verbosity};
+use super::{Code, daily_filter, forget_printed, holder, print_daily, print_daily_in, print_error, stale_daemon};
+use super::{load, load_for_cron, print, status, verbosity};
 
 pub(super) const NOTHING_STARTED: &str = "nothing was started";
 const NOTHING_DONE: &str = "nothing was done";
 /// Between two tries for a lock that a tick holds.
-const PAUSE: Duration = Duration::from_millis(100);
-/// What a detached watchdog tells the one who started it.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The line that a detached watchdog prints for `start` once it runs.
 pub(super) const READY: &str = "ready";
-/// Another one was faster.
-pub(super) const TAKEN: &str = "taken";
+/// The line that it prints instead if another watchdog holds the lock.
+pub(super) const ALREADY_HELD: &str = "taken";
 
 pub(super) fn foreground(options: &Options) -> Result<Code, Code> {
-    let held = |folder: &Folder, held: &HeldBy| holder::held(folder, held).tell(NOTHING_STARTED);
-    let (config, around) = prepare(options, io::stderr().is_terminal(), held, || Code::Done)?;
-    work(config, options, around, || ())
+    let on_held = |folder: &Folder, held: &HeldBy| holder::refuse_held(folder, held).print(NOTHING_STARTED);
+    let (config, setup) = prepare(options, io::stderr().is_terminal(), on_held, || Code::Done)?;
+    run_agent(config, options, setup, || ())
 }
 
-/// The half of `start` that stays: leaves the terminal, and says on standard output when it is at work.
+/// The half of `start` that stays: leaves the terminal, and prints a line on standard output once it runs.
 pub(super) fn detached(options: &Options) -> Result<Code, Code> {
-    // A session leader already: then there is nothing to leave.
+    // This fails only for a session leader, which has no session to leave.
     let _ = setsid();
-    let held = |_: &Folder, _: &HeldBy| {
-        say(TAKEN);
+    let on_held = |_: &Folder, _: &HeldBy| {
+        print(ALREADY_HELD);
         Code::Done
     };
-    let stopped = || complain(&format!("told to stop while a tick was at work ({NOTHING_STARTED})"), Code::Machine);
-    let (config, around) = prepare(options, false, held, stopped)?;
-    // The folder that we were started in may be one that somebody wants to unmount.
+    let on_stop =
+        || print_error(&format!("received a stop signal while a tick was running ({NOTHING_STARTED})"), Code::Machine);
+    let (config, setup) = prepare(options, false, on_held, on_stop)?;
+    // Otherwise the file system of the present folder could not be unmounted. A failure has no other effect.
     let _ = std::env::set_current_dir("/");
-    work(config, options, around, || {
-        say(READY);
-        let_go_of_streams();
+    run_agent(config, options, setup, || {
+        print(READY);
+        detach_streams();
     })
 }
 
-/// Standard output and error belong to whoever started us, who waits for their end.
-fn let_go_of_streams() {
+/// Closes the pipes to `start`, which waits for their end.
+fn detach_streams() {
     let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
-    // Where this fails they stay open, and writing to them fails later: neither matters to us.
+    // If this fails, the streams stay open and later writes to them fail; neither does harm.
     let _ = rustix::stdio::dup2_stdin(&null);
     let _ = rustix::stdio::dup2_stdout(&null);
     let _ = rustix::stdio::dup2_stderr(&null);
@@ -69,26 +69,25 @@ fn let_go_of_streams() {
 pub(super) fn once(options: &Options) -> Result<Code, Code> {
     let config = load_for_cron(options, NOTHING_DONE)?;
     let folder = Folder::at(&config.state_dir);
-    let failed =
-        |why: &str| complain_to_cron_of(Some(&folder), &format!("watchdog: {why} ({NOTHING_DONE})"), Code::Machine);
+    let failed = |why: &str| print_daily_in(Some(&folder), &format!("watchdog: {why} ({NOTHING_DONE})"), Code::Machine);
     Folder::open(&config.state_dir).map_err(|error| failed(&error.to_string()))?;
     let inbox = Inbox::open().map_err(|error| failed(&error))?;
-    let refuse = |text: &str| complain_to_cron(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
+    let refuse = |text: &str| print_daily(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
     let lock = match Lock::try_acquire(&folder, Mode::Once, &config.path) {
         Err(LockError::Held(HeldBy::Seen(holder))) => {
-            if let Some(refusal) = holder::another(&folder, &holder, &config.path) {
+            if let Some(refusal) = holder::refuse_other_config(&folder, &holder, &config.path) {
                 return Err(refuse(&refusal.text));
             }
             match (stale_daemon::is_hung(&folder, &holder), holder.mode) {
                 (true, _) => {}
-                (false, Mode::Daemon) => return leave_to_daemon(&folder, &holder),
+                (false, Mode::Daemon) => return report_daemon(&folder, &holder),
                 (false, Mode::Once) => return Ok(Code::Done),
             }
-            if let Err(error) = stale_daemon::end(&folder, &holder) {
-                return Err(complain_to_cron_of(Some(&folder), &format!("watchdog: {error}"), Code::Held));
+            if let Err(error) = stale_daemon::terminate(&folder, &holder) {
+                return Err(print_daily_in(Some(&folder), &format!("watchdog: {error}"), Code::Held));
             }
             let what = if holder.mode == Mode::Daemon { "The watchdog" } else { "A tick" };
-            say(&format!("{what} (pid {}) was hung. I have ended it and do its work now.", holder.pid));
+            print(&format!("{what} (pid {}) was hung. It was killed, and this tick replaces it.", holder.pid));
             Lock::try_acquire(&folder, Mode::Once, &config.path)
         }
         other => other,
@@ -96,13 +95,13 @@ pub(super) fn once(options: &Options) -> Result<Code, Code> {
     let lock = match lock {
         Ok(lock) => lock,
         Err(LockError::Held(HeldBy::Seen(holder))) => {
-            let other = holder::another(&folder, &holder, &config.path);
+            let other = holder::refuse_other_config(&folder, &holder, &config.path);
             return other.map_or(Ok(Code::Done), |refusal| Err(refuse(&refusal.text)));
         }
-        Err(LockError::Held(unseen)) => return Err(refuse(&holder::held(&folder, &unseen).text)),
+        Err(LockError::Held(unseen)) => return Err(refuse(&holder::refuse_held(&folder, &unseen).text)),
         Err(LockError::Io(error)) => return Err(failed(&error.to_string())),
     };
-    if let Some(refusal) = holder::worked_lately(&folder, &config.path) {
+    if let Some(refusal) = holder::refuse_recent_other(&folder, &config.path) {
         return Err(refuse(&refusal.text));
     }
     Ok(tick(config, options, inbox, folder, lock))
@@ -111,106 +110,103 @@ pub(super) fn once(options: &Options) -> Result<Code, Code> {
 fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: Lock) -> Code {
     let on_terminal = io::stdout().is_terminal();
     let logging = start_log(&config, options, on_terminal);
-    // On a terminal the log is read along, and tells the same.
+    // On a terminal the log is printed too, and has the same lines.
     let silent = options.quiet || (on_terminal && logging.is_some());
-    let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| say(&escaped(line))) };
-    let told = complaints(Some(&folder));
-    let around = AgentSetup { inbox, folder: folder.clone(), lock, logging, news, told: Some(told.clone()) };
-    let ended = match Agent::new(Mode::Once, config, options.dry_run, around) {
+    let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| print(&escaped(line))) };
+    let filter = daily_filter(Some(&folder));
+    let setup = AgentSetup { inbox, folder: folder.clone(), lock, logging, news, told: Some(filter.clone()) };
+    let result = match Agent::new(Mode::Once, config, options.dry_run, setup) {
         Ok(agent) => agent.run(),
         Err(error) => {
             let why = format!("watchdog: {error} ({NOTHING_DONE})");
-            return complain_to_cron_of(Some(&folder), &why, Code::Machine);
+            return print_daily_in(Some(&folder), &why, Code::Machine);
         }
     };
-    if let Some(by) = &ended.displaced_by {
-        return complain_to_cron(&format!("watchdog: {by} (this tick was ended)"), Code::Held);
+    if let Some(by) = &result.displaced_by {
+        return print_daily(&format!("watchdog: {by} (this tick was ended)"), Code::Held);
     }
     if on_terminal && !options.quiet {
-        ended.targets.iter().filter(|(_, state)| state.status.is_trouble()).for_each(|(name, state)| {
-            let detail = state.last_probe.as_ref().map_or("", |look| look.verdict.detail());
-            say(&format!("{name} is {}: {detail}", state.status.as_str()));
+        result.targets.iter().filter(|(_, state)| state.status.is_trouble()).for_each(|(name, state)| {
+            let detail = state.last_probe.as_ref().map_or("", |probe| probe.verdict.detail());
+            print(&format!("{name} is {}: {detail}", state.status.as_str()));
         });
     }
-    if !ended.unsaved {
-        told.forget();
+    if !result.unsaved {
+        filter.forget();
     }
-    tick_code(&ended)
+    tick_code(&result)
 }
 
-fn tick_code(ended: &RunResult) -> Code {
+fn tick_code(result: &RunResult) -> Code {
     let is_unknown = |state: &TargetState| {
-        state.last_probe.as_ref().is_none_or(|look| matches!(look.verdict, Verdict::Unknown { .. }))
+        state.last_probe.as_ref().is_none_or(|probe| matches!(probe.verdict, Verdict::Unknown { .. }))
     };
-    if ended.unsaved || ended.targets.iter().all(|(_, state)| is_unknown(state)) {
+    if result.unsaved || result.targets.iter().all(|(_, state)| is_unknown(state)) {
         return Code::Machine;
     }
-    trouble(ended.targets.iter().map(|(_, state)| state))
+    let is_trouble = result.targets.iter().any(|(_, state)| state.status.is_trouble());
+    if is_trouble { Code::Trouble } else { Code::Done }
 }
 
-fn trouble<'a>(mut states: impl Iterator<Item = &'a TargetState>) -> Code {
-    if states.any(|state| state.status.is_trouble()) { Code::Trouble } else { Code::Done }
-}
-
-/// A daemon is at work: its state is the answer, if it can save one.
-fn leave_to_daemon(folder: &Folder, holder: &Holder) -> Result<Code, Code> {
+/// The result of a tick while a daemon runs: the exit code follows from the state that the daemon saves.
+fn report_daemon(folder: &Folder, holder: &Holder) -> Result<Code, Code> {
     if io::stdout().is_terminal() {
-        say(&format!("a watchdog is at work already (pid {}): this tick is left to it", holder.pid));
+        print(&format!("a watchdog is already running (pid {}); this tick does nothing", holder.pid));
     }
-    let failed = |why: &str| complain_to_cron_of(Some(folder), &format!("watchdog: {why}"), Code::Machine);
+    let failed = |why: &str| print_daily_in(Some(folder), &format!("watchdog: {why}"), Code::Machine);
     let status = status::read(folder).map_err(|error| failed(&error.to_string()))?;
     let watch = status.watch();
     if watch.is_at_work() && !watch.is_current() {
-        let since = status.saved.last_seen.map_or_else(|| "it began".into(), |at| status.zone.date_time(at));
+        let since = status.saved.last_seen.map_or_else(|| "it started".into(), |at| status.zone.date_time(at));
         let why = format!(
-            "the one at work (pid {}) has saved nothing since {since} (how the targets are is not known \
-             here; its log says why: see status)",
+            "the running watchdog (pid {}) has not saved its state since {since} (the state of the targets is unknown; \
+             the log says why, watchdog status names it)",
             holder.pid
         );
         return Err(failed(&why));
     }
-    forget_complaints(Some(folder));
+    forget_printed(Some(folder));
     Ok(if status.is_trouble() { Code::Trouble } else { Code::Done })
 }
 
-/// All that a daemon needs before it can begin, the lock among it. `held` says that another one has that, `stopped`
-/// that we were told to stop before we had it.
+/// Everything that a daemon needs before it starts, including the lock. `on_held` reports that another watchdog has the
+/// lock, `on_stop` that a stop signal arrived while waiting for it.
 fn prepare(
     options: &Options,
     logs_to_stderr: bool,
-    held: impl Fn(&Folder, &HeldBy) -> Code,
-    stopped: impl Fn() -> Code,
+    on_held: impl Fn(&Folder, &HeldBy) -> Code,
+    on_stop: impl Fn() -> Code,
 ) -> Result<(Config, AgentSetup), Code> {
     let config = load(options, NOTHING_STARTED)?;
-    let folder = Folder::open(&config.state_dir).map_err(not_started)?;
-    let mut inbox = Inbox::open().map_err(not_started)?;
+    let folder = Folder::open(&config.state_dir).map_err(print_not_started)?;
+    let mut inbox = Inbox::open().map_err(print_not_started)?;
     let lock = match acquire_as_daemon(&folder, &config.path, &mut inbox) {
         Ok(Some(lock)) => lock,
-        Ok(None) => return Err(stopped()),
-        Err(LockError::Held(by)) => return Err(held(&folder, &by)),
-        Err(LockError::Io(error)) => return Err(not_started(error)),
+        Ok(None) => return Err(on_stop()),
+        Err(LockError::Held(by)) => return Err(on_held(&folder, &by)),
+        Err(LockError::Io(error)) => return Err(print_not_started(error)),
     };
     let logging = start_log(&config, options, logs_to_stderr);
     Ok((config, AgentSetup { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None }))
 }
 
-fn not_started(error: impl Display) -> Code {
-    complain(&format!("{error} ({NOTHING_STARTED})"), Code::Machine)
+fn print_not_started(error: impl Display) -> Code {
+    print_error(&format!("{error} ({NOTHING_STARTED})"), Code::Machine)
 }
 
-/// The lock, once a tick with the same configuration that holds it is over; none when we are told to stop meanwhile.
+/// Takes the lock, after waiting for a tick with the same configuration. None if a stop signal arrives meanwhile.
 fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Result<Option<Lock>, LockError> {
     loop {
         match Lock::try_acquire(folder, Mode::Daemon, config) {
             Err(LockError::Held(HeldBy::Seen(holder)))
-                if holder.mode == Mode::Once && holder::another(folder, &holder, config).is_none() =>
+                if holder.mode == Mode::Once && holder::refuse_other_config(folder, &holder, config).is_none() =>
             {
-                if inbox.is_stop_requested(PAUSE) {
+                if inbox.is_stop_requested(LOCK_POLL_INTERVAL) {
                     return Ok(None);
                 }
-                // One that cannot be ended is waited for.
+                // A hung tick that cannot be killed is waited for.
                 if stale_daemon::is_hung(folder, &holder)
-                    && let Err(error) = stale_daemon::end(folder, &holder)
+                    && let Err(error) = stale_daemon::terminate(folder, &holder)
                 {
                     log::warn!("{error}");
                 }
@@ -226,19 +222,19 @@ fn start_log(config: &Config, options: &Options, to_stderr: bool) -> Option<Logg
     started.ok()
 }
 
-fn work(config: Config, options: &Options, around: AgentSetup, at_work: impl FnOnce()) -> Result<Code, Code> {
-    if let Err(error) = holder::clear_stopped(&around.folder, &config.path) {
+fn run_agent(config: Config, options: &Options, setup: AgentSetup, on_start: impl FnOnce()) -> Result<Code, Code> {
+    if let Err(error) = holder::clear_stopped(&setup.folder, &config.path) {
         log::warn!("{error} (start --cron will not start it again)");
     }
     let (count, path) = (config.targets.len(), config.path.clone());
-    let dry = if options.dry_run { ", in a dry run" } else { "" };
-    let agent = Agent::new(Mode::Daemon, config, options.dry_run, around).map_err(not_started)?;
+    let dry = if options.dry_run { ", dry run" } else { "" };
+    let agent = Agent::new(Mode::Daemon, config, options.dry_run, setup).map_err(print_not_started)?;
     let targets = if count == 1 { "1 target".into() } else { format!("{count} targets") };
     let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
-    log::info!("watchdog {version} at work (pid {pid}): {targets} of {}{dry}", path.display());
-    at_work();
+    log::info!("watchdog {version} started (pid {pid}): {targets} of {}{dry}", path.display());
+    on_start();
     match agent.run() {
-        RunResult { displaced_by: Some(by), .. } => Err(complain(&format!("{by} (this one was ended)"), Code::Held)),
+        RunResult { displaced_by: Some(by), .. } => Err(print_error(&format!("{by} (this one was ended)"), Code::Held)),
         RunResult { displaced_by: None, .. } => Ok(Code::Done),
     }
 }

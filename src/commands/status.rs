@@ -1,6 +1,11 @@
-//! `status`: how the targets are, from the state that the watchdog keeps; from a live one as of now.
+//! `status`: the state of the targets, as the watchdog has saved it. A live watchdog saves it anew for this. It must
+//! never change that state.
+
+mod keys;
+mod screen;
 
 use std::io::{self, IsTerminal};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -10,38 +15,65 @@ use crate::cli::Options;
 use crate::clock;
 use crate::config;
 use crate::policy::Mode;
+use crate::signals;
 use crate::store::lock::{HeldBy, Holder, last_held, read_holder, read_lock};
 use crate::store::state::{SavedState, peek};
 use crate::store::{Error, Folder, requests};
 use crate::terminal::write_line;
 use crate::view::status::StatusReport;
 
-use super::{Code, environment, machine_failed, now, say, stale_daemon, state_folder};
+use self::keys::Keys;
+use super::{Code, print, print_machine_error, read_boot_clock, read_env, stale_daemon, state_folder};
 
-/// A live watchdog writes its state within this when asked to; longer, and what it wrote last must do.
-const PATIENCE: Duration = Duration::from_secs(1);
-const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// A live watchdog saves its state within this time on request. After it, the last saved state is shown.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(1);
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a key or a signal may wait.
+const KEY_INTERVAL: Duration = Duration::from_millis(100);
 /// Clears a terminal and moves to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 pub(super) fn status(options: &Options, json: bool, watch: bool) -> Result<Code, Code> {
     let (folder, _) = state_folder(options)?;
+    if watch {
+        return watch_status(&folder);
+    }
+    let status = read(&folder).map_err(print_machine_error)?;
+    print(&if json { status.json() } else { screen::fit_terminal(status.text()) });
+    Ok(exit_code(&status))
+}
+
+fn watch_status(folder: &Folder) -> Result<Code, Code> {
+    let (post, stop) = channel();
+    // Without a handler, a signal would end this process and leave the terminal without echo.
+    let listening = signals::listen(move |signal| {
+        // This fails only after the watch has ended.
+        let _ = if signal == signals::Signal::Stop { post.send(()) } else { Ok(()) };
+    });
+    let keys = listening.ok().map(|_| Keys::open());
     loop {
-        let status = read(&folder).map_err(machine_failed)?;
-        let text = if json { status.json() } else { status.text() };
-        if !watch {
-            say(&text);
-            return Ok(code(&status));
-        }
+        let status = read(folder).map_err(print_machine_error)?;
         let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
-        if !write_line(io::stdout(), &format!("{clear}{text}")) {
-            return Ok(code(&status));
+        let began = clock::monotonic();
+        if !write_line(io::stdout(), &format!("{clear}{}", screen::fit_terminal(status.text()))) {
+            return Ok(exit_code(&status));
         }
-        thread::sleep(WATCH_EVERY);
+        while began.elapsed() < WATCH_INTERVAL {
+            let is_quit = match &keys {
+                Some(keys) => keys.is_quit_pressed(KEY_INTERVAL),
+                None => {
+                    thread::sleep(KEY_INTERVAL);
+                    false
+                }
+            };
+            if is_quit || stop.try_recv().is_ok() {
+                return Ok(exit_code(&status));
+            }
+        }
     }
 }
 
-fn code(status: &StatusReport) -> Code {
+fn exit_code(status: &StatusReport) -> Code {
     match (status.watch().is_current(), status.is_trouble()) {
         (false, _) => Code::NotRunning,
         (true, true) => Code::Trouble,
@@ -50,18 +82,18 @@ fn code(status: &StatusReport) -> Code {
 }
 
 pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
-    // A lock that cannot even be asked for is nobody's; what else cannot be read is told below.
+    // A lock that cannot be read counts as free. If the state cannot be read either, that error is returned below.
     let (found, is_unseen) = match read_lock(folder).ok().flatten() {
         Some(HeldBy::Seen(holder)) => (Some(holder), false),
         Some(HeldBy::Unseen(unseen)) => (Some(unseen.into_holder_on_trust()), true),
         None => (None, false),
     };
     let (saved, holder, has_answered) = match found {
-        Some(holder) if holder.mode == Mode::Daemon && !is_unseen => ask(folder, holder)?,
-        found => (look(folder)?, found, false),
+        Some(holder) if holder.mode == Mode::Daemon && !is_unseen => request_save(folder, holder)?,
+        found => (read_saved(folder)?, found, false),
     };
     let saved = saved.unwrap_or_default();
-    let now = now();
+    let now = read_boot_clock();
     let mut status = StatusReport {
         is_unseen,
         last_held: last_held(folder),
@@ -69,11 +101,11 @@ pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
         config_changed: false,
         at: now.at,
         zone: clock::zone(),
-        home: environment("HOME").map(Into::into),
+        home: read_env("HOME").map(Into::into),
         saved,
         holder,
     };
-    // What nobody has read at all has not changed since.
+    // Only a running watchdog can have read an older version of the file.
     status.config_changed = status.watch().is_running() && has_changed(&status.saved);
     status.apply(&requests::peek(folder), &now);
     Ok(status)
@@ -84,18 +116,18 @@ fn has_changed(saved: &SavedState) -> bool {
     config::written(path).is_some_and(|written| written != read)
 }
 
-/// Has a live watchdog write its state, and reads it. It gives its sign of life with that, also where the disk takes no
-/// state. `None` for the holder: it has ended meanwhile.
-fn ask(folder: &Folder, holder: Holder) -> Result<(Option<SavedState>, Option<Holder>, bool), Error> {
-    let asked = clock::now();
-    stale_daemon::send(folder, &holder, Signal::USR1);
-    let mut saved = look(folder)?;
+/// Has a live watchdog save its state, and reads it. Also returns the present holder, and whether it has answered: it
+/// touches the lock file even if it cannot save. The holder is none if it has ended meanwhile.
+fn request_save(folder: &Folder, holder: Holder) -> Result<(Option<SavedState>, Option<Holder>, bool), Error> {
+    let requested_at = clock::now();
+    stale_daemon::send_signal(folder, &holder, Signal::USR1);
+    let mut saved = read_saved(folder)?;
     let is_new = |saved: &Option<SavedState>| {
-        saved.as_ref().and_then(|saved| saved.written).is_some_and(|written| written >= asked)
+        saved.as_ref().and_then(|saved| saved.written).is_some_and(|written| written >= requested_at)
     };
-    stale_daemon::wait(PATIENCE, || {
+    stale_daemon::wait_until(SAVE_TIMEOUT, || {
         if !is_new(&saved)
-            && let Ok(found) = look(folder)
+            && let Ok(found) = read_saved(folder)
         {
             saved = found;
         }
@@ -108,10 +140,10 @@ fn ask(folder: &Folder, holder: Holder) -> Result<(Option<SavedState>, Option<Ho
     Ok((saved, after, has_answered))
 }
 
-fn look(folder: &Folder) -> Result<Option<SavedState>, Error> {
-    let mut saved = peek(folder, &now())?.map(|saved| *saved);
+fn read_saved(folder: &Folder) -> Result<Option<SavedState>, Error> {
+    let mut saved = peek(folder, &read_boot_clock())?.map(|saved| *saved);
     if let Some(saved) = &mut saved {
-        // What is lost of it the watchdog has said; there is no more to tell then.
+        // The watchdog itself reports a damaged history; here the readable part is shown.
         let _ = saved.history.complete(folder);
     }
     Ok(saved)

@@ -1,4 +1,5 @@
-//! `stop`: the watchdog at work finishes the restart command that runs, and ends.
+//! `stop`: ends the running watchdog after the restart command that it runs. It must never stop a watchdog with another
+//! configuration.
 
 use std::time::Duration;
 
@@ -10,68 +11,65 @@ use crate::policy::Mode;
 use crate::store::Folder;
 use crate::store::lock::{Holder, HolderProof, is_gone, prove, read_holder};
 
-use super::holder::{self, Commanded};
-use super::{Code, complain, say, stale_daemon};
+use super::holder::{self, Instance};
+use super::{Code, print, print_error, stale_daemon};
 
-/// Longer than this is worth a word: it waits for a restart command.
-const SOON: Duration = Duration::from_secs(3);
-/// Whether it is hung is asked so often meanwhile.
-const EACH: Duration = Duration::from_secs(10);
-/// A restart command may take a day.
-const AT_LAST: Duration = Duration::from_secs(86_400);
+/// A watchdog that takes longer is waiting for a restart command.
+const QUICK_STOP: Duration = Duration::from_secs(3);
+const HUNG_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest timeout that a restart command may have.
+const STOP_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 pub(super) fn stop(options: &Options) -> Result<Code, Code> {
-    let Commanded { folder, holder, path, .. } = holder::to_command(options, "nothing was stopped")?;
+    let Instance { folder, holder, path, .. } = holder::find_instance(options, "nothing was stopped")?;
     let holder = holder.filter(|holder| holder.mode == Mode::Daemon);
-    if let Some(Err(why)) = holder.as_ref().map(|holder| stale_daemon::reach(&folder, holder)) {
-        return Err(complain(&format!("the watchdog runs on: {why}"), Code::Machine));
+    if let Some(Err(why)) = holder.as_ref().map(|holder| stale_daemon::signallable_pid(&folder, holder)) {
+        return Err(print_error(&format!("the watchdog was not stopped: {why}"), Code::Machine));
     }
-    let theirs = holder.as_ref().map(|holder| holder.config.as_path());
+    let held_config = holder.as_ref().map(|holder| holder.config.as_path());
     if (holder.is_some() || folder.path().exists())
-        && let Err(error) = holder::mark_stopped(&folder, path.as_deref().or(theirs))
+        && let Err(error) = holder::mark_stopped(&folder, path.as_deref().or(held_config))
     {
-        complain(&format!("{error} (start --cron will start it again)"), Code::Machine);
+        print_error(&format!("{error} (start --cron will start it again)"), Code::Machine);
     }
     let Some(holder) = holder else {
-        say(&format!("no watchdog was running for {}", folder.path().display()));
+        print(&format!("no watchdog was running for {}", folder.path().display()));
         return Ok(Code::NotRunning);
     };
     if stale_daemon::is_hung(&folder, &holder) {
-        return Ok(end(&folder, &holder));
+        return Ok(terminate_hung(&folder, &holder));
     }
-    stale_daemon::send(&folder, &holder, Signal::TERM);
+    stale_daemon::send_signal(&folder, &holder, Signal::TERM);
     let has_let_go = || prove(&folder, &holder) == HolderProof::Over;
-    if !stale_daemon::wait(SOON, has_let_go) {
-        say(&format!("the watchdog (pid {}) finishes a restart command first; waiting", holder.pid));
+    if !stale_daemon::wait_until(QUICK_STOP, has_let_go) {
+        print(&format!("waiting for the watchdog (pid {}) to finish a restart command", holder.pid));
         let began = clock::monotonic();
-        while !stale_daemon::wait(EACH, has_let_go) && began.elapsed() < AT_LAST {
-            // It may be one that was frozen only just before.
-            let Some(now) = read_holder(&folder).filter(|now| (now.pid, now.started) == (holder.pid, holder.started))
-            else {
-                continue;
-            };
-            if stale_daemon::is_hung(&folder, &now) {
-                return Ok(end(&folder, &now));
+        while !stale_daemon::wait_until(HUNG_CHECK_INTERVAL, has_let_go) && began.elapsed() < STOP_TIMEOUT {
+            // Its sign of life may have been recent when `stop` began, although it was frozen already.
+            let is_same = |current: &Holder| (current.pid, current.started) == (holder.pid, holder.started);
+            let Some(current) = read_holder(&folder).filter(is_same) else { continue };
+            if stale_daemon::is_hung(&folder, &current) {
+                return Ok(terminate_hung(&folder, &current));
             }
         }
     }
-    // It is gone a moment after it has let go of the lock.
+    // The process ends a moment after it has released the lock.
     let pid = holder.pid;
-    match stale_daemon::wait(SOON, || is_gone(&holder)) {
-        true => Ok(stopped(pid)),
-        false => Err(complain(&format!("the watchdog (pid {pid}) was told to stop and still runs"), Code::Machine)),
+    match stale_daemon::wait_until(QUICK_STOP, || is_gone(&holder)) {
+        true => Ok(report_stopped(pid)),
+        false => Err(print_error(&format!("the watchdog (pid {pid}) still runs after SIGTERM"), Code::Machine)),
     }
 }
 
-/// One that is hung finishes nothing.
-fn end(folder: &Folder, holder: &Holder) -> Code {
-    match stale_daemon::end(folder, holder) {
-        Ok(()) => stopped(holder.pid),
-        Err(error) => complain(&error, Code::Machine),
+/// A hung watchdog would not finish its restart command, so there is no reason to wait.
+fn terminate_hung(folder: &Folder, holder: &Holder) -> Code {
+    match stale_daemon::terminate(folder, holder) {
+        Ok(()) => report_stopped(holder.pid),
+        Err(error) => print_error(&error, Code::Machine),
     }
 }
 
-fn stopped(pid: u32) -> Code {
-    say(&format!("the watchdog (pid {pid}) is stopped; start --cron leaves it so, start starts it again"));
+fn report_stopped(pid: u32) -> Code {
+    print(&format!("the watchdog (pid {pid}) is stopped; only start starts it again, start --cron does not"));
     Code::Done
 }

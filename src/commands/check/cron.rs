@@ -1,18 +1,19 @@
-//! What cron makes of a configuration: its bare PATH, programs and what their first lines call for, the line to paste.
+//! What a configuration needs under cron: the programs that cron's short PATH must lead to, and the crontab line. It
+//! must never start one of those programs.
 
 use std::ffi::OsString;
 
 use crate::command::{first_word, for_shell, locate};
 use crate::config::{CommandLine, Config, Probe, Remedy};
 
-use super::say;
+use super::print;
 
-/// What Debian's and most other crons give to their jobs.
+/// The PATH that Debian's cron and most others give to their jobs.
 const CRON_PATH: &str = "/usr/bin:/bin";
 const PM2: &str = "pm2";
 const NODE: &str = "node";
 
-/// Prints where the programs of all commands are found under cron, and returns what is wrong.
+/// Prints which programs cron finds, and returns the problems found.
 pub(super) fn report(config: &Config) -> Vec<String> {
     let programs = programs(config);
     if programs.is_empty() {
@@ -21,28 +22,29 @@ pub(super) fn report(config: &Config) -> Vec<String> {
     let own = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     let here = own.clone().or_else(|| std::env::var_os("PATH"));
     let cron = own.clone().unwrap_or_else(|| CRON_PATH.into());
-    let is_found = |program: &str| locate(program, &config.folder, Some(&cron));
+    let locate_in_cron = |program: &str| locate(program, &config.folder, Some(&cron));
     let through = if own.is_some() { "found through env.PATH" } else { "found" };
     let mut found = Vec::new();
-    let mut wrong = Vec::new();
+    let mut problems = Vec::new();
     for program in programs {
-        match (is_found(&program), locate(&program, &config.folder, here.as_deref())) {
+        match (locate_in_cron(&program), locate(&program, &config.folder, here.as_deref())) {
             (Ok(_), _) => {
                 found.push(format!("{program}: {through}"));
-                // What pm2 runs by is what people miss under cron most of all.
-                found.extend((program == PM2 && is_found(NODE).is_ok()).then(|| format!("{NODE}: {through}")));
+                // pm2 is a script that node runs, and node is missing under cron most often.
+                let finds_node = program == PM2 && locate_in_cron(NODE).is_ok();
+                found.extend(finds_node.then(|| format!("{NODE}: {through}")));
             }
-            (Err(why), Ok(_)) => wrong.push(format!("cron would not find it: {why}; set PATH under env:")),
-            (Err(why), Err(_)) => wrong.push(why),
+            (Err(why), Ok(_)) => problems.push(format!("under cron: {why}. Fix: set PATH under env:")),
+            (Err(why), Err(_)) => problems.push(why),
         }
     }
     if !found.is_empty() {
-        say(&format!("In cron (PATH={CRON_PATH})  {}", found.join("   ")));
+        print(&format!("In cron (PATH={CRON_PATH})  {}", found.join("   ")));
     }
-    wrong
+    problems
 }
 
-/// Every program that the configuration calls for, as far as that can be told; each once.
+/// The programs that the configuration's commands start, as far as their first words tell; sorted, each once.
 fn programs(config: &Config) -> Vec<String> {
     let mut programs = Vec::new();
     for target in &config.targets {
@@ -68,13 +70,13 @@ fn programs(config: &Config) -> Vec<String> {
     programs
 }
 
-/// A line for crontab that does `what` at `when` with this configuration.
+/// The crontab line that runs the watchdog with the arguments `what` on the schedule `when`.
 pub(in crate::commands) fn crontab_line(config: &Config, when: &str, what: &str) -> String {
     let program = std::env::current_exe().map_or_else(|_| "watchdog".into(), |path| path.display().to_string());
     format!("{when} {} {what} -c {}", for_cron(&program), for_cron(&config.path.display().to_string()))
 }
 
-/// A word as cron and its shell must be given it: as a shell, and `%` escaped.
+/// Quotes a word for the shell and escapes `%`, which cron takes for a line break.
 fn for_cron(word: &str) -> String {
     for_shell(word).replace('%', r"\%")
 }

@@ -1,4 +1,4 @@
-//! Who is told, and whether a message gets there. Only `--send` sends one.
+//! The notification channels of a configuration, and whether they deliver. It must send nothing without `--send`.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::agent::delivery_of;
 use crate::clock;
-use crate::commands::{now, say};
+use crate::commands::{print, read_boot_clock};
 use crate::config::Config;
 #[cfg(feature = "email")]
 use crate::config::{Channel, Destination, MailTransport};
@@ -17,40 +17,41 @@ use crate::store::state::peek;
 use crate::terminal::escaped;
 use crate::view::message;
 
-/// How long a message may be on its way. A mail server may take several steps, each within its own time.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For all channels together. A mail delivery has several steps, each with its own timeout.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
-    let mut wrong: Vec<String> = config.off.iter().map(|line| format!("{}: switched off", escaped(line))).collect();
-    for (shown, result) in attempts(config, send) {
+    let off = config.off.iter().map(|line| format!("{}; this channel is off", escaped(line)));
+    let mut problems: Vec<String> = off.collect();
+    for (shown, result) in try_channels(config, send) {
         let shown = escaped(&shown).into_owned();
         match result {
-            None => say(&format!("Tells       {shown} (not tried: check --send)")),
-            Some(Ok(())) => say(&format!("Tells       {shown}: a test message was taken")),
+            None => print(&format!("Notifies    {shown} (not tried; check --send)")),
+            Some(Ok(())) => print(&format!("Notifies    {shown}: test message delivered")),
             Some(Err(why)) => {
-                say(&format!("Tells       {shown}"));
-                wrong.push(format!("{shown} got no test message: {why}"));
+                print(&format!("Notifies    {shown}"));
+                problems.push(format!("{shown}: test message not delivered: {why}"));
             }
         }
     }
     if !send {
         #[cfg(feature = "email")]
-        wrong.extend(config.notify.iter().filter_map(|channel| no_mail(config, channel)));
-        wrong.extend(last_answers(config));
+        problems.extend(config.notify.iter().filter_map(|channel| describe_mail_problem(config, channel)));
+        problems.extend(last_failures(config));
     }
-    wrong
+    problems
 }
 
-/// What the channels said last that did not take a message. A state that cannot be read is not told here.
-fn last_answers(config: &Config) -> Vec<String> {
-    let now = now();
+/// The last errors of channels whose last delivery failed. An unreadable state is reported elsewhere.
+fn last_failures(config: &Config) -> Vec<String> {
+    let now = read_boot_clock();
     let Ok(Some(saved)) = peek(&Folder::at(&config.state_dir), &now) else { return Vec::new() };
     let is_ours = |id: &str| config.notify.iter().any(|channel| channel.id == id);
     let troubles = saved.outbox.troubles(now.at.now).filter(|(id, _)| is_ours(id));
-    troubles.map(|(id, words)| format!("{} {words}", escaped(id))).collect()
+    troubles.map(|(id, trouble)| format!("{} {trouble}", escaped(id))).collect()
 }
 
-fn attempts(config: &Config, send: bool) -> Vec<(String, Option<Result<(), String>>)> {
+fn try_channels(config: &Config, send: bool) -> Vec<(String, Option<Result<(), String>>)> {
     let names = config.notify.iter().map(|channel| channel.shown.clone());
     let names: Vec<String> = names.chain(config.heartbeat.iter().map(|_| "heartbeat, once a minute".into())).collect();
     if !send {
@@ -66,7 +67,7 @@ fn attempts(config: &Config, send: bool) -> Vec<(String, Option<Result<(), Strin
                 DeliveryOutcome::Delivered => Ok(()),
                 DeliveryOutcome::Refused(why) | DeliveryOutcome::Failed(why, _) => Err(why),
             };
-            let _ = post.send((index, outcome)); // nobody listens any more: it took too long
+            let _ = post.send((index, outcome)); // fails only after the timeout, when nobody receives any more
         });
     }
     if let Some(webhook) = config.heartbeat.clone() {
@@ -80,12 +81,12 @@ fn attempts(config: &Config, send: bool) -> Vec<(String, Option<Result<(), Strin
     let mut found: Vec<Option<Result<(), String>>> = names.iter().map(|_| None).collect();
     let began = clock::monotonic();
     while found.iter().any(Option::is_none) {
-        match results.recv_timeout(PATIENCE.saturating_sub(clock::monotonic() - began)) {
+        match results.recv_timeout(SEND_TIMEOUT.saturating_sub(clock::monotonic() - began)) {
             Ok((index, result)) => found[index] = Some(result),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
-    let late = || Err(format!("nothing came of it in {} s", PATIENCE.as_secs()));
+    let late = || Err(format!("no result within {} s", SEND_TIMEOUT.as_secs()));
     names.into_iter().zip(found).map(|(name, found)| (name, Some(found.unwrap_or_else(late)))).collect()
 }
 
@@ -108,9 +109,9 @@ fn test_message() -> Message {
     }
 }
 
-/// What would keep mail from leaving, as far as can be told without sending any.
+/// What would prevent a mail from being sent, as far as is known without sending one.
 #[cfg(feature = "email")]
-fn no_mail(config: &Config, channel: &Channel) -> Option<String> {
+fn describe_mail_problem(config: &Config, channel: &Channel) -> Option<String> {
     let Destination::Email(email) = &channel.destination else { return None };
     let delivery = delivery_of(config);
     let sendmail = || match email.via {

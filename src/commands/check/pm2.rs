@@ -1,5 +1,5 @@
-//! PM2 beside the targets: whether it is as the configuration has it, and who else restarts what is watched. It must
-//! never start a daemon: pm2 is asked for its list only where one accepts connections.
+//! PM2 as `check` sees it: whether it matches the configuration, and what else restarts its processes. It must never
+//! start a daemon: it asks pm2 for its list only where a daemon accepts connections.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::agent::calls_pm2;
 use crate::command::{Scope, for_shell};
 use crate::commands::ecosystem::{self, Match};
-use crate::commands::{environment, other_watchers, tilde};
+use crate::commands::{other_watchers, read_env, shorten_home};
 use crate::config::{self, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Rung, Target};
 use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, DaemonEvidence, Home, Listing, ProcessState, SavedList, listeners, missing_program};
@@ -17,14 +17,14 @@ use crate::time::HumanDuration;
 
 use super::version;
 
-/// What pm2 needs over the time that it grants a process to end.
-const OVER_KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Added to the kill_timeout of the process, for node to start and for pm2 to reach the daemon.
+const KILL_TIMEOUT_MARGIN: Duration = Duration::from_secs(10);
 
 pub(super) struct Pm2Snapshot {
     home: Home,
     version: Option<String>,
     daemon: DaemonEvidence,
-    /// None where it was not asked.
+    /// None if pm2 was not run.
     listing: Option<Listing>,
     saved: SavedList,
 }
@@ -32,14 +32,14 @@ pub(super) struct Pm2Snapshot {
 #[derive(Default)]
 pub(super) struct Pm2Findings {
     pub(super) lines: Vec<String>,
-    pub(super) wrong: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
-/// Looks at each home once; `offline`: PM2 is asked for nothing.
+/// Observes each PM2 home once. With `offline`, pm2 is not run.
 pub(super) fn observe(config: &Config, offline: bool) -> Vec<Pm2Snapshot> {
     let mut homes: Vec<Pm2Snapshot> = Vec::new();
     for pm2 in config.targets.iter().filter_map(|target| target.pm2.as_ref()) {
-        if homes.iter().any(|seen| seen.home.path() == pm2.home) {
+        if homes.iter().any(|known| known.home.path() == pm2.home) {
             continue;
         }
         let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
@@ -48,66 +48,65 @@ pub(super) fn observe(config: &Config, offline: bool) -> Vec<Pm2Snapshot> {
         let home = Home::at(&pm2.home);
         let program = caller.program().ok();
         let mut daemon = home.all_daemons();
-        let is_asked = !offline && program.is_some() && daemon.state() == DaemonState::Alive;
-        let listing = is_asked.then(|| caller.list());
+        let can_list = !offline && program.is_some() && daemon.state() == DaemonState::Alive;
+        let listing = can_list.then(|| caller.list());
         daemon.is_silent = listing == Some(Listing::Silent);
-        let (version, saved) = (program.as_deref().and_then(version::of), home.saved());
+        let (version, saved) = (program.as_deref().and_then(version::read_version), home.saved());
         homes.push(Pm2Snapshot { version, listing, daemon, saved, home });
     }
     homes
 }
 
-pub(super) fn judge(target: &Target, homes: &[Pm2Snapshot]) -> Pm2Findings {
-    let of = |pm2: &Pm2Config| homes.iter().find(|seen| seen.home.path() == pm2.home);
-    let Some((pm2, seen)) = target.pm2.as_ref().and_then(|pm2| Some((pm2, of(pm2)?))) else {
-        return Pm2Findings::default();
-    };
-    let version = seen.version.as_deref().map(|version| format!("PM2 {}", escaped(version)));
+pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot]) -> Pm2Findings {
+    let Some(pm2) = &target.pm2 else { return Pm2Findings::default() };
+    let Some(home) = homes.iter().find(|known| known.home.path() == pm2.home) else { return Pm2Findings::default() };
+    let version = home.version.as_deref().map(|version| format!("PM2 {}", escaped(version)));
     let label = version.unwrap_or_else(|| "PM2".into());
-    let mut lines = vec![format!("  {label:<10}  {}", seen.state(pm2))];
-    let mut wrong = seen.wrong(pm2);
-    let is_kept = seen.saves(&pm2.process);
-    if !is_kept && pm2.config.is_some() {
+    let mut lines = vec![format!("  {label:<10}  {}", home.describe_state(pm2))];
+    let mut problems = home.find_problems(pm2);
+    let is_saved = home.saves(&pm2.process);
+    if !is_saved && pm2.config.is_some() {
         lines.push(format!(
-            "              {} is not in its saved list: it is started from its file, the others are lost; run {} save",
+            "              {} is not in the saved list: a repair starts it from config and loses the others. \
+             Fix: {} save",
             escaped(&pm2.process),
-            escaped(&seen.home.call())
+            escaped(&home.home.call())
         ));
     }
     let resets = target.ladder.iter().any(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
     if pm2.reset && !resets {
-        lines
-            .push("              reset: true has no effect beside restart: write {pm2: reset} as its last rung".into());
+        lines.push("              reset: true has no effect with restart: add {pm2: reset} as its last command".into());
     }
     if pm2.env.is_some() && pm2.config.is_none() {
-        lines.push("              env has no effect without config: PM2 keeps the variables of what it runs".into());
+        lines.push("              env has no effect without config: PM2 keeps the variables of each process".into());
     }
-    let app = seen.apps().find(|app| app.name == pm2.process);
+    let app = home.apps().find(|app| app.name == pm2.process);
     if let Some(app) = app {
-        lines.extend(at_work_sometimes(app));
-        wrong.extend(too_slow(target, app));
-        wrong.extend(seen.saved_app(app).and_then(missing_program).map(|missing| {
-            let (missing, call) = (escaped(&missing), seen.home.call());
-            format!("{missing}: a reboot would not bring it back. Start it anew, then: {} save", escaped(&call))
+        lines.extend(describe_scheduled(app));
+        problems.extend(find_short_timeouts(target, app));
+        problems.extend(home.saved_app(app).and_then(missing_program).map(|missing| {
+            let (missing, call) = (escaped(&missing), home.home.call());
+            format!("{missing}: a reboot would not bring it back. Fix: start it again, then {} save", escaped(&call))
         }));
     }
-    for (is_wrong, said) in ecosystem_file(pm2, app, is_kept) {
-        match is_wrong {
-            true => wrong.push(said),
-            false => lines.push(format!("              {said}")),
+    for (is_problem, text) in inspect_ecosystem_file(pm2, app, is_saved) {
+        match is_problem {
+            true => problems.push(text),
+            false => lines.push(format!("              {text}")),
         }
     }
-    Pm2Findings { lines, wrong }
+    Pm2Findings { lines, problems }
 }
 
-/// What is at rest at times is no trouble then, and nothing that anybody should be told.
-fn at_work_sometimes(app: &App) -> Option<String> {
+/// A process that is stopped at times on purpose: its rest causes no incident and no message.
+fn describe_scheduled(app: &App) -> Option<String> {
+    let name = escaped(&app.name);
     let what = match (app.is_scheduled, app.autorestart) {
-        (true, false) => "runs at certain times only (cron_restart)",
-        (false, false) => "is not started again by PM2 when it ends with 0 (autorestart: false)",
+        (true, false) => format!("{name} runs on a schedule (cron_restart)"),
+        (false, false) => format!("PM2 does not restart {name} when it exits 0 (autorestart: false)"),
         (_, true) => return None,
     };
-    Some(format!("              {} {what}: at rest between its runs, which is no outage", escaped(&app.name)))
+    Some(format!("              {what}: being stopped between runs is no outage"))
 }
 
 impl Pm2Snapshot {
@@ -142,45 +141,47 @@ impl Pm2Snapshot {
         self.daemon.state() == DaemonState::Alive
     }
 
-    fn state(&self, pm2: &Pm2Config) -> String {
+    fn describe_state(&self, pm2: &Pm2Config) -> String {
         let list = match (&self.saved, self.saves(&pm2.process)) {
             (SavedList::Apps(_), true) => "list saved",
             (SavedList::Apps(_), false) => "list saved without it",
             (SavedList::Missing, _) => "no list saved",
-            (SavedList::Unreadable(_), _) => "saved list spoilt",
+            (SavedList::Unreadable(_), _) => "saved list unreadable",
         };
-        let process = self.process(pm2);
+        let process = self.describe_process(pm2);
         match self.daemon.state() {
             DaemonState::Alive => format!("alive, {list}; {process}"),
-            DaemonState::Deaf => format!("cannot be reached, {list}; {process}"),
-            DaemonState::Unknown => format!("cannot be seen, {list}; {process}"),
-            DaemonState::Dead if self.living(pm2).is_some() => format!("dead, {list}; {process} without it"),
+            DaemonState::Deaf => format!("unreachable, {list}; {process}"),
+            DaemonState::Unknown => format!("unknown, {list}; {process}"),
+            DaemonState::Dead if self.living_pid(pm2).is_some() => {
+                format!("dead, {list}; {process}, without a daemon")
+            }
             DaemonState::Dead if self.saves(&pm2.process) || pm2.config.is_some() => {
-                format!("dead, {list}; it is brought back when the target fails")
+                format!("dead, {list}; a repair starts it again when the target is down")
             }
             DaemonState::Dead => format!("dead, {list}"),
         }
     }
 
-    fn living(&self, pm2: &Pm2Config) -> Option<u32> {
+    fn living_pid(&self, pm2: &Pm2Config) -> Option<u32> {
         match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
             ProcessState::Alive(process) => Some(process.pid),
             ProcessState::Gone | ProcessState::Unknown(_) => None,
         }
     }
 
-    fn process(&self, pm2: &Pm2Config) -> String {
+    fn describe_process(&self, pm2: &Pm2Config) -> String {
         let name = escaped(&pm2.process);
         let Some(listed) = self.listed() else {
             return match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
                 ProcessState::Alive(process) => format!("{name} runs, pid {}", process.pid),
                 ProcessState::Gone if self.daemon.state() != DaemonState::Unknown => format!("{name} does not run"),
-                ProcessState::Gone | ProcessState::Unknown(_) => format!("whether {name} runs cannot be seen"),
+                ProcessState::Gone | ProcessState::Unknown(_) => format!("whether {name} runs is unknown"),
             };
         };
         let instances: Vec<&App> = listed.iter().filter(|app| app.name == pm2.process).collect();
         match instances[..] {
-            [] => format!("{name} is not in its list"),
+            [] => format!("{name} is not in PM2's list"),
             [App { status, pid: Some(pid), .. }] => format!("{name} {}, pid {pid}", escaped(status)),
             [App { status, pid: None, .. }] => format!("{name} {}", escaped(status)),
             _ => {
@@ -190,71 +191,71 @@ impl Pm2Snapshot {
         }
     }
 
-    fn wrong(&self, pm2: &Pm2Config) -> Vec<String> {
-        let (home, name) = (tilde(self.home.path()), escaped(&pm2.process).into_owned());
+    fn find_problems(&self, pm2: &Pm2Config) -> Vec<String> {
+        let (home, name) = (shorten_home(self.home.path()), escaped(&pm2.process).into_owned());
         let call = escaped(&self.home.call()).into_owned();
         if !self.home.path().is_dir() {
-            return vec![format!("there is no PM2 in {home}: no such folder{}", elsewhere(self.home.path()))];
+            return vec![format!("no PM2 in {home}: no such folder{}", describe_other_home(self.home.path()))];
         }
-        let mut wrong = Vec::new();
+        let mut problems = Vec::new();
         if let Some(trouble) = self.daemon.trouble(&self.home.path().display().to_string(), &self.home.call()) {
-            wrong.push(escaped(&trouble).into_owned());
+            problems.push(escaped(&trouble).into_owned());
         }
         if self.daemon.proven.len() > 1 {
             let pids: Vec<String> = self.daemon.proven.iter().map(|daemon| daemon.process.pid.to_string()).collect();
-            // Asked to end, each would put its own list in place of the saved one.
-            wrong.push(format!(
-                "{} PM2 daemons run in {home} (pids {}), and none knows all processes. To mend it: kill -9 {}, wait \
-                 until their processes are gone, then {call} resurrect, which starts what was saved",
+            // kill -9, because on SIGTERM each daemon would overwrite the saved list with its own.
+            problems.push(format!(
+                "{} PM2 daemons run in {home} (pids {}), and none of them knows all processes. Fix: kill -9 {}; wait \
+                 until their processes have ended; then {call} resurrect starts the saved list",
                 pids.len(),
                 pids.join(", "),
                 pids.join(" ")
             ));
         }
         if let Some(Listing::Failed(why)) = &self.listing {
-            wrong.push(format!("PM2 in {home} could not be asked: {}", escaped(why)));
+            problems.push(format!("PM2 in {home} did not list its processes: {}", escaped(why)));
         }
         if self.daemon.state() == DaemonState::Dead
-            && let Some(pid) = self.living(pm2)
+            && let Some(pid) = self.living_pid(pm2)
         {
-            wrong.push(format!(
-                "PM2's daemon is dead, and {name} (pid {pid}) lives on without it: PM2 will not start it again. When \
-                 it suits you: kill {pid}; {call} resurrect"
+            problems.push(format!(
+                "PM2's daemon is dead and {name} (pid {pid}) runs without it, so PM2 will not restart it. Fix, at a \
+                 time that suits you: kill {pid}; {call} resurrect"
             ));
         }
         let is_known = self.apps().any(|app| app.name == pm2.process);
         if !is_known && !self.saves(&pm2.process) && pm2.config.is_none() {
-            wrong.push(format!("PM2 in {home} has no process {name}; {}", self.names()));
+            problems.push(format!("PM2 in {home} has no process {name}; {}", self.describe_names()));
         } else if !self.saves(&pm2.process) && pm2.config.is_none() {
-            wrong.push(format!("{name} is not in PM2's saved list, and a reboot would lose it: run {call} save"));
+            problems.push(format!("{name} is not in PM2's saved list, so a reboot would lose it. Fix: {call} save"));
         }
         if let SavedList::Unreadable(why) = &self.saved {
-            wrong.push(format!("PM2's saved list cannot be read: {}; run {call} save", escaped(why)));
+            problems.push(format!("PM2's saved list cannot be read: {}. Fix: {call} save", escaped(why)));
         }
-        wrong
+        problems
     }
 
-    fn names(&self) -> String {
+    fn describe_names(&self) -> String {
         let mut names: Vec<&str> = self.apps().map(|app| app.name.as_str()).collect();
         names.dedup();
         match names.is_empty() {
-            true => "it has none at all".into(),
+            true => "it has none".into(),
             false => format!("it has {}", escaped(&names.join(", "))),
         }
     }
 }
 
-fn elsewhere(home: &Path) -> String {
-    let named = environment("PM2_HOME").map(PathBuf::from);
-    let usual = config::home(&environment).map(|home| home.join(".pm2"));
-    let found = named.into_iter().chain(usual).find(|path| path != home && path.is_dir());
-    found.map(|path| format!("; there is {}", tilde(&path))).unwrap_or_default()
+fn describe_other_home(home: &Path) -> String {
+    let from_env = read_env("PM2_HOME").map(PathBuf::from);
+    let default = config::home(&read_env).map(|home| home.join(".pm2"));
+    let found = from_env.into_iter().chain(default).find(|path| path != home && path.is_dir());
+    found.map(|path| format!("; {} exists", shorten_home(&path))).unwrap_or_default()
 }
 
-/// What there is to say of the file, and whether it is wrong. `app`: the process as PM2 has it.
-fn ecosystem_file(pm2: &Pm2Config, app: Option<&App>, is_kept: bool) -> Vec<(bool, String)> {
+/// Remarks on the file, each with whether it is a problem. `app` is the process as PM2 runs it.
+fn inspect_ecosystem_file(pm2: &Pm2Config, app: Option<&App>, is_saved: bool) -> Vec<(bool, String)> {
     let Some(path) = pm2.config.as_deref() else { return Vec::new() };
-    let (shown, name) = (tilde(path), escaped(&pm2.process));
+    let (shown, name) = (shorten_home(path), escaped(&pm2.process));
     let matched = match app {
         Some(app) => ecosystem::compare(path, app),
         None => ecosystem::compare_name(path, &pm2.process),
@@ -265,12 +266,12 @@ fn ecosystem_file(pm2: &Pm2Config, app: Option<&App>, is_kept: bool) -> Vec<(boo
             return vec![(true, format!("the ecosystem file {shown} cannot be read: {}", escaped(&why)))];
         }
         Match::Unnamed => {
-            vec![(true, format!("the ecosystem file {shown} describes no {name}: pm2 start would find nothing in it"))]
+            vec![(true, format!("the ecosystem file {shown} has no process {name}: pm2 start would start nothing"))]
         }
         Match::Other(why) => vec![(
             true,
             format!(
-                "the ecosystem file {shown} describes another {name}: {}. Write cwd into it, with its whole path",
+                "the ecosystem file {shown} describes a different {name}: {}. Fix: set cwd in it, as an absolute path",
                 escaped(&why)
             ),
         )],
@@ -281,18 +282,19 @@ fn ecosystem_file(pm2: &Pm2Config, app: Option<&App>, is_kept: bool) -> Vec<(boo
             found.push((true, format!("the ecosystem file {shown} has no env_{env} for {name}")));
         }
         (None, [env, ..]) if blocks.contains(env) => {
-            // Where the file is all there is, a repair would give it other variables, and so another database.
+            // Without a saved list a repair uses the file, and would start the process with other variables, such as
+            // those of another database.
             let env = escaped(env);
-            let said = format!("{name} has the variables of env_{env} in {shown}: write env: {env} beside config");
-            found.push((!is_kept, said));
+            let text = format!("{name} runs with env_{env} of {shown}. Fix: set env: {env} next to config");
+            found.push((!is_saved, text));
         }
         (Some(_) | None, _) => {}
     }
     found
 }
 
-/// Rungs that would be ended while pm2 still waits, for the process to end or to say that it is ready.
-fn too_slow(target: &Target, app: &App) -> Vec<String> {
+/// Restart commands whose timeout is shorter than pm2 may wait for the process to end or to be ready.
+fn find_short_timeouts(target: &Target, app: &App) -> Vec<String> {
     let name = escaped(&app.name);
     let waits = app.kill_timeout + app.ready_within.unwrap_or_default();
     let what = match app.ready_within {
@@ -301,70 +303,72 @@ fn too_slow(target: &Target, app: &App) -> Vec<String> {
             format!("{name} may take {} to end and to be ready (kill_timeout, listen_timeout)", HumanDuration(waits))
         }
     };
-    let needed = waits + OVER_KILL_TIMEOUT;
+    let needed = waits + KILL_TIMEOUT_MARGIN;
     let too_short = |rung: &&Rung| rung.timeout < needed && calls_pm2(&rung.remedy);
-    let complaint = |rung: &Rung| {
+    let problem = |rung: &Rung| {
         let seconds = needed.as_secs() + u64::from(needed.subsec_nanos() > 0);
-        let write = match &rung.remedy {
+        let fix = match &rung.remedy {
             Remedy::Pm2Restart(_) => format!("restart: [{{pm2: restart, timeout: {seconds}s}}]"),
             Remedy::Pm2Reset(_) => format!("{{pm2: reset, timeout: {seconds}s}} in restart"),
             Remedy::Command(_) => format!("{{run: …, timeout: {seconds}s}}"),
         };
-        format!("{what}, and pm2 is given {} in all: write {write}", HumanDuration(rung.timeout))
+        format!("{what}, but the timeout of the pm2 command is {}. Fix: {fix}", HumanDuration(rung.timeout))
     };
-    let mut wrong: Vec<String> = target.ladder.iter().filter(too_short).map(complaint).collect();
+    let mut problems: Vec<String> = target.ladder.iter().filter(too_short).map(problem).collect();
     if let Some(ready) = app.ready_within.filter(|ready| *ready > target.limits.start_period) {
-        let (ready, given) = (HumanDuration(ready), HumanDuration(target.limits.start_period));
-        wrong.push(format!(
-            "{name} may take {ready} to be ready (listen_timeout), and failures count after {given}: write start_period"
+        let (seconds, ready) = (ready.as_secs() + u64::from(ready.subsec_nanos() > 0), HumanDuration(ready));
+        let start_period = HumanDuration(target.limits.start_period);
+        problems.push(format!(
+            "{name} may take {ready} to be ready (listen_timeout), but failures count after {start_period}. Fix: \
+             start_period: {seconds}s"
         ));
     }
-    wrong
+    problems
 }
 
-/// Who else restarts or deletes what PM2 keeps, and how that is ended; nobody where the configuration has nothing to do
-/// with PM2.
-pub(super) fn dangers(config: &Config, homes: &[Pm2Snapshot]) -> Vec<String> {
+/// What else restarts or deletes PM2's processes, with the command that ends it. None if the configuration does not use
+/// PM2.
+pub(super) fn find_dangers(config: &Config, homes: &[Pm2Snapshot]) -> Vec<String> {
     let rungs = || config.targets.iter().flat_map(|target| &target.ladder);
     if homes.is_empty() && !rungs().any(|rung| calls_pm2(&rung.remedy)) {
         return Vec::new();
     }
-    let mut dangers: Vec<String> = homes.iter().flat_map(|seen| watchers(config, seen)).collect();
-    let own_home = config::home(&environment).unwrap_or_else(|| "/".into());
+    let mut dangers: Vec<String> = homes.iter().flat_map(|home| find_watchers(config, home)).collect();
+    let own_home = config::home(&read_env).unwrap_or_else(|| "/".into());
     let own = std::env::current_exe().unwrap_or_default();
-    let crontab = other_watchers::crontab().unwrap_or_default();
-    let lines = other_watchers::in_crontab(&crontab, &own, &own_home);
+    let crontab = other_watchers::read_crontab().unwrap_or_default();
+    let lines = other_watchers::find_in_crontab(&crontab, &own, &own_home);
     dangers.extend(lines.into_iter().map(|other_watchers::CronLine { what, when }| {
         format!("your crontab runs {} {}. Remove that line: crontab -e", escaped(&what), escaped(&when))
     }));
     dangers
 }
 
-/// Watchers among PM2's processes. One that is only in the saved list comes back with it.
-fn watchers(config: &Config, seen: &Pm2Snapshot) -> Vec<String> {
+/// Other watchers among PM2's processes. The next `pm2 resurrect` starts one that is only in the saved list.
+fn find_watchers(config: &Config, home: &Pm2Snapshot) -> Vec<String> {
     let is_watched = |app: &App| {
         let mut watched = config.targets.iter().filter_map(|target| target.pm2.as_ref());
-        watched.any(|pm2| pm2.home == seen.home.path() && pm2.process == app.name)
+        watched.any(|pm2| pm2.home == home.home.path() && pm2.process == app.name)
     };
-    let call = escaped(&seen.home.call()).into_owned();
-    let listed = seen.listed();
-    let mut told: Vec<&str> = Vec::new();
+    let call = escaped(&home.home.call()).into_owned();
+    let listed = home.listed();
+    let mut reported: Vec<&str> = Vec::new();
     let mut dangers = Vec::new();
-    for app in listed.unwrap_or_default().iter().chain(seen.saved_apps()) {
-        // Who takes requests is a backend, which may call pm2 for its deployments.
+    for app in listed.unwrap_or_default().iter().chain(home.saved_apps()) {
+        // A process that listens on a port is a backend, which may call pm2 to deploy.
         let serves = || app.pid.and_then(living).is_some_and(|process| !listeners(process).is_empty());
-        if told.contains(&app.name.as_str()) || is_watched(app) || !other_watchers::is_watcher(app) || serves() {
+        if reported.contains(&app.name.as_str()) || is_watched(app) || !other_watchers::is_watcher(app) || serves() {
             continue;
         }
-        told.push(&app.name);
-        let (name, script) = (escaped(&app.name), other_watchers::script(app));
+        reported.push(&app.name);
+        let (name, script) = (escaped(&app.name), other_watchers::script_name(app));
         let script = if script.is_empty() { String::new() } else { format!(" ({})", escaped(&script)) };
-        let is_gone = listed.is_some_and(|listed| listed.iter().all(|other| other.name != app.name));
+        let is_only_saved = listed.is_some_and(|listed| listed.iter().all(|other| other.name != app.name));
         let delete = escaped(&for_shell(&app.name)).into_owned();
-        // What is to be deleted must be in the list of a living daemon.
-        let first = if seen.is_alive() { String::new() } else { format!("{call} resurrect && ") };
-        dangers.push(match is_gone {
-            true => format!("PM2's saved list still has {name}{script}:\n              {call} save"),
+        // pm2 delete needs a running daemon that has the process in its list.
+        let first = if home.is_alive() { String::new() } else { format!("{call} resurrect && ") };
+        dangers.push(match is_only_saved {
+            true => format!("PM2's saved list still has {name}{script}. Remove it:\n              {call} save"),
             false => format!(
                 "PM2 also runs {name}{script}. Two restarters make two PM2 daemons:\n              \
                  {first}{call} delete {delete} && {call} save"

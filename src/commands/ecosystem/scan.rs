@@ -1,5 +1,5 @@
-//! The text of an ecosystem file in JavaScript, TypeScript or JSON → the processes that it describes. It must never run
-//! the file, never read another one and never guess: what only running the file could tell is `Computed`.
+//! Parses the text of an ecosystem file in JavaScript, TypeScript or JSON into the processes that it describes. It must
+//! never run the file, read another one, or guess: what only running the file could tell is `Computed`.
 
 #[cfg(test)]
 mod tests;
@@ -9,33 +9,33 @@ use std::collections::HashSet;
 
 use token::{Token, tokenize};
 
-/// How deep brackets are followed; what is nested deeper is passed over. Real files need about ten.
-const DEEPEST: usize = 100;
+/// What is nested deeper in brackets is skipped. Real files need about ten levels.
+const MAX_DEPTH: usize = 100;
 
 /// A value as far as it can be known without running the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
-    /// A path relative to the folder of the file, which the file calls `__dirname` or `import.meta.dirname`. It has no
-    /// slash at either end and may begin with `..`. Empty: the folder itself.
+    /// A path relative to the folder of the file (`__dirname` or `import.meta.dirname`). It has no slash at either end
+    /// and may begin with `..`. An empty path is the folder itself.
     Below(String),
-    /// Whatever only running the file could tell.
+    /// A value that only running the file could tell.
     Computed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AppEntry {
     pub(super) name: String,
-    /// None: no such key.
+    /// None if the entry has no such key.
     pub(super) script: Option<Value>,
-    /// None: no such key.
+    /// None if the entry has no such key.
     pub(super) cwd: Option<Value>,
     /// The NAMEs of its `env_NAME` keys, in the file's order.
     pub(super) environments: Vec<String>,
 }
 
-/// The apps of an ecosystem file whose names are written down. Of a damaged file: those whose braces are complete.
-pub(super) fn entries(text: &str) -> Vec<AppEntry> {
+/// The apps whose names are literals. In a damaged file, only those with complete braces are found.
+pub(super) fn parse_entries(text: &str) -> Vec<AppEntry> {
     let tokens = tokenize(text);
     let mut found = Vec::new();
     let mut open: Vec<Bracket> = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn entries(text: &str) -> Vec<AppEntry> {
     for (at, token) in tokens.iter().enumerate() {
         let &Token::Mark(mark) = token else { continue };
         match mark {
-            '{' | '[' | '(' if open.len() == DEEPEST => deeper += 1,
+            '{' | '[' | '(' if open.len() == MAX_DEPTH => deeper += 1,
             '{' | '[' | '(' => {
                 let outside = open.last().is_some_and(|outer| outer.outside || outer.foreign);
                 let mut bracket = Bracket::new(at, mark, outside);
@@ -65,13 +65,13 @@ pub(super) fn entries(text: &str) -> Vec<AppEntry> {
     found.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// What was read of the object if it is one: a block of code looks like an object without keys.
+/// An open bracket, with the keys read so far if it is an object. A block of code looks like an object without keys.
 struct Bracket {
     at: usize,
     closer: char,
-    /// It stands in a value that describes no processes.
+    /// It is inside a value that describes no processes, such as that of `env`.
     outside: bool,
-    /// The key that was read last has such a value.
+    /// The last key has such a value.
     foreign: bool,
     name: Option<Value>,
     script: Option<Value>,
@@ -118,7 +118,7 @@ impl Bracket {
     }
 }
 
-/// The key at this token, and where its value begins: nowhere for `{key}`, `{key() {}}` and `{get key() {}}`.
+/// The key at this token, and the index at which its value begins; none for `{key}`, `{key() {}}` and `{get key() {}}`.
 fn find_key<'t>(tokens: &'t [Token], at: usize) -> Option<(&'t str, Option<usize>)> {
     let modified = matches!(tokens.get(at), Some(Token::Word("get" | "async")))
         && matches!(tokens.get(at + 1), Some(Token::Word(_) | Token::Text(_)));
@@ -135,7 +135,7 @@ fn find_key<'t>(tokens: &'t [Token], at: usize) -> Option<(&'t str, Option<usize
     }
 }
 
-/// Reads one value. Where a method says none, the value is computed.
+/// Reads one value. A method returns none for a computed value.
 struct Parser<'t> {
     tokens: &'t [Token<'t>],
     at: usize,
@@ -156,7 +156,7 @@ impl<'t> Parser<'t> {
     }
 
     /// Texts and paths joined by `+`. A path keeps its slashes until the value is complete. What is appended to it must
-    /// begin a new part: `__dirname + 'x'` is a neighbour of the folder, whose own name is not known here.
+    /// begin a new part: `__dirname + 'x'` extends the name of the folder, which is not known here.
     fn read_sum(&mut self, depth: usize) -> Option<Value> {
         let mut sum = self.read_term(depth)?;
         while self.skip('+') {
@@ -176,7 +176,7 @@ impl<'t> Parser<'t> {
     fn read_term(&mut self, depth: usize) -> Option<Value> {
         match self.next()? {
             Token::Text(text) => Some(Value::Text(text.clone())),
-            Token::Mark('(') if depth < DEEPEST => {
+            Token::Mark('(') if depth < MAX_DEPTH => {
                 let inner = self.read_sum(depth + 1)?;
                 self.skip(')').then_some(inner)
             }
@@ -188,7 +188,7 @@ impl<'t> Parser<'t> {
                     && matches!(self.next(), Some(Token::Word("dirname")));
                 is_folder.then_some(Value::Below(String::new()))
             }
-            Token::Word("path") if depth < DEEPEST && self.skip('.') => match self.next()? {
+            Token::Word("path") if depth < MAX_DEPTH && self.skip('.') => match self.next()? {
                 Token::Word("join") => self.read_path(depth, false),
                 Token::Word("resolve") => self.read_path(depth, true),
                 _ => None,
@@ -197,8 +197,8 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// What follows `path.join` or `path.resolve`. Only the latter strips slashes at the end, and lets an absolute part
-    /// replace what precedes it.
+    /// The arguments of `path.join` or `path.resolve`. Only the latter strips slashes at the end, and lets an absolute
+    /// part replace what precedes it.
     fn read_path(&mut self, depth: usize, resolves: bool) -> Option<Value> {
         if !self.skip('(') {
             return None;
@@ -223,10 +223,10 @@ impl<'t> Parser<'t> {
         token
     }
 
-    /// Steps over this mark; false where another token stands.
+    /// Skips this mark if it is the next token, and returns whether it was.
     fn skip(&mut self, mark: char) -> bool {
-        let stands = matches!(self.tokens.get(self.at), Some(Token::Mark(found)) if *found == mark);
-        self.at += usize::from(stands);
-        stands
+        let is_next = matches!(self.tokens.get(self.at), Some(Token::Mark(found)) if *found == mark);
+        self.at += usize::from(is_next);
+        is_next
     }
 }

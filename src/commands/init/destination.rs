@@ -1,94 +1,94 @@
-//! Where the file goes, and writing it there. It must never write over a file unless that is asked for, never through a
-//! symbolic link, and never leave half a file.
+//! Chooses the path of the configuration and writes it. It must never overwrite a file without `--force`, never write
+//! through a symbolic link, and never leave half a file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::commands::check::{VISIBLE, is_under_web_root};
-use crate::commands::{environment, tilde};
+use crate::commands::check::{WEB_ROOT_RISK, is_under_web_root};
+use crate::commands::{read_env, shorten_home};
 use crate::config;
 use crate::outcome::describe_io_error;
 
 #[derive(Debug)]
 pub(super) enum WriteRefusal {
-    /// The operator would not want it.
+    /// It might do harm, and needs another path or `--force`.
     Unwanted(String),
-    /// The machine does not let us.
+    /// An I/O error.
     Impossible(String),
 }
 
-/// The file that is meant: `explicit`, else `$WATCHDOG_CONFIG`, else `~/watchdog.yaml`; none where there is no home.
-pub(super) fn chosen(explicit: Option<&Path>) -> Option<PathBuf> {
-    let named = || environment("WATCHDOG_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let usual = || config::home(&environment).map(|home| home.join("watchdog.yaml"));
-    explicit.map(Path::to_path_buf).or_else(named).or_else(usual)
+/// `explicit`, else `$WATCHDOG_CONFIG`, else `~/watchdog.yaml`; none if the home folder is unknown.
+pub(super) fn choose_path(explicit: Option<&Path>) -> Option<PathBuf> {
+    let from_env = || read_env("WATCHDOG_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let default = || config::home(&read_env).map(|home| home.join("watchdog.yaml"));
+    explicit.map(Path::to_path_buf).or_else(from_env).or_else(default)
 }
 
-pub(super) fn look(path: &Path, force: bool) -> Result<(), WriteRefusal> {
-    let shown = tilde(path);
-    let absolute = std::path::absolute(path).map_err(|error| impossible(path, &error))?;
+pub(super) fn check_path(path: &Path, force: bool) -> Result<(), WriteRefusal> {
+    let shown = shorten_home(path);
+    let absolute = std::path::absolute(path).map_err(|error| write_error(path, &error))?;
     match path.symlink_metadata() {
         Ok(found) if found.is_symlink() => {
             return Err(WriteRefusal::Unwanted(format!(
-                "{shown} is a symbolic link; name the file that it leads to with -c"
+                "{shown} is a symbolic link; name the file that it points to with -c"
             )));
         }
         Ok(found) if !found.is_file() => {
-            return Err(WriteRefusal::Unwanted(format!("{shown} is there and is no file")));
+            return Err(WriteRefusal::Unwanted(format!("{shown} exists and is not a file")));
         }
         Ok(_) if !force => {
-            let advice = "--force writes over it, --stdout only shows what would be written";
-            return Err(WriteRefusal::Unwanted(format!("{shown} is there already; {advice}")));
+            let advice = "--force overwrites it, --stdout only prints what would be written";
+            return Err(WriteRefusal::Unwanted(format!("{shown} already exists; {advice}")));
         }
         Ok(_) | Err(_) => {}
     }
-    // A folder that leads there by a link is where the file will lie, too.
+    // The folder may be a symbolic link into a web root.
     let real = absolute.parent().and_then(|folder| folder.canonicalize().ok());
     if !force && (is_under_web_root(&absolute) || real.is_some_and(|folder| is_under_web_root(&folder))) {
-        return Err(WriteRefusal::Unwanted(format!("{shown} lies under a web root: {VISIBLE}, or say --force")));
+        return Err(WriteRefusal::Unwanted(format!("{shown} is under a web root: {WEB_ROOT_RISK}, or use --force")));
     }
     Ok(())
 }
 
-/// Writes the file with mode 0600: a new one, with `force` also in the place of another.
+/// Writes a new file with mode 0600; with `force` it may replace another.
 pub(super) fn write(path: &Path, text: &str, force: bool) -> Result<(), WriteRefusal> {
-    look(path, force)?;
+    check_path(path, force)?;
     let written = if force && path.symlink_metadata().is_ok() { replace(path, text) } else { create(path, text) };
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(WriteRefusal::Unwanted(format!("{} has come about meanwhile", tilde(path))))
+            Err(WriteRefusal::Unwanted(format!("{} was created meanwhile", shorten_home(path))))
         }
-        Err(error) => Err(impossible(path, &error)),
+        Err(error) => Err(write_error(path, &error)),
         Ok(()) => Ok(()),
     }
 }
 
-fn impossible(path: &Path, error: &io::Error) -> WriteRefusal {
-    WriteRefusal::Impossible(format!("cannot write {}: {}", tilde(path), describe_io_error(error)))
+fn write_error(path: &Path, error: &io::Error) -> WriteRefusal {
+    WriteRefusal::Impossible(format!("cannot write {}: {}", shorten_home(path), describe_io_error(error)))
 }
 
-/// Writes a file that was not there. `create_new` follows no link.
+/// Writes a new file. `create_new` follows no symbolic link.
 fn create(path: &Path, text: &str) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    fill(file, text).inspect_err(|_| {
-        // Half a configuration is worse than none. That it cannot be removed either is told by its being there.
+    write_all(file, text).inspect_err(|_| {
+        // Half a configuration is worse than none. If it cannot be removed, the next `init` reports that it exists.
         let _ = fs::remove_file(path);
     })
 }
 
-/// Puts a new file in the place of another: whoever reads it meanwhile sees the one or the other.
+/// Replaces a file atomically: a reader sees the old file or the new one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
-    create(&beside, text)?;
-    fs::rename(&beside, path).inspect_err(|_| {
-        let _ = fs::remove_file(&beside); // as above
+    let temporary = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
+    create(&temporary, text)?;
+    fs::rename(&temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary); // the error of the rename is the one to report
     })
 }
 
-fn fill(mut file: File, text: &str) -> io::Result<()> {
+fn write_all(mut file: File, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -119,17 +119,17 @@ mod tests {
             let name = entry.file_name();
             name.to_string_lossy().ends_with(".new")
         });
-        assert!(!left, "nothing is left beside it");
+        assert!(!left, "no temporary file is left");
     }
 
     #[test]
-    fn a_file_is_written_once_and_over_another_only_by_force() {
+    fn a_file_is_overwritten_only_with_force() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         check(&at("new.yaml"), false, Ok(()));
-        check(&at("new.yaml"), false, Err("is there already; --force"));
+        check(&at("new.yaml"), false, Err("already exists; --force"));
         fs::write(at("old.yaml"), "old").expect("written");
-        check(&at("old.yaml"), false, Err("is there already"));
+        check(&at("old.yaml"), false, Err("already exists"));
         check(&at("old.yaml"), true, Ok(()));
         check(&at("forced.yaml"), true, Ok(()));
 
@@ -139,7 +139,7 @@ mod tests {
         for force in [false, true] {
             check(&at("link.yaml"), force, Err("is a symbolic link"));
             check(&at("dangling.yaml"), force, Err("is a symbolic link"));
-            check(folder.path(), force, Err("is no file"));
+            check(folder.path(), force, Err("is not a file"));
             check(&at("nowhere/w.yaml"), force, Err("no such file"));
         }
         assert!(!at("gone").exists());
@@ -147,7 +147,7 @@ mod tests {
         fs::create_dir_all(at("public_html")).expect("made");
         symlink(at("public_html"), at("web")).expect("linked");
         for folder in ["public_html", "web"] {
-            check(&at(folder).join("w.yaml"), false, Err("lies under a web root: a web server may show it"));
+            check(&at(folder).join("w.yaml"), false, Err("is under a web root: a web server may show it"));
         }
         check(&at("public_html/w.yaml"), true, Ok(()));
     }

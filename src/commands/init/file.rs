@@ -1,22 +1,22 @@
-//! The text of a configuration. It computes only: what it is given, it writes so that it is read as the same again.
+//! Renders the text of a configuration, so that loading it yields the same values. It must do no I/O.
 
 use std::fmt::Write as _;
 
 #[derive(Debug, Default)]
 pub(super) struct ConfigFile {
-    /// Where PM2 was found, in words for a comment: of one line.
+    /// Where PM2 was found, as one line of a comment.
     pub(super) source: String,
     pub(super) path: String,
-    /// What is watched; none for a file that is an example.
+    /// If there are none, the file is an example.
     pub(super) targets: Vec<TargetEntry>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct TargetEntry {
-    /// Its name, where it is not the process's.
+    /// If it differs from the process's name.
     pub(super) name: Option<String>,
     pub(super) process: String,
-    /// PM2's home, where it is not the usual one.
+    /// PM2's home, if it is not `~/.pm2`.
     pub(super) home: Option<String>,
     pub(super) config: Option<String>,
     /// The block of variables in that file.
@@ -27,68 +27,63 @@ pub(super) struct TargetEntry {
 
 #[derive(Debug)]
 pub(super) enum Address {
-    /// An address that gave an answer; `answer` is in words for a comment.
+    /// The health address; `answer` is what it answered, such as `200`.
     Answers { url: String, answer: String },
-    /// A port that it listens on.
+    /// The port that the process uses. No health address answers.
     Port(u16),
 }
 
-const EXAMPLE: &str = "\
-# Written by watchdog init. No process of PM2's was found, so this is an example: put in your own, then: watchdog check
+const EXAMPLE_CONFIG: &str = "\
+# Written by watchdog init. No PM2 process was found, so this is an example: fill in your own, then run: watchdog check
 targets:
   - name: backend                            # letters, digits, . _ and -
     http: http://localhost:3000/health       # must answer 200 to 299 within 10 s; tcp, command and file work too
     restart: systemctl --user restart backend   # or ./restart.sh: run in the folder of this file
-    # interval: 30s                          # between two looks; 3 bad ones in a row, and it is restarted
-    # with PM2, in the place of restart:
+    # interval: 30s                          # between two probes; after 3 failures in a row it is restarted
+    # with PM2, instead of restart:
     # pm2: backend                           # the name that pm2 list shows
 ";
 
-pub(super) fn text(file: &ConfigFile) -> String {
+pub(super) fn render(file: &ConfigFile) -> String {
     if file.targets.is_empty() {
-        return EXAMPLE.into();
+        return EXAMPLE_CONFIG.into();
     }
     let mut text = format!(
-        "# Written by watchdog init for {}. Whatever is not said here has its default: see README.\n\
-         env:\n  # cron has hardly any PATH: this is where pm2 and node are\n  PATH: {}\ntargets:\n",
+        "# Written by watchdog init for {}. Keys that are not set here have their defaults: see README.\n\
+         env:\n  # the folders of pm2 and node, which cron's own PATH lacks\n  PATH: {}\ntargets:\n",
         file.source,
-        quoted(&file.path.replace('$', "$$")),
+        quote(&file.path.replace('$', "$$")),
     );
     for target in &file.targets {
-        push(&mut text, target);
+        push_target(&mut text, target);
     }
     text
 }
 
-fn push(text: &mut String, target: &TargetEntry) {
+fn push_target(text: &mut String, target: &TargetEntry) {
     let mut lines = Vec::new();
     if let Some(name) = &target.name {
-        lines.push(format!("name: {}", quoted(name)));
+        lines.push(format!("name: {}", quote(name)));
     }
-    let process = quoted(&target.process);
+    let process = quote(&target.process);
     if target.home.is_none() && target.config.is_none() && !target.reset {
         lines.push(format!("pm2: {process}"));
     } else {
         lines.push("pm2:".into());
         lines.push(format!("  process: {process}"));
-        lines.extend(target.home.iter().map(|home| format!("  home: {}", quoted(home))));
+        lines.extend(target.home.iter().map(|home| format!("  home: {}", quote(home))));
         lines.extend(target.config.iter().map(|config| {
-            format!(
-                "  config: {}   # used only when neither PM2 nor its saved list has the process any more",
-                quoted(config)
-            )
+            format!("  config: {}   # used only when neither PM2 nor its saved list has the process", quote(config))
         }));
-        lines.extend(target.env.iter().map(|env| format!("  env: {}", quoted(env))));
+        lines.extend(target.env.iter().map(|env| format!("  env: {}", quote(env))));
         if target.reset {
             lines.push("  reset: true   # PM2 runs nothing else, so it may be reset when it is stuck".into());
         }
     }
     match &target.address {
-        Some(Address::Answers { url, answer }) => lines.push(format!("http: {}   # answered {answer}", quoted(url))),
+        Some(Address::Answers { url, answer }) => lines.push(format!("http: {}   # answered {answer}", quote(url))),
         Some(Address::Port(port)) => {
-            lines.push(
-                "# PM2 calls a frozen process online too. If it has an address for its health, write it here:".into(),
-            );
+            lines.push("# To PM2 a frozen process is online too. If the process has a health address, set it:".into());
             lines.push(format!("# http: http://localhost:{port}/health"));
         }
         None => {}
@@ -99,8 +94,8 @@ fn push(text: &mut String, target: &TargetEntry) {
     }
 }
 
-/// A text for YAML: as it is where that can mean nothing else, else in double quotes, whose escapes are those of JSON.
-fn quoted(text: &str) -> String {
+/// A text as YAML: unquoted if that is unambiguous, else in double quotes, whose escapes are those of JSON.
+fn quote(text: &str) -> String {
     const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:@+".contains(c))
@@ -113,7 +108,7 @@ fn quoted(text: &str) -> String {
     for character in text.chars() {
         match character {
             '"' | '\\' => quoted.extend(['\\', character]),
-            // YAML takes line breaks of other scripts, and what cannot be printed, in escapes only.
+            // YAML allows Unicode line breaks and characters that are not printable only as escapes.
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
                 let _ = write!(quoted, "\\u{:04x}", u32::from(c)); // writing to a String cannot fail
             }
@@ -181,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn the_example_is_accepted_as_it_is() {
-        let config = load(&text(&ConfigFile::default()));
+    fn the_example_is_a_valid_configuration() {
+        let config = load(&render(&ConfigFile::default()));
         assert_eq!((config.targets.len(), config.targets[0].ladder.len()), (1, 1));
     }
 
     #[test]
-    fn a_usual_setup_is_short_and_says_why() {
+    fn the_file_for_a_common_setup_is_short_and_valid() {
         let answers = Address::Answers { url: "http://localhost:5000/api/health".into(), answer: "200".into() };
         let target = TargetEntry {
             process: "sav-backend".into(),
@@ -197,7 +192,7 @@ mod tests {
             ..TargetEntry::default()
         };
         let path = "/opt/node/bin:/usr/local/bin:/usr/bin:/bin".to_owned();
-        let text = text(&ConfigFile { source: "PM2 in ~/.pm2".into(), path, targets: vec![target] });
+        let text = render(&ConfigFile { source: "PM2 in ~/.pm2".into(), path, targets: vec![target] });
         assert!(text.lines().count() <= 15, "{text}");
         let config = load(&text);
         assert_eq!(config.env[0].1.0, "/opt/node/bin:/usr/local/bin:/usr/bin:/bin");
@@ -208,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_which_nothing_more_is_known_is_one_line() {
+    fn a_process_without_a_known_port_takes_one_line() {
         let target = TargetEntry { process: "on".into(), ..TargetEntry::default() };
-        let text = text(&ConfigFile { source: "PM2".into(), path: "/bin".into(), targets: vec![target] });
+        let text = render(&ConfigFile { source: "PM2".into(), path: "/bin".into(), targets: vec![target] });
         assert!(text.ends_with("targets:\n  - pm2: \"on\"\n"), "{text}");
         let target = &load(&text).targets[0];
         assert_eq!(
@@ -220,14 +215,14 @@ mod tests {
         assert!(matches!(target.probe, Probe::Pm2(_)));
     }
 
-    /// A name that a block of variables may have, as odd as the process's.
+    /// A valid name for a block of variables, made from the process's name.
     fn env_name(process: &str) -> String {
         let name: String = process.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect();
         name.trim_start_matches('-').to_owned()
     }
 
     #[test]
-    fn whatever_a_process_and_its_folders_are_called_is_read_as_it_was_written() {
+    fn unusual_names_of_processes_and_folders_are_loaded_as_they_were_rendered() {
         let mut written = 0;
         for process in NAMES {
             let home = format!("/srv/{process}/.pm2");
@@ -252,7 +247,8 @@ mod tests {
                     reset: true,
                     address: Some(address),
                 };
-                let read = load(&text(&ConfigFile { source: "PM2".into(), path: path.clone(), targets: vec![target] }));
+                let read =
+                    load(&render(&ConfigFile { source: "PM2".into(), path: path.clone(), targets: vec![target] }));
                 assert_eq!(read.env[0].1.0, path);
                 let expected = Pm2Config {
                     process: process.into(),
@@ -267,6 +263,6 @@ mod tests {
             }
         }
         assert!(written > 50, "{written}");
-        assert_eq!(quoted("a\u{85}\n\u{7f}b"), "\"a\\u0085\\u000a\\u007fb\"");
+        assert_eq!(quote("a\u{85}\n\u{7f}b"), "\"a\\u0085\\u000a\\u007fb\"");
     }
 }

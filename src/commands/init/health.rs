@@ -1,5 +1,5 @@
-//! Where a process answers: the ports that it listens on, and the health address among the usual ones. It looks at this
-//! machine only, and asks for nothing but these addresses.
+//! Finds the ports that a process listens on, and its health address among the common ones. It must never contact
+//! another machine, nor request anything but these addresses.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,19 +10,18 @@ use crate::pm2::{App, Home, ProcessState, listeners};
 use crate::probe::{Prober, Trust};
 use crate::process::{Process, living};
 
-/// Addresses for health as people name them; the first that answers is the one.
-const PATHS: [&str; 4] = ["/api/health", "/health", "/healthz", "/"];
-/// How long one address is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Of a process that listens on more ports, the first ones are asked.
-const PORTS: usize = 8;
+/// Common health addresses. The first that answers is used.
+const HEALTH_PATHS: [&str; 4] = ["/api/health", "/health", "/healthz", "/"];
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Limits the time for a process that listens on many ports.
+const MAX_PORTS: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Health {
     pub(super) port: u16,
-    /// Its path, such as `/health`.
+    /// Such as `/health`.
     pub(super) path: &'static str,
-    /// What was answered, such as `200`.
+    /// Such as `200`.
     pub(super) answer: String,
 }
 
@@ -36,13 +35,13 @@ impl Health {
 pub(super) struct Ports {
     /// The likeliest first.
     pub(super) numbers: Vec<u16>,
-    /// It listens on them; else its environment names one, which it may share with others.
+    /// Whether it listens on them. If not, they are from its environment, and another process may use them.
     pub(super) are_open: bool,
 }
 
-/// The ports that a process with these instances listens on; only where none of it runs, the one that its environment
-/// names. In cluster mode the daemon listens for them, and for others too.
-pub(super) fn ports(home: &Home, instances: &[App], daemon: Option<Process>) -> Ports {
+/// The ports that a process with these instances listens on, or, if no instance runs, those that their environments
+/// name. In cluster mode the daemon listens for the instances, and for other processes too.
+pub(super) fn find_ports(home: &Home, instances: &[App], daemon: Option<Process>) -> Ports {
     let named: Vec<u16> = instances.iter().filter_map(|app| app.port).collect();
     let name = instances.first().map(|app| app.name.as_str()).unwrap_or_default();
     let mut pids: Vec<u32> = instances.iter().filter_map(|app| app.pid).collect();
@@ -55,8 +54,8 @@ pub(super) fn ports(home: &Home, instances: &[App], daemon: Option<Process>) -> 
     let runs = !living.is_empty();
     let mut found: Vec<u16> = living.into_iter().flat_map(listeners).collect();
     if instances.iter().any(|app| app.cluster) {
-        let held = daemon.map(listeners).unwrap_or_default();
-        found.extend(named.iter().filter(|port| held.contains(port)));
+        let of_daemon = daemon.map(listeners).unwrap_or_default();
+        found.extend(named.iter().filter(|port| of_daemon.contains(port)));
     }
     let are_open = !found.is_empty();
     if !runs {
@@ -64,29 +63,29 @@ pub(super) fn ports(home: &Home, instances: &[App], daemon: Option<Process>) -> 
     }
     found.sort_by_key(|port| (!named.contains(port), *port));
     found.dedup();
-    found.truncate(PORTS);
+    found.truncate(MAX_PORTS);
     Ports { numbers: found, are_open }
 }
 
-/// The first of the usual addresses that answers with a status from 200 to 299, on any of the ports.
-pub(super) fn health(ports: &[u16]) -> Option<Health> {
+/// The first of the common addresses that answers with a status from 200 to 299 on any of the ports.
+pub(super) fn find_health(ports: &[u16]) -> Option<Health> {
     let mut ports = ports.to_vec();
-    for path in PATHS {
-        let mut speaking = Vec::new();
+    for path in HEALTH_PATHS {
+        let mut http_ports = Vec::new();
         for &port in &ports {
-            match look(port, path) {
+            match probe(port, path) {
                 Verdict::Healthy { detail } => return Some(Health { port, path, answer: detail }),
-                // Nobody is there, or nobody who speaks HTTP: asking for other paths is of no use.
+                // Nothing listens there, or it does not speak HTTP, so other paths need not be tried.
                 Verdict::Unhealthy { class: Class::Refused | Class::Reset | Class::Protocol, .. } => {}
-                Verdict::Unhealthy { .. } | Verdict::Unknown { .. } => speaking.push(port),
+                Verdict::Unhealthy { .. } | Verdict::Unknown { .. } => http_ports.push(port),
             }
         }
-        ports = speaking;
+        ports = http_ports;
     }
     None
 }
 
-fn look(port: u16, path: &str) -> Verdict {
+fn probe(port: u16, path: &str) -> Verdict {
     let url = url(port, path);
     let http = HttpConfig {
         url: Secret(url.clone()),
@@ -100,7 +99,7 @@ fn look(port: u16, path: &str) -> Verdict {
         tls: Tls::Verify,
     };
     let (probe, secrets, trust) = (Probe::Http(Box::new(http)), Secrets::default(), Trust::default());
-    match Prober::new(&probe, None, PATIENCE, Path::new("/"), &[], &secrets, &trust) {
+    match Prober::new(&probe, None, PROBE_TIMEOUT, Path::new("/"), &[], &secrets, &trust) {
         Ok(prober) => prober.probe(PriorEvidence::default()).verdict,
         Err(detail) => Verdict::Unknown { detail },
     }

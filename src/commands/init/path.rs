@@ -1,4 +1,4 @@
-//! The PATH for the configuration: where pm2 and node are, which cron would not find. It must never start either.
+//! The PATH for the configuration: the folders of pm2 and node, which cron would not find. It must never start either.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -7,34 +7,34 @@ use std::path::{Path, PathBuf};
 use crate::command::find_program;
 use crate::process::{self, Process};
 
-/// What every system has, after the folders that were found.
-const USUAL: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
-/// What a version manager makes anew for each shell, and takes away with it.
-const FLEETING: &str = "fnm_multishells";
+/// Appended to the folders that were found.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+/// The version manager fnm creates a folder in this one for each shell, and removes it with the shell.
+const TEMPORARY_FOLDER: &str = "fnm_multishells";
 
-pub(super) struct Search {
-    /// Folders, each once, with colons between them.
+pub(super) struct SearchPath {
+    /// The value of PATH.
     pub(super) path: String,
-    /// Of `pm2` and `node`.
+    /// Those of `pm2` and `node` that were not found.
     pub(super) missing: Vec<&'static str>,
 }
 
-/// Looks through our own PATH, that of a daemon of PM2's, the folder of its node, and where nvm puts them.
-pub(super) fn search(own: Option<&OsStr>, daemon: Option<Process>, home: Option<&Path>) -> Search {
-    let mut places: Vec<PathBuf> = own.iter().flat_map(std::env::split_paths).collect();
+/// Searches `own` (the PATH of this process), the PATH of the PM2 daemon, the folder of its node, and nvm's folders.
+pub(super) fn find_search_path(own: Option<&OsStr>, daemon: Option<Process>, home: Option<&Path>) -> SearchPath {
+    let mut candidates: Vec<PathBuf> = own.iter().flat_map(std::env::split_paths).collect();
     if let Some(daemon) = daemon {
         let environment = process::environment(daemon.pid);
-        let theirs: Option<OsString> = environment.as_ref().and_then(|all| Some(all.get("PATH")?.to_owned()));
-        places.extend(theirs.iter().flat_map(std::env::split_paths));
+        let path: Option<OsString> = environment.as_ref().and_then(|all| Some(all.get("PATH")?.to_owned()));
+        candidates.extend(path.iter().flat_map(std::env::split_paths));
         let program = fs::read_link(format!("/proc/{}/exe", daemon.pid)).ok();
-        places.extend(program.as_deref().and_then(Path::parent).map(Path::to_owned));
+        candidates.extend(program.as_deref().and_then(Path::parent).map(Path::to_owned));
     }
-    places.extend(home.map(nvm).unwrap_or_default());
-    choose(&places)
+    candidates.extend(home.map(nvm_folders).unwrap_or_default());
+    choose(&candidates)
 }
 
-/// The folders of nvm's versions of node, the newest first.
-fn nvm(home: &Path) -> Vec<PathBuf> {
+/// The folders of the node versions that nvm has installed, the newest first.
+fn nvm_folders(home: &Path) -> Vec<PathBuf> {
     let versions = fs::read_dir(home.join(".nvm/versions/node")).into_iter().flatten().flatten();
     let mut found: Vec<(Vec<u32>, PathBuf)> = versions
         .map(|entry| {
@@ -47,31 +47,31 @@ fn nvm(home: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, bin)| bin).collect()
 }
 
-fn choose(places: &[PathBuf]) -> Search {
-    let holds = |program: &str, folder: &Path| find_program(program, folder, Some(folder.as_os_str())).is_ok();
+fn choose(candidates: &[PathBuf]) -> SearchPath {
+    let contains = |program: &str, folder: &Path| find_program(program, folder, Some(folder.as_os_str())).is_ok();
     let mut folders: Vec<String> = Vec::new();
     let mut missing = Vec::new();
     for program in ["pm2", "node"] {
-        let found = places.iter().filter(|folder| folder.is_absolute()).find(|folder| holds(program, folder));
-        match found.and_then(|folder| lasting(folder)) {
+        let found = candidates.iter().filter(|folder| folder.is_absolute()).find(|folder| contains(program, folder));
+        match found.and_then(|folder| permanent_path(folder)) {
             Some(folder) => folders.push(folder),
             None => missing.push(program),
         }
     }
-    folders.extend(USUAL.map(str::to_owned));
+    folders.extend(SYSTEM_FOLDERS.map(str::to_owned));
     let mut path: Vec<String> = Vec::new();
     for folder in folders {
         if !path.contains(&folder) {
             path.push(folder);
         }
     }
-    Search { path: path.join(":"), missing }
+    SearchPath { path: path.join(":"), missing }
 }
 
-/// The folder by a name that it will still have tomorrow; none where that is no text.
-fn lasting(folder: &Path) -> Option<String> {
-    let is_fleeting = folder.iter().any(|part| part == FLEETING);
-    let real = is_fleeting.then(|| folder.canonicalize().ok()).flatten();
+/// The folder by a path that outlives the shell; none if that is not UTF-8.
+fn permanent_path(folder: &Path) -> Option<String> {
+    let is_temporary = folder.iter().any(|part| part == TEMPORARY_FOLDER);
+    let real = is_temporary.then(|| folder.canonicalize().ok()).flatten();
     let text = real.as_deref().unwrap_or(folder).to_str()?;
     Some(if text.len() > 1 { text.trim_end_matches('/') } else { text }.to_owned())
 }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pm2_and_node_are_found_where_they_are() {
+    fn pm2_and_node_are_found_in_the_path_and_in_nvm() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         let have = |place: &str, programs: &[&str]| {
@@ -102,7 +102,7 @@ mod tests {
 
         let check = |own: &[&str], home: Option<&Path>, expected: &[&str], missing: &[&str]| {
             let own = std::env::join_paths(own.iter().map(|place| at(place))).expect("a path");
-            let found = search(Some(&own), None, home);
+            let found = find_search_path(Some(&own), None, home);
             let expected: Vec<String> = expected.iter().map(|place| at(place).display().to_string()).collect();
             let usual = "/usr/local/bin:/usr/bin:/bin".to_owned();
             assert_eq!(found.path, [expected, vec![usual]].concat().join(":"));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_every_system_has_are_named_once() {
+    fn system_folders_are_listed_once() {
         let found = choose(&["/usr/bin".into()]);
         assert!(found.path.ends_with("/usr/local/bin:/usr/bin:/bin") || found.path.starts_with("/usr/bin:"));
         assert_eq!(found.path.split(':').filter(|place| *place == "/usr/bin").count(), 1);

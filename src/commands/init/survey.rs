@@ -1,11 +1,11 @@
-//! What there is in a home of PM2's, and what is to become of each process. PM2 is asked only while its daemon accepts
-//! connections, and of its environments nothing is kept but ports.
+//! Lists the processes of a PM2 home and decides which of them to watch. It must never run pm2 unless the daemon
+//! accepts connections, nor keep anything of the environments but ports.
 
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::command::Scope;
-use crate::commands::{ecosystem, other_watchers, tilde};
+use crate::commands::{ecosystem, other_watchers, shorten_home};
 use crate::config::{RUNG_TIMEOUT, objection};
 use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, Home, Listing, SavedList};
@@ -13,17 +13,17 @@ use crate::process::Process;
 
 use super::file::{Address, ConfigFile, TargetEntry};
 use super::health::{self, Health, Ports};
-use super::path::{Search, search};
+use super::path::{SearchPath, find_search_path};
 
-/// Characters of a target's name.
-const LONGEST_NAME: usize = 64;
+/// The longest name of a target that the configuration accepts, in characters.
+const MAX_NAME: usize = 64;
 
 pub(super) struct Survey {
     pub(super) home: PathBuf,
-    /// Whether it is where everybody has it.
+    /// Whether it is `~/.pm2`.
     is_usual: bool,
     path: String,
-    /// Each process, its instances taken together.
+    /// One for each process, whatever its number of instances.
     pub(super) entries: Vec<ProcessEntry>,
     pub(super) notes: Vec<String>,
 }
@@ -31,47 +31,48 @@ pub(super) struct Survey {
 pub(super) struct ProcessEntry {
     pub(super) name: String,
     pub(super) is_saved: bool,
-    pub(super) fate: Fate,
+    pub(super) decision: Decision,
 }
 
-pub(super) enum Fate {
+pub(super) enum Decision {
     Watched(WatchedProcess),
-    /// It is a watcher itself; the name of its script.
-    Rival(String),
-    /// It does its work and ends, which is no outage.
+    /// It is a watcher itself; with the name of its script.
+    OldWatcher(String),
+    /// It ends when its work is done, which is no outage.
     Job,
     Module,
-    /// It cannot be asked for by its name, for this reason.
-    Unnameable(&'static str),
+    /// pm2 does not accept its name as an argument, for this reason.
+    InvalidName(&'static str),
 }
 
 pub(super) struct WatchedProcess {
     pub(super) ports: Vec<u16>,
     pub(super) health: Option<Health>,
     config: Option<PathBuf>,
-    /// The block of variables in that file that it has.
+    /// The block of variables in that file with which it was started.
     env: Option<String>,
 }
 
-/// Looks at everything in this home. `own_home` is the operator's. Takes some seconds where processes do not answer.
-pub(super) fn survey(path: &Path, is_usual: bool, own_home: Option<&Path>) -> Survey {
+/// Surveys the PM2 home at `path`. `own_home` is the operator's home folder. It takes some seconds if processes do not
+/// answer.
+pub(super) fn take_survey(path: &Path, is_usual: bool, own_home: Option<&Path>) -> Survey {
     let home = Home::at(path);
     let evidence = home.daemon_evidence();
     let daemon = evidence.latest().map(|daemon| daemon.process);
-    let Search { path: path_variable, missing } = search(std::env::var_os("PATH").as_deref(), daemon, own_home);
-    let mut notes: Vec<String> = evidence.trouble(&tilde(path), &home.call()).into_iter().collect();
-    let saved = saved(&home, &mut notes);
-    let listed = listed(&home, &path_variable, own_home, &mut notes);
-    let entries = entries(&home, daemon, &saved, listed, own_home);
+    let SearchPath { path: path_variable, missing } =
+        find_search_path(std::env::var_os("PATH").as_deref(), daemon, own_home);
+    let mut notes: Vec<String> = evidence.trouble(&shorten_home(path), &home.call()).into_iter().collect();
+    let saved = read_saved(&home, &mut notes);
+    let listed = read_listed(&home, &path_variable, own_home, &mut notes);
+    let entries = build_entries(&home, daemon, &saved, listed, own_home);
     if !missing.is_empty() && !entries.is_empty() {
-        let words = missing.join(" and ");
-        let verb = if missing.len() == 1 { "was" } else { "were" };
-        notes.push(format!("{words} {verb} not found: put the folder into PATH under env: in the file"));
+        let missing = missing.join(", ");
+        notes.push(format!("command not found: {missing}. Fix: add the folder to PATH under env: in the file"));
     }
     Survey { home: path.to_owned(), is_usual, path: path_variable, entries, notes }
 }
 
-fn saved(home: &Home, notes: &mut Vec<String>) -> Vec<App> {
+fn read_saved(home: &Home, notes: &mut Vec<String>) -> Vec<App> {
     match home.saved() {
         SavedList::Apps(apps) => apps,
         SavedList::Missing => Vec::new(),
@@ -82,7 +83,7 @@ fn saved(home: &Home, notes: &mut Vec<String>) -> Vec<App> {
     }
 }
 
-fn listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<String>) -> Vec<App> {
+fn read_listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<String>) -> Vec<App> {
     if home.daemon_evidence().state() != DaemonState::Alive {
         return Vec::new();
     }
@@ -95,14 +96,14 @@ fn listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<Stri
     };
     let why = match caller.list() {
         Listing::Apps(apps) => return apps,
-        Listing::Silent => "it is alive, but does not answer in 10 s".to_owned(),
+        Listing::Silent => "the daemon is alive but has not answered in 10 s".to_owned(),
         Listing::Failed(why) => why,
     };
-    notes.push(format!("PM2 could not be asked: {why}. This goes by its saved list."));
+    notes.push(format!("PM2 did not list its processes: {why}. Its saved list is used instead."));
     Vec::new()
 }
 
-fn entries(
+fn build_entries(
     home: &Home,
     daemon: Option<Process>,
     saved: &[App],
@@ -118,64 +119,62 @@ fn entries(
             None => processes.push(vec![app]),
         }
     }
-    let fate = |instances: &[App]| fate(home, daemon, instances, own_home);
+    let decide_on = |instances: &[App]| decide(home, daemon, instances, own_home);
     thread::scope(|scope| {
-        let looking: Vec<_> = processes.iter().map(|instances| scope.spawn(move || fate(instances))).collect();
-        let fates = looking.into_iter().map(|thread| thread.join());
+        let threads: Vec<_> = processes.iter().map(|instances| scope.spawn(move || decide_on(instances))).collect();
+        let decisions = threads.into_iter().map(|thread| thread.join());
         processes
             .iter()
-            .zip(fates)
-            .filter_map(|(instances, fate)| {
+            .zip(decisions)
+            .filter_map(|(instances, decision)| {
                 let name = instances[0].name.clone();
                 let is_saved = saved.iter().any(|app| app.name == name);
-                Some(ProcessEntry { name, is_saved, fate: fate.ok()? })
+                Some(ProcessEntry { name, is_saved, decision: decision.ok()? })
             })
             .collect()
     })
 }
 
-fn fate(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Option<&Path>) -> Fate {
+fn decide(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Option<&Path>) -> Decision {
     let app = &instances[0];
     if app.is_module || app.script.starts_with(home.path().join("modules")) {
-        return Fate::Module;
+        return Decision::Module;
     }
-    let Ports { numbers: ports, are_open } = health::ports(home, instances, daemon);
+    let Ports { numbers: ports, are_open } = health::find_ports(home, instances, daemon);
     if !app.autorestart && !are_open {
-        return Fate::Job;
+        return Decision::Job;
     }
-    let health = health::health(&ports);
-    // A backend that answers is one, even if it calls pm2 too.
+    let health = health::find_health(&ports);
+    // A process that answers HTTP is a backend, even if it calls pm2 too.
     if health.is_none() && other_watchers::is_watcher(app) {
-        return Fate::Rival(other_watchers::script(app));
+        return Decision::OldWatcher(other_watchers::script_name(app));
     }
     let config = ecosystem::find(app, own_home);
     let config = config.filter(|path| path.to_str().is_some() && objection(&app.name, true).is_none());
     if let Some((why, _)) = objection(&app.name, config.is_some()) {
-        return Fate::Unnameable(why);
+        return Decision::InvalidName(why);
     }
     let blocks = config.as_ref().map(|file| ecosystem::environments(file, &app.name)).unwrap_or_default();
     let env = app.environments.iter().find(|env| blocks.contains(env)).cloned();
-    Fate::Watched(WatchedProcess { ports, health, config, env })
+    Decision::Watched(WatchedProcess { ports, health, config, env })
 }
 
 impl Survey {
-    pub(super) fn file(&self) -> ConfigFile {
-        let is_alone = {
-            let mut others =
-                self.entries.iter().filter(|entry| !matches!(entry.fate, Fate::Rival(_) | Fate::Module | Fate::Job));
-            others.next().is_some() && others.next().is_none()
-        };
+    pub(super) fn to_config_file(&self) -> ConfigFile {
+        let is_minor =
+            |decision: &Decision| matches!(decision, Decision::OldWatcher(_) | Decision::Module | Decision::Job);
+        let is_alone = self.entries.iter().filter(|entry| !is_minor(&entry.decision)).count() == 1;
         let home = (!self.is_usual).then(|| self.home.to_string_lossy().into_owned());
         let mut names: Vec<String> = Vec::new();
         let mut targets = Vec::new();
         for entry in &self.entries {
-            let Fate::Watched(WatchedProcess { ports, health, config, env }) = &entry.fate else { continue };
+            let Decision::Watched(WatchedProcess { ports, health, config, env }) = &entry.decision else { continue };
             let address = match (health, ports.first()) {
                 (Some(health), _) => Some(Address::Answers { url: health.url(), answer: health.answer.clone() }),
                 (None, Some(port)) => Some(Address::Port(*port)),
                 (None, None) => None,
             };
-            let name = target_name(&entry.name, &names);
+            let name = choose_target_name(&entry.name, &names);
             targets.push(TargetEntry {
                 name: Some(name.clone()).filter(|name| *name != entry.name),
                 process: entry.name.clone(),
@@ -187,18 +186,18 @@ impl Survey {
             });
             names.push(name);
         }
-        ConfigFile { source: format!("PM2 in {}", tilde(&self.home)), path: self.path.clone(), targets }
+        ConfigFile { source: format!("PM2 in {}", shorten_home(&self.home)), path: self.path.clone(), targets }
     }
 }
 
-/// The process's name as a target may have it, and as no other has it.
-fn target_name(process: &str, taken: &[String]) -> String {
+/// A valid name for the target that no other target has: the process's own, if possible.
+fn choose_target_name(process: &str, taken: &[String]) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let name: String = process.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let name: String = if name.is_empty() { "process".into() } else { name.chars().take(LONGEST_NAME - 4).collect() };
+    let name: String = if name.is_empty() { "process".into() } else { name.chars().take(MAX_NAME - 4).collect() };
     let numbered = (2..).map(|number| format!("{name}-{number}"));
-    let is_whole = process.len() <= LONGEST_NAME && process.chars().all(allowed);
+    let is_whole = process.len() <= MAX_NAME && process.chars().all(allowed);
     let whole = is_whole && process.starts_with(|c: char| c.is_ascii_alphanumeric());
     let first = if whole { process.to_owned() } else { name.clone() };
     let mut names = std::iter::once(first).chain(numbered);
@@ -212,11 +211,11 @@ mod tests {
     #[track_caller]
     fn check(process: &str, taken: &[&str], expected: &str) {
         let taken: Vec<String> = taken.iter().map(ToString::to_string).collect();
-        assert_eq!(target_name(process, &taken), expected, "{process}");
+        assert_eq!(choose_target_name(process, &taken), expected, "{process}");
     }
 
     #[test]
-    fn a_target_is_called_as_its_process_as_far_as_it_can() {
+    fn a_target_has_the_name_of_its_process_if_that_is_valid() {
         check("sav-backend", &[], "sav-backend");
         check("Größe 1", &[], "Gr--e-1");
         check("_api", &[], "api");

@@ -1,6 +1,6 @@
-//! Tests of `scan`. They must touch no file.
+//! Tests of the parser of ecosystem files. They must touch no file.
 
-use super::{AppEntry, Value, entries};
+use super::{AppEntry, Value, parse_entries};
 
 const REAL: &str = r#"#!/usr/bin/env node
 // @ts-check
@@ -64,8 +64,8 @@ module.exports = {
 };
 "#;
 
-/// `name`, or `name script=… cwd=… env=…`; texts stand in quotes, paths below the folder begin with `~`.
-fn in_short(entry: &AppEntry) -> String {
+/// `name`, or `name script=… cwd=… env=…`; texts are quoted, paths below the folder begin with `~`.
+fn summarize(entry: &AppEntry) -> String {
     let show = |key: &str, value: &Option<Value>| match value {
         None => String::new(),
         Some(Value::Text(text)) => format!(" {key}={text:?}"),
@@ -79,7 +79,7 @@ fn in_short(entry: &AppEntry) -> String {
 
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
-    let found: Vec<String> = entries(text).iter().map(in_short).collect();
+    let found: Vec<String> = parse_entries(text).iter().map(summarize).collect();
     assert_eq!(found, expected, "{text}");
 }
 
@@ -91,7 +91,7 @@ fn check_value(value: &str, expected: &str) {
 }
 
 #[test]
-fn a_real_file() {
+fn a_real_file_is_parsed() {
     let expected = [
         r#"shop-api script="./dist/main.js" cwd=~packages/api env=production env=staging"#,
         "café ☕ script=~worker.js cwd=~",
@@ -103,7 +103,7 @@ fn a_real_file() {
 }
 
 #[test]
-fn which_objects_are_entries() {
+fn objects_with_a_literal_name_are_entries() {
     check("", &[]);
     check("module.exports = {}", &[]);
     check("module.exports = { apps: [{ name: 'a', script: 'b' }] }", &[r#"a script="b""#]);
@@ -144,7 +144,7 @@ fn only_direct_keys_count() {
 }
 
 #[test]
-fn environments_and_deployments() {
+fn environments_are_listed_and_deployments_are_skipped() {
     check(
         "[{ env_b: {}, 'env_a': f(), env: {}, name: 'a', env_: {}, env_b: { X: 1 }, environment_c: {} }]",
         &["a env=b env=a"],
@@ -157,7 +157,7 @@ fn environments_and_deployments() {
     check("function env_f() {}\n{ env(x); apps.push({ name: 'a' }) }", &["a"]);
 }
 
-/// What only running the file could tell.
+/// Values that only running the file could tell.
 const COMPUTED: [&str; 49] = [
     "a",
     "1",
@@ -211,7 +211,7 @@ const COMPUTED: [&str; 49] = [
 ];
 
 #[test]
-fn values() {
+fn values_are_read_or_computed() {
     check_value("'a.js'", r#""a.js""#);
     check_value("`a.js`", r#""a.js""#);
     check_value("'a' + \"b\" + (`c`)", r#""abc""#);
@@ -233,7 +233,7 @@ fn values() {
 }
 
 #[test]
-fn escapes() {
+fn escapes_are_decoded() {
     check_value(r#"'\'\"\\\n\t\q'"#, r#""'\"\\\n\tq""#);
     check_value(r"'\x41\u00e9\u{1f600}\ud83d\ude00'", r#""Aé😀😀""#);
     check_value("'a\\\nb\\\r\nc'", r#""abc""#);
@@ -242,7 +242,7 @@ fn escapes() {
 }
 
 #[test]
-fn what_is_no_string_no_comment_and_no_bracket() {
+fn strings_comments_and_regular_expressions_hide_brackets() {
     check("// { name: 'a' }\n/* { name: 'b' } */ /** **/ [{ /* name: 'c', */ name: /* */ 'd' }]", &["d"]);
     check("f('{ name: \"a\" }', \"// '\", `{ name: 'b' } /* `); [{ name: 'c' }]", &["c"]);
     check("[{ a: /'/, b: /[/'\"]{/g, c: x => /`/, d: f(/\\/'/), e: !/'/.test(y), name: 'a' }]", &["a"]);
@@ -253,7 +253,7 @@ fn what_is_no_string_no_comment_and_no_bracket() {
 }
 
 #[test]
-fn damaged_files() {
+fn damaged_files_yield_their_complete_entries() {
     check("[{ name: 'a' }, { name: 'b'", &["a"]);
     check("[{ name: 'a', x: [ }, { name: 'b' }]", &["b"]);
     check("}])} [{ name: 'a' }", &["a"]);
@@ -267,8 +267,8 @@ fn damaged_files() {
 }
 
 #[test]
-fn no_damage_is_a_panic() {
-    REAL.char_indices().for_each(|(end, _)| assert!(entries(&REAL[..end]).len() <= 3));
+fn no_damage_causes_a_panic() {
+    REAL.char_indices().for_each(|(end, _)| assert!(parse_entries(&REAL[..end]).len() <= 3));
     let mut seed = 1_u32;
     let mut roll = |below: usize| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -281,13 +281,13 @@ fn no_damage_is_a_panic() {
             let at = roll(bytes.len());
             bytes[at] = if roll(4) == 0 { roll(256) as u8 } else { odd[roll(odd.len())] };
         }
-        assert!(entries(&String::from_utf8_lossy(&bytes)).len() < 10);
+        assert!(parse_entries(&String::from_utf8_lossy(&bytes)).len() < 10);
     }
 }
 
-/// Work that grows with the square of the length would not end here.
+/// Quadratic work would not end here.
 #[test]
-fn a_long_file_takes_no_longer_than_it_must() {
+fn a_long_file_takes_linear_time() {
     let parts = [
         "{",
         "[",
@@ -319,9 +319,9 @@ fn a_long_file_takes_no_longer_than_it_must() {
     for part in parts {
         for start in ["", "{name:'a',script:", "[{name:'a',", "`", "a = "] {
             let text = start.to_owned() + &part.repeat((1 << 20) / part.len());
-            assert!(entries(&text).len() <= 1, "{start}{part}");
+            assert!(parse_entries(&text).len() <= 1, "{start}{part}");
         }
     }
     let environments: String = (0..100_000).map(|number| format!("env_{number}:1,")).collect();
-    assert_eq!(entries(&format!("{{name:'a',{environments}}}"))[0].environments.len(), 100_000);
+    assert_eq!(parse_entries(&format!("{{name:'a',{environments}}}"))[0].environments.len(), 100_000);
 }

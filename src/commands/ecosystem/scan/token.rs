@@ -1,15 +1,15 @@
-//! The text of a file in JavaScript, TypeScript or JSON → its tokens, without comments. It must never refuse a text: a
-//! damaged one yields odd tokens. It must never search the same part again and again: a stranger may have written it.
+//! Splits a text in JavaScript, TypeScript or JSON into tokens, without comments. It must never reject a text (a
+//! damaged one yields odd tokens), nor take more than linear time, because the text may be hostile.
 
-/// Words after which a slash begins a regular expression. After any other word it divides.
-const BEFORE_A_VALUE: [&str; 8] = ["return", "typeof", "case", "in", "of", "throw", "await", "yield"];
+/// Words after which a slash begins a regular expression. After any other word it is a division.
+const VALUE_KEYWORDS: [&str; 8] = ["return", "typeof", "case", "in", "of", "throw", "await", "yield"];
 
 pub(super) enum Token<'t> {
-    /// A name, a keyword, a number or a regular expression, as it stands in the file.
+    /// A name, a keyword, a number or a regular expression, as written.
     Word(&'t str),
-    /// What a literal stands for.
+    /// The value of a string literal.
     Text(String),
-    /// Any other character that is neither space nor comment.
+    /// Any other character outside of white space and comments.
     Mark(char),
 }
 
@@ -25,14 +25,14 @@ pub(super) fn tokenize(text: &str) -> Vec<Token<'_>> {
     tokenizer.tokens
 }
 
-/// Each of its methods continues after a character that was taken from the text.
+/// Each `take_` method continues after the character that was read last.
 struct Tokenizer<'t> {
     text: &'t str,
     at: usize,
     tokens: Vec<Token<'t>>,
-    /// For each `${` that is open: how many braces are open within.
+    /// For each open `${`, the number of braces open in it.
     templates: Vec<usize>,
-    /// A search for the end of a regular expression failed up to here, so every slash before this place divides.
+    /// A search for the end of a regular expression has failed up to here, so every slash before it is a division.
     divisions: usize,
 }
 
@@ -42,10 +42,10 @@ impl<'t> Tokenizer<'t> {
             '\'' | '"' => self.take_string(first),
             '`' => self.take_template(true),
             '/' => self.take_slash(),
-            _ if is_of_word(first) => {
+            _ if is_word_char(first) => {
                 let start = self.at - first.len_utf8();
                 let rest = self.rest();
-                self.at += rest.find(|next| !is_of_word(next)).unwrap_or(rest.len());
+                self.at += rest.find(|next| !is_word_char(next)).unwrap_or(rest.len());
                 self.tokens.push(Token::Word(&self.text[start..self.at]));
             }
             _ if first.is_whitespace() => {}
@@ -72,11 +72,11 @@ impl<'t> Tokenizer<'t> {
                 _ => push_code(&mut units, next.into()),
             }
         }
-        // The line ends before the string does: damage, or part of something that was not understood.
+        // The line ends before the string: the file is damaged, or the quote is part of something else.
         self.tokens.push(Token::Mark(quote));
     }
 
-    /// A template up to its end or its next `${`. As tokens, `a${b}c` is the same as `("a" + (b) + "c")`.
+    /// A template up to its end or its next `${`. `a${b}c` yields the tokens of `("a" + (b) + "c")`.
     fn take_template(&mut self, begins: bool) {
         let mut units = Vec::new();
         while let Some(next) = self.next() {
@@ -125,7 +125,7 @@ impl<'t> Tokenizer<'t> {
         push_code(units, code);
     }
 
-    /// The number that these digits are; the replacement character for none.
+    /// The value of up to `longest` hexadecimal digits; the replacement character if there are none.
     fn take_hex(&mut self, longest: usize) -> u32 {
         let rest = self.rest();
         let count = rest.bytes().take(longest).take_while(u8::is_ascii_hexdigit).count();
@@ -147,13 +147,13 @@ impl<'t> Tokenizer<'t> {
     fn expects_value(&self) -> bool {
         match self.tokens.last() {
             None => true,
-            Some(Token::Word(word)) => BEFORE_A_VALUE.contains(word),
+            Some(Token::Word(word)) => VALUE_KEYWORDS.contains(word),
             Some(Token::Text(_)) => false,
             Some(Token::Mark(mark)) => !matches!(mark, ')' | ']'),
         }
     }
 
-    /// False if the line ends before a regular expression does.
+    /// False if the line ends before the regular expression.
     fn take_regex(&mut self) -> bool {
         let (mut in_class, mut escaped) = (false, false);
         for (index, next) in self.rest().char_indices() {
@@ -198,17 +198,17 @@ impl<'t> Tokenizer<'t> {
     }
 }
 
-fn is_of_word(letter: char) -> bool {
-    letter.is_alphanumeric() || matches!(letter, '_' | '$')
+fn is_word_char(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '_' | '$')
 }
 
-/// In UTF-16, because a character may be written as two escapes: `\ud83d\ude00`.
+/// Texts are collected in UTF-16, because a character may be written as two escapes: `\ud83d\ude00`.
 fn push_code(units: &mut Vec<u16>, code: u32) {
     match u16::try_from(code) {
         Ok(unit) => units.push(unit),
         Err(_) => {
-            let letter = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-            units.extend_from_slice(letter.encode_utf16(&mut [0; 2]));
+            let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+            units.extend_from_slice(character.encode_utf16(&mut [0; 2]));
         }
     }
 }
