@@ -31,11 +31,15 @@ pub(crate) fn run_alone(test: &str, through: &[&str]) -> Output {
     output
 }
 
+/// The environment variable of this name, which `tests/run` sets, or else `default`.
+pub(crate) fn count(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
 /// Runs `FUZZ` times as many rounds if that variable is set, and prints the text on which `check` fails.
 pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8])) {
     let mut dice = fastrand::Rng::with_seed(7);
-    let times = std::env::var("FUZZ").map_or(1, |times| times.parse().expect("FUZZ is a number"));
-    for _ in 0..rounds * times {
+    for _ in 0..rounds * count("FUZZ", 1) {
         let bytes = ShowOnPanic(mangled(samples[dice.usize(..samples.len())], &mut dice));
         check(&bytes.0);
     }

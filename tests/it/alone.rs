@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use crate::place::{Daemon, Place, Said, doing, is_alive, send};
+use crate::place::{Daemon, Place, Said, count, doing, is_alive, send};
 
 /// One target that is always healthy and costs nothing to look at.
 const PEACE: &str = "targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}, interval: 200ms}\n";
@@ -75,13 +75,13 @@ fn ticks_and_a_daemon_never_work_at_once() {
     assert!(place.lines("overlaps").is_empty(), "{}", place.story());
 }
 
-/// Two daemons and ten ticks at once, a hundred times over.
+/// Two daemons and ten ticks at once, again and again.
 #[test]
 fn of_a_crowd_one_works_at_a_time_and_one_daemon_stays() {
     let place = Place::with(
         "targets:\n  - name: app\n    command: mkdir busy || echo $PPID >> overlaps; rmdir busy\n    interval: 100ms\n",
     );
-    for round in 0..100 {
+    for round in 0..count("CROWDS", 25) {
         let mut daemons: Vec<Daemon<'_>> = (0..2).map(|_| place.daemon_unchecked(&["-q", "run"])).collect();
         let ticks: Vec<Child> = (0..10).map(|_| place.begin(&["--once"])).collect();
         for said in ticks.into_iter().map(ended) {
@@ -164,6 +164,7 @@ fn hung(place: &Place) -> Daemon<'_> {
 }
 
 /// All at the same time, for each takes the 35 s that a watchdog is given to show that it lives.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_hung_watchdog_is_replaced_and_a_slow_one_is_not() {
     let cases = [
@@ -357,6 +358,7 @@ fn stopped_by_hand_it_stays_so_for_cron_until_it_is_started_by_hand() {
 }
 
 /// Both at the same time, for a sign of life is given every ten seconds only.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_deleted_state_folder_is_made_again_and_has_one_watchdog() {
     thread::scope(|scope| {

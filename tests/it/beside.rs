@@ -115,6 +115,7 @@ fn a_living_pm2_that_lost_the_process_or_never_saved_it_is_told() {
     check(&fake, &place, &[], 1, &[failed]);
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn pm2_that_takes_connections_and_says_nothing_is_told() {
     let place = Place::with("");

@@ -6,17 +6,14 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::place::{Place, Said, doing, send};
+use crate::place::{NEEDED, Place, Said, doing, need, send};
 
 const PID_NAMESPACE: [&str; 5] = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"];
 
-/// The program through `starter`; none where this machine does not let us have such a container.
-fn can_have(place: &Place, starter: &[&str]) -> bool {
-    let can = place.command_through(starter, &["--version"]).output().is_ok_and(|said| said.status.success());
-    if !can {
-        eprintln!("NOT TRIED: no container is to be had here ({})", starter.join(" "));
-    }
-    can
+/// Fails where this machine does not let us have such a container.
+fn need_container(place: &Place, starter: &[&str]) {
+    let said = place.command_through(starter, &["--version"]).output().expect(NEEDED);
+    need(said.status.success(), &format!("a container ({})", starter.join(" ")));
 }
 
 /// The children of a process, as the letters that /proc has for what they do.
@@ -40,9 +37,7 @@ fn as_process_1_it_reaps_what_it_inherits_and_learns_how_its_commands_ended() {
          max_cooldown: 100ms, max_restarts: 100}}\ntargets:\n  - {{name: well, command: '{orphans} exit 0'}}\n  \
          - {{name: ill, command: test ! -e ill || exit 3, restart: '{orphans} echo >> restarts; exit 4'}}\n"
     ));
-    if !can_have(&place, &PID_NAMESPACE) {
-        return;
-    }
+    need_container(&place, &PID_NAMESPACE);
     let mut unshare = place.daemon_by(place.command_through(&PID_NAMESPACE, &["-v", "run"]));
     let inits = children(unshare.pid());
     let [(init, _)] = inits[..] else { panic!("{inits:?}\n{}", place.story()) };
@@ -73,10 +68,8 @@ fn without_proc_it_says_what_is_missing() {
     let starter = ["unshare", "--map-root-user", "--mount", "sh", "-c", "umount -l /proc && exec \"$0\" \"$@\""];
     let place = Place::with("targets:\n  - {name: app, command: 'true'}\n");
     // Where the namespace is another user's, what was mounted before cannot be taken away one by one.
-    if !can_have(&place, &starter) {
-        return;
-    }
-    let said = Said::new(place.command_through(&starter, &["--once"]).output().expect("unshare(1) runs"));
+    need_container(&place, &starter);
+    let said = Said::new(place.command_through(&starter, &["--once"]).output().expect(NEEDED));
     place.demand(said.code == Some(4), &format!("{said:?}"));
     place.demand((said.out + &said.err).contains("is /proc mounted"), "what is missing is named");
 }
@@ -89,10 +82,7 @@ fn where_proc_hides_others_it_works_as_ever() {
         "targets:\n  - {name: app, failure_threshold: 1, command: 'test -e well || { trap \"\" TERM; while :; do sleep \
          0.1; done; }', timeout: 1s, restart: touch well}\n",
     );
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT TRIED: only root can mount /proc for another account");
-        return;
-    }
+    need(rustix::process::geteuid().is_root(), "root");
     let program = place.path("program");
     fs::copy(env!("CARGO_BIN_EXE_watchdog"), &program).expect("copied");
     for path in [place.home(), &place.path("watchdog.yaml"), &program] {
@@ -102,11 +92,8 @@ fn where_proc_hides_others_it_works_as_ever() {
                 --regid=65534 --clear-groups ./program --once";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "sh", "-c", line]).current_dir(place.home());
-    let said = Said::new(command.env("HOME", place.home()).stdin(Stdio::null()).output().expect("unshare(1) runs"));
-    if said.code == Some(99) || said.err.contains("unshare") {
-        eprintln!("NOT TRIED: /proc cannot be mounted with hidepid here: {said:?}");
-        return;
-    }
+    let said = Said::new(command.env("HOME", place.home()).stdin(Stdio::null()).output().expect(NEEDED));
+    need(said.code != Some(99) && !said.err.contains("unshare"), &format!("/proc mounted with hidepid: {said:?}"));
     place.demand(said.code == Some(0), &format!("{said:?}"));
     place.demand(place.events("up").len() == 1, "it has repaired");
     place.eventually("nobody is left", || place.processes().is_empty());

@@ -1,15 +1,14 @@
 //! `--once` from cron: the clock is stepped from tick to tick by a time namespace, which moves the boot clock that the
-//! watchdog computes with (and not the wall clock). Where the machine has none for us, that is said and not tried.
+//! watchdog computes with (and not the wall clock).
 
 use std::fs;
-use std::io::{self, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::place::{Place, Said};
+use crate::place::{NEEDED, Place, Said, need};
 
 /// A target that is well as long as the file `well` is there; what follows are its further keys.
 fn app(keys: &str) -> String {
@@ -27,18 +26,12 @@ fn shifted(seconds: i64, boot_id: Option<&str>) -> Vec<String> {
     words
 }
 
-/// Whether this machine lets us do that; says so where it does not.
-fn can_shift(place: &Place, boot_id: Option<&str>) -> bool {
+/// Fails where this machine does not let us do that.
+fn need_shift(place: &Place, boot_id: Option<&str>) {
     let starter = shifted(60, boot_id);
     let mut command = Command::new(&starter[0]);
     command.args(&starter[1..]).arg("true").current_dir(place.home()).stderr(Stdio::null());
-    let can = command.status().is_ok_and(|status| status.success());
-    if !can {
-        // Not by eprintln!, which is shown of failing tests only.
-        let why = "NOT TRIED: no time (or mount) namespace is to be had here, so the clock cannot be stepped";
-        writeln!(io::stderr(), "{why}").expect("a test has a standard error");
-    }
-    can
+    need(command.status().expect(NEEDED).success(), "time and mount namespaces");
 }
 
 /// A tick so many seconds from now.
@@ -50,7 +43,7 @@ fn tick(place: &Place, seconds: i64) -> Said {
 #[track_caller]
 fn run(place: &Place, starter: &[String], words: &[&str]) -> Said {
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
-    Said::new(place.command_through(&starter, words).output().expect("unshare(1) runs"))
+    Said::new(place.command_through(&starter, words).output().expect(NEEDED))
 }
 
 /// A tick with this exit code that has nothing to say.
@@ -79,13 +72,12 @@ const REPAIRED: [(&str, &str); 3] = [
 ];
 
 /// Without `retry_interval` each tick is one look, and the third one that fails repairs.
+#[cfg(feature = "full-tests")]
 #[test]
 fn ticks_count_together_and_repair() {
     for every in [60, 300] {
         let place = Place::with(&app("restart: touch well"));
-        if !can_shift(&place, None) {
-            return;
-        }
+        need_shift(&place, None);
         place.write("well", "");
         check_silent(&place, 0, 0);
         fs::remove_file(place.path("well")).expect("a file");
@@ -107,12 +99,11 @@ fn ticks_count_together_and_repair() {
 }
 
 /// A pause is neither up nor down, what is longer than an hour is not watched, and ticks that stay away are told.
+#[cfg(feature = "full-tests")]
 #[test]
 fn what_no_tick_saw_is_not_watched() {
     let place = Place::with(&app("restart: 'true'"));
-    if !can_shift(&place, None) {
-        return;
-    }
+    need_shift(&place, None);
     let report = |seconds: i64| {
         let said = run(&place, &shifted(seconds, None), &["report", "--json"]);
         let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
@@ -134,13 +125,12 @@ fn what_no_tick_saw_is_not_watched() {
 }
 
 /// With it, the tick that finds the first failure looks until it knows.
+#[cfg(feature = "full-tests")]
 #[test]
 fn with_a_retry_interval_one_tick_decides() {
     for every in [60, 300] {
         let place = Place::with(&app("restart: touch well, retry_interval: 100ms"));
-        if !can_shift(&place, None) {
-            return;
-        }
+        need_shift(&place, None);
         place.write("well", "");
         check_silent(&place, 0, 0);
         fs::remove_file(place.path("well")).expect("a file");
@@ -158,12 +148,11 @@ fn with_a_retry_interval_one_tick_decides() {
 }
 
 /// What is older than half an hour counts no more where ticks usually come every minute.
+#[cfg(feature = "full-tests")]
 #[test]
 fn failures_of_an_hour_ago_do_not_count() {
     let place = Place::with(&app("restart: touch well, failure_threshold: 2"));
-    if !can_shift(&place, None) {
-        return;
-    }
+    need_shift(&place, None);
     place.write("well", "");
     for minute in 0..3 {
         check_silent(&place, minute * 60, 0);
@@ -177,14 +166,13 @@ fn failures_of_an_hour_ago_do_not_count() {
 
 /// Where cron calls every 45 or 60 minutes, which is all that some hosts give, a threshold of three takes no three
 /// hours: the tick that finds a failure decides, as soon as it is known how rarely ticks come.
+#[cfg(feature = "full-tests")]
 #[test]
 fn where_ticks_are_rare_one_decides() {
     let news = [("app down: 3 of 3", ""), ("app restart 1 ", ""), ("app healthy: ", "")];
     for every in [2_700, 3_600] {
         let place = Place::with(&app("restart: touch well, interval: 200ms"));
-        if !can_shift(&place, None) {
-            return;
-        }
+        need_shift(&place, None);
         place.write("well", "");
         check_silent(&place, 0, 0);
         check_silent(&place, every, 0);
@@ -211,14 +199,13 @@ fn where_ticks_are_rare_one_decides() {
 
 /// Two hours of a tick a minute while nothing helps: cooldown and window hold by the command's own stamps, and mails
 /// come for what is new only.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_hopeless_case_is_restarted_within_its_limits_and_mailed_about_sparingly() {
     let keys = "restart: cut -d . -f 1 /proc/uptime >> stamps, failure_threshold: 1, start_period: 0s, \
                 max_restarts: 4";
     let place = Place::with(&app(keys));
-    if !can_shift(&place, None) {
-        return;
-    }
+    need_shift(&place, None);
     place.write("well", "");
     check_silent(&place, 0, 0);
     fs::remove_file(place.path("well")).expect("a file");
@@ -249,15 +236,14 @@ fn a_hopeless_case_is_restarted_within_its_limits_and_mailed_about_sparingly() {
     place.demand(told.iter().any(full), &format!("the full window is told: {told:#?}"));
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_reboot_ends_the_cooldown_and_not_the_window() {
     let keys = "restart: echo $WATCHDOG_ATTEMPT >> restarts, failure_threshold: 1, start_period: 0s, cooldown: 1h, \
                 max_cooldown: 1h, max_restarts: 2, restart_window: 1d";
     let place = Place::with(&app(keys));
     place.write("boot", "11111111-2222-3333-4444-555555555555\n");
-    if !can_shift(&place, Some("boot")) {
-        return;
-    }
+    need_shift(&place, Some("boot"));
     place.write("well", "");
     check_silent(&place, 0, 0);
     fs::remove_file(place.path("well")).expect("a file");
@@ -387,6 +373,7 @@ fn a_file_of_the_future_grows_old_from_tick_to_tick_and_under_a_daemon() {
     assert!(daemon.stop().success());
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn on_a_terminal_a_tick_tells_of_each_target_in_trouble() {
     let place = Place::with(&app("restart: touch well"));
@@ -394,7 +381,7 @@ fn on_a_terminal_a_tick_tells_of_each_target_in_trouble() {
         let mut script = Command::new("script");
         let program = concat!(env!("CARGO_BIN_EXE_watchdog"), " --once");
         script.args(["-qec", program, "typescript"]).current_dir(place.home()).env("HOME", place.home());
-        Said::new(script.stdin(Stdio::null()).output().expect("script(1) is there"))
+        Said::new(script.stdin(Stdio::null()).output().expect(NEEDED))
     };
     let said = tick();
     place.demand(said.code == Some(1) && said.out.contains("app is failing: "), &format!("{said:?}"));

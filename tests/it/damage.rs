@@ -6,9 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::mangle::mangled;
-use crate::place::{Place, Said, files_below};
-
-const ROUNDS: usize = 60;
+use crate::place::{Place, Said, count, files_below};
 
 /// A folder with everything that it can have: an incident that is over, one that is not, the history of both, and an
 /// order that nobody has carried out.
@@ -38,7 +36,7 @@ fn every_verb_answers_whatever_the_files_in_the_state_folder_say() {
     }
     assert!(whole.iter().any(|(path, _)| path.starts_with(state.join("orders"))), "{}", place.story());
     let mut dice = fastrand::Rng::with_seed(7);
-    for round in 0..ROUNDS {
+    for round in 0..count("DAMAGES", 15) {
         fs::remove_dir_all(&state).expect("removed");
         for (path, bytes) in &whole {
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

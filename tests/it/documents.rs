@@ -98,6 +98,6 @@ fn the_commands_that_readme_begins_with_are_the_ones_that_are_checked() {
     let readme = document("README.md");
     let screen = readme.split("```\n").nth(1).expect("the first screen");
     let commands: Vec<&str> = screen.lines().filter_map(|line| line.strip_prefix("$ ")?.split("  ").next()).collect();
-    assert_eq!(commands, ["cargo run --release -- demo", "cargo test"]);
-    assert!(document(".ci/run").lines().any(|line| line == "tests cargo test"));
+    assert_eq!(commands, ["cargo run --release -- demo", "sh tests/run"]);
+    assert!(document(".ci/run").lines().any(|line| line == "step sh tests/run"));
 }

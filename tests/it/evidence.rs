@@ -152,6 +152,7 @@ fn what_the_operator_wants_to_know_is_found_out_before_the_restart() {
     has(&place, &said.out, &["diagnose-1.out  diagnose-2.out"]);
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn what_takes_too_long_to_find_out_is_ended_and_the_restart_made() {
     let target = "{name: a, command: test ! -e sick, restart: 'rm sick', diagnose: 'echo $$ > pid; exec sleep 1000'}";

@@ -2,13 +2,12 @@
 //! has lost its lock are told from one's own. None is taken for it, stopped in its place, or called dead.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::place::{Place, Said, is_alive, send};
+use crate::place::{NEEDED, Place, Said, is_alive, need, send};
 
 /// A target that is always healthy and costs nothing.
 pub(crate) const PEACE: &str = "targets:\n  - {name: app, file: {path: a.yaml, max_age: 1d}, interval: 200ms}\n";
@@ -213,19 +212,14 @@ const ELSEWHERE: [&str; 6] = ["unshare", "--map-root-user", "--pid", "--fork", "
 const VERBS: [&[&str]; 7] =
     [&["run"], &["start"], &["start", "--cron"], &["--once"], &["stop"], &["pause"], &["resume"]];
 
-pub(crate) fn not_tried(why: &str) {
-    writeln!(io::stderr(), "NOT TRIED: {why}").expect("a test has a standard error");
-}
-
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_watchdog_in_another_container_is_told_of_and_not_called_dead() {
     for inside in [true, false] {
         let place =
             Place::with("targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}, interval: 200ms}\n");
-        if !place.command_through(&ELSEWHERE, &["--version"]).output().is_ok_and(|said| said.status.success()) {
-            not_tried("no PID namespace is to be had here, so there is no other container");
-            return;
-        }
+        let elsewhere = place.command_through(&ELSEWHERE, &["--version"]).output().expect(NEEDED);
+        need(elsewhere.status.success(), "a PID namespace");
         let (there, here) = if inside { (&ELSEWHERE[..], &[][..]) } else { (&[][..], &ELSEWHERE[..]) };
         let mut daemon = place.daemon_by(place.command_through(there, &["run"]));
         let run = |words: &[&str]| Said::new(place.command_through(here, words).output().expect("it runs"));
@@ -249,6 +243,7 @@ fn a_watchdog_in_another_container_is_told_of_and_not_called_dead() {
     }
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn of_two_that_both_have_the_lock_the_one_whose_note_was_replaced_ends() {
     let place = two(LONG);
@@ -321,14 +316,11 @@ pub(crate) fn as_nobody(place: &Place, words: &[&str]) -> Command {
 }
 
 /// The folder and `a.yaml` are nobody's.
-pub(crate) fn nobodys() -> Option<Place> {
-    if !rustix::process::geteuid().is_root() {
-        not_tried("only root has a second account to act as");
-        return None;
-    }
+pub(crate) fn nobodys() -> Place {
+    need(rustix::process::geteuid().is_root(), "root");
     let place = two(PEACE);
     give(&place, NOBODY);
-    Some(place)
+    place
 }
 
 fn give(place: &Place, uid: u32) {
@@ -337,10 +329,11 @@ fn give(place: &Place, uid: u32) {
     }
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn root_really_stops_another_accounts_watchdog_and_leaves_nothing_in_its_way() {
-    let Some(place) = nobodys() else { return };
-    let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect("setpriv is there"));
+    let place = nobodys();
+    let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect(NEEDED));
     for round in 0..2 {
         let said = nobody(&["start", "-c", "a.yaml"]);
         place.demand(said.code == Some(0) && said.out.contains("watchdog started"), &format!("{round}: {said:?}"));
@@ -362,16 +355,14 @@ fn root_really_stops_another_accounts_watchdog_and_leaves_nothing_in_its_way() {
     }
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn whoever_may_not_stop_it_is_told_so() {
-    if !rustix::process::geteuid().is_root() {
-        not_tried("only root has a second account to act as");
-        return;
-    }
+    need(rustix::process::geteuid().is_root(), "root");
     let place = two(PEACE);
     fs::set_permissions(place.home(), Permissions::from_mode(0o755)).expect("ours");
     let daemon = place.daemon(&["run", "-c", "a.yaml"]);
-    let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect("setpriv is there"));
+    let nobody = |words: &[&str]| Said::new(as_nobody(&place, words).output().expect(NEEDED));
     // Its folder is closed, and nothing can be known of it.
     for verb in ["stop", "pause", "resume", "start", "status"] {
         let said = nobody(&[verb, "-c", "a.yaml"]);

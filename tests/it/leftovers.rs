@@ -129,6 +129,7 @@ fn what_is_asked_ends_also_when_it_is_told_to_stop_twice() {
 }
 
 /// A message is sent by whatever the operator likes, which may start something. One that hangs ends with the tick.
+#[cfg(feature = "full-tests")]
 #[test]
 fn of_messages_only_what_became_a_daemon_outlives_the_tick() {
     let place = place(

@@ -1,7 +1,7 @@
 //! Messages to people: which, over which channel, whatever becomes of those who should take them.
 
 mod channels;
-#[cfg(feature = "email")]
+#[cfg(all(feature = "email", feature = "full-tests"))]
 mod mail;
 mod trouble;
 

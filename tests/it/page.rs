@@ -8,10 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::faults::{Server, Ways};
-use crate::place::Place;
-
-const BROWSER: &str = "the tests of the page need Chromium: apt-get install chromium";
-const JUDGE: &str = "the tests of the metrics need promtool: apt-get install prometheus";
+use crate::place::{NEEDED, Place};
 
 /// Quick enough for a test.
 const DEFAULTS: &str = "defaults: {interval: 200ms, timeout: 1s, start_period: 1s, cooldown: 1s, max_cooldown: 1s}\n";
@@ -50,7 +47,7 @@ fn looked_at(place: &Place, width: u32, dark: bool) -> Value {
     command.arg(format!("--user-data-dir={}", profile.path().display()));
     command.arg(format!("--blink-settings=preferredColorScheme={scheme}"));
     command.arg(format!("file://{}", harness.display())).env("HOME", profile.path());
-    let Output { stdout, stderr, .. } = command.stdin(Stdio::null()).output().expect(BROWSER);
+    let Output { stdout, stderr, .. } = command.stdin(Stdio::null()).output().expect(NEEDED);
     let (dom, said) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     place.demand(!said.contains("CONSOLE"), &format!("the console stays empty: {said}"));
     let result = dom.split("<pre id=\"result\">").nth(1).and_then(|rest| rest.split("</pre>").next());
@@ -75,6 +72,7 @@ fn place(well: &Server, hostile: &Server, page: &str) -> Place {
     place
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn the_page_is_read_on_a_phone_and_in_the_dark_and_reveals_nothing() {
     let well = Server::start(Ways::answer("200 OK", "ok"));
@@ -110,6 +108,7 @@ fn the_page_is_read_on_a_phone_and_in_the_dark_and_reveals_nothing() {
     assert!(status(&place).contains("<h1>Nobody is watching since "), "{}", status(&place));
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn with_details_what_servers_say_stays_text() {
     let well = Server::start(Ways::answer("200 OK", "ok"));
@@ -125,12 +124,13 @@ fn with_details_what_servers_say_stays_text() {
 
 fn judged(mut command: Command, file: &Path) {
     let input = fs::File::open(file).expect("it is there");
-    let output = command.stdin(input).output().expect(JUDGE);
+    let output = command.stdin(input).output().expect(NEEDED);
     let said = [output.stdout, output.stderr].concat();
     let (said, text) = (String::from_utf8_lossy(&said), fs::read_to_string(file).unwrap_or_default());
     assert!(output.status.success() && !said.contains("error") && !said.contains("lint"), "{said}\n{text}");
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn prometheus_takes_the_metrics_and_the_rules_of_readme() {
     let place = Place::with(&format!(

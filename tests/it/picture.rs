@@ -138,6 +138,7 @@ fn status_at(place: &Place, offset: &str) -> Said {
 }
 
 /// As with a file server whose clock is another.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_sign_of_life_by_another_clock_than_ours_is_one() {
     for offset in ["-5m", "+2h", "-3d"] {
@@ -150,6 +151,7 @@ fn a_sign_of_life_by_another_clock_than_ours_is_one() {
     }
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
     let place = Place::with(TARGETS);
@@ -184,6 +186,7 @@ fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
 }
 
 /// Whoever starts it by cron is told by the boot clock, too, how long nobody has watched.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_clock_that_was_set_makes_no_reboot_and_no_long_absence() {
     let place = Place::with(TARGETS);

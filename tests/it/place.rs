@@ -249,12 +249,26 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     doing(pid).is_some_and(|state| !"ZX".contains(state))
 }
 
+/// Why a test fails whose programs are not there.
+pub(crate) const NEEDED: &str = "this test needs a program that is not here; `sh tests/run` installs it";
+
+/// Fails where the machine does not allow what the test needs.
+#[track_caller]
+pub(crate) fn need(has: bool, what: &str) {
+    assert!(has, "this test needs {what}; run `sh tests/run` as root, or where sudo asks for no password");
+}
+
+/// How often or how long: the environment variable of this name, which `tests/run` sets, or else `few`.
+pub(crate) fn count(name: &str, few: usize) -> usize {
+    std::env::var(name).map_or(few, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
 /// The library that sets the wall clock of a program that it is loaded into.
 pub(crate) fn faketime() -> PathBuf {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
     let found = folders.map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
     let found = found.into_iter().find(|path| path.exists());
-    found.expect("the tests of the clock need libfaketime: apt-get install faketime")
+    found.expect(NEEDED)
 }
 
 fn listing(folder: &Path) -> String {

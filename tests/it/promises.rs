@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::faults::{Server, Ways};
-use crate::place::{Place, Said, doing};
+use crate::place::{NEEDED, Place, Said, doing, need};
 use crate::takes::Takes;
 
 #[test]
@@ -110,15 +110,10 @@ const ON_SMALL_DISK: [&str; 6] = [
      exec \"$0\" \"$@\"",
 ];
 
-/// Whether this machine lets us mount one; says so where it does not.
-fn can_mount(place: &Place) -> bool {
-    let said = place.command_through(&ON_SMALL_DISK, &["--version"]).output();
-    let can = said.is_ok_and(|said| said.status.success());
-    if !can {
-        let why = "NOT TRIED: no mount namespace is to be had here, so there is no full disk to be made";
-        writeln!(io::stderr(), "{why}").expect("a test has a standard error");
-    }
-    can
+/// Fails where this machine does not let us mount one.
+fn need_mount(place: &Place) {
+    let said = place.command_through(&ON_SMALL_DISK, &["--version"]).output().expect(NEEDED);
+    need(said.status.success(), "a mount namespace");
 }
 
 /// An app that is well as long as the file `well` is there, and that no restart brings back. Each leaves its time, in
@@ -127,14 +122,13 @@ const ON_FULL_DISK: &str = "log: {file: watchdog.log}\ntargets:\n  - {name: app,
     interval: 100ms, failure_threshold: 1, start_period: 0s, cooldown: 0s, max_cooldown: 3s, max_restarts: 100, \
     restart: 'cut -d \" \" -f 1 /proc/uptime >> stamps'}\n";
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn while_nothing_can_be_saved_a_daemon_restarts_once_per_longest_cooldown() {
     let place = Place::with(ON_FULL_DISK);
-    if !can_mount(&place) {
-        return;
-    }
+    need_mount(&place);
     place.write("well", "");
-    let mut daemon = place.command_through(&ON_SMALL_DISK, &["run"]).spawn().expect("unshare(1) runs");
+    let mut daemon = place.command_through(&ON_SMALL_DISK, &["run"]).spawn().expect(NEEDED);
     let its = |name: &str| format!("/proc/{}/root{}", daemon.id(), place.path("state").join(name).display());
     place.eventually("it is at work", || fs::read_to_string(its("events.jsonl")).is_ok_and(|text| !text.is_empty()));
     place.eventually("it is seen to be well", || place.path("seen").exists());
@@ -160,15 +154,14 @@ fn while_nothing_can_be_saved_a_daemon_restarts_once_per_longest_cooldown() {
     daemon.wait().expect("a child can be waited for");
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn while_nothing_can_be_saved_a_tick_restarts_nothing() {
     let place = Place::with(ON_FULL_DISK);
-    if !can_mount(&place) {
-        return;
-    }
+    need_mount(&place);
     let tick = |full: &str| {
         let mut command = place.command_through(&ON_SMALL_DISK, &["--once"]);
-        Said::new(command.env("FULL", full).output().expect("unshare(1) runs"))
+        Said::new(command.env("FULL", full).output().expect(NEEDED))
     };
     let said = tick("yes");
     let told = [
@@ -225,6 +218,7 @@ fn least(pid: i32) -> Takes {
     looks.reduce(lesser).expect("many looks")
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn nothing_grows_with_the_number_of_looks() {
     let server = Server::start(Ways::answer("200 OK", "ok"));

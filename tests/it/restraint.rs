@@ -73,6 +73,7 @@ fn only_if_is_asked_before_and_its_no_is_heeded() {
     assert_eq!(place.lines("done").len(), 1);
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn an_only_if_that_hangs_or_cannot_be_asked_is_a_no() {
     let target = |name: &str, only_if: &str| {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::place::{Daemon, Place, Said, doing, is_alive};
+use crate::place::{Daemon, NEEDED, Place, Said, doing, is_alive};
 use crate::takes::Takes;
 
 /// A target that is well as long as the file `well` is there, and a command that makes it so.
@@ -236,6 +236,7 @@ fn a_command_that_runs_keeps_its_limits_over_a_reload() {
 /// Without a change the state is written once a minute, so three times in less are its answers to the signal. Each time
 /// to a file of its own, which tells them apart where two were written in one millisecond with the same text.
 /// Rule 15: what runs is brought to its end, and no other command is begun under a configuration that forbids it.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_reload_in_the_middle_of_an_attempt_forbids_the_next_command() {
     let limits = "interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 100ms, max_cooldown: 100ms";
@@ -286,6 +287,7 @@ fn sigusr1_writes_the_state_now() {
 }
 
 /// The terminal is script(1)'s, and goes with it. SIGHUP then reaches the program, `nohup` or not.
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_terminal_that_hangs_up_does_not_end_it() {
     for line in ["exec nohup \"$WATCHDOG\" run", "nohup \"$WATCHDOG\" run & sleep 600", "exec \"$WATCHDOG\" run"] {
@@ -293,7 +295,7 @@ fn a_terminal_that_hangs_up_does_not_end_it() {
         place.write("well", "");
         let mut script = shell(&place, "exec script -qfc \"$LINE\" typescript");
         script.env("LINE", line).env("WATCHDOG", env!("CARGO_BIN_EXE_watchdog")).stdout(Stdio::null());
-        let mut script = script.spawn().expect("script(1) is there");
+        let mut script = script.spawn().expect(NEEDED);
         place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
         let daemon = place.holder().expect("it is at work");
         script.kill().expect("a child can be killed");

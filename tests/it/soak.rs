@@ -1,5 +1,5 @@
-//! A day of looks in fast motion, with faults that come and go: nothing grows. `SOAK=1200` makes it 20 minutes; the
-//! curve is printed in any case (`cargo test --test it soak -- --nocapture`).
+//! A day of looks in fast motion, with faults that come and go: nothing grows. `SOAK=1200` makes it 20 minutes, and
+//! it prints the curve: `cargo test --features full-tests --test it soak -- --nocapture`.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::faults::{Server, Ways};
-use crate::place::Place;
+use crate::place::{Place, count};
 use crate::takes::Takes;
 
 const TARGETS: usize = 5;
@@ -42,7 +42,7 @@ fn size(path: &Path) -> u64 {
 
 #[test]
 fn a_day_in_fast_motion_leaves_nothing_behind() {
-    let seconds = std::env::var("SOAK").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(120);
+    let seconds = count("SOAK", 60) as u64;
     let (backend, taker) = (Server::start(Ways::answer("200 OK", "ok")), Server::start(Ways::answer("200 OK", "ok")));
     let target = |n: usize| {
         let url = format!("http://127.0.0.1:{}/{n}", backend.port());

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::place::{Place, Said, files_below, send};
+use crate::place::{NEEDED, Place, Said, files_below, send};
 
 const LIMITS: &str = "defaults: {interval: 100ms, failure_threshold: 2, start_period: 100ms, cooldown: 100ms, \
                       max_cooldown: 100ms}\ntargets:\n";
@@ -299,12 +299,19 @@ fn shells_can_complete_the_words() {
         for word in ["detached", "--backend"] {
             place.demand(!said.out.contains(word), &format!("{shell} does not know {word}"));
         }
-        place.write("script", &said.out);
+    }
+}
+
+#[cfg(feature = "full-tests")]
+#[test]
+fn shells_can_read_their_completions() {
+    let place = Place::with("");
+    for shell in ["bash", "zsh", "fish"] {
+        place.write("script", &place.run(&["completions", shell]).out);
         let mut reads = Command::new(shell);
         reads.args(["-n", "script"]).current_dir(place.home()).stdin(Stdio::null());
-        if let Ok(output) = reads.output() {
-            place.demand(output.status.success(), &format!("{shell} can read it: {output:?}"));
-        }
+        let output = reads.output().expect(NEEDED);
+        place.demand(output.status.success(), &format!("{shell} can read it: {output:?}"));
     }
 }
 

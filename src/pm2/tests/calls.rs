@@ -114,6 +114,7 @@ fn the_list_is_requested_and_parsed_or_fails_with_a_reason() {
     check(&long(17_000_000), Err("pm2 jlist printed no list"));
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn pm2_without_a_list_after_ten_seconds_is_silent() {
     let fixture = Pm2Fixture::new();

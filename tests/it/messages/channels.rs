@@ -180,6 +180,7 @@ fn a_script_is_a_line_of_a_message_and_a_message_fits_its_service() {
     }
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn the_heartbeat_waits_for_no_probe() {
     let taker = taking();

@@ -8,8 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-
-const NEEDED: &str = "the tests of mail need Python 3 with venv: apt-get install python3 python3-venv";
+use crate::place::NEEDED;
 
 /// Python with aiosmtpd; installs it first where that was not done yet.
 fn python() -> PathBuf {

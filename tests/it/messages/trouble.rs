@@ -152,6 +152,7 @@ fn one_that_is_told_to_stop_finishes_what_it_delivers() {
     assert_eq!(place.lines("taken").len(), 1, "{}", place.story());
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_delivery_that_outlasts_its_tick_counts_as_a_try() {
     let place = Place::with(&configuration(&["command: sh taking"], &[&watched("a")]));
@@ -162,6 +163,7 @@ fn a_delivery_that_outlasts_its_tick_counts_as_a_try() {
     place.demand(said.out.contains("1 try"), &format!("the next tick makes a pause: {said:?}"));
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_tick_does_not_wait_for_those_who_hang() {
     let hanging = Server::start(Ways::Silent);
@@ -208,6 +210,7 @@ fn many_flaps_are_few_messages_and_who_comes_later_knows() {
 }
 
 /// As many looks as a target has in a day, and far more flaps.
+#[cfg(feature = "full-tests")]
 #[test]
 fn with_every_sink_hanging_the_looks_go_on_and_nothing_grows() {
     const TARGETS: usize = 10;

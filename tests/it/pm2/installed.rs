@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-const NEEDED: &str = "the tests beside the real PM2 need node and npm: apt-get install nodejs npm";
+use crate::place::NEEDED;
 
 /// The versions that are tried.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use std::process::Command;
 
 use super::scene::{NAME, Scene, free_port};
-use crate::place::{Said, is_alive};
+use crate::place::{NEEDED, Said, is_alive, need};
 
 /// A worker that takes no requests.
 const WORKER: &str = "require('fs').appendFileSync('works', `${process.pid}\\n`);\nsetInterval(() => {}, 1000000);\n";
@@ -124,9 +124,7 @@ fn a_reset_leaves_one_daemon_and_one_process() {
 /// After `sudo pm2`, as the account whose home it is.
 #[test]
 fn sockets_of_another_account_are_told_and_nothing_is_done() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    need(rustix::process::geteuid().is_root(), "root");
     const NOBODY: u32 = 65_534;
     let scene = Scene::saved("");
     scene.configure(&format!("{}, restart: [{{pm2: restart}}]", scene.target("")));
@@ -137,7 +135,7 @@ fn sockets_of_another_account_are_told_and_nothing_is_done() {
     let as_nobody = |words: &[&str]| {
         let starter = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
         let mut command: Command = scene.place.command_through(&starter, words);
-        Said::new(command.env("PATH", scene.installed.path()).output().expect("setpriv is there"))
+        Said::new(command.env("PATH", scene.installed.path()).output().expect(NEEDED))
     };
     let mends = "its socket belongs to root, as after `sudo pm2`. To mend it, as root: PM2_HOME=";
     let said = as_nobody(&["check"]);
