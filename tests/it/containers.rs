@@ -65,9 +65,9 @@ fn as_process_1_it_reaps_what_it_inherits_and_learns_how_its_commands_ended() {
 
 #[test]
 fn without_proc_it_says_what_is_missing() {
-    let starter = ["unshare", "--map-root-user", "--mount", "sh", "-c", "umount -l /proc && exec \"$0\" \"$@\""];
+    let starter = ["unshare", "--mount", "sh", "-c", "umount -l /proc && exec \"$0\" \"$@\""];
     let place = Place::with("targets:\n  - {name: app, command: 'true'}\n");
-    // Where the namespace is another user's, what was mounted before cannot be taken away one by one.
+    // In a namespace of another user, what was mounted before could not be taken away one by one.
     need_container(&place, &starter);
     let said = Said::new(place.command_through(&starter, &["--once"]).output().expect(NEEDED));
     place.demand(said.code == Some(4), &format!("{said:?}"));

@@ -173,6 +173,14 @@ fn function(lines: &[&str]) -> usize {
 }
 
 #[test]
+fn nothing_that_is_shipped_knows_of_the_feature_for_tests() {
+    let files = files();
+    let knows = |file: &&File| file.shipped().any(|line| line.contains("full-tests"));
+    let named = shipped(&files).map(|(_, file)| file).filter(knows).map(|file| file.name() + "\n");
+    demand_none(&named.collect::<String>());
+}
+
+#[test]
 fn every_file_says_what_it_is_for() {
     let silent = files().into_iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.name() + "\n");
     demand_none(&silent.collect::<String>());
