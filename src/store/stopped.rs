@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(read(&folder), None);
     }
 
+    #[cfg(feature = "full-tests")]
     #[test]
     fn on_a_full_disk_it_is_for_all() {
         let scene = tempfile::tempdir().unwrap();

