@@ -63,8 +63,11 @@ fn root_asks_in_the_home_of_the_account_that_has_the_configuration() {
             fs::rename(place.path("watchdog.yaml"), place.path("a.yaml")).expect("renamed");
         }
         homes(&format!("nobody:x:65534:65534:,,,:{}:/bin/sh\n", place.home().display()));
-        let said = run_through(&WITH_PASSWD, &["status", "-c", "a.yaml"]);
-        place.demand(said.code == Some(0) && said.out.contains("app"), &format!("{said:?}"));
+        // A probe that came while the file had another name has failed.
+        place.eventually("its status is shown", || {
+            let said = run_through(&WITH_PASSWD, &["status", "-c", "a.yaml"]);
+            said.code == Some(0) && said.out.contains("app")
+        });
         let said = run_through(&WITH_PASSWD, &["stop", "-c", "a.yaml"]);
         place.demand(said.code == Some(0) && said.out.contains("is stopped"), &format!("{said:?}"));
         let said = run_through(&WITH_PASSWD, &["stop", "-c", "a.yaml"]);

@@ -62,6 +62,7 @@ impl MailServer {
     /// From now on it refuses this.
     fn refuse(&mut self, step: &str) {
         writeln!(self.child.stdin.as_mut().expect("a pipe"), "{step}").expect("the server reads");
+        assert_eq!(self.mail()["refused"], step, "it has read that");
     }
 
     /// Waits for the next mail.
