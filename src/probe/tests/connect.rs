@@ -1,6 +1,6 @@
 //! Connects to real addresses, ports and sockets: refused, silent, missing, or with a full queue.
 
-use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ fn a_silent_address_leaves_time_for_the_next() {
         let Ok(server) = Server::on((Ipv4Addr::LOCALHOST, port), Ways::answer("200 OK", "")) else { continue };
         let url = format!("http://localhost:{}/", server.port());
         assert_like(&probe_http(http(&url), SHORT * 4), "healthy: 200");
-        close(server, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+        close(server, || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
         let verdict = probe_http(http(&url), SHORT);
         assert_like(&verdict, &format!("timeout: no answer from [::1]:{port} in *; refused by 127.0.0.1:{port}"));
         return;
