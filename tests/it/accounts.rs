@@ -55,11 +55,11 @@ fn root_asks_in_the_home_of_the_account_that_has_the_configuration() {
             homes(nobodys);
             for words in [&["stop"][..], &["pause"], &["resume"], &["status"], &["report"]] {
                 let said = run_through(&WITH_PASSWD, &[words, &["-c", "a.yaml"]].concat());
-                fits(&place, words, &said, 2, &["its state folder is not known, so nothing was done"]);
+                fits(&place, words, &said, 2, &["its state folder is unknown, so nothing was done"]);
             }
             fs::rename(place.path("a.yaml"), place.path("watchdog.yaml")).expect("renamed");
             let said = run_through(&WITH_PASSWD, &["stop"]);
-            fits(&place, &["stop"], &said, 2, &["its state folder is not known, so nothing was done"]);
+            fits(&place, &["stop"], &said, 2, &["its state folder is unknown, so nothing was done"]);
             fs::rename(place.path("watchdog.yaml"), place.path("a.yaml")).expect("renamed");
         }
         homes(&format!("nobody:x:65534:65534:,,,:{}:/bin/sh\n", place.home().display()));

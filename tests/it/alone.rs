@@ -33,7 +33,7 @@ fn twenty_starts_at_once_make_one_daemon() {
     let pid = place.holder().unwrap_or_else(|| panic!("nobody holds the lock: {said:?}\n{}", place.story()));
     let tells = |said: &&Said, what: &str| said.code == Some(0) && said.out.starts_with(what) && said.err.is_empty();
     let started = said.iter().filter(|said| tells(said, &format!("watchdog started (pid {pid});"))).count();
-    let others = said.iter().filter(|said| tells(said, &format!("a watchdog is at work already (pid {pid});"))).count();
+    let others = said.iter().filter(|said| tells(said, &format!("a watchdog is already running (pid {pid});"))).count();
     place.demand((started, others) == (1, 19), &format!("{said:#?}"));
     assert_eq!(place.processes(), [pid], "{}", place.story());
     assert_eq!(place.events("started").len(), 1, "{}", place.story());
@@ -195,7 +195,7 @@ fn hung_and_started_anew() {
     let old = hung(&place);
     let said = place.run(&["start"]);
     let new = place.holder().expect("a new watchdog");
-    let what = format!("watchdog started (pid {new}) in the place of {}, which was hung;", old.pid());
+    let what = format!("watchdog started (pid {new}); killed the hung one (pid {});", old.pid());
     place.demand(said.code == Some(0) && said.out.starts_with(&what), &format!("{said:?}"));
     place.demand(new != old.pid(), "the hung one goes on");
     is_gone(&place, old.pid());
@@ -206,7 +206,7 @@ fn hung_and_started_anew_by_cron() {
     let old = hung(&place);
     let said = place.run(&["start", "--cron"]);
     let new = place.holder().expect("a new watchdog");
-    let begins = format!("The watchdog was hung (pid {}). I ended it and started another (pid {new}).", old.pid());
+    let begins = format!("The watchdog was hung (pid {}). It was killed, and another runs (pid {new}).", old.pid());
     place.demand(said.code == Some(0) && said.out.starts_with(&begins), &format!("{said:?}"));
     check_mail(&place, &said);
     is_gone(&place, old.pid());
@@ -218,8 +218,8 @@ fn check_mail(place: &Place, said: &Said) {
     let line = format!("--once -c {}", place.path("watchdog.yaml").display());
     let wanted = [
         "Last sign of life ",
-        " ago; the machine was not rebooted.\nNobody watched in between. app answers now (",
-        "You get this mail only when I had to start.\nIf it comes daily, your host kills background programs.",
+        " ago; the machine was not rebooted.\nNothing was monitored in between. app answers now (",
+        "You get this mail only when the watchdog had to be started.\nIf it comes daily, your host kills background programs.",
         "\n  */5 * * * * ",
         &line,
     ];
@@ -233,7 +233,7 @@ fn hung_and_a_tick_comes() {
     let place = Place::with(PEACE);
     let old = hung(&place);
     let said = place.run(&["--once"]);
-    let what = format!("The watchdog (pid {}) was hung. I have ended it and do its work now.\n", old.pid());
+    let what = format!("The watchdog (pid {}) was hung. It was killed, and this tick replaces it.\n", old.pid());
     assert_eq!((said.code, said.out), (Some(0), what), "{}", place.story());
     is_gone(&place, old.pid());
     assert_eq!(place.status()["watchdog"]["mode"], "once", "the tick was made; {}", place.story());
@@ -283,7 +283,7 @@ fn slow_and_left_alone() {
     place.eventually("twelve seconds are over", || began.elapsed() > Duration::from_secs(12));
     slow.signal(Signal::CONT);
     let said = ended(start);
-    let what = format!("a watchdog is at work already (pid {})", slow.pid());
+    let what = format!("a watchdog is already running (pid {})", slow.pid());
     place.demand(said.code == Some(0) && said.out.starts_with(&what), &format!("{said:?}"));
     assert_eq!(place.holder(), Some(slow.pid()), "{}", place.story());
 }
@@ -324,7 +324,7 @@ fn stop_waits_for_the_restart_command() {
     place.run(&["start"]);
     place.eventually("the command runs", || place.path("running").exists());
     let mut stop = place.begin(&["stop"]);
-    place.told("told to stop: waiting for the restart command");
+    place.told("signal to stop: ending when the running restart command has finished");
     place.demand(stop.try_wait().expect("a child can be asked").is_none(), "stop does not wait");
     place.write("go", "");
     let said = ended(stop);
@@ -379,7 +379,7 @@ fn deleted_and_taken_back() {
     delete_state(&place);
     place.eventually("the lock is back", || place.holder() == Some(daemon.pid()));
     assert_eq!(place.run(&["run"]).code, Some(5), "{}", place.story());
-    place.told("was deleted; made again");
+    place.told("was deleted; created again");
     place.eventually("the state is back", || place.target("app")["state"] == "healthy");
 }
 

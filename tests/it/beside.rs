@@ -44,10 +44,10 @@ fn pm2_that_is_in_order_is_shown_as_it_is() {
     ];
     check(&fake, &place, &[], 0, &[&says[..3], &says[4..]].concat());
     assert_eq!(fake.calls(), ["jlist -s"]);
-    check(&fake, &place, &["--offline"], 0, &["  PM2 7.0.4   alive, list saved; whether api runs cannot be seen\n"]);
+    check(&fake, &place, &["--offline"], 0, &["  PM2 7.0.4   alive, list saved; whether api runs is unknown\n"]);
     assert_eq!(fake.calls(), ["jlist -s"], "PM2 is not asked offline");
     drop(daemon);
-    let dead = "  PM2 7.0.4   dead, list saved; it is brought back when the target fails\n";
+    let dead = "  PM2 7.0.4   dead, list saved; a repair starts it again when the target is down\n";
     check(&fake, &place, &[], 0, &[dead, "pm2: found through env.PATH   node: found through env.PATH"]);
     assert_eq!(fake.calls(), ["jlist -s"], "a dead daemon is not asked");
 }
@@ -63,36 +63,36 @@ fn what_pm2_would_fail_at_is_told() {
     offline(
         "pm2: api",
         1,
-        &["PM2 7.0.4   dead, no list saved\n", "WRONG       PM2 in ~/.pm2 has no process api; it has none"],
+        &["PM2 7.0.4   dead, no list saved\n", "PROBLEM     PM2 in ~/.pm2 has no process api; it has none"],
     );
     fake.save(&[fake.app("other", json!({}))]);
-    offline("pm2: api", 1, &["WRONG       PM2 in ~/.pm2 has no process api; it has other\n"]);
+    offline("pm2: api", 1, &["PROBLEM     PM2 in ~/.pm2 has no process api; it has other\n"]);
     offline(
         "pm2: {process: api, config: eco.js}",
         1,
-        &["WRONG       the ecosystem file ~/eco.js cannot be read: no such"],
+        &["PROBLEM     the ecosystem file ~/eco.js cannot be read: no such"],
     );
     place.write("eco.js", "x = {apps: [{name: 'api2', namespace: 'api'}]}; // name: 'api'");
     offline(
         "pm2: {process: api, config: eco.js}",
         1,
-        &["WRONG       the ecosystem file ~/eco.js describes no api: pm2 start would find nothing in it"],
+        &["PROBLEM     the ecosystem file ~/eco.js has no process api: pm2 start would start nothing"],
     );
     place.write("eco.js", "x = {apps: [{name: 'api'}]}");
-    let hint = "api is not in its saved list: it is started from its file, the others are lost; run pm2 save";
+    let hint = "api is not in the saved list: a repair starts it from config and loses the others. Fix: pm2 save";
     offline("pm2: {process: api, config: eco.js}", 0, &[hint, "Ready."]);
-    let elsewhere = "WRONG       there is no PM2 in ~/gone: no such folder; there is ~/.pm2\n";
+    let elsewhere = "PROBLEM     no PM2 in ~/gone: no such folder; ~/.pm2 exists\n";
     offline("pm2: {process: api, home: gone}", 1, &[elsewhere]);
     place.write(".pm2/dump.pm2", "{");
-    offline("pm2: api", 1, &["saved list spoilt", "WRONG       PM2's saved list cannot be read: "]);
+    offline("pm2: api", 1, &["saved list unreadable", "PROBLEM     PM2's saved list cannot be read: "]);
 
     fake.save(&[fake.app("api", json!({"kill_timeout": 60_000}))]);
-    let slow = "WRONG       api may take 1 min to end (kill_timeout), and pm2 is given 1 min in all: write ";
+    let slow = "PROBLEM     api may take 1 min to end (kill_timeout), but the timeout of the pm2 command is 1 min. Fix: ";
     offline("pm2: api", 1, &[&format!("{slow}restart: [{{pm2: restart, timeout: 70s}}]\n")]);
     offline("{pm2: api, restart: pm2 restart api}", 1, &[&format!("{slow}{{run: …, timeout: 70s}}\n")]);
     offline("{pm2: api, restart: [{pm2: restart, timeout: 70s}]}", 0, &["when PM2 is dead; each at most 1 min 10 s)"]);
     offline("{pm2: api, restart: ./restart.sh || true}", 1, &["no such file: ./restart.sh"]);
-    let reset = "reset: true has no effect beside restart";
+    let reset = "reset: true has no effect with restart";
     offline("{pm2: {process: api, reset: true}, restart: [{pm2: restart, timeout: 70s}]}", 0, &[reset]);
 }
 
@@ -102,16 +102,16 @@ fn a_living_pm2_that_lost_the_process_or_never_saved_it_is_told() {
     let fake = FakePm2::new(&place);
     configure(&place, "pm2: api");
     let daemon = fake.daemon(&[fake.app("other", json!({}))]);
-    let lost = "WRONG       PM2 in ~/.pm2 has no process api; it has other\n";
-    check(&fake, &place, &[], 1, &["alive, no list saved; api is not in its list\n", lost]);
+    let lost = "PROBLEM     PM2 in ~/.pm2 has no process api; it has other\n";
+    check(&fake, &place, &[], 1, &["alive, no list saved; api is not in PM2's list\n", lost]);
     drop(daemon);
     fs::remove_file(place.path(".pm2/rpc.sock")).expect("a socket");
     let two = [fake.app("api", json!({"pid": 1})), fake.app("api", json!({"pid": 2, "status": "errored"}))];
     let _daemon = fake.daemon(&two);
-    let unsaved = "WRONG       api is not in PM2's saved list, and a reboot would lose it: run pm2 save\n";
+    let unsaved = "PROBLEM     api is not in PM2's saved list, so a reboot would lose it. Fix: pm2 save\n";
     check(&fake, &place, &[], 1, &["api online, 1 of 2 instances\n", unsaved]);
     fake.program("pm2", "exit 3");
-    let failed = "WRONG       PM2 in ~/.pm2 could not be asked: pm2 jlist exited with 3\n";
+    let failed = "PROBLEM     PM2 in ~/.pm2 did not list its processes: pm2 jlist exited with 3\n";
     check(&fake, &place, &[], 1, &[failed]);
 }
 
@@ -124,8 +124,8 @@ fn pm2_that_takes_connections_and_says_nothing_is_told() {
     fake.save(&[fake.app("api", json!({}))]);
     let _daemon = fake.daemon(&[]);
     fake.program("pm2", "exec sleep 60");
-    let silent = "WRONG       PM2's daemon takes connections, but gave no answer in 10 s";
-    check(&fake, &place, &[], 1, &["cannot be reached, list saved; whether api runs cannot be seen", silent]);
+    let silent = "PROBLEM     PM2's daemon accepts connections but has not answered for 10 s";
+    check(&fake, &place, &[], 1, &["unreachable, list saved; whether api runs is unknown", silent]);
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn pm2_that_cron_would_not_find_is_told() {
     let place = Place::with("targets: [{pm2: api}]\n");
     let fake = FakePm2::new(&place);
     fake.save(&[fake.app("api", json!({}))]);
-    let finds = "WRONG       cron would not find it: no such file: pm2 is nowhere in PATH; set PATH under env:";
+    let finds = "PROBLEM     under cron: command not found: pm2 (PATH=/usr/bin:/bin). Fix: set PATH under env:";
     check(&fake, &place, &["--offline"], 1, &[finds]);
     place.write("bin/pm2", "#!/usr/bin/env node-of-pm2\n");
     configure(&place, "pm2: api");
-    let needs = "WRONG       pm2 needs node-of-pm2: no such file: node-of-pm2 is nowhere in PATH\n";
+    let needs = "PROBLEM     pm2 needs node-of-pm2: command not found: node-of-pm2 (PATH=";
     check(&fake, &place, &["--offline"], 1, &[needs]);
 }
 
@@ -159,12 +159,12 @@ fn whoever_else_restarts_it_is_a_danger_until_it_is_gone() {
     place.demand(said.out.ends_with(end) && said.out.matches("DANGER").count() == 2, &said.out);
 
     let _daemon = fake.daemon(std::slice::from_ref(&api));
-    let saved = "DANGER      PM2's saved list still has my tick (tick.js):\n              pm2 save\n";
+    let saved = "DANGER      PM2's saved list still has my tick (tick.js). Remove it:\n              pm2 save\n";
     let said = check(&fake, &place, &[], 1, &[saved]);
     place.demand(said.out.contains("Not ready: 2 dangers."), &said.out);
 
     fake.save(&[fake.app("other", json!({}))]);
-    let both = "Not ready: 1 danger, and 1 thing is wrong. Mend them and run check again";
+    let both = "Not ready: 1 danger, 1 problem. Fix them and run check again";
     check(&fake, &place, &["--offline"], 1, &[cron, both]);
     fs::remove_file(place.path("crontab")).expect("it was there");
     fake.save(&[api]);

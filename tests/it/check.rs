@@ -57,14 +57,14 @@ fn what_would_happen_is_said_and_nothing_is_touched() {
         &[
             "is valid. 1 target.\n",
             &format!("app   GET http://127.0.0.1:{}/health?…   200 in ", server.port()),
-            "every 15 s, every 5 s after a bad one, gives up after 10 s; 3 bad in a row = down",
-            "(found within 1 min 15 s)",
+            "every 15 s, every 5 s after a failure, timeout 10 s; down after 3 failures in a row",
+            "(within 1 min 15 s)",
             "repairs     1  touch ran   (at most 1 min)",
             "            2  touch ran too   (at most 2 min)",
             "1 min apart, later up to 10 min; at most 3 in 1 h",
             "only if this exits 0: touch asked",
             "touch: found",
-            "MiB at most in ",
+            " MiB in ",
         ],
     );
     place.demand(said.out.starts_with(&path), "the configuration is named");
@@ -81,7 +81,7 @@ fn what_would_happen_is_said_and_nothing_is_touched() {
 fn offline_nobody_is_looked_at() {
     let server = Server::start(Ways::Silent);
     let place = Place::with(&http(&server, ""));
-    check(&place, &["check", "--offline"], 0, &["not looked at (--offline)", "nothing: it is only watched", "Ready."]);
+    check(&place, &["check", "--offline"], 0, &["not probed (--offline)", "none: this target is only watched", "Ready."]);
     assert!(server.requests().is_empty());
 }
 
@@ -100,7 +100,7 @@ fn a_target_in_trouble_is_told_as_what_it_is() {
             "   status 503\n",
             "/run/beat written within 2 min   stale; no such file",
             "probe   run echo why >&2; exit 4   exit 4: why",
-            "Not ready: 3 targets do not answer as wanted. Mend that or the configuration, and check again.\n",
+            "Not ready: 3 targets are unhealthy. Fix them or the configuration and run check again.\n",
         ],
     );
 }
@@ -125,17 +125,17 @@ fn what_cron_would_not_find_is_told_before_the_outage() {
     let cases = [
         (
             "manager restart app",
-            "cron would not find it: no such file: manager is nowhere in PATH; set PATH under env:",
+            "under cron: command not found: manager (PATH=/usr/bin:/bin). Fix: set PATH under env:",
         ),
-        ("[manager]", "cron would not find it"),
-        ("gone restart app", "WRONG       no such file: gone is nowhere in PATH"),
-        ("{run: [./gone]}", "WRONG       no such file: ./gone"),
-        ("{run: [./plain]}", "WRONG       not executable: "),
+        ("[manager]", "under cron: "),
+        ("gone restart app", "PROBLEM     command not found: gone (PATH=/usr/bin:/bin)"),
+        ("{run: [./gone]}", "PROBLEM     no such file: ./gone"),
+        ("{run: [./plain]}", "PROBLEM     not executable: "),
     ];
     for (restart, says) in cases {
         let said = run(&restart.replace("[manager]", "{run: [manager]}"), "");
         place.demand(said.code == Some(1) && said.out.contains(says), &format!("{restart}: `{says}`: {said:?}"));
-        let end = "Not ready: 1 thing is wrong. Mend that and run check again; it will then print your crontab line.\n";
+        let end = "Not ready: 1 problem. Fix it and run check again; it will then print your crontab line.\n";
         place.demand(said.out.ends_with(end), &format!("{said:?}"));
     }
     let said = run("manager restart app", &format!("env: {{PATH: '{tools}:/bin:/usr/bin'}}\n"));
@@ -144,7 +144,7 @@ fn what_cron_would_not_find_is_told_before_the_outage() {
     place.demand(said.code == Some(0), &format!("its interpreter is beside it: {said:?}"));
     fs::remove_file(place.path("tools/interpreter-of-manager")).expect("it is there");
     let said = run("manager restart app", &format!("env: {{PATH: '{tools}'}}\n"));
-    let needs = "manager needs interpreter-of-manager: no such file: interpreter-of-manager is nowhere in PATH";
+    let needs = "manager needs interpreter-of-manager: command not found: interpreter-of-manager (PATH=";
     place.demand(said.code == Some(1) && said.out.contains(needs), &format!("{said:?}"));
 }
 
@@ -155,23 +155,23 @@ fn folders_that_cannot_be_used_and_those_that_the_world_sees_are_told() {
     let config = |top: &str| place.write("watchdog.yaml", &format!("{top}{}", http(&server, "")));
     place.write("file", "in the way");
     config("state_dir: file/state\n");
-    check(&place, &["check"], 1, &["WRONG       state folder ", "/file is not a folder"]);
+    check(&place, &["check"], 1, &["PROBLEM     state folder ", "/file is not a folder"]);
     config("state_dir: state\nlog: {file: file/watchdog.log}\n");
-    check(&place, &["check"], 1, &["WRONG       log folder ", "/file is not a folder"]);
+    check(&place, &["check"], 1, &["PROBLEM     log folder ", "/file is not a folder"]);
     config("state_dir: public_html/state\n");
-    let visible = "lies under a web root: a web server may show it to everybody; move it to your home folder";
-    check(&place, &["check"], 1, &["WRONG       state folder ", "/public_html/state ", visible]);
+    let visible = "is under a web root: a web server may show it to everybody; move it to your home folder";
+    check(&place, &["check"], 1, &["PROBLEM     state folder ", "/public_html/state ", visible]);
     if !rustix::process::geteuid().is_root() {
         fs::create_dir(place.path("closed")).expect("a folder");
         fs::set_permissions(place.path("closed"), Permissions::from_mode(0o500)).expect("a folder of ours");
         config("state_dir: closed/state\n");
-        check(&place, &["check"], 1, &["closed cannot be written to (permission denied)"]);
+        check(&place, &["check"], 1, &["closed is not writable (permission denied)"]);
     }
     place.demand(!place.path("public_html").exists(), "nothing is made");
 
     fs::create_dir(place.path("htdocs")).expect("a folder");
     place.write("htdocs/watchdog.yaml", &format!("state_dir: ../state\n{}", http(&server, "")));
-    check(&place, &["check", "-c", "htdocs/watchdog.yaml"], 1, &["WRONG       configuration ", visible]);
+    check(&place, &["check", "-c", "htdocs/watchdog.yaml"], 1, &["PROBLEM     configuration ", visible]);
 }
 
 #[test]

@@ -72,10 +72,10 @@ fn every_way_to_end_is_told_apart() {
         ("echo oh; exit 3", "1.1 exited 3", 1, &["exited 3", "saying: oh"]),
         ("kill -9 $$", "1.1 killed 9", 1, &["killed by signal 9"]),
         ("kill $$", "1.1 killed 15", 1, &["killed by signal 15"]),
-        ("exec no-such-program", not_started, 1, &["no such file", "127, a shell's word"]),
+        ("exec no-such-program", not_started, 1, &["command not found", "127 (shell: command not found)"]),
         ("{run: [./missing]}", not_started, 1, &["no such file: ./missing"]),
         ("{run: [./plain]}", not_started, 1, &["not executable", "plain"]),
-        ("./plain; exit", not_started, 1, &["126, a shell's word for not executable"]),
+        ("./plain; exit", not_started, 1, &["126 (shell: not executable)"]),
         ("{run: exec sleep 600, timeout: 100ms}", "1.1 timed_out", 1, &["did not end in"]),
     ];
     thread::scope(|all| {

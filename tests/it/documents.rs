@@ -45,7 +45,7 @@ fn keys() -> BTreeSet<String> {
         let place = Place::with("");
         place.write("watchdog.yaml", text);
         let said = place.run(&["check", "--offline"]);
-        let lists: Vec<&str> = said.err.split("known here: ").skip(1).collect();
+        let lists: Vec<&str> = said.err.split("allowed here: ").skip(1).collect();
         assert_eq!((said.code, lists.len()), (Some(2), complaints), "{said:?}");
         for list in lists {
             let list = list.split(['\n', '(']).next().unwrap_or_default();

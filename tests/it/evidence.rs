@@ -147,7 +147,7 @@ fn what_the_operator_wants_to_know_is_found_out_before_the_restart() {
     has(&place, &output("diagnose-1.out"), &["sick\n", "watchdog.yaml\n"]);
     assert_eq!(output("diagnose-2.out"), "exit\n");
     assert_eq!(account["diagnosed"][0], "ls");
-    place.told("a looked into: 2 of 2 commands (diagnose) exited 0, in ");
+    place.told("a diagnose: 2 of 2 commands exited 0, in ");
     let said = place.run(&["incident", "last"]);
     has(&place, &said.out, &["diagnose-1.out  diagnose-2.out"]);
 }
@@ -257,7 +257,7 @@ fn without_an_account_the_work_goes_on_and_the_end_is_kept() {
     place.write("sick", "");
     let _daemon = place.daemon(&["run"]);
     place.eventually("it is cured", || !place.events("up").is_empty());
-    place.told("(the output of commands is not kept)");
+    place.told("(evidence and command output are not saved)");
     fs::remove_file(place.path("state/incidents")).expect("it is there");
     place.write("sick", "");
     place.eventually("it is cured again", || place.events("up").len() == 2);
@@ -269,7 +269,7 @@ fn what_nobody_watched_is_said() {
     let place = place("{name: a, command: 'true'}");
     let said = place.run(&["report"]);
     assert_eq!((said.code, said.out.trim()), (Some(0), "No watchdog has looked at anything here yet."));
-    assert_eq!(place.run(&["incident"]).out.trim(), "No incident is on record here.");
+    assert_eq!(place.run(&["incident"]).out.trim(), "No incidents are on record.");
     let daemon = place.daemon(&["run"]);
     place.eventually("it was watched for a while", || place.target("a")["uptime_24h"] == 1.0);
     daemon.stop();

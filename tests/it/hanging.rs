@@ -64,8 +64,8 @@ fn a_restart_command_that_cannot_begin_gives_its_turn_away_and_does_not_begin_la
     place.eventually("its turn is over", || !place.events_of("one", "restart_done").is_empty());
     let done = &place.events_of("one", "restart_done")[0];
     place.demand(done["outcome"] == "not_started", &format!("nothing was started: {done}"));
-    place.told("one (command 1) gives no answer");
-    let told = |warn: &serde_json::Value| warn["detail"].to_string().contains("lie on a file server that is gone");
+    place.told("one (command 1): no result after");
+    let told = |warn: &serde_json::Value| warn["detail"].to_string().contains("on a file server that does not respond");
     place.demand(place.events_of("one", "warn").iter().any(told), "it is told");
     repairs_the_other(&place);
 
@@ -77,7 +77,7 @@ fn a_restart_command_that_cannot_begin_gives_its_turn_away_and_does_not_begin_la
 
     place.demand(place.lines("began").is_empty(), "it has not begun yet");
     fs::remove_file(place.path("silent")).expect("it is there");
-    place.told("not waited for any more has ended");
+    place.told("the job that hung has ended");
     place.told("one that exited 0");
     let is_whole = |done: &&serde_json::Value| done["outcome"] == "exited";
     let whole = || place.events_of("one", "restart_done").iter().filter(is_whole).count();
@@ -94,7 +94,7 @@ fn a_hung_home_of_pm2_costs_no_other_target_its_repair() {
     place.write("one.up", "");
     place.eventually("it was seen healthy", || place.target("one")["state"] == "healthy");
     fs::remove_file(place.path("one.up")).expect("it is there");
-    place.told("the inspection of one gives no answer");
+    place.told("PM2 inspection of one: no result after");
     place.eventually("it is down all the same", || !place.events_of("one", "down").is_empty());
     place.eventually("no repair of it is possible", || !place.events_of("one", "restart_done").is_empty());
     let done = &place.events_of("one", "restart_done")[0];
@@ -111,7 +111,7 @@ fn a_hung_home_of_pm2_costs_no_other_target_its_repair() {
     daemon.signal(Signal::HUP);
     place.eventually("the new home is inspected, and is what a repair is tried by", || {
         let log = place.log();
-        let (_, after) = log.split_once(" again: ").unwrap_or_default();
+        let (_, after) = log.split_once("reloaded ").unwrap_or_default();
         after.lines().any(|line| line.contains("could not be started") && !line.contains("file server"))
     });
 }

@@ -68,7 +68,7 @@ fn a_watchdog_with_another_configuration_is_named_and_left_alone() {
     let said = place.run(&["pause", "-c", "b.yaml", "--", "sh", "-c", "exit 7"]);
     place.demand(said.code == Some(7) && said.err.contains("nothing is paused"), &format!("{said:?}"));
     let said = place.run(&["check", "--offline", "-c", "b.yaml"]);
-    let wrong = format!("WRONG       {who}{}: {needs}\n", place.path("state").display());
+    let wrong = format!("PROBLEM     {who}{}: {needs}\n", place.path("state").display());
     place.demand(said.code == Some(1) && said.out.contains(&wrong), &format!("{said:?}"));
     let untouched = !place.path("state/stopped").exists() && place.events("paused").is_empty();
     place.demand(untouched && place.holder() == Some(daemon.pid()), "it is left alone");
@@ -95,7 +95,7 @@ fn a_configuration_that_was_moved_stops_the_watchdog_that_had_it_and_starts_none
     let place = two(PEACE);
     let daemon = place.daemon(&["run", "-c", "a.yaml"]);
     fs::rename(place.path("a.yaml"), place.path("c.yaml")).expect("renamed");
-    let gone = "a.yaml, which is not there any more, holds ";
+    let gone = "a.yaml, a file that exists no longer, holds ";
     for words in [&["start", "-c", "c.yaml"][..], &["--once", "-c", "c.yaml"], &["start", "--cron", "-c", "c.yaml"]] {
         check(&place, words, 5, &[gone, ": stop it first"]);
     }
@@ -174,7 +174,7 @@ fn ticks_of_two_configurations_do_not_undo_what_each_other_counts() {
     let place = two(LONG);
     let first = place.begin(&["--once", "-c", "a.yaml"]);
     place.eventually("the first tick probes", || place.path("looking").exists());
-    let ticks = format!("ticks with configuration {} work in ", place.path("a.yaml").display());
+    let ticks = format!("ticks with configuration {} use ", place.path("a.yaml").display());
     let needs = format!("{} needs a state_dir of its own", place.path("b.yaml").display());
     let met = place.run(&["--once", "-c", "b.yaml"]);
     fits(&place, &["--once"], &met, 5, &[&ticks, &needs]);
@@ -191,7 +191,7 @@ fn ticks_of_two_configurations_do_not_undo_what_each_other_counts() {
     check(&place, &["stop", "-c", "b.yaml"], 5, &[&ticks]);
     check(&place, &["start", "--cron", "-c", "b.yaml"], 5, &[&ticks, &needs]);
     let said = place.run(&["check", "--offline", "-c", "b.yaml"]);
-    place.demand(said.code == Some(1) && said.out.contains(&format!("WRONG       {ticks}")), &format!("{said:?}"));
+    place.demand(said.code == Some(1) && said.out.contains(&format!("PROBLEM     {ticks}")), &format!("{said:?}"));
     let known = place.read("state/state.json");
     place.demand(known.contains("\"app\"") && !known.contains("\"other\""), &known);
     check(&place, &["--once", "-c", "a.yaml"], 0, &[]);
@@ -234,7 +234,7 @@ fn a_watchdog_in_another_container_is_told_of_and_not_called_dead() {
         let told = said.out.contains("\"running\":true,\"pid\":null,\"mode\":\"daemon\"");
         place.demand(said.code == Some(0) && told, &format!("{said:?}"));
         let said = run(&["check", "--offline"]);
-        let told = said.out.contains("WRONG       a watchdog that I cannot see holds ");
+        let told = said.out.contains("PROBLEM     a watchdog that I cannot see holds ");
         place.demand(said.code == Some(1) && told, &format!("{said:?}"));
         let is_over = daemon.child.try_wait().expect("a child can be asked").is_some();
         place.demand(!is_over && !place.path("state/stopped").exists(), "it was left alone");
@@ -258,7 +258,7 @@ fn of_two_that_both_have_the_lock_the_one_whose_note_was_replaced_ends() {
     let second = place.daemon_by(unlocked(&["run", "-c", "b.yaml"]));
     place.eventually("the first one ends", || first.try_wait().expect("a child can be asked").is_some());
     let said = Said::new(first.wait_with_output().expect("a child can be waited for"));
-    let by = format!("another watchdog with pid {} and configuration {}", second.pid(), place.path("b.yaml").display());
+    let by = format!("another watchdog (pid {}, configuration {})", second.pid(), place.path("b.yaml").display());
     fits(&place, &["run"], &said, 5, &[&by, " has taken over "]);
     place.told(&by);
     place.demand(place.events("stopped").is_empty(), "what it had is the other one's now");
@@ -288,7 +288,7 @@ fn where_locks_are_not_to_be_had_check_says_so() {
             Said::new(command.env("LD_PRELOAD", &library).env("FLOCK_ERRNO", number).output().expect("it runs"))
         };
         let said = run(&["check", "--offline", "-c", "a.yaml"]);
-        let wrong = format!("WRONG       cannot lock {}: ", place.path("state/watchdog.lock").display());
+        let wrong = format!("PROBLEM     cannot lock {}: ", place.path("state/watchdog.lock").display());
         let told = said.out.contains(&wrong) && said.out.contains(reason) && said.out.contains("Not ready: ");
         place.demand(said.code == Some(1) && told, &format!("{said:?}"));
         let said = run(&["run", "-c", "a.yaml"]);
@@ -370,7 +370,7 @@ fn whoever_may_not_stop_it_is_told_so() {
         place.demand(said.code == Some(4) && told, &format!("{verb}: {said:?}"));
     }
     // With a folder that can be read it is seen, and cannot be signalled. The daemon closes it again when it saves.
-    let belongs = format!("the watchdog runs on: pid {} belongs to root and cannot be signalled", daemon.pid());
+    let belongs = format!("the watchdog was not stopped: pid {} belongs to root and cannot be signalled", daemon.pid());
     place.eventually("it is told whose it is", || {
         fs::set_permissions(place.path("state"), Permissions::from_mode(0o755)).expect("ours");
         fs::set_permissions(place.path("state/watchdog.lock"), Permissions::from_mode(0o644)).expect("ours");

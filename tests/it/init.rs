@@ -96,7 +96,7 @@ fn the_port_is_the_one_that_a_process_listens_on_and_the_list_is_asked_of_a_daem
     let daemon = fake.daemon(&[fake.app("api", rest), fake.app("worker", json!({}))]);
     let listens = format!("port {port}, GET /api/health answers 200");
     let says =
-        ["PM2 in ~/.pm2, 2 processes, none saved (run pm2 save", &listens, "no port found: watched by PM2 alone"];
+        ["PM2 in ~/.pm2, 2 processes, none saved (run pm2 save", &listens, "no port found: PM2's state is the only probe"];
     init(&fake, &place, &[], 0, &says);
     assert_eq!(fake.calls(), ["jlist -s"]);
     let text = place.read("watchdog.yaml");
@@ -117,7 +117,7 @@ fn the_first_of_the_usual_addresses_that_answers_is_taken() {
         fake.app("sick", json!({"env": {"PORT": sick.port().to_string()}})),
         fake.app("gone", json!({"PORT": closed.port()})),
     ]);
-    let alone = |port: u16| format!("port {port}, no health address answers: watched by PM2 alone");
+    let alone = |port: u16| format!("port {port}, no health address answers: PM2's state is the only probe");
     init(&fake, &place, &[], 0, &[&alone(sick.port()), &alone(closed.port())]);
     let asked = sick.requests();
     let paths: Vec<&str> = asked.iter().filter_map(|request| request.split(' ').nth(1)).collect();
@@ -141,7 +141,7 @@ fn names_that_pm2_or_a_configuration_cannot_take_are_told_or_mended() {
         fake.app("true", json!({"instances": 2})),
         fake.app("true", json!({"instances": 2})),
     ]);
-    let said = init(&fake, &place, &[], 0, &["6 processes saved", "its name is an id to pm2", "a module of PM2's"]);
+    let said = init(&fake, &place, &[], 0, &["6 processes saved", "its name is read by pm2 as an id, and ids change", "a PM2 module"]);
     place.demand(said.out.contains("a\\u{1b}[2Jb") && !said.out.contains('\u{1b}'), &said.out);
     let text = place.read("watchdog.yaml");
     assert_eq!(text.matches("pm2: ").count(), 2, "{text}");
@@ -154,7 +154,7 @@ fn names_that_pm2_or_a_configuration_cannot_take_are_told_or_mended() {
 fn a_home_elsewhere_is_written_down_and_one_that_is_not_there_is_told() {
     let place = place();
     let fake = FakePm2::new(&place);
-    init(&fake, &place, &["--pm2-home", "gone"], 2, &["~/gone is no folder", "(nothing was written)"]);
+    init(&fake, &place, &["--pm2-home", "gone"], 2, &["~/gone is not a folder", "(nothing was written)"]);
     assert!(!place.path("watchdog.yaml").exists());
     fake.save(&[fake.app("api", json!({}))]);
     fs::rename(place.path(".pm2"), place.path("p m2")).expect("moved");
@@ -171,10 +171,10 @@ fn a_home_elsewhere_is_written_down_and_one_that_is_not_there_is_told() {
 fn without_pm2_an_example_is_written() {
     let place = place();
     let fake = FakePm2::new(&place);
-    let next = "It is an example.\nNext: put your own address and command into it, then: watchdog check\n";
+    let next = "It is an example.\nNext: put your own address and command into it, then run: watchdog check\n";
     init(&fake, &place, &[], 0, &["PM2 in ~/.pm2 has no processes.", next]);
     fs::remove_dir(place.path(".pm2")).expect("it was empty");
-    init(&fake, &place, &["--force"], 0, &["No PM2 was found: there is no ~/.pm2.", next]);
+    init(&fake, &place, &["--force"], 0, &["No PM2 found: ~/.pm2 does not exist.", next]);
     assert!(fake.calls().is_empty());
     let said = fake.run(&["check", "--offline"]);
     place.demand(said.err.is_empty() && said.out.contains("is valid. 1 target."), &format!("{said:?}"));
@@ -185,7 +185,7 @@ fn nothing_is_written_over_or_where_the_world_reads_it_unless_by_force() {
     let place = place();
     let fake = FakePm2::new(&place);
     place.write("watchdog.yaml", "mine");
-    init(&fake, &place, &[], 2, &["~/watchdog.yaml is there already; --force writes over it", "mine"]);
+    init(&fake, &place, &[], 2, &["~/watchdog.yaml already exists; --force overwrites it", "mine"]);
     assert_eq!(init(&fake, &place, &["--stdout"], 0, &[]).out.lines().next().map(|line| &line[..1]), Some("#"));
     assert_eq!(place.read("watchdog.yaml"), "mine");
     symlink(place.path("watchdog.yaml"), place.path("link.yaml")).expect("a link");
@@ -193,9 +193,9 @@ fn nothing_is_written_over_or_where_the_world_reads_it_unless_by_force() {
     init(&fake, &place, &["-c", "nowhere/w.yaml"], 4, &["cannot write nowhere/w.yaml: no such file"]);
     fs::create_dir(place.path("public_html")).expect("a folder");
     let web = ["-c", "public_html/w.yaml"];
-    init(&fake, &place, &web, 2, &["lies under a web root: a web server may show it to everybody"]);
+    init(&fake, &place, &web, 2, &["is under a web root: a web server may show it to everybody"]);
     assert!(!place.path("public_html/w.yaml").exists());
-    let next = "Next: put your own address and command into it, then: watchdog check -c public_html/w.yaml\n";
+    let next = "Next: put your own address and command into it, then run: watchdog check -c public_html/w.yaml\n";
     init(&fake, &place, &[&web[..], &["--force"]].concat(), 0, &[next]);
     init(&fake, &place, &["--force"], 0, &["Wrote ~/watchdog.yaml"]);
     assert!(place.read("watchdog.yaml").starts_with("# Written by watchdog init"));
@@ -204,5 +204,5 @@ fn nothing_is_written_over_or_where_the_world_reads_it_unless_by_force() {
     let mut command = fake.command(&["init"]);
     let said = Said::new(command.env("WATCHDOG_CONFIG", "other.yaml").output().expect("the program runs"));
     let right = said.code == Some(0) && place.path("other.yaml").exists();
-    place.demand(right && said.out.ends_with("then: watchdog check\n"), &format!("{said:?}"));
+    place.demand(right && said.out.ends_with("then run: watchdog check\n"), &format!("{said:?}"));
 }

@@ -121,7 +121,7 @@ fn what_is_asked_ends_also_when_it_is_told_to_stop_twice() {
     place.eventually("both are being probed", || place.lines("pids").len() == 2);
     place.eventually("the other one is being repaired", || !place.lines("repair").is_empty());
     daemon.signal(Signal::TERM);
-    place.told("told to stop: waiting for the restart command");
+    place.told("signal to stop: ending when the running restart command has finished");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.child.wait().expect("a child can be waited for").code(), Some(0));
     place.eventually("the restart command alone is left", || place.processes() == place.alive("repair"));

@@ -84,7 +84,7 @@ fn a_full_disk_is_told_once_a_day_and_so_is_what_is_down_meanwhile() {
             "quick down: 1 of 1",
             "bold down: 1 of 1",
             "bold not restarted: nothing can be saved",
-            "slow fails: exit 1 (",
+            "slow is failing: exit 1 (",
         ];
         let mut lines: Vec<&str> = said.lines().filter(|line| line.starts_with("failing: ")).collect();
         for part in news {

@@ -66,7 +66,7 @@ fn the_service_manager_hears_that_we_are_ready_alive_reloading_and_ending() {
     let (place, began) = (quiet(), Instant::now());
     let (mut manager, daemon) = Manager::with(&place, PATIENCE);
     let mut last = manager.hears(&place, "READY=1", 0);
-    manager.hears(&place, "STATUS=1 of 1 in order", 0);
+    manager.hears(&place, "STATUS=1 of 1 OK", 0);
     for _ in 0..5 {
         last = manager.hears(&place, "WATCHDOG=1", last);
     }
@@ -93,7 +93,7 @@ fn an_end_that_waits_for_a_restart_command_asks_for_more_time() {
     place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
     place.write("broken", "");
     place.eventually("it is being restarted", || place.path("running").exists());
-    manager.hears(&place, "STATUS=1 of 1 in trouble", 0);
+    manager.hears(&place, "STATUS=1 of 1 failing or down", 0);
     daemon.signal(Signal::TERM);
     let stopping = manager.hears(&place, "STOPPING=1", 0);
     let asked = manager.hears(&place, "EXTEND_TIMEOUT_USEC=", stopping);

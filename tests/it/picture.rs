@@ -65,7 +65,7 @@ fn a_picture_that_is_not_saved_any_more_is_called_old() {
     let ticks = || (0..5).map(|_| place.run(&["--once"])).collect::<Vec<Said>>();
     let told = |ticks: &[Said]| ticks.iter().filter(|said| !said.err.is_empty()).count();
     let first = ticks();
-    let why = format!("watchdog: the one at work (pid {}) has saved nothing since ", daemon.pid());
+    let why = format!("watchdog: the running watchdog (pid {}) has not saved its state since ", daemon.pid());
     place.demand(first[0].err.starts_with(&why) && told(&first) == 1, &format!("{first:#?}"));
     place.demand(first.iter().all(|said| said.code == Some(4) && said.out.is_empty()), &format!("{first:#?}"));
     room();
@@ -118,7 +118,7 @@ fn targets_that_left_the_configuration_count_for_nothing_at_a_tick() {
     assert_eq!((place.run(&["--once"]).code, place.run(&["status"]).code), (Some(1), Some(1)));
     let answer = check(&place, "The configuration is newer than what the watchdog has read.", true, 1);
     assert_eq!(answer["watchdog"]["config_changed"], true);
-    let check_says = || place.run(&["check"]).out.contains("has not read the file as it is now");
+    let check_says = || place.run(&["check"]).out.contains("has not read the file since the last change");
     place.demand(check_says(), "check says so");
     daemon.signal(Signal::HUP);
     place.eventually("it has read it", || place.status()["watchdog"]["config_changed"] == false);
@@ -173,7 +173,7 @@ fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
     check(&place, "is HUNG (pid ", true, 3);
     let checked = place.run(&["check"]);
     place.demand(
-        checked.code == Some(1) && checked.out.contains("WRONG       watchdog 0.1.0 is HUNG"),
+        checked.code == Some(1) && checked.out.contains("PROBLEM     watchdog 0.1.0 is HUNG"),
         &format!("{checked:?}"),
     );
     daemon.kill();

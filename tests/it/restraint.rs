@@ -91,7 +91,7 @@ fn an_only_if_that_hangs_or_cannot_be_asked_is_a_no() {
     let (down, held) = (&place.events_of("hangs", "down")[0], &place.events_of("hangs", "held_back")[0]);
     let asked = at(held).duration_since(at(down)).unwrap_or_default();
     place.demand(asked >= Duration::from_secs(10), &format!("it was given 10 s, not {asked:?}"));
-    place.told("only_if did not end in time");
+    place.told("only_if timed out");
     place.told("only_if could not be started: no such file: ./gone");
     place.demand(place.lines("pids").len() == 1 && place.alive("pids").is_empty(), "the one that hung is ended");
     place.demand(place.events("restart").is_empty(), "nothing is restarted");

@@ -103,7 +103,7 @@ fn told_to_stop_it_finishes_the_command_and_starts_no_other() {
         let mut daemon = place.daemon(&["run"]);
         place.eventually("the command runs", || place.path("running").exists());
         daemon.signal(signal);
-        place.told("told to stop: waiting for the restart command");
+        place.told("signal to stop: ending when the running restart command has finished");
         place.demand(daemon.child.try_wait().expect("a child can be asked").is_none(), "it does not wait");
         place.write("go", "");
         let status = daemon.child.wait().expect("a child can be waited for");
@@ -123,7 +123,7 @@ fn told_twice_it_ends_at_once_and_leaves_the_command_alone() {
         let mut daemon = place.daemon(&["run"]);
         place.eventually("the command runs", || place.path("running").exists());
         daemon.signal(first);
-        place.told("told to stop: waiting for the restart command");
+        place.told("signal to stop: ending when the running restart command has finished");
         daemon.signal(second);
         let status = daemon.child.wait().expect("a child can be waited for");
         assert_eq!(status.code(), Some(0), "{}", place.story());

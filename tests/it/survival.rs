@@ -99,14 +99,14 @@ fn without_processes_nothing_is_said_of_a_target_and_with_them_all_is_as_before(
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max processes")).expect("a limit");
     let hard = line.split_whitespace().nth(1).expect("the second figure").to_owned();
-    let refused = || place.log().matches(" unknown: no look could be taken").count();
+    let refused = || place.log().matches(" unknown: the probe could not be made").count();
     let take = || {
         limit("0");
         place.eventually("more than one look is refused", || refused() > 3);
     };
     let give = || limit(&hard);
-    without(&place, &server, take, give, "no thread for a ");
-    let told = place.log().matches("no thread for a").count();
+    without(&place, &server, take, give, "cannot start a thread for ");
+    let told = place.log().matches("cannot start a thread for").count();
     place.demand(told == 1, &format!("it is told once, not {told} times"));
 }
 

@@ -82,13 +82,13 @@ fn a_pause_looks_but_opens_no_incident_and_restarts_nothing_until_it_ends() {
 #[test]
 fn a_pause_waits_for_whoever_comes_next() {
     let place = Place::with(&format!("{LIMITS}{}", curable("app")));
-    says(&place, &["pause", "app"], 0, "(no watchdog is at work now; the next one heeds it)");
+    says(&place, &["pause", "app"], 0, "(no watchdog is running; the next one applies it)");
     for _ in 0..3 {
         place.run(&["--once"]);
     }
     place.demand(place.lines("done").is_empty() && state(&place, "app") == "paused", "it is heeded");
     place.demand(place.events("paused").len() == 1, "once");
-    says(&place, &["resume", "app"], 0, "resumed app; its waits are over too");
+    says(&place, &["resume", "app"], 0, "resumed app; its waits are cleared");
     place.eventually("ticks repair it", || place.run(&["--once"]).code == Some(0));
     assert_eq!(place.lines("done"), ["app"], "{}", place.story());
 }
@@ -264,7 +264,7 @@ fn a_tick_at_work_heeds_a_pause_at_once() {
     let mut tick = place.begin(&["--once"]);
     place.eventually("it has failed once", || !place.events("failing").is_empty());
     let said = place.run(&["pause", "app"]);
-    place.demand(said.code == Some(0) && !said.out.contains("has not said yet"), &format!("{said:?}"));
+    place.demand(said.code == Some(0) && !said.out.contains("has not confirmed it yet"), &format!("{said:?}"));
     send(i32::try_from(tick.id()).expect("a pid is small"), Signal::TERM);
     assert!(tick.wait().expect("it ends").code().is_some());
     place.demand(place.events("paused").len() == 1 && !place.path("done").exists(), "it is heeded");
@@ -282,7 +282,7 @@ fn to_resume_a_target_by_name_ends_its_waits() {
     assert_eq!(place.lines("done").len(), 1);
     says(&place, &["resume"], 0, "resumed all targets\n");
     assert_eq!(place.target("app")["waiting"]["why"], "limit", "that ends a pause only");
-    says(&place, &["resume", "app"], 0, "resumed app; its waits are over too\n");
+    says(&place, &["resume", "app"], 0, "resumed app; its waits are cleared\n");
     place.eventually("one more restart is made", || place.lines("done").len() == 2);
     assert!(daemon.stop().success());
 }
@@ -337,11 +337,11 @@ fn the_demo_heals_a_real_backend_and_leaves_nothing_behind() {
     place.demand(said.code == Some(0) && said.err.is_empty(), &format!("{said:?}"));
     let order = [
         "s  healthy   200 in ",
-        "s  failing   1 of 3: connected in ",
+        "s  failing   1 of 3 failures: connected in ",
         "(the demo backend has frozen)\n",
-        "s  failing   2 of 3: ",
-        "s  failing   3 of 3: connected in ",
-        "s  down      3 bad in a row",
+        "s  failing   2 of 3 failures: ",
+        "s  failing   3 of 3 failures: connected in ",
+        "s  down      3 failures in a row",
         "s  restart   1: sh restart.sh\n",
         "s  healthy   answers again; down ",
         "cured by the first command\n",
@@ -367,7 +367,7 @@ fn ctrl_c_ends_the_demo_and_all_that_belongs_to_it() {
     story.read_to_string(&mut line).expect("text");
     let said = Said::new(demo.wait_with_output().expect("it ends"));
     place.demand(
-        said.code == Some(1) && said.err == "watchdog: the demo was stopped; nothing of it is left\n",
+        said.code == Some(1) && said.err == "watchdog: the demo was stopped; it left nothing behind\n",
         &format!("{said:?}"),
     );
     nothing_is_left(&place);

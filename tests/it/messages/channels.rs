@@ -76,7 +76,7 @@ fn a_channel_whose_variable_is_not_set_is_off_and_nothing_else_is() {
     gets(&place, &taker, &["down a"]);
     let said = place.run(&["check", "--offline"]);
     assert!(
-        said.code == Some(1) && said.out.contains("WRONG       webhook ${GONE_URL}: ${GONE_URL} is not set"),
+        said.code == Some(1) && said.out.contains("PROBLEM     webhook ${GONE_URL}: ${GONE_URL} is not set"),
         "{said:?}"
     );
 }
@@ -108,11 +108,11 @@ fn check_says_who_is_told_and_sends_when_it_is_told_to() {
     let place = Place::with(&configuration(&[&good, "command: cat > told"], &["{name: a, command: 'true'}"]));
     let said = place.run(&["check"]);
     place.demand(said.code == Some(0) && taker.requests().is_empty(), &format!("nothing is sent: {said:?}"));
-    let shown = format!("Tells       webhook 127.0.0.1:{} (not tried: check --send)\n", taker.port());
-    assert!(said.out.contains(&shown) && said.out.contains("Tells       command cat > told (not tried"), "{said:?}");
+    let shown = format!("Notifies    webhook 127.0.0.1:{} (not tried; check --send)\n", taker.port());
+    assert!(said.out.contains(&shown) && said.out.contains("Notifies    command cat > told (not tried"), "{said:?}");
     let said = place.run(&["check", "--send"]);
     place.demand(
-        said.code == Some(0) && said.out.matches(": a test message was taken").count() == 2,
+        said.code == Some(0) && said.out.matches(": test message delivered").count() == 2,
         &format!("{said:?}"),
     );
     assert_eq!(kinds(&messages(&taker)), ["test -"]);
@@ -122,7 +122,7 @@ fn check_says_who_is_told_and_sends_when_it_is_told_to() {
     place.configure(&configuration(&[&bad, "command: 'echo no paper; exit 3'"], &["{name: a, command: 'true'}"]));
     let said: Said = place.run(&["check", "--send"]);
     let wrong =
-        ["got no test message: status 404: no such \\u{1b}[2J hook", "got no test message: exited 3, saying: no paper"];
+        ["test message not delivered: status 404: no such \\u{1b}[2J hook", "test message not delivered: exited 3: no paper"];
     place.demand(said.code == Some(1) && wrong.iter().all(|words| said.out.contains(words)), &format!("{said:?}"));
 }
 

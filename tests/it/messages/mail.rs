@@ -126,7 +126,7 @@ fn a_wrong_password_and_an_unknown_authority_are_told() {
     let _daemon = place.daemon_by(command);
     let is_told = || {
         let failed = place.events("notify_failed").iter().any(|event| event["detail"].to_string().contains("535"));
-        failed || place.log().contains("no message gets to ops@example.org through 127.0.0.1")
+        failed || place.log().contains("cannot send to ops@example.org through 127.0.0.1")
     };
     place.eventually("it is told", is_told);
     assert!(!(place.story().replace(&place.read("watchdog.yaml"), "")).contains("wrong pass"));
@@ -135,7 +135,7 @@ fn a_wrong_password_and_an_unknown_authority_are_told() {
     command.env_remove("SSL_CERT_FILE");
     other.write("sick", "");
     let _daemon = other.daemon_by(command);
-    other.told("no message gets to ops@example.org");
+    other.told("cannot send to ops@example.org");
 }
 
 /// Only the answer to the mail itself is about this mail; all others may be over tomorrow.
@@ -161,7 +161,7 @@ fn a_mail_is_given_up_only_if_the_server_refuses_the_mail_itself() {
         place.demand(is_right, &format!("{step}: {status}"));
         place.demand(place.events("notify_failed").is_empty() == waiting.ends_with('1'), step);
         let check = place.run(&["check", "--offline"]).out;
-        place.demand(check.contains("WRONG       ops@example.org through 127.0.0.1"), &check);
+        place.demand(check.contains("PROBLEM     ops@example.org through 127.0.0.1"), &check);
     }
 }
 
@@ -180,7 +180,7 @@ fn a_mail_server_of_this_machine_needs_no_certificate_where_no_password_is_at_st
 
 #[test]
 fn who_mistakes_smtp_for_smtps_is_asked_so() {
-    for (way, scheme, asked) in [("tls", "smtp", "is this smtps://?"), ("open", "smtps", "is this smtp://")] {
+    for (way, scheme, asked) in [("tls", "smtp", "use smtps://"), ("open", "smtps", "use smtp://")] {
         let server = MailServer::start(way);
         let via = format!("{{email: ops@example.org, via: '{scheme}://127.0.0.1:{}'}}", server.port);
         let place = Place::with(&configuration(&[&via], &[TARGET]));

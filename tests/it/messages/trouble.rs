@@ -19,7 +19,7 @@ fn what_cannot_be_delivered_now_is_delivered_later_through_kill_9() {
     let place = Place::with(&configuration(&[&channel], &[&watched("a"), &watched("b")]));
     place.write("a.sick", "");
     let daemon = place.daemon(&["run"]);
-    place.eventually("a try", || !taker.requests().is_empty() || place.log().contains("no message gets to webhook"));
+    place.eventually("a try", || !taker.requests().is_empty() || place.log().contains("cannot send to webhook"));
     assert!(place.run(&["status"]).out.contains("messages waiting: 1"));
     daemon.kill();
     taker.turn(Ways::Answer(b"HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n".into()));
@@ -66,8 +66,8 @@ fn only_an_answer_about_the_message_itself_ends_it_and_what_a_channel_says_is_to
     let taker = Server::start(Ways::Silent);
     let channel = format!("webhook: http://127.0.0.1:{}/", taker.port());
     let answers = [
-        (&[400, 410, 413, 414, 415, 422][..], "0", "dropped the last message"),
-        (&[301, 302, 307, 401, 403, 404, 405, 409, 418, 429, 500, 503][..], "1", "takes no message (1 try)"),
+        (&[400, 410, 413, 414, 415, 422][..], "0", "rejected the last message"),
+        (&[301, 302, 307, 401, 403, 404, 405, 409, 418, 429, 500, 503][..], "1", "accepts no messages (1 try)"),
     ];
     for (statuses, waiting, words) in answers {
         for status in statuses {
@@ -128,7 +128,7 @@ fn those_who_hang_delay_no_look_and_hold_up_nobody_else() {
     place.eventually("the hanging one is asked", || !hanging.requests().is_empty());
     let before = backend.requests().len();
     place.eventually("looks go on", || backend.requests().len() >= before + 20);
-    assert!(!place.log().contains("no message gets to command sleep"), "that still hangs: {}", place.story());
+    assert!(!place.log().contains("cannot send to command sleep"), "that still hangs: {}", place.story());
     std::fs::remove_file(place.path("a.sick")).expect("it is there");
     gets(&place, &taker, &["down a", "up a"]);
 }

@@ -47,7 +47,7 @@ fn a_deploy_with_a_slow_boot_is_no_trouble() {
 /// A PATH without pm2, and one that has it without the node that it needs.
 #[test]
 fn a_path_that_lacks_pm2_or_node_is_told_before_the_outage() {
-    for (link, says) in [(false, "pm2 is nowhere in PATH"), (true, "pm2 needs node")] {
+    for (link, says) in [(false, "command not found: pm2 (PATH="), (true, "pm2 needs node")] {
         let mut scene = Scene::new("");
         let tools = scene.place.path("tools");
         fs::create_dir(&tools).expect("a folder");

@@ -39,7 +39,7 @@ fn a_job_is_at_rest_between_its_runs_however_it_ended() {
         let _watchdog = scene.place.daemon(&["run"]);
         scene.is_left_alone("schedule", 1);
         let said = scene.by_cron(&["check"]);
-        scene.place.demand(said.out.contains("runs at certain times only (cron_restart)"), &format!("{said:?}"));
+        scene.place.demand(said.out.contains("runs on a schedule (cron_restart)"), &format!("{said:?}"));
     }
 }
 

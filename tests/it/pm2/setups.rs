@@ -92,7 +92,7 @@ fn a_production_backend_that_was_never_saved_comes_back_by_its_file_as_one() {
     let text = scene.place.read("watchdog.yaml").replace("      env: production\n", "");
     scene.place.write("watchdog.yaml", &text);
     let said = scene.by_cron(&["check"]);
-    let wrong = "sav-backend has the variables of env_production in ";
+    let wrong = "sav-backend runs with env_production of ";
     scene.place.demand(said.code == Some(1) && said.out.contains(wrong), &format!("{said:?}"));
 }
 
@@ -130,7 +130,7 @@ fn a_file_that_only_mentions_the_name_is_no_way_back() {
     // Who writes it himself is told.
     scene.configure(&scene.target(&scene.by_file()));
     let said = scene.by_cron(&["check"]);
-    let wrong = "ecosystem.config.js describes no sav-backend: pm2 start would find nothing in it";
+    let wrong = "ecosystem.config.js has no process sav-backend: pm2 start would start nothing";
     scene.place.demand(said.code == Some(1) && said.out.contains(wrong), &format!("{said:?}"));
 }
 

@@ -42,7 +42,7 @@ impl Three {
         for verb in ["status", "check"] {
             let said = self.scene.by_cron(&[verb]);
             let resurrect = format!("PM2_HOME={} pm2 resurrect", self.scene.home());
-            let mends = said.out.contains(&format!("kill {daemon}, wait until it is gone, then {resurrect}"));
+            let mends = said.out.contains(&format!("kill {daemon}, wait until it has exited, then {resurrect}"));
             let untrue = ["daemon is dead", "does not run", "runs no"].iter().any(|words| said.out.contains(words));
             self.scene.place.demand(mends && !untrue, &format!("{said:?}"));
         }
@@ -137,7 +137,7 @@ fn sockets_of_another_account_are_told_and_nothing_is_done() {
         let mut command: Command = scene.place.command_through(&starter, words);
         Said::new(command.env("PATH", scene.installed.path()).output().expect(NEEDED))
     };
-    let mends = "its socket belongs to root, as after `sudo pm2`. To mend it, as root: PM2_HOME=";
+    let mends = "its socket belongs to root, as after `sudo pm2`. Fix, as root: PM2_HOME=";
     let said = as_nobody(&["check"]);
     let untrue = ["does not run", "daemon is dead", "  dead,"].iter().any(|words| said.out.contains(words));
     scene.place.demand(said.code == Some(1) && said.out.contains(mends) && !untrue, &format!("{said:?}"));
