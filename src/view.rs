@@ -1,4 +1,5 @@
-//! What people and machines read: data in, text out. Nothing here does I/O or reads a clock.
+//! All that people and machines read: data in, text out.
+//! It must never do I/O or read a clock.
 
 pub mod incident;
 pub mod log_line;
@@ -12,7 +13,57 @@ pub mod status;
 
 use std::path::Path;
 
-/// Rows of cells as lines, each column as wide as its widest cell.
+use crate::policy::Status;
+
+/// What the output can show. The default is that of a file or a pipe: lines of any length, and no colours.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Screen {
+    pub columns: Option<usize>,
+    pub has_colours: bool,
+}
+
+impl Screen {
+    fn fits(self, lines: &[String]) -> bool {
+        self.columns.is_none_or(|columns| lines.iter().all(|line| line.chars().count() <= columns))
+    }
+
+    /// Colours the name of `status`, which begins at byte `at` of `line`.
+    fn colour(self, line: String, at: usize, status: Status) -> String {
+        let end = at + status.as_str().len();
+        let code = match status {
+            Status::Healthy => 32,
+            Status::Down | Status::Recovering => 31,
+            Status::Failing | Status::Starting => 33,
+            Status::Stopped | Status::Paused => 36,
+        };
+        match (line.get(..at), line.get(at..end), line.get(end..)) {
+            (Some(before), Some(state), Some(after)) if self.has_colours => {
+                format!("{before}\x1b[{code}m{state}\x1b[0m{after}")
+            }
+            _ => line,
+        }
+    }
+}
+
+/// `text` in lines of at most `columns` characters, broken between words, each behind `indent` spaces. A word that is
+/// longer than a line has a line of its own.
+fn wrap(text: &str, indent: usize, columns: Option<usize>) -> Vec<String> {
+    let margin = " ".repeat(indent);
+    let Some(columns) = columns else { return vec![format!("{margin}{text}")] };
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{margin}{word}")),
+        }
+    }
+    lines
+}
+
+/// Rows as lines, each column as wide as its widest cell, with two spaces between columns.
 fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
     let width = |text: &str| text.chars().count();
     let widths: Vec<usize> =
@@ -25,7 +76,7 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// A part of a whole in percent. Never rounded up: it is cut to four decimals already.
+/// In percent. It never rounds up, since the history has already cut `part` to four decimals.
 fn percent(part: Option<f64>) -> String {
     let Some(part) = part else { return "–".into() };
     let digits = format!("{:.2}", part * 100.0);
@@ -33,8 +84,34 @@ fn percent(part: Option<f64>) -> String {
     format!("{short} %")
 }
 
-/// A path as people write it, `~` for their home.
-fn at_home(home: Option<&Path>, path: &Path) -> String {
+/// The path with `~` for the home folder.
+fn with_tilde(home: Option<&Path>, path: &Path) -> String {
     let below = home.and_then(|home| path.strip_prefix(home).ok());
     below.map_or_else(|| path.display().to_string(), |below| format!("~/{}", below.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_broken_between_words() {
+        #[track_caller]
+        fn check(text: &str, indent: usize, columns: Option<usize>, expected: &[&str]) {
+            assert_eq!(wrap(text, indent, columns), expected);
+        }
+        check("one two three", 2, None, &["  one two three"]);
+        check("one two three", 2, Some(9), &["  one two", "  three"]);
+        check("one two three", 0, Some(4), &["one", "two", "three"]);
+        check("", 0, Some(4), &[""]);
+    }
+
+    #[test]
+    fn only_the_state_is_coloured_and_only_where_colours_are_shown() {
+        let line = || String::from("api  down  03:12");
+        let colours = Screen { has_colours: true, columns: None };
+        assert_eq!(colours.colour(line(), 5, Status::Down), "api  \u{1b}[31mdown\u{1b}[0m  03:12");
+        assert_eq!(colours.colour("a".into(), 5, Status::Down), "a");
+        assert_eq!(Screen::default().colour(line(), 5, Status::Down), line());
+    }
 }

@@ -8,7 +8,7 @@ use crate::policy::{Action, Mode, Record};
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
 use crate::store::history::{Absence, Gap};
 use crate::time::{ClockReading, millis};
-use crate::view::log_line::LogLine;
+use crate::view::log_line::{LogLine, RestartLimit};
 
 use super::Agent;
 use super::incidents::DecidedRecord;
@@ -162,6 +162,8 @@ impl Agent {
             command: run,
             said: last_line.as_deref(),
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
+            limit: configured.map(|target| RestartLimit::of(&target.limits)),
+            attempt: self.policy.target(target).and_then(|state| state.real.episode).map(|episode| episode.attempts),
             interval: configured.map(|target| target.limits.interval).filter(|_| self.mode == Mode::Daemon),
             at,
             zone: self.zone,

@@ -15,6 +15,7 @@ use crate::store::events::EventKind;
 use crate::store::repeat_filter::RepeatFilter;
 use crate::store::state::SavedState;
 use crate::time::{BootTime, ClockReading, WallTime, Zone};
+use crate::view::log_line::RestartLimit;
 use crate::view::message::{self, MessageFacts, kind};
 use crate::view::pattern::{LATELY, again};
 
@@ -285,6 +286,7 @@ impl Agent {
             host: &self.messenger.host,
             commands: &commands,
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
+            limit: configured.map(|target| RestartLimit::of(&target.limits)),
             cooldown_until: self.policy.target(target).and_then(|state| state.real.cooldown_until),
             said: last_line.as_deref(),
             again: recurrence.as_deref(),

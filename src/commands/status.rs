@@ -2,7 +2,6 @@
 //! never change that state.
 
 mod keys;
-mod screen;
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::channel;
@@ -10,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use rustix::termios::tcgetwinsize;
 
 use crate::cli::Options;
 use crate::clock;
@@ -20,6 +20,7 @@ use crate::store::lock::{HeldBy, Holder, last_held, read_holder, read_lock};
 use crate::store::state::{SavedState, peek};
 use crate::store::{Error, Folder, requests};
 use crate::terminal::write_line;
+use crate::view::Screen;
 use crate::view::status::StatusReport;
 
 use self::keys::Keys;
@@ -39,7 +40,7 @@ pub(super) fn status(options: &Options, json: bool, watch: bool) -> Result<Code,
         return watch_status(&folder);
     }
     let status = read(&folder).map_err(print_machine_error)?;
-    print(&if json { status.json() } else { screen::fit_terminal(status.text()) });
+    print(&if json { status.json() } else { status.text(screen()) });
     Ok(exit_code(&status))
 }
 
@@ -51,11 +52,12 @@ fn watch_status(folder: &Folder) -> Result<Code, Code> {
         let _ = if signal == signals::Signal::Stop { post.send(()) } else { Ok(()) };
     });
     let keys = listening.ok().map(|_| Keys::open());
+    let hint = if keys.as_ref().is_some_and(Keys::is_terminal) { "\n\nq quits." } else { "" };
     loop {
         let status = read(folder).map_err(print_machine_error)?;
         let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
         let began = clock::monotonic();
-        if !write_line(io::stdout(), &format!("{clear}{}", screen::fit_terminal(status.text()))) {
+        if !write_line(io::stdout(), &format!("{clear}{}{hint}", status.text(screen()))) {
             return Ok(exit_code(&status));
         }
         while began.elapsed() < WATCH_INTERVAL {
@@ -71,6 +73,15 @@ fn watch_status(folder: &Folder) -> Result<Code, Code> {
             }
         }
     }
+}
+
+/// The size and colours of the standard output.
+fn screen() -> Screen {
+    if !io::stdout().is_terminal() {
+        return Screen::default();
+    }
+    let columns = tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    Screen { columns, has_colours: read_env("NO_COLOR").is_none_or(|value| value.is_empty()) }
 }
 
 fn exit_code(status: &StatusReport) -> Code {

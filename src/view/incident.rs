@@ -1,5 +1,5 @@
-//! One incident as a story: what, why, what was done, did it help, will it come again, was anybody watching. And all of
-//! them as a list.
+//! One incident with its evidence: what failed, why, what was done, whether it helped, how often it happens. And the
+//! list of all incidents. It must never credit a command with a recovery that the record does not credit to it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use crate::store::events::{CommandOutcome, EventEntry, EventKind};
 use crate::store::incident_record::IncidentRecord;
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, WallTime, Zone, rough};
-use crate::view::log_line::{at_rest, cure, reason};
-use crate::view::pattern::{Efficacy, TimeOfDay, again, record_of};
-use crate::view::{at_home, table};
+use crate::view::log_line::{describe_hold, describe_rest};
+use crate::view::pattern::{Efficacy, TimeOfDay, again, track_record};
+use crate::view::{table, with_tilde};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Steps of what was done that are shown from the beginning and from the end.
+/// Steps shown from the beginning and from the end of a long incident.
 const FIRST_STEPS: usize = 6;
 const LAST_STEPS: usize = 4;
-/// Characters of an answer's body, or of a command's output, that are shown here; the file has more.
+/// Characters shown of a response body or of a command's output; the files have more.
 const SHOWN: usize = 200;
-/// Less of a core does not make a process the cause.
+/// In percent of a core. A process that uses less is not named as a possible cause.
 const BUSY: u64 = 80;
 
 #[derive(Clone, Debug)]
 pub struct IncidentView<'a> {
     pub account: &'a IncidentRecord,
-    /// The incidents of the same target that began in the last 30 days and are over, this one among them if it is.
+    /// The closed incidents of the same target that began in the last 30 days; with this one, if it is closed.
     pub past: &'a [ClosedIncident],
     pub depends_on: &'a [String],
     pub folder: &'a Path,
@@ -40,7 +40,7 @@ pub struct IncidentView<'a> {
     pub zone: Zone,
 }
 
-/// The answer for machines: what was written, and what was found out around it.
+/// The record, with what other incidents and the folder add to it.
 #[derive(Serialize)]
 struct IncidentJson<'a> {
     #[serde(flatten)]
@@ -103,22 +103,22 @@ impl IncidentView<'_> {
         let IncidentRecord { class, detail, failures, evidence, probe, .. } = self.account;
         let seen = escaped(&class.with_detail(detail)).into_owned();
         let phases = evidence.as_ref().map_or_else(String::new, |seen| phases(seen, *class));
-        let bad = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
-        let mut lines = vec![format!("{seen}{bad}{phases}")];
+        let count = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
+        let mut lines = vec![format!("{seen}{count}{phases}")];
         if !probe.is_empty() {
-            lines.push(format!("looked at by: {}", escaped(probe)));
+            lines.push(format!("probe: {}", escaped(probe)));
         }
         let Some(Evidence { status, body, output, .. }) = evidence else { return lines };
         let start = |text: &str| escaped(text.trim()).chars().take(SHOWN).collect::<String>();
         if let (Some(status), Some(body)) = (status, body) {
             let body = start(body);
             lines.push(match body.is_empty() {
-                true => format!("its answer: {status}, without a body"),
+                true => format!("its answer: {status}, no body"),
                 false => format!("its answer: {status}, {body}"),
             });
         }
         if let Some(output) = output.as_ref().map(|text| start(text)).filter(|text| !text.is_empty()) {
-            lines.push(format!("it printed: {output}"));
+            lines.push(format!("its output: {output}"));
         }
         lines
     }
@@ -141,7 +141,7 @@ impl IncidentView<'_> {
         lines.extend(machine.as_ref().and_then(machine_line));
         lines.extend(said.as_ref().map(|said| format!("its last log line: {}", escaped(said))));
         if lines.is_empty() {
-            lines.push("nothing was found out".into());
+            lines.push("unknown".into());
         }
         lines
     }
@@ -159,10 +159,10 @@ impl IncidentView<'_> {
                 }
                 (EventKind::HeldBack { why, until }, _) => {
                     let until = until.map(|until| format!(" until {}", self.clock_time(until, entry.at)));
-                    let (until, why) = (until.unwrap_or_default(), reason(*why, self.depends_on));
+                    let (until, why) = (until.unwrap_or_default(), describe_hold(*why, self.depends_on, None));
                     steps.push(format!("{at}  not restarted{until}: {why}"));
                 }
-                (EventKind::Rested { why, .. }, _) => steps.push(format!("{at}  {}", at_rest(*why))),
+                (EventKind::Rested { why, .. }, _) => steps.push(format!("{at}  {}", describe_rest(*why))),
                 (EventKind::Paused { .. }, _) => steps.push(format!("{at}  paused by the operator")),
                 _ => {}
             }
@@ -182,20 +182,24 @@ impl IncidentView<'_> {
     fn helped(&self) -> String {
         let IncidentRecord { ended, attempts, cured, heal_ms, back, class, rested, .. } = self.account;
         if let Some(why) = rested {
-            return format!("not needed: {}", at_rest(*why));
+            return format!("not needed: {}", describe_rest(*why));
         }
         let efficacy = Efficacy::of(self.past);
-        let record = |run: &str| record_of(&efficacy, run, *class).map_or_else(String::new, |said| format!(". {said}"));
+        let record = |run: &str| match track_record(&efficacy, run, *class) {
+            Some(text) => format!(". {text}"),
+            None => String::new(),
+        };
         let back = back.as_deref().map(escaped).unwrap_or_default();
         match (ended, cured) {
             (None, _) if *attempts == 0 => "not restarted so far".into(),
-            (None, _) => format!("not so far, {attempts} {} made", if *attempts == 1 { "try" } else { "tries" }),
+            (None, _) if *attempts == 1 => "not so far, after 1 restart".into(),
+            (None, _) => format!("not so far, after {attempts} restarts"),
             (Some(_), Some(run)) => {
                 let after = HumanDuration(Duration::from_millis(heal_ms.unwrap_or(0)));
-                format!("yes: {back}, {after} after the command began{}", record(run))
+                format!("yes: {back}, {after} after the command started{}", record(run))
             }
-            (Some(_), None) if *attempts == 0 => format!("it came back by itself: {back}"),
-            (Some(_), None) => format!("{}: {back}", cure(*attempts, false)),
+            (Some(_), None) if *attempts == 0 => format!("it recovered without a restart: {back}"),
+            (Some(_), None) => format!("probably not: {back} only after the start period of the last restart"),
         }
     }
 
@@ -204,12 +208,12 @@ impl IncidentView<'_> {
         let pattern = TimeOfDay::of(&began, self.zone);
         match again(&began, self.zone) {
             None => "the first in 30 days".into(),
-            Some(said) if pattern.is_some() => format!("{said}: look at what runs at that hour"),
-            Some(said) => said,
+            Some(text) if pattern.is_some() => format!("{text}: check what runs at that hour"),
+            Some(text) => text,
         }
     }
 
-    /// When the incidents of the last 30 days began up to this one, which may be open still.
+    /// The beginnings of the incidents of the last 30 days, up to and with this one.
     fn began_lately(&self) -> Vec<WallTime> {
         let own = self.account.began;
         let before = self.past.iter().filter(|closed| closed.id != self.account.id && closed.began <= own);
@@ -218,16 +222,16 @@ impl IncidentView<'_> {
 
     fn watched(&self) -> String {
         let watched = Duration::from_millis(self.account.watched_ms);
-        // One look more or less is no gap.
+        // The span lacks up to one interval at either end, which is no gap.
         match watched {
             _ if watched >= DAY.mul_f64(0.99) => "yes, all of the 24 h before".into(),
-            Duration::ZERO => "not before it went down".into(),
+            Duration::ZERO => "no, not before it went down".into(),
             _ => format!("{} of the 24 h before", rough(watched)),
         }
     }
 
     fn places(&self) -> Vec<String> {
-        let folder = at_home(self.home, self.folder);
+        let folder = with_tilde(self.home, self.folder);
         let mut lines = vec![format!("{}/", escaped(&folder))];
         if !self.files.is_empty() {
             lines.push(escaped(&self.files.join("  ")).into_owned());
@@ -235,9 +239,9 @@ impl IncidentView<'_> {
         lines
     }
 
-    /// The time of day, with the day where it is another than that of `beside`.
-    fn clock_time(&self, at: WallTime, beside: WallTime) -> String {
-        match self.zone.day(at) == self.zone.day(beside) {
+    /// The time of day, and the day if it differs from that of `reference`.
+    fn clock_time(&self, at: WallTime, reference: WallTime) -> String {
+        match self.zone.day(at) == self.zone.day(reference) {
             true => self.zone.time_of_day(at),
             false => format!("{} {}", self.zone.day(at), self.zone.time_of_day(at)),
         }
@@ -247,15 +251,16 @@ impl IncidentView<'_> {
 /// ` (connect 0.1 ms, first byte never)`
 fn phases(seen: &Evidence, class: Class) -> String {
     let phases = &seen.phases;
-    let time = |took: Duration| match took.as_millis() {
-        0..10 => format!("{:.1} ms", took.as_secs_f64() * 1e3),
-        _ => HumanDuration(took).to_string(),
+    let time = |duration: Duration| match duration.as_millis() {
+        0..10 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
+        _ => HumanDuration(duration).to_string(),
     };
-    let is_known = |name: &str, took: Duration| name != "resolve" || took >= Duration::from_millis(1);
-    let done = phases.done().filter(|(name, took)| is_known(name, *took));
-    let mut shown: Vec<String> = done.map(|(name, took)| format!("{name} {}", time(took))).collect();
-    let answers = matches!(class, Class::Timeout | Class::Reset | Class::Protocol);
-    if answers && phases.connect_us.is_some() && phases.first_byte_us.is_none() {
+    // An address is resolved in microseconds, which says nothing.
+    let is_worth_showing = |name: &str, duration: Duration| name != "resolve" || duration >= Duration::from_millis(1);
+    let done = phases.done().filter(|(name, duration)| is_worth_showing(name, *duration));
+    let mut shown: Vec<String> = done.map(|(name, duration)| format!("{name} {}", time(duration))).collect();
+    let may_lack_answer = matches!(class, Class::Timeout | Class::Reset | Class::Protocol);
+    if may_lack_answer && phases.connect_us.is_some() && phases.first_byte_us.is_none() {
         shown.push("first byte never".into());
     }
     if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
@@ -263,13 +268,13 @@ fn phases(seen: &Evidence, class: Class) -> String {
 
 fn outcome(entry: &EventEntry) -> String {
     let EventKind::RestartDone { outcome, took_ms, .. } = &entry.kind else { return String::new() };
-    let took = HumanDuration(Duration::from_millis(*took_ms));
+    let duration = HumanDuration(Duration::from_millis(*took_ms));
     match outcome {
-        CommandOutcome::Exited { code } => format!(", exit {code} in {took}"),
-        CommandOutcome::Killed { signal } => format!(", killed by signal {signal} after {took}"),
-        CommandOutcome::TimedOut => format!(", not done in {took}, and killed"),
+        CommandOutcome::Exited { code } => format!(", exit {code} in {duration}"),
+        CommandOutcome::Killed { signal } => format!(", killed by signal {signal} after {duration}"),
+        CommandOutcome::TimedOut => format!(", not finished within {duration}, killed"),
         CommandOutcome::NotStarted => ", could not be started".into(),
-        CommandOutcome::Lost => ", and how that went is not known".into(),
+        CommandOutcome::Lost => ", result unknown because the watchdog ended".into(),
     }
 }
 
@@ -289,7 +294,7 @@ fn machine_line(machine: &Machine) -> Option<String> {
     let swap = swap.map(|part| format!("swap {part} %"));
     let disk = used(machine.disk_free, machine.disk_total).map(|part| format!("disk {part} %"));
     let parts: Vec<String> = [load, memory, swap, disk].into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| format!("the machine: {}", parts.join(", ")))
+    (!parts.is_empty()).then(|| format!("machine: {}", parts.join(", ")))
 }
 
 #[derive(Serialize)]
@@ -304,7 +309,7 @@ struct IncidentLine<'a> {
     cured: Option<&'a str>,
 }
 
-/// All of them, as JSON: the latest last.
+/// In order, the latest last.
 pub fn list_json(accounts: &[IncidentRecord], wall: WallTime) -> String {
     let line = |account: &IncidentRecord| {
         let line = IncidentLine {
@@ -335,9 +340,9 @@ pub fn list(accounts: &[IncidentRecord], wall: WallTime, zone: Zone) -> String {
         let end = match (&account.ended, &account.cured) {
             (None, _) => "STILL DOWN".into(),
             (Some(_), Some(run)) => format!("cured by {}", escaped(run)),
-            (Some(_), None) if account.rested.is_some() => "put to rest by the operator".into(),
-            (Some(_), None) if account.attempts == 0 => "came back by itself".into(),
-            (Some(_), None) => "came back later than the restart explains".into(),
+            (Some(_), None) if account.rested.is_some() => "stopped on purpose".into(),
+            (Some(_), None) if account.attempts == 0 => "recovered without a restart".into(),
+            (Some(_), None) => "recovered, probably not because of a restart".into(),
         };
         [account.id.clone(), account.target.clone(), began, down, account.class.to_string(), end]
     };

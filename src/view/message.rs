@@ -1,12 +1,14 @@
-//! What people are told, in words: the first line must do alone on a lock screen, the rest says what to do next.
+//! The texts of the messages: the first line must be enough on a lock screen, the rest says what to do next.
+//! It must never let text from outside act on a terminal or begin a line of its own.
 
 use std::time::Duration;
 
 use crate::outcome::{Exit, NotificationKind};
-use crate::policy::{HoldReason, IncidentSummary, Notification, Waiting, WarningKind};
+use crate::policy::{HoldReason, IncidentSummary, Notification, TriedCommand, Waiting, WarningKind};
 use crate::terminal::escaped;
-use crate::time::{BootTime, ClockReading, HumanDuration, WallTime, Zone};
-use crate::view::log_line::{UNSAVED, cure, reason};
+use crate::time::{BootTime, ClockReading, HumanDuration, WallTime, Zone, rough};
+use crate::view::log_line::{RestartLimit, UNSAVED, describe_hold};
+use crate::view::pattern::ordinal;
 
 #[derive(Clone, Copy, Debug)]
 pub struct MessageFacts<'a> {
@@ -14,6 +16,7 @@ pub struct MessageFacts<'a> {
     pub host: &'a str,
     pub commands: &'a [String],
     pub depends_on: &'a [String],
+    pub limit: Option<RestartLimit>,
     pub cooldown_until: Option<BootTime>,
     /// The last line of the target's own log, where one is known.
     pub said: Option<&'a str>,
@@ -23,8 +26,8 @@ pub struct MessageFacts<'a> {
     pub zone: Zone,
 }
 
-pub fn kind(tell: &Notification) -> NotificationKind {
-    match tell {
+pub fn kind(notification: &Notification) -> NotificationKind {
+    match notification {
         Notification::Healed(_) => NotificationKind::Healed,
         Notification::Down { .. } => NotificationKind::Down,
         Notification::Up(_) => NotificationKind::Up,
@@ -33,86 +36,125 @@ pub fn kind(tell: &Notification) -> NotificationKind {
 }
 
 impl MessageFacts<'_> {
-    pub fn text(&self, tell: &Notification) -> String {
-        let who = self.who();
-        match tell {
-            Notification::Healed(story) => {
-                let down = story.downtime(self.at.now);
+    pub fn text(&self, notification: &Notification) -> String {
+        let who = self.target_on_host();
+        match notification {
+            Notification::Healed(incident) => {
+                let down = incident.downtime(self.at.now);
                 let again = self.again.map_or_else(String::new, |again| format!("{again}."));
-                let rest = [seen(story), self.cured(story), again, "Nothing to do now.".into()];
-                letter(&format!("[healed] {who}: down {down}, cured by a restart"), &rest)
+                let rest = [cause(incident), self.repair(incident), again, "Nothing to do now.".into()];
+                compose(&format!("[healed] {who}: down {down}, a restart helped"), &rest)
             }
             Notification::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
-            Notification::Up(story) => {
-                let (back, down) = (self.hour_minute(self.at.now), story.downtime(self.at.now));
-                let by = format!("{}.", cure(story.attempts, story.cured));
-                letter(&format!("[up] {who}: back at {back} after {down}. {by}"), &[])
+            Notification::Up(incident) => {
+                let (back, down) = (self.hour_minute(self.at.now), incident.downtime(self.at.now));
+                let recovery = self.recovery(incident);
+                compose(&format!("[up] {who}: back at {back} after {down}, {recovery}."), &[])
             }
             Notification::Warn { about, detail } => {
                 let detail = escaped(detail);
-                letter(&format!("[warn] {who}: {}: {detail}", warning(*about)), &[advice(*about).into()])
+                compose(&format!("[warn] {who}: {}: {detail}", warning(*about)), &[advice(*about).into()])
             }
             Notification::Folded { since, folded } => {
                 let first =
                     format!("[warn] {who}: {}: {}", warning(WarningKind::Flapping), self.folded(*since, *folded));
-                letter(&first, &[advice(WarningKind::Flapping).into()])
+                compose(&first, &[advice(WarningKind::Flapping).into()])
             }
             Notification::Calm { since, folded } => {
-                let first = format!("[warn] {who}: calm again, up for an hour");
-                letter(&first, &[format!("{}.", self.folded(*since, *folded))])
+                let first = format!("[warn] {who}: no longer flapping, up for an hour");
+                compose(&first, &[format!("{}.", self.folded(*since, *folded))])
             }
         }
     }
 
-    /// Names alone say little to whoever has several machines with the same backend.
-    fn who(&self) -> String {
+    /// Several machines may run the same backend, so a target's name alone is not enough.
+    fn target_on_host(&self) -> String {
         format!("{} on {}", self.target, escaped(self.host))
     }
 
     fn folded(&self, since: BootTime, folded: u32) -> String {
         let since = self.day_and_time(since);
-        let times = if folded == 1 { "1 incident was".to_owned() } else { format!("{folded} incidents were") };
-        format!("{times} not told one by one since {since}")
+        let incidents = if folded == 1 { "1 incident was".to_owned() } else { format!("{folded} incidents were") };
+        format!("{incidents} not reported one by one since {since}")
     }
 
-    fn down(&self, story: &IncidentSummary, waiting: Option<Waiting>, reminder: Option<u64>) -> String {
-        let (target, who, since) = (self.target, self.who(), self.day_and_time(story.began));
+    fn down(&self, incident: &IncidentSummary, waiting: Option<Waiting>, reminder: Option<u64>) -> String {
+        let (target, who, since) = (self.target, self.target_on_host(), self.day_and_time(incident.began));
         let why = match waiting {
             Some(Waiting { why: HoldReason::Cooldown, until: None }) => format!("not restarted: {UNSAVED}"),
-            Some(Waiting { why, .. }) => format!("not restarted: {}", reason(why, self.depends_on)),
-            None if self.commands.is_empty() => "it is only watched".into(),
-            None if story.attempts == 0 => "not restarted yet".into(),
-            None if was_refused(story) => "it could not be restarted".into(),
+            Some(Waiting { why, .. }) => {
+                format!("not restarted: {}", describe_hold(why, self.depends_on, self.limit))
+            }
+            None if self.commands.is_empty() => "watch-only, no restart command".into(),
+            None if incident.attempts == 0 => "not restarted yet".into(),
+            None if could_not_start(incident) => "the restart command could not be started".into(),
             None => "restarting did not help".into(),
         };
         let first = match reminder {
-            Some(hours) => format!("[DOWN] {who}, still, since {since} ({hours} h): {why}"),
+            Some(hours) => format!("[DOWN] {who} since {since}, still down {hours} h later: {why}"),
             None => format!("[DOWN] {who} since {since}, {why}"),
         };
-        let mut lines = vec![seen(story)];
-        if let Some(tried) = &story.tried {
+        let mut lines = vec![cause(incident)];
+        if let Some(tried) = &incident.tried {
             let command = self.commands.get(tried.rung).map_or("The restart command", String::as_str);
-            lines.push(format!("`{}`: {}.", escaped(command), ended(&tried.exit)));
+            lines.push(format!("`{}`: {}.", escaped(command), self.exit(tried)));
         }
-        let next = waiting.and_then(|waiting| waiting.until).max(self.cooldown_until);
-        let next = next.filter(|at| *at > self.at.now).map(|at| format!("; next try {}", self.hour_minute(at)));
-        lines.push(match self.commands.is_empty() {
-            true => "I go on looking.".into(),
-            false => format!("I go on{}.", next.unwrap_or_default()),
-        });
-        if let Some(said) = self.said {
-            lines.push(format!("\nIts last log line: {}", escaped(said)));
+        lines.push(self.next_restart(waiting));
+        if let Some(line) = self.said {
+            lines.push(format!("\nIts last log line: {}", escaped(line)));
         }
-        lines.push(format!("\nMore: watchdog incident last · Silence: watchdog pause {target} --for 2h"));
-        letter(&first, &lines)
+        let pause = format!("Stop restarts and messages for 2 h: watchdog pause {target} --for 2h");
+        lines.push(format!("\nMore: watchdog incident last · {pause}"));
+        compose(&first, &lines)
     }
 
-    fn cured(&self, story: &IncidentSummary) -> String {
-        let Some(tried) = &story.tried else { return "A restart cured it.".into() };
-        let after = HumanDuration(self.at.now.since(tried.began));
+    fn next_restart(&self, waiting: Option<Waiting>) -> String {
+        let next = waiting.and_then(|waiting| waiting.until).max(self.cooldown_until);
+        let next = next.filter(|at| *at > self.at.now).map(|at| self.hour_minute(at));
+        match (next, waiting.map(|waiting| waiting.why)) {
+            (None, _) => "Probing goes on.".into(),
+            (Some(_), _) if self.commands.is_empty() => "Probing goes on.".into(),
+            (Some(at), None | Some(HoldReason::Cooldown | HoldReason::Limit)) => format!("Next restart at {at}."),
+            // That the time has come does not end these reasons.
+            (Some(at), Some(_)) => format!("Probing goes on; no restart before {at}."),
+        }
+    }
+
+    fn repair(&self, incident: &IncidentSummary) -> String {
+        let Some(tried) = &incident.tried else { return "A restart brought it back.".into() };
+        let duration = HumanDuration(self.at.now.since(tried.began));
         let command = self.commands.get(tried.rung).map_or("the restart command", String::as_str);
-        let times = if story.attempts > 1 { format!(" at try {}", story.attempts) } else { String::new() };
-        format!("`{}` cured it in {after}{times}.", escaped(command))
+        let number = match usize::try_from(incident.attempts) {
+            Ok(attempts @ 2..) => format!(", the {} restart", ordinal(attempts)),
+            _ => String::new(),
+        };
+        format!("`{}` brought it back in {duration}{number}.", escaped(command))
+    }
+
+    fn recovery(&self, incident: &IncidentSummary) -> String {
+        let tried = incident.tried.as_ref().filter(|tried| !matches!(tried.exit, Exit::NotStarted(_)));
+        match (incident.attempts, tried) {
+            (0, _) => "without a restart".into(),
+            (1, _) if incident.cured => "the restart helped".into(),
+            (attempts, _) if incident.cured => format!("the last of {attempts} restarts helped"),
+            (_, None) => "probably not because of a restart".into(),
+            (_, Some(tried)) => {
+                let after = rough(self.at.now.since(tried.began));
+                format!("{after} after the last restart, so probably not because of it")
+            }
+        }
+    }
+
+    fn exit(&self, tried: &TriedCommand) -> String {
+        match &tried.exit {
+            Exit::Exited(code) => {
+                format!("exit {code}, still failing {} after its start", rough(self.at.now.since(tried.began)))
+            }
+            Exit::Killed(signal) => format!("killed by signal {signal}"),
+            Exit::TimedOut => "did not end in time and was killed".into(),
+            Exit::NotStarted(reason) => format!("could not be started: {}", escaped(reason)),
+            Exit::Lost => "result unknown, the watchdog ended while it ran".into(),
+        }
     }
 
     fn hour_minute(&self, at: BootTime) -> String {
@@ -124,58 +166,51 @@ impl MessageFacts<'_> {
     }
 }
 
-fn letter(first: &str, rest: &[String]) -> String {
+/// The first line, then the sentences of `rest` in one paragraph; one that begins with a line feed begins a line.
+fn compose(first: &str, rest: &[String]) -> String {
     let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
     let body = rest.join(" ").replace(" \n", "\n");
     if body.is_empty() { first.to_owned() } else { format!("{first}\n{body}") }
 }
 
-fn was_refused(story: &IncidentSummary) -> bool {
-    story.tried.as_ref().is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
+fn could_not_start(incident: &IncidentSummary) -> bool {
+    incident.tried.as_ref().is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
 }
 
-fn seen(story: &IncidentSummary) -> String {
-    let Some((class, detail)) = &story.seen else { return String::new() };
+fn cause(incident: &IncidentSummary) -> String {
+    let Some((class, detail)) = &incident.seen else { return String::new() };
     let text = escaped(&class.with_detail(detail)).into_owned();
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
-fn ended(ending: &Exit) -> String {
-    match ending {
-        Exit::Exited(code) => format!("exit {code}, and it did not come back"),
-        Exit::Killed(signal) => format!("killed by signal {signal}"),
-        Exit::TimedOut => "did not end in time".into(),
-        Exit::NotStarted(reason) => format!("could not be started: {}", escaped(reason)),
-        Exit::Lost => "lost from sight".into(),
-    }
-}
-
 fn warning(about: WarningKind) -> &'static str {
     match about {
         WarningKind::Recurrent => "it keeps failing",
-        WarningKind::Blind => "I cannot look at it",
-        WarningKind::CannotRepair => "I could not restart it",
-        WarningKind::Pm2Gone => "no PM2 keeps it",
+        WarningKind::Blind => "it cannot be probed",
+        WarningKind::CannotRepair => "it cannot be restarted",
+        WarningKind::Pm2Gone => "no PM2 daemon manages it",
         WarningKind::Pm2Deaf => "PM2 cannot be reached",
-        WarningKind::CrashLoop => "it crashes again and again",
+        WarningKind::CrashLoop => "it keeps crashing",
         WarningKind::Stopped => "still stopped",
-        WarningKind::Flapping => "up and down",
+        WarningKind::Flapping => "it is flapping",
     }
 }
 
 fn advice(about: WarningKind) -> &'static str {
     match about {
         WarningKind::Recurrent => "Restarting hides a cause; it is still there.",
-        WarningKind::Blind => "Until that is mended nobody watches it.",
-        WarningKind::CannotRepair => "Mend that, then: watchdog check",
-        WarningKind::Pm2Gone => "pm2 resurrect alone would start a second copy beside it.",
-        WarningKind::Pm2Deaf => "Until then no pm2 command of mine or yours helps. More: watchdog check",
-        WarningKind::CrashLoop => "PM2 brings it back each time: look at its log.",
-        WarningKind::Stopped => {
-            "It stays so until somebody starts it. If it is no longer needed, remove it from watchdog.yaml."
+        WarningKind::Blind => "Nobody is watching it until this is fixed.",
+        WarningKind::CannotRepair => "Fix this, then run: watchdog check",
+        WarningKind::Pm2Gone => "pm2 resurrect alone would start a second copy next to it.",
+        WarningKind::Pm2Deaf => {
+            "Until this is fixed, no pm2 command helps, yours or the watchdog's. More: watchdog check"
         }
-        WarningKind::Flapping => "Further incidents are not told one by one until it was up for an hour.",
+        WarningKind::CrashLoop => "PM2 restarts it each time. Its log shows why it crashes.",
+        WarningKind::Stopped => {
+            "It stays stopped until somebody starts it. If it is no longer needed, remove it from watchdog.yaml."
+        }
+        WarningKind::Flapping => "Further incidents are not reported one by one until it has been up for an hour.",
     }
 }
 
@@ -183,11 +218,12 @@ pub fn test(host: &str) -> String {
     format!("[test] watchdog on {host}: messages arrive\nSent by watchdog check --send. Nothing is wrong.")
 }
 
-pub fn late(text: &str, at: WallTime, zone: Zone, behind: Duration) -> String {
+/// Marks a message that is delivered later than it was written, with the time at which it was written.
+pub fn late(text: &str, at: WallTime, zone: Zone, delay: Duration) -> String {
     let time = zone.hour_minute(at);
-    let of = if behind >= Duration::from_secs(12 * 3_600) { format!("{} {time}", zone.day(at)) } else { time };
+    let written = if delay >= Duration::from_secs(12 * 3_600) { format!("{} {time}", zone.day(at)) } else { time };
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    format!("{first} (late, of {of})\n{rest}")
+    format!("{first} (late, from {written})\n{rest}")
 }
 
 #[cfg(test)]
@@ -200,7 +236,7 @@ mod tests {
         BootTime::from_ms(seconds * 1_000)
     }
 
-    fn story(attempts: u32, cured: bool) -> IncidentSummary {
+    fn summary(attempts: u32, cured: bool) -> IncidentSummary {
         let tried = TriedCommand { rung: 0, exit: Exit::Exited(0), began: at(61) };
         IncidentSummary {
             incident: "1122-0313".into(),
@@ -213,15 +249,16 @@ mod tests {
         }
     }
 
-    /// Told 64 s after the first failure, at 03:13:14.
+    /// The text of a message 64 s after the first failure, at 03:13:14.
     #[track_caller]
-    fn check(tell: &Notification, commands: &[&str], expected: &str) {
+    fn check(notification: &Notification, commands: &[&str], expected: &str) {
         let commands: Vec<String> = commands.iter().map(ToString::to_string).collect();
         let facts = MessageFacts {
             target: "sav-backend",
             host: "srv412",
             commands: &commands,
             depends_on: &["mailer".into()],
+            limit: Some(RestartLimit { max: 10, window: Duration::from_secs(3_600) }),
             cooldown_until: Some(at(130)),
             again: Some("4th time in 30 days"),
             said: Some("connect ECONNREFUSED\u{1b}[2J"),
@@ -231,50 +268,50 @@ mod tests {
             },
             zone: Zone::UTC,
         };
-        assert_eq!(facts.text(tell), expected);
+        assert_eq!(facts.text(notification), expected);
     }
 
     #[test]
-    fn what_was_healed_needs_nobody() {
-        let text = "[healed] sav-backend on srv412: down at most 1 min 34 s, cured by a restart\nTimeout; connected in \
-                    0.1 ms, then no byte for 10 s. `pm2 restart api` cured it in 3 s. \
+    fn a_healed_message_says_that_nothing_is_to_do() {
+        let text = "[healed] sav-backend on srv412: down at most 1 min 34 s, a restart helped\nTimeout; connected in \
+                    0.1 ms, then no byte for 10 s. `pm2 restart api` brought it back in 3 s. \
                     4th time in 30 days. Nothing to do now.";
-        check(&Notification::Healed(story(1, true)), &["pm2 restart api"], text);
+        check(&Notification::Healed(summary(1, true)), &["pm2 restart api"], text);
     }
 
     #[test]
-    fn what_is_down_says_what_was_tried_and_what_comes_next() {
+    fn a_down_message_says_what_was_tried_and_what_comes_next() {
         let down =
-            |attempts, waiting, reminder| Notification::Down { story: story(attempts, false), waiting, reminder };
-        let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog incident last · Silence: \
-                   watchdog pause sav-backend --for 2h";
+            |attempts, waiting, reminder| Notification::Down { story: summary(attempts, false), waiting, reminder };
+        let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog incident last · Stop \
+                   restarts and messages for 2 h: watchdog pause sav-backend --for 2h";
         let seen = "Timeout; connected in 0.1 ms, then no byte for 10 s.";
-        let tried = "`./restart.sh`: exit 0, and it did not come back.";
+        let tried = "`./restart.sh`: exit 0, still failing 3 s after its start.";
         check(
             &down(1, None, None),
             &["./restart.sh"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, restarting did not help\n{seen} {tried} I go on; \
-                 next try 03:14.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, restarting did not help\n{seen} {tried} Next \
+                 restart at 03:14.{end}"
             ),
         );
         check(
             &down(0, None, Some(26)),
             &[],
             &format!(
-                "[DOWN] sav-backend on srv412, still, since 03:12 (26 h): it is only watched\n{seen} I go on \
-                 looking.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, still down 26 h later: watch-only, no restart command\n\
+                 {seen} Probing goes on.{end}"
             ),
         );
-        let mut refused = story(1, false);
+        let mut refused = summary(1, false);
         refused.tried =
             refused.tried.map(|tried| TriedCommand { exit: Exit::NotStarted("PM2 is deaf".into()), ..tried });
         check(
             &Notification::Down { story: refused, waiting: None, reminder: None },
             &["pm2 restart api"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, it could not be restarted\n{seen} `pm2 restart api`: could \
-                 not be started: PM2 is deaf. I go on; next try 03:14.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, the restart command could not be started\n{seen} \
+                 `pm2 restart api`: could not be started: PM2 is deaf. Next restart at 03:14.{end}"
             ),
         );
         let waiting = Waiting { why: HoldReason::DependsOn, until: None };
@@ -282,46 +319,46 @@ mod tests {
             &down(0, Some(waiting), None),
             &["./restart.sh"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, not restarted: what it depends on is in trouble \
-                 (mailer)\n{seen} I go on; next try 03:14.{end}"
+                "[DOWN] sav-backend on srv412 since 03:12, not restarted: it depends on mailer, which is in \
+                 trouble\n{seen} Probing goes on; no restart before 03:14.{end}"
             ),
         );
     }
 
     #[test]
-    fn what_came_back_and_what_needs_a_person_some_day() {
+    fn up_and_warn_messages_name_the_facts() {
         check(
-            &Notification::Up(story(2, false)),
+            &Notification::Up(summary(2, false)),
             &["x"],
-            "[up] sav-backend on srv412: back at 03:13 after at most 1 min 34 s. It came back after the start period \
-             of the last of 2 restarts, so that was probably not it.",
+            "[up] sav-backend on srv412: back at 03:13 after at most 1 min 34 s, 3 s after the last restart, so \
+             probably not because of it.",
         );
         let warn = |about, detail: &str| Notification::Warn { about, detail: detail.into() };
         check(
             &warn(WarningKind::Flapping, "went down 4 times within the last hour"),
             &[],
-            "[warn] sav-backend on srv412: up and down: went down 4 times within the last hour\nFurther incidents are \
-             not told one by one until it was up for an hour.",
+            "[warn] sav-backend on srv412: it is flapping: went down 4 times within the last hour\nFurther incidents \
+             are not reported one by one until it has been up for an hour.",
         );
         check(
             &Notification::Folded { since: at(-7_200), folded: 1 },
             &[],
-            "[warn] sav-backend on srv412: up and down: 1 incident was not told one by one since 01:12\nFurther \
-             incidents are not told one by one until it was up for an hour.",
+            "[warn] sav-backend on srv412: it is flapping: 1 incident was not reported one by one since \
+             01:12\nFurther incidents are not reported one by one until it has been up for an hour.",
         );
         check(
             &Notification::Calm { since: at(-7_200), folded: 7 },
             &[],
-            "[warn] sav-backend on srv412: calm again, up for an hour\n7 incidents were not told one by one since \
-             01:12.",
+            "[warn] sav-backend on srv412: no longer flapping, up for an hour\n7 incidents were not reported one by \
+             one since 01:12.",
         );
     }
 
     #[test]
-    fn what_is_late_says_of_when_it_is() {
+    fn a_late_message_shows_when_it_was_written() {
         let at = WallTime::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time");
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(10)), "[up] a (late, of 03:13)\nb");
-        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(900)), "[up] a (late, of 22 Nov 03:13)\nb");
+        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(10)), "[up] a (late, from 03:13)\nb");
+        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(900)), "[up] a (late, from 22 Nov 03:13)\nb");
     }
 }

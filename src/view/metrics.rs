@@ -1,4 +1,4 @@
-//! How the targets are, as Prometheus reads it from a file (node_exporter's textfile collector).
+//! The states of the targets as Prometheus text, for node_exporter's textfile collector.
 //! It must reveal no address, no command and no error text.
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ pub struct Metrics<'a> {
     pub wall: WallTime,
 }
 
-/// A metric of each target: its name, type and meaning.
+/// Name, type and help text of a metric that each target has.
 struct Family(&'static str, &'static str, &'static str);
 
 impl Metrics<'_> {
@@ -24,13 +24,13 @@ impl Metrics<'_> {
             text.push_str(line);
             text.push('\n');
         };
-        put("# HELP watchdog_build_info The version of the watchdog.");
+        put("# HELP watchdog_build_info Version of the watchdog.");
         put("# TYPE watchdog_build_info gauge");
         put(&format!("watchdog_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
-        put("# HELP watchdog_last_cycle_timestamp_seconds When the watchdog last ended a round of work.");
+        put("# HELP watchdog_last_cycle_timestamp_seconds Time at which the watchdog last completed a cycle.");
         put("# TYPE watchdog_last_cycle_timestamp_seconds gauge");
         put(&format!("watchdog_last_cycle_timestamp_seconds {}", seconds(self.wall.as_ms())));
-        put("# HELP watchdog_messages_waiting Messages to people that have not arrived everywhere yet.");
+        put("# HELP watchdog_messages_waiting Messages that are not yet delivered to all their channels.");
         put("# TYPE watchdog_messages_waiting gauge");
         put(&format!("watchdog_messages_waiting {}", self.saved.outbox.waiting()));
         self.families().for_each(|lines| text.push_str(&lines));
@@ -40,23 +40,27 @@ impl Metrics<'_> {
     fn families(&self) -> impl Iterator<Item = String> {
         [
             self.family(
-                Family("watchdog_up", "gauge", "Whether the last look found the target healthy (1) or not (0)."),
+                Family("watchdog_up", "gauge", "Whether the last probe found the target healthy (1) or not (0)."),
                 |_, state| up(state).map(|up| (String::new(), up.to_string())).into_iter().collect(),
             ),
             self.family(
-                Family("watchdog_state", "gauge", "The state of the target: 1 for the one that it is in."),
+                Family("watchdog_state", "gauge", "State of the target: 1 for the current state, 0 for all others."),
                 |_, state| states(state),
             ),
             self.family(
-                Family("watchdog_consecutive_failures", "gauge", "Bad looks in a row that count."),
+                Family(
+                    "watchdog_consecutive_failures",
+                    "gauge",
+                    "Failed probes in a row, as counted towards the threshold.",
+                ),
                 |_, state| one(state.failures()),
             ),
             self.family(
-                Family("watchdog_probe_duration_seconds", "gauge", "How long the last look took."),
-                |_, state| state.last_probe.as_ref().map_or_else(Vec::new, |look| one(seconds_of(look.latency_ms))),
+                Family("watchdog_probe_duration_seconds", "gauge", "Duration of the last probe."),
+                |_, state| state.last_probe.as_ref().map_or_else(Vec::new, |probe| one(seconds_of(probe.latency_ms))),
             ),
             self.family(
-                Family("watchdog_probes_total", "counter", "Looks, by their verdict and, where bad, its class."),
+                Family("watchdog_probes_total", "counter", "Probes by verdict and, if unhealthy, failure class."),
                 |counts, _| probes(counts),
             ),
             self.family(
@@ -64,7 +68,7 @@ impl Metrics<'_> {
                 |counts, _| one(counts.attempts),
             ),
             self.family(
-                Family("watchdog_incidents_total", "counter", "How often the target went down."),
+                Family("watchdog_incidents_total", "counter", "Number of times the target went down."),
                 |counts, _| one(counts.incidents),
             ),
         ]
@@ -81,8 +85,9 @@ impl Metrics<'_> {
         for target in self.saved.shown.keys() {
             let Some(state) = self.saved.policy.targets.get(target) else { continue };
             for (labels, value) in samples(self.saved.counts.get(target).unwrap_or(&nothing), state) {
-                // A name has no letter that would have to be escaped.
-                writeln!(text, "{name}{{target=\"{target}\"{labels}}} {value}").expect("a String takes all");
+                // The configuration admits no name with a character that needs escaping.
+                writeln!(text, "{name}{{target=\"{target}\"{labels}}} {value}")
+                    .expect("writing to a String cannot fail");
             }
         }
         text
@@ -93,7 +98,7 @@ fn one(value: impl ToString) -> Vec<(String, String)> {
     vec![(String::new(), value.to_string())]
 }
 
-/// 1 or 0 by the last verdict that was one; nothing before there was any.
+/// By the last verdict other than `unknown`; `None` before the first.
 fn up(state: &TargetState) -> Option<u8> {
     match (state.last_class, state.last_healthy) {
         (Some(_), _) => Some(0),
@@ -112,9 +117,8 @@ fn states(state: &TargetState) -> Vec<(String, String)> {
         Status::Stopped,
         Status::Paused,
     ];
-    let one = |condition: Status| {
-        (format!(",state=\"{}\"", condition.as_str()), u8::from(condition == state.status).to_string())
-    };
+    let one =
+        |status: Status| (format!(",state=\"{}\"", status.as_str()), u8::from(status == state.status).to_string());
     all.into_iter().map(one).collect()
 }
 
@@ -122,8 +126,13 @@ fn probes(counts: &Counts) -> Vec<(String, String)> {
     let sample = |(verdict, class, count): (&str, &str, u64)| {
         (format!(",verdict=\"{verdict}\",class=\"{class}\""), count.to_string())
     };
-    let bad = Class::ALL.into_iter().filter_map(|class| Some(("unhealthy", class.as_str(), *counts.bad.get(&class)?)));
-    [("healthy", "", counts.healthy), ("unknown", "", counts.unknown)].into_iter().chain(bad).map(sample).collect()
+    let unhealthy =
+        Class::ALL.into_iter().filter_map(|class| Some(("unhealthy", class.as_str(), *counts.bad.get(&class)?)));
+    [("healthy", "", counts.healthy), ("unknown", "", counts.unknown)]
+        .into_iter()
+        .chain(unhealthy)
+        .map(sample)
+        .collect()
 }
 
 fn seconds(ms: i64) -> String {
@@ -143,17 +152,17 @@ mod tests {
     use crate::time::BootTime;
 
     #[test]
-    fn every_target_has_its_samples_and_nothing_is_revealed() {
+    fn every_target_has_its_samples_and_no_address() {
         let mut saved = SavedState::default();
         let detail = "refused by http://secret.example.org".to_owned();
-        let look = LastProbe {
+        let last_probe = LastProbe {
             at: BootTime::BOOT,
             verdict: Verdict::Unhealthy { class: Class::Refused, detail },
             latency_ms: 12,
         };
         let state = TargetState {
             status: Status::Down,
-            last_probe: Some(look),
+            last_probe: Some(last_probe),
             last_class: Some(Class::Refused),
             ..TargetState::default()
         };
@@ -177,7 +186,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("watchdog_up{target=\"new\"}"), "nobody has looked yet");
+        assert!(!text.contains("watchdog_up{target=\"new\"}"), "it has not been probed yet");
         assert!(!text.contains("example") && text.ends_with('\n'));
     }
 }

@@ -1,6 +1,6 @@
-//! One page for people without access to the machine: is everything up, was it, how quickly does it answer. It is one
-//! file without a script, which asks nobody for anything.
-//! It must reveal no address, command, header or error text unless it is told to, and let no text become markup.
+//! One page for people without access to the machine: what is up, what was up, how quickly it answers. It is one file
+//! without a script, and a browser requests nothing else for it.
+//! It must reveal no address, command, header or error text unless `details` is set, and let no text become markup.
 
 mod plot;
 
@@ -12,7 +12,7 @@ use crate::store::history::Uptime;
 use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, WallTime, Zone, rough};
-use crate::view::log_line::{at_rest, reason};
+use crate::view::log_line::{describe_hold, describe_rest};
 use crate::view::percent;
 
 pub const DAYS: i64 = 90;
@@ -25,7 +25,7 @@ pub struct Page<'a> {
     pub past: &'a [ClosedIncident],
     pub host: &'a str,
     pub details: bool,
-    /// The watchdog has ended: nobody looks any more.
+    /// The watchdog is ending: this is the last page it writes.
     pub is_over: bool,
     pub at: ClockReading,
     pub zone: Zone,
@@ -62,35 +62,37 @@ impl Page<'_> {
     fn banner(&self) -> Banner {
         let banner = |class, text: String| Banner { class, text };
         if self.is_over {
-            return banner("down", format!("Nobody is watching since {}", self.day_and_time(self.at.wall)));
+            return banner("down", format!("Nobody has been watching since {}", self.day_and_time(self.at.wall)));
         }
         let states: Vec<&TargetState> = self.saved.in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
-        let is = |state: &&&TargetState, wanted: &[Status]| wanted.contains(&state.status);
-        let down: Vec<&&TargetState> =
-            states.iter().filter(|state| is(state, &[Status::Down, Status::Recovering])).collect();
-        let count = |wanted: &[Status]| states.iter().filter(|state| is(state, wanted)).count();
+        let count = |status: Status| states.iter().filter(|state| state.status == status).count();
         let all = states.len();
-        let of = |count: usize, what: &str| match count {
-            1 if all == 1 => format!("It {what}"),
-            1 => format!("1 of {all} {what}"),
-            _ => format!("{count} of {all} {}", what.replacen("is ", "are ", 1)),
+        let some = |count: usize, word: &str| match all {
+            1 => format!("The target is {word}"),
+            _ => format!("{count} of {all} targets {word}"),
         };
-        let since = down.iter().filter_map(|state| state.incident.as_ref()).map(|incident| incident.began).min();
-        let resting = [Status::Paused, Status::Stopped];
-        match (down.len(), count(&[Status::Failing]), count(&[Status::Starting]), resting.map(|one| count(&[one]))) {
-            (0, 0, 0, [0, 0]) => banner("up", "Everything is up".into()),
-            (0, 0, 0, [0, stopped]) => banner("other", of(stopped, "is stopped")),
-            (0, 0, 0, [paused, _]) => banner("other", of(paused, "is paused")),
-            (0, 0, starting, _) => banner("other", of(starting, "is starting")),
-            (0, failing, ..) => banner("other", of(failing, "is failing")),
-            (down, ..) => {
-                let since = since.map(|at| format!(" since {}", self.clock_time(at))).unwrap_or_default();
-                banner("down", of(down, "is down") + &since)
-            }
+        let down = count(Status::Down) + count(Status::Recovering);
+        if down > 0 {
+            let is_down = |state: &&&TargetState| matches!(state.status, Status::Down | Status::Recovering);
+            let incidents = states.iter().filter(is_down).filter_map(|state| state.incident.as_ref());
+            let since = incidents.map(|incident| incident.began).min();
+            let since = since.map(|at| format!(" since {}", self.clock_time(at))).unwrap_or_default();
+            let text = if all == 1 { "The target has been down".into() } else { some(down, "down") };
+            return banner("down", text + &since);
+        }
+        let others = [
+            (Status::Failing, "failing"),
+            (Status::Starting, "starting"),
+            (Status::Paused, "paused"),
+            (Status::Stopped, "stopped"),
+        ];
+        match others.into_iter().find(|(status, _)| count(*status) > 0) {
+            Some((status, word)) => banner("other", some(count(status), word)),
+            None => banner("up", "Everything is up".into()),
         }
     }
 
-    /// When the page was written: whoever reads it must see that a dead watchdog writes none.
+    /// A dead watchdog writes no page, so a reader must be able to see that this one is stale.
     fn age(&self) -> String {
         let (at, machine) = (self.at.wall.rfc3339(), html(self.host));
         let shown = html(&self.zone.date_time(self.at.wall));
@@ -99,24 +101,24 @@ impl Page<'_> {
             count => format!("{count} targets"),
         };
         let rule = match self.is_over {
-            true => "The watchdog was stopped then.",
-            false => "It is written anew every minute: if that was more than a few minutes ago, nobody is watching.",
+            true => "when the watchdog was stopped.",
+            false => "and rewritten every minute. If that time is more than a few minutes ago, nobody is watching.",
         };
         format!(
-            "<p>{targets} on {machine}. This page is of <time datetime=\"{at}\">{shown}</time>. {rule}</p>\n\
-             <p class=\"old\">You have had it open for five minutes: reload it.</p>\n"
+            "<p>{targets} on {machine}. Written at <time datetime=\"{at}\">{shown}</time> {rule}</p>\n\
+             <p class=\"old\">This page has been open for five minutes. Reload it.</p>\n"
         )
     }
 
     fn target(&self, name: &str, shown: &TargetView) -> String {
         let nothing = TargetState::default();
         let state = self.state(name).unwrap_or(&nothing);
-        let (condition, name_shown) = (state.status.as_str(), html(name));
+        let (status, name_shown) = (state.status.as_str(), html(name));
         let notes: String = self.notes(state, shown).iter().map(|note| format!("<p>{}</p>\n", html(note))).collect();
         let none = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&none);
         format!(
-            "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{condition}</span></h2>\n\
+            "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{status}</span></h2>\n\
              {notes}{}{}</section>\n",
             colour(state.status),
             self.days(history),
@@ -137,25 +139,25 @@ impl Page<'_> {
         if let Some(until) = state.pauses.until() {
             notes.push(format!("paused until {}", self.clock_time(until)));
         } else if let Some(rest) = state.rest {
-            notes.push(at_rest(rest.why).into());
+            notes.push(describe_rest(rest.why).into());
         } else if let Some(waiting) = state.waiting.filter(|_| state.status == Status::Down) {
-            let why = reason(waiting.why, &shown.depends_on);
-            let next = waiting.until.map(|at| format!(" (next try {})", self.clock_time(at))).unwrap_or_default();
-            notes.push(format!("not restarted now: {why}{next}"));
+            let why = describe_hold(waiting.why, &shown.depends_on, None);
+            let until = waiting.until.map(|at| format!(" until {}", self.clock_time(at))).unwrap_or_default();
+            notes.push(format!("not restarted{until}: {why}"));
         } else if state.status == Status::Down && !shown.repairs {
-            notes.push("it is only watched: nothing restarts it".into());
+            notes.push("watch-only: nothing restarts it".into());
         }
         if shown.dry_run {
-            notes.push("a dry run: nothing would be restarted".into());
+            notes.push("dry run: nothing is restarted".into());
         }
         if self.details
-            && let Some(look) = &state.last_probe
-            && !look.verdict.is_healthy()
+            && let Some(probe) = &state.last_probe
+            && !probe.verdict.is_healthy()
         {
-            let detail = look.verdict.detail();
-            notes.push(match look.verdict.class() {
+            let detail = probe.verdict.detail();
+            notes.push(match probe.verdict.class() {
                 Some(class) => class.with_detail(detail),
-                None => format!("the last look told nothing: {detail}"),
+                None => format!("the last probe gave no verdict: {detail}"),
             });
         }
         notes.retain(|note| !note.is_empty());
@@ -169,8 +171,8 @@ impl Page<'_> {
             None => "not watched yet".into(),
         };
         let days = history.days(DAYS, self.at.wall);
-        let bad = days.iter().filter(|day| day.up.is_some_and(|up| up < 1.0)).count();
-        let bad = match bad {
+        let outages = days.iter().filter(|day| day.up.is_some_and(|up| up < 1.0)).count();
+        let outages = match outages {
             0 => "no day with an outage".to_owned(),
             1 => "1 day with an outage".to_owned(),
             count => format!("{count} days with an outage"),
@@ -178,16 +180,16 @@ impl Page<'_> {
         format!(
             "<figure>\n{}<figcaption><span>90 days ago</span><span>{uptime}</span><span>today</span></figcaption>\n\
              </figure>\n",
-            plot::bars(&days, self.zone, &format!("Uptime by day over 90 days: {uptime}, {bad}"))
+            plot::bars(&days, self.zone, &format!("Uptime by day over 90 days: {uptime}, {outages}"))
         )
     }
 
     fn latency(&self, history: &Uptime) -> String {
         let slots = history.latency().slots(self.at.wall);
         match plot::latency(&slots, self.at.wall) {
-            None => "<p class=\"none\">No answer within the last 24 h.</p>\n".into(),
+            None => "<p class=\"none\">No answers in the last 24 h.</p>\n".into(),
             Some(plot::Plot { picture, median, worst }) => format!(
-                "<figure>\n{picture}<figcaption><span>24 h ago</span><span>answers: median {median} (the lower line), \
+                "<figure>\n{picture}<figcaption><span>24 h ago</span><span>latency: median {median} (lower line), \
                  worst {worst}</span><span>now</span></figcaption>\n</figure>\n"
             ),
         }
@@ -203,8 +205,8 @@ impl Page<'_> {
             let end = match (&closed.cured, closed.runs.is_empty()) {
                 (Some(run), _) if self.details => format!("cured by {run}"),
                 (Some(_), _) => "cured by a restart".into(),
-                (None, true) => "came back by itself".into(),
-                (None, false) => "came back, probably not by a restart".into(),
+                (None, true) => "recovered without a restart".into(),
+                (None, false) => "recovered, probably not because of a restart".into(),
             };
             let cause = if self.details { format!("{}: ", closed.class) } else { String::new() };
             let end = html(&format!("{cause}{end}"));
@@ -233,15 +235,15 @@ impl Page<'_> {
     }
 }
 
-fn colour(condition: Status) -> &'static str {
-    match condition {
+fn colour(status: Status) -> &'static str {
+    match status {
         Status::Healthy => "up",
         Status::Down | Status::Recovering => "down",
         Status::Starting | Status::Failing | Status::Stopped | Status::Paused => "other",
     }
 }
 
-/// Text as text, whatever is in it: in an element and in an attribute between double quotes.
+/// Escapes `text` for an element and for an attribute in double quotes.
 fn html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 16);
     for letter in escaped(text).chars() {

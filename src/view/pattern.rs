@@ -1,4 +1,5 @@
-//! What incidents have in common: when they happen, and what cures them. Healing hides a disease; here it shows.
+//! What incidents have in common: the time of day at which they happen, and the commands that cure them.
+//! It must never show a pattern in fewer than three incidents.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,26 +12,26 @@ use crate::store::closed_incidents::ClosedIncident;
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, WallTime, Zone};
 
-/// How far back recurrence is told of.
+/// How far back incidents count as recurrences.
 pub const LATELY: Duration = Duration::from_secs(30 * 86_400);
-/// A day in minutes.
+/// In minutes.
 const DAY: u32 = 1_440;
-/// What happens within so many minutes of the day happens at the same time of day.
+/// Incidents that lie within this many minutes of the day happen at the same time of day.
 const SAME_TIME: u32 = 60;
-/// Fewer say nothing.
+/// Two incidents at the same time of day may be chance.
 const FEWEST: usize = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TimeOfDay {
     pub count: usize,
     pub of: usize,
-    /// From this time of day, such as `03:10`, by the local clock.
+    /// A local time of day such as `03:10`.
     pub from: String,
     pub to: String,
 }
 
 impl TimeOfDay {
-    /// Where all of at least three, or three quarters of at least four, lie within an hour of the day.
+    /// A pattern: all of three incidents, or three quarters of four or more, lie within an hour of the day.
     pub fn of(began: &[WallTime], zone: Zone) -> Option<TimeOfDay> {
         let mut minutes: Vec<u32> = began.iter().map(|at| zone.minute_of_day(*at)).collect();
         minutes.sort_unstable();
@@ -46,7 +47,7 @@ impl TimeOfDay {
     }
 }
 
-/// The narrowest part of the day, of an hour at most, that so many lie in. Midnight lies within a night.
+/// The narrowest part of the day, of an hour at most, that holds `count` incidents. It may span midnight.
 fn narrowest(minutes: &[u32], count: usize) -> Option<(usize, u32, u32)> {
     let at = |index: usize| minutes[index % minutes.len()] + if index >= minutes.len() { DAY } else { 0 };
     let windows = (0..minutes.len()).map(|first| (at(first), at(first + count - 1)));
@@ -70,12 +71,12 @@ pub struct Efficacy {
     pub class: Class,
     pub cured: u32,
     pub tried: u32,
-    /// From its start to the first healthy look, in milliseconds: the median of those that helped.
+    /// From the command's start to the first healthy probe, in milliseconds, over the runs that cured.
     pub median_ms: Option<u64>,
 }
 
 impl Efficacy {
-    /// Of each command and each class; what was run most stands first.
+    /// One entry for each command and failure class; the most frequent first.
     pub fn of<'a>(past: impl IntoIterator<Item = &'a ClosedIncident>) -> Vec<Efficacy> {
         let mut sums: BTreeMap<(&str, Class), (u32, Vec<u64>)> = BTreeMap::new();
         for closed in past {
@@ -99,14 +100,14 @@ impl Efficacy {
         all
     }
 
-    /// `3 of 3 timeouts in 8 s (median)`
+    /// `3 of 3 timeouts, median 8 s`
     pub fn score(&self) -> String {
         let Efficacy { class, cured, tried, median_ms, .. } = self;
-        let in_time = median_ms.map_or_else(String::new, |ms| {
-            let median = if *cured > 1 { " (median)" } else { "" };
-            format!(" in {}{median}", HumanDuration(Duration::from_millis(ms)))
+        let healed = median_ms.map_or_else(String::new, |ms| {
+            let median = HumanDuration(Duration::from_millis(ms));
+            if *cured > 1 { format!(", median {median}") } else { format!(" in {median}") }
         });
-        format!("{cured} of {tried} {}{in_time}", plural(*class, *tried))
+        format!("{cured} of {tried} {}{healed}", plural(*class, *tried))
     }
 }
 
@@ -121,11 +122,11 @@ fn plural(class: Class, count: u32) -> &'static str {
         Class::Refused => ("refusal", "refusals"),
         Class::Timeout => ("timeout", "timeouts"),
         Class::Reset => ("reset", "resets"),
-        Class::Dns => ("failure of DNS", "failures of DNS"),
-        Class::Tls => ("failure of TLS", "failures of TLS"),
-        Class::Protocol => ("broken answer", "broken answers"),
-        Class::Status => ("wrong status", "wrong statuses"),
-        Class::Body => ("wrong body", "wrong bodies"),
+        Class::Dns => ("DNS failure", "DNS failures"),
+        Class::Tls => ("TLS failure", "TLS failures"),
+        Class::Protocol => ("protocol error", "protocol errors"),
+        Class::Status => ("unexpected status", "unexpected statuses"),
+        Class::Body => ("unexpected body", "unexpected bodies"),
         Class::Exit => ("failed command", "failed commands"),
         Class::Stale => ("stale file", "stale files"),
         Class::Gone => ("dead process", "dead processes"),
@@ -133,7 +134,7 @@ fn plural(class: Class, count: u32) -> &'static str {
     if count == 1 { one } else { many }
 }
 
-/// Which of a row: `1st`, `2nd`, `11th`.
+/// `1st`, `2nd`, `11th`
 pub fn ordinal(number: usize) -> String {
     let ending = match (number % 10, number % 100) {
         (1, rest) if rest != 11 => "st",
@@ -144,8 +145,7 @@ pub fn ordinal(number: usize) -> String {
     format!("{number}{ending}")
 }
 
-/// `4th time in 30 days, all between 03:10 and 03:15`; nothing for what happened once. `began`: each time in that
-/// span, the latest one too.
+/// `4th time in 30 days, all between 03:10 and 03:15`; `None` for the first time. `began` includes the latest incident.
 pub fn again(began: &[WallTime], zone: Zone) -> Option<String> {
     if began.len() < 2 {
         return None;
@@ -154,7 +154,7 @@ pub fn again(began: &[WallTime], zone: Zone) -> Option<String> {
     Some(format!("{} time in 30 days{pattern}", ordinal(began.len())))
 }
 
-pub fn record_of(efficacy: &[Efficacy], run: &str, class: Class) -> Option<String> {
+pub fn track_record(efficacy: &[Efficacy], run: &str, class: Class) -> Option<String> {
     let found = efficacy.iter().find(|one| one.run == run && one.class == class)?;
     Some(format!("`{}` has cured {}", escaped(run), found.score()))
 }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_at_the_same_time_of_day_is_seen() {
+    fn incidents_at_the_same_time_of_day_are_a_pattern() {
         #[track_caller]
         fn check(minutes: &[i64], expected: Option<&str>) {
             let began: Vec<WallTime> = minutes.iter().map(|minute| at(*minute)).collect();
@@ -181,7 +181,7 @@ mod tests {
         check(&[192, 1_440 + 193, 2 * 1_440 + 600], None);
         check(&[192, 1_440 + 193, 2 * 1_440 + 194, 600], Some("3 of 4 between 03:10 and 03:15"));
         check(&[192, 1_440 + 193, 2 * 1_440 + 194, 600, 900], None);
-        // Around midnight, and no more than an hour.
+        // A pattern may span midnight, and no more than an hour.
         check(&[1_430, 1_440 + 10, 2 * 1_440 + 1_435], Some("all between 23:50 and 00:15"));
         check(&[0, 1_440 + 30, 2 * 1_440 + 60], Some("all between 00:00 and 01:05"));
         check(&[0, 1_440 + 30, 2 * 1_440 + 61], None);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_commands_have_done_is_counted_by_class() {
+    fn cures_are_counted_by_command_and_class() {
         let past = [
             closed(Class::Timeout, &[("a", 1)], Some(("a", 3_000))),
             closed(Class::Timeout, &[("a", 1), ("b", 1)], Some(("b", 9_000))),
@@ -212,14 +212,14 @@ mod tests {
         ];
         let efficacy = Efficacy::of(&past);
         let shown: Vec<String> = efficacy.iter().map(|one| format!("{}: {}", one.run, one.score())).collect();
-        assert_eq!(shown, ["a: 2 of 5 timeouts in 3 s (median)", "a: 0 of 2 refusals", "b: 1 of 1 timeout in 9 s"]);
-        let said = record_of(&efficacy, "b", Class::Timeout);
-        assert_eq!(said.as_deref(), Some("`b` has cured 1 of 1 timeout in 9 s"));
-        assert_eq!(record_of(&efficacy, "b", Class::Refused), None);
+        assert_eq!(shown, ["a: 2 of 5 timeouts, median 3 s", "a: 0 of 2 refusals", "b: 1 of 1 timeout in 9 s"]);
+        let text = track_record(&efficacy, "b", Class::Timeout);
+        assert_eq!(text.as_deref(), Some("`b` has cured 1 of 1 timeout in 9 s"));
+        assert_eq!(track_record(&efficacy, "b", Class::Refused), None);
     }
 
     #[test]
-    fn what_comes_again_is_numbered() {
+    fn recurrences_are_numbered() {
         assert_eq!(again(&[at(0)], Zone::UTC), None);
         assert_eq!(again(&[at(0), at(700)], Zone::UTC).as_deref(), Some("2nd time in 30 days"));
         let nights: Vec<WallTime> = (0..4).map(|night| at(192 + night * 1_440)).collect();

@@ -1,5 +1,5 @@
-//! How it went over weeks: uptime of the watched time, incidents, how soon they were found and healed, and what they
-//! have in common. It must never count as up what nobody watched.
+//! The report over weeks: uptime, incidents, how soon they were found and healed, and what they have in common.
+//! It must never count time as up in which no watchdog ran.
 
 use std::time::Duration;
 
@@ -14,21 +14,19 @@ use crate::time::{ClockReading, HumanDuration, WallTime, Zone, millis};
 use crate::view::pattern::{Efficacy, TimeOfDay, median};
 use crate::view::percent;
 
-/// Spans in which nobody watched that are told one by one.
+/// Gaps that are listed one by one; the earlier ones are only counted.
 const GAPS_SHOWN: usize = 3;
 
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     pub saved: &'a SavedState,
-    /// The incidents that are over and began within the span.
+    /// The closed incidents that began within the span.
     pub past: &'a [ClosedIncident],
     pub span: Duration,
-    /// Now, by the boot clock that the state lies on, and for people.
     pub at: ClockReading,
     pub zone: Zone,
 }
 
-/// The answer for machines. Spans are in milliseconds.
 #[derive(Debug, Serialize)]
 struct ReportJson {
     version: &'static str,
@@ -62,7 +60,7 @@ struct TargetReport {
     time_of_day: Option<TimeOfDay>,
 }
 
-/// The middle and the worst of some spans, in milliseconds.
+/// In milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Spread {
     median: u64,
@@ -76,12 +74,12 @@ impl Spread {
         Some(Spread { median: median(values)?, worst })
     }
 
-    /// `71 s median, 96 s worst`
+    /// `1 min 11 s median, 1 min 36 s worst`
     fn text(self) -> String {
         let span = |ms: u64| HumanDuration(Duration::from_millis(ms));
         match self.median == self.worst {
             true => span(self.worst).to_string(),
-            false => format!("{} (median), {} worst", span(self.median), span(self.worst)),
+            false => format!("{} median, {} worst", span(self.median), span(self.worst)),
         }
     }
 }
@@ -90,7 +88,7 @@ impl Report<'_> {
     fn since(&self) -> WallTime {
         let asked = self.at.wall.offset_by(-millis(self.span));
         let first = match self.saved.first_start {
-            // By a clock that was ahead: what was counted says it less exactly.
+            // The clock was ahead then. The history knows the beginning too, only less exactly.
             Some(first) if first > self.at.wall => {
                 let began = self.histories().filter_map(|history| history.begins(asked, self.at.wall)).min();
                 Some(began.unwrap_or(self.at.wall))
@@ -104,13 +102,12 @@ impl Report<'_> {
         self.saved.shown.keys().filter_map(|name| self.saved.history.get(name))
     }
 
-    /// When nobody watched, cut to the span of the report; the latest may go on. Those of a clock that was wrong are
-    /// none.
+    /// The gaps within the span of the report. A gap that a wrong clock made is left out.
     fn gaps(&self) -> Vec<Gap> {
         let since = self.since();
-        let is_one = |gap: &&Gap| gap.to > since && gap.to <= self.at.wall;
-        let is_true = |gap: &&Gap| !self.histories().any(|history| history.contradicts(gap.from, gap.to));
-        let within = self.saved.gaps.iter().filter(is_one).filter(is_true);
+        let is_within = |gap: &&Gap| gap.to > since && gap.to <= self.at.wall;
+        let is_plausible = |gap: &&Gap| !self.histories().any(|history| history.contradicts(gap.from, gap.to));
+        let within = self.saved.gaps.iter().filter(is_within).filter(is_plausible);
         within.map(|gap| Gap { from: gap.from.max(since), ..gap.clone() }).collect()
     }
 
@@ -135,7 +132,7 @@ impl Report<'_> {
     pub fn text(&self) -> String {
         let targets = self.targets();
         if targets.is_empty() {
-            return "No watchdog has looked at anything here yet.".into();
+            return "No watchdog has probed anything here yet.".into();
         }
         let width = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0);
         let lines = targets.iter().flat_map(|target| target.lines(width));
@@ -145,26 +142,30 @@ impl Report<'_> {
     fn head(&self) -> String {
         let (since, gaps) = (self.since(), self.gaps());
         let reached = self.at.wall.since(since);
-        let span = if reached < self.span { format!("All of {}", Long(reached)) } else { Long(self.span).to_string() };
-        let watched = Long(reached.saturating_sub(self.not_watched()));
-        let head = format!("{span}, to {}. Watched {watched}", self.zone.day(self.at.wall));
+        let day = self.zone.day(self.at.wall);
+        let span = match reached < self.span {
+            true => format!("{} to {day}, all that is recorded", LongSpan(reached)),
+            false => format!("{} to {day}", LongSpan(self.span)),
+        };
+        let watched = LongSpan(reached.saturating_sub(self.not_watched()));
+        let head = format!("{span}. Watched {watched}");
         if gaps.is_empty() {
-            return format!("{head}, without a gap.");
+            return format!("{head} without a gap.");
         }
-        let told = |gap: &Gap| {
+        let describe = |gap: &Gap| {
             let (from, to) = (self.day_and_time(gap.from, None), self.day_and_time(gap.to, Some(gap.from)));
             format!("{from} to {to}, {}", gap.why.describe())
         };
-        let mut latest: Vec<String> = gaps.iter().rev().take(GAPS_SHOWN).rev().map(told).collect();
+        let mut latest: Vec<String> = gaps.iter().rev().take(GAPS_SHOWN).rev().map(describe).collect();
         if gaps.len() > GAPS_SHOWN {
             latest.insert(0, format!("{} more", gaps.len() - GAPS_SHOWN));
         }
         let least = if self.saved.gaps.is_full() { "at least " } else { "" };
-        format!("{head}; not watched {least}{} ({}).", Long(self.not_watched()), latest.join("; "))
+        format!("{head}; not watched {least}{} ({}).", LongSpan(self.not_watched()), latest.join("; "))
     }
 
-    fn day_and_time(&self, at: WallTime, beside: Option<WallTime>) -> String {
-        match beside.is_some_and(|beside| self.zone.day(beside) == self.zone.day(at)) {
+    fn day_and_time(&self, at: WallTime, reference: Option<WallTime>) -> String {
+        match reference.is_some_and(|reference| self.zone.day(reference) == self.zone.day(at)) {
             true => self.zone.hour_minute(at),
             false => format!("{} {}", self.zone.day(at), self.zone.hour_minute(at)),
         }
@@ -178,7 +179,7 @@ impl Report<'_> {
         let nothing = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&nothing);
         let past: Vec<&ClosedIncident> = self.past.iter().filter(|closed| closed.target == name).collect();
-        // One that is open counts too; how it ends nobody knows.
+        // An open incident counts too, with its down time so far.
         let open = self.saved.policy.targets.get(name).and_then(|state| state.incident.as_ref());
         let open = open.filter(|open| !past.iter().any(|closed| closed.id == open.id));
         let open_began = open.map(|open| self.at.wall_at(open.began));
@@ -236,10 +237,10 @@ impl TargetReport {
     }
 }
 
-/// A span of weeks, to the minute.
-struct Long(Duration);
+/// A span that may be weeks long: to the hour from two days on.
+struct LongSpan(Duration);
 
-impl std::fmt::Display for Long {
+impl std::fmt::Display for LongSpan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hours = self.0.as_secs() / 3_600;
         match hours {

@@ -1,5 +1,5 @@
-//! How the targets are: a table for people, JSON for machines.
-//! It must never let an old answer look like a new one, nor round a percentage up.
+//! The states of all targets: a table for people, JSON for machines.
+//! It must never let an old state look like a new one, nor round a percentage up.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,33 +7,33 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Class, Exit, Verdict};
-use crate::policy::{LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, spent};
+use crate::policy::{HoldReason, LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, Waiting, spent};
 use crate::store::BootClockReading;
 use crate::store::lock::Holder;
 use crate::store::requests::Request;
 use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, millis, rough};
-use crate::view::log_line::{at_rest, reason};
-use crate::view::presence::{PresenceSigns, WatchdogPresence};
-use crate::view::{at_home, percent, table};
+use crate::view::log_line::{UNSAVED, describe_hold, describe_rest};
+use crate::view::presence::{Presence, PresenceSigns, WatchdogPresence};
+use crate::view::{Screen, percent, table, with_tilde, wrap};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Watched for this part of a span, nobody asks about the rest.
-const NEARLY: f64 = 0.95;
+/// An uptime over less than this part of a span is shown with the time that was watched.
+const NEARLY_ALL: f64 = 0.95;
 
 #[derive(Clone, Debug)]
 pub struct StatusReport {
     /// The state as it was last saved, its times on the present boot clock.
     pub saved: SavedState,
     pub holder: Option<Holder>,
-    /// Whether that one cannot be seen from here, so that its pid means nothing.
+    /// The holder's process is not visible from here, so its pid means nothing.
     pub is_unseen: bool,
-    /// How whoever held the lock last works, and its last sign of life there.
+    /// The mode of the latest holder, and its latest sign of life.
     pub last_held: Option<(Mode, WallTime)>,
-    /// Whether the holder has given a sign of life when it was asked for one just now.
+    /// The holder has just given a sign of life on request.
     pub has_answered: bool,
-    /// Whether the configuration's file is newer than what the watchdog has read of it.
+    /// The configuration file is newer than what the watchdog has read.
     pub config_changed: bool,
     pub at: ClockReading,
     pub zone: Zone,
@@ -42,18 +42,18 @@ pub struct StatusReport {
 }
 
 impl StatusReport {
-    /// Lets orders that nobody has carried out yet show already.
-    pub fn apply(&mut self, orders: &[Request], moment: &BootClockReading) {
-        for order in orders {
-            let (targets, command) = match order {
+    /// Shows requests that no watchdog has carried out yet as if they were.
+    pub fn apply(&mut self, requests: &[Request], clock: &BootClockReading) {
+        for request in requests {
+            let (targets, command) = match request {
                 Request::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
                 Request::Over { command } => (None, Some(command.as_str())),
                 Request::Resume { targets, .. } => (targets.as_deref(), None),
             };
-            let until = order.pauses_until(moment);
+            let until = request.pauses_until(clock);
             let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
-                match (order, until) {
+                match (request, until) {
                     (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
                     (Request::Pause { .. }, None) => {}
                     (Request::Over { command }, _) => state.pauses.end(command),
@@ -62,7 +62,7 @@ impl StatusReport {
                 state.status = match state.status {
                     _ if state.pauses.until().is_some() => Status::Paused,
                     Status::Paused => Status::Starting,
-                    condition => condition,
+                    status => status,
                 };
             }
         }
@@ -117,30 +117,55 @@ impl StatusReport {
         serde_json::to_string(&answer).expect("text and numbers have a JSON form")
     }
 
-    pub fn text(&self) -> String {
+    pub fn text(&self, screen: Screen) -> String {
         let targets = self.targets();
-        let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST LOOK", "24 H", "30 D"].map(String::from)];
-        rows.extend(targets.iter().map(TargetRow::row));
-        let mut lines = Vec::new();
-        for (index, row) in table(&rows).into_iter().enumerate() {
-            lines.push(row);
-            let note = index.checked_sub(1).and_then(|index| targets[index].note());
-            lines.extend(note.map(|note| format!("  {note}")));
-        }
-        if targets.is_empty() {
-            lines = vec!["No watchdog has looked at anything here yet.".into()];
-        }
-        lines.push(self.about_us());
-        lines.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
-        lines.extend(
-            self.saved.outbox.troubles(self.at.now).map(|(channel, words)| format!("{} {words}", escaped(channel))),
+        let mut lines = match targets.is_empty() {
+            true => vec!["No watchdog has probed anything here yet.".into()],
+            false => self.table(&targets, screen),
+        };
+        let mut footer = vec![self.watchdog_line()];
+        footer.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
+        footer.extend(
+            self.saved.outbox.troubles(self.at.now).map(|(channel, trouble)| format!("{} {trouble}", escaped(channel))),
         );
-        lines.extend(self.places());
-        lines.extend(self.config_changed.then(|| "The configuration is newer than what the watchdog has read.".into()));
+        footer.extend(self.paths());
+        footer.extend(self.config_changed.then(|| self.config_line()));
+        lines.extend(footer.iter().flat_map(|line| wrap(line, 0, screen.columns)));
         lines.join("\n")
     }
 
-    fn about_us(&self) -> String {
+    /// Where the terminal is too narrow for all columns, the last probe and the uptimes have lines of their own.
+    fn table(&self, targets: &[TargetRow], screen: Screen) -> Vec<String> {
+        let mut rows = vec![["TARGET", "STATE", "SINCE", "LAST PROBE", "24 H", "30 D"].map(String::from)];
+        rows.extend(targets.iter().map(TargetRow::row));
+        let wide = table(&rows);
+        let is_wide = screen.fits(&wide);
+        let shown = if is_wide { wide } else { table(&rows.iter().map(first_columns).collect::<Vec<_>>()) };
+        let state_column = rows.iter().map(|[name, ..]| name.len()).max().unwrap_or(0) + 2;
+        let mut lines = Vec::new();
+        for (index, line) in shown.into_iter().enumerate() {
+            let Some(target) = index.checked_sub(1).map(|index| &targets[index]) else {
+                lines.push(line);
+                continue;
+            };
+            lines.push(screen.colour(line, state_column, target.state.status));
+            let [_, _, _, probe, day, month] = &rows[index];
+            let hidden = [format!("last probe {probe}"), format!("uptime 24 h: {day}, 30 d: {month}")];
+            let notes = hidden.into_iter().filter(|_| !is_wide).chain(target.note());
+            lines.extend(notes.flat_map(|note| wrap(&note, 2, screen.columns)));
+        }
+        lines
+    }
+
+    fn config_line(&self) -> String {
+        let next = match self.watch().who {
+            Presence::Daemon { .. } => " Load it: watchdog reload",
+            _ => "",
+        };
+        format!("The configuration file has changed since the watchdog read it.{next}")
+    }
+
+    fn watchdog_line(&self) -> String {
         let watch = self.watch();
         match watch.is_current() {
             true => format!("{watch}{}{}", self.could_repair(), self.messages()),
@@ -157,18 +182,18 @@ impl StatusReport {
 
     fn messages(&self) -> String {
         let waiting = self.saved.outbox.waiting();
-        let tells = self.saved.channels > 0 || waiting > 0;
-        if tells { format!(" · messages waiting: {waiting}") } else { String::new() }
+        let has_channels = self.saved.channels > 0 || waiting > 0;
+        if has_channels { format!(" · messages waiting: {waiting}") } else { String::new() }
     }
 
-    fn places(&self) -> Option<String> {
+    fn paths(&self) -> Option<String> {
         let (config, log) = (self.saved.config.as_ref()?, self.saved.log.as_ref()?);
         let home = self.home.as_deref();
-        Some(format!("config {} · log {}", at_home(home, config), at_home(home, log)))
+        Some(format!("config {} · log {}", with_tilde(home, config), with_tilde(home, log)))
     }
 }
 
-/// The answer for machines; its fields are the contract's, in its order.
+/// Its fields are the contract's, in its order.
 #[derive(Serialize)]
 struct StatusJson<'a> {
     version: &'static str,
@@ -227,14 +252,14 @@ struct TargetRow<'a> {
 }
 
 impl<'a> TargetRow<'a> {
-    /// The part of the watched time that it was up; where not nearly all of the span was watched, how much was.
+    /// The uptime within the watched time; with the watched time where that is not nearly all of `last`.
     fn share(&self, last: Duration) -> String {
         let history = self.status.saved.history.get(self.name);
         let watched = history.map_or(Duration::ZERO, |history| history.watched(last, self.status.at.wall));
         let share = percent(self.uptime(last));
         match watched {
             Duration::ZERO => share,
-            _ if watched < last.mul_f64(NEARLY) => format!("{share} of {}", rough(watched)),
+            _ if watched < last.mul_f64(NEARLY_ALL) => format!("{share} of {}", rough(watched)),
             _ => share,
         }
     }
@@ -253,12 +278,12 @@ impl<'a> TargetRow<'a> {
             since: state.since.map(time),
             streak: state.failures(),
             dry_run: self.shown.dry_run,
-            last_probe: state.last_probe.as_ref().map(|look| ProbeJson {
-                at: time(look.at),
-                verdict: look.verdict.as_str(),
-                latency_ms: look.latency_ms,
-                class: look.verdict.class().map(Class::as_str),
-                detail: Some(look.verdict.detail()).filter(|_| !look.verdict.is_healthy()),
+            last_probe: state.last_probe.as_ref().map(|probe| ProbeJson {
+                at: time(probe.at),
+                verdict: probe.verdict.as_str(),
+                latency_ms: probe.latency_ms,
+                class: probe.verdict.class().map(Class::as_str),
+                detail: Some(probe.verdict.detail()).filter(|_| !probe.verdict.is_healthy()),
             }),
             attempt: state.real.episode.map_or(0, |episode| episode.attempts),
             attempts_in_window: spent(state.real.starts.iter().copied(), status.at.now, window),
@@ -283,20 +308,20 @@ impl<'a> TargetRow<'a> {
             };
             format!("{when} ({})", rough(status.at.now.since(since)))
         });
-        let look = state.last_probe.as_ref().map_or_else(
+        let probe = state.last_probe.as_ref().map_or_else(
             || "none yet".into(),
-            |look| format!("{}, {} ago", seen(look), rough(status.at.now.since(look.at))),
+            |probe| format!("{}, {} ago", result(probe), rough(status.at.now.since(probe.at))),
         );
         let state_word = state.status.as_str().to_string();
-        [self.name.clone(), state_word, since, look, self.share(DAY), self.share(DAY * 30)]
+        [self.name.clone(), state_word, since, probe, self.share(DAY), self.share(DAY * 30)]
     }
 
     fn note(&self) -> Option<String> {
-        let blind = self.state.last_probe.as_ref().and_then(|look| match &look.verdict {
-            Verdict::Unknown { detail } => Some(format!("the last look told nothing: {}", escaped(detail))),
+        let blind = self.state.last_probe.as_ref().and_then(|probe| match &probe.verdict {
+            Verdict::Unknown { detail } => Some(format!("the last probe gave no verdict: {}", escaped(detail))),
             Verdict::Healthy { .. } | Verdict::Unhealthy { .. } => None,
         });
-        // What is down says what it was told about PM2 already; the rest is told nowhere else.
+        // An incident shows what is wrong with PM2; without one, only this line does.
         let pm2 = match (&self.state.incident, &self.state.pm2.trouble, self.state.pm2.gone_since) {
             (None, Some(trouble), _) => Some(escaped(trouble).into_owned()),
             (None, None, Some(_)) => Some("PM2's daemon is dead".into()),
@@ -308,56 +333,92 @@ impl<'a> TargetRow<'a> {
 
     fn trouble(&self) -> Option<String> {
         let state = self.state;
-        let dry = if self.shown.dry_run { " (dry run: nothing is run)" } else { "" };
+        let dry = if self.shown.dry_run { " (dry run: no command is run)" } else { "" };
         let attempts = state.incident.as_ref().map_or(0, |incident| incident.attempts);
         let tried = match state.incident.as_ref().and_then(|incident| incident.tried.as_ref()) {
             Some(TriedCommand { exit: Exit::NotStarted(why), .. }) => {
-                format!("nothing could be done: {}; ", escaped(why))
+                format!("the restart command could not be started: {}; ", escaped(why))
             }
             Some(_) | None if attempts == 0 => String::new(),
-            Some(_) | None if attempts == 1 => "restarted once, without success so far; ".into(),
-            Some(_) | None => format!("restarted {attempts} times, without success so far; "),
+            Some(_) | None if attempts == 1 => "1 restart did not help; ".into(),
+            Some(_) | None => format!("{attempts} restarts did not help; "),
         };
-        let details = if tried.is_empty() { "" } else { ". Details: watchdog incident last" };
-        let next = |at: BootTime| format!("next try {}", self.status.clock_time(at));
         match state.status {
             Status::Paused => Some(format!("paused until {}", self.status.clock_time(state.pauses.until()?))),
             Status::Stopped => {
                 let rest = state.rest?;
-                Some(format!("{}; asked again at {}", at_rest(rest.why), self.status.clock_time(rest.ask_at)))
+                Some(format!("{}; next check at {}", describe_rest(rest.why), self.status.clock_time(rest.ask_at)))
             }
             Status::Failing if state.failures() > 0 => {
-                Some(format!("{} of {} bad in a row", state.failures(), self.shown.threshold))
+                Some(format!("{} of {} failures in a row", state.failures(), self.shown.threshold))
             }
             Status::Recovering => {
-                let since = format!("{} of {} bad since then", state.failures(), self.shown.threshold);
-                Some(format!("{tried}{since}{dry}"))
+                let restarted = match attempts {
+                    1 => "restarted once; ".into(),
+                    _ => format!("restarted {attempts} times; "),
+                };
+                let restarted = if attempts == 0 { tried } else { restarted };
+                Some(format!("{restarted}{} of {} failures since then{dry}", state.failures(), self.shown.threshold))
             }
-            Status::Down if !self.shown.repairs => Some("no restart command: it is only watched".into()),
+            Status::Down if !self.shown.repairs => Some("watch-only: no restart command is configured".into()),
             Status::Down => Some(match state.waiting {
-                Some(waiting) => {
-                    let until = waiting.until.map_or_else(String::new, |at| format!("; {}", next(at)));
-                    let why = reason(waiting.why, &self.shown.depends_on);
-                    format!("{tried}not restarted now: {why}{until}{dry}{details}")
-                }
+                Some(waiting) => with_details(format!("{tried}{}{dry}", self.hold(waiting)), !tried.is_empty()),
                 None if !self.status.watch().is_at_work() => {
-                    format!("{tried}not restarted now: no watchdog is at work{dry}")
+                    format!("{tried}not restarted: no watchdog is running{dry}")
                 }
-                None => format!("{tried}a restart is due or under way{dry}"),
+                None => format!("{tried}a restart is due or running{dry}"),
             }),
             Status::Starting | Status::Healthy | Status::Failing => None,
         }
     }
+
+    fn hold(&self, waiting: Waiting) -> String {
+        let until = waiting.until.map(|at| self.status.clock_time(at));
+        let reason = match waiting.why {
+            HoldReason::Cooldown => match until {
+                Some(at) => return format!("next restart at {at} (cooldown)"),
+                None => Some(UNSAVED.into()),
+            },
+            HoldReason::DependsOn => self.dependency_in_trouble(),
+            _ => None,
+        };
+        let reason = reason.unwrap_or_else(|| describe_hold(waiting.why, &self.shown.depends_on, None));
+        let until = until.map_or_else(String::new, |at| format!(" until {at}"));
+        format!("not restarted{until}: {reason}")
+    }
+
+    fn dependency_in_trouble(&self) -> Option<String> {
+        let targets = &self.status.saved.policy.targets;
+        let status = |name: &String| Some((name.clone(), targets.get(name)?.status));
+        let mut known = self.shown.depends_on.iter().filter_map(status);
+        let (name, status) = known.find(|(_, status)| status.is_trouble())?;
+        Some(format!("it depends on {name}, which is {}", status.as_str()))
+    }
 }
 
-fn seen(look: &LastProbe) -> String {
+fn with_details(note: String, was_tried: bool) -> String {
+    match (was_tried, note.ends_with('?')) {
+        (false, _) => note,
+        (true, true) => note + " Details: watchdog incident last",
+        (true, false) => note + ". Details: watchdog incident last",
+    }
+}
+
+fn first_columns([name, state, since, ..]: &[String; 6]) -> [String; 3] {
+    [name, state, since].map(String::clone)
+}
+
+fn result(probe: &LastProbe) -> String {
     let cut = |text: &str| escaped(text).chars().take(40).collect::<String>();
-    match &look.verdict {
+    match &probe.verdict {
         Verdict::Healthy { detail } => {
-            format!("{} in {}", cut(detail), Latency(Duration::from_millis(look.latency_ms)))
+            format!("{} in {}", cut(detail), Latency(Duration::from_millis(probe.latency_ms)))
         }
         Verdict::Unhealthy { class: Class::Status | Class::Body | Class::Exit, detail } => cut(detail),
         Verdict::Unhealthy { class, .. } => class.to_string(),
         Verdict::Unknown { .. } => "unknown".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

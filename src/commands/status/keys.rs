@@ -27,6 +27,10 @@ impl Keys {
         Keys { original }
     }
 
+    pub(super) fn is_terminal(&self) -> bool {
+        self.original.is_some()
+    }
+
     /// Waits for at most `timeout`, and returns whether q was pressed or the terminal was closed.
     pub(super) fn is_quit_pressed(&self, timeout: Duration) -> bool {
         let stdin = io::stdin();

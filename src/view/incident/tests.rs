@@ -1,10 +1,10 @@
-//! Whole stories, as they are read at night.
+//! The whole text of an incident in each of its kinds.
 
 use super::*;
 use crate::outcome::Phases;
 use crate::policy::HoldReason;
 
-/// 03:12:10 by the clock of the tests, an hour ahead of UTC; later by so many seconds.
+/// So many seconds after 03:12:10, in a zone an hour ahead of UTC.
 fn at(seconds: i64) -> WallTime {
     WallTime::parse_rfc3339("2026-11-22T02:12:10.000Z").expect("a time").offset_by(seconds * 1_000)
 }
@@ -70,7 +70,7 @@ fn text(account: &IncidentRecord, past: &[ClosedIncident]) -> String {
 }
 
 #[test]
-fn a_frozen_backend_that_was_cured_answers_all_questions() {
+fn a_cured_incident_answers_all_questions() {
     let mut account = down();
     account.machine = Some(machine());
     account.pid = Some(4821);
@@ -88,14 +88,14 @@ fn a_frozen_backend_that_was_cured_answers_all_questions() {
         "\
 1122-0313  sav-backend, Sun 22 Nov, 03:12:10 to 03:13:14, down at most 1 min 34 s
 What     timeout; connected in 0.1 ms, then no byte for 10 s, 3 of 3 (connect 0.1 ms, first byte never)
-         looked at by: GET http://localhost:5000/api/health
+         probe: GET http://localhost:5000/api/health
 Why      its process (pid 4821) used 99 % of a core: busy in a loop, not waiting (up 6 days, 412 MB)
-         the machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
+         machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
          its last log line: parsing report-2026-11.csv
 Done     03:13:11  pm2 restart sav-backend, exit 0 in 2.1 s
-Helped   yes: 200 in 4 ms, 3 s after the command began. `pm2 restart sav-backend` has cured 4 of 4 timeouts in 3 s \
-         (median)
-Again?   4th time in 30 days, all between 03:10 and 03:15: look at what runs at that hour
+Helped   yes: 200 in 4 ms, 3 s after the command started. `pm2 restart sav-backend` has cured 4 of 4 timeouts, \
+         median 3 s
+Again?   4th time in 30 days, all between 03:10 and 03:15: check what runs at that hour
 Watched  yes, all of the 24 h before
 Files    ~/.local/state/watchdog/incidents/1122-0313/
          incident.json  restart-1-1.out"
@@ -103,7 +103,7 @@ Files    ~/.local/state/watchdog/incidents/1122-0313/
 }
 
 #[test]
-fn a_ladder_that_failed_says_what_was_tried_and_that_it_goes_on() {
+fn an_open_incident_says_what_was_tried() {
     let mut account = down();
     account.watched_ms = 3 * 3_600_000;
     account.evidence =
@@ -119,15 +119,15 @@ fn a_ladder_that_failed_says_what_was_tried_and_that_it_goes_on() {
         "\
 1122-0313  sav-backend, Sun 22 Nov, since 03:12:10, STILL DOWN after at most 21 min 30 s
 What     timeout; connected in 0.1 ms, then no byte for 10 s, 3 of 3
-         looked at by: GET http://localhost:5000/api/health
+         probe: GET http://localhost:5000/api/health
          its answer: 503, {\"db\": \"\\u{1b}[2Jgone\"}
 Why      the busiest of your processes: node (pid 4821, up 6 days, 412 MB), 99 % of a core
-         the machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
+         machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
 Done     03:13:11  ./soft.sh, exit 3 in 2.1 s
-         03:13:20  ./hard.sh, not done in 2.1 s, and killed
-         03:15:30  not restarted until 03:16:30: it is too soon for the next try (cooldown)
-         03:17:10  not restarted: what it depends on is in trouble (mailer)
-Helped   not so far, 1 try made
+         03:13:20  ./hard.sh, not finished within 2.1 s, killed
+         03:15:30  not restarted until 03:16:30: cooldown between restarts
+         03:17:10  not restarted: it depends on mailer, which is in trouble
+Helped   not so far, after 1 restart
 Again?   the first in 30 days
 Watched  3 h of the 24 h before
 Files    ~/.local/state/watchdog/incidents/1122-0313/
@@ -136,25 +136,28 @@ Files    ~/.local/state/watchdog/incidents/1122-0313/
 }
 
 #[test]
-fn a_long_night_is_told_from_its_beginning_and_its_end() {
+fn a_long_incident_shows_its_first_and_last_steps() {
     let mut account = down();
     for n in 0..30 {
         restart(&mut account, 60 + n * 600, "./restart.sh", CommandOutcome::Exited { code: 0 });
     }
     let text = text(&account, &[]);
     let done: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("Done")).collect();
-    let steps = done.iter().position(|line| line.starts_with("Helped")).expect("it goes on");
+    let steps = done.iter().position(|line| line.starts_with("Helped")).expect("the next part");
     assert_eq!(steps, FIRST_STEPS + 1 + LAST_STEPS, "{text}");
     assert_eq!(done[FIRST_STEPS].trim(), "… 20 …");
 }
 
 #[test]
-fn what_ended_otherwise_is_not_credited_to_a_command() {
+fn a_recovery_without_a_cure_is_not_credited_to_a_command() {
     let mut account = down();
     (account.ended, account.back) = (Some(at(64)), Some("200 in 4 ms".into()));
-    assert!(text(&account, &[]).contains("Helped   it came back by itself: 200 in 4 ms\n"));
+    assert!(text(&account, &[]).contains("Helped   it recovered without a restart: 200 in 4 ms\n"));
     account.attempts = 1;
-    assert!(text(&account, &[]).contains("so that was probably not it: 200 in 4 ms\n"));
+    assert!(
+        text(&account, &[])
+            .contains("Helped   probably not: 200 in 4 ms only after the start period of the last restart\n")
+    );
 }
 
 #[test]
@@ -163,7 +166,7 @@ fn the_list_has_the_latest_last() {
     (over.ended, over.attempts, over.cured) = (Some(at(64)), 1, Some("./restart.sh".into()));
     let mut open = down();
     (open.id, open.began, open.class) = ("1122-0330".into(), at(1_080), Class::Refused);
-    // The clock of the wall was set since; the watchdog knows better.
+    // The wall clock was set meanwhile, so only the recorded down time is right.
     (open.last_healthy, open.down_since, open.down_ms) = (None, None, Some(190_000));
     let accounts = [over, open];
     assert_eq!(

@@ -1,4 +1,5 @@
-//! The pictures of the page: a bar for each day, and how long answers took.
+//! The pictures of the page: a bar for each day, and a plot of the latency.
+//! It must never stretch text, nor draw a line over a time without answers.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,19 +10,19 @@ use crate::view::percent;
 
 use super::html;
 
-/// From one bar to the next, and how wide one is, in the picture's own units.
+/// The distance between two bars and the width of one, in units of the picture.
 const STEP: usize = 4;
 const BAR: usize = 3;
-/// Less than this of a day is worse than a short outage.
-const BAD: f64 = 0.99;
-/// The height of the plot, and its width: a unit for each quarter of an hour.
+/// A day with less uptime than this has more than 14 minutes of outage and is shown as down.
+const SHORT_OUTAGE: f64 = 0.99;
+/// The size of the plot: one unit of width for each quarter of an hour.
 const HEIGHT: f64 = 100.0;
 const WIDTH: i64 = 96;
 const SLOT: i64 = 900_000;
-/// Where a latency of 100 µs and one of 100 s would be, on a scale of powers of ten.
+/// The logarithms of 100 µs and of 100 s, in microseconds.
 const SCALE: std::ops::RangeInclusive<f64> = 2.0..=8.0;
 
-/// A bar for each day, coloured by how much of it was up. `meaning` is for those who do not see it.
+/// A bar for each day, coloured by its uptime. `meaning` is read out by screen readers.
 pub(super) fn bars(days: &[Day], zone: Zone, meaning: &str) -> String {
     let (width, meaning) = (days.len() * STEP, html(meaning));
     let mut svg = format!(
@@ -29,13 +30,13 @@ pub(super) fn bars(days: &[Day], zone: Zone, meaning: &str) -> String {
          aria-label=\"{meaning}\">\n"
     );
     let mut index = 0;
-    // Days that are alike are one line: a page of a thousand targets would be many megabytes otherwise.
-    for run in days.chunk_by(is_alike) {
+    // Equal days share one line; otherwise a page of a thousand targets would take many megabytes.
+    for run in days.chunk_by(is_equal) {
         let (from, to) = (index * STEP, (index + run.len()) * STEP);
         let class = match run[0].up {
             None => "n",
             Some(up) if up >= 1.0 => "u",
-            Some(up) if up >= BAD => "p",
+            Some(up) if up >= SHORT_OUTAGE => "p",
             Some(_) => "d",
         };
         let title = html(&title(run, zone));
@@ -45,19 +46,19 @@ pub(super) fn bars(days: &[Day], zone: Zone, meaning: &str) -> String {
             "<line class=\"{class}\" x1=\"{from}\" x2=\"{to}\" y1=\"5\" y2=\"5\" stroke-width=\"10\" \
              stroke-dasharray=\"{BAR} {gap}\"><title>{title}</title></line>"
         )
-        .expect("a String takes all");
+        .expect("writing to a String cannot fail");
         index += run.len();
     }
     svg + "</svg>\n"
 }
 
-fn is_alike(one: &Day, other: &Day) -> bool {
+fn is_equal(one: &Day, other: &Day) -> bool {
     let plain = |day: &Day| day.up.is_none_or(|up| up >= 1.0);
     plain(one) && plain(other) && one.up.is_none() == other.up.is_none()
 }
 
 fn title(run: &[Day], zone: Zone) -> String {
-    // Days are those of UTC; noon is on the same day nearly everywhere.
+    // Days begin at midnight UTC; noon UTC is on the same date in nearly every zone.
     let day = |day: &Day| zone.day(day.begins.offset_by(43_200_000));
     let [first, .., last] = run else {
         return match run[0].up {
@@ -75,7 +76,7 @@ pub(super) struct Plot {
     pub(super) worst: Latency,
 }
 
-/// How long answers took; none where there was no answer.
+/// A plot of the latency; `None` where there were no answers.
 pub(super) fn latency(slots: &[Slot], now: WallTime) -> Option<Plot> {
     let end = now.as_ms().div_euclid(SLOT) + 1;
     let x = |slot: &Slot| slot.begins().as_ms().div_euclid(SLOT) - end + WIDTH;
@@ -87,14 +88,14 @@ pub(super) fn latency(slots: &[Slot], now: WallTime) -> Option<Plot> {
     let (median, worst) = (Latency(median), Latency(worst));
     let mut svg = format!(
         "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-label=\"Latency over the last 24 hours: {median} in the middle, {worst} at worst\">\n"
+         aria-label=\"Latency over the last 24 hours: median {median}, worst {worst}\">\n"
     );
     let mut scale = String::new();
     for (power, name) in [(3, "1 ms"), (4, "10 ms"), (5, "100 ms"), (6, "1 s"), (7, "10 s")] {
         let y = height(Duration::from_micros(10_u64.pow(power)));
         writeln!(svg, "<line class=\"grid\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>")
-            .expect("a String takes all");
-        write!(scale, "<i style=\"top:{y:.1}%\">{name}</i>").expect("a String takes all");
+            .expect("writing to a String cannot fail");
+        write!(scale, "<i style=\"top:{y:.1}%\">{name}</i>").expect("writing to a String cannot fail");
     }
     // A quarter of an hour without an answer is a gap in the line.
     for run in slots.chunk_by(|one, next| x(next) - x(one) == 1) {
@@ -104,22 +105,23 @@ pub(super) fn latency(slots: &[Slot], now: WallTime) -> Option<Plot> {
                 format!("{from},{y:.1} {},{y:.1}", from + 1)
             };
             let points: Vec<String> = run.iter().map(point).collect();
-            writeln!(svg, "<polyline class=\"{class}\" points=\"{}\"/>", points.join(" ")).expect("a String takes all");
+            writeln!(svg, "<polyline class=\"{class}\" points=\"{}\"/>", points.join(" "))
+                .expect("writing to a String cannot fail");
         }
     }
-    // Words in a picture that is stretched to fit would be stretched too.
+    // The picture is stretched to fit, and text in it would be stretched too.
     let picture = format!("<div class=\"scaled\">\n{svg}</svg>\n<div aria-hidden=\"true\">{scale}</div>\n</div>\n");
     Some(Plot { picture, median, worst })
 }
 
-/// How high in the picture a latency is: on a scale of powers of ten, for a blip must not flatten all the rest.
+/// The y coordinate of a latency. The scale is logarithmic, so that one peak does not flatten all the rest.
 fn height(latency: Duration) -> f64 {
     let us = latency.as_micros().max(1);
     let part = (log10(us).clamp(*SCALE.start(), *SCALE.end()) - SCALE.start()) / (SCALE.end() - SCALE.start());
     HEIGHT * (1.0 - part)
 }
 
-/// The logarithm to base 10, to a thousandth. `f64::log10` would load libm, 330 KiB of memory, for this alone.
+/// The logarithm to base 10, to a thousandth. `f64::log10` alone would load libm, 330 KiB of memory.
 fn log10(of: u128) -> f64 {
     let whole = of.ilog10();
     let (mut rest, mut log, mut digit) = (of as f64 / 10_u128.pow(whole) as f64, f64::from(whole), 1.0);
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_that_are_alike_are_one_line_and_outages_stand_out() {
+    fn equal_days_share_a_line_and_outages_stand_out() {
         let begins = WallTime::parse_rfc3339("2026-11-01T00:00:00.000Z").expect("a time");
         let ups = [None, None, Some(1.0), Some(1.0), Some(0.995), Some(0.5), Some(0.5), Some(1.0)];
         let day = |(index, up): (usize, &Option<f64>)| Day {
@@ -180,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn every_latency_has_its_place_in_the_picture() {
+    fn every_latency_lies_within_the_picture() {
         assert!((height(Duration::ZERO) - HEIGHT).abs() < 0.01);
         assert!(height(Duration::MAX / 2_000).abs() < 0.01);
         assert!(height(Duration::from_millis(1)) > height(Duration::from_millis(2)));
     }
 
     #[test]
-    fn the_logarithm_is_right_to_a_thousandth() {
+    fn the_logarithm_is_exact_to_a_thousandth() {
         for of in (1..10_000).chain([99_999, 100_000, 31_622_777, u128::MAX]) {
             assert!((log10(of) - (of as f64).log10()).abs() <= 0.001, "{of}");
         }

@@ -1,4 +1,4 @@
-//! What the page says of how things stand, and what it must not say.
+//! What the page shows, and what it must not reveal.
 
 use super::*;
 use crate::outcome::{Class, Verdict};
@@ -13,7 +13,7 @@ fn wall() -> WallTime {
     WallTime::parse_rfc3339("2026-11-22T02:32:10.000Z").expect("a time")
 }
 
-/// 20 minutes after it went down.
+/// It went down 20 minutes ago.
 fn down(name: &str) -> TargetState {
     let incident = Incident {
         id: "1122-0312".into(),
@@ -42,8 +42,8 @@ fn down(name: &str) -> TargetState {
     }
 }
 
-fn of(condition: Status) -> TargetState {
-    TargetState { status: condition, since: Some(at(-60)), ..TargetState::default() }
+fn in_status(status: Status) -> TargetState {
+    TargetState { status, since: Some(at(-60)), ..TargetState::default() }
 }
 
 fn saved(states: Vec<TargetState>) -> SavedState {
@@ -62,7 +62,7 @@ fn page<'a>(saved: &'a SavedState, past: &'a [ClosedIncident], details: bool) ->
 }
 
 #[test]
-fn the_banner_says_how_things_stand() {
+fn the_banner_sums_up_all_targets() {
     #[track_caller]
     fn check(states: Vec<TargetState>, class: &str, expected: &str) {
         let saved = saved(states);
@@ -70,21 +70,21 @@ fn the_banner_says_how_things_stand() {
         assert!(html.contains(&format!("<header class=\"{class}\">\n<h1>{expected}</h1>")), "{html}");
         assert!(html.contains(&format!("<title>{expected}</title>")), "{html}");
     }
-    let (well, failing, paused) = (of(Status::Healthy), of(Status::Failing), of(Status::Paused));
+    let (well, failing, paused) = (in_status(Status::Healthy), in_status(Status::Failing), in_status(Status::Paused));
     check(vec![well.clone()], "up", "Everything is up");
-    check(vec![well.clone(), down("x"), well.clone()], "down", "1 of 3 is down since 03:12");
-    check(vec![down("x"), down("y")], "down", "2 of 2 are down since 03:12");
-    check(vec![down("x")], "down", "It is down since 03:12");
-    check(vec![well.clone(), failing.clone()], "other", "1 of 2 is failing");
-    check(vec![paused.clone(), paused, well.clone()], "other", "2 of 3 are paused");
-    check(vec![well.clone(), of(Status::Starting)], "other", "1 of 2 is starting");
+    check(vec![well.clone(), down("x"), well.clone()], "down", "1 of 3 targets down since 03:12");
+    check(vec![down("x"), down("y")], "down", "2 of 2 targets down since 03:12");
+    check(vec![down("x")], "down", "The target has been down since 03:12");
+    check(vec![well.clone(), failing.clone()], "other", "1 of 2 targets failing");
+    check(vec![paused.clone(), paused, well.clone()], "other", "2 of 3 targets paused");
+    check(vec![well.clone(), in_status(Status::Starting)], "other", "1 of 2 targets starting");
     let saved = saved(vec![well]);
     let over = Page { is_over: true, ..page(&saved, &[], false) }.html();
-    assert!(over.contains("<h1>Nobody is watching since 22 Nov 03:32</h1>"), "{over}");
+    assert!(over.contains("<h1>Nobody has been watching since 22 Nov 03:32</h1>"), "{over}");
 }
 
 #[test]
-fn nothing_is_revealed_unless_it_is_asked_for_and_no_text_is_markup() {
+fn nothing_is_revealed_without_details_and_no_text_is_markup() {
     let mut saved = saved(vec![down("evil")]);
     saved.config = Some("/home/me/watchdog.yaml".into());
     let closed = ClosedIncident {
@@ -116,15 +116,15 @@ fn nothing_is_revealed_unless_it_is_asked_for_and_no_text_is_markup() {
 }
 
 #[test]
-fn what_was_never_watched_is_no_uptime() {
-    let saved = saved(vec![of(Status::Starting)]);
+fn time_that_was_not_watched_is_no_uptime() {
+    let saved = saved(vec![in_status(Status::Starting)]);
     let html = page(&saved, &[], false).html();
     assert!(html.contains("<span>not watched yet</span>"), "{html}");
-    assert!(html.contains("No answer within the last 24 h.") && html.contains("None in 90 days."), "{html}");
+    assert!(html.contains("No answers in the last 24 h.") && html.contains("None in 90 days."), "{html}");
 }
 
 #[test]
-fn text_stays_text_whatever_is_in_it() {
+fn no_text_becomes_markup() {
     fuzz(&[b"<script src='x'>alert(\"&lt;\")</script>", b"plain text"], 5_000, |bytes| {
         let text = String::from_utf8_lossy(bytes);
         let safe = html(&text);

@@ -1,4 +1,4 @@
-//! A month, as people read it and as machines do.
+//! Reports over a month, as text and as JSON.
 
 use super::*;
 use crate::outcome::Class;
@@ -9,7 +9,7 @@ use crate::time::BootTime;
 
 const DAY_S: i64 = 86_400;
 
-/// 30 Nov, 12:00 UTC, less so many seconds.
+/// So many seconds before 30 Nov, 12:00 UTC.
 fn ago(seconds: i64) -> WallTime {
     WallTime::parse_rfc3339("2026-11-30T12:00:00.000Z").expect("a time").offset_by(-seconds * 1_000)
 }
@@ -44,7 +44,7 @@ fn saved() -> SavedState {
 }
 
 #[test]
-fn a_month_is_told_with_what_nobody_watched() {
+fn a_report_shows_uptime_incidents_and_gaps() {
     let night = |n: i64| ago(n * DAY_S + 9 * 3_600);
     let past =
         [closed("a", night(5), 64, Some(3)), closed("b", night(4), 104, Some(31)), closed("c", night(3), 70, Some(3))];
@@ -54,11 +54,11 @@ fn a_month_is_told_with_what_nobody_watched() {
     assert_eq!(
         report.text(),
         "\
-30 days, to 30 Nov. Watched 29 d 23 h; not watched 1 h (27 Nov 11:00 to 12:00, the watchdog was killed, or no \
+30 days to 30 Nov. Watched 29 d 23 h; not watched 1 h (27 Nov 11:00 to 12:00, the watchdog was killed, or no \
 tick came).
 sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 s in all, longest at most 1 min 44 s
-  found in   1 min 3 s (median), 1 min 33 s worst  healed 3 s (median), 31 s worst after the restart
-  cures      pm2 restart x  3 of 3 timeouts in 3 s (median)
+  found in   1 min 3 s median, 1 min 33 s worst   healed 3 s median, 31 s worst after the restart
+  cures      pm2 restart x  3 of 3 timeouts, median 3 s
   pattern    all between 03:00 and 03:05. Restarting hides a cause; it is still there
 db           not watched                          no incident"
     );
@@ -69,7 +69,7 @@ db           not watched                          no incident"
 }
 
 #[test]
-fn what_is_still_down_counts_and_what_began_lately_is_said() {
+fn an_open_incident_counts_and_a_short_record_is_named() {
     let mut saved = saved();
     saved.first_start = Some(ago(7_200));
     saved.gaps = Default::default();
@@ -91,15 +91,15 @@ fn what_is_still_down_counts_and_what_began_lately_is_said() {
     let span = Duration::from_secs(30 * 86_400);
     let report = Report { saved: &saved, past: &[], span, at: reading(now), zone: Zone::UTC };
     let text = report.text();
-    assert!(text.starts_with("All of 2 h, to 30 Nov. Watched 2 h, without a gap.\n"), "{text}");
+    assert!(text.starts_with("2 h to 30 Nov, all that is recorded. Watched 2 h without a gap.\n"), "{text}");
     assert!(text.ends_with("1 incident, at most 10 min 30 s"), "{text}");
     let nothing = SavedState::default();
     let report = Report { saved: &nothing, ..report };
-    assert_eq!(report.text(), "No watchdog has looked at anything here yet.");
+    assert_eq!(report.text(), "No watchdog has probed anything here yet.");
 }
 
 #[test]
-fn a_clock_that_was_wrong_makes_no_gap_and_no_beginning() {
+fn a_wrong_clock_makes_no_gap_and_no_beginning() {
     #[track_caller]
     fn check(first_start: WallTime, gaps: &[(i64, i64)], expected: &str) {
         let mut saved = saved();
@@ -112,17 +112,17 @@ fn a_clock_that_was_wrong_makes_no_gap_and_no_beginning() {
         assert!(text.starts_with(expected), "{text}");
     }
     let (year, first) = (365 * DAY_S, ago(60 * DAY_S));
-    check(first, &[], "30 days, to 30 Nov. Watched 30 days, without a gap.");
-    check(first, &[(3_600, 1_800)], "30 days, to 30 Nov. Watched 29 d 23 h; not watched 30 min (");
-    // From now to next year; next year; and from 1970 to a day on which somebody has watched for weeks.
+    check(first, &[], "30 days to 30 Nov. Watched 30 days without a gap.");
+    check(first, &[(3_600, 1_800)], "30 days to 30 Nov. Watched 29 d 23 h; not watched 30 min (");
+    // From now to next year; within next year; and from 1970 to a day that the history shows as watched.
     check(
         first,
         &[(3_600, -year), (-year, -year - 60), (50 * year, 2 * DAY_S)],
-        "30 days, to 30 Nov. Watched 30 days, w",
+        "30 days to 30 Nov. Watched 30 days without a gap.",
     );
-    // What was first started next year was first started when something was first counted.
-    check(ago(-year), &[], "All of 20 d 12 h, to 30 Nov. Watched 20 d 12 h, without a gap.");
-    // As many as are remembered: there may have been more.
+    // A first start in the future is replaced by the beginning of the history.
+    check(ago(-year), &[], "20 d 12 h to 30 Nov, all that is recorded. Watched 20 d 12 h without a gap.");
+    // The list of gaps is full, so there may have been more.
     let many: Vec<(i64, i64)> = (1..=150).map(|n| (600 * n, 600 * n - n)).collect();
-    check(first, &many, "30 days, to 30 Nov. Watched 29 d 21 h; not watched at least 2 h 47 min (97 more; ");
+    check(first, &many, "30 days to 30 Nov. Watched 29 d 21 h; not watched at least 2 h 47 min (97 more; ");
 }
