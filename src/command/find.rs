@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_like_by_the_system() {
+    fn programs_are_found_as_the_system_finds_them() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("bin/tool")).expect("folders");

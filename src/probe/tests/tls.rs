@@ -77,7 +77,7 @@ fn faults_under_tls_have_the_same_classes() {
     server.turn(Ways::Reset(bytes(&format!("{OPEN_HEAD}part"))));
     assert_like(&probe(LONG), "reset: connection reset in the body of a 200, after 4 bytes");
     server.turn(Ways::Flood(bytes(OPEN_HEAD), vec![b'x'; 65_536]));
-    assert_like(&probe(LONG), "body: body of more than 1 MiB");
+    assert_like(&probe(LONG), "body: body longer than 1 MiB");
     server.turn(Ways::raw("garbage\r\n\r\n"));
     assert_like(&probe(LONG), "protocol: not HTTP: *");
     server.turn(Ways::ResetAtOnce);
