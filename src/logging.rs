@@ -1,5 +1,5 @@
-//! The log: the format of its lines, and where they are written. It must never end or block the program, and never write
-//! records of other crates, because the debug lines of HTTP and TLS crates contain requests with their secrets.
+//! The log: the format of its lines, and where they are written. It must never end or block the program, and never
+//! write records of other crates, because the debug lines of HTTP and TLS crates contain requests with their secrets.
 
 mod rotating;
 mod stream;
@@ -37,7 +37,7 @@ pub struct Logging {
 }
 
 /// Starts logging to the file, and to standard error if `to_stderr`. The file is opened with the first line. Lines that
-/// cannot be written cause no error: they are counted, see [`Logging::trouble`].
+/// cannot be written cause no error: they are counted.
 /// Errors: this process has a logger already.
 pub fn start(
     settings: &config::LogConfig,

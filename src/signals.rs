@@ -1,5 +1,5 @@
-//! Turns signals that this process receives into events. It must never block a signal, because the commands that it runs
-//! would inherit the blocked mask, and never act on a signal itself.
+//! Turns signals that this process receives into events. It must never block a signal, because the commands that it
+//! runs would inherit the blocked mask, and never act on a signal itself.
 
 use std::fs;
 use std::io;

@@ -74,8 +74,8 @@ impl WallTime {
         WallTime(self.0.saturating_add(ms))
     }
 
-    /// Corrects a time that was read before the clock was set by `moved` milliseconds. A time before `first` stays: it was
-    /// read in an earlier boot.
+    /// Corrects a time that was read before the clock was set by `moved` milliseconds. A time before `first` stays: it
+    /// was read in an earlier boot.
     pub fn moved_since(self, first: WallTime, moved: i64) -> Self {
         if self >= first { self.offset_by(moved) } else { self }
     }

@@ -105,9 +105,9 @@ fn check_ladders_differ(reader: &mut Reader<'_>, parsed: &[ParsedTarget<'_>]) {
     for ParsedTarget { node, target, .. } in parsed {
         let commands: Vec<&Remedy> = target.ladder.iter().map(|rung| &rung.remedy).collect();
         let uses_name = |remedy: &&Remedy| remedy.to_string().contains("WATCHDOG_TARGET");
-        // Those of PM2 are compared by their process.
-        let is_pm2s = |remedy: &&Remedy| matches!(remedy, Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_));
-        if commands.iter().any(uses_name) || commands.iter().all(is_pm2s) {
+        // The remedies of PM2 are compared in check_processes_differ.
+        let is_pm2 = |remedy: &&Remedy| matches!(remedy, Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_));
+        if commands.iter().any(uses_name) || commands.iter().all(is_pm2) {
             continue;
         }
         match known.get(&commands) {

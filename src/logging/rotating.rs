@@ -179,8 +179,8 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     }
 }
 
-/// Appends all or nothing to the `length` bytes of the file: if the disk becomes full, a partial line is removed, unless
-/// another process has appended to it.
+/// Appends all or nothing to the `length` bytes of the file: if the disk becomes full, a partial line is removed,
+/// unless another process has appended to it.
 fn write_whole(file: &mut File, lines: &[u8], length: u64) -> io::Result<()> {
     let mut written = 0;
     while written < lines.len() {

@@ -1,5 +1,5 @@
-//! Writes log lines to standard error. It must never block, fail or panic because its reader is stuck or gone: a full pipe
-//! would block the whole program, and fern panics if a writer fails while standard error is closed.
+//! Writes log lines to standard error. It must never block, fail or panic because its reader is stuck or gone: a full
+//! pipe would block the whole program, and fern panics if a writer fails while standard error is closed.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
