@@ -49,16 +49,16 @@ impl Agent {
     }
 
     pub(super) fn remove_applied_requests(&mut self) {
-        let RequestProgress { applied: carried_out, untried: new } = &mut self.requests;
-        let old = carried_out.len().saturating_sub(std::mem::take(new));
-        for (index, request) in carried_out.iter().enumerate() {
+        let RequestProgress { applied, untried } = &mut self.requests;
+        let tried = applied.len().saturating_sub(std::mem::take(untried));
+        for (index, request) in applied.iter().enumerate() {
             if let Err(error) = request.done()
-                && index >= old
+                && index >= tried
             {
                 log::warn!("{error} (the next watchdog will apply it again)");
             }
         }
-        carried_out.retain(|request| !request.is_done());
+        applied.retain(|request| !request.is_done());
     }
 
     fn apply_request(&mut self, request: &Request) {
