@@ -67,9 +67,9 @@ fn check(restart: &str, expected: &str, code: i32, says: &[&str]) -> Place {
 fn every_way_to_end_is_told_apart() {
     let not_started = "cannot_repair 1.1 not_started";
     let cases: [(&str, &str, i32, &[&str]); 10] = [
-        ("touch up", "1.1 exited 0 up", 0, &["restart 1", "Cured by the restart"]),
+        ("touch up", "1.1 exited 0 up", 0, &["restart 1", "Restart 1 helped"]),
         ("'true'", "1.1 exited 0", 1, &[]),
-        ("echo oh; exit 3", "1.1 exited 3", 1, &["exited 3", "saying: oh"]),
+        ("echo oh; exit 3", "1.1 exited 3", 1, &["exited 3", "output: oh"]),
         ("kill -9 $$", "1.1 killed 9", 1, &["killed by signal 9"]),
         ("kill $$", "1.1 killed 15", 1, &["killed by signal 15"]),
         ("exec no-such-program", not_started, 1, &["command not found", "127 (shell: command not found)"]),

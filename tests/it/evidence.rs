@@ -62,8 +62,8 @@ fn a_frozen_backend_leaves_a_story_that_answers_all_questions() {
             "What     timeout; connected in ",
             ", 3 of 3 (connect ",
             ", first byte never)",
-            "looked at by: GET http://127.0.0.1:",
-            "the machine: load ",
+            "probe: GET http://127.0.0.1:",
+            "machine: load ",
             "  echo begun; touch thawed, exit 0 in ",
             "Helped   yes: 200 in ",
             " has cured 1 of 1 timeout in ",
@@ -124,7 +124,7 @@ fn a_ladder_that_failed_is_told_with_each_step_and_what_the_answer_was() {
             "What     status 503, 3 of 3 (connect ",
             "its answer: 503, {\"why\": \"\\u{1b}[2Jpool is …",
             "  exit 3, exit 3 in ",
-            "Helped   not so far, 1 try made",
+            "Helped   not so far, after 1 restart",
         ],
     );
     let account = last(&place);
@@ -192,7 +192,7 @@ fn an_incident_goes_on_through_the_watchdogs_death() {
     daemon.stop();
     let (made, account) = (restarts(), last(&place));
     assert_eq!(account["attempts"], made, "{account}\n{}", place.story());
-    has(&place, &place.run(&["incident", "last"]).out, &[&format!("not so far, {made} tries made")]);
+    has(&place, &place.run(&["incident", "last"]).out, &[&format!("not so far, after {made} restarts")]);
     has(&place, &place.read("metrics.prom"), &[&format!("watchdog_restart_attempts_total{{target=\"a\"}} {made}\n")]);
     fs::remove_file(place.path("sick")).expect("it is there");
     let _daemon = place.daemon(&["run"]);
@@ -268,7 +268,7 @@ fn without_an_account_the_work_goes_on_and_the_end_is_kept() {
 fn what_nobody_watched_is_said() {
     let place = place("{name: a, command: 'true'}");
     let said = place.run(&["report"]);
-    assert_eq!((said.code, said.out.trim()), (Some(0), "No watchdog has looked at anything here yet."));
+    assert_eq!((said.code, said.out.trim()), (Some(0), "No watchdog has probed anything here yet."));
     assert_eq!(place.run(&["incident"]).out.trim(), "No incidents are on record.");
     let daemon = place.daemon(&["run"]);
     place.eventually("it was watched for a while", || place.target("a")["uptime_24h"] == 1.0);

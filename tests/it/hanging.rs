@@ -78,7 +78,7 @@ fn a_restart_command_that_cannot_begin_gives_its_turn_away_and_does_not_begin_la
     place.demand(place.lines("began").is_empty(), "it has not begun yet");
     fs::remove_file(place.path("silent")).expect("it is there");
     place.told("the job that hung has ended");
-    place.told("one that exited 0");
+    place.told("one restart command exited 0");
     let is_whole = |done: &&serde_json::Value| done["outcome"] == "exited";
     let whole = || place.events_of("one", "restart_done").iter().filter(is_whole).count();
     place.eventually("only what was ordered comes to its end", || whole() == place.lines("done").len());

@@ -228,7 +228,7 @@ fn a_watchdog_in_another_container_is_told_of_and_not_called_dead() {
             fits(&place, words, &run(words), 5, &["a watchdog that I cannot see holds ", "watchdog.yaml"]);
         }
         let said = run(&["status"]);
-        let told = said.out.contains("runs where it cannot be seen from here") && !said.out.contains("NOBODY");
+        let told = said.out.contains("its process is not visible from here") && !said.out.contains("NOBODY");
         place.demand(said.code == Some(0) && told, &format!("{said:?}"));
         let said = run(&["status", "--json"]);
         let told = said.out.contains("\"running\":true,\"pid\":null,\"mode\":\"daemon\"");

@@ -83,7 +83,7 @@ fn a_full_disk_is_told_once_a_day_and_so_is_what_is_down_meanwhile() {
         let news = [
             "quick down: 1 of 1",
             "bold down: 1 of 1",
-            "bold not restarted: nothing can be saved",
+            "bold not restarted: the state cannot be saved",
             "slow is failing: exit 1 (",
         ];
         let mut lines: Vec<&str> = said.lines().filter(|line| line.starts_with("failing: ")).collect();
@@ -93,7 +93,7 @@ fn a_full_disk_is_told_once_a_day_and_so_is_what_is_down_meanwhile() {
         }
         assert!(lines.is_empty() && said.contains("failing gives 4\n"), "{lines:#?} too is said in\n{said}");
         assert!(said.contains("messages: 2\n"), "one each in\n{said}");
-        assert!(said.contains(", not restarted: nothing can be saved"), "with the reason in\n{said}");
+        assert!(said.contains(", not restarted: the state cannot be saved"), "with the reason in\n{said}");
         check(&said, "room", 0, &[]);
         check(&said, "anew", 4, &["no space left on device"]);
         check(&said, "lost", 4, &["state.json.corrupt-"]);

@@ -79,7 +79,7 @@ fn the_page_is_read_on_a_phone_and_in_the_dark_and_reveals_nothing() {
     let hostile = Server::start(Ways::answer("200 OK", r#"{"status": "<img src=x onerror=alert(1)><b>"}"#));
     let place = place(&well, &hostile, "status.html");
     let daemon = place.daemon(&["run"]);
-    place.eventually("it says what is down", || status(&place).contains("<h1>2 of 3 are down since "));
+    place.eventually("it says what is down", || status(&place).contains("<h1>2 of 3 targets down since "));
     let mode = fs::metadata(place.path("status.html")).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
     let (phone, dark) = (looked_at(&place, 360, false), looked_at(&place, 1_000, true));
@@ -89,13 +89,13 @@ fn the_page_is_read_on_a_phone_and_in_the_dark_and_reveals_nothing() {
             (&0.into(), &0.into(), &0.into()),
             "{seen}"
         );
-        assert!(seen["heading"].as_str().is_some_and(|text| text.starts_with("2 of 3 are down since ")), "{seen}");
+        assert!(seen["heading"].as_str().is_some_and(|text| text.starts_with("2 of 3 targets down since ")), "{seen}");
         // Bars for each of three targets, and a plot for the one that answers.
         assert_eq!(seen["pictures"], 4, "{seen}");
         assert!(seen["lines"].as_u64() >= Some(3 * 2 + 2), "{seen}");
         let text = seen["text"].as_str().unwrap_or_default();
         assert!(text.contains("well") && text.contains("median") && text.contains("90 days ago"), "{text}");
-        assert!(!text.contains("You have had it open") || text.contains("reload it"), "{text}");
+        assert!(!text.contains("This page has been open") || text.contains("Reload it"), "{text}");
     }
     assert_ne!((&phone["ground"], &phone["ink"]), (&dark["ground"], &dark["ink"]), "{phone} {dark}");
     let html = status(&place);
@@ -105,7 +105,7 @@ fn the_page_is_read_on_a_phone_and_in_the_dark_and_reveals_nothing() {
         place.demand(!html.contains(hidden), &format!("{hidden} is not on the page: {html}"));
     }
     assert_eq!(daemon.stop().code(), Some(0));
-    assert!(status(&place).contains("<h1>Nobody is watching since "), "{}", status(&place));
+    assert!(status(&place).contains("<h1>Nobody has been watching since "), "{}", status(&place));
 }
 
 #[cfg(feature = "full-tests")]
@@ -115,7 +115,7 @@ fn with_details_what_servers_say_stays_text() {
     let hostile = Server::start(Ways::answer("200 OK", r#"{"status": "<img src=x onerror=alert(1)><b>"}"#));
     let place = place(&well, &hostile, "{file: status.html, details: true}");
     let _daemon = place.daemon(&["run"]);
-    place.eventually("it says what is down", || status(&place).contains("<h1>2 of 3 are down since "));
+    place.eventually("it says what is down", || status(&place).contains("<h1>2 of 3 targets down since "));
     let seen = looked_at(&place, 360, true);
     assert_eq!((&seen["overflow"], &seen["requests"], &seen["markup"]), (&0.into(), &0.into(), &0.into()), "{seen}");
     let text = seen["text"].as_str().unwrap_or_default();

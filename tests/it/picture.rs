@@ -99,11 +99,11 @@ fn one_that_was_killed_watches_nothing_in_words_json_and_code() {
     fs::remove_file(place.path("well")).expect("it is there");
     place.eventually("it is down", || place.target("app")["state"] == "down");
     daemon.kill();
-    let answer = check(&place, "NOBODY IS WATCHING: the last sign of life is ", false, 3);
+    let answer = check(&place, "NOBODY IS WATCHING: last sign of life ", false, 3);
     assert_eq!(answer["watchdog"]["pid"], Value::Null);
     place.demand(place.run(&["report"]).out.contains("not watched "), "the report does not count it as watched");
     assert_eq!(place.run(&["--once"]).code, Some(1), "the tick does its work");
-    check(&place, "comes by cron, last ", true, 1);
+    check(&place, "runs from cron, last ", true, 1);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn targets_that_left_the_configuration_count_for_nothing_at_a_tick() {
     place.configure(TARGETS);
     // What the one at work has read decides.
     assert_eq!((place.run(&["--once"]).code, place.run(&["status"]).code), (Some(1), Some(1)));
-    let answer = check(&place, "The configuration is newer than what the watchdog has read.", true, 1);
+    let answer = check(&place, "The configuration file has changed since the watchdog read it.", true, 1);
     assert_eq!(answer["watchdog"]["config_changed"], true);
     let check_says = || place.run(&["check"]).out.contains("has not read the file since the last change");
     place.demand(check_says(), "check says so");
@@ -181,7 +181,7 @@ fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
     assert_eq!(place.run(&["--once"]).code, Some(0));
     for offset in offsets {
         let said = status_at(&place, offset);
-        place.demand(said.code == Some(0) && said.out.contains("comes by cron, last "), &format!("{offset}: {said:?}"));
+        place.demand(said.code == Some(0) && said.out.contains("runs from cron, last "), &format!("{offset}: {said:?}"));
     }
 }
 

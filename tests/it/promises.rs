@@ -166,7 +166,7 @@ fn while_nothing_can_be_saved_a_tick_restarts_nothing() {
     let said = tick("yes");
     let told = [
         "no space left on device (nothing is restarted)\n",
-        "app not restarted: nothing can be saved, so the next tick would not know of the restart. ",
+        "app not restarted: the state cannot be saved, so the next tick would not know about the restart. ",
     ];
     let all = told.iter().all(|part| said.out.contains(part));
     place.demand(said.code == Some(4) && all, &format!("{said:?}\n{}", place.read("watchdog.log")));

@@ -213,6 +213,6 @@ fn where_nothing_can_be_told_of_any_target_nothing_is_restarted() {
     place.demand(said.code == Some(4), &format!("every verdict is unknown: {said:?}"));
     place.demand(!place.path("done").exists() && place.events("").is_empty(), "nothing is done or counted");
     let status = place.run(&["status"]);
-    let why = "the last look told nothing: cannot run the command: exit code 127 (shell: command not found)";
+    let why = "the last probe gave no verdict: cannot run the command: exit code 127 (shell: command not found)";
     place.demand(status.code == Some(0) && status.out.contains(why), &format!("it says why: {status:?}"));
 }

@@ -197,7 +197,7 @@ fn what_was_never_seen_well_gets_a_turn_of_its_ladder_and_then_one_an_hour() {
     let held = held.iter().find(|event| event["why"] == "never_healthy").expect("as just seen");
     let wait = waits(held);
     place.demand((3_400..=3_600).contains(&wait.as_secs()), &format!("one an hour, not in {wait:?}"));
-    place.told("never seen healthy: is the address right? Still looking");
+    place.told("never seen healthy: is the address right? Probing goes on");
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn nothing_that_strangers_say_acts_on_a_log_or_a_terminal() {
         seen += &(said.out + &said.err);
     }
     assert_eq!(place.events("restart_done").len(), 4, "{}", place.story());
-    place.demand(seen.contains("saying: so: \\u{1b}[31mred"), "what acts is told in a form that does not");
+    place.demand(seen.contains("output: so: \\u{1b}[31mred"), "what acts is told in a form that does not");
     for text in [seen, all_below(&place.path("state"))] {
         let acts = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
         let at = text.find(acts).map(|at| &text.as_bytes()[at.saturating_sub(100)..(at + 20).min(text.len())]);
@@ -210,7 +210,7 @@ fn nothing_that_strangers_say_acts_on_a_log_or_a_terminal() {
 #[test]
 fn a_tick_says_only_news_and_with_q_nothing() {
     let target = "  - {name: app, file: {path: up, max_age: 1d}, restart: 'echo done >> done'}\n";
-    let down = ["app down: 1 of 1", "app restart 1 (1 of at most 10 in 1 h): echo done >> done"];
+    let down = ["app down: 1 of 1", "app restart 1 (of 10 an hour): echo done >> done"];
     let waits = ["app not restarted until "];
     for (words, says) in [(&["--once"][..], true), (&["--once", "-q"], false), (&["-q", "--once"], false)] {
         let place = Place::with(&format!("{LIMITS}{target}"));

@@ -101,7 +101,7 @@ fn a_tick_answers_as_such() {
     assert_eq!((&app["state"], &app["streak"]), (&json!("failing"), &1.into()));
     assert_eq!(place.run(&["status"]).code, Some(1));
     let text = place.run(&["status"]).out;
-    place.demand(text.contains("comes by cron, last "), &text);
+    place.demand(text.contains("runs from cron, last "), &text);
 }
 
 #[test]
@@ -131,16 +131,16 @@ fn people_are_told_each_trouble_with_its_reason() {
     assert!(lines[0].starts_with("TARGET") && lines[0].ends_with("30 D"), "{}", lines[0]);
     assert!(after("fine", "healthy").starts_with("watched"), "nothing more is said of what is well:\n{}", said.out);
     let notes = [
-        ("watched", "down", "no restart command: it is only watched"),
-        ("needy", "down", "not restarted now: what it depends on is in trouble (watched)"),
+        ("watched", "down", "watch-only: no restart command is configured"),
+        ("needy", "down", "not restarted: it depends on watched, which is down"),
         (
             "vain",
             "down",
-            "restarted once, without success so far; not restarted now: never seen healthy: is the address right?",
+            "never seen healthy: is the address right?",
         ),
-        ("gated", "down", "not restarted now: only_if says no"),
-        ("strange", "starting", "the last look told nothing: cannot run the command: exit code 127"),
-        ("shadow", "down", "(dry run: nothing is run)"),
+        ("gated", "down", ": its only_if command did not allow it"),
+        ("strange", "starting", "the last probe gave no verdict: cannot run the command: exit code 127"),
+        ("shadow", "down", "(dry run: no command is run)"),
     ];
     for (name, state, note) in notes {
         assert!(after(name, state).contains(note), "`{note}` is said of {name}:\n{}", said.out);
@@ -151,7 +151,7 @@ fn people_are_told_each_trouble_with_its_reason() {
     assert!(daemon.stop().success());
     let said = place.run(&["status"]);
     assert!(said.code == Some(3) && said.out.contains("NOBODY IS WATCHING: the watchdog was stopped "), "{said:?}");
-    assert!(said.out.contains("not restarted now: no watchdog is at work"), "{said:?}");
+    assert!(said.out.contains("not restarted: no watchdog is running"), "{said:?}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn mail_goes_over_tls_with_a_login() {
     assert!(
         text.contains("Subject: [DOWN] a on ")
             && text.contains("MIME-Version: 1.0\r\n")
-            && text.contains("I go on looking."),
+            && text.contains("Probing goes on."),
         "{text}"
     );
     // A full name, or the address that it came from.

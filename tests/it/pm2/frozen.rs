@@ -28,7 +28,7 @@ fn a_busy_loop_is_cured_by_one_restart() {
     let _watchdog = check(&scene, "/freeze");
     scene.place.told("busy in a loop");
     let story = || scene.place.run(&["incident", "last"]).out;
-    let is_written = || ["the machine: load ", "Helped   yes"].iter().all(|part| story().contains(part));
+    let is_written = || ["machine: load ", "Helped   yes"].iter().all(|part| story().contains(part));
     scene.eventually("all is written", is_written);
     let story = story();
     let parts = [

@@ -21,7 +21,7 @@ fn what_the_operator_has_stopped_stays_stopped_and_his_start_is_noticed() {
     let is_told = target["state"] == "stopped" && target["waiting"]["why"] == "stopped" && target["uptime_24h"] == 1.0;
     scene.place.demand(is_told, &target.to_string());
     let said = scene.place.run(&["status"]);
-    let right = said.code == Some(0) && said.out.contains("the operator stopped it in PM2 (pm2 stop)");
+    let right = said.code == Some(0) && said.out.contains("stopped in PM2 by the operator (pm2 stop)");
     scene.place.demand(right, &format!("{said:?}"));
     scene.pm2(&["start", NAME]);
     scene.eventually("it is noticed", || !scene.place.events("woke").is_empty());

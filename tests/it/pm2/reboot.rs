@@ -42,7 +42,7 @@ fn check_ticks(saved: bool) {
     silent(1);
     silent(1);
     let said = scene.by_cron(&["--once"]);
-    scene.place.demand(said.code == Some(0) && said.out.contains("Cured by the restart"), &format!("{said:?}"));
+    scene.place.demand(said.code == Some(0) && said.out.contains(" helped"), &format!("{said:?}"));
     scene.healed_by_one(before);
     silent(0);
 }

@@ -82,7 +82,7 @@ fn an_incident_ends_when_the_operator_stops_what_is_down() {
     let (down, rested) = (scene.place.events("down"), scene.place.events("rested"));
     assert_eq!(down[0]["incident"], rested[0]["incident"], "{}", scene.place.story());
     let story = || scene.place.run(&["incident", "last"]).out;
-    scene.eventually("it is over", || story().contains("not needed: the operator stopped it in PM2"));
+    scene.eventually("it is over", || story().contains("not needed: stopped in PM2 by the operator"));
     assert_eq!(scene.place.target(NAME)["incident"], serde_json::Value::Null, "{}", scene.place.story());
 }
 
