@@ -46,7 +46,7 @@ use news::{News, NewsKind};
 
 pub use inbox::Inbox;
 pub use message::Message;
-pub use messenger::delivery_of;
+pub use messenger::delivery_settings;
 pub use news::Print;
 pub use pm2::calls_pm2;
 
@@ -105,13 +105,13 @@ pub struct AgentSetup {
     pub logging: Option<Logging>,
     pub news: Print,
     /// What earlier ticks have printed, noted outside the state, which may fail to be saved. `None` for a daemon.
-    pub told: Option<RepeatFilter>,
+    pub repeats: Option<RepeatFilter>,
 }
 
 impl Agent {
     /// Loads the state and resumes from it. Errors: a prober cannot be made, or the state cannot be read.
     pub fn new(mode: Mode, config: Config, dry_run: bool, setup: AgentSetup) -> Result<Agent, String> {
-        let AgentSetup { inbox, folder, lock, logging, news, told } = setup;
+        let AgentSetup { inbox, folder, lock, logging, news, repeats: told } = setup;
         let probers = probers::Probers::new(&config)?;
         let (mut journal, lost) = Journal::open(mode, folder, lock)?;
         let mut state = std::mem::take(&mut journal.saved.policy);
@@ -183,7 +183,7 @@ impl Agent {
             self.run_maintenance();
             let wait_began = clock::now();
             let messages = self.inbox.take(self.until_wake());
-            self.policy.waited(wait_began, clock::now());
+            self.policy.wait_ended(wait_began, clock::now());
             self.has_stepped = false;
             for message in messages {
                 self.handle(message);
@@ -244,7 +244,7 @@ impl Agent {
             }
             Message::ResetChecked { target, reason } => {
                 let has_reason = self.pm2.note_reset_reason(&target, reason);
-                self.step(Event::ResetChecked { target, warranted: has_reason });
+                self.step(Event::ResetChecked { target, is_warranted: has_reason });
             }
             Message::Pm2LogsSaved { target, incident, activity, last_line } => {
                 self.pm2_logs_saved(&target, &incident, activity, last_line);
@@ -280,7 +280,7 @@ impl Agent {
         self.has_stepped = true;
         let now = clock::now();
         if self.inbox.continued.take() {
-            self.policy.was_stopped(now);
+            self.policy.was_suspended(now);
         }
         let actions = self.policy.step(event, now);
         self.accept_actions(actions);
@@ -400,7 +400,7 @@ impl Agent {
         saved.files.retain(|name, _| shown.contains_key(name));
         saved.channels = self.config.notify.len();
         saved.config = Some(self.config.path.clone());
-        saved.config_written = self.config.written;
+        saved.config_written = self.config.modified;
         saved.log = Some(self.config.log.file.clone());
     }
 

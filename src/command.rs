@@ -26,8 +26,8 @@ use crate::clock;
 use crate::outcome::{Exit, describe_io_error};
 use crate::process::{self, Process, is_alive};
 
-pub use find::{find_program, first_word, for_shell, locate};
-pub use output::{MAX_KEPT, REDACTION, memory_output, open_output, redact_output, trim_output};
+pub use find::{find_program, find_with_interpreter, first_program, shell_quote};
+pub use output::{MAX_OUTPUT, REDACTION, create_memory_output, create_output, redact_output, trim_output};
 pub use scope::Scope;
 
 use scope::ScopeEntry;
@@ -59,7 +59,7 @@ pub struct CommandSpec {
     /// The time after which the command's group is ended.
     pub timeout: Duration,
     /// An output of up to this many bytes is kept whole; a longer one is trimmed to its head and tail.
-    pub keep: u64,
+    pub max_output: u64,
     /// The standard input; `None` for `/dev/null`.
     pub stdin: Option<OwnedFd>,
     /// Must be open for appending, or `/dev/null`.
@@ -97,7 +97,7 @@ pub struct CommandResult {
 /// that [`process::reap_orphans`] cannot reap it.
 pub fn run(spec: CommandSpec, on_start: impl FnOnce(Process)) -> CommandResult {
     let started = clock::monotonic();
-    let (timeout, keep, leftovers) = (spec.timeout, spec.keep, spec.leftovers);
+    let (timeout, keep, leftovers) = (spec.timeout, spec.max_output, spec.leftovers);
     let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: since(started) };
     let Some(mut entry) = spec.scope.enter() else {
         return not_started("cancelled before it started".into());
@@ -144,7 +144,7 @@ pub fn run(spec: CommandSpec, on_start: impl FnOnce(Process)) -> CommandResult {
 /// command has ended, nothing links them to it any more.
 fn processes_outside_group(command: u32) -> Vec<Process> {
     let Some(own) = process::stat(command) else { return Vec::new() };
-    let family = process::family(command).unwrap_or_default().into_iter();
+    let family = process::process_tree(command).unwrap_or_default().into_iter();
     let is_outside = |stat: &process::Stat| stat.session == own.session && stat.group != command && stat.is_alive();
     let outside = |pid| process::stat(pid).filter(is_outside).map(|stat| Process { pid, started: stat.started });
     family.filter_map(outside).collect()
@@ -158,7 +158,7 @@ fn kill_command(group: Pid, is_reaped: bool) {
         // An error is ignored, as in `end_group`.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    outside.iter().for_each(|process| drop(process::signal(*process, Signal::KILL)));
+    outside.iter().for_each(|process| drop(process::send_signal(*process, Signal::KILL)));
 }
 
 /// Ends at the timeout what a reaped command has left in its group.
@@ -223,12 +223,12 @@ fn start(spec: CommandSpec) -> Result<(Child, File), String> {
     command.envs(spec.env.iter().map(|(name, value)| (name, value)));
     match command.spawn() {
         Ok(child) => Ok((child, output)),
-        Err(error) => Err(describe_start_error(&error, program, &spec.folder, path_variable(&spec.env))),
+        Err(error) => Err(describe_start_error(&error, program, &spec.folder, effective_path(&spec.env))),
     }
 }
 
 /// The `PATH` in which a command is searched that gets `env` on top of our own environment.
-pub fn path_variable(env: &[(String, String)]) -> Option<OsString> {
+pub fn effective_path(env: &[(String, String)]) -> Option<OsString> {
     let configured = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.into());
     configured.or_else(|| std::env::var_os("PATH"))
 }
@@ -285,7 +285,7 @@ fn wait(started: Instant, limit: impl Fn() -> Duration, mut poll: impl FnMut() -
 fn end_group(group: Pid, outside: &[Process], scope: &Scope, mut poll: impl FnMut() -> Progress) {
     let send = |signal| {
         let _ = kill_process_group(group, signal);
-        outside.iter().for_each(|process| drop(process::signal(*process, signal)));
+        outside.iter().for_each(|process| drop(process::send_signal(*process, signal)));
     };
     let grace = || if scope.is_closed() { SHORT_GRACE } else { GRACE };
     send(Signal::TERM);

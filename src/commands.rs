@@ -144,7 +144,7 @@ fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
 /// The same, with the path of the configuration if one is given or found, valid or not.
 fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, Option<PathBuf>), Code> {
     let found = config::find(options.config.as_deref(), &read_env);
-    let is_named = config::named(options.config.as_deref(), &read_env).is_some();
+    let is_named = config::explicit_path(options.config.as_deref(), &read_env).is_some();
     let default =
         || config::default_state_dir(&read_env).map_err(|errors| print_error(&errors.to_string(), Code::Usage));
     let Ok(path) = found else { return Ok((Folder::at(&default()?), None, None)) };

@@ -29,9 +29,9 @@ pub use channel::{Channel, Destination, Format, Webhook};
 #[cfg(feature = "email")]
 pub use channel::{Email, MailTransport, Security, Smtp};
 pub use error::Errors;
-pub use file::{Config, LogConfig, written};
-pub use locate::{absolute, default_state_dir, find, home, named};
+pub use file::{Config, LogConfig, modified_at};
+pub use locate::{absolute, default_state_dir, explicit_path, find, home};
 pub use owner::other_owner;
-pub use pm2::{home_is_too_long, objection};
+pub use pm2::{home_is_too_long, process_name_problem};
 pub use secrets::{CutEnds, SHORTEST_SECRET, Secrets};
 pub use target::{CommandLine, HttpConfig, Method, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Secret, Target, Tls};

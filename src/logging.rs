@@ -61,7 +61,7 @@ impl Logging {
     }
 
     /// Why lines are being lost, and how many since the last one that was written; `None` while none are lost.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn describe_loss(&self) -> Option<String> {
         self.file.get().describe_loss()
     }
 
@@ -201,7 +201,7 @@ mod tests {
         logging.reload(&config::LogConfig { level: LevelFilter::Debug, ..settings(&after) });
         log::debug!("two");
         assert!(start(&settings(&before), false, Verbosity::Configured, Zone::UTC).is_err());
-        assert_eq!(logging.trouble(), None);
+        assert_eq!(logging.describe_loss(), None);
         let contains = |path, expected: &str, unexpected: &str| {
             let text = fs::read_to_string(path).expect("a log");
             assert!(text.contains(expected) && !text.contains(unexpected), "{text}");

@@ -16,15 +16,15 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, CommandSpec, Leftovers, MAX_KEPT, Scope, memory_output};
+use crate::command::{self, CommandSpec, Leftovers, MAX_OUTPUT, Scope, create_memory_output};
 use crate::config::{Channel, Destination, Secrets};
 use crate::outcome::{Exit, describe_io_error};
 use crate::terminal::escaped;
 
 #[cfg(feature = "email")]
-pub use email::{cannot_write, sendmail};
+pub use email::{find_address_error, find_sendmail};
 pub use message::Message;
-pub use outbox::{Dropped, Due, Outbox};
+pub use outbox::{DroppedMessage, DueMessage, Outbox};
 pub use webhook::ping;
 
 /// The time limit of one delivery. A slow mail server may take longer, which delays only its own channel.
@@ -63,7 +63,7 @@ impl Delivery {
     }
 
     fn run(&self, argv: Vec<String>, input: &[u8], env: Vec<(String, String)>) -> DeliveryOutcome {
-        let prepared = fill_pipe(input).and_then(|stdin| Ok((stdin, memory_output()?)));
+        let prepared = fill_pipe(input).and_then(|stdin| Ok((stdin, create_memory_output()?)));
         let (stdin, output) = match prepared {
             Ok(files) => files,
             Err(error) => {
@@ -76,8 +76,8 @@ impl Delivery {
         let reply = output.try_clone();
         let (folder, unset) = (self.folder.clone(), Vec::new());
         let (scope, leftovers) = (self.scope.clone(), Leftovers::Live);
-        let (timeout, keep, stdin) = (TIMEOUT, MAX_KEPT, Some(stdin));
-        let spec = CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers };
+        let (timeout, keep, stdin) = (TIMEOUT, MAX_OUTPUT, Some(stdin));
+        let spec = CommandSpec { argv, folder, unset, env, timeout, max_output: keep, stdin, output, scope, leftovers };
         let failure = match command::run(spec, |_| {}).exit {
             Exit::Exited(0) => return DeliveryOutcome::Delivered,
             Exit::Exited(code) => format!("exited {code}"),
@@ -92,7 +92,7 @@ impl Delivery {
     }
 }
 
-pub fn host() -> String {
+pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -122,7 +122,7 @@ fn fill_pipe(bytes: &[u8]) -> io::Result<OwnedFd> {
 fn read_last_line(mut file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.rewind()?;
-    file.take(MAX_KEPT).read_to_end(&mut bytes)?;
+    file.take(MAX_OUTPUT).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned())
 }

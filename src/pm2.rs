@@ -34,17 +34,17 @@ pub use caller::{Caller, Listing};
 pub use evidence::{DaemonEvidence, ProcessState};
 pub use home::Home;
 pub use inspect::{InspectionResult, inspect};
-pub use logs::{LogFile, last_words};
-pub use plan::{RepairStep, plan};
-pub use ports::listeners;
-pub use repair::Calls;
+pub use logs::{LogFile, log_excerpt};
+pub use plan::{RepairStep, plan_repair};
+pub use ports::listening_ports;
+pub use repair::RepairContext;
 pub use reset::reset;
-pub use reset_reason::{ResetReason, missing_program, reset_reason};
+pub use reset_reason::{ResetReason, describe_missing_program, find_reset_reason};
 pub use saved::SavedList;
 
 /// A process that PM2 runs for a target, as the configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Managed {
+pub struct ManagedProcess {
     pub process: String,
     /// The ecosystem file that describes the process.
     pub config: Option<PathBuf>,

@@ -34,7 +34,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use budget::spent;
+pub use budget::count_in_window;
 pub use event::{Action, Event, Record};
 pub use ids::IncidentIds;
 pub use limits::{Limits, Precondition};
@@ -75,17 +75,17 @@ impl Mode {
 /// All targets and the decisions about them.
 ///
 /// Queries that cost the same with any number of targets: [`Policy::target`], [`Policy::next_wake`],
-/// [`Policy::is_idle`], [`Policy::is_repairing`], [`Policy::in_trouble`]. Queries that cost more with more targets:
-/// [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`], [`Policy::remembered`].
+/// [`Policy::is_idle`], [`Policy::is_repairing`], [`Policy::trouble_count`]. Queries that cost more with more targets:
+/// [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`], [`Policy::state_ref`].
 ///
-/// Events in: [`Policy::waited`], [`Policy::was_stopped`], [`Policy::step`], [`Policy::saved`]. Actions out: what
-/// [`Policy::new`], [`Policy::step`] and [`Policy::saved`] return.
+/// Events in: [`Policy::wait_ended`], [`Policy::was_suspended`], [`Policy::step`], [`Policy::save_finished`]. Actions out: what
+/// [`Policy::new`], [`Policy::step`] and [`Policy::save_finished`] return.
 ///
 /// In each pass, a driver:
-/// 1. waits for an event, until [`Policy::next_wake`] at the latest, and reports the wait ([`Policy::waited`]);
+/// 1. waits for an event, until [`Policy::next_wake`] at the latest, and reports the wait ([`Policy::wait_ended`]);
 /// 2. steps the policy with each event that has arrived, or with [`Event::Wake`], and collects the actions;
 /// 3. if one of the actions is an [`Action::Record`], [`Action::Notify`] or [`Action::Save`], saves the policy's state
-///    once and reports the result ([`Policy::saved`]), which removes the actions that may not be executed unsaved and
+///    once and reports the result ([`Policy::save_finished`]), which removes the actions that may not be executed unsaved and
 ///    returns further ones for the next pass;
 /// 4. executes the actions in order.
 ///
@@ -164,7 +164,7 @@ impl Policy {
     }
 
     /// The state for serialization, without copying it.
-    pub fn remembered(&self) -> StateRef<'_> {
+    pub fn state_ref(&self) -> StateRef<'_> {
         StateRef {
             targets: self.targets().collect(),
             incident_ids: &self.incident_ids,
@@ -186,7 +186,7 @@ impl Policy {
         self.targets.get(name)
     }
 
-    pub fn in_trouble(&self) -> usize {
+    pub fn trouble_count(&self) -> usize {
         self.targets.trouble_count()
     }
 
@@ -197,14 +197,14 @@ impl Policy {
     /// The driver waited for an event from `from` to `to`. Gaps are only looked for in waits: a watchdog that is late
     /// because of a slow disk was still running. Work of over 30 s counts as waiting, because the process may have been
     /// suspended during it.
-    pub fn waited(&mut self, from: BootTime, to: BootTime) {
+    pub fn wait_ended(&mut self, from: BootTime, to: BootTime) {
         let busy_since = self.last_wait.to;
         let from = if from.since(busy_since) > MAX_BUSY { busy_since } else { from };
         self.last_wait = LoopWait { busy_since, from, to, is_checked: false };
     }
 
     /// The watchdog was stopped (SIGSTOP), while it worked or waited, and was continued at `until`.
-    pub fn was_stopped(&mut self, until: BootTime) {
+    pub fn was_suspended(&mut self, until: BootTime) {
         self.last_wait = LoopWait { from: self.last_wait.busy_since, to: until, is_checked: false, ..self.last_wait };
     }
 
@@ -214,16 +214,16 @@ impl Policy {
         self.check_for_gap(now, out);
         match event {
             Event::Wake => {}
-            Event::ProbeFinished { target, number, look: result, stamp } => {
+            Event::ProbeFinished { target, number, result, stamp } => {
                 self.update_target(&target, now, out, |target| target.probe_finished(number, result, &stamp));
             }
-            Event::PreconditionChecked { target, gate: precondition, yes: holds } => {
+            Event::PreconditionChecked { target, precondition, holds } => {
                 self.update_target(&target, now, out, |target| target.precondition_checked(precondition, holds));
             }
             Event::Pm2Inspected { target, inspection, pm2 } => {
                 self.update_target(&target, now, out, |target| target.pm2_inspected(inspection, pm2.as_ref()));
             }
-            Event::ResetChecked { target, warranted } => {
+            Event::ResetChecked { target, is_warranted: warranted } => {
                 self.update_target(&target, now, out, |target| target.reset_checked(warranted))
             }
             Event::DiagnosisFinished { target, incident } => {
@@ -232,7 +232,7 @@ impl Policy {
             Event::CommandStarted { target, process } => {
                 self.update_target(&target, now, out, |target| target.command_started(process))
             }
-            Event::CommandEnded { target, ending: exit, took: duration } => {
+            Event::CommandEnded { target, exit, duration } => {
                 self.update_target(&target, now, out, |target| target.command_ended(exit, duration));
             }
             Event::Paused { targets, until, command } => {
@@ -270,7 +270,7 @@ impl Policy {
 
     /// The save before `actions` has succeeded (`ok`) or failed. Actions that may not be executed unsaved are removed
     /// from `actions`, and the attempts behind them from the state. Returns the actions that follow from this.
-    pub fn saved(&mut self, ok: bool, actions: &mut Vec<Action>, now: BootTime) -> Vec<Action> {
+    pub fn save_finished(&mut self, ok: bool, actions: &mut Vec<Action>, now: BootTime) -> Vec<Action> {
         let mut further = Vec::new();
         let has_changed = std::mem::replace(&mut self.unsaved, !ok) == ok;
         let mut withdrawn: BTreeSet<String> =

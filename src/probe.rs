@@ -54,7 +54,7 @@ use self::sanitize::sanitize;
 use self::tcp::TcpProbe;
 
 /// The stack that a probe needs, in bytes: five times what was measured, with TLS and with the deepest JSON.
-pub const STACK: usize = 256 << 10;
+pub const PROBE_STACK: usize = 256 << 10;
 
 /// Probes one target. It is made when the configuration is loaded and serves every probe until the next reload.
 pub struct Prober {

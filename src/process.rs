@@ -18,7 +18,7 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use machine::{Machine, Program};
+pub use machine::{Machine, ProcessUsage};
 
 use crate::time::BootTime;
 
@@ -83,17 +83,17 @@ pub fn identify(pid: u32) -> Process {
     Process { pid, started: stat(pid).map_or(0, |stat| stat.started) }
 }
 
-pub fn living(pid: u32) -> Option<Process> {
+pub fn identify_living(pid: u32) -> Option<Process> {
     let stat = stat(pid).filter(Stat::is_alive)?;
     Some(Process { pid, started: stat.started })
 }
 
 /// Whether the process exists and is no zombie.
 pub fn is_alive(process: Process) -> bool {
-    living(process.pid) == Some(process)
+    identify_living(process.pid) == Some(process)
 }
 
-pub fn since_boot(ticks: u64) -> BootTime {
+pub fn ticks_to_boot_time(ticks: u64) -> BootTime {
     BootTime::BOOT + ticks_to_duration(ticks)
 }
 
@@ -127,7 +127,7 @@ pub fn environment(pid: u32) -> Option<Environment> {
 }
 
 /// The command line on one line, or the title that the process has set instead; empty for a zombie.
-pub fn title(pid: u32) -> Option<String> {
+pub fn command_line(pid: u32) -> Option<String> {
     let mut bytes = read_proc(pid, "cmdline").ok()?;
     let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(length);
@@ -136,7 +136,7 @@ pub fn title(pid: u32) -> Option<String> {
 }
 
 /// The process and all its descendants. A process whose parent has ended is no longer found as a descendant.
-pub fn family(pid: u32) -> io::Result<Vec<u32>> {
+pub fn process_tree(pid: u32) -> io::Result<Vec<u32>> {
     let mut others: Vec<(u32, u32)> = pids()?.filter_map(|pid| Some((pid, stat(pid)?.parent))).collect();
     let mut tree = vec![pid];
     let mut next = 0;
@@ -155,7 +155,7 @@ pub fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
 
 /// The living command that was started with all of these variables: the oldest process with them that leads a group but
 /// no session. The command's children inherit the variables, but they are in its group or, as daemons, lead a session.
-pub fn find(variables: &[(String, String)]) -> Option<Process> {
+pub fn find_by_environment(variables: &[(String, String)]) -> Option<Process> {
     oldest_command(|pid| {
         environment(pid).is_some_and(|found| variables.iter().all(|(name, value)| found.has(name, value)))
     })
@@ -185,7 +185,7 @@ fn oldest_command(matches: impl Fn(u32) -> bool) -> Option<Process> {
 /// Sends a signal to exactly this process, never to a later one with its pid. Returns whether the process was alive to
 /// receive it. Pids up to 1 are never signalled.
 /// Errors: as of kill(2), such as a process of another user.
-pub fn signal(process: Process, signal: Signal) -> io::Result<bool> {
+pub fn send_signal(process: Process, signal: Signal) -> io::Result<bool> {
     let Some(pid) = i32::try_from(process.pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) else {
         return Ok(false);
     };
@@ -250,7 +250,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
 
 /// How long the main thread of this process has waited on a run queue so far, from the second field of
 /// `/proc/PID/schedstat`; `None` if there is no such process or the kernel does not count it.
-pub fn queued(pid: u32) -> Option<Duration> {
+pub fn run_queue_wait(pid: u32) -> Option<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }

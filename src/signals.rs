@@ -78,16 +78,16 @@ fn listen_to(handled: &[i32], deliver: impl Fn(Signal) + Send + 'static) -> io::
 
 /// What `pause -- COMMAND` needs to know while its command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum CommandSignal {
     /// The command may have exited.
     Child,
     /// `by_terminal`: the terminal sent it to the whole foreground group, so the command has received it too.
-    Told { signal: i32, by_terminal: bool },
+    Received { signal: i32, by_terminal: bool },
 }
 
 /// Passes the signals that ask this process to exit to `deliver`, so that they can be passed on to a command. Call it
 /// instead of [`listen`]. Signals that the parent process ignores (`nohup`) stay ignored, as they do for the command.
-pub fn listen_for_command(deliver: impl Fn(Heard) + Send + 'static) -> io::Result<()> {
+pub fn listen_for_command(deliver: impl Fn(CommandSignal) + Send + 'static) -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let ignored = ignored();
     let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
@@ -99,7 +99,11 @@ pub fn listen_for_command(deliver: impl Fn(Heard) + Send + 'static) -> io::Resul
             // A code above 0 means that the kernel sent it. It sends SIGHUP for a closed terminal only to the session's
             // leader, so that one must be passed on.
             let by_terminal = info.si_code > 0 && matches!(signal, SIGINT | SIGQUIT);
-            deliver(if signal == SIGCHLD { Heard::Child } else { Heard::Told { signal, by_terminal } });
+            deliver(if signal == SIGCHLD {
+                CommandSignal::Child
+            } else {
+                CommandSignal::Received { signal, by_terminal }
+            });
         }
     };
     thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(forward)?;

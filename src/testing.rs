@@ -46,14 +46,14 @@ pub(crate) fn fuzz(samples: &[&[u8]], rounds: usize, mut check: impl FnMut(&[u8]
 }
 
 /// A state folder in a temporary folder, which is deleted when it is dropped.
-pub(crate) fn scene() -> (TempDir, Folder) {
+pub(crate) fn temp_state_folder() -> (TempDir, Folder) {
     let scene = tempfile::tempdir().expect("a folder");
     let folder = Folder::open(&scene.path().join("state")).expect("a private folder");
     (scene, folder)
 }
 
 /// A reading of both clocks in the boot `boot_id`.
-pub(crate) fn moment(now: BootTime, wall: WallTime, boot_id: Option<&str>) -> BootClockReading {
+pub(crate) fn boot_clock_reading(now: BootTime, wall: WallTime, boot_id: Option<&str>) -> BootClockReading {
     BootClockReading { at: ClockReading { now, wall }, boot_id: boot_id.map(str::to_owned) }
 }
 

@@ -76,7 +76,7 @@ impl WallTime {
 
     /// Corrects a time that was read before the clock was set by `moved` milliseconds. A time before `first` stays: it
     /// was read in an earlier boot.
-    pub fn moved_since(self, first: WallTime, moved: i64) -> Self {
+    pub fn corrected_since(self, first: WallTime, moved: i64) -> Self {
         if self >= first { self.offset_by(moved) } else { self }
     }
 
@@ -206,12 +206,12 @@ impl Zone {
     }
 
     /// `1122-0313`, the id of an incident.
-    pub fn incident(self, wall: WallTime) -> String {
+    pub fn incident_id(self, wall: WallTime) -> String {
         self.at(wall).format("%m%d-%H%M").to_string()
     }
 
     /// `20261122-031310`, for file names that sort by time.
-    pub fn stamp(self, wall: WallTime) -> String {
+    pub fn file_stamp(self, wall: WallTime) -> String {
         self.at(wall).format("%Y%m%d-%H%M%S").to_string()
     }
 }
@@ -240,7 +240,7 @@ impl fmt::Display for HumanDuration {
 }
 
 /// An age for people: at least 1 s, and without seconds from one minute on.
-pub fn rough(age: Duration) -> HumanDuration {
+pub fn round_age(age: Duration) -> HumanDuration {
     HumanDuration(match age.as_secs() {
         seconds @ 0..60 => Duration::from_secs(seconds.max(1)),
         seconds @ 60..3_600 => Duration::from_secs(seconds / 60 * 60),

@@ -25,7 +25,7 @@ impl Agent {
                 Action::Probe { target, number } => self.start_probe(target, number),
                 Action::Save => self.journal.request_save(Durability::ProcessCrash),
                 action => {
-                    if action.is_to_save() {
+                    if action.needs_save() {
                         self.journal.request_save(Durability::PowerLoss);
                     }
                     self.pending_actions.push(action);
@@ -88,7 +88,7 @@ impl Agent {
             return Vec::new();
         }
         let is_saved = self.journal.is_saved();
-        let further = self.policy.saved(is_saved, &mut self.pending_actions, clock::now());
+        let further = self.policy.save_finished(is_saved, &mut self.pending_actions, clock::now());
         if !is_saved {
             // The policy has withdrawn attempts that must not be made without a save.
             let before = std::mem::replace(&mut records, self.decided_records(at));
@@ -118,7 +118,7 @@ impl Agent {
     }
 
     pub(super) fn save(&mut self, entries: &[EventEntry]) {
-        self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::trouble);
+        self.journal.saved.log_trouble = self.logging.as_ref().and_then(crate::logging::Logging::describe_loss);
         if let Some(error) = self.journal.save(&self.policy, entries) {
             self.news.print_once_a_day(&error, &error);
         }
@@ -126,7 +126,7 @@ impl Agent {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::CheckPrecondition { target, gate: precondition } => self.check_precondition(target, precondition),
+            Action::CheckPrecondition { target, precondition } => self.check_precondition(target, precondition),
             Action::InspectPm2 { target } => self.inspect_pm2(target),
             Action::CheckReset { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
@@ -160,7 +160,7 @@ impl Agent {
         let log_line = LogLine {
             target,
             command: run,
-            said: last_line.as_deref(),
+            output_line: last_line.as_deref(),
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
             limit: configured.map(|target| RestartLimit::of(&target.limits)),
             attempt: self.policy.target(target).and_then(|state| state.real.episode).map(|episode| episode.attempts),
@@ -220,7 +220,7 @@ fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Ev
         Record::Restart { attempt, rung, incident, .. } => {
             EventKind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
         }
-        Record::RestartDone { attempt, rung, ending, took, incident, .. } => {
+        Record::RestartDone { attempt, rung, exit: ending, duration: took, incident, .. } => {
             let (rung, outcome) = (from_one(rung), CommandOutcome::from(&ending));
             EventKind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident }
         }

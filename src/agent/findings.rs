@@ -39,7 +39,7 @@ impl Agent {
                 outlives_watchdog: false,
                 on_failure: Box::new(|_| Message::SnapshotTaken(Box::default())),
             };
-            self.jobs.spawn(job, move |_| Message::SnapshotTaken(Box::new(Machine::now(&folder, clock::now()))));
+            self.jobs.spawn(job, move |_| Message::SnapshotTaken(Box::new(Machine::read(&folder, clock::now()))));
         }
         self.save_pm2_logs(target, incident);
     }

@@ -10,7 +10,7 @@ use crate::time::BootTime;
 
 use super::Agent;
 use super::message::Message;
-use super::messenger::{DELIVERY_TIMEOUT, delivery_of};
+use super::messenger::{DELIVERY_TIMEOUT, delivery_settings};
 use super::pool::JobSpec;
 
 /// A little under the minute that the contract promises.
@@ -84,7 +84,7 @@ impl Agent {
         let now = clock::now();
         let Some(webhook) = self.config.heartbeat.clone().filter(|_| self.is_heartbeat_due(now)) else { return };
         self.heartbeat.begin_sending(now);
-        let delivery = delivery_of(&self.config);
+        let delivery = delivery_settings(&self.config);
         let job = JobSpec {
             name: "heartbeat",
             subject: String::new(),

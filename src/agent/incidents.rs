@@ -190,7 +190,7 @@ impl Incidents {
             }
             Record::Up { attempts, cured, down, detail, latency, .. } => {
                 incident.attempts = *attempts;
-                incident.close(entry.at, down.span());
+                incident.close(entry.at, down.duration());
                 incident.back = Some(format!("{detail} in {}", Latency(*latency)));
                 if *cured && let Some((run, at)) = last_restart(incident) {
                     let last_run = boot_times.and_then(|times| times.last_run);
@@ -201,7 +201,7 @@ impl Incidents {
             }
             Record::Rested { why, .. } => {
                 incident.rested = Some(*why);
-                let by_wall = incident.downtime(entry.at).span();
+                let by_wall = incident.downtime(entry.at).duration();
                 incident.close(entry.at, boot_times.map_or(by_wall, |times| now.since(times.down_since)));
             }
             _ => {}
@@ -337,7 +337,7 @@ fn replay(incident: &mut IncidentRecord, entry: EventEntry) {
         }
         EventKind::Rested { why, .. } => {
             incident.rested = Some(*why);
-            incident.close(entry.at, incident.downtime(entry.at).span());
+            incident.close(entry.at, incident.downtime(entry.at).duration());
         }
         _ => {}
     }

@@ -38,7 +38,7 @@ pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
             let variables = identifying_variables(target, attempt.number, attempt.rung, Some(&incident));
             // A pm2 command has none of these variables, but its output goes to this file.
             let output = store::incidents::output(&incident, attempt.number, rung_from_one(attempt.rung));
-            let found = process::find(&variables).or_else(|| process::find_by_output(&output));
+            let found = process::find_by_environment(&variables).or_else(|| process::find_by_output(&output));
             *process = found.map(|Process { pid, started }| (pid, started));
         }
     }
@@ -67,7 +67,7 @@ pub(super) struct AttemptContext {
 impl Agent {
     pub(super) fn start_probe(&mut self, target: String, number: u64) {
         let Some((prober, timeout)) = self.probers.get(&target) else { return };
-        let mut known = self.policy.target(&target).map(|state| state.pm2.remembered()).unwrap_or_default();
+        let mut known = self.policy.target(&target).map(|state| state.pm2.prior_evidence()).unwrap_or_default();
         known.file = self.journal.saved.files.get(&target).copied();
         let probed = target.clone();
         let job = JobSpec {
@@ -94,8 +94,9 @@ impl Agent {
     }
 
     fn run_only_if(&mut self, target: String) {
-        let checked =
-            |target, yes| Message::Event(Event::PreconditionChecked { target, gate: Precondition::OnlyIf, yes });
+        let checked = |target, yes| {
+            Message::Event(Event::PreconditionChecked { target, precondition: Precondition::OnlyIf, holds: yes })
+        };
         let configured = self.target(&target).and_then(|target| target.only_if.clone());
         let incident = self.policy.target(&target).and_then(|state| state.incident.as_ref());
         let Some((command, incident)) = configured.zip(incident) else {
@@ -142,8 +143,7 @@ impl Agent {
 
     pub(super) fn run_command(&mut self, attempt: AttemptContext) {
         let target = attempt.target.clone();
-        let ended =
-            |target, exit, duration| Message::Event(Event::CommandEnded { target, ending: exit, took: duration });
+        let ended = |target, exit, duration| Message::Event(Event::CommandEnded { target, exit, duration });
         let Some(rung) = self.target(&target).and_then(|target| target.ladder.get(attempt.rung)).cloned() else {
             let removed = Exit::NotStarted("it is no longer in the configuration".into());
             let _ = self.post.send(ended(target, removed, Duration::ZERO)); // cannot fail: the loop holds the receiver
@@ -189,7 +189,7 @@ impl Agent {
         let configured = self.target(&target).and_then(|target| target.ladder.get(rung));
         let timeout = configured.map_or(crate::config::RUNG_TIMEOUT, |rung| rung.timeout);
         let elapsed = clock::now().since(since);
-        let lost = move |target| Message::Event(Event::CommandEnded { target, ending: Exit::Lost, took: elapsed });
+        let lost = move |target| Message::Event(Event::CommandEnded { target, exit: Exit::Lost, duration: elapsed });
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
             let folder = self.journal.incident_folder(&attempt.incident)?;
@@ -214,7 +214,7 @@ impl Agent {
             if result.duration >= left && !left.is_zero() {
                 log::warn!("{target}: the restart command (pid {pid}) did not end within its timeout and was killed");
             }
-            Message::Event(Event::CommandEnded { target, ending: result.exit, took: elapsed + result.duration })
+            Message::Event(Event::CommandEnded { target, exit: result.exit, duration: elapsed + result.duration })
         });
     }
 
@@ -254,9 +254,9 @@ impl Agent {
         env.extend(identifying_variables(&attempt.target, attempt.number, attempt.rung, incident));
         let output = open_output(output)?;
         let (argv, folder) = (command.argv(), self.config.folder.clone());
-        let (unset, keep, stdin) = (Vec::new(), command::MAX_KEPT, None);
+        let (unset, keep, stdin) = (Vec::new(), command::MAX_OUTPUT, None);
         let (scope, leftovers) = (Scope::default(), Leftovers::Live);
-        Ok(CommandSpec { argv, folder, unset, env, timeout, keep, stdin, output, scope, leftovers })
+        Ok(CommandSpec { argv, folder, unset, env, timeout, max_output: keep, stdin, output, scope, leftovers })
     }
 }
 
@@ -272,7 +272,7 @@ pub(super) fn repair_job(target: &str, rung: usize, variant: String, timeout: Du
             }
         };
         let duration = if let JobFailure::DeadlinePassed { after, .. } = why { after } else { Duration::ZERO };
-        Message::Event(Event::CommandEnded { target: repaired, ending: exit, took: duration })
+        Message::Event(Event::CommandEnded { target: repaired, exit, duration })
     };
     let subject = format!("{target} (command {})", rung + 1);
     let on_failure = Box::new(on_failure);
@@ -296,7 +296,7 @@ pub(super) fn output_path(folder: &Path, attempt: &AttemptContext) -> PathBuf {
 pub(super) fn redact_file(output: Option<&Path>, secrets: &Secrets) {
     let Some(path) = output.filter(|_| !secrets.is_empty()) else { return };
     let find_secrets =
-        |piece: &[u8], is_start_cut, is_end_cut| secrets.places(piece, CutEnds { is_start_cut, is_end_cut });
+        |piece: &[u8], is_start_cut, is_end_cut| secrets.find_ranges(piece, CutEnds { is_start_cut, is_end_cut });
     match command::redact_output(path, find_secrets) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             log::warn!("cannot redact secrets in {}: {error} (it may contain some)", path.display());
@@ -322,7 +322,7 @@ fn rung_from_one(rung: usize) -> u32 {
 }
 
 pub(super) fn open_output(path: Option<&Path>) -> io::Result<File> {
-    match path.map(command::open_output) {
+    match path.map(command::create_output) {
         Some(Ok(file)) => Ok(file),
         Some(Err(_)) | None => File::options().append(true).open("/dev/null"),
     }

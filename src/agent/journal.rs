@@ -173,7 +173,7 @@ impl Journal {
         self.saved.last_seen = Some(at.wall);
         let reading = BootClockReading { at, boot_id: self.boot_id.clone() };
         let is_synced = durability == Durability::PowerLoss;
-        let saved = store::state::save(&self.folder, &self.saved, &policy.remembered(), &reading, is_synced);
+        let saved = store::state::save(&self.folder, &self.saved, &policy.state_ref(), &reading, is_synced);
         self.last_save = Some((at.now, clock::now()));
         let was_failing = std::mem::replace(&mut self.state_failed, saved.is_err());
         match (saved, was_failing) {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{SendError, sync_channel};
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{self, find_program, first_word};
+use crate::command::{self, find_program, first_program};
 use crate::config::{CommandLine, Config, Remedy, Secrets, Target};
 use crate::policy::{Event, Mode, TargetState};
 use crate::process;
@@ -87,7 +87,7 @@ impl Agent {
         if !self.systemd.is_present() {
             return;
         }
-        let (total, failing) = (self.config.targets.len(), self.policy.in_trouble());
+        let (total, failing) = (self.config.targets.len(), self.policy.trouble_count());
         let status = match failing {
             _ if self.stopping => "stopping after the running restart command".into(),
             0 => format!("{total} of {total} OK"),
@@ -99,7 +99,7 @@ impl Agent {
     /// A tick skips the search if one in the last hour, under the same configuration, found nothing missing.
     pub(super) fn reuse_recent_search(&mut self) {
         let (saved, config) = (&self.journal.saved, &self.config);
-        let is_same_config = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.written;
+        let is_same_config = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.modified;
         let is_recent = saved.checked.is_some_and(|at| clock::wall().since(at) < SEARCH_INTERVAL);
         let is_missing = |target: &Target| self.policy.target(&target.name).is_none_or(TargetState::cannot_be_repaired);
         if self.mode == Mode::Once && is_same_config && is_recent && !config.targets.iter().any(is_missing) {
@@ -137,7 +137,7 @@ impl Agent {
         for (target, missing) in found {
             // If the command could not be started for another reason, it is not repairable just because its program
             // exists.
-            if missing.is_none() && self.policy.target(&target).is_some_and(TargetState::was_refused) {
+            if missing.is_none() && self.policy.target(&target).is_some_and(TargetState::could_not_start) {
                 continue;
             }
             self.step(Event::ExecutablesSearched { target, missing });
@@ -147,7 +147,7 @@ impl Agent {
     /// Children that an ended command left running may go on printing: their output is cut, so that it cannot fill the
     /// disk, and redacted. The same goes for the commands of a watchdog that was killed.
     fn trim_outputs(&mut self) {
-        self.maintenance.secrets.join(&self.config.secrets);
+        self.maintenance.secrets.merge(&self.config.secrets);
         let outputs = incidents::outputs(self.journal.folder()).unwrap_or_else(|error| {
             log::warn!("{error} (output of commands is not trimmed)");
             Vec::new()
@@ -168,10 +168,10 @@ impl Agent {
 fn missing_executable(config: &Config, target: &Target) -> Option<String> {
     target.ladder.iter().enumerate().find_map(|(index, rung)| {
         let program = match &rung.remedy {
-            Remedy::Command(CommandLine::Shell(text)) => first_word(text)?.to_string(),
+            Remedy::Command(CommandLine::Shell(text)) => first_program(text)?.to_string(),
             Remedy::Command(CommandLine::Exec(words)) => words.first()?.clone(),
             Remedy::Pm2Restart(pm2) | Remedy::Pm2Reset(pm2) => {
-                let error = caller(config, pm2, rung.timeout).program().err()?;
+                let error = caller(config, pm2, rung.timeout).find_program().err()?;
                 return Some(format!("restart command {} would not start: {error}", index + 1));
             }
         };

@@ -2,7 +2,7 @@
 
 use crate::notify::DeliveryOutcome;
 use crate::outcome::ProbeResult;
-use crate::pm2::{InspectionResult, Managed, ResetReason};
+use crate::pm2::{InspectionResult, ManagedProcess, ResetReason};
 use crate::policy::Event;
 use crate::process::Machine;
 use crate::signals::Signal;
@@ -18,7 +18,7 @@ pub enum Message {
     /// none if no inspection was needed, or if it failed.
     Pm2Inspected {
         target: String,
-        findings: Option<Box<(InspectionResult, Managed)>>,
+        findings: Option<Box<(InspectionResult, ManagedProcess)>>,
     },
     /// `reason`: why PM2 may be reset, if it may.
     ResetChecked {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::Scope;
 use crate::config::{Channel, Config};
-use crate::notify::{self, Delivery, DeliveryOutcome, Dropped, Due, Outbox};
+use crate::notify::{self, Delivery, DeliveryOutcome, DroppedMessage, DueMessage, Outbox};
 use crate::outcome::{Downtime, NotificationKind, short_command};
 use crate::policy::{Action, Notification, WarningKind};
 use crate::store::closed_incidents;
@@ -17,7 +17,7 @@ use crate::store::state::SavedState;
 use crate::time::{BootTime, ClockReading, WallTime, Zone};
 use crate::view::log_line::RestartLimit;
 use crate::view::message::{self, MessageFacts, kind};
-use crate::view::pattern::{LATELY, again};
+use crate::view::pattern::{RECURRENCE_SPAN, recurrence};
 
 use super::Agent;
 use super::journal::{Durability, Journal};
@@ -44,7 +44,7 @@ pub(super) struct Messenger {
 
 impl Messenger {
     pub(super) fn new() -> Messenger {
-        Messenger { host: notify::host(), ..Messenger::default() }
+        Messenger { host: notify::host_name(), ..Messenger::default() }
     }
 
     pub(super) fn host(&self) -> &str {
@@ -73,14 +73,14 @@ impl Messenger {
         at: ClockReading,
     ) {
         let (about, detail, summary) = match notification {
-            Notification::Healed(summary) | Notification::Up(summary) | Notification::Down { story: summary, .. } => {
+            Notification::Healed(summary) | Notification::Up(summary) | Notification::Down { summary, .. } => {
                 (None, None, Some(summary))
             }
             Notification::Warn { about, detail } => (Some(*about), Some(detail.clone()), None),
             Notification::Folded { .. } | Notification::Calm { .. } => (Some(WarningKind::Flapping), None, None),
         };
         self.enqueued += 1;
-        let failure = summary.and_then(|summary| summary.seen.clone());
+        let failure = summary.and_then(|summary| summary.failure.clone());
         let downtime = summary.map(|summary| summary.downtime(at.now));
         let message = notify::Message {
             id: format!("{:x}-{:x}-{}", at.wall.as_ms(), std::process::id(), self.enqueued),
@@ -115,17 +115,17 @@ impl Messenger {
         let now = clock::now();
         // A channel that only lacks its `${NAME}` (cron has fewer variables than a shell) keeps its messages until it
         // is set.
-        let is_disabled = |id: &str| config.off.iter().any(|line| line.starts_with(&format!("{id}: ")));
-        let dropped = journal.saved.outbox.tidy(&config.notify, is_disabled);
+        let is_disabled = |id: &str| config.disabled_channels.iter().any(|line| line.starts_with(&format!("{id}: ")));
+        let dropped = journal.saved.outbox.drop_expired(&config.notify, is_disabled);
         record_dropped(&dropped, journal);
         let mut due = Vec::new();
         for channel in &config.notify {
             if self.under_way.contains_key(&channel.id) {
                 continue;
             }
-            let Some(Due { mut message, age }) = next_due(&channel.id, journal, news, now) else { continue };
+            let Some(DueMessage { mut message, age }) = next_due(&channel.id, journal, news, now) else { continue };
             if message.late {
-                message.text = message::late(&message.text, message.at, zone, age);
+                message.text = message::mark_late(&message.text, message.at, zone, age);
             }
             self.under_way.insert(channel.id.clone(), message.id.clone());
             due.push((channel.clone(), message));
@@ -139,14 +139,14 @@ impl Messenger {
             DeliveryOutcome::Delivered => {
                 log::debug!("message {id} was delivered to {channel}");
                 note_delivered(channel, &id, journal, news);
-                journal.saved.outbox.delivered(channel, &id);
+                journal.saved.outbox.mark_delivered(channel, &id);
             }
             DeliveryOutcome::Refused(why) => {
-                journal.saved.outbox.refused(channel, &id, &why, clock::now());
+                journal.saved.outbox.mark_refused(channel, &id, &why, clock::now());
                 record_failure(format!("{channel} refused the message: {why} (dropped)"), journal);
             }
             DeliveryOutcome::Failed(why, at_least) => {
-                if journal.saved.outbox.failed(channel, &id, &why, at_least, clock::now()) {
+                if journal.saved.outbox.mark_failed(channel, &id, &why, at_least, clock::now()) {
                     log::warn!("cannot send to {channel}: {why} (retried with growing pauses)");
                 } else {
                     log::debug!("cannot send to {channel}: {why}");
@@ -160,13 +160,13 @@ impl Messenger {
     /// else the next watchdog, and each tick after it, would send the message at once.
     pub(super) fn abandon_deliveries(&mut self, journal: &mut Journal) {
         for (channel, id) in std::mem::take(&mut self.under_way) {
-            journal.saved.outbox.failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
+            journal.saved.outbox.mark_failed(&channel, &id, "no answer before the watchdog ended", None, clock::now());
         }
     }
 
     /// How long until a message is due on a channel on which none is being delivered.
     fn until_due(&self, channels: &[Channel], outbox: &Outbox, now: BootTime) -> Option<Duration> {
-        outbox.next(channels, |channel| self.under_way.contains_key(channel)).map(|at| at.since(now))
+        outbox.next_retry_at(channels, |channel| self.under_way.contains_key(channel)).map(|at| at.since(now))
     }
 }
 
@@ -206,9 +206,9 @@ fn channels_for(
 /// The next message that is due on a channel. While the state cannot be saved, the outbox may contain messages that an
 /// earlier tick has delivered: these are skipped. If the delivery cannot be noted either, the message waits for the
 /// beginning of the next day, as printed news does.
-fn next_due(channel: &str, journal: &mut Journal, news: &News, now: BootTime) -> Option<Due> {
+fn next_due(channel: &str, journal: &mut Journal, news: &News, now: BootTime) -> Option<DueMessage> {
     loop {
-        let due = journal.saved.outbox.due(channel, now)?;
+        let due = journal.saved.outbox.next_due(channel, now)?;
         let Some(filter) = repeat_filter_of(&due.message, news).filter(|_| !journal.is_saved()) else {
             return Some(due);
         };
@@ -216,7 +216,7 @@ fn next_due(channel: &str, journal: &mut Journal, news: &News, now: BootTime) ->
         if !filter.was_printed(&key, wall) {
             return filter.may_be_printed(&key, wall).then_some(due);
         }
-        journal.saved.outbox.delivered(channel, &due.message.id);
+        journal.saved.outbox.mark_delivered(channel, &due.message.id);
     }
 }
 
@@ -231,15 +231,15 @@ fn repeat_filter_of(message: &notify::Message, news: &News) -> Option<RepeatFilt
 
 /// While the state cannot be saved, the next tick would enqueue the same message again.
 fn note_delivered(channel: &str, id: &str, journal: &Journal, news: &News) {
-    let message = journal.saved.outbox.message(id).filter(|_| !journal.is_saved());
+    let message = journal.saved.outbox.find_message(id).filter(|_| !journal.is_saved());
     if let Some((message, filter)) = message.and_then(|message| Some((message, repeat_filter_of(message, news)?))) {
         // If the note cannot be written, next_due has let the message pass only at the beginning of a day.
         filter.note(&delivery_key(message, channel), clock::wall());
     }
 }
 
-fn record_dropped(dropped: &[Dropped], journal: &mut Journal) {
-    for Dropped { channel, message, why } in dropped {
+fn record_dropped(dropped: &[DroppedMessage], journal: &mut Journal) {
+    for DroppedMessage { channel, message, why } in dropped {
         record_failure(format!("`{message}` was not delivered to {channel}: {why} (dropped)"), journal);
     }
 }
@@ -253,7 +253,7 @@ impl Agent {
     /// Enqueues the notifications among the pending actions.
     pub(super) fn enqueue_messages(&mut self, at: ClockReading) {
         let as_notification = |action: &Action| match action {
-            Action::Notify { target, tell } => Some((target.clone(), tell.clone())),
+            Action::Notify { target, notification: tell } => Some((target.clone(), tell.clone())),
             _ => None,
         };
         let notifications: Vec<(String, Notification)> =
@@ -288,8 +288,8 @@ impl Agent {
             depends_on: configured.map_or(&[][..], |target| &target.limits.depends_on),
             limit: configured.map(|target| RestartLimit::of(&target.limits)),
             cooldown_until: self.policy.target(target).and_then(|state| state.real.cooldown_until),
-            said: last_line.as_deref(),
-            again: recurrence.as_deref(),
+            last_log_line: last_line.as_deref(),
+            recurrence: recurrence.as_deref(),
             at,
             zone: self.zone,
         };
@@ -299,16 +299,16 @@ impl Agent {
     /// How often the target was down lately, including the incident that has just ended. Past incidents that cannot be
     /// read are left out: this line is not worth a warning.
     fn recurrence(&self, target: &str, began: BootTime, at: ClockReading) -> Option<String> {
-        let closed = closed_incidents::read(self.journal.folder(), LATELY, at.wall).unwrap_or_default();
+        let closed = closed_incidents::read(self.journal.folder(), RECURRENCE_SPAN, at.wall).unwrap_or_default();
         let earlier = closed.iter().filter(|closed| closed.target == target).map(|closed| closed.began);
         let latest = at.wall_at(began);
-        again(&earlier.chain([latest]).collect::<Vec<WallTime>>(), self.zone)
+        recurrence(&earlier.chain([latest]).collect::<Vec<WallTime>>(), self.zone)
     }
 
     /// Starts the deliveries that are due, one job per channel. Returns at once.
     pub(super) fn start_deliveries(&mut self) {
         // While stopping, no delivery is started that would have to be abandoned.
-        if self.journal.is_displaced() || self.stopping || self.journal.saved.outbox.waiting() == 0 {
+        if self.journal.is_displaced() || self.stopping || self.journal.saved.outbox.waiting_count() == 0 {
             return;
         }
         if self.news.is_filtered() && !self.journal.has_tried_to_save() {
@@ -324,7 +324,7 @@ impl Agent {
     }
 
     fn spawn_delivery(&mut self, channel: Channel, message: notify::Message) {
-        let delivery = delivery_of(&self.config);
+        let delivery = delivery_settings(&self.config);
         let finished = |channel: String, outcome| Message::DeliveryFinished { channel, outcome };
         let id = channel.id.clone();
         let job = JobSpec {
@@ -350,7 +350,7 @@ impl Agent {
 
     /// Reports the channels that are disabled because a `${NAME}` is not set: loudly, but only once, not at every tick.
     pub(super) fn report_disabled_channels(&mut self) {
-        let disabled = self.config.off.clone();
+        let disabled = self.config.disabled_channels.clone();
         for line in &disabled {
             log::error!("{line}: disabled; no messages are sent there");
             if !self.journal.saved.off.contains(line) {
@@ -373,7 +373,7 @@ fn delivery_key(message: &notify::Message, channel: &str) -> String {
     format!("message {event:?} {about:?} {channel}")
 }
 
-pub fn delivery_of(config: &Config) -> Delivery {
+pub fn delivery_settings(config: &Config) -> Delivery {
     let env = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
     Delivery { folder: config.folder.clone(), env, secrets: config.secrets.clone(), scope: Scope::default() }
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
-use crate::command::{CommandResult, Scope, first_word};
+use crate::command::{CommandResult, Scope, first_program};
 use crate::config::{CommandLine, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Secrets};
 use crate::outcome::{DaemonState, Exit, Inspection, PriorEvidence};
 use crate::pm2::{
-    self, App, Caller, Calls, Home, InspectionResult, LogFile, Managed, RepairStep, ResetReason, SavedList,
+    self, App, Caller, Home, InspectionResult, LogFile, ManagedProcess, RepairContext, RepairStep, ResetReason,
+    SavedList,
 };
 use crate::policy::Event;
 use crate::process::Process;
@@ -48,9 +49,10 @@ pub(super) struct Pm2Findings {
 }
 
 impl Pm2Findings {
-    fn note_inspection(&mut self, target: &str, result: InspectionResult, managed: &Managed) {
-        let first_step =
-            pm2::plan(managed, &result.facts).ok().and_then(|steps| steps.first().map(|step| step.shown(managed)));
+    fn note_inspection(&mut self, target: &str, result: InspectionResult, managed: &ManagedProcess) {
+        let first_step = pm2::plan_repair(managed, &result.facts)
+            .ok()
+            .and_then(|steps| steps.first().map(|step| step.describe(managed)));
         match first_step {
             Some(step) => self.first_steps.insert(target.to_owned(), step),
             None => self.first_steps.remove(target),
@@ -83,7 +85,7 @@ pub(super) fn caller(config: &Config, pm2: &Pm2Config, timeout: Duration) -> Cal
 pub fn calls_pm2(remedy: &Remedy) -> bool {
     let program = match remedy {
         Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => return true,
-        Remedy::Command(CommandLine::Shell(text)) => first_word(text),
+        Remedy::Command(CommandLine::Shell(text)) => first_program(text),
         Remedy::Command(CommandLine::Exec(words)) => words.first().map(String::as_str),
     };
     program.is_some_and(|program| program.rsplit('/').next() == Some("pm2"))
@@ -93,7 +95,7 @@ struct Pm2Job {
     target: String,
     home: Home,
     caller: Caller,
-    managed: Managed,
+    managed: ManagedProcess,
     known: PriorEvidence,
 }
 
@@ -121,13 +123,13 @@ impl Agent {
             target: target.to_string(),
             home: Home::at(&pm2.home),
             caller: caller(&self.config, pm2, timeout),
-            managed: Managed {
+            managed: ManagedProcess {
                 process: pm2.process.clone(),
                 config: pm2.config.clone(),
                 env: pm2.env.clone(),
                 port: configured.probe.local_port(),
             },
-            known: self.policy.target(target).map(|state| state.pm2.remembered()).unwrap_or_default(),
+            known: self.policy.target(target).map(|state| state.pm2.prior_evidence()).unwrap_or_default(),
         })
     }
 
@@ -146,14 +148,14 @@ impl Agent {
         });
     }
 
-    pub(super) fn pm2_inspected(&mut self, target: String, findings: Option<(InspectionResult, Managed)>) {
+    pub(super) fn pm2_inspected(&mut self, target: String, findings: Option<(InspectionResult, ManagedProcess)>) {
         let (inspection, pm2) = match &findings {
             Some((result, _)) => (result.inspection, Some(result.evidence.clone())),
             // A failed inspection does not mean that the target is deliberately at rest.
             None => (Inspection::Failed { is_deaf: false, is_listed: false }, None),
         };
         if let Some((result, managed)) = findings {
-            log::info!("{target} {}", result.words);
+            log::info!("{target} {}", result.summary);
             self.pm2.note_inspection(&target, result, &managed);
         }
         self.step(Event::Pm2Inspected { target, inspection, pm2 });
@@ -173,8 +175,8 @@ impl Agent {
         self.jobs.spawn(pm2_job_spec(INSPECTION_JOB, &job, INSPECTION_TIMEOUT, on_failure), move |context| {
             let job = job.with_scope_of(context);
             let facts = known.unwrap_or_else(|| job.inspect().facts);
-            let has_pm2 = job.caller.program().map(|_| ());
-            let reason = match has_pm2.and_then(|()| pm2::reset_reason(&job.home, &job.managed, &facts)) {
+            let has_pm2 = job.caller.find_program().map(|_| ());
+            let reason = match has_pm2.and_then(|()| pm2::find_reset_reason(&job.home, &job.managed, &facts)) {
                 Ok(reason) => {
                     log::warn!("{target} PM2 needs a reset: {reason}");
                     Some(reason)
@@ -195,9 +197,9 @@ impl Agent {
             if let Inspection::AtRest(why) = result.inspection {
                 return Err(format!("it is deliberately at rest ({})", why.as_str()));
             }
-            let steps: Vec<RepairStep> = pm2::plan(&job.managed, &result.facts)?;
-            context.extend_deadline(STEP_TIMEOUT + steps.iter().map(RepairStep::patience).sum());
-            Ok(calls.carry_out(&steps))
+            let steps: Vec<RepairStep> = pm2::plan_repair(&job.managed, &result.facts)?;
+            context.extend_deadline(STEP_TIMEOUT + steps.iter().map(RepairStep::wait_limit).sum());
+            Ok(calls.execute(&steps))
         });
     }
 
@@ -208,7 +210,7 @@ impl Agent {
             // No reason is noted if the configuration has changed since the check.
             let reason = match reason {
                 Some(reason) => reason,
-                None => pm2::reset_reason(&job.home, &job.managed, &job.inspect().facts)?,
+                None => pm2::find_reset_reason(&job.home, &job.managed, &job.inspect().facts)?,
             };
             Ok(pm2::reset(&reason, calls))
         });
@@ -220,11 +222,10 @@ impl Agent {
         &mut self,
         attempt: AttemptContext,
         timeout: Duration,
-        carry_out: impl FnOnce(&Pm2Job, &JobContext, Calls<'_>) -> Result<CommandResult, String> + Send + 'static,
+        carry_out: impl FnOnce(&Pm2Job, &JobContext, RepairContext<'_>) -> Result<CommandResult, String> + Send + 'static,
     ) {
         let target = attempt.target.clone();
-        let ended =
-            |target, exit, duration| Message::Event(Event::CommandEnded { target, ending: exit, took: duration });
+        let ended = |target, exit, duration| Message::Event(Event::CommandEnded { target, exit, duration });
         let Some(job) = self.pm2_job(&target, timeout) else {
             let removed = Exit::NotStarted("it is no longer in the configuration".into());
             let _ = self.post.send(ended(target, removed, Duration::ZERO)); // cannot fail: the loop holds the receiver
@@ -257,11 +258,11 @@ impl Agent {
                 context.extend_deadline(STEP_TIMEOUT);
                 log::info!("{} {line}", job.target);
             };
-            let calls = Calls {
+            let calls = RepairContext {
                 home: &job.home,
                 caller: &job.caller,
                 managed: &job.managed,
-                say: &report,
+                log_line: &report,
                 output: &output,
                 on_start: &mut on_start,
             };
@@ -296,9 +297,9 @@ impl Agent {
             let home = home?;
             // The evidence is collected again, since an earlier rung may have changed it; but that the daemon does not
             // answer takes 10 s to find out, so that part is taken from the earlier inspection.
-            let daemon = home.daemon_evidence();
-            let daemon = earlier.map_or_else(|| daemon.clone(), |earlier| daemon.clone().silent_since(&earlier));
-            let trouble = daemon.trouble(&home.path().display().to_string(), &home.call());
+            let daemon = home.observe_daemon();
+            let daemon = earlier.map_or_else(|| daemon.clone(), |earlier| daemon.clone().inherit_silence(&earlier));
+            let trouble = daemon.trouble(&home.path().display().to_string(), &home.pm2_command());
             trouble.filter(|_| daemon.state() == DaemonState::Deaf)
         }
     }
@@ -309,7 +310,7 @@ impl Agent {
         let Some(job) = self.pm2_job(target, RUNG_TIMEOUT) else { return };
         let Some(folder) = self.journal.incident_folder(incident) else { return };
         let inspected = self.pm2.found.get(target).map(|(_, result)| result.clone());
-        if let Some(words) = inspected.as_ref().map(|result| result.words.clone()) {
+        if let Some(words) = inspected.as_ref().map(|result| result.summary.clone()) {
             self.incidents.amend(target, incident, &self.journal, |incident| incident.pm2 = Some(words));
         }
         self.incidents.note_job_started(clock::now());
@@ -329,7 +330,7 @@ impl Agent {
                 log::info!("{target} {text}");
             }
             let logs = job.home.logs(name, &apps(inspected), job.known.process);
-            let last_line = pm2::last_words(&logs).map(|line| secrets.redact(&line).into_owned());
+            let last_line = pm2::log_excerpt(&logs).map(|line| secrets.redact(&line).into_owned());
             write_pm2_files(&folder, text, &logs, &secrets);
             Message::Pm2LogsSaved { target, incident, activity, last_line }
         });

@@ -161,7 +161,7 @@ impl Agent {
         if let Some(page) = &self.config.page {
             let closed = self.publisher.latest_incidents(self.journal.folder(), at.wall);
             let (host, details) = (self.messenger.host(), page.details);
-            let page_view = Page { saved, past: closed, host, details, is_over, at, zone: self.zone };
+            let page_view = Page { saved, closed, host, details, is_last: is_over, at, zone: self.zone };
             files.push((page.file.clone(), self.config.secrets.redact(&page_view.html()).into_owned()));
         }
         self.journal.saved.policy = State::default();

@@ -47,9 +47,9 @@ impl Agent {
         let (verdict, latency) = (&result.verdict, result.latency.as_millis());
         log::debug!("{target} {}: {} in {latency} ms", verdict.as_str(), verdict.detail());
         // Only a failed probe can begin an incident, whose id contains the time.
-        let stamp = result.verdict.class().map(|_| self.zone.incident(clock::wall())).unwrap_or_default();
+        let stamp = result.verdict.class().map(|_| self.zone.incident_id(clock::wall())).unwrap_or_default();
         let before = self.policy.target(&target).map(|state| (state.status, state.last_probe.clone()));
-        self.step(Event::ProbeFinished { target: target.clone(), number, look: result, stamp });
+        self.step(Event::ProbeFinished { target: target.clone(), number, result, stamp });
         let Some((status, last)) = before else { return };
         self.note_span(&target, last.as_ref());
         self.publisher.note_change(self.policy.target(&target).is_none_or(|state| state.status != status));

@@ -84,7 +84,7 @@ pub fn find_program(argv0: &str, folder: &Path, path_var: Option<&OsStr>) -> Res
 
 /// Like [`find_program`], but also requires the interpreter of a script: `pm2` without `node` is of no use.
 /// Errors: which of the two cannot be run, and why.
-pub fn locate(program: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, String> {
+pub fn find_with_interpreter(program: &str, folder: &Path, path_var: Option<&OsStr>) -> Result<PathBuf, String> {
     let found = find_program(program, folder, path_var).map_err(|error| error.to_string())?;
     match interpreter(&found).map(|interpreter| (find_program(&interpreter, folder, path_var), interpreter)) {
         Some((Err(error), interpreter)) => Err(format!("{program} needs {interpreter}: {error}")),
@@ -107,7 +107,7 @@ fn interpreter(script: &Path) -> Option<String> {
 }
 
 /// Quotes a word for a shell if it needs that.
-pub fn for_shell(word: &str) -> String {
+pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
     let is_plain = !word.is_empty() && word.chars().all(plain);
     if is_plain { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
@@ -115,7 +115,7 @@ pub fn for_shell(word: &str) -> String {
 
 /// The program that a shell text starts first, as far as that is certain without a shell: assignments and `exec` are
 /// skipped; `None` for builtins, keywords and anything that a shell would expand.
-pub fn first_word(text: &str) -> Option<&str> {
+pub fn first_program(text: &str) -> Option<&str> {
     let mut rest = text;
     loop {
         rest = rest.trim_start();
@@ -207,7 +207,7 @@ mod tests {
     fn the_first_program_of_a_shell_text_is_found_if_it_is_certain() {
         #[track_caller]
         fn check(text: &str, expected: Option<&str>) {
-            assert_eq!(first_word(text), expected, "{text}");
+            assert_eq!(first_program(text), expected, "{text}");
         }
         check("pm2 restart sav-backend", Some("pm2"));
         check("  ./restart.sh", Some("./restart.sh"));
@@ -257,12 +257,12 @@ mod tests {
         let path = folder.path().join("pm2");
         fs::write(&path, "#!/usr/bin/env node\n").expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our own file");
-        let found = || locate("pm2", folder.path(), Some(folder.path().as_os_str()));
+        let found = || find_with_interpreter("pm2", folder.path(), Some(folder.path().as_os_str()));
         let path_var = format!("(PATH={})", folder.path().display());
         assert_eq!(found(), Err(format!("pm2 needs node: command not found: node {path_var}")));
         symlink("/bin/sh", folder.path().join("node")).expect("a link");
         assert_eq!(found(), Ok(path));
-        let missing = locate("pm3", folder.path(), Some(folder.path().as_os_str()));
+        let missing = find_with_interpreter("pm3", folder.path(), Some(folder.path().as_os_str()));
         assert_eq!(missing, Err(format!("command not found: pm3 {path_var}")));
     }
 }

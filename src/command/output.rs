@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 /// Bytes that are kept of an output: the first 16 KiB, which show what was tried, and the last 48 KiB, which show how
 /// it went. The line between them with the number of bytes cut is not counted.
-pub const MAX_KEPT: u64 = HEAD + TAIL;
+pub const MAX_OUTPUT: u64 = HEAD + TAIL;
 const HEAD: u64 = 16 << 10;
 const TAIL: u64 = 48 << 10;
 /// The longest line between head and tail, with the largest number.
@@ -28,7 +28,7 @@ const MAX_READ: u64 = 8 << 20;
 /// Creates the file for a command's output, open for reading and appending, with mode 0600. An existing file at `path`
 /// is unlinked and not overwritten, so a process that has it open writes to a file without a name.
 /// Errors: as of unlinking and creating the file.
-pub fn open_output(path: &Path) -> io::Result<File> {
+pub fn create_output(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -39,7 +39,7 @@ pub fn open_output(path: &Path) -> io::Result<File> {
 
 /// Creates an in-memory file for a command's output. It stops growing when the command has ended. Where the kernel has
 /// no memfd (before Linux 3.17) or forbids it, the output is discarded.
-pub fn memory_output() -> io::Result<File> {
+pub fn create_memory_output() -> io::Result<File> {
     match memfd_create("output of a command", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
         Ok(memory) => {
             // After a trim, writers must continue at the new end of the file.
@@ -63,7 +63,7 @@ pub(super) fn seal(file: &File) {
 /// append meanwhile; what they write during the trim may be cut too, without being counted.
 /// Errors: as of opening, reading and writing the file; it is not a regular file.
 pub fn trim_output(path: &Path) -> io::Result<u64> {
-    trim(&open(path)?, MAX_KEPT)
+    trim(&open(path)?, MAX_OUTPUT)
 }
 
 /// Overwrites each byte of the ranges that `find_secrets` returns with [`REDACTION`]. The length does not change, so
@@ -106,7 +106,7 @@ pub(super) fn reopen(file: &File) -> io::Result<File> {
 /// moved, so a reader or a crash never finds less than the bytes to be kept.
 pub(super) fn trim(file: &File, limit: u64) -> io::Result<u64> {
     let length = file.metadata()?.len();
-    if length <= limit.max(MAX_KEPT) + NOTE_MAX {
+    if length <= limit.max(MAX_OUTPUT) + NOTE_MAX {
         return Ok(0);
     }
     let (cut_before, note_length) = earlier_note(file)?;
@@ -149,7 +149,7 @@ mod tests {
     fn check(pieces: &[usize], cut_in_all: u64) {
         let folder = folder();
         let path = folder.path().join("output");
-        let mut output = open_output(&path).expect("a new file");
+        let mut output = create_output(&path).expect("a new file");
         let mut written = Vec::new();
         for (piece, letter) in pieces.iter().zip(b'a'..) {
             let bytes = vec![letter; *piece];
@@ -172,15 +172,15 @@ mod tests {
 
     #[test]
     fn an_output_is_trimmed_to_its_head_and_tail_with_a_count() {
-        let kept = MAX_KEPT as usize;
+        let kept = MAX_OUTPUT as usize;
         check(&[], 0);
         check(&[10], 0);
         check(&[kept], 0);
         check(&[kept + NOTE_MAX as usize], 0);
         check(&[kept + 100], 100);
-        check(&[5_000_000], 5_000_000 - MAX_KEPT);
+        check(&[5_000_000], 5_000_000 - MAX_OUTPUT);
         check(&[kept + 100, 200], 300);
-        check(&[200_000, 1, 200_000, 200_000], 600_001 - MAX_KEPT);
+        check(&[200_000, 1, 200_000, 200_000], 600_001 - MAX_OUTPUT);
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
             found.extend((after && text.ends_with("sec")).then(|| text.len() - 3..text.len()));
             found
         };
-        let mut output = open_output(&path).expect("a new file");
+        let mut output = create_output(&path).expect("a new file");
         output.write_all(b"ret a secret sec").expect("room on the disk");
         redact_output(&path, find).expect("a regular file");
         output.write_all(b", more").expect("it is still open");
@@ -210,7 +210,7 @@ mod tests {
             "ret".into(),
             "z".repeat(tail - 3),
         ];
-        let mut output = open_output(&path).expect("a new file");
+        let mut output = create_output(&path).expect("a new file");
         output.write_all(long.concat().as_bytes()).expect("room on the disk");
         assert!(trim_output(&path).expect("a regular file") > 0);
         let cut = std::fs::read_to_string(&path).expect("the output");
@@ -226,8 +226,8 @@ mod tests {
     fn a_new_output_is_private_and_does_not_touch_the_old_file() {
         let folder = folder();
         let path = folder.path().join("output");
-        let mut old = open_output(&path).expect("a new file");
-        let new = open_output(&path).expect("another new file");
+        let mut old = create_output(&path).expect("a new file");
+        let new = create_output(&path).expect("another new file");
         old.write_all(b"from a daemon of an earlier run").expect("room on the disk");
         let found = new.metadata().expect("an open file");
         assert_eq!(found.len(), 0);
@@ -242,7 +242,7 @@ mod tests {
         symlink(&victim, &link).expect("a link");
         assert!(trim_output(&link).is_err());
         assert!(redact_output(&link, |_, _, _| Vec::new()).is_err());
-        drop(open_output(&link).expect("the link is replaced"));
+        drop(create_output(&link).expect("the link is replaced"));
         assert_eq!(std::fs::metadata(&victim).expect("the victim").len(), 200_000);
         assert!(trim_output(folder.path()).is_err());
         assert!(trim_output(&folder.path().join("missing")).is_err());

@@ -35,9 +35,9 @@ impl Sandbox {
             unset: Vec::new(),
             env: Vec::new(),
             timeout,
-            keep: MAX_KEPT,
+            max_output: MAX_OUTPUT,
             stdin: None,
-            output: open_output(&self.at("output")).unwrap(),
+            output: create_output(&self.at("output")).unwrap(),
             scope: Scope::default(),
             leftovers: Leftovers::Live,
         }
@@ -246,7 +246,7 @@ fn a_long_output_is_trimmed_while_the_command_runs() {
     fs::write(sandbox.at("cut"), "").unwrap();
     assert_eq!(runner.join().unwrap().exit, Exit::Exited(0));
     let kept = sandbox.output();
-    assert!(kept.len() < MAX_KEPT as usize + 64, "{} bytes kept", kept.len());
+    assert!(kept.len() < MAX_OUTPUT as usize + 64, "{} bytes kept", kept.len());
     assert!(kept.starts_with("first\n0123456789\n"), "{:?}", &kept[..100]);
     assert!(kept.ends_with("\n0123456789last\n"), "{:?}", &kept[kept.len() - 100..]);
     assert!(kept.contains(" bytes cut out here]\n"));
@@ -260,7 +260,7 @@ fn the_output_of_a_child_left_behind_is_trimmed() {
     let daemon = sandbox.process("daemon");
     let length = || fs::metadata(sandbox.at("output")).unwrap().len();
     for _ in 0..3 {
-        eventually(|| length() > 2 * MAX_KEPT);
+        eventually(|| length() > 2 * MAX_OUTPUT);
         assert!(trim_output(&sandbox.at("output")).unwrap() > 0);
     }
     assert!(is_alive(daemon));
@@ -320,12 +320,12 @@ fn a_command_is_found_by_its_environment_but_its_children_are_not() {
     let leftovers = [sandbox.process("daemon"), sandbox.process("child")];
     // setsid(1) must have created the session first.
     eventually(|| process::group_led_by(leftovers[0]).is_some());
-    assert_eq!(process::find(&marks("this")), Some(own));
-    assert_eq!(process::find(&marks("that")), None);
+    assert_eq!(process::find_by_environment(&marks("this")), Some(own));
+    assert_eq!(process::find_by_environment(&marks("that")), None);
     fs::write(sandbox.at("go"), "").unwrap();
     assert_eq!(command.join().unwrap().exit, Exit::Exited(0));
     assert!(leftovers.iter().all(|process| is_alive(*process)));
-    assert_eq!(process::find(&marks("this")), None);
+    assert_eq!(process::find_by_environment(&marks("this")), None);
     leftovers.into_iter().for_each(kill);
 }
 

@@ -246,9 +246,9 @@ fn check_running(folder: &Folder, holder: &Holder) -> Option<String> {
         Ok(status) => status,
         Err(error) => return Some(error.to_string()),
     };
-    let (watch, is_daemon) = (status.watch(), holder.mode == Mode::Daemon);
+    let (watch, is_daemon) = (status.presence(), holder.mode == Mode::Daemon);
     // A first tick has not saved anything yet.
-    if !watch.is_at_work() || (is_daemon && !watch.is_current()) {
+    if !watch.is_watching() || (is_daemon && !watch.is_current()) {
         return Some(watch.to_string());
     }
     let (what, pid) = (if is_daemon { "a watchdog" } else { "a tick" }, holder.pid);

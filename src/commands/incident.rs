@@ -5,7 +5,7 @@ use crate::clock;
 use crate::store::incident_record::IncidentRecord;
 use crate::store::{Folder, closed_incidents, incidents};
 use crate::view::incident::{self, IncidentView};
-use crate::view::pattern::LATELY;
+use crate::view::pattern::RECURRENCE_SPAN;
 
 use super::{Code, print, print_error, print_machine_error, read_env, state_folder, status};
 
@@ -53,15 +53,15 @@ fn print_done(text: &str) -> Result<Code, Code> {
 
 fn print_incident(folder: &Folder, record: &IncidentRecord, json: bool) -> Result<Code, Code> {
     let wall = clock::wall();
-    let mut past = closed_incidents::read(folder, LATELY, wall).map_err(print_machine_error)?;
+    let mut past = closed_incidents::read(folder, RECURRENCE_SPAN, wall).map_err(print_machine_error)?;
     past.retain(|closed| closed.target == record.target);
     let saved = status::read(folder).map(|status| status.saved).unwrap_or_default();
     let depends_on = saved.shown.get(&record.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();
     let (path, files) = incidents::files(folder, &record.id);
     let home = read_env("HOME").map(std::path::PathBuf::from);
     let incident = IncidentView {
-        account: record,
-        past: &past,
+        record,
+        closed: &past,
         depends_on: &depends_on,
         folder: &path,
         files: &files,

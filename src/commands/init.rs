@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
-use crate::command::for_shell;
+use crate::command::shell_quote;
 use crate::config::{self, Config};
 use crate::outcome::describe_io_error;
 use crate::terminal::{escaped, write_line};
@@ -144,5 +144,5 @@ fn next_command(path: &Path) -> String {
         return "watchdog check".into();
     }
     let path = path.display().to_string();
-    format!("watchdog check -c {}", escaped(&for_shell(&path)))
+    format!("watchdog check -c {}", escaped(&shell_quote(&path)))
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::command::{self, CommandSpec, Leftovers, MAX_KEPT, Scope};
+use crate::command::{self, CommandSpec, Leftovers, MAX_OUTPUT, Scope};
 use crate::outcome::Exit;
 use crate::pm2::App;
 
@@ -68,7 +68,7 @@ pub(super) struct CronLine {
 
 /// The crontab of this account; none if it has none, or if there is no program `crontab`.
 pub(super) fn read_crontab() -> Option<String> {
-    let output = command::memory_output().ok()?;
+    let output = command::create_memory_output().ok()?;
     let mut reader = output.try_clone().ok()?;
     let argv = ["crontab", "-l"].map(str::to_owned).into();
     let (folder, unset, env) = (PathBuf::from("/"), Vec::new(), Vec::new());
@@ -79,7 +79,7 @@ pub(super) fn read_crontab() -> Option<String> {
         unset,
         env,
         timeout: CRONTAB_TIMEOUT,
-        keep: MAX_KEPT,
+        max_output: MAX_OUTPUT,
         stdin: None,
         output,
         scope,

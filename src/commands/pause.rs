@@ -15,7 +15,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::outcome;
 use crate::policy::Mode;
-use crate::signals::{self, Heard};
+use crate::signals::{self, CommandSignal};
 use crate::store::lock::{Holder, read_holder};
 use crate::store::requests::{self, PendingRequest, Request};
 use crate::store::state::peek;
@@ -215,10 +215,10 @@ fn resolve_targets(
 
 /// Runs the command, unless a signal to end has already arrived. Returns its exit code, or 128 + the number of the
 /// signal that killed it, as shells do.
-fn run_command(signals: &Receiver<Heard>, program: &OsString, arguments: &[OsString]) -> i32 {
+fn run_command(signals: &Receiver<CommandSignal>, program: &OsString, arguments: &[OsString]) -> i32 {
     let received = signals.try_iter().find_map(|what| match what {
-        Heard::Told { signal, .. } => Some(signal),
-        Heard::Child => None,
+        CommandSignal::Received { signal, .. } => Some(signal),
+        CommandSignal::Child => None,
     });
     if let Some(signal) = received {
         print_error(&format!("received signal {signal} before the start of {}", program.display()), Code::Machine);
@@ -239,13 +239,13 @@ fn run_command(signals: &Receiver<Heard>, program: &OsString, arguments: &[OsStr
 
 /// Waits for the command, and forwards the signals that only this process received. The command shares the terminal and
 /// the process group, as if the shell had started it, so signals of the terminal reach it anyway.
-fn wait_for_command(child: &mut Child, signals: &Receiver<Heard>) -> io::Result<ExitStatus> {
+fn wait_for_command(child: &mut Child, signals: &Receiver<CommandSignal>) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
         match signals.recv_timeout(CHILD_POLL_INTERVAL) {
-            Ok(Heard::Told { signal, by_terminal: false }) => {
+            Ok(CommandSignal::Received { signal, by_terminal: false }) => {
                 // The kernel does not reuse the pid of a child that was not waited for.
                 if let Some(signal) = Signal::from_named_raw(signal)
                     && let Err(error) = kill_process(Pid::from_child(child), signal)
@@ -254,7 +254,8 @@ fn wait_for_command(child: &mut Child, signals: &Receiver<Heard>) -> io::Result<
                     print_error(&format!("cannot forward the signal to the command: {why}"), Code::Machine);
                 }
             }
-            Ok(Heard::Told { by_terminal: true, .. } | Heard::Child) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(CommandSignal::Received { by_terminal: true, .. } | CommandSignal::Child)
+            | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return child.wait(),
         }
     }

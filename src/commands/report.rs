@@ -16,14 +16,14 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Result<Co
     let status = status::read(&folder).map_err(print_machine_error)?;
     let at = status.at;
     let past = closed_incidents::read(&folder, span, at.wall).map_err(print_machine_error)?;
-    let is_running = status.watch().is_at_work();
+    let is_running = status.presence().is_watching();
     let mut saved = status.saved;
     if let Some(age) = saved.age(at.now).filter(|_| !is_running) {
         let from = at.wall.offset_by(-millis(age));
         let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
         saved.gaps.note(Gap { from, to: at.wall, why });
     }
-    let report = Report { saved: &saved, past: &past, span, at, zone: clock::zone() };
+    let report = Report { saved: &saved, closed: &past, span, at, zone: clock::zone() };
     print(&if json { report.json() } else { report.text() });
     Ok(Code::Done)
 }

@@ -114,7 +114,7 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
     let silent = options.quiet || (on_terminal && logging.is_some());
     let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| print(&escaped(line))) };
     let filter = daily_filter(Some(&folder));
-    let setup = AgentSetup { inbox, folder: folder.clone(), lock, logging, news, told: Some(filter.clone()) };
+    let setup = AgentSetup { inbox, folder: folder.clone(), lock, logging, news, repeats: Some(filter.clone()) };
     let result = match Agent::new(Mode::Once, config, options.dry_run, setup) {
         Ok(agent) => agent.run(),
         Err(error) => {
@@ -155,8 +155,8 @@ fn report_daemon(folder: &Folder, holder: &Holder) -> Result<Code, Code> {
     }
     let failed = |why: &str| print_daily_in(Some(folder), &format!("watchdog: {why}"), Code::Machine);
     let status = status::read(folder).map_err(|error| failed(&error.to_string()))?;
-    let watch = status.watch();
-    if watch.is_at_work() && !watch.is_current() {
+    let watch = status.presence();
+    if watch.is_watching() && !watch.is_current() {
         let since = status.saved.last_seen.map_or_else(|| "it started".into(), |at| status.zone.date_time(at));
         let why = format!(
             "the running watchdog (pid {}) has not saved its state since {since} (the state of the targets is unknown; \
@@ -187,7 +187,7 @@ fn prepare(
         Err(LockError::Io(error)) => return Err(print_not_started(error)),
     };
     let logging = start_log(&config, options, logs_to_stderr);
-    Ok((config, AgentSetup { inbox, folder, lock, logging, news: Box::new(|_| ()), told: None }))
+    Ok((config, AgentSetup { inbox, folder, lock, logging, news: Box::new(|_| ()), repeats: None }))
 }
 
 fn print_not_started(error: impl Display) -> Code {

@@ -14,7 +14,7 @@ use crate::store::Folder;
 use crate::store::lock::Holder;
 use crate::store::state::peek;
 use crate::terminal::write_line;
-use crate::time::{BootTime, rough};
+use crate::time::{BootTime, round_age};
 
 use super::holder::{Refusal, holder_for_start, refuse_recent_other};
 use super::run::{ALREADY_HELD, NOTHING_STARTED, READY};
@@ -183,7 +183,7 @@ fn cron_mail(config: &Config, pid: u32, hung: Option<u32>, last_sign: Option<Sig
             true => format!("the machine was rebooted at {}", time_of_day(BootTime::BOOT)),
             false => "the machine was not rebooted".into(),
         };
-        format!(" Last sign of life {}, {} ago; {rebooted}.", time_of_day(seen), rough(at.now.since(seen)))
+        format!(" Last sign of life {}, {} ago; {rebooted}.", time_of_day(seen), round_age(at.now.since(seen)))
     });
     let mut text = format!("{what}{last}\nNothing was monitored in between.{}", probe_summary(config));
     text += " You get this mail only when the watchdog had to be started.\n";

@@ -85,7 +85,7 @@ fn screen() -> Screen {
 }
 
 fn exit_code(status: &StatusReport) -> Code {
-    match (status.watch().is_current(), status.is_trouble()) {
+    match (status.presence().is_current(), status.is_trouble()) {
         (false, _) => Code::NotRunning,
         (true, true) => Code::Trouble,
         (true, false) => Code::Done,
@@ -106,7 +106,7 @@ pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
     let saved = saved.unwrap_or_default();
     let now = read_boot_clock();
     let mut status = StatusReport {
-        is_unseen,
+        is_holder_hidden: is_unseen,
         last_held: last_held(folder),
         has_answered,
         config_changed: false,
@@ -117,14 +117,14 @@ pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
         holder,
     };
     // Only a running watchdog can have read an older version of the file.
-    status.config_changed = status.watch().is_running() && has_changed(&status.saved);
+    status.config_changed = status.presence().is_running() && has_changed(&status.saved);
     status.apply(&requests::peek(folder), &now);
     Ok(status)
 }
 
 fn has_changed(saved: &SavedState) -> bool {
     let Some((path, read)) = saved.config.as_ref().zip(saved.config_written) else { return false };
-    config::written(path).is_some_and(|written| written != read)
+    config::modified_at(path).is_some_and(|written| written != read)
 }
 
 /// Has a live watchdog save its state, and reads it. Also returns the present holder, and whether it has answered: it

@@ -55,7 +55,7 @@ pub struct Config {
     /// The file, absolute.
     pub path: PathBuf,
     /// When the file was last modified before it was read.
-    pub written: Option<WallTime>,
+    pub modified: Option<WallTime>,
     /// The file's folder, absolute. Commands run in it, and paths are relative to it.
     pub folder: PathBuf,
     /// The folder of state, lock, events and incidents, absolute.
@@ -70,7 +70,7 @@ pub struct Config {
     pub page: Option<PageConfig>,
     pub metrics: Option<PathBuf>,
     /// One line for each channel that is switched off because a `${NAME}` is not set.
-    pub off: Vec<String>,
+    pub disabled_channels: Vec<String>,
     /// To be redacted in what servers and commands return.
     pub secrets: Secrets,
 }
@@ -101,8 +101,8 @@ impl Config {
     /// can be found in one pass are returned. The caller adds the consequence.
     pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Errors> {
         // Read before the file itself: a change in between must count as newer than what was read.
-        let written = written(path);
-        Ok(Config { written, ..read_config(path, environment)? })
+        let modified = modified_at(path);
+        Ok(Config { modified, ..read_config(path, environment)? })
     }
 
     /// The state folder that the file at `path` names, or the default if it names none. Other errors in the file do not
@@ -133,7 +133,7 @@ impl Config {
 }
 
 /// When a file was last modified; `None` if that cannot be read.
-pub fn written(path: &Path) -> Option<WallTime> {
+pub fn modified_at(path: &Path) -> Option<WallTime> {
     let metadata = fs::metadata(path).ok()?;
     Some(WallTime::from_ms(metadata.mtime().saturating_mul(1_000).saturating_add(metadata.mtime_nsec() / 1_000_000)))
 }
@@ -190,7 +190,7 @@ fn read_top_level(
     let (state_dir, log) = (state_dir?, log?);
     Some(Config {
         path,
-        written: None,
+        modified: None,
         folder,
         state_dir,
         log,
@@ -200,7 +200,7 @@ fn read_top_level(
         heartbeat,
         page,
         metrics,
-        off,
+        disabled_channels: off,
         secrets,
     })
 }

@@ -12,14 +12,14 @@ use super::error::Errors;
 /// Errors: none of the three exists; the error names them. Whether a file named by the operator exists is not checked
 /// here, but when it is loaded.
 pub fn find(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Errors> {
-    match named(explicit, environment) {
+    match explicit_path(explicit, environment) {
         Some(path) => Ok(path),
         None => search(Path::new(""), home(environment)),
     }
 }
 
 /// The configuration that the operator named, whether it exists or not. An empty variable counts as not set.
-pub fn named(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn explicit_path(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let variable = || environment("WATCHDOG_CONFIG").filter(|path| !path.is_empty());
     explicit.map(Path::to_path_buf).or_else(|| variable().map(PathBuf::from))
 }
@@ -68,8 +68,8 @@ pub(super) fn state_dir_in(home: &Path) -> PathBuf {
 
 /// The user's home: `$HOME`, else that of the user database.
 pub fn home(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let named = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-    named.or_else(|| std::env::home_dir().filter(|home| home.is_absolute()))
+    let home = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    home.or_else(|| std::env::home_dir().filter(|home| home.is_absolute()))
 }
 
 #[cfg(test)]

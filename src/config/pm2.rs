@@ -51,7 +51,7 @@ fn read_env(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 /// A name that means this process to pm2 and nothing else.
 fn read_process_name(reader: &mut Reader<'_>, node: &Node, has_config: bool) -> Option<String> {
     let name = reader.text(node)?;
-    if let Some((what, advice)) = objection(name, has_config) {
+    if let Some((what, advice)) = process_name_problem(name, has_config) {
         reader.reject(node, what, advice);
         return None;
     }
@@ -59,7 +59,7 @@ fn read_process_name(reader: &mut Reader<'_>, node: &Node, has_config: bool) -> 
 }
 
 /// Why pm2 commands cannot use `name` for exactly one process, and the advice. `has_config`: `config` is set too.
-pub fn objection(name: &str, has_config: bool) -> Option<(&'static str, &'static str)> {
+pub fn process_name_problem(name: &str, has_config: bool) -> Option<(&'static str, &'static str)> {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     let is_pattern = name.len() > 1 && name.starts_with('/') && name.ends_with('/');
     match name {

@@ -43,7 +43,7 @@ impl Secrets {
     }
 
     /// The ranges of secrets, and of parts of them at the ends, in such a fragment. They may overlap.
-    pub fn places(&self, fragment: &[u8], ends: CutEnds) -> Vec<Range<usize>> {
+    pub fn find_ranges(&self, fragment: &[u8], ends: CutEnds) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();
         for secret in &self.0 {
             let mut from = 0;
@@ -62,7 +62,7 @@ impl Secrets {
         ranges
     }
 
-    pub fn join(&mut self, others: &Secrets) {
+    pub fn merge(&mut self, others: &Secrets) {
         let new: Vec<String> = others.0.iter().filter(|secret| !self.0.contains(secret)).cloned().collect();
         self.0.extend(new);
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -146,7 +146,7 @@ mod tests {
         let ends = CutEnds { is_start_cut, is_end_cut };
         assert_eq!(secrets.redact_fragment(fragment.as_bytes(), ends), shown);
         let mut bytes = fragment.as_bytes().to_vec();
-        secrets.places(fragment.as_bytes(), ends).into_iter().for_each(|range| bytes[range].fill(b'*'));
+        secrets.find_ranges(fragment.as_bytes(), ends).into_iter().for_each(|range| bytes[range].fill(b'*'));
         assert_eq!(String::from_utf8_lossy(&bytes), overwritten);
     }
 
@@ -161,7 +161,7 @@ mod tests {
         check_fragment("s3cret-ones3cret-one", (true, true), "……", "********************");
         check_fragment("", (true, true), "", "");
         let mut joined = Secrets::of(&["s3cret"]);
-        joined.join(&Secrets::of(&["s3cret", "s3cret-one"]));
+        joined.merge(&Secrets::of(&["s3cret", "s3cret-one"]));
         assert_eq!(joined, Secrets::of(&["s3cret", "s3cret-one"]));
     }
 }

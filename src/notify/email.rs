@@ -8,7 +8,7 @@ use lettre::Message as Mail;
 use lettre::message::header::{ContentType, MIME_VERSION_1_0};
 use lettre::message::{Mailbox, MessageBuilder};
 
-use super::{Delivery, DeliveryOutcome, Message, host, smtp};
+use super::{Delivery, DeliveryOutcome, Message, host_name, smtp};
 use crate::command::find_program;
 use crate::config::{Email, MailTransport};
 
@@ -28,8 +28,8 @@ pub(super) fn deliver(email: &Email, message: &Message, delivery: &Delivery) -> 
 }
 
 /// Why no mail can be written for this channel, if one of its addresses is invalid.
-pub fn cannot_write(email: &Email, delivery: &Delivery) -> Option<String> {
-    choose_sender(email, &host(), delivery).and_then(|_| parse_mailbox(&email.to)).err()
+pub fn find_address_error(email: &Email, delivery: &Delivery) -> Option<String> {
+    choose_sender(email, &host_name(), delivery).and_then(|_| parse_mailbox(&email.to)).err()
 }
 
 fn parse_mailbox(text: &str) -> Result<Mailbox, String> {
@@ -73,7 +73,7 @@ fn write_mail(email: &Email, message: &Message, delivery: &Delivery) -> Result<M
 }
 
 fn run_sendmail(mail: &Mail, delivery: &Delivery) -> DeliveryOutcome {
-    let program = match sendmail(delivery) {
+    let program = match find_sendmail(delivery) {
         Ok(program) => program.display().to_string(),
         Err(error) => return DeliveryOutcome::Failed(error, None),
     };
@@ -92,7 +92,7 @@ fn to_local_line_ends(mail: &[u8]) -> Vec<u8> {
 
 /// Finds the local sendmail.
 /// Errors: there is none; names the folders that were searched.
-pub fn sendmail(delivery: &Delivery) -> Result<PathBuf, String> {
+pub fn find_sendmail(delivery: &Delivery) -> Result<PathBuf, String> {
     let path = delivery.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
     let path = path.or_else(|| std::env::var("PATH").ok()).unwrap_or_default();
     let path = format!("{path}:{SENDMAIL_FOLDERS}");

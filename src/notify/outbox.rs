@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 use crate::config::Channel;
-use crate::time::{BootTime, rough};
+use crate::time::{BootTime, round_age};
 
 /// The most messages that wait. The policy folds a storm of messages before it gets here.
 const MAX_MESSAGES: usize = 100;
@@ -68,14 +68,14 @@ struct ChannelTrouble {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Due {
+pub struct DueMessage {
     /// With `late` set if it is late.
     pub message: Message,
     pub age: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropped {
+pub struct DroppedMessage {
     pub channel: String,
     /// The message's first line.
     pub message: String,
@@ -84,7 +84,7 @@ pub struct Dropped {
 
 impl Outbox {
     /// Queues a message for all channels that are configured for its kind. Returns the messages dropped to make room.
-    pub fn post(&mut self, message: Message, channels: &[Channel], now: BootTime) -> Vec<Dropped> {
+    pub fn post(&mut self, message: Message, channels: &[Channel], now: BootTime) -> Vec<DroppedMessage> {
         let subscribed = channels.iter().filter(|channel| channel.on.contains(&message.event));
         let to: Vec<String> = subscribed.map(|channel| channel.id.clone()).collect();
         if to.is_empty() {
@@ -94,7 +94,7 @@ impl Outbox {
         let mut dropped = Vec::new();
         while self.queue.len() > MAX_MESSAGES {
             let Some(Queued { message, to, .. }) = self.queue.pop_front() else { break };
-            let drop_for = |channel| Dropped {
+            let drop_for = |channel| DroppedMessage {
                 channel,
                 message: message.split_first_line().0.to_owned(),
                 why: "too many messages are waiting".into(),
@@ -107,7 +107,7 @@ impl Outbox {
     /// The next message to deliver on a channel now. Only the oldest message of each target qualifies, which keeps
     /// their order; among these the one with the fewest tries comes first, so that a message that is never accepted
     /// does not delay those of other targets.
-    pub fn due(&self, channel: &str, now: BootTime) -> Option<Due> {
+    pub fn next_due(&self, channel: &str, now: BootTime) -> Option<DueMessage> {
         // A longer pause than the longest possible one was computed on another clock, so it does not count.
         let is_paused = |until: BootTime| now < until && until.since(now) <= MAX_PAUSE;
         if self.troubles.get(channel).is_some_and(|trouble| is_paused(trouble.until)) {
@@ -118,20 +118,20 @@ impl Outbox {
         let firsts = waiting.filter(|queued| seen.insert(&queued.message.target));
         let queued = firsts.min_by_key(|queued| queued.attempts.get(channel).map_or(0, |attempts| attempts.times))?;
         let age = now.since(queued.posted);
-        Some(Due { message: Message { late: age > LATE_AFTER, ..queued.message.clone() }, age })
+        Some(DueMessage { message: Message { late: age > LATE_AFTER, ..queued.message.clone() }, age })
     }
 
-    pub fn message(&self, id: &str) -> Option<&Message> {
+    pub fn find_message(&self, id: &str) -> Option<&Message> {
         self.queue.iter().map(|queued| &queued.message).find(|message| message.id == id)
     }
 
-    pub fn delivered(&mut self, channel: &str, id: &str) {
+    pub fn mark_delivered(&mut self, channel: &str, id: &str) {
         self.troubles.remove(channel);
         self.remove_recipient(channel, id);
     }
 
     /// The channel will never accept this message.
-    pub fn refused(&mut self, channel: &str, id: &str, error: &str, now: BootTime) {
+    pub fn mark_refused(&mut self, channel: &str, id: &str, error: &str, now: BootTime) {
         let trouble = ChannelTrouble { failures: 0, since: now, at: now, until: now, error: error.to_owned() };
         self.troubles.insert(channel.to_owned(), trouble);
         self.remove_recipient(channel, id);
@@ -146,7 +146,14 @@ impl Outbox {
 
     /// Notes a failed delivery. `at_least` is the pause that the receiver asked for. Returns whether this is the first
     /// failure in a row, which is worth a log line.
-    pub fn failed(&mut self, channel: &str, id: &str, error: &str, at_least: Option<Duration>, now: BootTime) -> bool {
+    pub fn mark_failed(
+        &mut self,
+        channel: &str,
+        id: &str,
+        error: &str,
+        at_least: Option<Duration>,
+        now: BootTime,
+    ) -> bool {
         let before = self.troubles.get(channel).filter(|trouble| trouble.failures > 0);
         let failures = before.map_or(0, |trouble| trouble.failures).saturating_add(1);
         let since = before.map_or(now, |trouble| trouble.since);
@@ -166,7 +173,7 @@ impl Outbox {
 
     /// Drops messages that were tried for too long, and those for channels that are no longer configured. Messages for
     /// channels that are switched off (`is_off`) keep waiting.
-    pub fn tidy(&mut self, channels: &[Channel], is_off: impl Fn(&str) -> bool) -> Vec<Dropped> {
+    pub fn drop_expired(&mut self, channels: &[Channel], is_off: impl Fn(&str) -> bool) -> Vec<DroppedMessage> {
         let mut dropped = Vec::new();
         let is_known = |id: &str| channels.iter().any(|channel| channel.id == id) || is_off(id);
         for queued in &mut self.queue {
@@ -179,7 +186,7 @@ impl Outbox {
                     Some(trouble) => format!("every try failed for three days; last error: {}", trouble.error),
                     None => "its channel is no longer configured".into(),
                 };
-                Dropped { channel, message: message.to_owned(), why }
+                DroppedMessage { channel, message: message.to_owned(), why }
             }));
         }
         self.queue.retain(|queued| !queued.to.is_empty());
@@ -187,20 +194,20 @@ impl Outbox {
         dropped
     }
 
-    pub fn waiting(&self) -> usize {
+    pub fn waiting_count(&self) -> usize {
         self.queue.len()
     }
 
     /// When the next pause ends on one of `channels` that has a waiting message and is not `busy` with a delivery. The
     /// caller leaves out channels that are switched off, since they are no reason to wake up.
-    pub fn next(&self, channels: &[Channel], busy: impl Fn(&str) -> bool) -> Option<BootTime> {
+    pub fn next_retry_at(&self, channels: &[Channel], busy: impl Fn(&str) -> bool) -> Option<BootTime> {
         let waits = |id: &String| self.queue.iter().any(|queued| queued.to.contains(id));
         let usable = channels.iter().map(|channel| &channel.id).filter(|id| !busy(id) && waits(id));
         usable.filter_map(|id| Some(self.troubles.get(id)?.until)).min()
     }
 
     /// The id of each channel whose last delivery failed, and a description of the failure.
-    pub fn troubles(&self, now: BootTime) -> impl Iterator<Item = (&str, String)> {
+    pub fn describe_troubles(&self, now: BootTime) -> impl Iterator<Item = (&str, String)> {
         self.troubles.iter().map(move |(channel, trouble)| (channel.as_str(), trouble.describe(now)))
     }
 
@@ -219,11 +226,11 @@ impl DeliveryAttempts {
 
 impl ChannelTrouble {
     fn describe(&self, now: BootTime) -> String {
-        let (ago, error) = (rough(now.since(self.at)), &self.error);
+        let (ago, error) = (round_age(now.since(self.at)), &self.error);
         let tries = match self.failures {
             0 => return format!("rejected the last message, which was dropped, {ago} ago: {error}"),
             1 => "1 try".to_owned(),
-            count => format!("{count} tries in {}", rough(now.since(self.since))),
+            count => format!("{count} tries in {}", round_age(now.since(self.since))),
         };
         format!("accepts no messages ({tries}); last error {ago} ago: {error}")
     }

@@ -24,19 +24,19 @@ impl Downtime {
         }
     }
 
-    pub fn span(self) -> Duration {
+    pub fn duration(self) -> Duration {
         match self {
             Downtime::AtMost(span) | Downtime::AtLeast(span) => span,
         }
     }
 
     pub fn as_ms(self) -> u64 {
-        u64::try_from(self.span().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.duration().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// `None` if they are of both kinds, because the sum is then of neither.
     pub fn sum(all: &[Downtime]) -> Option<Downtime> {
-        let sum = all.iter().fold(Duration::ZERO, |sum, one| sum.saturating_add(one.span()));
+        let sum = all.iter().fold(Duration::ZERO, |sum, one| sum.saturating_add(one.duration()));
         let at_most = all.iter().filter(|one| matches!(one, Downtime::AtMost(_))).count();
         match at_most {
             _ if at_most == all.len() => Some(Downtime::AtMost(sum)),

@@ -36,7 +36,7 @@ pub struct Phases {
 
 impl Phases {
     /// The completed phases in their order, with their names.
-    pub fn done(&self) -> impl Iterator<Item = (&'static str, Duration)> + use<> {
+    pub fn completed(&self) -> impl Iterator<Item = (&'static str, Duration)> + use<> {
         let Phases { resolve_us, connect_us, tls_us, first_byte_us, rest_us } = *self;
         let named = [
             ("resolve", resolve_us),

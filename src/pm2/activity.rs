@@ -60,13 +60,14 @@ impl Home {
 
     /// Takes the first of the two reads, so that the caller can do other work in between.
     pub(super) fn measure_activity(&self, name: &str) -> Measurement {
-        let known = self.process_evidence(name, None, &self.daemon_evidence()).living;
-        let family = known.iter().filter_map(|(process, _)| process::family(process.pid).ok()).flatten();
+        let known = self.observe_process(name, None, &self.observe_daemon()).living;
+        let family = known.iter().filter_map(|(process, _)| process::process_tree(process.pid).ok()).flatten();
         let family: BTreeSet<u32> = family.collect();
         let is_included =
             |pid: &u32| family.contains(pid) || self.read_marks(*pid).iter().any(|mark| mark.name == name);
         let pids = process::own_pids().into_iter().flatten().filter(is_included);
-        let before = pids.filter_map(process::living).filter_map(|one| Some((one, read_times(one)?))).collect();
+        let before =
+            pids.filter_map(process::identify_living).filter_map(|one| Some((one, read_times(one)?))).collect();
         Measurement { started_at: clock::monotonic(), before }
     }
 }
@@ -102,7 +103,7 @@ struct CpuTimes {
 
 fn read_times(process: Process) -> Option<CpuTimes> {
     let stat = process::stat(process.pid).filter(|stat| stat.started == process.started)?;
-    let waiting = process::queued(process.pid).unwrap_or_default();
+    let waiting = process::run_queue_wait(process.pid).unwrap_or_default();
     Some(CpuTimes { used: stat.cpu, waiting, state: stat.state })
 }
 

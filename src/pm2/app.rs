@@ -31,11 +31,11 @@ pub struct App {
     /// The program that runs the script; PM2 writes `none` if the script runs directly.
     pub interpreter: Option<String>,
     /// Cluster mode, in which the daemon holds the listening sockets.
-    pub cluster: bool,
+    pub is_cluster: bool,
     /// How long PM2 waits after SIGINT before it sends SIGKILL.
     pub kill_timeout: Duration,
     /// How long pm2 waits for its `ready` message (`listen_timeout`); `None` without `wait_ready`.
-    pub ready_within: Option<Duration>,
+    pub ready_timeout: Option<Duration>,
     /// `PORT` in its environment.
     pub port: Option<u16>,
     /// The `env_NAME` blocks of its file that match its environment in every variable, without the `env_`.
@@ -123,9 +123,9 @@ pub(super) fn parse_app(json: &str) -> Option<App> {
         script: own.path("pm_exec_path").unwrap_or_default(),
         cwd: own.path("pm_cwd").unwrap_or_default(),
         interpreter: to_text(&own.get("exec_interpreter")),
-        cluster: own.get("exec_mode") == "cluster_mode",
+        is_cluster: own.get("exec_mode") == "cluster_mode",
         kill_timeout: to_number(&own.get("kill_timeout")).map_or(App::KILL_TIMEOUT, Duration::from_millis),
-        ready_within: waits_for_ready.then_some(listen_timeout),
+        ready_timeout: waits_for_ready.then_some(listen_timeout),
         port: port.filter(|port| *port > 0),
         environments: find_environments(&own, &inner),
         pid_file: own.path("pm_pid_path"),

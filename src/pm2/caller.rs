@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, CommandResult, CommandSpec, Leftovers, MAX_KEPT, Scope};
+use crate::command::{self, CommandResult, CommandSpec, Leftovers, MAX_OUTPUT, Scope};
 use crate::outcome::{Exit, describe_io_error};
 use crate::process::Process;
 use crate::time::HumanDuration;
@@ -58,8 +58,8 @@ pub enum Listing {
 impl Caller {
     /// Finds `pm2` in `PATH`, and checks that the interpreter in its first line exists.
     /// Errors: which of the two cannot be run, and why.
-    pub fn program(&self) -> Result<PathBuf, String> {
-        command::locate("pm2", &self.folder, command::path_variable(&self.env).as_deref())
+    pub fn find_program(&self) -> Result<PathBuf, String> {
+        command::find_with_interpreter("pm2", &self.folder, command::effective_path(&self.env).as_deref())
     }
 
     /// PM2's list of its processes. Call this only if the daemon accepts connections: without a daemon, `pm2` starts
@@ -67,7 +67,7 @@ impl Caller {
     pub fn list(&self) -> Listing {
         let failed =
             |error: io::Error| Listing::Failed(format!("cannot read PM2's list: {}", describe_io_error(&error)));
-        let output = match command::memory_output() {
+        let output = match command::create_memory_output() {
             Ok(output) => output,
             Err(error) => return failed(error),
         };
@@ -75,13 +75,13 @@ impl Caller {
             Ok(kept) => kept,
             Err(error) => return failed(error),
         };
-        let program = match self.program() {
+        let program = match self.find_program() {
             Ok(program) => program,
             Err(reason) => return Listing::Failed(reason),
         };
         let spec = self.command_spec(program, &["jlist", "-s"], output);
         // A daemon that `pm2` starts has its own session, so `Leftovers::End` does not end it.
-        let spec = CommandSpec { timeout: LIST_TIMEOUT, keep: MAX_LIST_BYTES, leftovers: Leftovers::End, ..spec };
+        let spec = CommandSpec { timeout: LIST_TIMEOUT, max_output: MAX_LIST_BYTES, leftovers: Leftovers::End, ..spec };
         let result = command::run(spec, |_| {});
         match result.exit {
             Exit::Exited(0) => {}
@@ -106,7 +106,7 @@ impl Caller {
     /// Runs `pm2`. `on_start` is called as soon as there is a process; `output` must be open for appending.
     pub fn call(&self, args: &[&str], output: &File, on_start: &mut dyn FnMut(Process)) -> CommandResult {
         let not_started = |reason| CommandResult { exit: Exit::NotStarted(reason), duration: Duration::ZERO };
-        let program = match self.program() {
+        let program = match self.find_program() {
             Ok(program) => program,
             Err(reason) => return not_started(reason),
         };
@@ -127,7 +127,7 @@ impl Caller {
             unset: variables_to_unset(),
             env,
             timeout: self.timeout,
-            keep: MAX_KEPT,
+            max_output: MAX_OUTPUT,
             stdin: None,
             output,
             scope: self.scope.clone(),

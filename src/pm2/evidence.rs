@@ -66,7 +66,7 @@ impl DaemonEvidence {
     }
 
     /// Keeps `is_silent` from an earlier observation, if the daemon is still the same process.
-    pub fn silent_since(self, before: &DaemonEvidence) -> DaemonEvidence {
+    pub fn inherit_silence(self, before: &DaemonEvidence) -> DaemonEvidence {
         let process = |evidence: &DaemonEvidence| evidence.latest().map(|daemon| daemon.process);
         DaemonEvidence { is_silent: before.is_silent && process(&self) == process(before), ..self }
     }

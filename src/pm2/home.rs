@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::geteuid;
 
-use crate::command::for_shell;
+use crate::command::shell_quote;
 use crate::outcome::describe_io_error;
 
 use super::evidence::SocketState;
@@ -30,11 +30,11 @@ impl Home {
     }
 
     /// The command to type in a shell for this home; `PM2_HOME=` is needed only if it is not `~/.pm2`.
-    pub fn call(&self) -> String {
+    pub fn pm2_command(&self) -> String {
         let usual = std::env::home_dir().map(|home| home.join(".pm2"));
         match usual.as_deref() == Some(self.path()) {
             true => "pm2".into(),
-            false => format!("PM2_HOME={} pm2", for_shell(&self.path().to_string_lossy())),
+            false => format!("PM2_HOME={} pm2", shell_quote(&self.path().to_string_lossy())),
         }
     }
 

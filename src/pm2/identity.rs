@@ -55,7 +55,7 @@ impl Home {
     /// in its environment the second. If the environment cannot be read (capabilities), the home in the title counts,
     /// and if that is cut short, PM2's `pm2.pid`: a title is never longer than the original command line.
     pub(super) fn daemon_ownership(&self, pid: u32) -> DaemonOwnership {
-        let Some(title) = process::title(pid).filter(|_| process::is_ours(pid)) else {
+        let Some(title) = process::command_line(pid).filter(|_| process::is_ours(pid)) else {
             return DaemonOwnership::Elsewhere;
         };
         let is_in_pid_file = || read_pid(&self.path().join("pm2.pid")).is_ok_and(|recorded| recorded == pid);
@@ -94,9 +94,9 @@ impl Home {
     /// The orphan of this home with this pid, proven by its environment or by a pid file that PM2 wrote when it
     /// started. A daemon of any home above it means that it is not an orphan.
     pub(super) fn prove_orphan(&self, pid: u32) -> Option<Process> {
-        let process = process::living(pid)?;
+        let process = process::identify_living(pid)?;
         let is_from_pm2 = || !self.read_marks(pid).is_empty() || self.has_pid_file(process);
-        let is_daemon = |pid: u32| process::title(pid).is_some_and(|title| daemon_kind(&title).is_some());
+        let is_daemon = |pid: u32| process::command_line(pid).is_some_and(|title| daemon_kind(&title).is_some());
         let has_daemon_above = || process::ancestors(pid).any(|above| process::is_ours(above) && is_daemon(above));
         let may_be_orphan = process::is_ours(pid) && !is_self_or_ancestor(pid) && !is_daemon(pid);
         (may_be_orphan && is_from_pm2() && !has_daemon_above()).then_some(process)
@@ -114,7 +114,7 @@ impl Home {
 
     pub(super) fn find_marks(&self, pid: u32, environment: &Environment) -> Vec<ProcessMark> {
         let is_here = environment.get("PM2_HOME").is_some_and(|home| self.is_at(Path::new(home)));
-        if !is_here || process::title(pid).is_some_and(|title| daemon_kind(&title).is_some()) {
+        if !is_here || process::command_line(pid).is_some_and(|title| daemon_kind(&title).is_some()) {
             return Vec::new();
         }
         read_fork_mark(environment).into_iter().chain(read_cluster_mark(environment)).collect()
@@ -126,7 +126,7 @@ pub(super) fn was_written_at_start_of(file: &Path, process: Process) -> bool {
     let Ok(written) = fs::metadata(file).and_then(|found| found.modified()) else { return false };
     let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let age = clock::wall().since(WallTime::from_ms(i64::try_from(written).unwrap_or(i64::MAX)));
-    let up = clock::now().since(process::since_boot(process.started));
+    let up = clock::now().since(process::ticks_to_boot_time(process.started));
     up.abs_diff(age) <= MAX_PID_FILE_DELAY
 }
 
@@ -134,7 +134,7 @@ pub(super) fn read_daemon(pid: u32, kind: DaemonKind) -> Option<Daemon> {
     let stat = process::stat(pid).filter(Stat::is_alive)?;
     let process = Process { pid, started: stat.started };
     let is_stopped = matches!(stat.state, b'T' | b't');
-    let is_starting = clock::now().since(process::since_boot(process.started)) < STARTUP_TIME;
+    let is_starting = clock::now().since(process::ticks_to_boot_time(process.started)) < STARTUP_TIME;
     Some(Daemon { process, kind, is_stopped, is_starting })
 }
 

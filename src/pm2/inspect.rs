@@ -13,7 +13,7 @@ use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
 use super::observe::identity_of;
 use super::plan::RepairFacts;
 use super::rest::{common_rest_reason, find_ids_at_rest};
-use super::{Activity, App, Caller, Home, Listing, Managed, SavedList};
+use super::{Activity, App, Caller, Home, Listing, ManagedProcess, SavedList};
 
 /// A state that may be a transition is observed again until it has lasted this long. Processes exit 1.5 to 2.3 s after
 /// their daemon, and a daemon that ends closes its socket first.
@@ -26,14 +26,14 @@ pub struct InspectionResult {
     pub inspection: Inspection,
     /// The same conclusion that a probe reports, with PM2's list taken into account.
     pub evidence: Pm2Evidence,
-    pub words: String,
+    pub summary: String,
     /// Measured here because a restart may follow at once and would end it.
     pub activity: Option<Activity>,
 }
 
 /// Inspects daemon and process. Takes up to 28 s: 4 s until the process has settled, 10 s for PM2's list, 10 s more if
 /// `pm2` does not end, and 4 s for the survivors.
-pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: PriorEvidence) -> InspectionResult {
+pub fn inspect(home: &Home, caller: &Caller, managed: &ManagedProcess, known: PriorEvidence) -> InspectionResult {
     let (mut daemon, mut process) = wait_until_settled(home, &managed.process, known.process);
     let activity = home.measure_activity(&managed.process);
     let mut list_error = None;
@@ -53,14 +53,14 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: PriorEvid
     };
     let activity = activity.finish();
     let pids = listed.iter().flatten().filter(|app| app.name == managed.process).filter_map(|app| app.pid);
-    process.living.extend(pids.filter_map(process::living).map(|process| (process, Sign::List)));
+    process.living.extend(pids.filter_map(process::identify_living).map(|process| (process, Sign::List)));
     let saved = home.saved();
     let names = other_saved_names(&saved, managed, listed.as_deref());
     let survivors = home.find_survivors(names);
     let log = home.read_log_tail();
     let facts = RepairFacts {
         home: home.path().display().to_string(),
-        pm2_command: home.call(),
+        pm2_command: home.pm2_command(),
         ids_at_rest: listed
             .as_deref()
             .map(|listed| find_ids_at_rest(listed, &managed.process, &log))
@@ -79,7 +79,7 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: PriorEvid
     InspectionResult {
         inspection: rest.map_or(failed, Inspection::AtRest),
         evidence: home.conclude(&facts.daemon, &facts.process),
-        words: summarize(managed, &facts),
+        summary: summarize(managed, &facts),
         activity,
         facts,
     }
@@ -89,8 +89,8 @@ pub fn inspect(home: &Home, caller: &Caller, managed: &Managed, known: PriorEvid
 fn wait_until_settled(home: &Home, name: &str, known: Option<ProcessIdentity>) -> (DaemonEvidence, ProcessEvidence) {
     let began = clock::monotonic();
     loop {
-        let daemon = home.daemon_evidence();
-        let process = home.process_evidence(name, known, &daemon);
+        let daemon = home.observe_daemon();
+        let process = home.observe_process(name, known, &daemon);
         let is_starting =
             daemon.state() == DaemonState::Unknown && daemon.proven.iter().any(|daemon| daemon.is_starting);
         let may_change = is_starting || daemon.lacks_socket() || process.orphan().is_some();
@@ -101,7 +101,7 @@ fn wait_until_settled(home: &Home, name: &str, known: Option<ProcessIdentity>) -
     }
 }
 
-fn other_saved_names(saved: &SavedList, managed: &Managed, listed: Option<&[App]>) -> Vec<String> {
+fn other_saved_names(saved: &SavedList, managed: &ManagedProcess, listed: Option<&[App]>) -> Vec<String> {
     let SavedList::Apps(apps) = saved else { return Vec::new() };
     let is_listed = |name: &str| listed.is_some_and(|listed| listed.iter().any(|app| app.name == name));
     let mut names: Vec<String> = apps.iter().map(|app| app.name.clone()).collect();
@@ -130,7 +130,7 @@ impl Home {
 }
 
 fn find_rest_reason(
-    managed: &Managed,
+    managed: &ManagedProcess,
     facts: &RepairFacts,
     log: &str,
     known_daemon: Option<ProcessIdentity>,
@@ -155,7 +155,7 @@ fn find_rest_reason(
 }
 
 /// For example `PM2's daemon (pid 812) is alive; its list has api: online, pid 4821, restarted 3 times`
-fn summarize(managed: &Managed, facts: &RepairFacts) -> String {
+fn summarize(managed: &ManagedProcess, facts: &RepairFacts) -> String {
     let name = &managed.process;
     let saved = match &facts.saved {
         SavedList::Apps(apps) if apps.iter().any(|app| app.name == *name) => format!("the saved list has {name}"),

@@ -28,7 +28,7 @@ pub struct LogFile {
 }
 
 /// The most informative line of the process's own logs. The error log comes first: it says more than standard output.
-pub fn last_words(logs: &[LogFile]) -> Option<String> {
+pub fn log_excerpt(logs: &[LogFile]) -> Option<String> {
     let mut own: Vec<&LogFile> = logs.iter().filter(|log| log.is_own).collect();
     own.sort_by_key(|log| !log.name.contains("err"));
     own.into_iter().find_map(|log| most_informative_line(&log.tail))
@@ -41,7 +41,7 @@ impl Home {
         let named = apps.iter().filter(|app| app.name == process);
         let mut paths: Vec<PathBuf> = named.flat_map(|app| app.out_log.iter().chain(&app.err_log)).cloned().collect();
         if paths.is_empty() {
-            let pid = since.map(|since| since.pid).filter(|pid| process::living(*pid).is_some());
+            let pid = since.map(|since| since.pid).filter(|pid| process::identify_living(*pid).is_some());
             let marks = pid.map(|pid| self.read_marks(pid)).unwrap_or_default();
             paths = marks.into_iter().filter(|mark| mark.name == process).flat_map(|mark| mark.logs).collect();
         }

@@ -18,9 +18,9 @@ impl Home {
     pub fn observe(&self, name: &str, known: PriorEvidence) -> Pm2Evidence {
         let daemon = match self.verify_known_daemon(known.daemon) {
             Some(daemon) => self.evidence_of(daemon),
-            None => self.daemon_evidence(),
+            None => self.observe_daemon(),
         };
-        let process = self.process_evidence(name, known.process, &daemon);
+        let process = self.observe_process(name, known.process, &daemon);
         self.conclude(&daemon, &process)
     }
 
@@ -43,7 +43,7 @@ impl Home {
         };
         let is_orphan = living.is_some() && living == process.orphan();
         let outlived = living.filter(|_| is_orphan).map(|Process { pid, .. }| {
-            let pm2 = self.call();
+            let pm2 = self.pm2_command();
             format!(
                 "its process (pid {pid}) outlived the PM2 daemon that started it, so PM2 will not restart it. Fix, at \
                  a convenient time: kill {pid}, then {pm2} resurrect"
@@ -52,14 +52,14 @@ impl Home {
         Pm2Evidence {
             daemon: daemon.state(),
             daemon_process: daemon.latest().map(|daemon| identity_of(daemon.process)),
-            trouble: daemon.trouble(&self.path().display().to_string(), &self.call()).or(hidden).or(outlived),
+            trouble: daemon.trouble(&self.path().display().to_string(), &self.pm2_command()).or(hidden).or(outlived),
             process: living.map(identity_of),
             is_orphan,
         }
     }
 
     /// The signs of the daemon. If its socket accepts and `pm2.pid` names a proven daemon, no other process is read.
-    pub fn daemon_evidence(&self) -> DaemonEvidence {
+    pub fn observe_daemon(&self) -> DaemonEvidence {
         let socket = self.check_socket();
         if socket == SocketState::Accepts
             && let Some(daemon) = read_pid(&self.path().join("pm2.pid")).ok().and_then(|pid| self.prove_daemon(pid))
@@ -70,7 +70,7 @@ impl Home {
     }
 
     /// The same with all daemons of this home, including one that lost its socket to another.
-    pub fn all_daemons(&self) -> DaemonEvidence {
+    pub fn observe_all_daemons(&self) -> DaemonEvidence {
         self.search_daemons(self.check_socket())
     }
 
@@ -100,7 +100,7 @@ impl Home {
         evidence
     }
 
-    pub fn process_evidence(
+    pub fn observe_process(
         &self,
         name: &str,
         known: Option<ProcessIdentity>,
@@ -111,7 +111,7 @@ impl Home {
             return evidence;
         }
         // A daemon that lost its socket to another still has its processes.
-        let daemons = self.all_daemons();
+        let daemons = self.observe_all_daemons();
         let mut evidence = self.check_known_signs(name, known, &daemons);
         if evidence.living.is_empty() {
             self.search_all_processes(name, &daemons, &mut evidence);
@@ -176,7 +176,7 @@ impl Home {
             Ok(pids) => pids,
             Err(error) => return evidence.unreadable = Some(describe_proc_error(&error)),
         };
-        for process in pids.filter_map(process::living) {
+        for process in pids.filter_map(process::identify_living) {
             let is_child = is_child_of(process.pid, daemons);
             let may_be_orphan = daemons.proven.is_empty() && process::is_ours(process.pid);
             let Some(environment) = process::environment(process.pid).filter(|_| is_child || may_be_orphan) else {
@@ -191,7 +191,7 @@ impl Home {
                 // orphan only if the pid file names it or it listens on a port.
                 Some(mark) if self.prove_orphan(process.pid).is_some() => {
                     let names_it = |file: &PathBuf| read_pid(file).is_ok_and(|pid| pid == process.pid);
-                    if mark.pid_file.as_ref().is_some_and(names_it) || !ports::listeners(process).is_empty() {
+                    if mark.pid_file.as_ref().is_some_and(names_it) || !ports::listening_ports(process).is_empty() {
                         evidence.living.push((process, Sign::Orphan));
                     }
                 }
@@ -207,11 +207,11 @@ impl Home {
 }
 
 pub(super) fn identity_of(Process { pid, started }: Process) -> ProcessIdentity {
-    ProcessIdentity { pid, started: process::since_boot(started) }
+    ProcessIdentity { pid, started: process::ticks_to_boot_time(started) }
 }
 
 fn find_again(before: ProcessIdentity) -> Option<Process> {
-    process::living(before.pid).filter(|process| identity_of(*process) == before)
+    process::identify_living(before.pid).filter(|process| identity_of(*process) == before)
 }
 
 fn is_child_of(pid: u32, daemons: &DaemonEvidence) -> bool {

@@ -8,7 +8,7 @@ use crate::outcome::DaemonState;
 use crate::process::Process;
 
 use super::evidence::{DaemonEvidence, ProcessEvidence, ProcessState, Sign};
-use super::{App, Managed, SavedList};
+use super::{App, ManagedProcess, SavedList};
 
 #[derive(Clone, Debug)]
 pub struct RepairFacts {
@@ -46,7 +46,7 @@ pub enum RepairStep {
 
 impl RepairStep {
     /// How long this step may wait, apart from its pm2 calls and a few seconds.
-    pub fn patience(&self) -> Duration {
+    pub fn wait_limit(&self) -> Duration {
         match self {
             RepairStep::End { kill_timeout, .. } => *kill_timeout,
             RepairStep::Restart(_) | RepairStep::Resurrect { .. } | RepairStep::Start(_) => Duration::ZERO,
@@ -56,7 +56,7 @@ impl RepairStep {
 
 /// Plans the repair of a process.
 /// Errors: why nothing may be done, and the command that fixes it.
-pub fn plan(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
+pub fn plan_repair(managed: &ManagedProcess, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
     match facts.daemon.state() {
         DaemonState::Alive => plan_with_daemon(managed, facts),
         DaemonState::Dead => plan_without_daemon(managed, facts),
@@ -65,8 +65,8 @@ pub fn plan(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairStep>, S
     }
 }
 
-fn plan_with_daemon(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
-    let Managed { process: name, .. } = managed;
+fn plan_with_daemon(managed: &ManagedProcess, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
+    let ManagedProcess { process: name, .. } = managed;
     let Some(listed) = &facts.listed else { return plan_without_list(facts) };
     let mut ids: Vec<u32> = listed.iter().filter(|app| app.name == *name).filter_map(|app| app.id).collect();
     if !ids.is_empty() {
@@ -96,7 +96,7 @@ fn plan_without_list(facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
     Ok(vec![RepairStep::Restart(facts.process.ids.clone())])
 }
 
-fn plan_without_daemon(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
+fn plan_without_daemon(managed: &ManagedProcess, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
     if let Some(orphan) = facts.process.orphan() {
         let (name, pid, pm2) = (&managed.process, orphan.pid, &facts.pm2_command);
         return Err(format!(
@@ -108,7 +108,7 @@ fn plan_without_daemon(managed: &Managed, facts: &RepairFacts) -> Result<Vec<Rep
 }
 
 /// Plans to start the process from the saved list, and then from its ecosystem file if it is still missing.
-fn plan_from_disk(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
+fn plan_from_disk(managed: &ManagedProcess, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
     let apps = match &facts.saved {
         SavedList::Apps(apps) => &apps[..],
         SavedList::Missing | SavedList::Unreadable(_) => &[],
@@ -123,11 +123,11 @@ fn plan_from_disk(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairSt
     if steps.is_empty() { Err(explain_no_source(managed, facts)) } else { Ok(steps) }
 }
 
-fn start_step(managed: &Managed) -> Option<RepairStep> {
+fn start_step(managed: &ManagedProcess) -> Option<RepairStep> {
     managed.config.clone().map(RepairStep::Start)
 }
 
-fn explain_no_source(managed: &Managed, facts: &RepairFacts) -> String {
+fn explain_no_source(managed: &ManagedProcess, facts: &RepairFacts) -> String {
     let (name, pm2) = (&managed.process, &facts.pm2_command);
     let missing = match &facts.saved {
         SavedList::Apps(_) => format!("{name} is not in PM2's saved list"),
@@ -138,7 +138,7 @@ fn explain_no_source(managed: &Managed, facts: &RepairFacts) -> String {
 }
 
 /// The daemon still runs without its socket, and restarts a process that ends.
-fn plan_without_socket(managed: &Managed, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
+fn plan_without_socket(managed: &ManagedProcess, facts: &RepairFacts) -> Result<Vec<RepairStep>, String> {
     let under_daemon = |sign: Sign| matches!(sign, Sign::PidFile | Sign::Environment | Sign::Known);
     let living = facts.process.living.iter().filter(|(_, sign)| under_daemon(*sign)).map(|(process, _)| *process);
     let processes: Vec<Process> = living.collect();
@@ -162,7 +162,7 @@ fn describe_trouble(facts: &RepairFacts) -> String {
 
 impl RepairStep {
     /// A description without ids, because ids change.
-    pub fn shown(&self, managed: &Managed) -> String {
+    pub fn describe(&self, managed: &ManagedProcess) -> String {
         let name = &managed.process;
         match self {
             RepairStep::Restart(_) => format!("pm2 restart {name}"),

@@ -13,8 +13,8 @@ struct Listener {
 }
 
 /// The TCP ports that a process or one of its descendants listens on.
-pub fn listeners(process: Process) -> Vec<u16> {
-    let Ok(family) = process::family(process.pid) else { return Vec::new() };
+pub fn listening_ports(process: Process) -> Vec<u16> {
+    let Ok(family) = process::process_tree(process.pid) else { return Vec::new() };
     if !process::is_alive(process) {
         return Vec::new();
     }
@@ -26,7 +26,7 @@ pub fn listeners(process: Process) -> Vec<u16> {
 /// The pid and title of a process of the watchdog's account that listens on this port.
 pub fn find_listener(port: u16) -> Option<(u32, String)> {
     let pid = find_listeners(port, process::own_pids().ok()?).into_iter().next()?;
-    Some((pid, process::title(pid)?))
+    Some((pid, process::command_line(pid)?))
 }
 
 pub(super) fn find_listeners(port: u16, pids: impl Iterator<Item = u32>) -> Vec<u32> {

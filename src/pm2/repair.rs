@@ -16,7 +16,7 @@ use crate::process::{self, Process};
 use crate::time::HumanDuration;
 
 use super::plan::RepairStep;
-use super::{Caller, Home, Listing, Managed};
+use super::{Caller, Home, Listing, ManagedProcess};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the old process may stay alive after a `pm2 restart` returned.
@@ -27,22 +27,22 @@ const DAEMON_RESTART: Duration = Duration::from_secs(10);
 const KILL_EXIT: Duration = Duration::from_secs(10);
 
 /// What the steps of a repair work with.
-pub struct Calls<'a> {
+pub struct RepairContext<'a> {
     pub home: &'a Home,
     pub caller: &'a Caller,
-    pub managed: &'a Managed,
+    pub managed: &'a ManagedProcess,
     /// Logs one line for each action.
-    pub say: &'a dyn Fn(&str),
+    pub log_line: &'a dyn Fn(&str),
     /// Receives the output of pm2; open for appending.
     pub output: &'a File,
     /// Called with each process as soon as it is started.
     pub on_start: &'a mut dyn FnMut(Process),
 }
 
-impl Calls<'_> {
+impl RepairContext<'_> {
     /// Executes the steps until one has started the process or is still starting it. The result's exit is that of the
     /// last step, with code 1 for a call that had no effect; its duration is that of all steps.
-    pub fn carry_out(&mut self, steps: &[RepairStep]) -> CommandResult {
+    pub fn execute(&mut self, steps: &[RepairStep]) -> CommandResult {
         let began = clock::monotonic();
         let mut result = failed_result();
         for step in steps {
@@ -104,7 +104,7 @@ impl Calls<'_> {
             Exit::NotStarted(reason) => format!("not started: {reason}"),
             Exit::Lost => "result unknown".into(),
         };
-        (self.say)(&format!("pm2 {}: {outcome}", args.join(" ")));
+        (self.log_line)(&format!("pm2 {}: {outcome}", args.join(" ")));
         result
     }
 
@@ -117,7 +117,7 @@ impl Calls<'_> {
             Err(reason) => return not_started(reason),
         };
         // In memory, not on disk: the list holds every variable of every process.
-        let file = command::memory_output().and_then(|mut file| file.write_all(&list).map(|()| file));
+        let file = command::create_memory_output().and_then(|mut file| file.write_all(&list).map(|()| file));
         let file = match file {
             Ok(file) => file,
             Err(error) => {
@@ -141,12 +141,12 @@ impl Calls<'_> {
     /// restarted them.
     fn end_processes(&mut self, processes: &[Process], kill_timeout: Duration) -> CommandResult {
         let began = clock::monotonic();
-        let family = |process: &Process| process::family(process.pid).unwrap_or_else(|_| vec![process.pid]);
+        let family = |process: &Process| process::process_tree(process.pid).unwrap_or_else(|_| vec![process.pid]);
         let living = processes.iter().filter(|process| process::is_alive(**process));
-        let families: Vec<Process> = living.flat_map(family).filter_map(process::living).collect();
+        let families: Vec<Process> = living.flat_map(family).filter_map(process::identify_living).collect();
         let send = |signal: Signal| {
             let signalled = families.iter().filter(|_| !self.is_cancelled());
-            let refused = signalled.filter_map(|one| process::signal(*one, signal).err());
+            let refused = signalled.filter_map(|one| process::send_signal(*one, signal).err());
             refused.collect::<Vec<io::Error>>().into_iter().next()
         };
         let error = send(Signal::INT);
@@ -196,16 +196,19 @@ impl Calls<'_> {
     }
 
     pub(super) fn living_processes(&self) -> Vec<Process> {
-        let evidence = self.home.process_evidence(&self.managed.process, None, &self.home.daemon_evidence());
+        let evidence = self.home.observe_process(&self.managed.process, None, &self.home.observe_daemon());
         evidence.living.into_iter().map(|(process, _)| process).collect()
     }
 
     /// Logs a line and appends it to the output, whose last line the incident shows.
     pub(super) fn record(&self, line: &str) {
-        (self.say)(line);
+        (self.log_line)(line);
         let mut output = self.output;
         if let Err(error) = writeln!(output, "watchdog: {line}") {
-            (self.say)(&format!("cannot write this line to the command's output file: {}", describe_io_error(&error)));
+            (self.log_line)(&format!(
+                "cannot write this line to the command's output file: {}",
+                describe_io_error(&error)
+            ));
         }
     }
 }

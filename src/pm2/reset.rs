@@ -17,8 +17,8 @@ use crate::terminal::escaped;
 use super::evidence::{Daemon, DaemonKind};
 use super::inspect::inspect;
 use super::observe::describe_proc_error;
-use super::plan::plan;
-use super::repair::{Calls, failed_result, wait_until};
+use super::plan::plan_repair;
+use super::repair::{RepairContext, failed_result, wait_until};
 use super::{Home, ResetReason, identity, ports};
 
 /// How long a process may stay alive, and its port in use, after SIGKILL.
@@ -33,13 +33,13 @@ const SUPERVISOR_RESTART: Duration = Duration::from_secs(20);
 
 /// The result's exit is that of the last pm2 call, or code 1 if there was none; its duration is that of the whole
 /// reset.
-pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> CommandResult {
+pub fn reset(reason: &ResetReason, mut calls: RepairContext<'_>) -> CommandResult {
     let began = clock::monotonic();
     let cleared = Reset { home: calls.home, calls: &calls }.end_causes(reason);
     let result = cleared.and_then(|is_supervised| {
         if is_supervised {
             let home = calls.home;
-            wait_until(SUPERVISOR_RESTART, || home.daemon_evidence().state() == DaemonState::Alive);
+            wait_until(SUPERVISOR_RESTART, || home.observe_daemon().state() == DaemonState::Alive);
         }
         start_again(reason, &mut calls)
     });
@@ -51,21 +51,21 @@ pub fn reset(reason: &ResetReason, mut calls: Calls<'_>) -> CommandResult {
 }
 
 /// Starts what is missing: the saved processes if there is no daemon, then the process itself if it is still missing.
-fn start_again(reason: &ResetReason, calls: &mut Calls<'_>) -> Result<CommandResult, String> {
+fn start_again(reason: &ResetReason, calls: &mut RepairContext<'_>) -> Result<CommandResult, String> {
     let is_killed = !matches!(reason, ResetReason::Orphan(_));
     // After a killed daemon, a living process counts only with a new daemon: without one it is a survivor.
-    let is_back = || !calls.living_processes().is_empty() && calls.home.daemon_evidence().state() == DaemonState::Alive;
+    let is_back = || !calls.living_processes().is_empty() && calls.home.observe_daemon().state() == DaemonState::Alive;
     if is_killed && is_back() {
         return Ok(CommandResult { exit: Exit::Exited(0), ..failed_result() });
     }
     let found = inspect(calls.home, calls.caller, calls.managed, PriorEvidence::default());
-    let steps = plan(calls.managed, &found.facts)?;
-    Ok(calls.carry_out(&steps))
+    let steps = plan_repair(calls.managed, &found.facts)?;
+    Ok(calls.execute(&steps))
 }
 
 struct Reset<'s, 'c> {
     home: &'s Home,
-    calls: &'s Calls<'c>,
+    calls: &'s RepairContext<'c>,
 }
 
 impl Reset<'_, '_> {
@@ -73,7 +73,7 @@ impl Reset<'_, '_> {
     fn end_causes(&self, reason: &ResetReason) -> Result<bool, String> {
         let mut is_supervised = false;
         if !matches!(reason, ResetReason::Orphan(_)) {
-            let daemons = self.home.all_daemons().proven;
+            let daemons = self.home.observe_all_daemons().proven;
             let processes = self.managed_processes(&daemons).map_err(|error| describe_proc_error(&error))?;
             is_supervised = daemons.iter().any(|daemon| is_service(daemon.process.pid));
             self.kill_daemons(&daemons)?;
@@ -96,9 +96,10 @@ impl Reset<'_, '_> {
     fn managed_processes(&self, daemons: &[Daemon]) -> io::Result<Vec<Process>> {
         let mut processes = Vec::new();
         for daemon in daemons {
-            let family =
-                process::family(daemon.process.pid)?.into_iter().filter(|pid| !identity::is_self_or_ancestor(*pid));
-            let own = family.filter(|pid| process::is_ours(*pid)).filter_map(process::living);
+            let family = process::process_tree(daemon.process.pid)?
+                .into_iter()
+                .filter(|pid| !identity::is_self_or_ancestor(*pid));
+            let own = family.filter(|pid| process::is_ours(*pid)).filter_map(process::identify_living);
             processes
                 .extend(own.filter(|one| !self.home.read_marks(one.pid).is_empty() || self.home.has_pid_file(*one)));
         }
@@ -116,7 +117,7 @@ impl Reset<'_, '_> {
             if self.calls.is_cancelled() {
                 return Err("the job was cancelled".into());
             }
-            match process::signal(*daemon, Signal::KILL) {
+            match process::send_signal(*daemon, Signal::KILL) {
                 Ok(true) => self.record(format!("killed PM2's daemon (pid {})", daemon.pid)),
                 Ok(false) => {}
                 Err(error) => {
@@ -158,8 +159,8 @@ impl Reset<'_, '_> {
             }
             return false;
         }
-        let title = process::title(pid).unwrap_or_default();
-        match process::signal(process, signal) {
+        let title = process::command_line(pid).unwrap_or_default();
+        match process::send_signal(process, signal) {
             Ok(true) => self.record(format!("{how} pid {pid} ({}), {what}", escaped(&title))),
             Ok(false) => return false,
             Err(error) => self.record(format!("cannot signal pid {pid}: {}", describe_io_error(&error))),

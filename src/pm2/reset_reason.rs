@@ -9,7 +9,7 @@ use crate::process::Process;
 use super::evidence::DaemonKind;
 use super::observe::describe_proc_error;
 use super::plan::RepairFacts;
-use super::{App, Home, Managed, SavedList};
+use super::{App, Home, ManagedProcess, SavedList};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetReason {
@@ -35,8 +35,8 @@ impl fmt::Display for ResetReason {
 
 /// Looks for a reason to reset PM2, given the facts of an inspection.
 /// Errors: why there is no reason, or why PM2 must not be reset.
-pub fn reset_reason(home: &Home, managed: &Managed, facts: &RepairFacts) -> Result<ResetReason, String> {
-    let daemon = home.all_daemons().silent_since(&facts.daemon);
+pub fn find_reset_reason(home: &Home, managed: &ManagedProcess, facts: &RepairFacts) -> Result<ResetReason, String> {
+    let daemon = home.observe_all_daemons().inherit_silence(&facts.daemon);
     let orphans = managed
         .port
         .map_or(Ok(Vec::new()), |port| home.find_orphans(port))
@@ -44,7 +44,11 @@ pub fn reset_reason(home: &Home, managed: &Managed, facts: &RepairFacts) -> Resu
     decide(managed, &RepairFacts { daemon, ..facts.clone() }, &orphans)
 }
 
-pub(super) fn decide(managed: &Managed, facts: &RepairFacts, orphans: &[Process]) -> Result<ResetReason, String> {
+pub(super) fn decide(
+    managed: &ManagedProcess,
+    facts: &RepairFacts,
+    orphans: &[Process],
+) -> Result<ResetReason, String> {
     let RepairFacts { daemon, listed, .. } = facts;
     if let Some(foreground) = daemon.proven.iter().find(|daemon| daemon.kind == DaemonKind::Foreground) {
         let pid = foreground.process.pid;
@@ -66,7 +70,7 @@ pub(super) fn decide(managed: &Managed, facts: &RepairFacts, orphans: &[Process]
     }
 }
 
-fn explain_no_reason(managed: &Managed, facts: &RepairFacts, state: DaemonState) -> String {
+fn explain_no_reason(managed: &ManagedProcess, facts: &RepairFacts, state: DaemonState) -> String {
     let why = match state {
         DaemonState::Alive => "PM2 answers, with one daemon".to_owned(),
         DaemonState::Dead => "PM2 is not running".to_owned(),
@@ -84,14 +88,14 @@ fn explain_no_reason(managed: &Managed, facts: &RepairFacts, state: DaemonState)
     }
 }
 
-fn check_recoverable(managed: &Managed, saved: &SavedList) -> Result<(), String> {
+fn check_recoverable(managed: &ManagedProcess, saved: &SavedList) -> Result<(), String> {
     let name = &managed.process;
     if managed.config.as_ref().is_some_and(|path| path.is_file()) {
         return Ok(());
     }
     let missing = match saved {
         SavedList::Apps(apps) => match apps.iter().find(|app| app.name == *name) {
-            Some(app) => match missing_program(app) {
+            Some(app) => match describe_missing_program(app) {
                 None => return Ok(()),
                 Some(program) => program,
             },
@@ -108,7 +112,7 @@ fn check_recoverable(managed: &Managed, saved: &SavedList) -> Result<(), String>
 }
 
 /// Says which program the app needs that no longer exists, as after an upgrade of node or a cleanup of old releases.
-pub fn missing_program(app: &App) -> Option<String> {
+pub fn describe_missing_program(app: &App) -> Option<String> {
     let interpreter = app.interpreter.as_deref().filter(|program| program.starts_with('/')).map(std::path::Path::new);
     let programs = [Some(app.script.as_path()).filter(|path| path.is_absolute()), interpreter];
     let missing = programs.into_iter().flatten().find(|path| !path.exists())?;

@@ -141,11 +141,11 @@ impl Drop for Pm2Fixture {
             process::environment(pid)
                 .is_some_and(|env| ["OF", "PM2_HOME"].into_iter().any(|name| env.get(name) == home))
         };
-        let living = || process::pids().unwrap().filter(|pid| belongs(*pid)).filter_map(process::living);
+        let living = || process::pids().unwrap().filter(|pid| belongs(*pid)).filter_map(process::identify_living);
         // Again until none is left, since a process may be starting another. A process that cannot be signalled has
         // ended.
         for _ in 0..1_000 {
-            living().for_each(|process| drop(process::signal(process, Signal::KILL)));
+            living().for_each(|process| drop(process::send_signal(process, Signal::KILL)));
             if living().next().is_none() {
                 return;
             }

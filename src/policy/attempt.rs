@@ -90,7 +90,7 @@ impl TargetContext<'_> {
             }
             Some(precondition) => {
                 self.schedule.precheck = Precheck::Precondition(index);
-                return self.actions.push(Action::CheckPrecondition { target, gate: *precondition });
+                return self.actions.push(Action::CheckPrecondition { target, precondition: *precondition });
             }
             None => {}
         }
@@ -268,7 +268,7 @@ impl TargetContext<'_> {
         attempt.resets = self.limits.reset == Some(attempt.rung);
         let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
-        let count = budget::spent(self.state.real.starts.iter().copied(), now, window);
+        let count = budget::count_in_window(self.state.real.starts.iter().copied(), now, window);
         self.record(Record::Restart { attempt, rung, incident: incident.clone(), spent: count, max, window });
         self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
     }
@@ -335,8 +335,8 @@ impl TargetContext<'_> {
         self.record(Record::RestartDone {
             attempt: number,
             rung,
-            ending: exit.clone(),
-            took: duration,
+            exit: exit.clone(),
+            duration,
             incident,
             start_period,
         });

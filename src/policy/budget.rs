@@ -17,7 +17,7 @@ pub(super) fn add_start(starts: &mut VecDeque<BootTime>, now: BootTime) {
 }
 
 /// The number of `starts` in the `window` that ends at `now`.
-pub fn spent(starts: impl IntoIterator<Item = BootTime>, now: BootTime, window: Duration) -> usize {
+pub fn count_in_window(starts: impl IntoIterator<Item = BootTime>, now: BootTime, window: Duration) -> usize {
     starts.into_iter().filter(|start| now.since(*start) < window).count()
 }
 
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn an_attempt_leaves_the_window_at_its_end() {
         let at = |s: i64| BootTime::from_ms(s * 1000);
-        let spent_at = |now| spent([at(10), at(20)], at(now), Duration::from_secs(100));
+        let spent_at = |now| count_in_window([at(10), at(20)], at(now), Duration::from_secs(100));
         assert_eq!([20, 109, 110, 119, 120].map(spent_at), [2, 2, 1, 1, 0]);
     }
 
@@ -73,6 +73,6 @@ mod tests {
             add_start(&mut starts, BootTime::from_ms(second));
         }
         assert_eq!(starts.len(), MAX_STARTS);
-        assert_eq!(spent(starts, BootTime::from_ms(999), Duration::from_secs(1)), MAX_STARTS);
+        assert_eq!(count_in_window(starts, BootTime::from_ms(999), Duration::from_secs(1)), MAX_STARTS);
     }
 }

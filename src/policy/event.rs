@@ -16,19 +16,19 @@ pub enum Event {
     Wake,
     /// `number`: of the [`Action::Probe`]. `stamp`: the start of the id of an incident that begins now, such as
     /// `1122-0313`.
-    ProbeFinished { target: String, number: u64, look: ProbeResult, stamp: String },
+    ProbeFinished { target: String, number: u64, result: ProbeResult, stamp: String },
     /// Answers [`Action::CheckPrecondition`].
-    PreconditionChecked { target: String, gate: Precondition, yes: bool },
+    PreconditionChecked { target: String, precondition: Precondition, holds: bool },
     /// Answers [`Action::InspectPm2`]. `pm2`: the evidence found, if any.
     Pm2Inspected { target: String, inspection: Inspection, pm2: Option<Pm2Evidence> },
     /// Answers [`Action::CheckReset`].
-    ResetChecked { target: String, warranted: bool },
+    ResetChecked { target: String, is_warranted: bool },
     /// Answers [`Action::Diagnose`]: the diagnosis is complete, or was given up.
     DiagnosisFinished { target: String, incident: String },
     /// `process`: the pid and start time of the restart command.
     CommandStarted { target: String, process: (u32, u64) },
     /// Answers [`Action::Run`] and [`Action::AdoptCommand`].
-    CommandEnded { target: String, ending: Exit, took: Duration },
+    CommandEnded { target: String, exit: Exit, duration: Duration },
     /// `targets`: `None` for all, including targets added later. `command`: its end ends the pause early.
     Paused { targets: Option<Vec<String>>, until: BootTime, command: Option<String> },
     /// Ends the pauses that were to last as long as this command.
@@ -48,7 +48,7 @@ pub enum Action {
     /// `number`: identifies the probe in [`Event::ProbeFinished`].
     Probe { target: String, number: u64 },
     /// Find out whether this precondition of an attempt holds.
-    CheckPrecondition { target: String, gate: Precondition },
+    CheckPrecondition { target: String, precondition: Precondition },
     /// Find out whether the target is deliberately at rest, before it is called down or restarted.
     InspectPm2 { target: String },
     /// Find out whether a reset of PM2 is warranted.
@@ -62,13 +62,13 @@ pub enum Action {
     /// Wait for a restart command that an earlier watchdog left running. `process`: its pid and start time.
     AdoptCommand { target: String, process: (u32, u64), rung: usize, since: BootTime },
     /// Send a message through the operator's channels.
-    Notify { target: String, tell: Notification },
+    Notify { target: String, notification: Notification },
     /// `target`: `None` for the watchdog itself.
     Record { target: Option<String>, record: Record },
 }
 
 impl Action {
-    pub fn is_to_save(&self) -> bool {
+    pub fn needs_save(&self) -> bool {
         matches!(self, Action::Record { .. } | Action::Notify { .. } | Action::Save)
     }
 }
@@ -84,7 +84,7 @@ pub enum Record {
     /// this one.
     Restart { attempt: u32, rung: usize, incident: String, spent: usize, max: u32, window: Duration },
     /// The command has ended. `start_period`: the time that the target now has to become healthy.
-    RestartDone { attempt: u32, rung: usize, ending: Exit, took: Duration, incident: String, start_period: Duration },
+    RestartDone { attempt: u32, rung: usize, exit: Exit, duration: Duration, incident: String, start_period: Duration },
     /// A dry run decided to make this attempt.
     WouldRestart { attempt: u32, rung: usize, incident: String },
     /// A due attempt waits.

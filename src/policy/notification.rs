@@ -12,7 +12,7 @@ pub enum Notification {
     Healed(IncidentSummary),
     /// The target is down, and no restart has helped or may be made. `waiting`: why no attempt is made now, and until
     /// when. `reminder`: for a reminder, the hours since the first message.
-    Down { story: IncidentSummary, waiting: Option<Waiting>, reminder: Option<u64> },
+    Down { summary: IncidentSummary, waiting: Option<Waiting>, reminder: Option<u64> },
     /// The target is healthy again after a `Down`.
     Up(IncidentSummary),
     /// The target needs attention, but not at once.
@@ -36,7 +36,7 @@ pub struct IncidentSummary {
     pub cured: bool,
     pub tried: Option<TriedCommand>,
     /// During the incident, the result of the latest failed probe; after it, of the probe that reached the threshold.
-    pub seen: Option<(Class, String)>,
+    pub failure: Option<(Class, String)>,
 }
 
 impl IncidentSummary {

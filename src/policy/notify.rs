@@ -23,7 +23,7 @@ impl TargetContext<'_> {
     /// Pauses and dry runs send no notifications.
     fn notify(&mut self, notification: Notification) {
         if !self.is_paused() && !self.limits.dry_run {
-            self.actions.push(Action::Notify { target: self.name.to_string(), tell: notification });
+            self.actions.push(Action::Notify { target: self.name.to_string(), notification });
         }
     }
 
@@ -42,7 +42,7 @@ impl TargetContext<'_> {
     }
 
     pub(super) fn notify_incident_end(&mut self, incident: &Incident, cured: bool) {
-        let summary = IncidentSummary { seen: incident.cause.clone(), ..summarize(incident, cured) };
+        let summary = IncidentSummary { failure: incident.cause.clone(), ..summarize(incident, cured) };
         let was_notified = self.state.notifications.down.take().is_some_and(|down| down.incident == incident.id);
         match &mut self.state.notifications.flapping {
             _ if was_notified => self.notify(Notification::Up(summary)),
@@ -74,7 +74,7 @@ impl TargetContext<'_> {
         };
         self.state.notifications.down = Some(DownNotification { incident: id, at, next: next_reminder(at, now) });
         let waiting = self.state.waiting;
-        self.notify(Notification::Down { story: summary, waiting, reminder });
+        self.notify(Notification::Down { summary, waiting, reminder });
         self.actions.push(Action::Save);
     }
 
@@ -129,7 +129,7 @@ pub(super) fn notification_times(state: &TargetState) -> impl Iterator<Item = Bo
 
 fn summarize(incident: &Incident, cured: bool) -> IncidentSummary {
     let Incident { id, began, down_since, attempts, tried, last, .. } = incident.clone();
-    IncidentSummary { incident: id, began, down_since, attempts, cured, tried, seen: last }
+    IncidentSummary { incident: id, began, down_since, attempts, cured, tried, failure: last }
 }
 
 /// The time of the next reminder of a message sent at `at`. A reminder due within half an hour is skipped, since it

@@ -31,7 +31,7 @@ pub struct Pm2State {
 }
 
 impl Pm2State {
-    pub fn remembered(&self) -> PriorEvidence {
+    pub fn prior_evidence(&self) -> PriorEvidence {
         PriorEvidence { process: self.trusted.map(identity), daemon: self.daemon.map(identity), file: None }
     }
 }

@@ -11,7 +11,7 @@ use crate::policy::state::Waiting;
 use crate::policy::target_context::TargetContext;
 use crate::policy::terms::{HoldReason, WarningKind};
 use crate::policy::{Action, Precondition, Record};
-use crate::time::{BootTime, rough};
+use crate::time::{BootTime, round_age};
 
 /// Without a cooldown, PM2 would be inspected on every failed probe of a target at rest.
 const MIN_INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -187,7 +187,7 @@ impl TargetContext<'_> {
         self.state.rest = Some(Rest { reminded: Some(now), ..rest });
         self.state.warned.remove(&WarningKind::Stopped);
         let what = if rest.why == RestReason::Deleted { "deleted from PM2 (pm2 delete)" } else { "stopped (pm2 stop)" };
-        let age = rough(now.since(rest.since));
+        let age = round_age(now.since(rest.since));
         self.warn(
             WarningKind::Stopped,
             format!("{what} by the operator {age} ago and left alone since then. Is this still intended?"),

@@ -136,7 +136,7 @@ impl TargetState {
     }
 
     /// The latest restart command of the open incident could not be started.
-    pub fn was_refused(&self) -> bool {
+    pub fn could_not_start(&self) -> bool {
         let tried = self.incident.as_ref().and_then(|incident| incident.tried.as_ref());
         tried.is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
     }

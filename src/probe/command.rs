@@ -60,7 +60,7 @@ impl CommandProbe {
             unset: Vec::new(),
             env: self.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
             timeout: deadline.budget(),
-            keep: command::MAX_KEPT,
+            max_output: command::MAX_OUTPUT,
             stdin: None,
             output,
             scope: self.scope.clone(),
@@ -84,7 +84,7 @@ impl CommandProbe {
 
 /// The command writes to the first file; the second reads the same output back.
 fn open_output() -> io::Result<(File, File)> {
-    let output = command::memory_output()?;
+    let output = command::create_memory_output()?;
     let copy = output.try_clone()?;
     Ok((output, copy))
 }

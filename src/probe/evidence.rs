@@ -129,7 +129,7 @@ mod tests {
         let shown = |connected: Option<u64>, trace: Option<&Trace>| {
             let phases = phases(Some(ms(1)), connected.map(ms), trace, ms(20));
             phases
-                .done()
+                .completed()
                 .map(|(name, duration)| format!("{name} {}", duration.as_millis()))
                 .collect::<Vec<_>>()
                 .join(", ")

@@ -300,7 +300,7 @@ fn a_probe_needs_no_more_than_its_stack() {
     let probe = || {
         let prober = prober(config::Probe::Http(Box::new(http.clone())), LONG);
         std::thread::Builder::new()
-            .stack_size(STACK)
+            .stack_size(PROBE_STACK)
             .spawn(move || prober.probe(PriorEvidence::default()).verdict)
             .expect("a thread")
             .join()

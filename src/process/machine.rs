@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Process, Stat, living, own_pids, since_boot, stat};
+use super::{Process, Stat, identify_living, own_pids, stat, ticks_to_boot_time};
 use crate::time::BootTime;
 
 /// The time between the two reads that a share of the CPU is computed from.
@@ -30,12 +30,12 @@ pub struct Machine {
     /// The space that is available to our user.
     pub disk_free: u64,
     /// The largest of our own processes, largest first.
-    pub processes: Vec<Program>,
+    pub processes: Vec<ProcessUsage>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Program {
+pub struct ProcessUsage {
     pub pid: u32,
     /// From `/proc/PID/comm`: at most 15 bytes, which may be any bytes.
     pub name: String,
@@ -49,7 +49,7 @@ pub struct Program {
 
 impl Machine {
     /// Reads the machine's state and that of the disk with `folder`. It takes a quarter of a second.
-    pub fn now(folder: &Path, now: BootTime) -> Machine {
+    pub fn read(folder: &Path, now: BootTime) -> Machine {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let size = |name: &str| meminfo(&memory, name).unwrap_or(0);
         let disk = rustix::fs::statvfs(folder).ok();
@@ -70,10 +70,10 @@ impl Machine {
     }
 }
 
-fn largest_processes(now: BootTime) -> Vec<Program> {
+fn largest_processes(now: BootTime) -> Vec<ProcessUsage> {
     let Ok(pids) = own_pids() else { return Vec::new() };
     let before: Vec<(Process, Stat)> =
-        pids.filter_map(living).filter_map(|process| Some((process, stat(process.pid)?))).collect();
+        pids.filter_map(identify_living).filter_map(|process| Some((process, stat(process.pid)?))).collect();
     let started = crate::clock::monotonic();
     thread::sleep(SAMPLE_INTERVAL);
     let elapsed_ms = crate::clock::monotonic().duration_since(started).as_millis().max(1);
@@ -81,16 +81,16 @@ fn largest_processes(now: BootTime) -> Vec<Program> {
         let after = stat(process.pid).filter(|after| after.started == process.started)?;
         let used_ms = after.cpu.saturating_sub(before.cpu).as_millis();
         let name = fs::read(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
-        Some(Program {
+        Some(ProcessUsage {
             pid: process.pid,
             name: String::from_utf8_lossy(&name).trim_end().to_owned(),
             memory: after.memory,
             cpu_percent: u64::try_from(used_ms.saturating_mul(100) / elapsed_ms).unwrap_or(u64::MAX),
             state: char::from(after.state).to_string(),
-            up_s: now.since(since_boot(process.started)).as_secs(),
+            up_s: now.since(ticks_to_boot_time(process.started)).as_secs(),
         })
     };
-    let mut programs: Vec<Program> = before.into_iter().filter_map(program).collect();
+    let mut programs: Vec<ProcessUsage> = before.into_iter().filter_map(program).collect();
     // Kernel threads have no memory.
     programs.retain(|program| program.memory > 0);
     programs.sort_by(|a, b| (b.memory, a.pid).cmp(&(a.memory, b.pid)));
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn this_machine_is_read() {
         let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a shell");
-        let machine = Machine::now(Path::new("/"), crate::clock::now());
+        let machine = Machine::read(Path::new("/"), crate::clock::now());
         let found = machine.processes.iter().find(|program| program.pid == busy.id()).cloned();
         busy.kill().expect("our own child");
         busy.wait().expect("it was started");

@@ -90,14 +90,14 @@ fn identity_survives_being_stored() {
 fn clock_ticks_are_converted_to_time() {
     let before = clock::now();
     let sleeper = Sleeper::start(&mut sleep());
-    let started = since_boot(sleeper.process().started);
+    let started = ticks_to_boot_time(sleeper.process().started);
     // A tick is 10 ms, and the start time is rounded down to one.
     assert!(started >= before - Duration::from_millis(20) && started <= clock::now(), "{started:?} {before:?}");
 
     let mut busy = Sleeper::start(Command::new("sh").args(["-c", "while :; do :; done"]));
     let used = |child: &Sleeper| stat(child.0.id()).map_or(Duration::ZERO, |stat| stat.cpu);
     eventually(|| used(&busy) >= Duration::from_millis(100));
-    let lived = clock::now().since(since_boot(busy.process().started));
+    let lived = clock::now().since(ticks_to_boot_time(busy.process().started));
     assert!(used(&busy) <= lived + Duration::from_millis(50), "CPU time cannot exceed the time since the start");
     busy.0.kill().expect("our own child");
 }
@@ -107,14 +107,14 @@ fn title_and_environment_are_read_and_debug_hides_the_environment() {
     let mut command = sleep();
     command.env("A_NAME", "a=b").env("A_NAME_MORE", "c").env("EMPTY", "");
     let sleeper = Sleeper::start(&mut command);
-    eventually(|| title(sleeper.0.id()).is_some_and(|title| title == "sleep 600"));
+    eventually(|| command_line(sleeper.0.id()).is_some_and(|title| title == "sleep 600"));
     let found = environment(sleeper.0.id()).expect("our own child");
     assert_eq!(found.get("A_NAME"), Some(OsStr::new("a=b")));
     assert_eq!(found.get("EMPTY"), Some(OsStr::new("")));
     assert_eq!(found.get("A_NAM"), None);
     assert_eq!(format!("{found:?}"), "Environment");
     assert!(is_ours(sleeper.0.id()));
-    assert!(environment(u32::MAX).is_none() && title(u32::MAX).is_none() && !is_ours(u32::MAX));
+    assert!(environment(u32::MAX).is_none() && command_line(u32::MAX).is_none() && !is_ours(u32::MAX));
 }
 
 #[test]
@@ -122,17 +122,17 @@ fn a_signal_reaches_exactly_one_process_or_none() {
     let mut sleeper = Sleeper::start(&mut sleep());
     let process = sleeper.process();
     let before = Process { started: process.started - 1, ..process };
-    assert!(!signal(before, Signal::KILL).expect("no such process"), "an earlier process had its pid");
-    assert!(!signal(Process { started: 0, ..process }, Signal::KILL).expect("no such process"));
+    assert!(!send_signal(before, Signal::KILL).expect("no such process"), "an earlier process had its pid");
+    assert!(!send_signal(Process { started: 0, ..process }, Signal::KILL).expect("no such process"));
     for pid in [0, 1, u32::MAX] {
-        assert!(!signal(identify(pid), Signal::KILL).expect("never sent"), "{pid}");
+        assert!(!send_signal(identify(pid), Signal::KILL).expect("never sent"), "{pid}");
     }
     assert!(is_alive(process));
-    assert!(signal(process, Signal::TERM).expect("our own child"));
+    assert!(send_signal(process, Signal::TERM).expect("our own child"));
     eventually(|| !is_alive(process));
-    assert!(!signal(process, Signal::KILL).expect("a zombie"), "a zombie counts as dead");
+    assert!(!send_signal(process, Signal::KILL).expect("a zombie"), "a zombie counts as dead");
     sleeper.0.wait().expect("our child");
-    assert!(!signal(process, Signal::KILL).expect("no such process"), "so does a reaped process");
+    assert!(!send_signal(process, Signal::KILL).expect("no such process"), "so does a reaped process");
 }
 
 #[test]
@@ -169,6 +169,6 @@ fn time_on_the_run_queue_is_counted() {
     shell.args(["-c", "while :; do :; done"]);
     let loops: Vec<Sleeper> = (0..2 * cores).map(|_| Sleeper::start(&mut shell)).collect();
     let enough = Duration::from_millis(100);
-    eventually(|| loops.iter().any(|one| queued(one.process().pid).is_some_and(|waited| waited > enough)));
-    assert_eq!(queued(u32::MAX), None);
+    eventually(|| loops.iter().any(|one| run_queue_wait(one.process().pid).is_some_and(|waited| waited > enough)));
+    assert_eq!(run_queue_wait(u32::MAX), None);
 }

@@ -90,11 +90,11 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::testing::scene;
+    use crate::testing::temp_state_folder;
 
     #[test]
     fn what_is_over_is_kept_and_what_is_damaged_passed_over() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         let at = |minute: i64| WallTime::from_ms(1_795_313_530_000 + minute * 60_000);
         let mut account = IncidentRecord::new("1122-0313", "api", at(0), at(1), (3, Class::Timeout, "no byte".into()));
         assert_eq!(ClosedIncident::of(&account), None);

@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::store::child;
-    use crate::testing::scene;
+    use crate::testing::temp_state_folder;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o777
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn deleted_it_is_made_again() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         fs::remove_dir_all(folder.path()).unwrap();
         assert!(folder.subfolder("orders").unwrap().is_dir());
         assert_eq!(mode(folder.path()), 0o700);

@@ -174,7 +174,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::testing::scene;
+    use crate::testing::temp_state_folder;
 
     /// An incident with one output of `size` bytes, last changed `age` minutes after 1970.
     fn make(folder: &Folder, id: &str, size: usize, age: u64) -> PathBuf {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn folders_and_outputs_have_their_names() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         assert!(outputs(&folder).unwrap().is_empty());
         let path = create(&folder, "1122-0313").unwrap();
         assert_eq!(create(&folder, "1122-0313").unwrap(), path);
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_has_a_plain_name() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         let incident = create(&folder, "1122-0313").unwrap();
         for (name, kept_as) in [("a-out.log", "a-out.log"), ("../../x y", "_.._x_y"), ("", "_"), ("..", "_")] {
             keep(&incident, name, b"old and long").unwrap();
@@ -224,7 +224,7 @@ mod tests {
     fn only_names_are_ids() {
         #[track_caller]
         fn check(id: &str, good: bool) {
-            let (_scene, folder) = scene();
+            let (_scene, folder) = temp_state_folder();
             assert_eq!(create(&folder, id).is_ok(), good, "{id}");
             assert_eq!(folder.file(INCIDENTS).read_dir().unwrap().count(), usize::from(good));
         }
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_and_open_ones_stay() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         for n in 0..50 {
             make(&folder, &format!("i{n:02}"), 10, 100 - n);
         }
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn one_of_a_clock_that_was_ahead_pushes_nothing_out() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         let year = 365 * 1_440;
         for n in 0..52 {
             let age = if n < 4 { year + n } else { n };
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn ten_mib_are_the_most() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         for n in 0..5 {
             make(&folder, &format!("i{n}"), 3 << 20, n);
         }
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn an_output_that_a_process_holds_open_stays() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         for n in 0..4 {
             make(&folder, &format!("i{n}"), 6 << 20, n);
         }
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_is_not_an_incident_is_left_alone() {
-        let (scene, folder) = scene();
+        let (scene, folder) = temp_state_folder();
         let precious = scene.path().join("precious");
         fs::create_dir(&precious).unwrap();
         fs::write(precious.join("x.out"), vec![b'x'; 11 << 20]).unwrap();

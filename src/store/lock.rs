@@ -116,7 +116,7 @@ impl Lock {
     /// Takes the lock, or says who has it. Does not wait for it, but up to 1 s for its holder to say who it is.
     pub fn try_acquire(folder: &Folder, mode: Mode, config: &Path) -> Result<Lock, LockError> {
         let pid = std::process::id();
-        let Process { started, .. } = process::living(pid).ok_or_else(|| {
+        let Process { started, .. } = process::identify_living(pid).ok_or_else(|| {
             let stat = PathBuf::from(format!("/proc/{pid}/stat"));
             LockError::Io(Error::new(
                 "read",

@@ -153,7 +153,7 @@ pub fn list(folder: &Folder) -> Result<Requests, Error> {
 /// One damaged order is kept, the latest, and no half-written one whose writer is gone.
 fn clear_away(folder: &Folder) -> Result<(), Error> {
     let writer = |path: &PathBuf| path.file_name()?.to_str()?.split('-').nth(1)?.parse().ok();
-    let abandoned = |path: &PathBuf| writer(path).and_then(process::living).is_none();
+    let abandoned = |path: &PathBuf| writer(path).and_then(process::identify_living).is_none();
     let mut litter = names(folder, "damaged")?;
     litter.pop();
     litter.extend(names(folder, "tmp")?.into_iter().filter(abandoned));
@@ -179,12 +179,12 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
-    use crate::testing::{moment, scene};
+    use crate::testing::{boot_clock_reading, temp_state_folder};
     use crate::time::{ClockReading, WallTime};
 
     /// 50 s after the boot.
     fn now() -> BootClockReading {
-        moment(BootTime::from_ms(50_000), WallTime::from_ms(1_795_313_530_000), Some("boot-1"))
+        boot_clock_reading(BootTime::from_ms(50_000), WallTime::from_ms(1_795_313_530_000), Some("boot-1"))
     }
 
     fn pause(length_ms: u64) -> Request {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn orders_arrive_in_the_order_in_which_they_were_given() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         assert_eq!(given(&folder), []);
         let resume = Request::Resume { targets: None, clear_waits: true };
         put(&folder, pause(1)).unwrap();
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn one_that_waits_can_be_taken_back() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         let (first, second) = (put(&folder, pause(1)).unwrap(), put(&folder, pause(2)).unwrap());
         assert!(first.take_back().unwrap());
         assert_eq!(given(&folder), [pause(2)]);
@@ -230,7 +230,7 @@ mod tests {
     #[track_caller]
     fn check_left(boot_id: Option<&str>, by_boot_s: i64, by_wall_s: i64, expected: Option<i64>) {
         let ClockReading { now: at, wall } = now().at;
-        let moment = moment(at.offset_by(by_boot_s * 1_000), wall.offset_by(by_wall_s * 1_000), boot_id);
+        let moment = boot_clock_reading(at.offset_by(by_boot_s * 1_000), wall.offset_by(by_wall_s * 1_000), boot_id);
         let left =
             |order: &Request| order.pauses_until(&moment).map(|until| (until.as_ms() - moment.at.now.as_ms()) / 1_000);
         assert_eq!(left(&pause(1_800_000)), expected, "{boot_id:?} {by_boot_s} {by_wall_s}");
@@ -264,14 +264,14 @@ mod tests {
     fn the_pause_of_a_command_ends_with_the_boot() {
         let Request::Pause { targets, length_ms, given, .. } = pause(1_800_000) else { panic!("a pause") };
         let order = Request::Pause { targets, length_ms, given, command: Some("./deploy".into()) };
-        let later = |boot_id| moment(now().at.now, now().at.wall.offset_by(5_000), Some(boot_id));
+        let later = |boot_id| boot_clock_reading(now().at.now, now().at.wall.offset_by(5_000), Some(boot_id));
         assert!(order.pauses_until(&later("boot-1")).is_some());
         assert_eq!(order.pauses_until(&later("boot-2")), None);
     }
 
     #[test]
     fn a_hundred_may_wait() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         for n in 0..100 {
             put(&folder, pause(n)).unwrap();
         }
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn damaged_ones_are_told_once() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         let good = put(&folder, pause(1)).unwrap();
         let file = |name: &str| folder.file(ORDERS).join(name);
         fs::write(file("1.json"), "{").unwrap();
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_link_in_place_of_the_folder_is_refused() {
-        let (scene, folder) = scene();
+        let (scene, folder) = temp_state_folder();
         let elsewhere = Folder::open(&scene.path().join("elsewhere")).unwrap();
         put(&elsewhere, pause(1)).unwrap();
         symlink(elsewhere.file(ORDERS), folder.file(ORDERS)).unwrap();
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn half_written_orders_go_with_their_writer() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         put(&folder, pause(1)).unwrap();
         let me = folder.file(ORDERS).join(format!("1-{}-000.tmp", std::process::id()));
         let gone = folder.file(ORDERS).join("1-4294967295-000.tmp");

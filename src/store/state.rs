@@ -109,7 +109,7 @@ impl SavedState {
     pub fn wall_was_set(&mut self, booted: WallTime, moved: i64) {
         self.gaps.move_since_boot(booted, moved);
         for at in [&mut self.first_start, &mut self.checked].into_iter().flatten() {
-            *at = at.moved_since(booted, moved);
+            *at = at.corrected_since(booted, moved);
         }
     }
 
@@ -277,7 +277,7 @@ impl FoundState {
 /// Renames the damaged state and removes the oldest of its kind.
 fn set_aside(folder: &Folder, wall: WallTime) -> Result<PathBuf, Error> {
     let path = folder.file(STATE);
-    let stamp = Zone::UTC.stamp(wall);
+    let stamp = Zone::UTC.file_stamp(wall);
     let names = (1..).map(|n: u32| match n {
         1 => format!("{CORRUPT}{stamp}"),
         _ => format!("{CORRUPT}{stamp}-{n}"),

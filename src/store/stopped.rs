@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::store::child;
-    use crate::testing::scene;
+    use crate::testing::temp_state_folder;
 
     fn of(configs: &[&str]) -> Stopped {
         Stopped::Of(configs.iter().map(PathBuf::from).collect())
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn it_says_whose_watchdog_was_stopped_until_it_is_taken_away() {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         assert_eq!(read(&folder), None);
         clear(&folder, Vec::new()).unwrap();
         let long = format!("/{}", "x".repeat(70_000));

@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Class, Evidence};
-use crate::process::{Machine, Program};
+use crate::process::{Machine, ProcessUsage};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
 use crate::store::incident_record::IncidentRecord;
 use crate::terminal::escaped;
-use crate::time::{HumanDuration, WallTime, Zone, rough};
+use crate::time::{HumanDuration, WallTime, Zone, round_age};
 use crate::view::log_line::{describe_hold, describe_rest};
-use crate::view::pattern::{Efficacy, TimeOfDay, again, track_record};
+use crate::view::pattern::{Efficacy, TimeOfDay, recurrence, track_record};
 use crate::view::{table, with_tilde};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -28,9 +28,9 @@ const BUSY: u64 = 80;
 
 #[derive(Clone, Debug)]
 pub struct IncidentView<'a> {
-    pub account: &'a IncidentRecord,
+    pub record: &'a IncidentRecord,
     /// The closed incidents of the same target that began in the last 30 days; with this one, if it is closed.
-    pub past: &'a [ClosedIncident],
+    pub closed: &'a [ClosedIncident],
     pub depends_on: &'a [String],
     pub folder: &'a Path,
     pub files: &'a [String],
@@ -55,12 +55,12 @@ struct IncidentJson<'a> {
 impl IncidentView<'_> {
     pub fn json(&self) -> String {
         let began = self.began_lately();
-        let down_ms = Some(self.account.downtime(self.wall).as_ms());
+        let down_ms = Some(self.record.downtime(self.wall).as_ms());
         let answer = IncidentJson {
-            account: IncidentRecord { down_ms, ..self.account.clone() },
+            account: IncidentRecord { down_ms, ..self.record.clone() },
             recent: began.len(),
             time_of_day: TimeOfDay::of(&began, self.zone),
-            efficacy: Efficacy::of(self.past),
+            efficacy: Efficacy::of(self.closed),
             folder: self.folder.display().to_string(),
             files: self.files,
         };
@@ -87,9 +87,9 @@ impl IncidentView<'_> {
     }
 
     fn title(&self) -> String {
-        let IncidentRecord { id, target, began, ended, .. } = self.account;
+        let IncidentRecord { id, target, began, ended, .. } = self.record;
         let (day, from) = (self.zone.weekday(*began), self.zone.time_of_day(*began));
-        let lasted = self.account.downtime(self.wall);
+        let lasted = self.record.downtime(self.wall);
         match ended {
             Some(ended) => {
                 let to = self.clock_time(*ended, *began);
@@ -100,7 +100,7 @@ impl IncidentView<'_> {
     }
 
     fn what(&self) -> Vec<String> {
-        let IncidentRecord { class, detail, failures, evidence, probe, .. } = self.account;
+        let IncidentRecord { class, detail, failures, evidence, probe, .. } = self.record;
         let seen = escaped(&class.with_detail(detail)).into_owned();
         let phases = evidence.as_ref().map_or_else(String::new, |seen| phases(seen, *class));
         let count = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
@@ -124,7 +124,7 @@ impl IncidentView<'_> {
     }
 
     fn why(&self) -> Vec<String> {
-        let IncidentRecord { process, pid, machine, pm2, said, .. } = self.account;
+        let IncidentRecord { process, pid, machine, pm2, said, .. } = self.record;
         let program = |pid: u32| machine.as_ref()?.processes.iter().find(|one| one.pid == pid);
         let about = pid.and_then(program).map_or_else(String::new, |one| format!(" ({})", size_and_age(one)));
         let mut lines = Vec::new();
@@ -147,10 +147,10 @@ impl IncidentView<'_> {
     }
 
     fn done(&self) -> Vec<String> {
-        let timeline = &self.account.timeline;
+        let timeline = &self.record.timeline;
         let mut steps: Vec<String> = Vec::new();
         for entry in timeline {
-            let at = self.clock_time(entry.at, self.account.began);
+            let at = self.clock_time(entry.at, self.record.began);
             match (&entry.kind, steps.last_mut()) {
                 (EventKind::RestartDone { .. }, Some(last)) => last.push_str(&outcome(entry)),
                 (EventKind::Restart { run, .. }, _) => steps.push(format!("{at}  {}", escaped(run))),
@@ -167,7 +167,7 @@ impl IncidentView<'_> {
                 _ => {}
             }
         }
-        let left_out = self.account.left_out;
+        let left_out = self.record.left_out;
         if steps.len() > FIRST_STEPS + LAST_STEPS {
             let middle = steps.len() - FIRST_STEPS - LAST_STEPS;
             let more = if left_out > 0 { " and more" } else { "" };
@@ -180,11 +180,11 @@ impl IncidentView<'_> {
     }
 
     fn helped(&self) -> String {
-        let IncidentRecord { ended, attempts, cured, heal_ms, back, class, rested, .. } = self.account;
+        let IncidentRecord { ended, attempts, cured, heal_ms, back, class, rested, .. } = self.record;
         if let Some(why) = rested {
             return format!("not needed: {}", describe_rest(*why));
         }
-        let efficacy = Efficacy::of(self.past);
+        let efficacy = Efficacy::of(self.closed);
         let record = |run: &str| match track_record(&efficacy, run, *class) {
             Some(text) => format!(". {text}"),
             None => String::new(),
@@ -206,7 +206,7 @@ impl IncidentView<'_> {
     fn again(&self) -> String {
         let began = self.began_lately();
         let pattern = TimeOfDay::of(&began, self.zone);
-        match again(&began, self.zone) {
+        match recurrence(&began, self.zone) {
             None => "the first in 30 days".into(),
             Some(text) if pattern.is_some() => format!("{text}: check what runs at that hour"),
             Some(text) => text,
@@ -215,18 +215,18 @@ impl IncidentView<'_> {
 
     /// The beginnings of the incidents of the last 30 days, up to and with this one.
     fn began_lately(&self) -> Vec<WallTime> {
-        let own = self.account.began;
-        let before = self.past.iter().filter(|closed| closed.id != self.account.id && closed.began <= own);
+        let own = self.record.began;
+        let before = self.closed.iter().filter(|closed| closed.id != self.record.id && closed.began <= own);
         before.map(|closed| closed.began).chain([own]).collect()
     }
 
     fn watched(&self) -> String {
-        let watched = Duration::from_millis(self.account.watched_ms);
+        let watched = Duration::from_millis(self.record.watched_ms);
         // The span lacks up to one interval at either end, which is no gap.
         match watched {
             _ if watched >= DAY.mul_f64(0.99) => "yes, all of the 24 h before".into(),
             Duration::ZERO => "no, not before it went down".into(),
-            _ => format!("{} of the 24 h before", rough(watched)),
+            _ => format!("{} of the 24 h before", round_age(watched)),
         }
     }
 
@@ -257,7 +257,7 @@ fn phases(seen: &Evidence, class: Class) -> String {
     };
     // An address is resolved in microseconds, which says nothing.
     let is_worth_showing = |name: &str, duration: Duration| name != "resolve" || duration >= Duration::from_millis(1);
-    let done = phases.done().filter(|(name, duration)| is_worth_showing(name, *duration));
+    let done = phases.completed().filter(|(name, duration)| is_worth_showing(name, *duration));
     let mut shown: Vec<String> = done.map(|(name, duration)| format!("{name} {}", time(duration))).collect();
     let may_lack_answer = matches!(class, Class::Timeout | Class::Reset | Class::Protocol);
     if may_lack_answer && phases.connect_us.is_some() && phases.first_byte_us.is_none() {
@@ -278,12 +278,12 @@ fn outcome(entry: &EventEntry) -> String {
     }
 }
 
-fn busiest(machine: &Machine) -> Option<&Program> {
+fn busiest(machine: &Machine) -> Option<&ProcessUsage> {
     machine.processes.iter().filter(|one| one.cpu_percent >= BUSY).max_by_key(|one| one.cpu_percent)
 }
 
-fn size_and_age(program: &Program) -> String {
-    format!("up {}, {} MB", rough(Duration::from_secs(program.up_s)), program.memory / 1_000_000)
+fn size_and_age(program: &ProcessUsage) -> String {
+    format!("up {}, {} MB", round_age(Duration::from_secs(program.up_s)), program.memory / 1_000_000)
 }
 
 fn machine_line(machine: &Machine) -> Option<String> {

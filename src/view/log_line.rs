@@ -15,7 +15,7 @@ pub struct LogLine<'a> {
     pub target: &'a str,
     pub command: &'a str,
     /// The last line that the restart command printed.
-    pub said: Option<&'a str>,
+    pub output_line: Option<&'a str>,
     pub depends_on: &'a [String],
     pub limit: Option<RestartLimit>,
     /// The number of the latest restart, as the line that announced it had it.
@@ -68,7 +68,7 @@ impl LogLine<'_> {
                 let limit = format!("{number}of {max} {}", per(*window));
                 (Level::Warn, format!("restart {attempt}{step} ({limit}): {}", self.command))
             }
-            Record::RestartDone { attempt, ending, took, start_period, .. } => {
+            Record::RestartDone { attempt, exit: ending, duration: took, start_period, .. } => {
                 self.restart_done(*attempt, ending, HumanDuration(*took), *start_period)
             }
             Record::WouldRestart { attempt, .. } => {
@@ -104,7 +104,7 @@ impl LogLine<'_> {
         duration: HumanDuration,
         start_period: Duration,
     ) -> (Level, String) {
-        let output = self.said.map_or_else(String::new, |line| format!("; last line of its output: {line}"));
+        let output = self.output_line.map_or_else(String::new, |line| format!("; last line of its output: {line}"));
         let (level, result) = match exit {
             Exit::Exited(0) if start_period.is_zero() => {
                 let next = "the next probe shows whether it helped";
@@ -225,7 +225,7 @@ mod tests {
         let line = LogLine {
             target: "sav",
             command: "./restart.sh",
-            said: Some("no such app"),
+            output_line: Some("no such app"),
             depends_on: &["mailer".to_owned()],
             limit: Some(RestartLimit { max: 10, window: Duration::from_secs(3_600) }),
             attempt: Some(2),
@@ -243,7 +243,14 @@ mod tests {
 
     fn restart_done(ending: Exit, start_period: u64) -> Record {
         let (took, start_period) = (Duration::from_millis(2_100), Duration::from_secs(start_period));
-        Record::RestartDone { attempt: 1, rung: 0, ending, took, incident: "1122-0313".into(), start_period }
+        Record::RestartDone {
+            attempt: 1,
+            rung: 0,
+            exit: ending,
+            duration: took,
+            incident: "1122-0313".into(),
+            start_period,
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::outcome::{Exit, NotificationKind};
 use crate::policy::{HoldReason, IncidentSummary, Notification, TriedCommand, Waiting, WarningKind};
 use crate::terminal::escaped;
-use crate::time::{BootTime, ClockReading, HumanDuration, WallTime, Zone, rough};
+use crate::time::{BootTime, ClockReading, HumanDuration, WallTime, Zone, round_age};
 use crate::view::log_line::{RestartLimit, UNSAVED, describe_hold};
 use crate::view::pattern::ordinal;
 
@@ -19,9 +19,9 @@ pub struct MessageFacts<'a> {
     pub limit: Option<RestartLimit>,
     pub cooldown_until: Option<BootTime>,
     /// The last line of the target's own log, where one is known.
-    pub said: Option<&'a str>,
+    pub last_log_line: Option<&'a str>,
     /// How often this has happened lately, and when.
-    pub again: Option<&'a str>,
+    pub recurrence: Option<&'a str>,
     pub at: ClockReading,
     pub zone: Zone,
 }
@@ -41,11 +41,11 @@ impl MessageFacts<'_> {
         match notification {
             Notification::Healed(incident) => {
                 let down = incident.downtime(self.at.now);
-                let again = self.again.map_or_else(String::new, |again| format!("{again}."));
+                let again = self.recurrence.map_or_else(String::new, |again| format!("{again}."));
                 let rest = [cause(incident), self.repair(incident), again, "Nothing to do now.".into()];
                 compose(&format!("[healed] {who}: down {down}, a restart helped"), &rest)
             }
-            Notification::Down { story, waiting, reminder } => self.down(story, *waiting, *reminder),
+            Notification::Down { summary: story, waiting, reminder } => self.down(story, *waiting, *reminder),
             Notification::Up(incident) => {
                 let (back, down) = (self.hour_minute(self.at.now), incident.downtime(self.at.now));
                 let recovery = self.recovery(incident);
@@ -100,7 +100,7 @@ impl MessageFacts<'_> {
             lines.push(format!("`{}`: {}.", escaped(command), self.exit(tried)));
         }
         lines.push(self.next_restart(waiting));
-        if let Some(line) = self.said {
+        if let Some(line) = self.last_log_line {
             lines.push(format!("\nIts last log line: {}", escaped(line)));
         }
         let pause = format!("Stop restarts and messages for 2 h: watchdog pause {target} --for 2h");
@@ -139,7 +139,7 @@ impl MessageFacts<'_> {
             (attempts, _) if incident.cured => format!("the last of {attempts} restarts helped"),
             (_, None) => "probably not because of a restart".into(),
             (_, Some(tried)) => {
-                let after = rough(self.at.now.since(tried.began));
+                let after = round_age(self.at.now.since(tried.began));
                 format!("{after} after the last restart, so probably not because of it")
             }
         }
@@ -148,7 +148,7 @@ impl MessageFacts<'_> {
     fn exit(&self, tried: &TriedCommand) -> String {
         match &tried.exit {
             Exit::Exited(code) => {
-                format!("exit {code}, still failing {} after its start", rough(self.at.now.since(tried.began)))
+                format!("exit {code}, still failing {} after its start", round_age(self.at.now.since(tried.began)))
             }
             Exit::Killed(signal) => format!("killed by signal {signal}"),
             Exit::TimedOut => "did not end in time and was killed".into(),
@@ -178,7 +178,7 @@ fn could_not_start(incident: &IncidentSummary) -> bool {
 }
 
 fn cause(incident: &IncidentSummary) -> String {
-    let Some((class, detail)) = &incident.seen else { return String::new() };
+    let Some((class, detail)) = &incident.failure else { return String::new() };
     let text = escaped(&class.with_detail(detail)).into_owned();
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
@@ -214,12 +214,12 @@ fn advice(about: WarningKind) -> &'static str {
     }
 }
 
-pub fn test(host: &str) -> String {
+pub fn test_message(host: &str) -> String {
     format!("[test] watchdog on {host}: messages arrive\nSent by watchdog check --send. Nothing is wrong.")
 }
 
 /// Marks a message that is delivered later than it was written, with the time at which it was written.
-pub fn late(text: &str, at: WallTime, zone: Zone, delay: Duration) -> String {
+pub fn mark_late(text: &str, at: WallTime, zone: Zone, delay: Duration) -> String {
     let time = zone.hour_minute(at);
     let written = if delay >= Duration::from_secs(12 * 3_600) { format!("{} {time}", zone.day(at)) } else { time };
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -245,7 +245,7 @@ mod tests {
             attempts,
             cured,
             tried: (attempts > 0).then_some(tried),
-            seen: Some((Class::Timeout, "connected in 0.1 ms, then no byte for 10 s".into())),
+            failure: Some((Class::Timeout, "connected in 0.1 ms, then no byte for 10 s".into())),
         }
     }
 
@@ -260,8 +260,8 @@ mod tests {
             depends_on: &["mailer".into()],
             limit: Some(RestartLimit { max: 10, window: Duration::from_secs(3_600) }),
             cooldown_until: Some(at(130)),
-            again: Some("4th time in 30 days"),
-            said: Some("connect ECONNREFUSED\u{1b}[2J"),
+            recurrence: Some("4th time in 30 days"),
+            last_log_line: Some("connect ECONNREFUSED\u{1b}[2J"),
             at: ClockReading {
                 now: at(64),
                 wall: WallTime::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time"),
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_down_message_says_what_was_tried_and_what_comes_next() {
         let down =
-            |attempts, waiting, reminder| Notification::Down { story: summary(attempts, false), waiting, reminder };
+            |attempts, waiting, reminder| Notification::Down { summary: summary(attempts, false), waiting, reminder };
         let end = "\nIts last log line: connect ECONNREFUSED\\u{1b}[2J\nMore: watchdog incident last · Stop \
                    restarts and messages for 2 h: watchdog pause sav-backend --for 2h";
         let seen = "Timeout; connected in 0.1 ms, then no byte for 10 s.";
@@ -307,7 +307,7 @@ mod tests {
         refused.tried =
             refused.tried.map(|tried| TriedCommand { exit: Exit::NotStarted("PM2 is deaf".into()), ..tried });
         check(
-            &Notification::Down { story: refused, waiting: None, reminder: None },
+            &Notification::Down { summary: refused, waiting: None, reminder: None },
             &["pm2 restart api"],
             &format!(
                 "[DOWN] sav-backend on srv412 since 03:12, the restart command could not be started\n{seen} \
@@ -358,7 +358,7 @@ mod tests {
     fn a_late_message_shows_when_it_was_written() {
         let at = WallTime::parse_rfc3339("2026-11-22T03:13:14.000Z").expect("a time");
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(10)), "[up] a (late, from 03:13)\nb");
-        assert_eq!(late("[up] a\nb", at, Zone::UTC, minutes(900)), "[up] a (late, from 22 Nov 03:13)\nb");
+        assert_eq!(mark_late("[up] a\nb", at, Zone::UTC, minutes(10)), "[up] a (late, from 03:13)\nb");
+        assert_eq!(mark_late("[up] a\nb", at, Zone::UTC, minutes(900)), "[up] a (late, from 22 Nov 03:13)\nb");
     }
 }

@@ -32,7 +32,7 @@ impl Metrics<'_> {
         put(&format!("watchdog_last_cycle_timestamp_seconds {}", seconds(self.wall.as_ms())));
         put("# HELP watchdog_messages_waiting Messages that are not yet delivered to all their channels.");
         put("# TYPE watchdog_messages_waiting gauge");
-        put(&format!("watchdog_messages_waiting {}", self.saved.outbox.waiting()));
+        put(&format!("watchdog_messages_waiting {}", self.saved.outbox.waiting_count()));
         self.families().for_each(|lines| text.push_str(&lines));
         text
     }

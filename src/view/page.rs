@@ -11,7 +11,7 @@ use crate::store::closed_incidents::ClosedIncident;
 use crate::store::history::Uptime;
 use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
-use crate::time::{BootTime, ClockReading, WallTime, Zone, rough};
+use crate::time::{BootTime, ClockReading, WallTime, Zone, round_age};
 use crate::view::log_line::{describe_hold, describe_rest};
 use crate::view::percent;
 
@@ -22,11 +22,11 @@ const STYLE: &str = include_str!("page/style.css");
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     pub saved: &'a SavedState,
-    pub past: &'a [ClosedIncident],
+    pub closed: &'a [ClosedIncident],
     pub host: &'a str,
     pub details: bool,
     /// The watchdog is ending: this is the last page it writes.
-    pub is_over: bool,
+    pub is_last: bool,
     pub at: ClockReading,
     pub zone: Zone,
 }
@@ -61,7 +61,7 @@ impl Page<'_> {
 
     fn banner(&self) -> Banner {
         let banner = |class, text: String| Banner { class, text };
-        if self.is_over {
+        if self.is_last {
             return banner("down", format!("Nobody has been watching since {}", self.day_and_time(self.at.wall)));
         }
         let states: Vec<&TargetState> = self.saved.in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
@@ -100,7 +100,7 @@ impl Page<'_> {
             1 => "1 target".into(),
             count => format!("{count} targets"),
         };
-        let rule = match self.is_over {
+        let rule = match self.is_last {
             true => "when the watchdog was stopped.",
             false => "and rewritten every minute. If that time is more than a few minutes ago, nobody is watching.",
         };
@@ -128,7 +128,7 @@ impl Page<'_> {
 
     fn notes(&self, state: &TargetState, shown: &TargetView) -> Vec<String> {
         let mut notes = Vec::new();
-        let since = state.since.map(|at| (self.clock_time(at), rough(self.at.now.since(at))));
+        let since = state.since.map(|at| (self.clock_time(at), round_age(self.at.now.since(at))));
         let since = since.map_or_else(String::new, |(at, span)| format!("since {at} ({span})"));
         let tried = match state.incident.as_ref().map_or(0, |incident| incident.attempts) {
             0 => String::new(),
@@ -197,7 +197,7 @@ impl Page<'_> {
 
     fn incidents(&self) -> String {
         let mut rows = String::new();
-        let mut latest: Vec<&ClosedIncident> = self.past.iter().collect();
+        let mut latest: Vec<&ClosedIncident> = self.closed.iter().collect();
         latest.sort_by_key(|closed| std::cmp::Reverse(closed.began));
         for closed in latest.into_iter().take(INCIDENTS) {
             let (at, shown) = (closed.began.rfc3339(), html(&self.day_and_time(closed.began)));

@@ -13,7 +13,7 @@ use crate::terminal::escaped;
 use crate::time::{HumanDuration, WallTime, Zone};
 
 /// How far back incidents count as recurrences.
-pub const LATELY: Duration = Duration::from_secs(30 * 86_400);
+pub const RECURRENCE_SPAN: Duration = Duration::from_secs(30 * 86_400);
 /// In minutes.
 const DAY: u32 = 1_440;
 /// Incidents that lie within this many minutes of the day happen at the same time of day.
@@ -146,7 +146,7 @@ pub fn ordinal(number: usize) -> String {
 }
 
 /// `4th time in 30 days, all between 03:10 and 03:15`; `None` for the first time. `began` includes the latest incident.
-pub fn again(began: &[WallTime], zone: Zone) -> Option<String> {
+pub fn recurrence(began: &[WallTime], zone: Zone) -> Option<String> {
     if began.len() < 2 {
         return None;
     }
@@ -220,11 +220,11 @@ mod tests {
 
     #[test]
     fn recurrences_are_numbered() {
-        assert_eq!(again(&[at(0)], Zone::UTC), None);
-        assert_eq!(again(&[at(0), at(700)], Zone::UTC).as_deref(), Some("2nd time in 30 days"));
+        assert_eq!(recurrence(&[at(0)], Zone::UTC), None);
+        assert_eq!(recurrence(&[at(0), at(700)], Zone::UTC).as_deref(), Some("2nd time in 30 days"));
         let nights: Vec<WallTime> = (0..4).map(|night| at(192 + night * 1_440)).collect();
         let expected = "4th time in 30 days, all between 03:10 and 03:15";
-        assert_eq!(again(&nights, Zone::UTC).as_deref(), Some(expected));
+        assert_eq!(recurrence(&nights, Zone::UTC).as_deref(), Some(expected));
         let all = [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111].map(ordinal).join(" ");
         assert_eq!(all, "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 101st 111th");
         assert_eq!(median(vec![]), None);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::policy::Mode;
-use crate::time::rough;
+use crate::time::round_age;
 
 /// A daemon gives its sign of life every 30 s, and can save what it knows every minute.
 const LATELY: Duration = Duration::from_secs(120);
@@ -72,19 +72,19 @@ impl WatchdogPresence {
         matches!(self.who, Presence::Daemon { .. } | Presence::Hung { .. } | Presence::Ticks)
     }
 
-    pub fn is_at_work(&self) -> bool {
+    pub fn is_watching(&self) -> bool {
         matches!(self.who, Presence::Daemon { .. } | Presence::Ticks)
     }
 
     /// Whether the saved states of the targets are their present ones.
     pub fn is_current(&self) -> bool {
-        self.is_at_work() && !self.is_old
+        self.is_watching() && !self.is_old
     }
 }
 
 impl fmt::Display for WatchdogPresence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ago = |age: Option<Duration>| rough(age.unwrap_or_default());
+        let ago = |age: Option<Duration>| round_age(age.unwrap_or_default());
         let (us, seen) = (format!("watchdog {}", env!("CARGO_PKG_VERSION")), ago(self.seen));
         match self.who {
             Presence::Daemon { pid: Some(pid) } => write!(f, "{us} runs (pid {pid}, alive {seen} ago)")?,
@@ -116,7 +116,7 @@ impl fmt::Display for WatchdogPresence {
         match self.picture {
             _ if !self.is_old => Ok(()),
             Some(age) => {
-                let age = rough(age);
+                let age = round_age(age);
                 write!(f, ", BUT HAS SAVED NOTHING FOR {age}: the states above are that old (the log has the reason)")
             }
             None => f.write_str(
@@ -148,7 +148,7 @@ mod tests {
         let (touched, picture) = (age(touched), age(picture));
         let presence = WatchdogPresence::of(&PresenceSigns { holder, last, touched, picture, stopped, tick_patience });
         assert!(presence.to_string().contains(text), "{text}: {presence}");
-        assert_eq!([presence.is_running(), presence.is_at_work(), presence.is_current()], expected, "{presence}");
+        assert_eq!([presence.is_running(), presence.is_watching(), presence.is_current()], expected, "{presence}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ const GAPS_SHOWN: usize = 3;
 pub struct Report<'a> {
     pub saved: &'a SavedState,
     /// The closed incidents that began within the span.
-    pub past: &'a [ClosedIncident],
+    pub closed: &'a [ClosedIncident],
     pub span: Duration,
     pub at: ClockReading,
     pub zone: Zone,
@@ -178,7 +178,7 @@ impl Report<'_> {
     fn target(&self, name: &str) -> TargetReport {
         let nothing = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&nothing);
-        let past: Vec<&ClosedIncident> = self.past.iter().filter(|closed| closed.target == name).collect();
+        let past: Vec<&ClosedIncident> = self.closed.iter().filter(|closed| closed.target == name).collect();
         // An open incident counts too, with its down time so far.
         let open = self.saved.policy.targets.get(name).and_then(|state| state.incident.as_ref());
         let open = open.filter(|open| !past.iter().any(|closed| closed.id == open.id));
@@ -209,7 +209,7 @@ impl TargetReport {
             Some(_) => format!("up {} of the watched time", percent(*uptime)),
             None => "not watched".into(),
         };
-        let had = match (&downs[..], downs.iter().max_by_key(|down| down.span())) {
+        let had = match (&downs[..], downs.iter().max_by_key(|down| down.duration())) {
             ([], _) | (_, None) => "no incident".into(),
             ([one], _) => format!("1 incident, {one}"),
             (all, Some(longest)) => {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Class, Exit, Verdict};
-use crate::policy::{HoldReason, LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, Waiting, spent};
+use crate::policy::{HoldReason, LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, Waiting, count_in_window};
 use crate::store::BootClockReading;
 use crate::store::lock::Holder;
 use crate::store::requests::Request;
 use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
-use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, millis, rough};
+use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, millis, round_age};
 use crate::view::log_line::{UNSAVED, describe_hold, describe_rest};
 use crate::view::presence::{Presence, PresenceSigns, WatchdogPresence};
 use crate::view::{Screen, percent, table, with_tilde, wrap};
@@ -28,7 +28,7 @@ pub struct StatusReport {
     pub saved: SavedState,
     pub holder: Option<Holder>,
     /// The holder's process is not visible from here, so its pid means nothing.
-    pub is_unseen: bool,
+    pub is_holder_hidden: bool,
     /// The mode of the latest holder, and its latest sign of life.
     pub last_held: Option<(Mode, WallTime)>,
     /// The holder has just given a sign of life on request.
@@ -68,12 +68,12 @@ impl StatusReport {
         }
     }
 
-    pub fn watch(&self) -> WatchdogPresence {
+    pub fn presence(&self) -> WatchdogPresence {
         let (saved, holder) = (&self.saved, self.holder.as_ref());
         let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
         let touched = touched.map(|at| saved.since(at, self.at));
         WatchdogPresence::of(&PresenceSigns {
-            holder: holder.map(|holder| (holder.mode, Some(holder.pid).filter(|_| !self.is_unseen))),
+            holder: holder.map(|holder| (holder.mode, Some(holder.pid).filter(|_| !self.is_holder_hidden))),
             last: self.last_held.map(|(mode, _)| mode).or(saved.mode),
             touched: if self.has_answered { Some(Duration::ZERO) } else { touched },
             picture: saved.age(self.at.now),
@@ -99,14 +99,14 @@ impl StatusReport {
 
     pub fn json(&self) -> String {
         let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
-        let watch = self.watch();
+        let watch = self.presence();
         let ago = |age: Duration| self.at.wall.offset_by(-millis(age)).rfc3339();
         let answer = StatusJson {
             version: env!("CARGO_PKG_VERSION"),
             at: self.at.wall.rfc3339(),
             watchdog: WatchdogJson {
                 running: watch.is_running(),
-                pid: self.holder.as_ref().filter(|_| !self.is_unseen).map(|holder| holder.pid),
+                pid: self.holder.as_ref().filter(|_| !self.is_holder_hidden).map(|holder| holder.pid),
                 mode: mode.map(Mode::as_str),
                 last_seen: watch.seen.map(ago),
                 state_at: watch.picture.map(ago),
@@ -126,7 +126,10 @@ impl StatusReport {
         let mut footer = vec![self.watchdog_line()];
         footer.extend(self.saved.log_trouble.as_deref().map(|trouble| escaped(trouble).into_owned()));
         footer.extend(
-            self.saved.outbox.troubles(self.at.now).map(|(channel, trouble)| format!("{} {trouble}", escaped(channel))),
+            self.saved
+                .outbox
+                .describe_troubles(self.at.now)
+                .map(|(channel, trouble)| format!("{} {trouble}", escaped(channel))),
         );
         footer.extend(self.paths());
         footer.extend(self.config_changed.then(|| self.config_line()));
@@ -158,7 +161,7 @@ impl StatusReport {
     }
 
     fn config_line(&self) -> String {
-        let next = match self.watch().who {
+        let next = match self.presence().who {
             Presence::Daemon { .. } => " Load it: watchdog reload",
             _ => "",
         };
@@ -166,7 +169,7 @@ impl StatusReport {
     }
 
     fn watchdog_line(&self) -> String {
-        let watch = self.watch();
+        let watch = self.presence();
         match watch.is_current() {
             true => format!("{watch}{}{}", self.could_repair(), self.messages()),
             false => watch.to_string(),
@@ -177,11 +180,11 @@ impl StatusReport {
         let Some(checked) = self.saved.checked else { return String::new() };
         let cannot = self.targets().iter().any(|target| target.state.cannot_be_repaired());
         let answer = if cannot { "NO" } else { "yes" };
-        format!(" · could repair: {answer}, checked {} ago", rough(self.at.wall.since(checked)))
+        format!(" · could repair: {answer}, checked {} ago", round_age(self.at.wall.since(checked)))
     }
 
     fn messages(&self) -> String {
-        let waiting = self.saved.outbox.waiting();
+        let waiting = self.saved.outbox.waiting_count();
         let has_channels = self.saved.channels > 0 || waiting > 0;
         if has_channels { format!(" · messages waiting: {waiting}") } else { String::new() }
     }
@@ -259,7 +262,7 @@ impl<'a> TargetRow<'a> {
         let share = percent(self.uptime(last));
         match watched {
             Duration::ZERO => share,
-            _ if watched < last.mul_f64(NEARLY_ALL) => format!("{share} of {}", rough(watched)),
+            _ if watched < last.mul_f64(NEARLY_ALL) => format!("{share} of {}", round_age(watched)),
             _ => share,
         }
     }
@@ -286,7 +289,7 @@ impl<'a> TargetRow<'a> {
                 detail: Some(probe.verdict.detail()).filter(|_| !probe.verdict.is_healthy()),
             }),
             attempt: state.real.episode.map_or(0, |episode| episode.attempts),
-            attempts_in_window: spent(state.real.starts.iter().copied(), status.at.now, window),
+            attempts_in_window: count_in_window(state.real.starts.iter().copied(), status.at.now, window),
             waiting: WaitingJson {
                 why: state.waiting.map(|waiting| waiting.why.as_str()),
                 until: state.waiting.and_then(|waiting| waiting.until).map(time),
@@ -306,11 +309,11 @@ impl<'a> TargetRow<'a> {
                 true => status.zone.hour_minute(at),
                 false => status.zone.day(at),
             };
-            format!("{when} ({})", rough(status.at.now.since(since)))
+            format!("{when} ({})", round_age(status.at.now.since(since)))
         });
         let probe = state.last_probe.as_ref().map_or_else(
             || "none yet".into(),
-            |probe| format!("{}, {} ago", result(probe), rough(status.at.now.since(probe.at))),
+            |probe| format!("{}, {} ago", result(probe), round_age(status.at.now.since(probe.at))),
         );
         let state_word = state.status.as_str().to_string();
         [self.name.clone(), state_word, since, probe, self.share(DAY), self.share(DAY * 30)]
@@ -363,7 +366,7 @@ impl<'a> TargetRow<'a> {
             Status::Down if !self.shown.repairs => Some("watch-only: no restart command is configured".into()),
             Status::Down => Some(match state.waiting {
                 Some(waiting) => with_details(format!("{tried}{}{dry}", self.hold(waiting)), !tried.is_empty()),
-                None if !self.status.watch().is_at_work() => {
+                None if !self.status.presence().is_watching() => {
                     format!("{tried}not restarted: no watchdog is running{dry}")
                 }
                 None => format!("{tried}a restart is due or running{dry}"),

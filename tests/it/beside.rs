@@ -87,7 +87,8 @@ fn what_pm2_would_fail_at_is_told() {
     offline("pm2: api", 1, &["saved list unreadable", "PROBLEM     PM2's saved list cannot be read: "]);
 
     fake.save(&[fake.app("api", json!({"kill_timeout": 60_000}))]);
-    let slow = "PROBLEM     api may take 1 min to end (kill_timeout), but the timeout of the pm2 command is 1 min. Fix: ";
+    let slow =
+        "PROBLEM     api may take 1 min to end (kill_timeout), but the timeout of the pm2 command is 1 min. Fix: ";
     offline("pm2: api", 1, &[&format!("{slow}restart: [{{pm2: restart, timeout: 70s}}]\n")]);
     offline("{pm2: api, restart: pm2 restart api}", 1, &[&format!("{slow}{{run: …, timeout: 70s}}\n")]);
     offline("{pm2: api, restart: [{pm2: restart, timeout: 70s}]}", 0, &["when PM2 is dead; each at most 1 min 10 s)"]);

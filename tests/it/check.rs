@@ -81,7 +81,12 @@ fn what_would_happen_is_said_and_nothing_is_touched() {
 fn offline_nobody_is_looked_at() {
     let server = Server::start(Ways::Silent);
     let place = Place::with(&http(&server, ""));
-    check(&place, &["check", "--offline"], 0, &["not probed (--offline)", "none: this target is only watched", "Ready."]);
+    check(
+        &place,
+        &["check", "--offline"],
+        0,
+        &["not probed (--offline)", "none: this target is only watched", "Ready."],
+    );
     assert!(server.requests().is_empty());
 }
 

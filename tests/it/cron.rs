@@ -260,10 +260,7 @@ fn a_reboot_ends_the_cooldown_and_not_the_window() {
         run(&place, &shifted((uptime - now) as i64, Some("boot")), &["--once"])
     };
     let said = after_boot("11111111-2222-3333-4444-555555555555\n", 120.0);
-    place.demand(
-        said.code == Some(1) && said.out.starts_with("app restart 1 (2 of 2 "),
-        &format!("{said:?}"),
-    );
+    place.demand(said.code == Some(1) && said.out.starts_with("app restart 1 (2 of 2 "), &format!("{said:?}"));
     let said = after_boot("66666666-7777-8888-9999-000000000000\n", 120.0);
     place.demand(said.code == Some(1) && said.out.contains("limit"), &format!("{said:?}"));
     // The episode began anew with the boot, and both restarts were the first of theirs.

@@ -95,8 +95,11 @@ fn the_port_is_the_one_that_a_process_listens_on_and_the_list_is_asked_of_a_daem
     let rest = json!({"pid": backend.id(), "env": {"PORT": closed.port()}});
     let daemon = fake.daemon(&[fake.app("api", rest), fake.app("worker", json!({}))]);
     let listens = format!("port {port}, GET /api/health answers 200");
-    let says =
-        ["PM2 in ~/.pm2, 2 processes, none saved (run pm2 save", &listens, "no port found: PM2's state is the only probe"];
+    let says = [
+        "PM2 in ~/.pm2, 2 processes, none saved (run pm2 save",
+        &listens,
+        "no port found: PM2's state is the only probe",
+    ];
     init(&fake, &place, &[], 0, &says);
     assert_eq!(fake.calls(), ["jlist -s"]);
     let text = place.read("watchdog.yaml");
@@ -141,7 +144,13 @@ fn names_that_pm2_or_a_configuration_cannot_take_are_told_or_mended() {
         fake.app("true", json!({"instances": 2})),
         fake.app("true", json!({"instances": 2})),
     ]);
-    let said = init(&fake, &place, &[], 0, &["6 processes saved", "its name is read by pm2 as an id, and ids change", "a PM2 module"]);
+    let said = init(
+        &fake,
+        &place,
+        &[],
+        0,
+        &["6 processes saved", "its name is read by pm2 as an id, and ids change", "a PM2 module"],
+    );
     place.demand(said.out.contains("a\\u{1b}[2Jb") && !said.out.contains('\u{1b}'), &said.out);
     let text = place.read("watchdog.yaml");
     assert_eq!(text.matches("pm2: ").count(), 2, "{text}");

@@ -181,7 +181,8 @@ fn a_clock_that_was_set_makes_nobody_hung_and_one_that_is_hung_is_found() {
     assert_eq!(place.run(&["--once"]).code, Some(0));
     for offset in offsets {
         let said = status_at(&place, offset);
-        place.demand(said.code == Some(0) && said.out.contains("runs from cron, last "), &format!("{offset}: {said:?}"));
+        place
+            .demand(said.code == Some(0) && said.out.contains("runs from cron, last "), &format!("{offset}: {said:?}"));
     }
 }
 

@@ -164,11 +164,21 @@ fn what_others_could_have_written_is_refused_with_what_mends_it() {
     set_mode(&place, "secrets.env", 0o600);
     set_mode(&place, "watchdog.yaml", 0o666);
     for words in [&["check"][..], &["run"], &["--once"], &["start"]] {
-        check(&place, words, 2, "watchdog.yaml: world-writable; anyone could change which commands are run. Fix: chmod o-w watchdog.yaml");
+        check(
+            &place,
+            words,
+            2,
+            "watchdog.yaml: world-writable; anyone could change which commands are run. Fix: chmod o-w watchdog.yaml",
+        );
     }
     set_mode(&place, "watchdog.yaml", 0o664);
     match rustix::process::geteuid().is_root() {
-        true => check(&place, &["check"], 2, "watchdog.yaml: group-writable; root runs commands from it. Fix: chmod g-w watchdog.yaml"),
+        true => check(
+            &place,
+            &["check"],
+            2,
+            "watchdog.yaml: group-writable; root runs commands from it. Fix: chmod g-w watchdog.yaml",
+        ),
         false => assert_eq!(place.run(&["check", "--offline"]).code, Some(0)),
     }
     set_mode(&place, "watchdog.yaml", 0o644);

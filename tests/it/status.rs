@@ -133,11 +133,7 @@ fn people_are_told_each_trouble_with_its_reason() {
     let notes = [
         ("watched", "down", "watch-only: no restart command is configured"),
         ("needy", "down", "not restarted: it depends on watched, which is down"),
-        (
-            "vain",
-            "down",
-            "never seen healthy: is the address right?",
-        ),
+        ("vain", "down", "never seen healthy: is the address right?"),
         ("gated", "down", ": its only_if command did not allow it"),
         ("strange", "starting", "the last probe gave no verdict: cannot run the command: exit code 127"),
         ("shadow", "down", "(dry run: no command is run)"),

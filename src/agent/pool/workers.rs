@@ -18,7 +18,7 @@ use crate::process::Process;
 use super::{JobFailure, OnFailure};
 
 /// Probes need the most of all jobs.
-pub(super) const STACK: usize = probe::STACK;
+pub(super) const STACK: usize = probe::PROBE_STACK;
 /// If a deadline is noticed this late, the whole process was stopped or busy, and the job perhaps made no progress.
 const LATE_CHECK: Duration = Duration::from_secs(5);
 /// The additional time that such a job gets, once.

@@ -50,14 +50,14 @@ fn a_closed_scope_ends_commands_and_leftovers_and_starts_nothing() {
 #[test]
 fn an_output_in_memory_stops_growing_when_its_command_has_ended() {
     let sandbox = Sandbox::new();
-    let output = memory_output().unwrap();
+    let output = create_memory_output().unwrap();
     let kept = output.try_clone().unwrap();
     let text = "setsid sh -c 'echo $$ >daemon; while kill -0 $0; do echo a line of a daemon || echo x >>refused; \
                 done 2>/dev/null' $PPID & until [ -e daemon ]; do sleep 0.01; done";
     let spec = CommandSpec { output, ..sandbox.spec(&["sh", "-c", text], AMPLE) };
     assert_eq!(run(spec, |_| {}).exit, Exit::Exited(0));
     let length = kept.metadata().unwrap().len();
-    assert!(length <= MAX_KEPT + 64, "{length}");
+    assert!(length <= MAX_OUTPUT + 64, "{length}");
     let daemon = sandbox.process("daemon");
     eventually(|| fs::metadata(sandbox.at("refused")).is_ok_and(|refused| refused.len() > 1_000));
     assert_eq!(kept.metadata().unwrap().len(), length);

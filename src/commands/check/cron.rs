@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use crate::command::{first_word, for_shell, locate};
+use crate::command::{find_with_interpreter, first_program, shell_quote};
 use crate::config::{CommandLine, Config, Probe, Remedy};
 
 use super::print;
@@ -22,12 +22,12 @@ pub(super) fn report(config: &Config) -> Vec<String> {
     let own = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(&value.0));
     let here = own.clone().or_else(|| std::env::var_os("PATH"));
     let cron = own.clone().unwrap_or_else(|| CRON_PATH.into());
-    let locate_in_cron = |program: &str| locate(program, &config.folder, Some(&cron));
+    let locate_in_cron = |program: &str| find_with_interpreter(program, &config.folder, Some(&cron));
     let through = if own.is_some() { "found through env.PATH" } else { "found" };
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for program in programs {
-        match (locate_in_cron(&program), locate(&program, &config.folder, here.as_deref())) {
+        match (locate_in_cron(&program), find_with_interpreter(&program, &config.folder, here.as_deref())) {
             (Ok(_), _) => {
                 found.push(format!("{program}: {through}"));
                 // pm2 is a script that node runs, and node is missing under cron most often.
@@ -58,7 +58,7 @@ fn programs(config: &Config) -> Vec<String> {
         });
         for command in rungs.chain(&target.only_if).chain(probe) {
             let program = match command {
-                CommandLine::Shell(text) => first_word(text).map(str::to_string),
+                CommandLine::Shell(text) => first_program(text).map(str::to_string),
                 CommandLine::Exec(words) => words.first().cloned(),
             };
             programs.extend(program);
@@ -78,7 +78,7 @@ pub(in crate::commands) fn crontab_line(config: &Config, when: &str, what: &str)
 
 /// Quotes a word for the shell and escapes `%`, which cron takes for a line break.
 fn for_cron(word: &str) -> String {
-    for_shell(word).replace('%', r"\%")
+    shell_quote(word).replace('%', r"\%")
 }
 
 #[cfg(test)]

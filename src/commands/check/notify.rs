@@ -4,7 +4,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::agent::delivery_of;
+use crate::agent::delivery_settings;
 use crate::clock;
 use crate::commands::{print, read_boot_clock};
 use crate::config::Config;
@@ -21,7 +21,7 @@ use crate::view::message;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn report(config: &Config, send: bool) -> Vec<String> {
-    let off = config.off.iter().map(|line| format!("{}; this channel is off", escaped(line)));
+    let off = config.disabled_channels.iter().map(|line| format!("{}; this channel is off", escaped(line)));
     let mut problems: Vec<String> = off.collect();
     for (shown, result) in try_channels(config, send) {
         let shown = escaped(&shown).into_owned();
@@ -47,7 +47,7 @@ fn last_failures(config: &Config) -> Vec<String> {
     let now = read_boot_clock();
     let Ok(Some(saved)) = peek(&Folder::at(&config.state_dir), &now) else { return Vec::new() };
     let is_ours = |id: &str| config.notify.iter().any(|channel| channel.id == id);
-    let troubles = saved.outbox.troubles(now.at.now).filter(|(id, _)| is_ours(id));
+    let troubles = saved.outbox.describe_troubles(now.at.now).filter(|(id, _)| is_ours(id));
     troubles.map(|(id, trouble)| format!("{} {trouble}", escaped(id))).collect()
 }
 
@@ -57,7 +57,7 @@ fn try_channels(config: &Config, send: bool) -> Vec<(String, Option<Result<(), S
     if !send {
         return names.into_iter().map(|name| (name, None)).collect();
     }
-    let delivery = delivery_of(config);
+    let delivery = delivery_settings(config);
     let (post, results) = channel();
     let message = test_message();
     for (index, channel) in config.notify.iter().enumerate() {
@@ -91,14 +91,14 @@ fn try_channels(config: &Config, send: bool) -> Vec<(String, Option<Result<(), S
 }
 
 fn test_message() -> Message {
-    let (at, host) = (clock::wall(), notify::host());
+    let (at, host) = (clock::wall(), notify::host_name());
     Message {
         id: format!("{:x}-{:x}-test", at.as_ms(), std::process::id()),
         event: NotificationKind::Test,
         about: None,
         target: None,
         at,
-        text: message::test(&host),
+        text: message::test_message(&host),
         host,
         class: None,
         detail: None,
@@ -113,11 +113,11 @@ fn test_message() -> Message {
 #[cfg(feature = "email")]
 fn describe_mail_problem(config: &Config, channel: &Channel) -> Option<String> {
     let Destination::Email(email) = &channel.destination else { return None };
-    let delivery = delivery_of(config);
+    let delivery = delivery_settings(config);
     let sendmail = || match email.via {
-        MailTransport::Sendmail => notify::sendmail(&delivery).err(),
+        MailTransport::Sendmail => notify::find_sendmail(&delivery).err(),
         MailTransport::Smtp(_) => None,
     };
-    let why = notify::cannot_write(email, &delivery).or_else(sendmail)?;
+    let why = notify::find_address_error(email, &delivery).or_else(sendmail)?;
     Some(format!("mail to {}: {}", escaped(&email.to), escaped(&why)))
 }

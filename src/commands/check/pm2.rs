@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::calls_pm2;
-use crate::command::{Scope, for_shell};
+use crate::command::{Scope, shell_quote};
 use crate::commands::ecosystem::{self, Match};
 use crate::commands::{other_watchers, read_env, shorten_home};
 use crate::config::{self, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Rung, Target};
 use crate::outcome::DaemonState;
-use crate::pm2::{App, Caller, DaemonEvidence, Home, Listing, ProcessState, SavedList, listeners, missing_program};
-use crate::process::living;
+use crate::pm2::{
+    App, Caller, DaemonEvidence, Home, Listing, ProcessState, SavedList, describe_missing_program, listening_ports,
+};
+use crate::process::identify_living;
 use crate::terminal::escaped;
 use crate::time::HumanDuration;
 
@@ -46,8 +48,8 @@ pub(super) fn observe(config: &Config, offline: bool) -> Vec<Pm2Snapshot> {
         let (folder, scope) = (config.folder.clone(), Scope::default());
         let caller = Caller { home: pm2.home.clone(), folder, env, timeout: RUNG_TIMEOUT, scope };
         let home = Home::at(&pm2.home);
-        let program = caller.program().ok();
-        let mut daemon = home.all_daemons();
+        let program = caller.find_program().ok();
+        let mut daemon = home.observe_all_daemons();
         let can_list = !offline && program.is_some() && daemon.state() == DaemonState::Alive;
         let listing = can_list.then(|| caller.list());
         daemon.is_silent = listing == Some(Listing::Silent);
@@ -70,7 +72,7 @@ pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot]) -> Pm2Findings {
             "              {} is not in the saved list: a repair starts it from config and loses the others. \
              Fix: {} save",
             escaped(&pm2.process),
-            escaped(&home.home.call())
+            escaped(&home.home.pm2_command())
         ));
     }
     let resets = target.ladder.iter().any(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_)));
@@ -84,8 +86,8 @@ pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot]) -> Pm2Findings {
     if let Some(app) = app {
         lines.extend(describe_scheduled(app));
         problems.extend(find_short_timeouts(target, app));
-        problems.extend(home.saved_app(app).and_then(missing_program).map(|missing| {
-            let (missing, call) = (escaped(&missing), home.home.call());
+        problems.extend(home.saved_app(app).and_then(describe_missing_program).map(|missing| {
+            let (missing, call) = (escaped(&missing), home.home.pm2_command());
             format!("{missing}: a reboot would not bring it back. Fix: start it again, then {} save", escaped(&call))
         }));
     }
@@ -164,7 +166,7 @@ impl Pm2Snapshot {
     }
 
     fn living_pid(&self, pm2: &Pm2Config) -> Option<u32> {
-        match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
+        match self.home.observe_process(&pm2.process, None, &self.daemon).state() {
             ProcessState::Alive(process) => Some(process.pid),
             ProcessState::Gone | ProcessState::Unknown(_) => None,
         }
@@ -173,7 +175,7 @@ impl Pm2Snapshot {
     fn describe_process(&self, pm2: &Pm2Config) -> String {
         let name = escaped(&pm2.process);
         let Some(listed) = self.listed() else {
-            return match self.home.process_evidence(&pm2.process, None, &self.daemon).state() {
+            return match self.home.observe_process(&pm2.process, None, &self.daemon).state() {
                 ProcessState::Alive(process) => format!("{name} runs, pid {}", process.pid),
                 ProcessState::Gone if self.daemon.state() != DaemonState::Unknown => format!("{name} does not run"),
                 ProcessState::Gone | ProcessState::Unknown(_) => format!("whether {name} runs is unknown"),
@@ -193,12 +195,12 @@ impl Pm2Snapshot {
 
     fn find_problems(&self, pm2: &Pm2Config) -> Vec<String> {
         let (home, name) = (shorten_home(self.home.path()), escaped(&pm2.process).into_owned());
-        let call = escaped(&self.home.call()).into_owned();
+        let call = escaped(&self.home.pm2_command()).into_owned();
         if !self.home.path().is_dir() {
             return vec![format!("no PM2 in {home}: no such folder{}", describe_other_home(self.home.path()))];
         }
         let mut problems = Vec::new();
-        if let Some(trouble) = self.daemon.trouble(&self.home.path().display().to_string(), &self.home.call()) {
+        if let Some(trouble) = self.daemon.trouble(&self.home.path().display().to_string(), &self.home.pm2_command()) {
             problems.push(escaped(&trouble).into_owned());
         }
         if self.daemon.proven.len() > 1 {
@@ -296,8 +298,8 @@ fn inspect_ecosystem_file(pm2: &Pm2Config, app: Option<&App>, is_saved: bool) ->
 /// Restart commands whose timeout is shorter than pm2 may wait for the process to end or to be ready.
 fn find_short_timeouts(target: &Target, app: &App) -> Vec<String> {
     let name = escaped(&app.name);
-    let waits = app.kill_timeout + app.ready_within.unwrap_or_default();
-    let what = match app.ready_within {
+    let waits = app.kill_timeout + app.ready_timeout.unwrap_or_default();
+    let what = match app.ready_timeout {
         None => format!("{name} may take {} to end (kill_timeout)", HumanDuration(app.kill_timeout)),
         Some(_) => {
             format!("{name} may take {} to end and to be ready (kill_timeout, listen_timeout)", HumanDuration(waits))
@@ -315,7 +317,7 @@ fn find_short_timeouts(target: &Target, app: &App) -> Vec<String> {
         format!("{what}, but the timeout of the pm2 command is {}. Fix: {fix}", HumanDuration(rung.timeout))
     };
     let mut problems: Vec<String> = target.ladder.iter().filter(too_short).map(problem).collect();
-    if let Some(ready) = app.ready_within.filter(|ready| *ready > target.limits.start_period) {
+    if let Some(ready) = app.ready_timeout.filter(|ready| *ready > target.limits.start_period) {
         let (seconds, ready) = (ready.as_secs() + u64::from(ready.subsec_nanos() > 0), HumanDuration(ready));
         let start_period = HumanDuration(target.limits.start_period);
         problems.push(format!(
@@ -350,13 +352,13 @@ fn find_watchers(config: &Config, home: &Pm2Snapshot) -> Vec<String> {
         let mut watched = config.targets.iter().filter_map(|target| target.pm2.as_ref());
         watched.any(|pm2| pm2.home == home.home.path() && pm2.process == app.name)
     };
-    let call = escaped(&home.home.call()).into_owned();
+    let call = escaped(&home.home.pm2_command()).into_owned();
     let listed = home.listed();
     let mut reported: Vec<&str> = Vec::new();
     let mut dangers = Vec::new();
     for app in listed.unwrap_or_default().iter().chain(home.saved_apps()) {
         // A process that listens on a port is a backend, which may call pm2 to deploy.
-        let serves = || app.pid.and_then(living).is_some_and(|process| !listeners(process).is_empty());
+        let serves = || app.pid.and_then(identify_living).is_some_and(|process| !listening_ports(process).is_empty());
         if reported.contains(&app.name.as_str()) || is_watched(app) || !other_watchers::is_watcher(app) || serves() {
             continue;
         }
@@ -364,7 +366,7 @@ fn find_watchers(config: &Config, home: &Pm2Snapshot) -> Vec<String> {
         let (name, script) = (escaped(&app.name), other_watchers::script_name(app));
         let script = if script.is_empty() { String::new() } else { format!(" ({})", escaped(&script)) };
         let is_only_saved = listed.is_some_and(|listed| listed.iter().all(|other| other.name != app.name));
-        let delete = escaped(&for_shell(&app.name)).into_owned();
+        let delete = escaped(&shell_quote(&app.name)).into_owned();
         // pm2 delete needs a running daemon that has the process in its list.
         let first = if home.is_alive() { String::new() } else { format!("{call} resurrect && ") };
         dangers.push(match is_only_saved {

@@ -124,7 +124,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::{Config, Pm2Config, Probe, objection};
+    use crate::config::{Config, Pm2Config, Probe, process_name_problem};
 
     const NAMES: [&str; 35] = [
         "api",
@@ -228,8 +228,8 @@ mod tests {
             let home = format!("/srv/{process}/.pm2");
             let config = format!("/srv/{process}/eco system.config.js");
             let path = format!("/opt/{process}/bin:/bin");
-            let config = Some(config).filter(|_| objection(process, true).is_none());
-            if objection(process, config.is_some()).is_some() {
+            let config = Some(config).filter(|_| process_name_problem(process, true).is_none());
+            if process_name_problem(process, config.is_some()).is_some() {
                 continue;
             }
             for is_found in [true, false] {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::config::{HttpConfig, Method, Probe, Secret, Secrets, Tls};
 use crate::outcome::{Class, PriorEvidence, Verdict};
-use crate::pm2::{App, Home, ProcessState, listeners};
+use crate::pm2::{App, Home, ProcessState, listening_ports};
 use crate::probe::{Prober, Trust};
-use crate::process::{Process, living};
+use crate::process::{Process, identify_living};
 
 /// Common health addresses. The first that answers is used.
 const HEALTH_PATHS: [&str; 4] = ["/api/health", "/health", "/healthz", "/"];
@@ -46,15 +46,15 @@ pub(super) fn find_ports(home: &Home, instances: &[App], daemon: Option<Process>
     let name = instances.first().map(|app| app.name.as_str()).unwrap_or_default();
     let mut pids: Vec<u32> = instances.iter().filter_map(|app| app.pid).collect();
     if pids.is_empty()
-        && let ProcessState::Alive(process) = home.process_evidence(name, None, &home.daemon_evidence()).state()
+        && let ProcessState::Alive(process) = home.observe_process(name, None, &home.observe_daemon()).state()
     {
         pids.push(process.pid);
     }
-    let living: Vec<Process> = pids.into_iter().filter_map(living).collect();
+    let living: Vec<Process> = pids.into_iter().filter_map(identify_living).collect();
     let runs = !living.is_empty();
-    let mut found: Vec<u16> = living.into_iter().flat_map(listeners).collect();
-    if instances.iter().any(|app| app.cluster) {
-        let of_daemon = daemon.map(listeners).unwrap_or_default();
+    let mut found: Vec<u16> = living.into_iter().flat_map(listening_ports).collect();
+    if instances.iter().any(|app| app.is_cluster) {
+        let of_daemon = daemon.map(listening_ports).unwrap_or_default();
         found.extend(named.iter().filter(|port| of_daemon.contains(port)));
     }
     let are_open = !found.is_empty();

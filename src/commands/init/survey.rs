@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::command::Scope;
 use crate::commands::{ecosystem, other_watchers, shorten_home};
-use crate::config::{RUNG_TIMEOUT, objection};
+use crate::config::{RUNG_TIMEOUT, process_name_problem};
 use crate::outcome::DaemonState;
 use crate::pm2::{App, Caller, Home, Listing, SavedList};
 use crate::process::Process;
@@ -57,11 +57,11 @@ pub(super) struct WatchedProcess {
 /// answer.
 pub(super) fn take_survey(path: &Path, is_usual: bool, own_home: Option<&Path>) -> Survey {
     let home = Home::at(path);
-    let evidence = home.daemon_evidence();
+    let evidence = home.observe_daemon();
     let daemon = evidence.latest().map(|daemon| daemon.process);
     let SearchPath { path: path_variable, missing } =
         find_search_path(std::env::var_os("PATH").as_deref(), daemon, own_home);
-    let mut notes: Vec<String> = evidence.trouble(&shorten_home(path), &home.call()).into_iter().collect();
+    let mut notes: Vec<String> = evidence.trouble(&shorten_home(path), &home.pm2_command()).into_iter().collect();
     let saved = read_saved(&home, &mut notes);
     let listed = read_listed(&home, &path_variable, own_home, &mut notes);
     let entries = build_entries(&home, daemon, &saved, listed, own_home);
@@ -84,7 +84,7 @@ fn read_saved(home: &Home, notes: &mut Vec<String>) -> Vec<App> {
 }
 
 fn read_listed(home: &Home, path: &str, own_home: Option<&Path>, notes: &mut Vec<String>) -> Vec<App> {
-    if home.daemon_evidence().state() != DaemonState::Alive {
+    if home.observe_daemon().state() != DaemonState::Alive {
         return Vec::new();
     }
     let caller = Caller {
@@ -150,8 +150,8 @@ fn decide(home: &Home, daemon: Option<Process>, instances: &[App], own_home: Opt
         return Decision::OldWatcher(other_watchers::script_name(app));
     }
     let config = ecosystem::find(app, own_home);
-    let config = config.filter(|path| path.to_str().is_some() && objection(&app.name, true).is_none());
-    if let Some((why, _)) = objection(&app.name, config.is_some()) {
+    let config = config.filter(|path| path.to_str().is_some() && process_name_problem(&app.name, true).is_none());
+    if let Some((why, _)) = process_name_problem(&app.name, config.is_some()) {
         return Decision::InvalidName(why);
     }
     let blocks = config.as_ref().map(|file| ecosystem::environments(file, &app.name)).unwrap_or_default();

@@ -10,7 +10,7 @@ fn with(top: &str) -> String {
 
 fn channel(item: &str) -> Channel {
     let mut config = accepted(&with(&format!("notify: [{item}]")));
-    assert_eq!((config.notify.len(), config.off.len()), (1, 0), "{item}: {:?}", config.off);
+    assert_eq!((config.notify.len(), config.disabled_channels.len()), (1, 0), "{item}: {:?}", config.disabled_channels);
     config.notify.remove(0)
 }
 
@@ -88,8 +88,8 @@ fn an_unset_variable_switches_off_only_its_channel() {
         "a@b through m: ${MAIL} is not set",
         "heartbeat: ${PING} is not set",
     ];
-    assert_eq!(config.off.len(), off.len());
-    for (found, expected) in config.off.iter().zip(off) {
+    assert_eq!(config.disabled_channels.len(), off.len());
+    for (found, expected) in config.disabled_channels.iter().zip(off) {
         assert!(found.starts_with(expected), "{found}");
     }
     // An error that does not depend on the environment is still an error.

@@ -26,7 +26,7 @@ fn uncommented(mark: &str, is_chosen: impl Fn(&str) -> bool) -> String {
 fn the_shipped_file_is_valid_and_its_comments_show_the_defaults() {
     let ignoring_its_folder = |mut config: Config| {
         let folder = config.folder.display().to_string();
-        config.written = None;
+        config.modified = None;
         // It depends on absolute paths.
         config.targets.iter_mut().for_each(|target| target.limits.repair_id = 0);
         format!("{config:#?}").replace(&folder, "")

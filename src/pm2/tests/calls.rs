@@ -6,9 +6,9 @@ use crate::outcome::{Exit, PriorEvidence};
 use crate::testing::{is_alone, run_alone};
 
 impl Pm2Fixture {
-    pub(super) fn managed(&self, config: Option<&str>) -> Managed {
+    pub(super) fn managed(&self, config: Option<&str>) -> ManagedProcess {
         let env = config.map(|_| "production".to_owned());
-        Managed { process: "sav".into(), config: config.map(|name| self.file(name)), env, port: None }
+        ManagedProcess { process: "sav".into(), config: config.map(|name| self.file(name)), env, port: None }
     }
 
     /// Inspects, plans and executes, as a rung does. `pm2 jlist` prints the file `list`; every other call runs
@@ -19,17 +19,17 @@ impl Pm2Fixture {
             ..self.install_pm2(&format!("test \"$1\" != jlist || {{ cat list; exit 0; }}\n{script}"))
         };
         let (managed, say) = (self.managed(config), |line: &str| self.log_line(line));
-        let steps = plan(&managed, &inspect(&self.home, &caller, &managed, PriorEvidence::default()).facts)?;
+        let steps = plan_repair(&managed, &inspect(&self.home, &caller, &managed, PriorEvidence::default()).facts)?;
         let (output, mut on_start) = (self.output(), |_| {});
-        let mut calls = Calls {
+        let mut calls = RepairContext {
             home: &self.home,
             caller: &caller,
             managed: &managed,
-            say: &say,
+            log_line: &say,
             output: &output,
             on_start: &mut on_start,
         };
-        Ok(calls.carry_out(&steps))
+        Ok(calls.execute(&steps))
     }
 }
 
@@ -76,7 +76,7 @@ fn nothing_is_run_without_pm2_or_node() {
         }
     };
     fs::write(fixture.file("pm2"), "#!/usr/bin/env node\n").unwrap();
-    let without_node = caller.program().unwrap_err();
+    let without_node = caller.find_program().unwrap_err();
     assert!(without_node.contains("pm2") && without_node.contains("node"), "{without_node}");
     assert_eq!(error_of(&caller), without_node);
     assert_eq!(caller.list(), Listing::Failed(without_node));

@@ -81,7 +81,7 @@ fn the_daemon_is_dead_only_if_no_sign_speaks_against_it() {
     }
     // Silence belongs to one daemon process and is not inherited by another.
     for (before, now, expected) in [("7", "7", true), ("7", "8", false), ("7", "7, 8", false), ("", "", true)] {
-        let now = daemon("accepts", now).silent_since(&daemon("silent", before));
+        let now = daemon("accepts", now).inherit_silence(&daemon("silent", before));
         assert_eq!(now.is_silent, expected, "{before}, then {now:?}");
     }
 }
@@ -132,7 +132,7 @@ fn facts(socket: &str, proven: &str, listed: Option<&str>, living: &[(u32, Sign)
 
 #[track_caller]
 fn check_plan(config: bool, facts: &RepairFacts, expected: Result<&str, &str>) {
-    let managed = Managed {
+    let managed = ManagedProcess {
         process: "sav".into(),
         config: config.then(|| "/a/eco.js".into()),
         env: config.then(|| "production".into()),
@@ -141,9 +141,9 @@ fn check_plan(config: bool, facts: &RepairFacts, expected: Result<&str, &str>) {
     let shown = |steps: Vec<RepairStep>| {
         let ids =
             |step: &RepairStep| if let RepairStep::Restart(ids) = step { format!(" {ids:?}") } else { String::new() };
-        steps.iter().map(|step| step.shown(&managed) + &ids(step)).collect::<Vec<_>>().join("; ")
+        steps.iter().map(|step| step.describe(&managed) + &ids(step)).collect::<Vec<_>>().join("; ")
     };
-    match (plan(&managed, facts).map(shown), expected) {
+    match (plan_repair(&managed, facts).map(shown), expected) {
         (Ok(steps), Ok(expected)) => assert_eq!(steps, expected),
         (Err(why), Err(expected)) => assert!(why.starts_with(expected), "{why}"),
         (found, expected) => panic!("{found:?}, not {expected:?}"),
@@ -219,7 +219,7 @@ fn a_plan_starts_only_the_process_and_never_twice() {
 #[test]
 fn a_reset_needs_a_reason_and_a_recoverable_process() {
     let check = |facts: &RepairFacts, port: Option<u16>, orphans: &[u32], expected: Result<ResetReason, &str>| {
-        let managed = Managed { process: "sav".into(), config: None, env: None, port };
+        let managed = ManagedProcess { process: "sav".into(), config: None, env: None, port };
         let orphans: Vec<Process> = orphans.iter().map(|pid| process(*pid)).collect();
         let found = crate::pm2::reset_reason::decide(&managed, facts, &orphans);
         assert_eq!(found, expected.map_err(str::to_owned), "{facts:?}");

@@ -31,9 +31,9 @@ fn named(name: &str) -> App {
         script: "".into(),
         cwd: "".into(),
         interpreter: None,
-        cluster: false,
+        is_cluster: false,
         kill_timeout: Duration::from_millis(1_600),
-        ready_within: None,
+        ready_timeout: None,
         port: None,
         environments: Vec::new(),
         pid_file: None,
@@ -52,7 +52,7 @@ fn full() -> App {
         script: "/srv/app.js".into(),
         cwd: "/srv".into(),
         interpreter: Some("node".into()),
-        cluster: true,
+        is_cluster: true,
         kill_timeout: Duration::from_secs(20),
         port: Some(5_000),
         environments: vec!["production".into()],
@@ -131,8 +131,8 @@ fn a_value_of_an_unexpected_type_affects_no_other_value() {
         r#""env":{"A":"1"},"env_b":{"A":1},"env_c":{"A":2}"#,
         App { environments: vec!["b".into()], ..named("sav") },
     );
-    check_one(r#""wait_ready":true"#, App { ready_within: Some(Duration::from_secs(3)), ..named("sav") });
-    let slow = App { ready_within: Some(Duration::from_secs(70)), ..named("sav") };
+    check_one(r#""wait_ready":true"#, App { ready_timeout: Some(Duration::from_secs(3)), ..named("sav") });
+    let slow = App { ready_timeout: Some(Duration::from_secs(70)), ..named("sav") };
     check_one(r#""wait_ready":"true","listen_timeout":70000"#, slow);
     check_one(r#""wait_ready":false,"listen_timeout":70000"#, named("sav"));
     check_one(r#""env_b":{"A":{}},"env_c":[]"#, named("sav"));

@@ -18,7 +18,7 @@ impl Pm2Fixture {
     }
 
     fn evidence(&self, name: &str, known: Option<ProcessIdentity>) -> Vec<(Process, Sign)> {
-        self.home.process_evidence(name, known, &self.home.daemon_evidence()).living
+        self.home.observe_process(name, known, &self.home.observe_daemon()).living
     }
 
     #[track_caller]
@@ -31,7 +31,7 @@ impl Pm2Fixture {
     }
 
     fn daemons(&self) -> Vec<Process> {
-        self.home.all_daemons().proven.iter().map(|daemon| daemon.process).collect()
+        self.home.observe_all_daemons().proven.iter().map(|daemon| daemon.process).collect()
     }
 }
 
@@ -42,7 +42,7 @@ fn a_daemon_is_proven_by_account_title_and_home() {
         let process = fixture.start(title, &[("PM2_HOME", home)], "", |_| {});
         let expected = if is_daemon { vec![process] } else { vec![] };
         assert_eq!(fixture.daemons(), expected, "{title} {home}");
-        assert!(process::signal(process, Signal::KILL).unwrap());
+        assert!(process::send_signal(process, Signal::KILL).unwrap());
         eventually(|| !process::is_alive(process));
         assert_eq!(fixture.daemons(), vec![], "a dead process is not a daemon");
     };
@@ -75,7 +75,7 @@ fn a_process_that_a_daemon_has_just_forked_is_not_a_second_daemon() {
     let fixture = Pm2Fixture::new();
     let daemon = fixture.start_daemon("(sleep 600; :) & echo $! >child");
     let child = fixture.process_in_file("child");
-    assert_eq!(process::title(child.pid), process::title(daemon.pid));
+    assert_eq!(process::command_line(child.pid), process::command_line(daemon.pid));
     assert_eq!(fixture.daemons(), [daemon]);
 }
 
@@ -90,7 +90,7 @@ fn a_daemon_with_an_unreadable_environment_is_proven_by_its_title_and_pid_file()
         let process = process::identify(child.id());
         let file = fixture.home.path().join("pm2.pid");
         fs::write(&file, if is_noted { process.pid.to_string() } else { "1".into() }).unwrap();
-        let evidence = fixture.home.all_daemons();
+        let evidence = fixture.home.observe_all_daemons();
         let found = (!evidence.proven.is_empty(), evidence.unidentified.is_some());
         assert_eq!(found, expected, "{title}, {is_noted}: {evidence:?}");
         assert!(evidence.proven.iter().all(|daemon| daemon.process == process));
@@ -108,7 +108,7 @@ fn a_daemon_with_an_unreadable_environment_is_proven_by_its_title_and_pid_file()
 
 #[test]
 fn the_command_to_type_names_a_home_other_than_the_default() {
-    let check = |home: &Path, expected: &str| assert_eq!(Home::at(home).call(), expected);
+    let check = |home: &Path, expected: &str| assert_eq!(Home::at(home).pm2_command(), expected);
     check(&std::env::home_dir().unwrap().join(".pm2"), "pm2");
     check(Path::new("/srv/pm2"), "PM2_HOME=/srv/pm2 pm2");
     check(Path::new("/srv/it's mine"), r"PM2_HOME='/srv/it'\''s mine' pm2");
@@ -156,12 +156,12 @@ fn a_child_of_the_daemon_is_identified_by_its_pid_file_or_its_environment() {
     fixture.check_evidence("sav", &[(silent, Sign::PidFile)]);
     fixture.check_evidence("sa", &[]);
     fixture.check_evidence("sav-0", &[]);
-    let known = Some(ProcessIdentity { pid: silent.pid, started: process::since_boot(silent.started) });
+    let known = Some(ProcessIdentity { pid: silent.pid, started: process::ticks_to_boot_time(silent.started) });
     fs::remove_file(fixture.home.path().join("pids/sav-0.pid")).unwrap();
     assert_eq!(fixture.evidence("sav", known), [(silent, Sign::Known)]);
     let another = known.map(|known| ProcessIdentity { started: known.started + Duration::from_secs(1), ..known });
     assert_eq!(fixture.evidence("sav", another), []);
-    let evidence = fixture.home.process_evidence("sav", None, &fixture.home.daemon_evidence());
+    let evidence = fixture.home.observe_process("sav", None, &fixture.home.observe_daemon());
     assert!(evidence.unidentified_children.contains(&silent.pid), "{evidence:?}");
 
     let (_, fork) = fixture.start_child("pm_id=0 name=fork sleep 601", "");
@@ -177,7 +177,7 @@ fn a_child_of_the_daemon_is_identified_by_its_pid_file_or_its_environment() {
     fixture.check_evidence("my-clus", &[]);
     assert!(process::is_alive(daemon));
     // Its environment does not name the home, so the fixture would not kill it.
-    process::signal(silent, Signal::KILL).unwrap();
+    process::send_signal(silent, Signal::KILL).unwrap();
 }
 
 /// A child that a process left behind has its environment and is no sign of it. Neither is a stale pid file.
@@ -219,7 +219,7 @@ fn an_orphan_with_a_pid_file_or_a_port_is_alive() {
     fixture.check_evidence("sav", &[(app, Sign::Orphan)]);
     let evidence = fixture.home.observe("sav", PriorEvidence::default());
     assert!(evidence.is_orphan && evidence.trouble.is_some_and(|trouble| trouble.contains("outlived the PM2 daemon")));
-    fixture.daemons().into_iter().for_each(|daemon| drop(process::signal(daemon, Signal::KILL)));
+    fixture.daemons().into_iter().for_each(|daemon| drop(process::send_signal(daemon, Signal::KILL)));
     eventually(|| fixture.daemons().is_empty());
     fixture.start_app("web", "1");
     fixture.check_evidence("web", &[]);
@@ -240,14 +240,14 @@ fn the_activity_is_that_of_the_busiest_or_else_of_a_stopped_process() {
     let (idle, still) = (fixture.start_app("sav", "0"), fixture.start_app("sav", "1"));
     let activity = || fixture.home.activity("sav").unwrap();
     eventually(|| activity().state == 'S');
-    process::signal(still, Signal::STOP).unwrap();
+    process::send_signal(still, Signal::STOP).unwrap();
     eventually(|| (activity().pid, activity().state) == (still.pid, 'T'));
     // An app whose child does the work, as with `npm start`.
     fixture.start("npm start", &fixture.marks("sav", "2"), "echo $$ >busy; while :; do :; done", |_| {});
     let busy = fixture.process_in_file("busy");
     eventually(|| activity().pid == busy.pid && activity().cpu_percent > 20);
     assert_eq!(fixture.home.activity("other"), None);
-    process::signal(idle, Signal::KILL).unwrap();
+    process::send_signal(idle, Signal::KILL).unwrap();
 }
 
 #[test]
@@ -280,10 +280,10 @@ fn an_orphan_is_a_process_of_pm2_without_a_daemon_above_it() {
     for home in [fixture.home_path(), other.home_path()] {
         let daemon = none(TITLE, &[("PM2_HOME", home)], &format!("exec 3<&0\n{child}"));
         let child = fixture.process_in_file("child");
-        eventually(|| process::title(child.pid).is_some_and(|title| title == "sleep 601"));
+        eventually(|| process::command_line(child.pid).is_some_and(|title| title == "sleep 601"));
         let port = port_of(child);
         assert_eq!(on(port), vec![]);
-        process::signal(daemon, Signal::KILL).unwrap();
+        process::send_signal(daemon, Signal::KILL).unwrap();
         eventually(|| on(port) == vec![child]);
         fs::remove_file(fixture.file("child")).unwrap();
     }
@@ -301,7 +301,7 @@ fn a_process_that_is_only_connected_does_not_count_as_listening() {
     });
     assert_eq!(listener_pid(port), std::process::id());
     assert_eq!(fixture.home.find_orphans(port).unwrap(), vec![]);
-    assert!(listeners(process).is_empty());
+    assert!(listening_ports(process).is_empty());
     drop(listener);
     eventually(|| find_listener(port).is_none());
 }
@@ -310,11 +310,11 @@ fn a_process_that_is_only_connected_does_not_count_as_listening() {
 fn port_of(process: Process) -> u16 {
     let mut ports = Vec::new();
     eventually(|| {
-        ports = listeners(process);
+        ports = listening_ports(process);
         !ports.is_empty()
     });
     assert_eq!(ports.len(), 1);
-    assert!(listeners(Process { started: process.started + 1, ..process }).is_empty());
+    assert!(listening_ports(Process { started: process.started + 1, ..process }).is_empty());
     ports[0]
 }
 
@@ -377,7 +377,7 @@ fn logs_come_from_the_list_or_the_environment_or_default_paths_and_are_not_older
         let found = fixture.home.logs("my app", apps, since);
         let mut names: Vec<String> = found.iter().map(|log| log.name.clone()).collect();
         names.sort();
-        (names.join(" "), last_words(&found))
+        (names.join(" "), log_excerpt(&found))
     };
     let usual = Some("usual".to_owned());
     assert_eq!(logs(&[], None), ("my-app-error-3.log my-app-out.log".into(), usual));

@@ -18,17 +18,17 @@ test \"$1\" != resurrect -o ! -e saved || {
 
 impl Pm2Fixture {
     fn reset(&self, reason: &ResetReason, port: Option<u16>) -> CommandResult {
-        let (caller, managed) = (self.install_pm2(PM2), Managed { port, ..self.managed(None) });
+        let (caller, managed) = (self.install_pm2(PM2), ManagedProcess { port, ..self.managed(None) });
         self.save("sav");
         let say = |line: &str| self.log_line(line);
         let (output, mut on_start) = (self.output(), |_| {});
         reset(
             reason,
-            Calls {
+            RepairContext {
                 home: &self.home,
                 caller: &caller,
                 managed: &managed,
-                say: &say,
+                log_line: &say,
                 output: &output,
                 on_start: &mut on_start,
             },
@@ -74,7 +74,7 @@ fn a_silent_daemon_and_its_survivors_are_killed_before_anything_is_started() {
     fixture.write_pid("holder", holder);
     let foreign =
         [other.start_daemon(""), other.start_app("sav", "0"), fixture.start_app("far", "1"), fixture.start_foreign().0];
-    process::signal(daemon, Signal::STOP).unwrap();
+    process::send_signal(daemon, Signal::STOP).unwrap();
 
     let result = fixture.reset(&ResetReason::Deaf, Some(port));
     assert_eq!(result.exit, Exit::Exited(0), "{}", fixture.log_text());
@@ -127,7 +127,7 @@ fn a_foreground_daemon_is_not_killed() {
     let fixture = Pm2Fixture::new();
     let title = "node /x/bin/pm2-runtime start app.js";
     let daemon = fixture.start(title, &[("PM2_HOME", fixture.home_path())], "", |_| {});
-    assert_eq!(fixture.home.all_daemons().proven.len(), 1);
+    assert_eq!(fixture.home.observe_all_daemons().proven.len(), 1);
     fixture.reset(&ResetReason::Deaf, None);
     assert!(process::is_alive(daemon), "{}", fixture.log_text());
 }

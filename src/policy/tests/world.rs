@@ -218,14 +218,14 @@ impl World {
                 let result = ProbeResult { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
                 let process = self.processes.get(&target).copied().filter(|_| self.scenario.pm2);
                 self.oracle.probe_finished(&target, number, (&result.verdict, process), self.now);
-                self.deliver(Event::ProbeFinished { target, number, look: result, stamp: self.stamp() });
+                self.deliver(Event::ProbeFinished { target, number, result, stamp: self.stamp() });
             }
             Upcoming::CommandEnded { target, pid, rung, exit_roll, duration_ms } => {
                 self.command_ends(target, pid, rung, exit_roll, duration_ms)
             }
             Upcoming::PreconditionChecked { target, precondition, yes } => {
                 self.oracle.precondition_checked(&target, precondition, yes);
-                self.deliver(Event::PreconditionChecked { target, gate: precondition, yes });
+                self.deliver(Event::PreconditionChecked { target, precondition, holds: yes });
             }
             Upcoming::Pm2Inspected { target, roll } => {
                 let inspection = match roll {
@@ -239,7 +239,7 @@ impl World {
             }
             Upcoming::ResetChecked { target, warranted } => {
                 self.oracle.reset_checked(&target, warranted, self.now);
-                self.deliver(Event::ResetChecked { target, warranted });
+                self.deliver(Event::ResetChecked { target, is_warranted: warranted });
             }
             Upcoming::DiagnosisFinished { target, incident } => {
                 self.oracle.diagnosis_finished(&target, self.now);
@@ -301,7 +301,7 @@ impl World {
         }
         if self.awaited.remove(&pid) {
             let duration = Duration::from_millis(u64::try_from(duration_ms).unwrap_or(0));
-            self.deliver(Event::CommandEnded { target, ending: exit, took: duration });
+            self.deliver(Event::CommandEnded { target, exit, duration });
         }
     }
 
@@ -331,12 +331,12 @@ impl World {
 
     /// The driver's duty: save first, then execute in order. The watchdog may be killed between any two actions.
     fn execute(&mut self, mut actions: Vec<Action>) {
-        let must_save = actions.iter().any(Action::is_to_save);
+        let must_save = actions.iter().any(Action::needs_save);
         let (ok, now) = (if must_save { self.save() } else { self.oracle.saved }, self.clock());
         self.oracle.saved = ok;
         let policy = self.policy.as_mut().filter(|_| must_save);
-        let further = policy.map(|policy| policy.saved(ok, &mut actions, now)).unwrap_or_default();
-        let stored = actions.iter().filter(|action| ok && action.is_to_save() && **action != Action::Save);
+        let further = policy.map(|policy| policy.save_finished(ok, &mut actions, now)).unwrap_or_default();
+        let stored = actions.iter().filter(|action| ok && action.needs_save() && **action != Action::Save);
         self.pending = stored.map(|action| (self.now, action.clone())).collect();
         for action in actions {
             if self.scenario.disturbed && self.rng.u16(0..500) == 0 {
@@ -367,7 +367,7 @@ impl World {
                 self.oracle.probe_begins(&target, number, self.now);
                 self.schedule(self.now + duration_ms, Upcoming::ProbeFinished { target, number, duration_ms });
             }
-            Action::CheckPrecondition { target, gate: precondition } => {
+            Action::CheckPrecondition { target, precondition } => {
                 self.oracle.precondition_check_begins(&target);
                 let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
                 self.schedule(at, Upcoming::PreconditionChecked { target, precondition, yes });
@@ -396,7 +396,7 @@ impl World {
         if self.running.contains(&pid) {
             self.awaited.insert(pid);
         } else {
-            self.deliver(Event::CommandEnded { target, ending: Exit::Lost, took: Duration::ZERO });
+            self.deliver(Event::CommandEnded { target, exit: Exit::Lost, duration: Duration::ZERO });
         }
     }
 

@@ -132,7 +132,8 @@ fn a_file_without_certificates_is_refused() {
 fn a_probe_over_tls_needs_no_more_than_its_stack() {
     let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
-    let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || prober.probe(PriorEvidence::default()));
+    let thread =
+        std::thread::Builder::new().stack_size(PROBE_STACK).spawn(move || prober.probe(PriorEvidence::default()));
     let result = thread.expect("a thread").join().expect("enough stack");
     assert_like(&result.verdict, "healthy: 200");
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::outcome::Class;
 use crate::store::child;
 use crate::store::events::entry::CommandOutcome;
-use crate::testing::{fuzz, scene};
+use crate::testing::{fuzz, temp_state_folder};
 
 fn entry(n: i64) -> EventEntry {
     EventEntry { at: WallTime::from_ms(n), target: None, kind: EventKind::Stalled { gap_ms: n.unsigned_abs() } }
@@ -25,7 +25,7 @@ fn times(folder: &Folder) -> Vec<i64> {
 
 #[test]
 fn what_is_appended_is_read_again() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     assert_eq!(times(&folder), [0_i64; 0]);
     append(&folder, &[]).unwrap();
     assert!(!folder.file(EVENTS.name).exists());
@@ -41,7 +41,7 @@ fn what_is_appended_is_read_again() {
 
 #[test]
 fn a_line_cut_short_is_ended_before_the_next() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     append(&folder, &lines(&[1])).unwrap();
     let whole = fs::read(folder.file(EVENTS.name)).unwrap();
     for len in 0..=whole.len() {
@@ -54,7 +54,7 @@ fn a_line_cut_short_is_ended_before_the_next() {
 
 #[test]
 fn damage_is_passed_over() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     append(&folder, &lines(&[1])).unwrap();
     let mut bytes = fs::read(folder.file(EVENTS.name)).unwrap();
     bytes.extend(b"\n\n\xff\xfe\n{\"at\":1}\nnull\n");
@@ -66,7 +66,7 @@ fn damage_is_passed_over() {
 
 #[test]
 fn two_files_of_4_mib_are_all_there_ever_is() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let many: Vec<i64> = (0..5_000).collect();
     let bulk = lines(&many).join("\n").len() as u64 + 1;
     let rounds = 3 * EVENTS.max_size / bulk;
@@ -91,7 +91,7 @@ fn two_files_of_4_mib_are_all_there_ever_is() {
 fn pending_lines_are_there_exactly_once() {
     #[track_caller]
     fn check(rotated: &str, newer: &str, pending: &[i64], expected: &[i64]) {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         fs::write(folder.file(EVENTS.rotated), rotated).unwrap();
         fs::write(folder.file(EVENTS.name), newer).unwrap();
         append_missing(&folder, &lines(pending)).unwrap();
@@ -115,7 +115,7 @@ fn pending_lines_are_there_exactly_once() {
 #[cfg(feature = "full-tests")]
 #[test]
 fn a_full_disk_takes_all_lines_or_none() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     child::run_on_mount("store::events::tests::on_a_small_disk", folder.path(), "size=64k");
 }
 
@@ -136,7 +136,7 @@ fn on_a_small_disk() {
 
 #[test]
 fn links_and_folders_in_its_place_are_errors() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     symlink("/etc/hostname", folder.file(EVENTS.name)).unwrap();
     for error in [append(&folder, &lines(&[1])).unwrap_err(), read(&folder, None).unwrap_err()] {
         assert!(error.to_string().ends_with("events.jsonl: a symbolic link stands in its place"), "{error}");

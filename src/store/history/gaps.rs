@@ -44,7 +44,7 @@ impl Gaps {
     /// it said before, is moved with it.
     pub fn move_since_boot(&mut self, booted: WallTime, moved: i64) {
         for Gap { from, to, .. } in &mut self.0 {
-            [from, to].into_iter().for_each(|at| *at = at.moved_since(booted, moved));
+            [from, to].into_iter().for_each(|at| *at = at.corrected_since(booted, moved));
         }
         self.0.retain(|gap| gap.from < gap.to);
     }

@@ -5,7 +5,7 @@
 use std::fs;
 
 use super::*;
-use crate::testing::scene;
+use crate::testing::temp_state_folder;
 
 mod clocks;
 
@@ -99,7 +99,7 @@ fn history(hours: &[i64]) -> History {
 
 #[test]
 fn the_bulk_lies_in_a_file_of_its_own_and_nothing_is_counted_twice() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let now = WallTime::from_ms(NOW);
     let mut before = history(&[-30, -3, -1]);
     assert!(before.is_due(now));
@@ -126,7 +126,7 @@ fn the_bulk_lies_in_a_file_of_its_own_and_nothing_is_counted_twice() {
 
 #[test]
 fn what_could_not_be_flushed_stays_in_the_state() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     fs::create_dir(folder.file(HISTORY)).unwrap();
     let mut history = history(&[-3, -1]);
     assert!(history.flush(&folder, WallTime::from_ms(NOW)).is_err());
@@ -137,7 +137,7 @@ fn what_could_not_be_flushed_stays_in_the_state() {
 
 #[test]
 fn a_damaged_file_loses_only_what_is_in_it() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     for text in ["", "{", "{\"version\":2,\"targets\":{}}", "{\"version\":1,\"targets\":7}"] {
         fs::write(folder.file(HISTORY), text).unwrap();
         let mut history = history(&[-1]);

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::store::child::{self, eventually};
-use crate::testing::scene;
+use crate::testing::temp_state_folder;
 
 const CONFIG: &str = "/etc/watchdog.yaml";
 
@@ -53,7 +53,7 @@ fn holds_until_killed() {
 
 #[test]
 fn one_holds_it_and_the_other_learns_who() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     assert_eq!(read_holder(&folder), None);
     let lock = acquire(&folder).unwrap();
     let Err(LockError::Held(HeldBy::Seen(holder))) = acquire(&folder) else { panic!("it was taken twice") };
@@ -71,7 +71,7 @@ fn one_holds_it_and_the_other_learns_who() {
 
 #[test]
 fn a_shorter_note_leaves_nothing_of_a_longer_one() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     drop(Lock::try_acquire(&folder, Mode::Daemon, Path::new(&format!("/{}", "x".repeat(3_000)))).unwrap());
     let _lock = acquire_soon(&folder);
     let text = fs::read_to_string(folder.file(LOCK)).unwrap();
@@ -81,7 +81,7 @@ fn a_shorter_note_leaves_nothing_of_a_longer_one() {
 
 #[test]
 fn kill_9_frees_it() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let child = holder_in_a_child(&folder);
     let holder = read_holder(&folder).unwrap();
     assert_eq!(prove(&folder, &holder), HolderProof::Holds);
@@ -94,7 +94,7 @@ fn kill_9_frees_it() {
 
 #[test]
 fn what_we_start_does_not_inherit_it() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let lock = acquire(&folder).unwrap();
     let inode = Inode::of(&lock.file.metadata().unwrap());
     let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
@@ -105,10 +105,10 @@ fn what_we_start_does_not_inherit_it() {
 
 #[test]
 fn a_reused_pid_is_not_taken_for_the_holder() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
     let pid = sleeper.0.id();
-    let started = process::living(pid).unwrap().started;
+    let started = process::identify_living(pid).unwrap().started;
     // Even the right start time is not enough: the process must have the lock file open.
     let note = LockNote { pid, started, mode: Mode::Daemon, config: CONFIG.into() };
     fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
@@ -126,7 +126,7 @@ fn a_reused_pid_is_not_taken_for_the_holder() {
 
 #[test]
 fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let file = files::open_or_create(&folder.file(LOCK)).unwrap();
     file.lock().unwrap();
     assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Unseen(Unseen { note: None, .. })))));
@@ -137,8 +137,12 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
         let waiting = scope.spawn(|| acquire(&folder));
         thread::sleep(PAUSE * 4); // long enough for a first look that finds nothing; the outcome does not hang on it
         let pid = std::process::id();
-        let note =
-            LockNote { pid, started: process::living(pid).unwrap().started, mode: Mode::Once, config: CONFIG.into() };
+        let note = LockNote {
+            pid,
+            started: process::identify_living(pid).unwrap().started,
+            mode: Mode::Once,
+            config: CONFIG.into(),
+        };
         let mut lock = Lock { folder: folder.clone(), file, note, announced: false };
         lock.announce().unwrap();
         let answer = waiting.join().unwrap();
@@ -148,7 +152,7 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
 
 #[test]
 fn a_touch_is_seen_as_a_sign_of_life() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     let old = fs::File::open(folder.file(LOCK)).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -159,7 +163,7 @@ fn a_touch_is_seen_as_a_sign_of_life() {
 
 #[test]
 fn deleted_with_its_folder_it_is_made_again_and_locked() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     fs::remove_dir_all(folder.path()).unwrap();
     assert!(matches!(lock.touch(), Ok(TouchResult::Remade)));
@@ -169,7 +173,7 @@ fn deleted_with_its_folder_it_is_made_again_and_locked() {
 
 #[test]
 fn deleted_and_taken_by_another_it_is_lost() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     fs::remove_file(folder.file(LOCK)).unwrap();
     let other = holder_in_a_child(&folder);
@@ -179,7 +183,7 @@ fn deleted_and_taken_by_another_it_is_lost() {
 /// As on a network drive that has dropped a lock: each believes that it has it.
 #[test]
 fn of_two_that_have_it_the_one_whose_note_stands_goes_on() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let mut first = acquire(&folder).unwrap();
     let file = files::open_or_create(&folder.file(LOCK)).unwrap();
     let note = LockNote { pid: 1, config: "/other.yaml".into(), ..first.note.clone() };
@@ -200,7 +204,7 @@ fn of_two_that_have_it_the_one_whose_note_stands_goes_on() {
 
 #[test]
 fn a_note_that_somebody_damaged_is_written_anew() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     for damage in [&b""[..], b"\n", b"garbage\n", b"{\"pid\":1}\n", b"\xff\xfe", &[b'x'; 100 << 10]] {
         fs::write(folder.file(LOCK), damage).unwrap();
@@ -212,7 +216,7 @@ fn a_note_that_somebody_damaged_is_written_anew() {
 /// Whoever asks takes the lock for an instant: that must turn nobody away, nor be seen by others who ask.
 #[test]
 fn asking_who_holds_it_is_in_nobodys_way() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     drop(acquire(&folder).unwrap());
     let asks = || child::command("store::lock::tests::asks", folder.path()).spawn().unwrap();
     let _asking = [Killed(asks()), Killed(asks())];
@@ -237,7 +241,7 @@ fn asks() {
 
 #[test]
 fn where_locks_are_to_be_had_is_known_without_a_trace() {
-    let (scene, folder) = scene();
+    let (scene, folder) = temp_state_folder();
     assert!(can_lock(&folder).is_ok());
     assert!(can_lock(&Folder::at(&scene.path().join("a/b/c"))).is_ok());
     let left = [scene.path(), folder.path()].map(|path| path.read_dir().unwrap().count());
@@ -248,7 +252,7 @@ fn where_locks_are_to_be_had_is_known_without_a_trace() {
 fn what_stands_in_its_place_is_an_error() {
     #[track_caller]
     fn check(plant: impl FnOnce(&Path), reason: &str) {
-        let (_scene, folder) = scene();
+        let (_scene, folder) = temp_state_folder();
         plant(&folder.file(LOCK));
         assert_eq!(read_holder(&folder), None);
         let Err(LockError::Io(error)) = acquire(&folder) else { panic!("it was locked") };
@@ -262,7 +266,7 @@ fn what_stands_in_its_place_is_an_error() {
 
 #[test]
 fn two_processes_racing_never_both_have_it() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let race = || child::command("store::lock::tests::races", folder.path()).spawn().unwrap();
     let mut children = [race(), race()];
     for child in &mut children {
@@ -291,7 +295,7 @@ fn without_free_descriptors_it_gives_its_sign_of_life_still() {
         crate::testing::run_alone(own, &["env"]);
         return;
     }
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     lock.file.set_modified(std::time::UNIX_EPOCH).unwrap();
     let held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

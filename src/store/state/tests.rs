@@ -8,12 +8,12 @@ use std::thread;
 use super::*;
 use crate::policy::{Event, Limits, Mode, Policy, Streak, TargetState, Ticks};
 use crate::store::child::{self, eventually};
-use crate::testing::{fuzz, moment, scene};
+use crate::testing::{boot_clock_reading, fuzz, temp_state_folder};
 use crate::time::BootTime;
 
 /// 50 s after the boot.
 fn now() -> BootClockReading {
-    moment(BootTime::from_ms(50_000), WallTime::from_ms(1_795_313_530_000), Some("boot-1"))
+    boot_clock_reading(BootTime::from_ms(50_000), WallTime::from_ms(1_795_313_530_000), Some("boot-1"))
 }
 
 fn sample() -> SavedState {
@@ -29,7 +29,7 @@ fn sample() -> SavedState {
     saved.files.insert("a".into(), FileTime { written: now().at.wall, seen: at(45_000), age_ms: 7 });
     saved.history.record("a", true, now().at.wall.offset_by(-5_000), now().at.wall);
     saved.pending.push("{}".into());
-    saved.outbox.failed("a channel", "1", "status 503", None, at(45_000));
+    saved.outbox.mark_failed("a channel", "1", "status 503", None, at(45_000));
     saved
 }
 
@@ -48,7 +48,7 @@ fn save(folder: &Folder, saved: &SavedState, moment: &BootClockReading, durable:
 
 #[test]
 fn what_is_saved_is_read_again() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     assert!(matches!(load(&folder, &now()), Ok(Loaded::Fresh)));
     for durable in [true, false] {
         save(&folder, &sample(), &now(), durable).unwrap();
@@ -66,11 +66,11 @@ fn what_is_saved_is_read_again() {
 /// Written at boot clock 50 s. `start` is what became of an attempt at 45 s, that is, 5 s before.
 #[track_caller]
 fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, start: i64, rebooted: bool) {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let [before, after] = boot_ids;
-    save(&folder, &sample(), &moment(now().at.now, now().at.wall, before), false).unwrap();
+    save(&folder, &sample(), &boot_clock_reading(now().at.now, now().at.wall, before), false).unwrap();
     let wall = now().at.wall.offset_by(wall_step_ms);
-    let saved = read(&folder, &moment(BootTime::from_ms(now_ms), wall, after));
+    let saved = read(&folder, &boot_clock_reading(BootTime::from_ms(now_ms), wall, after));
     let target = &saved.policy.targets["a"];
     assert_eq!(target.real.starts[1].as_ms(), start);
     assert_eq!(saved.files["a"].seen.as_ms(), start);
@@ -113,7 +113,7 @@ fn times_move_to_the_present_boot_clock() {
 
 #[track_caller]
 fn check_set_aside(bytes: &[u8]) -> String {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     fs::write(folder.file(STATE), bytes).unwrap();
     assert_eq!(peek(&folder, &now()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     assert!(folder.file(STATE).exists(), "a look must not move it");
@@ -125,7 +125,7 @@ fn check_set_aside(bytes: &[u8]) -> String {
 
 #[test]
 fn what_is_cut_short_anywhere_is_set_aside() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     save(&folder, &sample(), &now(), false).unwrap();
     let bytes = fs::read(folder.file(STATE)).unwrap();
     for len in 0..bytes.len() {
@@ -149,12 +149,12 @@ fn whatever_else_lies_there_is_set_aside() {
 /// the times and counts, the watchdog works on from them and can save what comes of it.
 #[test]
 fn a_damaged_state_is_set_aside_or_worked_on_from() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     save(&folder, &sample(), &now(), false).unwrap();
     let sample = fs::read(folder.file(STATE)).unwrap();
     // Times have to move in both directions.
-    let reboot = moment(now().at.now, now().at.wall.offset_by(3_600_000), Some("boot-2"));
-    let long_up = moment(BootTime::from_ms(7_200_000), reboot.at.wall, None);
+    let reboot = boot_clock_reading(now().at.now, now().at.wall.offset_by(3_600_000), Some("boot-2"));
+    let long_up = boot_clock_reading(BootTime::from_ms(7_200_000), reboot.at.wall, None);
     let mut read = 0;
     fuzz(&[&sample], 3_000, |bytes| {
         let after = if bytes.len() % 2 == 0 { &reboot } else { &long_up };
@@ -173,7 +173,7 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
         for minute in 1..20 {
             policy.step(Event::Wake, after.at.now.offset_by(minute * 60_000));
         }
-        super::save(&folder, &saved, &policy.remembered(), after, false).unwrap();
+        super::save(&folder, &saved, &policy.state_ref(), after, false).unwrap();
         assert!(matches!(load(&folder, after).unwrap(), Loaded::Read(_)));
     });
     assert!(read > 300, "only {read} were of the right shape");
@@ -181,23 +181,24 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
 
 #[test]
 fn a_state_with_absurd_times_is_read_without_a_panic() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     for (boot, wall) in [(i64::MAX, i64::MIN), (i64::MIN, i64::MAX), (i64::MIN, i64::MIN)] {
-        let absurd = moment(BootTime::from_ms(boot), WallTime::from_ms(wall), None);
+        let absurd = boot_clock_reading(BootTime::from_ms(boot), WallTime::from_ms(wall), None);
         save(&folder, &sample(), &absurd, false).unwrap();
         for boot_id in [None, Some("boot-1")] {
-            read(&folder, &moment(now().at.now, now().at.wall, boot_id));
+            read(&folder, &boot_clock_reading(now().at.now, now().at.wall, boot_id));
         }
     }
 }
 
 #[test]
 fn three_that_were_set_aside_are_kept_and_the_loss_is_told_until_the_next_save() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     for n in 0..5 {
         fs::write(folder.file(STATE), format!("damaged {n}")).unwrap();
         let wall = now().at.wall.offset_by(i64::from(n) / 2 * 1_000); // two in one second
-        let Ok(Loaded::SetAside { to, .. }) = load(&folder, &moment(now().at.now, wall, Some("boot-1"))) else {
+        let Ok(Loaded::SetAside { to, .. }) = load(&folder, &boot_clock_reading(now().at.now, wall, Some("boot-1")))
+        else {
             panic!()
         };
         assert_eq!(fs::read_to_string(to).unwrap(), format!("damaged {n}"));
@@ -211,7 +212,7 @@ fn three_that_were_set_aside_are_kept_and_the_loss_is_told_until_the_next_save()
 
 #[test]
 fn links_planted_in_the_folder_are_not_followed() {
-    let (scene, folder) = scene();
+    let (scene, folder) = temp_state_folder();
     let precious = scene.path().join("precious");
     fs::write(&precious, "mine").unwrap();
     symlink(&precious, folder.file("state.tmp")).unwrap();
@@ -227,7 +228,7 @@ fn links_planted_in_the_folder_are_not_followed() {
 
 #[test]
 fn what_cannot_be_saved_is_told_in_words() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     fs::create_dir_all(folder.file("state.json/x")).unwrap();
     let path = folder.file(STATE);
     let error = save(&folder, &sample(), &now(), true).unwrap_err().to_string();
@@ -238,7 +239,7 @@ fn what_cannot_be_saved_is_told_in_words() {
 #[test]
 fn a_full_disk_leaves_the_old_state_intact() {
     const NAME: &str = "store::state::tests::on_a_small_disk";
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     #[cfg(feature = "full-tests")]
     child::run_on_mount(NAME, folder.path(), "size=64k");
     // A limit on the size of files does without a mount: 512 bytes × 96.
@@ -269,7 +270,7 @@ fn on_a_small_disk() {
 
 #[test]
 fn kill_9_at_any_moment_leaves_a_whole_state() {
-    let (_scene, folder) = scene();
+    let (_scene, folder) = temp_state_folder();
     let count = || match load(&folder, &now()).unwrap() {
         Loaded::Read(saved) => saved.pid.unwrap(),
         Loaded::Fresh => 0,

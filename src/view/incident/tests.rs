@@ -33,7 +33,7 @@ fn down() -> IncidentRecord {
 }
 
 fn machine() -> Machine {
-    let node = Program {
+    let node = ProcessUsage {
         pid: 4821,
         name: "node".into(),
         memory: 412_900_000,
@@ -57,8 +57,8 @@ fn machine() -> Machine {
 fn text(account: &IncidentRecord, past: &[ClosedIncident]) -> String {
     let files = ["incident.json".to_owned(), "restart-1-1.out".to_owned()];
     IncidentView {
-        account,
-        past,
+        record: account,
+        closed: past,
         depends_on: &["mailer".to_owned()],
         folder: Path::new("/home/me/.local/state/watchdog/incidents/1122-0313"),
         files: &files,

@@ -58,7 +58,15 @@ fn saved(states: Vec<TargetState>) -> SavedState {
 
 fn page<'a>(saved: &'a SavedState, past: &'a [ClosedIncident], details: bool) -> Page<'a> {
     let zone = Zone(|_| 3_600);
-    Page { saved, past, host: "srv<412>", details, is_over: false, at: ClockReading { now: at(0), wall: wall() }, zone }
+    Page {
+        saved,
+        closed: past,
+        host: "srv<412>",
+        details,
+        is_last: false,
+        at: ClockReading { now: at(0), wall: wall() },
+        zone,
+    }
 }
 
 #[test]
@@ -79,7 +87,7 @@ fn the_banner_sums_up_all_targets() {
     check(vec![paused.clone(), paused, well.clone()], "other", "2 of 3 targets paused");
     check(vec![well.clone(), in_status(Status::Starting)], "other", "1 of 2 targets starting");
     let saved = saved(vec![well]);
-    let over = Page { is_over: true, ..page(&saved, &[], false) }.html();
+    let over = Page { is_last: true, ..page(&saved, &[], false) }.html();
     assert!(over.contains("<h1>Nobody has been watching since 22 Nov 03:32</h1>"), "{over}");
 }
 

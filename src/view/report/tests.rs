@@ -50,7 +50,7 @@ fn a_report_shows_uptime_incidents_and_gaps() {
         [closed("a", night(5), 64, Some(3)), closed("b", night(4), 104, Some(31)), closed("c", night(3), 70, Some(3))];
     let saved = saved();
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, past: &past, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
+    let report = Report { saved: &saved, closed: &past, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
     assert_eq!(
         report.text(),
         "\
@@ -89,7 +89,7 @@ fn an_open_incident_counts_and_a_short_record_is_named() {
     };
     saved.policy.targets.insert("db".into(), TargetState { incident: Some(open), ..TargetState::default() });
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, past: &[], span, at: reading(now), zone: Zone::UTC };
+    let report = Report { saved: &saved, closed: &[], span, at: reading(now), zone: Zone::UTC };
     let text = report.text();
     assert!(text.starts_with("2 h to 30 Nov, all that is recorded. Watched 2 h without a gap.\n"), "{text}");
     assert!(text.ends_with("1 incident, at most 10 min 30 s"), "{text}");
@@ -107,7 +107,7 @@ fn a_wrong_clock_makes_no_gap_and_no_beginning() {
         saved.gaps = Default::default();
         gaps.iter().for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: Absence::Ended }));
         let span = Duration::from_secs(30 * 86_400);
-        let report = Report { saved: &saved, past: &[], span, at: reading(BootTime::BOOT), zone: Zone::UTC };
+        let report = Report { saved: &saved, closed: &[], span, at: reading(BootTime::BOOT), zone: Zone::UTC };
         let text = report.text();
         assert!(text.starts_with(expected), "{text}");
     }

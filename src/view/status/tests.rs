@@ -65,7 +65,7 @@ fn report() -> StatusReport {
     StatusReport {
         saved,
         holder: None,
-        is_unseen: false,
+        is_holder_hidden: false,
         last_held: None,
         has_answered: false,
         config_changed: false,

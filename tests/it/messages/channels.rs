@@ -121,8 +121,10 @@ fn check_says_who_is_told_and_sends_when_it_is_told_to() {
 
     place.configure(&configuration(&[&bad, "command: 'echo no paper; exit 3'"], &["{name: a, command: 'true'}"]));
     let said: Said = place.run(&["check", "--send"]);
-    let wrong =
-        ["test message not delivered: status 404: no such \\u{1b}[2J hook", "test message not delivered: exited 3: no paper"];
+    let wrong = [
+        "test message not delivered: status 404: no such \\u{1b}[2J hook",
+        "test message not delivered: exited 3: no paper",
+    ];
     place.demand(said.code == Some(1) && wrong.iter().all(|words| said.out.contains(words)), &format!("{said:?}"));
 }
 

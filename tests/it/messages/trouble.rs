@@ -205,7 +205,9 @@ fn many_flaps_are_few_messages_and_who_comes_later_knows() {
     gets(&place, &later, &["warn a"]);
     let warning = &messages(&later)[0];
     assert_eq!(warning["about"], "flapping");
-    assert!(warning["text"].as_str().is_some_and(|text| text.contains("18 incidents were not reported one by one since")));
+    assert!(
+        warning["text"].as_str().is_some_and(|text| text.contains("18 incidents were not reported one by one since"))
+    );
     assert_eq!(messages(&taker).len(), told.len(), "those who know are not told again");
 }
 

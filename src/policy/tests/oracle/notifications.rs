@@ -11,7 +11,7 @@ impl Oracle {
     pub(in crate::policy::tests) fn observe(&mut self, action: &Action, at: i64) {
         match action {
             Action::Record { target, record } => self.observe_record(target.as_deref(), record, at),
-            Action::Notify { target, tell: notification } => self.observe_notification(target, notification, at),
+            Action::Notify { target, notification } => self.observe_notification(target, notification, at),
             _ => {}
         }
     }
@@ -32,7 +32,7 @@ impl Oracle {
                 let since = self.model(target).down_since.take();
                 // A watchdog killed before it could save the first success does not know of it, and reports "at least".
                 let is_upper_bound = matches!(down, Downtime::AtMost(_));
-                let is_true = since.is_none_or(|since| !is_upper_bound || millis(down.span()) >= at - since);
+                let is_true = since.is_none_or(|since| !is_upper_bound || millis(down.duration()) >= at - since);
                 self.require(is_true, "rule 19: down time is counted from the last healthy probe");
                 self.model(target).diagnosis = None;
                 let open = self.model(target).down.take();
@@ -54,9 +54,7 @@ impl Oracle {
                 self.require(before, "`woke` comes after `rested`");
             }
             Record::Restart { .. } => self.model(target).restart_recorded = true,
-            Record::RestartDone { attempt, rung, ending: exit, .. } => {
-                self.command_ended(target, (*attempt, *rung), exit, at)
-            }
+            Record::RestartDone { attempt, rung, exit, .. } => self.command_ended(target, (*attempt, *rung), exit, at),
             Record::HeldBack { incident, .. } => {
                 let open = self.models[target].down.clone();
                 self.require(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
@@ -87,7 +85,7 @@ impl Oracle {
             Notification::Up(summary) => {
                 model.down.as_ref() == Some(&summary.incident) && notified_at(&summary.incident).is_some()
             }
-            Notification::Down { story: summary, reminder, .. } => {
+            Notification::Down { summary, reminder, .. } => {
                 let before = notified_at(&summary.incident);
                 let is_time = before.is_none_or(|before| at - before >= 1_800_000);
                 model.down.as_ref() == Some(&summary.incident) && before.is_some() == reminder.is_some() && is_time
@@ -95,7 +93,7 @@ impl Oracle {
             Notification::Warn { .. } | Notification::Folded { .. } | Notification::Calm { .. } => true,
         };
         self.require(is_allowed && is_right, "a message matches the state of the target, and is sent once");
-        if let Notification::Down { story: summary, .. } = notification {
+        if let Notification::Down { summary, .. } = notification {
             self.model(target).notified = Some((summary.incident.clone(), at));
         }
     }

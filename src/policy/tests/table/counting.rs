@@ -106,8 +106,8 @@ fn records_hold_everything_that_log_and_events_need() {
         Record::RestartDone {
             attempt: 1,
             rung: 0,
-            ending: Exit::Exited(3),
-            took: secs(2),
+            exit: Exit::Exited(3),
+            duration: secs(2),
             incident: incident.clone(),
             start_period: secs(30),
         },

@@ -12,10 +12,10 @@ impl Harness {
         self.now += span;
         let over = self.clock();
         let policy = self.policy.as_mut().expect("a watchdog is at work");
-        policy.waited(begun, begun);
-        policy.waited(if verb == "stall" { begun } else { over }, over);
+        policy.wait_ended(begun, begun);
+        policy.wait_ended(if verb == "stall" { begun } else { over }, over);
         if verb == "work!" {
-            policy.was_stopped(over);
+            policy.was_suspended(over);
         }
         self.deliver(Event::Wake);
     }

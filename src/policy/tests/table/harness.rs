@@ -118,7 +118,7 @@ impl Harness {
             "deleted" => self.inspected(target, Inspection::AtRest(RestReason::Deleted)),
             "done" => self.inspected(target, Inspection::AtRest(RestReason::Schedule)),
             "warranted" | "unwarranted" => {
-                self.deliver(Event::ResetChecked { target, warranted: token.verb == "warranted" });
+                self.deliver(Event::ResetChecked { target, is_warranted: token.verb == "warranted" });
             }
             "diagnosed" => {
                 let incident = self.target().incident.map(|incident| incident.id).unwrap_or_default();
@@ -223,12 +223,7 @@ impl Harness {
             evidence: None,
             file: None,
         };
-        self.deliver(Event::ProbeFinished {
-            target: target.to_string(),
-            number,
-            look: result,
-            stamp: "1122-0313".into(),
-        });
+        self.deliver(Event::ProbeFinished { target: target.to_string(), number, result, stamp: "1122-0313".into() });
     }
 
     fn answer_others(&mut self, target: &str) {
@@ -284,14 +279,14 @@ impl Harness {
     }
 
     fn execute(&mut self, mut actions: Vec<Action>) {
-        let is_to_save = actions.iter().any(Action::is_to_save);
+        let is_to_save = actions.iter().any(Action::needs_save);
         if is_to_save {
             self.save();
         }
         let (is_full, now) = (self.saves_left == Some(0), self.clock());
         let is_asked = std::mem::replace(&mut self.was_full, is_full) != is_full || is_to_save;
         let policy = self.policy.as_mut().filter(|_| is_asked);
-        let further = policy.map(|policy| policy.saved(!is_full, &mut actions, now)).unwrap_or_default();
+        let further = policy.map(|policy| policy.save_finished(!is_full, &mut actions, now)).unwrap_or_default();
         actions.into_iter().for_each(|action| self.execute_one(action));
         if !further.is_empty() {
             self.execute(further);
@@ -307,7 +302,7 @@ impl Harness {
     fn execute_one(&mut self, action: Action) {
         match action {
             Action::Save => {}
-            Action::Notify { target, tell: notification } => {
+            Action::Notify { target, notification } => {
                 self.notifications.push(show_notification(&target, &notification))
             }
             Action::Record { target, record } => {
@@ -322,10 +317,10 @@ impl Harness {
                     let verdict = Verdict::Healthy { detail: "200".into() };
                     let result =
                         ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
-                    self.deliver(Event::ProbeFinished { target, number: old, look: result, stamp: String::new() });
+                    self.deliver(Event::ProbeFinished { target, number: old, result, stamp: String::new() });
                 }
             }
-            Action::CheckPrecondition { target, gate: precondition } => {
+            Action::CheckPrecondition { target, precondition } => {
                 self.precondition = Some(precondition);
                 self.say(&target, "ask");
             }
@@ -350,9 +345,7 @@ impl Harness {
     fn show(&mut self, target: &str, record: &Record) {
         match record {
             Record::Restart { attempt, rung, .. } => self.recorded_restart = Some((*attempt, *rung)),
-            Record::RestartDone { ending: exit, .. } if self.expected_exit.as_ref() == Some(exit) => {
-                self.expected_exit = None
-            }
+            Record::RestartDone { exit, .. } if self.expected_exit.as_ref() == Some(exit) => self.expected_exit = None,
             _ => {
                 let text = script::show_record(record, |at| self.format_time(at));
                 self.say(target, &text);
@@ -386,7 +379,7 @@ impl Harness {
         };
         let target = self.command.take().expect("a command runs").target;
         self.expected_exit = Some(exit.clone());
-        self.deliver(Event::CommandEnded { target, ending: exit, took: Duration::from_secs(2) });
+        self.deliver(Event::CommandEnded { target, exit, duration: Duration::from_secs(2) });
         assert_eq!(self.expected_exit, None, "the end of a command is recorded");
     }
 

@@ -117,7 +117,7 @@ pub(super) fn show_record(record: &Record, show_time: impl Fn(BootTime) -> Strin
         Record::Failing { .. } => "failing".into(),
         Record::Down { .. } => "down".into(),
         Record::Restart { attempt, .. } => format!("restart#{attempt}"),
-        Record::RestartDone { ending: exit, .. } => exit_name(exit).into(),
+        Record::RestartDone { exit, .. } => exit_name(exit).into(),
         Record::WouldRestart { attempt, .. } => format!("would#{attempt}"),
         Record::HeldBack { why, until: None, .. } => format!("held:{}", why.as_str()),
         Record::HeldBack { why, until: Some(until), .. } => format!("held:{}..{}", why.as_str(), show_time(*until)),
@@ -138,7 +138,7 @@ pub(super) fn show_notification(target: &str, notification: &Notification) -> St
     let prefix = if target == "a" { String::new() } else { format!("{target}.") };
     let text = match notification {
         Notification::Healed(summary) => format!("healed#{}", summary.attempts),
-        Notification::Down { story: summary, waiting, reminder } => {
+        Notification::Down { summary, waiting, reminder } => {
             let reason = waiting.map_or_else(String::new, |waiting| format!(":{}", waiting.why.as_str()));
             let reminder = reminder.map_or_else(String::new, |hours| format!("/{hours}h"));
             format!("down{reason}#{}{reminder}", summary.attempts)

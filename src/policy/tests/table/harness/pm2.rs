@@ -37,7 +37,7 @@ impl Harness {
         let precondition = self.precondition.unwrap_or(Precondition::OnlyIf);
         match (precondition, holds) {
             (Precondition::OnlyIf, _) => {
-                self.deliver(Event::PreconditionChecked { target, gate: precondition, yes: holds });
+                self.deliver(Event::PreconditionChecked { target, precondition, holds });
             }
             (Precondition::Stopped, true) => {
                 self.inspected(target, Inspection::Failed { is_deaf: false, is_listed: true });
