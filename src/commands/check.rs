@@ -33,7 +33,7 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     let config = load(options, "nothing else was checked")?;
     let targets =
         if config.targets.len() == 1 { "1 target".into() } else { format!("{} targets", config.targets.len()) };
-    print(&format!("{} is valid. {targets}.", config.path.display()));
+    print(&format!("{} is valid. {targets}.", shorten_home(&config.path)));
     let results = if offline { Vec::new() } else { probe_all(&config) };
     let homes = pm2::observe(&config, offline);
     let mut problems = Vec::new();
@@ -235,7 +235,7 @@ fn check_paths(config: &Config) -> Vec<String> {
     let log_bytes = config.log.max_size.saturating_mul(u64::from(config.log.keep) + 1);
     // Two event files of 4 MiB, 10 MiB of incidents, two files of closed incidents of 1 MiB, and 1 MiB for the state.
     let mib = (log_bytes + (8 << 20) + (10 << 20) + (2 << 20)).div_ceil(1 << 20) + 1;
-    print(&format!("Disk        at most {mib} MiB in {}", state.display()));
+    print(&format!("Disk        at most {mib} MiB in {}", shorten_home(state)));
     problems.extend(check_lock(config));
     problems
 }

@@ -155,8 +155,8 @@ enum Acknowledgement {
 fn describe_acknowledgement(acknowledgement: Acknowledgement) -> &'static str {
     match acknowledgement {
         Acknowledgement::Applied => "",
-        Acknowledgement::Pending => " (requested; the running watchdog has not confirmed it yet)",
-        Acknowledgement::NoWatchdog => " (no watchdog is running; the next one applies it)",
+        Acknowledgement::Pending => "; the running watchdog has not confirmed it yet",
+        Acknowledgement::NoWatchdog => "; no watchdog is running, the next one applies it",
     }
 }
 

@@ -70,6 +70,6 @@ fn terminate_hung(folder: &Folder, holder: &Holder) -> Code {
 }
 
 fn report_stopped(pid: u32) -> Code {
-    print(&format!("the watchdog (pid {pid}) is stopped; only start starts it again, start --cron does not"));
+    print(&format!("the watchdog (pid {pid}) is stopped; start --cron will not start it, watchdog start will"));
     Code::Done
 }
