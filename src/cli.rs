@@ -73,7 +73,7 @@ pub enum Verb {
         /// Print JSON
         #[arg(long, conflicts_with = "watch")]
         json: bool,
-        /// Refresh every 2 seconds until Ctrl-C
+        /// Refresh every 2 seconds until q or Ctrl-C
         #[arg(long)]
         watch: bool,
     },
