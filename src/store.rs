@@ -1,6 +1,6 @@
-//! What outlives the process: the state, the lock, the events, the incidents' folders, and orders on their way in.
-//! The only room that knows how they lie on the disk, and the only one where the boot clock and the wall clock meet.
-//! It must never read a clock, never decide, and never follow a symbolic link inside its folder.
+//! Stores what outlives the process: the state, the lock, the events, the incident folders and pending requests. Only
+//! this room knows the format on disk, and only here are boot clock and wall clock converted into each other.
+//! It must never read a clock, decide anything, or follow a symbolic link inside its folder.
 
 mod descriptors;
 mod error;
@@ -32,19 +32,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{BootTime, ClockReading, WallTime};
 
-/// What is dated further ahead than this was dated by a clock that was wrong.
-const AHEAD: Duration = Duration::from_secs(86_400);
+/// A date further ahead than this comes from a clock that was wrong. A wrong time zone is off by less than a day.
+const MAX_AHEAD: Duration = Duration::from_secs(86_400);
 
-/// Whether a date lies so far ahead of the wall clock that one of the two must be wrong. Nobody knows which: what is
-/// dated so is kept, but counts as the oldest there is. Within a day, as after a wrong zone, it counts as any other.
+/// Whether `at` is so far ahead of the wall clock that one of the two must be wrong. Nothing shows which one, so an
+/// entry with such a date is kept but counts as the oldest.
 fn is_ahead(at: WallTime, now: WallTime) -> bool {
-    at.since(now) > AHEAD
+    at.since(now) > MAX_AHEAD
 }
 
 #[derive(Clone, Debug)]
 pub struct BootClockReading {
     pub at: ClockReading,
-    /// Which boot the boot clock counts from; `None` where the system does not say.
+    /// Identifies the boot that the boot clock counts from; `None` where the system does not provide an id.
     pub boot_id: Option<String>,
 }
 
@@ -57,28 +57,28 @@ pub struct Stamp {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed {
-    /// In milliseconds; never negative.
+    /// Milliseconds; never negative.
     pub ms: i64,
-    /// Whether the machine was rebooted since.
+    /// Whether the machine was rebooted in between.
     pub rebooted: bool,
 }
 
 impl Stamp {
-    pub fn of(moment: &BootClockReading) -> Stamp {
-        Stamp { wall: moment.at.wall, boot: moment.at.now, boot_id: moment.boot_id.clone() }
+    pub fn of(reading: &BootClockReading) -> Stamp {
+        Stamp { wall: reading.at.wall, boot: reading.at.now, boot_id: reading.boot_id.clone() }
     }
 
-    /// How long before `moment` this was.
+    /// How long before `reading` this was.
     ///
-    /// Within one boot the boot clock says it, whatever the wall clock did. Across boots only the wall clock knows how
-    /// long it was, and one that was set back counts as no time at all: cooldowns, windows and pauses then last longer,
-    /// never shorter. Where a boot id is missing, nothing says whether it is the same boot. The wall clock is used,
-    /// too, and it counts as the same boot, which is the stricter reading (a reboot would end the cooldown), unless the
-    /// boot clock went back, which only a reboot does.
-    pub fn elapsed(&self, moment: &BootClockReading) -> Elapsed {
-        let by_wall = moment.at.wall.as_ms().saturating_sub(self.wall.as_ms());
-        let by_boot = moment.at.now.as_ms().saturating_sub(self.boot.as_ms());
-        let (ms, rebooted) = match (&self.boot_id, &moment.boot_id) {
+    /// Within one boot the boot clock decides, whatever happened to the wall clock. Across boots only the wall clock
+    /// is left, and a wall clock that was set back counts as no time at all: cooldowns, windows and pauses then last
+    /// longer, never shorter. Without a boot id nothing shows whether it is the same boot. The wall clock is used
+    /// then, too, and the boot counts as the same, which is stricter because a reboot would end the cooldown. The
+    /// exception is a boot clock that went back: only a reboot does that.
+    pub fn elapsed(&self, reading: &BootClockReading) -> Elapsed {
+        let by_wall = reading.at.wall.as_ms().saturating_sub(self.wall.as_ms());
+        let by_boot = reading.at.now.as_ms().saturating_sub(self.boot.as_ms());
+        let (ms, rebooted) = match (&self.boot_id, &reading.boot_id) {
             (Some(then), Some(now)) if then == now => (by_boot, false),
             (Some(_), Some(_)) => (by_wall, true),
             _ => (by_wall, by_boot < 0),

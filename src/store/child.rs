@@ -1,4 +1,5 @@
-//! For tests: runs one test of this binary as a process of its own, for what only another process can show.
+//! Runs one test of this binary in its own process, for tests that need a second process.
+//! It must never be used by code that is shipped.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 const FOLDER: &str = "WATCHDOG_STORE_TEST_FOLDER";
 
-/// The folder that the parent gave, in a child; `None` in an ordinary test run.
+/// The folder that the parent process passed; `None` in an ordinary test run.
 pub(super) fn folder() -> Option<PathBuf> {
     std::env::var_os(FOLDER).map(PathBuf::from)
 }
@@ -18,8 +19,8 @@ pub(super) fn command(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// Runs the test `name` with a file system of its own mounted at `folder`, which goes when the child does.
-/// Fails if the test did, or if this machine does not let us mount.
+/// Runs the test `name` with a separate file system mounted at `folder`, which disappears with the child. Panics if
+/// the test fails or if this machine does not allow mounts.
 #[cfg(feature = "full-tests")]
 pub(super) fn run_on_mount(name: &str, folder: &Path, options: &str) {
     let run = |program: &Path, args: &[&str]| {
@@ -35,7 +36,7 @@ pub(super) fn run_on_mount(name: &str, folder: &Path, options: &str) {
     assert!(run(&exe, &["--exact", name, "--nocapture"]), "{name} failed");
 }
 
-/// Waits for `condition`, 30 s at the most.
+/// Waits for `condition`, at most 30 s.
 #[track_caller]
 pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..6_000 {
@@ -44,5 +45,5 @@ pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("waited too long for {what}");
+    panic!("timed out waiting for {what}");
 }

@@ -1,11 +1,12 @@
-//! Which of the store's files a process holds open. It must never touch a file before its name is one that was meant.
+//! Finds out which of the store's files a process has open.
+//! It must never access a file whose name was not asked for.
 
 use std::fs;
 use std::io;
 
 use super::files::Inode;
 
-/// The open files of a process whose names pass `wanted`; none when it is gone.
+/// The open files of a process whose names satisfy `wanted`; empty if the process has exited.
 pub(super) fn open_files(pid: u32, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Inode>> {
     let mut found = Vec::new();
     let listed = match fs::read_dir(format!("/proc/{pid}/fd")) {
@@ -14,7 +15,7 @@ pub(super) fn open_files(pid: u32, wanted: impl Fn(&str) -> bool) -> io::Result<
     };
     for entry in listed {
         let Ok(entry) = entry else { continue };
-        // The name first, which costs no access to the file: a file on a dead network drive would hang us.
+        // Reading the link does not access the file: a file on an unreachable network drive would hang the watchdog.
         let Ok(target) = fs::read_link(entry.path()) else { continue };
         let target = target.to_string_lossy();
         let target = target.strip_suffix(" (deleted)").unwrap_or(&target);

@@ -1,4 +1,5 @@
-//! What went wrong with a file, in words that a sentence about the consequence can follow.
+//! Describes a failed file operation, so that a sentence about its consequence can follow.
+//! It must never lose the path.
 
 use std::fmt;
 use std::io;
@@ -6,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use crate::outcome::describe_io_error;
 
-/// Something that could not be done with a file: `cannot save /…/state.json: no space left on device`.
+/// Prints as `cannot save /…/state.json: no space left on device`.
 #[derive(Debug)]
 pub struct Error {
-    doing: &'static str,
+    action: &'static str,
     path: PathBuf,
     cause: io::Error,
 }
 
 impl Error {
-    pub(super) fn new(doing: &'static str, path: &Path, cause: io::Error) -> Self {
-        Error { doing, path: path.to_path_buf(), cause }
+    pub(super) fn new(action: &'static str, path: &Path, cause: io::Error) -> Self {
+        Error { action, path: path.to_path_buf(), cause }
     }
 
-    /// The kind of the cause: `InvalidData` is what lies there but is not what it should be.
+    /// The kind of the cause; `InvalidData` if the content is damaged or not of the expected type.
     pub fn kind(&self) -> io::ErrorKind {
         self.cause.kind()
     }
@@ -27,7 +28,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), describe_io_error(&self.cause))
+        write!(f, "cannot {} {}: {}", self.action, self.path.display(), describe_io_error(&self.cause))
     }
 }
 
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_path_and_reason() {
+    fn errors_contain_path_and_reason() {
         check(Errno::NOSPC.into(), "no space left on device");
         check(Errno::ROFS.into(), "read-only file system");
         check(io::Error::other("it belongs to uid 7"), "it belongs to uid 7");

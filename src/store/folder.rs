@@ -1,5 +1,5 @@
-//! The state folder: made, kept to its owner, and made again when it is deleted under a running watchdog.
-//! The names of all files in it come from here; nobody else joins paths to it.
+//! Creates the state folder, keeps it private, and creates it again when it is deleted under a running watchdog.
+//! No other module may join paths to it: the names of all files in it come from here.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -16,16 +16,17 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The folder at `path`, made with its parents if need be, closed to others, and fit to be written to.
-    /// Errors: it cannot be made or written to, belongs to another account, or is reached by a symbolic link that
-    /// others could have made or that leads to where others can write.
+    /// Prepares the folder at `path`: creates it with its parents if needed, makes it private, and checks that it is
+    /// writable.
+    /// Errors: it cannot be created or written to, belongs to another account, or is reached through a symbolic link
+    /// that others may have made or that leads to a folder that others can write to.
     pub fn open(path: &Path) -> Result<Folder, Error> {
         let folder = Folder::at(path);
         folder.ensure()?;
         Ok(folder)
     }
 
-    /// The same for those who only look: nothing is made, changed or checked.
+    /// For readers: nothing is created, changed or checked.
     pub fn at(path: &Path) -> Folder {
         Folder { path: path.to_path_buf() }
     }
@@ -34,7 +35,7 @@ impl Folder {
         &self.path
     }
 
-    pub(super) fn is_anothers(&self) -> bool {
+    pub(super) fn belongs_to_another(&self) -> bool {
         let uid = rustix::process::geteuid().as_raw();
         fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() != uid)
     }
@@ -43,19 +44,19 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Makes the folder again if it was deleted, and checks again that it is ours alone.
+    /// Creates the folder again if it was deleted, and checks again that it is private.
     pub(super) fn ensure(&self) -> Result<(), Error> {
-        self.make_ready().map_err(|cause| Error::new("use state folder", &self.path, cause))
+        self.prepare().map_err(|cause| Error::new("use state folder", &self.path, cause))
     }
 
     pub(super) fn subfolder(&self, name: &str) -> Result<PathBuf, Error> {
         self.ensure()?;
         let path = self.file(name);
-        make_plain(&path).map_err(|cause| Error::new("use", &path, cause))?;
+        create_folder(&path).map_err(|cause| Error::new("use", &path, cause))?;
         Ok(path)
     }
 
-    fn make_ready(&self) -> io::Result<()> {
+    fn prepare(&self) -> io::Result<()> {
         let uid = rustix::process::geteuid().as_raw();
         let link = match fs::symlink_metadata(&self.path) {
             Ok(metadata) => metadata.is_symlink().then_some(metadata),
@@ -68,7 +69,7 @@ impl Folder {
         if let Some(link) = &link
             && ![uid, 0].contains(&link.uid())
         {
-            return Err(io::Error::other(format!("it is a symbolic link of uid {}", link.uid())));
+            return Err(io::Error::other(format!("it is a symbolic link owned by uid {}", link.uid())));
         }
         let metadata = fs::metadata(&self.path)?;
         if !metadata.is_dir() {
@@ -76,23 +77,26 @@ impl Folder {
         }
         if metadata.uid() != uid {
             let owner = metadata.uid();
-            return Err(io::Error::other(format!("it belongs to uid {owner}, and this watchdog runs as uid {uid}")));
+            return Err(io::Error::other(format!("it belongs to uid {owner}, but this watchdog runs as uid {uid}")));
         }
         let mode = metadata.mode() & 0o7777;
         if link.is_some() && mode & 0o022 != 0 {
-            // It was not made for us: whoever made it so open may want it so, and may have left things in it.
-            return Err(io::Error::other(format!("it is a symbolic link to where others can write (mode {mode:03o})")));
+            // The folder was not made for the watchdog. Its open mode may be intended, and others may have left files
+            // in it.
+            return Err(io::Error::other(format!(
+                "it is a symbolic link to a folder writable by others (mode {mode:03o})"
+            )));
         }
         if mode & 0o077 != 0 {
             fs::set_permissions(&self.path, Permissions::from_mode(mode & 0o700))?;
         }
-        // Asked rather than tried: a full disk must not keep the watchdog from its work.
+        // Checked with access(2), not by writing: a full disk must not stop the watchdog.
         Ok(rustix::fs::access(&self.path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?)
     }
 }
 
-/// Makes the folder `path` unless it is there; a link or anything else in its place is an error.
-pub(super) fn make_plain(path: &Path) -> io::Result<()> {
+/// Creates the folder `path` unless it exists; a link or anything else in its place is an error.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(path)?.is_dir() {
             true => Ok(()),
@@ -104,7 +108,7 @@ pub(super) fn make_plain(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+    #![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
     use std::os::unix::fs::{chown, symlink};
 
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_with_its_parents_for_its_owner_only() {
+    fn the_folder_and_its_parents_are_created_for_the_owner_only() {
         let scene = tempfile::tempdir().unwrap();
         let path = scene.path().join("local/state/watchdog");
         Folder::open(&path).unwrap();
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_open_is_closed() {
+    fn a_folder_open_to_others_is_made_private() {
         let scene = tempfile::tempdir().unwrap();
         fs::set_permissions(scene.path(), Permissions::from_mode(0o777)).unwrap();
         Folder::open(scene.path()).unwrap();
@@ -140,21 +144,21 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed_only_to_where_nobody_else_writes() {
+    fn a_link_is_followed_only_to_a_folder_that_nobody_else_can_write_to() {
         let scene = tempfile::tempdir().unwrap();
-        let (place, link) = (scene.path().join("place"), scene.path().join("link"));
-        fs::create_dir(&place).unwrap();
-        symlink(&place, &link).unwrap();
-        fs::set_permissions(&place, Permissions::from_mode(0o755)).unwrap();
+        let (folder, link) = (scene.path().join("folder"), scene.path().join("link"));
+        fs::create_dir(&folder).unwrap();
+        symlink(&folder, &link).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
         Folder::open(&link).unwrap();
-        fs::set_permissions(&place, Permissions::from_mode(0o770)).unwrap();
-        check_refused(&link, "it is a symbolic link to where others can write (mode 770)");
-        fs::remove_dir(&place).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o770)).unwrap();
+        check_refused(&link, "it is a symbolic link to a folder writable by others (mode 770)");
+        fs::remove_dir(&folder).unwrap();
         check_refused(&link, "no such file or directory");
     }
 
     #[test]
-    fn a_file_in_its_place_is_refused() {
+    fn a_file_instead_of_the_folder_is_refused() {
         let scene = tempfile::tempdir().unwrap();
         let path = scene.path().join("state");
         fs::write(&path, "").unwrap();
@@ -163,24 +167,24 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_is_refused() {
+    fn a_folder_of_another_account_is_refused() {
         if !rustix::process::geteuid().is_root() {
-            check_refused(Path::new("/"), &format!("it belongs to uid 0, and this watchdog runs as uid {}", my_uid()));
+            check_refused(Path::new("/"), &format!("it belongs to uid 0, but this watchdog runs as uid {}", own_uid()));
             return;
         }
         let scene = tempfile::tempdir().unwrap();
         chown(scene.path(), Some(12_345), None).unwrap();
-        check_refused(scene.path(), "it belongs to uid 12345, and this watchdog runs as uid 0");
+        check_refused(scene.path(), "it belongs to uid 12345, but this watchdog runs as uid 0");
     }
 
-    fn my_uid() -> u32 {
+    fn own_uid() -> u32 {
         rustix::process::geteuid().as_raw()
     }
 
     #[test]
-    fn one_that_cannot_be_written_to_is_refused() {
+    fn an_unwritable_folder_is_refused() {
         let scene = tempfile::tempdir().unwrap();
-        // Root may write to every folder.
+        // Root can write to every folder.
         if !rustix::process::geteuid().is_root() {
             fs::set_permissions(scene.path(), Permissions::from_mode(0o500)).unwrap();
             check_refused(scene.path(), "permission denied");
@@ -194,7 +198,7 @@ mod tests {
         child::run_on_mount("store::folder::tests::refuses_a_read_only_mount", scene.path(), "ro");
     }
 
-    /// A child of a_read_only_mount_is_refused; run by itself it has nothing to do.
+    /// Runs in a child of a_read_only_mount_is_refused; does nothing otherwise.
     #[test]
     fn refuses_a_read_only_mount() {
         let Some(path) = child::folder() else { return };
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn deleted_it_is_made_again() {
+    fn a_deleted_folder_is_created_again() {
         let (_scene, folder) = temp_state_folder();
         fs::remove_dir_all(folder.path()).unwrap();
         assert!(folder.subfolder("orders").unwrap().is_dir());
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_planted_for_a_subfolder_is_refused() {
+    fn a_link_instead_of_a_subfolder_is_refused() {
         let scene = tempfile::tempdir().unwrap();
         let folder = Folder::open(scene.path()).unwrap();
         symlink("/tmp", folder.file("incidents")).unwrap();

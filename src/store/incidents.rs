@@ -1,5 +1,6 @@
-//! `incidents/`: a folder per incident with the output of its commands, bounded in number and size.
-//! What a process still writes to is never deleted: its bytes would stay on the disk, out of everybody's sight.
+//! `incidents/`: one folder per incident with the output of its commands, bounded in number and size.
+//! It must never delete a file that a process still writes to: its bytes would stay on the disk, invisible to
+//! everybody.
 
 use std::collections::HashSet;
 use std::fs;
@@ -8,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{self, Inode};
-use super::folder::make_plain;
+use super::folder::create_folder;
 use super::incident_record::{self, IncidentRecord};
 use super::{Error, Folder, descriptors, is_ahead};
 use crate::process;
@@ -18,25 +19,25 @@ const INCIDENTS: &str = "incidents";
 const MAX_COUNT: usize = 50;
 const MAX_SIZE: u64 = 10 << 20;
 
-/// The folder of the incident, made if need be.
-/// Errors: it cannot be made, or `id` is no name for a folder.
+/// Creates the folder of the incident if needed.
+/// Errors: it cannot be created, or `id` is not a valid folder name.
 pub fn create(folder: &Folder, id: &str) -> Result<PathBuf, Error> {
     let incidents = folder.subfolder(INCIDENTS)?;
     if !is_id(id) {
-        return Err(Error::new("use", &incidents, io::Error::other(format!("`{id:.80}` is not an incident's id"))));
+        return Err(Error::new("use", &incidents, io::Error::other(format!("`{id:.80}` is not a valid incident id"))));
     }
     let path = incidents.join(id);
-    make_plain(&path).map_err(|cause| Error::new("use", &path, cause))?;
+    create_folder(&path).map_err(|cause| Error::new("use", &path, cause))?;
     Ok(path)
 }
 
-/// Where an attempt's command leaves its output, in the incident's folder; `rung` counts from 1, as in the events.
+/// The path for the output of an attempt's command, in the incident's folder; `rung` counts from 1, as in the events.
 pub fn output(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
     incident.join(format!("restart-{attempt}-{rung}.out"))
 }
 
-/// Keeps `bytes` in the incident's folder. What in `name` no file of ours has becomes `_`; the name is one that comes
-/// from outside, and may be no more than a name.
+/// Writes `bytes` to a file in the incident's folder. `name` may come from outside: unusual characters become `_`, and
+/// it cannot lead out of the folder.
 pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name: String = name.trim_start_matches('.').chars().map(plain).take(100).collect();
@@ -48,52 +49,53 @@ pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     written.map_err(|cause| Error::new("write", &path, cause))
 }
 
-/// The ids of all incidents on the disk, oldest first; none where they cannot be read.
+/// The ids of all incidents on the disk, oldest first; empty if they cannot be read.
 pub fn ids(folder: &Folder) -> Vec<String> {
-    incidents(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
+    list_folders(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
 }
 
-/// What is known of all incidents on the disk, in the order in which they began, those that are over and of a clock
-/// that was ahead first; and of each whose account cannot be read, why. One without an account is passed over. Whoever
-/// only looks may call this at any time.
+/// The records of all incidents on the disk in the order in which they began, closed ones dated far in the future
+/// first; and an error for each record that cannot be read. Folders without a record are skipped. Readers may call
+/// this at any time.
+/// Errors: the folder of the incidents cannot be read.
 pub fn records(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, Vec<Error>), Error> {
-    let (mut records, mut damaged) = (Vec::new(), Vec::new());
-    for incident in incidents(folder)? {
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+    for incident in list_folders(folder)? {
         match incident_record::read(&incident.path) {
-            Ok(found) => records.extend(found),
+            Ok(record) => found.extend(record),
             Err(error) => damaged.push(error),
         }
     }
-    let is_latest = |account: &IncidentRecord| account.ended.is_none() || !is_ahead(account.began, now);
-    records.sort_by(|a, b| (is_latest(a), a.began, &a.id).cmp(&(is_latest(b), b.began, &b.id)));
-    Ok((records, damaged))
+    let is_current = |record: &IncidentRecord| record.ended.is_none() || !is_ahead(record.began, now);
+    found.sort_by(|a, b| (is_current(a), a.began, &a.id).cmp(&(is_current(b), b.began, &b.id)));
+    Ok((found, damaged))
 }
 
 pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
     let path = folder.file(INCIDENTS).join(id);
-    let names = files::entries(&path).unwrap_or_default().into_iter();
+    let names = files::list_folder(&path).unwrap_or_default().into_iter();
     let mut names: Vec<String> = names.map(|(entry, _)| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     (path, names)
 }
 
 pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
-    let all = incidents(folder)?;
+    let all = list_folders(folder)?;
     Ok(all.into_iter().flat_map(|incident| incident.outputs).map(|(path, _)| path).collect())
 }
 
-/// Removes the oldest incidents until at most 50 of 10 MiB in all are left, but none whose id is in `open` and none
-/// with an output that a process holds open. Those of a clock that was ahead count as the oldest. Says how many it
-/// removed.
-/// Errors: the folders cannot be read, or one not be removed; the rest were tried.
+/// Removes the oldest incidents until at most 50 are left, with 10 MiB in all, but none whose id is in `open` and none
+/// with an output that a process has open. Incidents dated far in the future count as the oldest. Returns how many
+/// were removed.
+/// Errors: the folders cannot be read, or one cannot be removed; the others were tried.
 pub fn prune(folder: &Folder, open: &[&str], now: WallTime) -> Result<usize, Error> {
-    let mut all = incidents(folder)?;
+    let mut all = list_folders(folder)?;
     all.sort_by_key(|incident| !is_ahead(WallTime::from_ms(incident.changed.0.saturating_mul(1_000)), now));
     let (mut count, mut size) = (all.len(), all.iter().map(|incident| incident.size).sum::<u64>());
     if count <= MAX_COUNT && size <= MAX_SIZE {
         return Ok(0);
     }
-    let held = held_outputs().map_err(|cause| Error::new("read", Path::new("/proc"), cause))?;
+    let held = open_outputs().map_err(|cause| Error::new("read", Path::new("/proc"), cause))?;
     let (mut removed, mut failure) = (0, None);
     for incident in all {
         if count <= MAX_COUNT && size <= MAX_SIZE {
@@ -114,7 +116,7 @@ pub fn prune(folder: &Folder, open: &[&str], now: WallTime) -> Result<usize, Err
     failure.map_or(Ok(removed), Err)
 }
 
-/// An id is a name for a folder here, and nowhere else.
+/// Whether `id` is a plain folder name that cannot lead anywhere else.
 fn is_id(id: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     (1..=64).contains(&id.len()) && !id.starts_with('.') && id.chars().all(plain)
@@ -123,15 +125,15 @@ fn is_id(id: &str) -> bool {
 struct IncidentFolder {
     id: String,
     path: PathBuf,
-    /// Seconds and nanoseconds at which something was last added to it.
+    /// Modification time of the folder: seconds and nanoseconds.
     changed: (i64, i64),
     size: u64,
     outputs: Vec<(PathBuf, Inode)>,
 }
 
-/// The incidents, oldest first. What else lies in the folder is not ours and left alone.
-fn incidents(folder: &Folder) -> Result<Vec<IncidentFolder>, Error> {
-    let entries = |path: &Path| files::entries(path).map_err(|cause| Error::new("read", path, cause));
+/// Oldest first. Anything else in the folder is ignored.
+fn list_folders(folder: &Folder) -> Result<Vec<IncidentFolder>, Error> {
+    let entries = |path: &Path| files::list_folder(path).map_err(|cause| Error::new("read", path, cause));
     let path = folder.file(INCIDENTS);
     let mut found = Vec::new();
     for (entry, metadata) in entries(&path)? {
@@ -140,23 +142,23 @@ fn incidents(folder: &Folder) -> Result<Vec<IncidentFolder>, Error> {
             continue;
         }
         let path = entry.path();
-        let files = entries(&path)?;
+        let contents = entries(&path)?;
         let is_output = |path: &Path| path.extension().is_some_and(|extension| extension == "out");
-        let outputs = files.iter().filter(|(file, metadata)| metadata.is_file() && is_output(&file.path()));
-        let outputs = outputs.map(|(file, metadata)| (file.path(), Inode::of(metadata))).collect();
-        let size = files.iter().map(|(_, metadata)| metadata.len()).sum();
+        let found_outputs = contents.iter().filter(|(file, metadata)| metadata.is_file() && is_output(&file.path()));
+        let outputs = found_outputs.map(|(file, metadata)| (file.path(), Inode::of(metadata))).collect();
+        let size = contents.iter().map(|(_, metadata)| metadata.len()).sum();
         found.push(IncidentFolder { id, path, changed: (metadata.mtime(), metadata.mtime_nsec()), size, outputs });
     }
     found.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
     Ok(found)
 }
 
-/// The outputs that some process which we may look into holds open; what we started is among these.
-fn held_outputs() -> io::Result<HashSet<Inode>> {
+/// The outputs that any process has open whose files are readable; this includes all commands of the watchdog.
+fn open_outputs() -> io::Result<HashSet<Inode>> {
     let mut held = HashSet::new();
     for pid in process::pids()? {
         match descriptors::open_files(pid, |name| name.ends_with(".out")) {
-            // Somebody else's, so no command of ours.
+            // A process of another account, so not one of the watchdog's commands.
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             found => held.extend(found?),
         }
@@ -166,7 +168,7 @@ fn held_outputs() -> io::Result<HashSet<Inode>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+    #![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
     use std::fs::File;
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -189,10 +191,6 @@ mod tests {
         WallTime::from_ms(90 * 60_000)
     }
 
-    fn ids(folder: &Folder) -> Vec<String> {
-        incidents(folder).unwrap().into_iter().map(|incident| incident.id).collect()
-    }
-
     #[test]
     fn folders_and_outputs_have_their_names() {
         let (_scene, folder) = temp_state_folder();
@@ -201,27 +199,27 @@ mod tests {
         assert_eq!(create(&folder, "1122-0313").unwrap(), path);
         assert!(path.ends_with("incidents/1122-0313"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        let output = output(&path, 2, 1);
-        assert!(output.ends_with("restart-2-1.out"));
-        fs::write(&output, "").unwrap();
+        let output_file = output(&path, 2, 1);
+        assert!(output_file.ends_with("restart-2-1.out"));
+        fs::write(&output_file, "").unwrap();
         fs::write(path.join("incident.json"), "").unwrap();
         symlink("/etc/passwd", path.join("planted.out")).unwrap();
-        assert_eq!(outputs(&folder).unwrap(), [output]);
+        assert_eq!(outputs(&folder).unwrap(), [output_file]);
     }
 
     #[test]
-    fn what_is_kept_has_a_plain_name() {
+    fn saved_files_have_plain_names() {
         let (_scene, folder) = temp_state_folder();
         let incident = create(&folder, "1122-0313").unwrap();
-        for (name, kept_as) in [("a-out.log", "a-out.log"), ("../../x y", "_.._x_y"), ("", "_"), ("..", "_")] {
+        for (name, saved_as) in [("a-out.log", "a-out.log"), ("../../x y", "_.._x_y"), ("", "_"), ("..", "_")] {
             keep(&incident, name, b"old and long").unwrap();
             keep(&incident, name, b"new").unwrap();
-            assert_eq!(fs::read(incident.join(kept_as)).unwrap(), b"new", "{name}");
+            assert_eq!(fs::read(incident.join(saved_as)).unwrap(), b"new", "{name}");
         }
     }
 
     #[test]
-    fn only_names_are_ids() {
+    fn only_plain_names_are_ids() {
         #[track_caller]
         fn check(id: &str, good: bool) {
             let (_scene, folder) = temp_state_folder();
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_and_open_ones_stay() {
+    fn the_oldest_are_removed_first_and_open_ones_stay() {
         let (_scene, folder) = temp_state_folder();
         for n in 0..50 {
             make(&folder, &format!("i{n:02}"), 10, 100 - n);
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_clock_that_was_ahead_pushes_nothing_out() {
+    fn an_incident_dated_far_in_the_future_displaces_no_other() {
         let (_scene, folder) = temp_state_folder();
         let year = 365 * 1_440;
         for n in 0..52 {
@@ -264,26 +262,26 @@ mod tests {
         let left = ids(&folder);
         assert_eq!((left.len(), left.iter().filter(|id| ["i00", "i02"].contains(&id.as_str())).count()), (50, 0));
         let at = |minutes: i64| now().offset_by(minutes * 60_000);
-        let account = |id: &str, began: WallTime, ended: Option<WallTime>| {
+        let record = |id: &str, began: WallTime, ended: Option<WallTime>| {
             let last = (3, crate::outcome::Class::Timeout, String::new());
-            let account = IncidentRecord { ended, ..IncidentRecord::new(id, "a", began, began, last) };
-            incident_record::save(&create(&folder, id).unwrap(), &account).unwrap();
+            let record = IncidentRecord { ended, ..IncidentRecord::new(id, "a", began, began, last) };
+            incident_record::save(&create(&folder, id).unwrap(), &record).unwrap();
         };
-        account("i10", at(-60), Some(at(-50)));
-        account("i11", at(365 * 1_440), Some(at(365 * 1_440)));
-        account("i12", at(-30), Some(at(-20)));
+        record("i10", at(-60), Some(at(-50)));
+        record("i11", at(365 * 1_440), Some(at(365 * 1_440)));
+        record("i12", at(-30), Some(at(-20)));
         let order = |now: WallTime| {
             let (found, _) = records(&folder, now).unwrap();
-            found.into_iter().map(|account| account.id).collect::<Vec<String>>()
+            found.into_iter().map(|record| record.id).collect::<Vec<String>>()
         };
         assert_eq!(order(now()), ["i11", "i10", "i12"]);
         assert_eq!(order(at(366 * 1_440)), ["i10", "i12", "i11"]);
-        account("i11", at(365 * 1_440), None);
-        assert_eq!(order(now()), ["i10", "i12", "i11"], "what is open is of now");
+        record("i11", at(365 * 1_440), None);
+        assert_eq!(order(now()), ["i10", "i12", "i11"], "an open incident is current");
     }
 
     #[test]
-    fn ten_mib_are_the_most() {
+    fn at_most_10_mib_are_kept() {
         let (_scene, folder) = temp_state_folder();
         for n in 0..5 {
             make(&folder, &format!("i{n}"), 3 << 20, n);
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_incident_is_left_alone() {
+    fn other_files_are_left_alone() {
         let (scene, folder) = temp_state_folder();
         let precious = scene.path().join("precious");
         fs::create_dir(&precious).unwrap();

@@ -1,6 +1,6 @@
-//! The lock that admits one watchdog to a state folder. The kernel holds it, so it goes with its process, however that
-//! ends; the file says who holds it, and its modification time is the sign of life.
-//! The file is never deleted: two processes could then hold two locks of one name.
+//! The lock that admits one watchdog to a state folder. The kernel holds it, so it ends with its process in every
+//! case; the file names the holder, and its modification time is the holder's sign of life.
+//! The file must never be deleted: two processes could then hold two locks of one name.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -18,19 +18,19 @@ use crate::policy::Mode;
 use crate::process::{self, Process};
 use crate::time::WallTime;
 
-pub(super) const LOCK: &str = "watchdog.lock";
-/// Far more than a pid, a path of the system's greatest length and what JSON makes of its characters.
-const MAX_NOTE: u64 = 64 << 10;
-/// Between two looks at a lock whose holder is just changing.
-const PAUSE: Duration = Duration::from_millis(5);
-/// Looks before a lock that is surely held has a holder who does not say who it is: 1 s.
-const LOOKS_WHEN_HELD: u32 = 200;
+pub(super) const LOCK_NAME: &str = "watchdog.lock";
+/// Much more than a pid and a path of the maximum length with its characters escaped in JSON.
+const MAX_NOTE_SIZE: u64 = 64 << 10;
+/// Between two tries at a lock whose holder is just changing.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+/// Tries before a held lock counts as held by a process that does not identify itself: 1 s in all.
+const MAX_TRIES: u32 = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockNote {
-    /// The holder's process id, as it is called where it runs.
+    /// The process id in the holder's own pid namespace.
     pub pid: u32,
-    /// Its start time in clock ticks after boot.
+    /// In clock ticks after boot.
     pub started: u64,
     pub mode: Mode,
     pub config: String,
@@ -38,22 +38,23 @@ pub struct LockNote {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeldBy {
-    /// A process that can be seen from here.
+    /// A process that is visible from here.
     Seen(Holder),
-    /// One that cannot: it runs in another container or on another machine, or did not say who it is.
+    /// A process that is not visible: it runs in another container or on another machine, or has not identified
+    /// itself.
     Unseen(Unseen),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
-    /// What the file says, where it can be read. It may still be the note of a holder before this one.
+    /// The note in the file, if it can be read. It may still be that of the previous holder.
     pub note: Option<LockNote>,
-    /// Its last sign of life.
+    /// The last sign of life.
     pub touched: WallTime,
 }
 
 impl Unseen {
-    /// What the file says of it, taken on trust: without a note, it is a daemon.
+    /// Takes the note at its word; without a note, a daemon is assumed.
     pub fn into_holder_on_trust(self) -> Holder {
         let touched = self.touched;
         match self.note {
@@ -68,7 +69,7 @@ impl Unseen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub pid: u32,
-    /// Its start time in clock ticks after boot.
+    /// In clock ticks after boot.
     pub started: u64,
     pub mode: Mode,
     pub config: PathBuf,
@@ -83,37 +84,39 @@ pub enum LockError {
 
 #[derive(Debug)]
 pub enum TouchResult {
-    /// The lock is ours and its sign of life is new.
+    /// The lock is still held, and its sign of life is renewed.
     Ours,
-    /// The file was deleted or replaced; it was made again, and the new one is ours.
+    /// The file was deleted or replaced; it was created again, and the new one is locked.
     Remade,
-    /// The file was deleted and another watchdog has the new one, or another one's note stands in it: both have the
-    /// lock then, as on a network drive that has dropped ours. Whoever learns this must stop.
+    /// The file was deleted and another watchdog has locked the new one, or it contains the note of another watchdog.
+    /// In the second case both hold the lock, as on a network drive that has dropped this one. This watchdog must
+    /// stop.
     Lost(HeldBy),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HolderProof {
-    /// It is alive and has the lock file open: the pid is its beyond doubt.
+    /// It is alive and has the lock file open: the pid is certainly the holder's.
     Holds,
-    /// It is alive, but what it has open cannot be seen: it belongs to another account.
+    /// It is alive, but its open files are not readable because it belongs to another account.
     Hidden,
-    /// It is gone, or has let go of the lock.
+    /// It has exited or has released the lock.
     Over,
 }
 
-/// The lock, held until this is dropped or the process ends. Processes that this one starts do not inherit it.
+/// The lock, held until this value is dropped or the process ends. Processes started by this one do not inherit it.
 #[derive(Debug)]
 pub struct Lock {
     folder: Folder,
     file: File,
     note: LockNote,
-    /// Whether the file says that we hold it: on a full disk it may not.
-    announced: bool,
+    /// Whether the note was written: a full disk may prevent it.
+    is_note_written: bool,
 }
 
 impl Lock {
-    /// Takes the lock, or says who has it. Does not wait for it, but up to 1 s for its holder to say who it is.
+    /// Acquires the lock, or reports who holds it. Does not wait for the lock, but up to 1 s for its holder to
+    /// identify itself.
     pub fn try_acquire(folder: &Folder, mode: Mode, config: &Path) -> Result<Lock, LockError> {
         let pid = std::process::id();
         let Process { started, .. } = process::identify_living(pid).ok_or_else(|| {
@@ -121,47 +124,48 @@ impl Lock {
             LockError::Io(Error::new(
                 "read",
                 &stat,
-                io::Error::other("it does not say when this process began: is /proc mounted here?"),
+                io::Error::other("it does not contain the start time of this process; is /proc mounted?"),
             ))
         })?;
         let config = config.to_string_lossy().into_owned();
-        Lock::claim(folder, LockNote { pid, started, mode, config })
+        Lock::acquire(folder, LockNote { pid, started, mode, config })
     }
 
-    fn claim(folder: &Folder, note: LockNote) -> Result<Lock, LockError> {
-        let path = folder.file(LOCK);
+    fn acquire(folder: &Folder, note: LockNote) -> Result<Lock, LockError> {
+        let path = folder.file(LOCK_NAME);
         let failed = |cause| LockError::Io(Error::new("lock", &path, cause));
-        for _ in 0..LOOKS_WHEN_HELD {
+        for _ in 0..MAX_TRIES {
             folder.ensure().map_err(LockError::Io)?;
             let file = files::open_or_create(&path).map_err(failed)?;
             match file.try_lock() {
-                // Deleted or replaced since it was opened: that lock would be ours alone, and worth nothing.
-                Ok(()) if !is_at(&file, &path) => {}
+                // Deleted or replaced since it was opened: others would lock a different file.
+                Ok(()) if !is_file_at(&file, &path) => {}
                 Ok(()) => {
-                    let mut lock = Lock { folder: folder.clone(), file, note, announced: false };
-                    // A full disk must not keep the watchdog from its work. The next touch tries again, and tells.
-                    let _ = lock.announce();
+                    let mut lock = Lock { folder: folder.clone(), file, note, is_note_written: false };
+                    // A full disk must not stop the watchdog. The next touch tries again and reports the error.
+                    let _ = lock.write_note();
                     return Ok(lock);
                 }
                 Err(TryLockError::WouldBlock) => {
-                    // Held by somebody who does not say who it is, or for an instant by one who only asks.
-                    if let Some(holder) = look(folder) {
+                    // Held by a process without a note, or for an instant by one that only asks for the holder.
+                    if let Some(holder) = find_holder(folder) {
                         return Err(LockError::Held(HeldBy::Seen(holder)));
                     }
-                    thread::sleep(PAUSE);
+                    thread::sleep(RETRY_INTERVAL);
                 }
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
         }
-        Err(LockError::Held(HeldBy::Unseen(unseen(folder))))
+        Err(LockError::Held(HeldBy::Unseen(hidden_holder(folder))))
     }
 
-    /// Gives the sign of life, and makes sure that the lock still is the one that others find.
-    /// Errors: the lock is held still, but the sign could not be given, or a deleted file not be made again.
+    /// Renews the sign of life and checks that others still find this lock.
+    /// Errors: the lock is still held, but the sign of life could not be renewed, or a deleted file not be created
+    /// again.
     pub fn touch(&mut self) -> Result<TouchResult, Error> {
-        let path = self.folder.file(LOCK);
-        if !is_at(&self.file, &path) {
-            return match Lock::claim(&self.folder, self.note.clone()) {
+        let path = self.folder.file(LOCK_NAME);
+        if !is_file_at(&self.file, &path) {
+            return match Lock::acquire(&self.folder, self.note.clone()) {
                 Ok(lock) => {
                     *self = lock;
                     Ok(TouchResult::Remade)
@@ -170,18 +174,18 @@ impl Lock {
                 Err(LockError::Io(error)) => Err(error),
             };
         }
-        let read = if self.announced { self.read_back() } else { Ok(None) };
+        let read = if self.is_note_written { self.read_back() } else { Ok(None) };
         match &read {
-            Ok(Some(note)) if *note != self.note => return Ok(TouchResult::Lost(named(&self.folder))),
+            Ok(Some(note)) if *note != self.note => return Ok(TouchResult::Lost(identify_holder(&self.folder))),
             Ok(Some(_)) => {}
-            // Not written yet, or damaged or emptied by somebody who is no watchdog.
-            Ok(None) => self.announced = false,
-            // What cannot be read just now is no reason to give no sign of life.
+            // Not written yet, or damaged or emptied by another program.
+            Ok(None) => self.is_note_written = false,
+            // A read error is no reason to withhold the sign of life.
             Err(_) => {}
         }
         let failed = |cause: io::Error| Error::new("write", &path, cause);
-        if !self.announced {
-            self.announce().map_err(failed)?;
+        if !self.is_note_written {
+            self.write_note().map_err(failed)?;
         }
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         rustix::fs::futimens(&self.file, &Timestamps { last_access: now, last_modification: now })
@@ -189,50 +193,50 @@ impl Lock {
         read.map(|_| TouchResult::Ours).map_err(|cause| Error::new("read", &path, cause))
     }
 
-    /// What stands in the file by now. It is open already: without free descriptors this works still.
+    /// Reads through the open file: this works even when no file descriptor is free.
     fn read_back(&self) -> io::Result<Option<LockNote>> {
-        let mut bytes = vec![0; MAX_NOTE as usize];
+        let mut bytes = vec![0; MAX_NOTE_SIZE as usize];
         let length = self.file.read_at(&mut bytes, 0)?;
-        Ok(note_in(&bytes[..length]))
+        Ok(parse_note(&bytes[..length]))
     }
 
-    /// Written over what was there, the rest cut off afterwards: a disk that is full has room for that, and a reader,
-    /// who reads one line, finds the old one or the new. Should he find a mixture, its holder cannot be found alive.
-    fn announce(&mut self) -> io::Result<()> {
+    /// Overwrites the old note and truncates the file afterwards, which works on a full disk, too. A reader reads one
+    /// line and finds the old note or the new one. If it finds a mixture, no living process matches it.
+    fn write_note(&mut self) -> io::Result<()> {
         let mut line = serde_json::to_string(&self.note).expect("numbers and text have a JSON form");
         line.push('\n');
         self.file.write_all_at(line.as_bytes(), 0)?;
         self.file.set_len(line.len() as u64)?;
-        self.announced = true;
+        self.is_note_written = true;
         Ok(())
     }
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
+fn is_file_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(ours), Ok(found)) => Inode::of(&ours) == Inode::of(&found),
         _ => false,
     }
 }
 
-/// Who holds the lock, whether that one can be seen from here or not. Waits up to 1 s for a holder that does not say
-/// who it is. A file left by one that is gone is nobody's, even when another process has its pid now.
-/// Errors: whether somebody holds it cannot be known.
+/// Who holds the lock, visible from here or not. Waits up to 1 s for a holder that does not identify itself. A file
+/// left by a process that has exited belongs to nobody, even if its pid is in use again.
+/// Errors: it cannot be determined whether the lock is held.
 pub fn read_lock(folder: &Folder) -> Result<Option<HeldBy>, Error> {
-    let path = folder.file(LOCK);
-    for _ in 0..LOOKS_WHEN_HELD {
-        if let Some(holder) = look(folder) {
+    let path = folder.file(LOCK_NAME);
+    for _ in 0..MAX_TRIES {
+        if let Some(holder) = find_holder(folder) {
             return Ok(Some(HeldBy::Seen(holder)));
         }
-        if !is_locked(&path).map_err(|cause| Error::new("look at", &path, cause))? {
+        if !is_locked(&path).map_err(|cause| Error::new("check", &path, cause))? {
             return Ok(None);
         }
-        thread::sleep(PAUSE);
+        thread::sleep(RETRY_INTERVAL);
     }
-    Ok(Some(HeldBy::Unseen(unseen(folder))))
+    Ok(Some(HeldBy::Unseen(hidden_holder(folder))))
 }
 
-/// Who holds the lock, if that is a process that can be seen from here.
+/// The holder of the lock, if it is a process visible from here.
 pub fn read_holder(folder: &Folder) -> Option<Holder> {
     match read_lock(folder) {
         Ok(Some(HeldBy::Seen(holder))) => Some(holder),
@@ -240,9 +244,9 @@ pub fn read_holder(folder: &Folder) -> Option<Holder> {
     }
 }
 
-/// Whether somebody holds the lock. Only the kernel knows that of processes in other containers, and only whoever asks
-/// for the lock is told. It is asked for in the way that all who ask can have it at once, and given back immediately;
-/// who wants it for good meanwhile finds nobody behind it, and tries again.
+/// Whether the lock is held. For processes in other containers only the kernel knows this, and only a request for the
+/// lock reveals it. The request is for a shared lock, which any number of processes can have at once, and is released
+/// immediately. A process that wants to acquire the lock in that instant finds no holder and tries again.
 fn is_locked(path: &Path) -> io::Result<bool> {
     let file = match files::open(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -255,13 +259,14 @@ fn is_locked(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether locks are to be had where the folder is or would be made. Nothing is left behind: it is tried on the lock
-/// file or, where there is none, on a file without a name, or on a folder where the file system has no such files.
+/// Checks that the file system of the folder, existing or not, supports locks. Nothing is left behind: the check uses
+/// the lock file or, if there is none, a file without a name, or a folder where the file system does not support such
+/// files.
 pub fn can_lock(folder: &Folder) -> Result<(), Error> {
-    let path = folder.file(LOCK);
+    let path = folder.file(LOCK_NAME);
     let Some(existing) = folder.path().ancestors().find(|path| path.is_dir()) else { return Ok(()) };
     let unnamed = || files::open_unnamed(existing).or_else(|_| File::open(existing));
-    // What cannot be opened is told by those who need it.
+    // An open error is reported by those who need the file.
     let Ok(file) = files::open(&path).or_else(|_| unnamed()) else { return Ok(()) };
     match file.try_lock_shared() {
         Ok(()) | Err(TryLockError::WouldBlock) => Ok(()),
@@ -269,11 +274,11 @@ pub fn can_lock(folder: &Folder) -> Result<(), Error> {
     }
 }
 
-/// Whether the pid is that holder's beyond doubt, now: for whoever is about to signal it.
+/// Whether the pid is certainly that of `holder` at this moment: for a caller that is about to send it a signal.
 pub fn prove(folder: &Folder, holder: &Holder) -> HolderProof {
-    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK)) else { return HolderProof::Over };
-    let open = has_open(holder.pid, Inode::of(&metadata));
-    // Asked last: had the pid gone to another process meanwhile, its start time would be another.
+    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK_NAME)) else { return HolderProof::Over };
+    let open = has_lock_open(holder.pid, Inode::of(&metadata));
+    // Checked last: if the pid had been reused meanwhile, the start time would differ.
     let is_alive = process::is_alive(Process { pid: holder.pid, started: holder.started });
     match (is_alive, open) {
         (true, Ok(true)) => HolderProof::Holds,
@@ -282,51 +287,51 @@ pub fn prove(folder: &Folder, holder: &Holder) -> HolderProof {
     }
 }
 
-/// Whether the process of that holder is no more. It lets go of its lock a moment before.
+/// Whether the process of `holder` has ended. Its lock is released a moment earlier.
 pub fn is_gone(holder: &Holder) -> bool {
     !process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
 pub fn last_held(folder: &Folder) -> Option<(Mode, WallTime)> {
-    let Unseen { note, touched } = unseen(folder);
+    let Unseen { note, touched } = hidden_holder(folder);
     Some((note?.mode, touched))
 }
 
-fn look(folder: &Folder) -> Option<Holder> {
-    let path = folder.file(LOCK);
+fn find_holder(folder: &Folder) -> Option<Holder> {
+    let path = folder.file(LOCK_NAME);
     let metadata = fs::symlink_metadata(&path).ok()?;
     let LockNote { pid, started, mode, config } = read_note(&path).ok()??;
-    // Of a process whose files we may not see, its start time must do.
-    let holds = has_open(pid, Inode::of(&metadata)).unwrap_or(true) && process::is_alive(Process { pid, started });
-    let touched = files::modified(&metadata);
+    // If its open files are not readable, the start time must do.
+    let holds = has_lock_open(pid, Inode::of(&metadata)).unwrap_or(true) && process::is_alive(Process { pid, started });
+    let touched = files::modified_at(&metadata);
     holds.then(|| Holder { pid, started, mode, config: PathBuf::from(config), touched })
 }
 
-fn named(folder: &Folder) -> HeldBy {
-    look(folder).map_or_else(|| HeldBy::Unseen(unseen(folder)), HeldBy::Seen)
+fn identify_holder(folder: &Folder) -> HeldBy {
+    find_holder(folder).map_or_else(|| HeldBy::Unseen(hidden_holder(folder)), HeldBy::Seen)
 }
 
-fn unseen(folder: &Folder) -> Unseen {
-    let path = folder.file(LOCK);
-    let touched = fs::symlink_metadata(&path).map(|metadata| files::modified(&metadata)).unwrap_or_default();
+fn hidden_holder(folder: &Folder) -> Unseen {
+    let path = folder.file(LOCK_NAME);
+    let touched = fs::symlink_metadata(&path).map(|metadata| files::modified_at(&metadata)).unwrap_or_default();
     Unseen { note: read_note(&path).ok().flatten(), touched }
 }
 
-/// What the file says; `None` where that is no note.
+/// `None` if the file contains no note.
 fn read_note(path: &Path) -> io::Result<Option<LockNote>> {
-    let bytes = match files::read(path, MAX_NOTE) {
+    let bytes = match files::read(path, MAX_NOTE_SIZE) {
         Err(cause) if cause.kind() == io::ErrorKind::InvalidData => return Ok(None),
         read => read?,
     };
-    Ok(note_in(&bytes))
+    Ok(parse_note(&bytes))
 }
 
-fn note_in(bytes: &[u8]) -> Option<LockNote> {
+fn parse_note(bytes: &[u8]) -> Option<LockNote> {
     serde_json::from_slice(bytes.split(|&byte| byte == b'\n').next()?).ok()
 }
 
-fn has_open(pid: u32, lock: Inode) -> io::Result<bool> {
-    Ok(descriptors::open_files(pid, |name| name == LOCK)?.contains(&lock))
+fn has_lock_open(pid: u32, lock: Inode) -> io::Result<bool> {
+    Ok(descriptors::open_files(pid, |name| name == LOCK_NAME)?.contains(&lock))
 }
 
 #[cfg(test)]

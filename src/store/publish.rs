@@ -1,6 +1,6 @@
-//! Files for others to read, outside of the state folder: the page and the metrics. Written whole, so that whoever
-//! reads finds the old one or the new; readable by everybody, for a web server or a collector has its own account.
-//! It must never write through a link that somebody has planted under the name.
+//! Writes files outside the state folder for other programs: the page and the metrics. A reader finds the old file or
+//! the new one, never a part, and everybody can read it because a web server or a collector has its own account.
+//! It must never write through a link that was planted under the name.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, files};
 
-/// Readable by all, whatever the umask.
+/// Readable by everybody, whatever the umask.
 const MODE: u32 = 0o644;
 
 /// Replaces the file at `path`.
-/// Errors: it cannot be written; what was there is intact.
+/// Errors: it cannot be written; the old file is intact.
 pub fn publish(path: &Path, text: &str) -> Result<(), Error> {
     write(path, text).map_err(|cause| Error::new("write", path, cause))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = temporary(path)?;
-    // A fresh file rather than a truncated one, so that a link planted under its name is not written through.
+    let temporary = temporary_path(path)?;
+    // A new file instead of a truncated one: a link planted under this name must not be written through.
     files::remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = file
@@ -28,28 +28,28 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         .and_then(|()| file.set_permissions(Permissions::from_mode(MODE)))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // On a full disk every byte counts. Should this fail too, the first failure is the one to tell.
+        // On a full disk every byte counts. If this fails as well, the first failure is the one to report.
         let _ = files::remove(&temporary);
     }
     written
 }
 
-/// Beside the file, and hidden: neither a web server's index nor a collector of `*.prom` shows it.
-fn temporary(path: &Path) -> io::Result<PathBuf> {
+/// Next to the file and hidden: neither a web server's index nor a collector of `*.prom` shows it.
+fn temporary_path(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_string_lossy();
     Ok(path.with_file_name(format!(".{name}.new")))
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+    #![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
     use std::os::unix::fs::symlink;
 
     use super::*;
 
     #[test]
-    fn everybody_can_read_it_and_no_link_is_followed() {
+    fn everybody_can_read_the_file_and_no_link_is_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("status.html"), folder.path().join("other"));
         fs::write(&other, "untouched").unwrap();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_cannot_be_written_nothing_is_left_behind() {
+    fn a_failed_write_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("status.html");
         fs::create_dir(&path).unwrap();

@@ -1,5 +1,6 @@
-//! `stopped`: the mark of a watchdog that was stopped by hand, which `start --cron` respects. It names the
-//! configurations whose watchdogs are meant; an empty one, as a full disk or an older version leaves it, means all.
+//! The mark that `watchdog stop` leaves and `start --cron` respects. It lists the configurations whose watchdogs were
+//! stopped; an empty one, left by a full disk or an older version, applies to all.
+//! Reading it must never fail: a mark that cannot be read applies to all.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,36 +8,36 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::lock::LOCK;
+use super::lock::LOCK_NAME;
 use super::{Error, Folder, files};
 
 const STOPPED: &str = "stopped";
-/// Sixteen paths of the system's greatest length.
+/// Sixteen paths of the maximum length.
 const MAX_SIZE: u64 = 64 << 10;
-/// Between two paths: no path has it.
-const BETWEEN: u8 = 0;
+/// Separates two paths; no path contains it.
+const SEPARATOR: u8 = 0;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Whichever would be started in the folder.
+    /// Every watchdog with this state folder.
     All,
-    /// Those with these configurations, absolute; at least one.
+    /// The watchdogs with these configurations: absolute paths, at least one.
     Of(Vec<PathBuf>),
 }
 
 impl Stopped {
-    fn bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> Vec<u8> {
         let Stopped::Of(configs) = self else { return Vec::new() };
         let paths: Vec<&[u8]> = configs.iter().map(|config| config.as_os_str().as_bytes()).collect();
-        let bytes = paths.join(&BETWEEN);
-        // What would not be read again must not be taken for something else.
+        let bytes = paths.join(&SEPARATOR);
+        // A longer list could not be read back and would be misread.
         if bytes.len() as u64 > MAX_SIZE { Vec::new() } else { bytes }
     }
 
-    /// What is no list of paths is for all: somebody has left it there so that nothing is started.
+    /// Contents that are no list of paths apply to all: somebody created the file to prevent every start.
     fn parse(bytes: &[u8]) -> Stopped {
         let configs: Vec<&Path> =
-            bytes.split(|&byte| byte == BETWEEN).map(|path| OsStr::from_bytes(path).as_ref()).collect();
+            bytes.split(|&byte| byte == SEPARATOR).map(|path| OsStr::from_bytes(path).as_ref()).collect();
         match configs.iter().all(|config| config.is_absolute()) {
             true => Stopped::Of(configs.into_iter().map(Path::to_path_buf).collect()),
             false => Stopped::All,
@@ -44,25 +45,26 @@ impl Stopped {
     }
 }
 
-/// Whose watchdog was stopped by hand, if somebody's was. A mark that cannot be read is for all.
+/// Whose watchdog was stopped by the operator, if any. A mark that cannot be read applies to all.
 pub fn read(folder: &Folder) -> Option<Stopped> {
     let path = folder.file(STOPPED);
     fs::symlink_metadata(&path).ok()?;
     Some(files::read(&path, MAX_SIZE).map_or(Stopped::All, |bytes| Stopped::parse(&bytes)))
 }
 
-/// Leaves the mark in place of the one that is there. In another account's folder, too, where we may write: the mark is
-/// empty then, for what that account could not read or may have led us to must say nothing; it can take it away.
+/// Writes the mark in place of the existing one, in a writable folder of another account as well. The mark is empty
+/// there: the owner of the folder could not read its contents, and may have led the operator there to learn them. The
+/// owner can delete it.
 pub fn mark(folder: &Folder, stopped: &Stopped) -> Result<(), Error> {
     let path = folder.file(STOPPED);
     let failed = |cause| Error::new("write", &path, cause);
-    // No link is followed there, and only a folder that has been a watchdog's is taken for one.
-    if folder.is_anothers() && fs::symlink_metadata(folder.file(LOCK)).is_ok() {
+    // No link is followed there, and the folder must contain a lock file, so that it is certainly a watchdog's.
+    if folder.belongs_to_another() && fs::symlink_metadata(folder.file(LOCK_NAME)).is_ok() {
         return files::replace(&path, b"", true).map_err(failed);
     }
     folder.ensure()?;
-    match files::replace(&path, &stopped.bytes(), true) {
-        // A full disk has room for one that says nothing.
+    match files::replace(&path, &stopped.to_bytes(), true) {
+        // An empty mark fits on a full disk.
         Err(cause) if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             files::replace(&path, b"", true).map_err(failed)
         }
@@ -70,19 +72,19 @@ pub fn mark(folder: &Folder, stopped: &Stopped) -> Result<(), Error> {
     }
 }
 
-/// Takes the mark away, but for the watchdogs with these configurations.
+/// Removes the mark, except for the watchdogs with the configurations `rest`.
 pub fn clear(folder: &Folder, rest: Vec<PathBuf>) -> Result<(), Error> {
     let path = folder.file(STOPPED);
     if rest.is_empty() {
         return files::remove(&path).map_err(|cause| Error::new("remove", &path, cause));
     }
-    // An empty one would not do here, whatever the disk has room for: it is for the one that is started, too.
-    files::replace(&path, &Stopped::Of(rest).bytes(), true).map_err(|cause| Error::new("write", &path, cause))
+    // No empty mark here, even on a full disk: it would also apply to the watchdog that is being started.
+    files::replace(&path, &Stopped::Of(rest).to_bytes(), true).map_err(|cause| Error::new("write", &path, cause))
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+    #![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
     use std::os::unix::fs::symlink;
 
@@ -90,20 +92,20 @@ mod tests {
     use crate::store::child;
     use crate::testing::temp_state_folder;
 
-    fn of(configs: &[&str]) -> Stopped {
+    fn configs(configs: &[&str]) -> Stopped {
         Stopped::Of(configs.iter().map(PathBuf::from).collect())
     }
 
     #[test]
-    fn it_says_whose_watchdog_was_stopped_until_it_is_taken_away() {
+    fn the_mark_lists_the_stopped_configurations_until_it_is_removed() {
         let (_scene, folder) = temp_state_folder();
         assert_eq!(read(&folder), None);
         clear(&folder, Vec::new()).unwrap();
         let long = format!("/{}", "x".repeat(70_000));
         for (stopped, expected) in [
-            (of(&["/a.yaml"]), of(&["/a.yaml"])),
-            (of(&["/a.yaml", "/b\n c.yaml"]), of(&["/a.yaml", "/b\n c.yaml"])),
-            (of(&[&long]), Stopped::All),
+            (configs(&["/a.yaml"]), configs(&["/a.yaml"])),
+            (configs(&["/a.yaml", "/b\n c.yaml"]), configs(&["/a.yaml", "/b\n c.yaml"])),
+            (configs(&[&long]), Stopped::All),
             (Stopped::All, Stopped::All),
         ] {
             mark(&folder, &stopped).unwrap();
@@ -114,7 +116,7 @@ mod tests {
             assert_eq!(read(&folder), Some(Stopped::All), "{text:?}");
         }
         clear(&folder, vec!["/b.yaml".into()]).unwrap();
-        assert_eq!(read(&folder), Some(of(&["/b.yaml"])));
+        assert_eq!(read(&folder), Some(configs(&["/b.yaml"])));
         clear(&folder, Vec::new()).unwrap();
         symlink("/dev/zero", folder.file(STOPPED)).unwrap();
         assert_eq!(read(&folder), Some(Stopped::All));
@@ -124,18 +126,18 @@ mod tests {
 
     #[cfg(feature = "full-tests")]
     #[test]
-    fn on_a_full_disk_it_is_for_all() {
+    fn a_mark_on_a_full_disk_applies_to_all() {
         let scene = tempfile::tempdir().unwrap();
         child::run_on_mount("store::stopped::tests::marks_on_a_full_disk", scene.path(), "size=64k");
     }
 
-    /// The other half of on_a_full_disk_it_is_for_all; run by itself it has nothing to do.
+    /// Runs in a child of a_mark_on_a_full_disk_applies_to_all; does nothing otherwise.
     #[test]
     fn marks_on_a_full_disk() {
         let Some(path) = child::folder() else { return };
         let folder = Folder::open(&path).unwrap();
         fs::write(folder.file("large"), vec![0; 128 << 10]).unwrap_err();
-        mark(&folder, &of(&["/a.yaml"])).unwrap();
+        mark(&folder, &configs(&["/a.yaml"])).unwrap();
         assert_eq!(read(&folder), Some(Stopped::All));
     }
 }

@@ -1,4 +1,5 @@
-//! One line of `events.jsonl`: what it can say, and its form to the letter of the contract.
+//! One line of `events.jsonl`, in the form that the contract defines.
+//! It must never fail on a line of a newer version.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub struct EventEntry {
 }
 
 impl EventKind {
-    /// The incident that it names, if it does.
+    /// The incident that the event belongs to, if any.
     pub fn incident(&self) -> Option<&str> {
         match self {
             EventKind::Down { incident, .. }
@@ -31,12 +32,12 @@ impl EventKind {
 }
 
 impl EventEntry {
-    /// Its line, without a newline at the end.
+    /// Without a newline at the end.
     pub fn line(&self) -> String {
         serde_json::to_string(self).expect("text and numbers have a JSON form")
     }
 
-    /// Reads a line; `None` for one that is damaged or speaks of what only a later version knows.
+    /// `None` if the line is damaged or its event is known only to a later version.
     pub fn parse(line: &str) -> Option<EventEntry> {
         serde_json::from_str(line).ok()
     }
@@ -45,9 +46,9 @@ impl EventEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A daemon began its work.
+    /// Written by a daemon only.
     Started { version: String, pid: u32 },
-    /// A daemon ended.
+    /// Written by a daemon only.
     Stopped { reason: String },
     /// The first failure of a streak outside an incident.
     Failing { class: Class, detail: String },
@@ -55,7 +56,7 @@ pub enum EventKind {
     Down { failures: u32, class: Class, detail: String, incident: String },
     /// An attempt's command is about to run; rungs count from 1.
     Restart { attempt: u32, rung: u32, run: String, incident: String },
-    /// It ended, or nobody knows.
+    /// The command ended, or its result is unknown.
     RestartDone {
         attempt: u32,
         rung: u32,
@@ -64,17 +65,17 @@ pub enum EventKind {
         took_ms: u64,
         incident: String,
     },
-    /// In place of both in a dry run.
+    /// In a dry run, instead of `restart` and `restart_done`.
     WouldRestart { attempt: u32, rung: u32, run: String, incident: String },
-    /// An attempt is due and waits.
+    /// An attempt is due, but has to wait.
     HeldBack {
         why: HoldReason,
         #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
         until: Option<WallTime>,
     },
-    /// Healthy again.
+    /// Healthy again after an incident.
     Up { incident: String, down_ms: u64, attempts: u32 },
-    /// Deliberately at rest; the incident that ended with it.
+    /// Deliberately stopped; `incident` is the one that ended because of it.
     Rested {
         why: RestReason,
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -82,23 +83,23 @@ pub enum EventKind {
     },
     /// It runs again.
     Woke { why: RestReason },
-    /// Something that the operator should know.
+    /// Once per change of the condition.
     Warn { about: WarningKind, detail: String },
-    /// The operator said to keep hands off.
+    /// No restarts and no messages until this time.
     Paused {
         #[serde(with = "rfc3339")]
         until: WallTime,
     },
-    /// A pause ended; `until` is the end that was set for it.
+    /// A pause ended; `until` is the end that was planned.
     Resumed {
         #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
         until: Option<WallTime>,
     },
-    /// The watchdog woke up late.
+    /// The loop woke up late.
     Stalled { gap_ms: u64 },
-    /// The configuration was read again.
+    /// The new configuration is in use.
     Reloaded { detail: String },
-    /// The configuration is not valid; the old one stays.
+    /// The new configuration is not valid; the old one stays in use.
     ReloadFailed { detail: String },
     /// A message was dropped.
     NotifyFailed { detail: String },
@@ -115,8 +116,8 @@ pub enum CommandOutcome {
 }
 
 impl From<&Exit> for CommandOutcome {
-    fn from(ending: &Exit) -> Self {
-        match ending {
+    fn from(exit: &Exit) -> Self {
+        match exit {
             Exit::Exited(code) => CommandOutcome::Exited { code: *code },
             Exit::Killed(signal) => CommandOutcome::Killed { signal: *signal },
             Exit::TimedOut => CommandOutcome::TimedOut,
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_what_the_contract_says() {
+    fn lines_match_the_contract() {
         let text = |text: &str| text.to_string();
         let (class, detail, incident, run) =
             (Class::Timeout, text("no byte"), text("1122-0313"), text("pm2 restart x"));
@@ -189,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn code_and_signal_stand_only_where_they_apply() {
+    fn code_and_signal_appear_only_where_they_apply() {
         #[track_caller]
-        fn check_done(ending: Exit, outcome: &str) {
+        fn check_done(exit: Exit, outcome: &str) {
             let incident = "1122-0313".to_string();
             let done =
-                EventKind::RestartDone { attempt: 2, rung: 1, outcome: (&ending).into(), took_ms: 2_100, incident };
+                EventKind::RestartDone { attempt: 2, rung: 1, outcome: (&exit).into(), took_ms: 2_100, incident };
             let rest = format!(
                 r#""event":"restart_done","attempt":2,"rung":1,{outcome},"took_ms":2100,"incident":"1122-0313""#
             );
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_no_target_names_none() {
+    fn events_without_a_target_name_none() {
         let check = |kind: EventKind, rest: &str| {
             let entry = EventEntry { at: at(), target: None, kind };
             assert_eq!(entry.line(), format!(r#"{{"at":"2026-11-22T02:12:10.123Z",{rest}}}"#));
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_passed_over() {
+    fn unknown_events_are_skipped_and_unknown_fields_ignored() {
         assert_eq!(
             EventEntry::parse(r#"{"at":"2026-11-22T02:12:10.123Z","event":"of_a_newer_version","detail":"x"}"#),
             None

@@ -1,6 +1,6 @@
-//! The events on disk: whole lines, whatever the disk and other processes do.
+//! The events on disk: whole lines, even on a full disk and after another process has damaged the file.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+#![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -24,7 +24,7 @@ fn times(folder: &Folder) -> Vec<i64> {
 }
 
 #[test]
-fn what_is_appended_is_read_again() {
+fn appended_lines_are_read_back() {
     let (_scene, folder) = temp_state_folder();
     assert_eq!(times(&folder), [0_i64; 0]);
     append(&folder, &[]).unwrap();
@@ -40,7 +40,7 @@ fn what_is_appended_is_read_again() {
 }
 
 #[test]
-fn a_line_cut_short_is_ended_before_the_next() {
+fn a_line_cut_short_is_ended_before_the_next_one() {
     let (_scene, folder) = temp_state_folder();
     append(&folder, &lines(&[1])).unwrap();
     let whole = fs::read(folder.file(EVENTS.name)).unwrap();
@@ -53,7 +53,7 @@ fn a_line_cut_short_is_ended_before_the_next() {
 }
 
 #[test]
-fn damage_is_passed_over() {
+fn damaged_lines_are_skipped() {
     let (_scene, folder) = temp_state_folder();
     append(&folder, &lines(&[1])).unwrap();
     let mut bytes = fs::read(folder.file(EVENTS.name)).unwrap();
@@ -65,7 +65,7 @@ fn damage_is_passed_over() {
 }
 
 #[test]
-fn two_files_of_4_mib_are_all_there_ever_is() {
+fn there_are_at_most_two_files_of_4_mib() {
     let (_scene, folder) = temp_state_folder();
     let many: Vec<i64> = (0..5_000).collect();
     let bulk = lines(&many).join("\n").len() as u64 + 1;
@@ -79,7 +79,7 @@ fn two_files_of_4_mib_are_all_there_ever_is() {
     assert!(fs::read_dir(folder.path()).unwrap().count() == 2);
     let found = read(&folder, None).unwrap();
     assert!(found.len() as u64 * bulk / 5_001 > EVENTS.max_size, "the older file was not read");
-    // One that somebody made huge is read from its end, and from the beginning of a line on.
+    // A file that somebody made huge is read from its end, starting at the beginning of a line.
     let mut huge = vec![b'x'; 20 << 20];
     huge.extend(b"\n");
     huge.extend(lines(&[7]).join("").as_bytes());
@@ -88,7 +88,7 @@ fn two_files_of_4_mib_are_all_there_ever_is() {
 }
 
 #[test]
-fn pending_lines_are_there_exactly_once() {
+fn pending_lines_are_written_exactly_once() {
     #[track_caller]
     fn check(rotated: &str, newer: &str, pending: &[i64], expected: &[i64]) {
         let (_scene, folder) = temp_state_folder();
@@ -107,7 +107,7 @@ fn pending_lines_are_there_exactly_once() {
     check(&text(&[1]), &text(&[2]), &[1, 2], &[1, 2]);
     check(&text(&[1]), "", &[1, 2], &[1, 2]);
     check("", &text(&[3]), &[3, 3], &[3, 3]);
-    // Cut short in the middle of the second, and just before its newline.
+    // Cut short in the middle of the second line, and just before its newline.
     check("", &text(&[1, 2])[..text(&[1, 2]).len() - 5], &[1, 2], &[1, 2]);
     check("", text(&[1, 2]).trim_end(), &[1, 2], &[1, 2]);
 }
@@ -116,12 +116,12 @@ fn pending_lines_are_there_exactly_once() {
 #[test]
 fn a_full_disk_takes_all_lines_or_none() {
     let (_scene, folder) = temp_state_folder();
-    child::run_on_mount("store::events::tests::on_a_small_disk", folder.path(), "size=64k");
+    child::run_on_mount("store::events::tests::appends_on_a_small_disk", folder.path(), "size=64k");
 }
 
-/// A child of a_full_disk_takes_all_lines_or_none; run by itself it has nothing to do.
+/// Runs in a child of a_full_disk_takes_all_lines_or_none; does nothing otherwise.
 #[test]
-fn on_a_small_disk() {
+fn appends_on_a_small_disk() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();
     append(&folder, &lines(&[1])).unwrap();
@@ -135,11 +135,11 @@ fn on_a_small_disk() {
 }
 
 #[test]
-fn links_and_folders_in_its_place_are_errors() {
+fn links_and_folders_instead_of_the_file_are_errors() {
     let (_scene, folder) = temp_state_folder();
     symlink("/etc/hostname", folder.file(EVENTS.name)).unwrap();
     for error in [append(&folder, &lines(&[1])).unwrap_err(), read(&folder, None).unwrap_err()] {
-        assert!(error.to_string().ends_with("events.jsonl: a symbolic link stands in its place"), "{error}");
+        assert!(error.to_string().ends_with("events.jsonl: it is a symbolic link; links are not followed"), "{error}");
     }
     fs::remove_file(folder.file(EVENTS.name)).unwrap();
     fs::create_dir(folder.file(EVENTS.name)).unwrap();
@@ -148,7 +148,7 @@ fn links_and_folders_in_its_place_are_errors() {
 }
 
 #[test]
-fn a_damaged_line_is_passed_over_or_means_what_it_says() {
+fn a_damaged_line_is_skipped_or_read_as_it_stands() {
     let down =
         EventKind::Down { failures: 3, class: Class::Timeout, detail: "no byte".into(), incident: "1122-0313".into() };
     let outcome = CommandOutcome::Exited { code: 1 };
@@ -162,5 +162,5 @@ fn a_damaged_line_is_passed_over_or_means_what_it_says() {
         parsed += 1;
         assert_eq!(EventEntry::parse(&entry.line()), Some(entry));
     });
-    assert!(parsed > 300, "only {parsed} meant anything");
+    assert!(parsed > 300, "only {parsed} could be parsed");
 }

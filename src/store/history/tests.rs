@@ -1,6 +1,6 @@
-//! Spans that are counted, forgotten, and kept on the disk.
+//! History that is counted, dropped and saved.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+#![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn check(spans: &[(bool, i64, i64)], last_s: u64, expected: Option<f64>) {
 }
 
 #[test]
-fn what_was_not_watched_is_neither_up_nor_down() {
+fn unwatched_time_is_neither_up_nor_down() {
     let mut uptime = Uptime::default();
     let now = WallTime::from_ms(1_795_313_530_123);
     uptime.record(true, now.offset_by(-60_000), now.offset_by(-30_000));
@@ -37,7 +37,7 @@ fn what_was_not_watched_is_neither_up_nor_down() {
 }
 
 #[test]
-fn uptime_is_of_the_watched_time() {
+fn uptime_is_a_share_of_the_watched_time() {
     check(&[], DAY_S, None);
     check(&[(true, -60, 0)], DAY_S, Some(1.0));
     check(&[(false, -60, 0)], DAY_S, Some(0.0));
@@ -52,7 +52,7 @@ fn uptime_is_of_the_watched_time() {
 
 #[test]
 fn percentages_round_down() {
-    // 3 s in 100,000: 99.997 % is not 100 %, nor 99.998.
+    // 3 s in 100,000: 99.997 % must not become 100 % or 99.998 %.
     let mut uptime = Uptime::default();
     let at = |ms: i64| WallTime::from_ms(NOW - 1_000_000 + ms);
     uptime.record(true, at(0), at(999_970));
@@ -61,14 +61,14 @@ fn percentages_round_down() {
 }
 
 #[test]
-fn a_clock_set_back_counts_nothing_twice_and_forgets_the_future() {
+fn a_clock_set_back_counts_nothing_twice_and_ignores_the_future() {
     check(&[(true, 0, -60)], DAY_S, None);
     check(&[(false, 600_000, 600_060), (true, -60, 0)], DAY_S, Some(1.0));
     check(&[(false, 600_000, 600_060)], DAY_S, None);
 }
 
 #[test]
-fn it_never_grows_beyond_its_bound() {
+fn the_size_is_bounded_for_any_times() {
     let mut uptime = Uptime::default();
     let extremes = [i64::MIN, -NOW, 0, NOW, i64::MAX - 1, i64::MAX].map(WallTime::from_ms);
     for from in extremes {
@@ -86,7 +86,7 @@ fn it_never_grows_beyond_its_bound() {
     assert!(serde_json::to_string(&uptime).expect("numbers have a JSON form").len() < 7_000);
 }
 
-/// A history with a bucket in each of these hours, an hour of uptime each.
+/// A history with a minute of uptime and a latency in each of these hours, relative to now.
 fn history(hours: &[i64]) -> History {
     let mut history = History::default();
     for hour in hours {
@@ -98,7 +98,7 @@ fn history(hours: &[i64]) -> History {
 }
 
 #[test]
-fn the_bulk_lies_in_a_file_of_its_own_and_nothing_is_counted_twice() {
+fn most_is_in_a_separate_file_and_nothing_is_counted_twice() {
     let (_scene, folder) = temp_state_folder();
     let now = WallTime::from_ms(NOW);
     let mut before = history(&[-30, -3, -1]);
@@ -136,7 +136,7 @@ fn what_could_not_be_flushed_stays_in_the_state() {
 }
 
 #[test]
-fn a_damaged_file_loses_only_what_is_in_it() {
+fn a_damaged_file_loses_only_its_own_contents() {
     let (_scene, folder) = temp_state_folder();
     for text in ["", "{", "{\"version\":2,\"targets\":{}}", "{\"version\":1,\"targets\":7}"] {
         fs::write(folder.file(HISTORY), text).unwrap();
@@ -163,7 +163,7 @@ fn ninety_days_of_a_thousand_targets_are_bounded() {
 }
 
 #[test]
-fn days_are_shown_whether_they_were_watched_or_not() {
+fn days_are_listed_whether_they_were_watched_or_not() {
     let mut uptime = Uptime::default();
     let now = WallTime::from_ms(NOW);
     uptime.record(true, now.offset_by(-2 * DAY), now.offset_by(-2 * DAY + HOUR));

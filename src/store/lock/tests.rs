@@ -1,6 +1,6 @@
-//! The lock: one holder, who says who it is, with real processes.
+//! The lock with real processes: one holder, known to the others.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+#![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ fn acquire(folder: &Folder) -> Result<Lock, LockError> {
     Lock::try_acquire(folder, Mode::Daemon, Path::new(CONFIG))
 }
 
-/// Tests run in one process, and a process that another test is just starting has our descriptors for an instant.
+/// All tests run in one process, and a child that another test is just starting briefly has copies of its descriptors.
 fn acquire_soon(folder: &Folder) -> Lock {
     let mut lock = None;
     eventually("the lock", || {
@@ -25,23 +25,23 @@ fn acquire_soon(folder: &Folder) -> Lock {
     lock.unwrap()
 }
 
-struct Killed(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 }
 
-fn holder_in_a_child(folder: &Folder) -> Killed {
+fn holder_in_a_child(folder: &Folder) -> KillOnDrop {
     let child = child::command("store::lock::tests::holds_until_killed", folder.path()).spawn().unwrap();
-    let killed = Killed(child);
-    eventually("the child to hold the lock", || read_holder(folder).is_some_and(|holder| holder.pid == killed.0.id()));
-    killed
+    let child = KillOnDrop(child);
+    eventually("the child to hold the lock", || read_holder(folder).is_some_and(|holder| holder.pid == child.0.id()));
+    child
 }
 
-/// A child of other tests; run by itself it has nothing to do.
+/// Runs in a child of other tests; does nothing otherwise.
 #[test]
 fn holds_until_killed() {
     let Some(path) = child::folder() else { return };
@@ -52,11 +52,11 @@ fn holds_until_killed() {
 }
 
 #[test]
-fn one_holds_it_and_the_other_learns_who() {
+fn a_second_watchdog_learns_who_holds_the_lock() {
     let (_scene, folder) = temp_state_folder();
     assert_eq!(read_holder(&folder), None);
     let lock = acquire(&folder).unwrap();
-    let Err(LockError::Held(HeldBy::Seen(holder))) = acquire(&folder) else { panic!("it was taken twice") };
+    let Err(LockError::Held(HeldBy::Seen(holder))) = acquire(&folder) else { panic!("the lock was acquired twice") };
     assert_eq!(
         (holder.pid, holder.mode, holder.config.as_path()),
         (std::process::id(), Mode::Daemon, Path::new(CONFIG))
@@ -74,13 +74,13 @@ fn a_shorter_note_leaves_nothing_of_a_longer_one() {
     let (_scene, folder) = temp_state_folder();
     drop(Lock::try_acquire(&folder, Mode::Daemon, Path::new(&format!("/{}", "x".repeat(3_000)))).unwrap());
     let _lock = acquire_soon(&folder);
-    let text = fs::read_to_string(folder.file(LOCK)).unwrap();
+    let text = fs::read_to_string(folder.file(LOCK_NAME)).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     assert_eq!(read_holder(&folder).unwrap().config, Path::new(CONFIG));
 }
 
 #[test]
-fn kill_9_frees_it() {
+fn kill_9_releases_the_lock() {
     let (_scene, folder) = temp_state_folder();
     let child = holder_in_a_child(&folder);
     let holder = read_holder(&folder).unwrap();
@@ -93,12 +93,12 @@ fn kill_9_frees_it() {
 }
 
 #[test]
-fn what_we_start_does_not_inherit_it() {
+fn started_processes_do_not_inherit_the_lock() {
     let (_scene, folder) = temp_state_folder();
     let lock = acquire(&folder).unwrap();
     let inode = Inode::of(&lock.file.metadata().unwrap());
-    let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
-    assert!(!has_open(sleeper.0.id(), inode).unwrap());
+    let sleeper = KillOnDrop(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+    assert!(!has_lock_open(sleeper.0.id(), inode).unwrap());
     drop(lock);
     acquire_soon(&folder);
 }
@@ -106,36 +106,38 @@ fn what_we_start_does_not_inherit_it() {
 #[test]
 fn a_reused_pid_is_not_taken_for_the_holder() {
     let (_scene, folder) = temp_state_folder();
-    let sleeper = Killed(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+    let sleeper = KillOnDrop(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
     let pid = sleeper.0.id();
     let started = process::identify_living(pid).unwrap().started;
     // Even the right start time is not enough: the process must have the lock file open.
     let note = LockNote { pid, started, mode: Mode::Daemon, config: CONFIG.into() };
-    fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
+    fs::write(folder.file(LOCK_NAME), serde_json::to_string(&note).unwrap()).unwrap();
     assert_eq!(read_holder(&folder), None);
-    // This process has it open, but began at another time.
+    // This process has the file open, but its start time differs.
     let lock = acquire(&folder).unwrap();
-    let mine = read_holder(&folder).unwrap();
-    let reused = Holder { started: mine.started + 1, ..mine };
+    let own = read_holder(&folder).unwrap();
+    let reused = Holder { started: own.started + 1, ..own };
     assert_eq!(prove(&folder, &reused), HolderProof::Over);
     let note = LockNote { pid: reused.pid, started: reused.started, mode: Mode::Once, config: String::new() };
-    fs::write(folder.file(LOCK), serde_json::to_string(&note).unwrap()).unwrap();
+    fs::write(folder.file(LOCK_NAME), serde_json::to_string(&note).unwrap()).unwrap();
     assert_eq!(read_holder(&folder), None);
     drop(lock);
 }
 
 #[test]
-fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
+fn a_holder_without_a_note_is_waited_for() {
     let (_scene, folder) = temp_state_folder();
-    let file = files::open_or_create(&folder.file(LOCK)).unwrap();
+    let file = files::open_or_create(&folder.file(LOCK_NAME)).unwrap();
     file.lock().unwrap();
     assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Unseen(Unseen { note: None, .. })))));
-    let Ok(Some(HeldBy::Unseen(Unseen { note: None, .. }))) = read_lock(&folder) else { panic!("nobody holds it") };
+    let Ok(Some(HeldBy::Unseen(Unseen { note: None, .. }))) = read_lock(&folder) else {
+        panic!("the lock is not held")
+    };
     assert_eq!(read_holder(&folder), None);
     assert!(can_lock(&folder).is_ok());
     thread::scope(|scope| {
         let waiting = scope.spawn(|| acquire(&folder));
-        thread::sleep(PAUSE * 4); // long enough for a first look that finds nothing; the outcome does not hang on it
+        thread::sleep(RETRY_INTERVAL * 4); // long enough for a first try that finds no note; no assertion depends on it
         let pid = std::process::id();
         let note = LockNote {
             pid,
@@ -143,10 +145,10 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
             mode: Mode::Once,
             config: CONFIG.into(),
         };
-        let mut lock = Lock { folder: folder.clone(), file, note, announced: false };
-        lock.announce().unwrap();
-        let answer = waiting.join().unwrap();
-        assert!(matches!(answer, Err(LockError::Held(HeldBy::Seen(holder))) if holder.mode == Mode::Once));
+        let mut lock = Lock { folder: folder.clone(), file, note, is_note_written: false };
+        lock.write_note().unwrap();
+        let result = waiting.join().unwrap();
+        assert!(matches!(result, Err(LockError::Held(HeldBy::Seen(holder))) if holder.mode == Mode::Once));
     });
 }
 
@@ -154,7 +156,7 @@ fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
 fn a_touch_is_seen_as_a_sign_of_life() {
     let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
-    let old = fs::File::open(folder.file(LOCK)).unwrap();
+    let old = fs::File::open(folder.file(LOCK_NAME)).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(read_holder(&folder).unwrap().touched, WallTime::from_ms(0));
     assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
@@ -162,7 +164,7 @@ fn a_touch_is_seen_as_a_sign_of_life() {
 }
 
 #[test]
-fn deleted_with_its_folder_it_is_made_again_and_locked() {
+fn a_lock_file_deleted_with_its_folder_is_created_and_locked_again() {
     let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     fs::remove_dir_all(folder.path()).unwrap();
@@ -172,22 +174,22 @@ fn deleted_with_its_folder_it_is_made_again_and_locked() {
 }
 
 #[test]
-fn deleted_and_taken_by_another_it_is_lost() {
+fn a_lock_that_another_took_after_its_file_was_deleted_is_lost() {
     let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
-    fs::remove_file(folder.file(LOCK)).unwrap();
+    fs::remove_file(folder.file(LOCK_NAME)).unwrap();
     let other = holder_in_a_child(&folder);
     assert!(matches!(lock.touch(), Ok(TouchResult::Lost(HeldBy::Seen(holder))) if holder.pid == other.0.id()));
 }
 
-/// As on a network drive that has dropped a lock: each believes that it has it.
+/// As on a network drive that has dropped a lock: both processes believe that they hold it.
 #[test]
-fn of_two_that_have_it_the_one_whose_note_stands_goes_on() {
+fn of_two_holders_the_one_whose_note_is_in_the_file_continues() {
     let (_scene, folder) = temp_state_folder();
     let mut first = acquire(&folder).unwrap();
-    let file = files::open_or_create(&folder.file(LOCK)).unwrap();
+    let file = files::open_or_create(&folder.file(LOCK_NAME)).unwrap();
     let note = LockNote { pid: 1, config: "/other.yaml".into(), ..first.note.clone() };
-    let mut second = Lock { folder: folder.clone(), file, note, announced: false };
+    let mut second = Lock { folder: folder.clone(), file, note, is_note_written: false };
     assert!(matches!(second.touch(), Ok(TouchResult::Ours)));
     let lost = first.touch();
     assert!(
@@ -196,41 +198,42 @@ fn of_two_that_have_it_the_one_whose_note_stands_goes_on() {
     );
     assert!(matches!(second.touch(), Ok(TouchResult::Ours)));
 
-    // Damaged before either has looked, it is written by whoever looks first.
-    fs::write(folder.file(LOCK), "").unwrap();
+    // If it is damaged before either has checked, the first one to check writes its note.
+    fs::write(folder.file(LOCK_NAME), "").unwrap();
     assert!(matches!(first.touch(), Ok(TouchResult::Ours)));
     assert!(matches!(second.touch(), Ok(TouchResult::Lost(_))));
 }
 
 #[test]
-fn a_note_that_somebody_damaged_is_written_anew() {
+fn a_damaged_note_is_written_again() {
     let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     for damage in [&b""[..], b"\n", b"garbage\n", b"{\"pid\":1}\n", b"\xff\xfe", &[b'x'; 100 << 10]] {
-        fs::write(folder.file(LOCK), damage).unwrap();
+        fs::write(folder.file(LOCK_NAME), damage).unwrap();
         assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
         assert_eq!(read_holder(&folder).unwrap().config, Path::new(CONFIG));
     }
 }
 
-/// Whoever asks takes the lock for an instant: that must turn nobody away, nor be seen by others who ask.
+/// Asking for the holder takes the lock for an instant: this must not turn anybody away, nor be visible to others who
+/// ask.
 #[test]
-fn asking_who_holds_it_is_in_nobodys_way() {
+fn asking_for_the_holder_disturbs_nobody() {
     let (_scene, folder) = temp_state_folder();
     drop(acquire(&folder).unwrap());
-    let asks = || child::command("store::lock::tests::asks", folder.path()).spawn().unwrap();
-    let _asking = [Killed(asks()), Killed(asks())];
-    eventually("both to ask", || folder.path().read_dir().unwrap().count() > 2);
+    let start = || child::command("store::lock::tests::asks_for_the_holder", folder.path()).spawn().unwrap();
+    let _asking = [KillOnDrop(start()), KillOnDrop(start())];
+    eventually("both children to ask", || folder.path().read_dir().unwrap().count() > 2);
     for _ in 0..300 {
         // This process has the file open while it tries, and must not take itself for the holder.
-        fs::write(folder.file(LOCK), "").unwrap();
+        fs::write(folder.file(LOCK_NAME), "").unwrap();
         drop(acquire(&folder).unwrap());
     }
 }
 
-/// A child of asking_who_holds_it_is_in_nobodys_way; run by itself it has nothing to do.
+/// Runs in a child of asking_for_the_holder_disturbs_nobody; does nothing otherwise.
 #[test]
-fn asks() {
+fn asks_for_the_holder() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::at(&path);
     fs::write(folder.file(&std::process::id().to_string()), "").unwrap();
@@ -240,43 +243,43 @@ fn asks() {
 }
 
 #[test]
-fn where_locks_are_to_be_had_is_known_without_a_trace() {
+fn testing_for_lock_support_leaves_no_files() {
     let (scene, folder) = temp_state_folder();
     assert!(can_lock(&folder).is_ok());
     assert!(can_lock(&Folder::at(&scene.path().join("a/b/c"))).is_ok());
     let left = [scene.path(), folder.path()].map(|path| path.read_dir().unwrap().count());
-    assert_eq!(left, [1, 0], "nothing was made");
+    assert_eq!(left, [1, 0], "nothing was created");
 }
 
 #[test]
-fn what_stands_in_its_place_is_an_error() {
+fn anything_but_a_regular_lock_file_is_an_error() {
     #[track_caller]
     fn check(plant: impl FnOnce(&Path), reason: &str) {
         let (_scene, folder) = temp_state_folder();
-        plant(&folder.file(LOCK));
+        plant(&folder.file(LOCK_NAME));
         assert_eq!(read_holder(&folder), None);
         let Err(LockError::Io(error)) = acquire(&folder) else { panic!("it was locked") };
-        let expected = format!("cannot lock {}: {reason}", folder.file(LOCK).display());
+        let expected = format!("cannot lock {}: {reason}", folder.file(LOCK_NAME).display());
         assert_eq!(error.to_string(), expected);
     }
-    check(|path| symlink("/etc/hostname", path).unwrap(), "a symbolic link stands in its place");
+    check(|path| symlink("/etc/hostname", path).unwrap(), "it is a symbolic link; links are not followed");
     check(|path| fs::create_dir(path).unwrap(), "is a directory");
     check(|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()), "it is not a regular file");
 }
 
 #[test]
-fn two_processes_racing_never_both_have_it() {
+fn two_racing_processes_never_both_hold_the_lock() {
     let (_scene, folder) = temp_state_folder();
-    let race = || child::command("store::lock::tests::races", folder.path()).spawn().unwrap();
-    let mut children = [race(), race()];
+    let start = || child::command("store::lock::tests::acquires_and_releases", folder.path()).spawn().unwrap();
+    let mut children = [start(), start()];
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }
 }
 
-/// A child of two_processes_racing_never_both_have_it; run by itself it has nothing to do.
+/// Runs in a child of two_racing_processes_never_both_hold_the_lock; does nothing otherwise.
 #[test]
-fn races() {
+fn acquires_and_releases() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();
     for _ in 0..100 {
@@ -289,9 +292,9 @@ fn races() {
 }
 
 #[test]
-fn without_free_descriptors_it_gives_its_sign_of_life_still() {
+fn the_lock_is_touched_without_free_descriptors() {
     if !crate::testing::is_alone() {
-        let own = "store::lock::tests::without_free_descriptors_it_gives_its_sign_of_life_still";
+        let own = "store::lock::tests::the_lock_is_touched_without_free_descriptors";
         crate::testing::run_alone(own, &["env"]);
         return;
     }

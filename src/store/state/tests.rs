@@ -1,6 +1,6 @@
-//! The state on disk: what is read is what was written, and what cannot be read is kept.
+//! The state on disk: it is read as it was written, and one that cannot be read is kept.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its scene must end")]
+#![expect(clippy::unwrap_used, reason = "a test must end when it cannot prepare its folder")]
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::thread;
@@ -34,20 +34,20 @@ fn sample() -> SavedState {
 }
 
 #[track_caller]
-fn read(folder: &Folder, moment: &BootClockReading) -> SavedState {
-    match load(folder, moment).unwrap() {
+fn read(folder: &Folder, reading: &BootClockReading) -> SavedState {
+    match load(folder, reading).unwrap() {
         Loaded::Read(saved) => *saved,
         other => panic!("{other:?}"),
     }
 }
 
-/// Saves with what the policy remembers as it was read.
-fn save(folder: &Folder, saved: &SavedState, moment: &BootClockReading, durable: bool) -> Result<(), Error> {
-    super::save(folder, saved, &saved.policy, moment, durable)
+/// Saves the policy's state as it was read.
+fn save(folder: &Folder, saved: &SavedState, reading: &BootClockReading, durable: bool) -> Result<(), Error> {
+    super::save(folder, saved, &saved.policy, reading, durable)
 }
 
 #[test]
-fn what_is_saved_is_read_again() {
+fn a_saved_state_is_read_back() {
     let (_scene, folder) = temp_state_folder();
     assert!(matches!(load(&folder, &now()), Ok(Loaded::Fresh)));
     for durable in [true, false] {
@@ -63,7 +63,8 @@ fn what_is_saved_is_read_again() {
     assert_eq!(read(&folder, &now()), sample());
 }
 
-/// Written at boot clock 50 s. `start` is what became of an attempt at 45 s, that is, 5 s before.
+/// The state is saved at 50 s on the boot clock. `start` is the expected time of an attempt that was at 45 s, 5 s
+/// earlier.
 #[track_caller]
 fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, start: i64, rebooted: bool) {
     let (_scene, folder) = temp_state_folder();
@@ -92,18 +93,18 @@ fn check_clocks(boot_ids: [Option<&str>; 2], now_ms: i64, wall_step_ms: i64, sta
 fn times_move_to_the_present_boot_clock() {
     let (one, two) = (Some("boot-1"), Some("boot-2"));
     let (same, other, unknown, lost) = ([one, one], [one, two], [None, None], [one, None]);
-    // The same boot: the wall clock may say what it likes.
+    // The same boot: the wall clock does not matter.
     check_clocks(same, 60_000, 10_000, 45_000, false);
     check_clocks(same, 60_000, -9_000_000, 45_000, false);
     check_clocks(same, 60_000, 9_000_000, 45_000, false);
-    // Its clock never goes back; where it seems to, no time has passed.
+    // The boot clock never goes back; if it seems to, no time has passed.
     check_clocks(same, 40_000, 10_000, 35_000, false);
-    // Another boot: 100 s by the wall clock, of which 20 s in this boot.
+    // Another boot: 100 s by the wall clock, 20 s of them in this boot.
     check_clocks(other, 20_000, 100_000, 20_000 - 105_000, true);
     // Another boot, and the wall clock was set back: no time has passed.
     check_clocks(other, 20_000, -3_600_000, 15_000, true);
     check_clocks(other, 90_000, -3_600_000, 85_000, true);
-    // No boot id: the wall clock, never backwards, and no reboot unless the boot clock proves one.
+    // No boot id: the wall clock counts, never backwards, and it is no reboot unless the boot clock proves one.
     for ids in [unknown, lost, [None, two]] {
         check_clocks(ids, 60_000, 10_000, 45_000, false);
         check_clocks(ids, 60_000, -3_600_000, 55_000, false);
@@ -116,15 +117,15 @@ fn check_set_aside(bytes: &[u8]) -> String {
     let (_scene, folder) = temp_state_folder();
     fs::write(folder.file(STATE), bytes).unwrap();
     assert_eq!(peek(&folder, &now()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    assert!(folder.file(STATE).exists(), "a look must not move it");
-    let Ok(Loaded::SetAside { to, why }) = load(&folder, &now()) else { panic!("it was read") };
-    assert!(fs::read(to).unwrap() == bytes, "the old file is not what it was");
+    assert!(folder.file(STATE).exists(), "peek must not move it");
+    let Ok(Loaded::SetAside { to, why }) = load(&folder, &now()) else { panic!("it was not set aside") };
+    assert!(fs::read(to).unwrap() == bytes, "the old file was changed");
     assert!(!folder.file(STATE).exists());
     why.to_string()
 }
 
 #[test]
-fn what_is_cut_short_anywhere_is_set_aside() {
+fn a_state_cut_short_anywhere_is_set_aside() {
     let (_scene, folder) = temp_state_folder();
     save(&folder, &sample(), &now(), false).unwrap();
     let bytes = fs::read(folder.file(STATE)).unwrap();
@@ -134,25 +135,25 @@ fn what_is_cut_short_anywhere_is_set_aside() {
 }
 
 #[test]
-fn whatever_else_lies_there_is_set_aside() {
+fn unreadable_contents_are_set_aside() {
     check_set_aside(&[0; 4_096]);
     check_set_aside("[".repeat(200_000).as_bytes());
     check_set_aside(format!("{{\"version\":1,\"x\":{}", "{\"a\":".repeat(200_000)).as_bytes());
     check_set_aside(b"{\"version\":1}");
     let newer = check_set_aside(b"{\"version\":2,\"all\":\"new\"}");
-    assert!(newer.ends_with("it is of version 2, and this watchdog reads version 1"), "{newer}");
+    assert!(newer.ends_with("it has format version 2; this watchdog reads version 1"), "{newer}");
     let huge = check_set_aside(&vec![b' '; 50 << 20]);
     assert!(huge.ends_with("it is larger than 32 MiB"), "{huge}");
 }
 
-/// Damage that leaves JSON of the right shape is taken for what it says, and must do no more harm than that: whatever
-/// the times and counts, the watchdog works on from them and can save what comes of it.
+/// Damage that leaves JSON of the right shape is accepted, and must do no further harm: whatever the times and counts
+/// are, the watchdog can continue from them and save the result.
 #[test]
-fn a_damaged_state_is_set_aside_or_worked_on_from() {
+fn a_damaged_state_is_set_aside_or_safe_to_continue_from() {
     let (_scene, folder) = temp_state_folder();
     save(&folder, &sample(), &now(), false).unwrap();
     let sample = fs::read(folder.file(STATE)).unwrap();
-    // Times have to move in both directions.
+    // Times must shift in both directions.
     let reboot = boot_clock_reading(now().at.now, now().at.wall.offset_by(3_600_000), Some("boot-2"));
     let long_up = boot_clock_reading(BootTime::from_ms(7_200_000), reboot.at.wall, None);
     let mut read = 0;
@@ -162,7 +163,7 @@ fn a_damaged_state_is_set_aside_or_worked_on_from() {
         let mut saved = match load(&folder, after).unwrap() {
             Loaded::Read(saved) => saved,
             Loaded::SetAside { to, .. } => return assert_eq!(fs::read(to).unwrap(), bytes),
-            Loaded::Fresh => panic!("there is a file"),
+            Loaded::Fresh => panic!("the file exists"),
         };
         read += 1;
         saved.history.record("a", true, now().at.wall, now().at.wall.offset_by(5_000));
@@ -192,7 +193,7 @@ fn a_state_with_absurd_times_is_read_without_a_panic() {
 }
 
 #[test]
-fn three_that_were_set_aside_are_kept_and_the_loss_is_told_until_the_next_save() {
+fn three_damaged_states_are_kept_and_the_loss_is_reported_until_the_next_save() {
     let (_scene, folder) = temp_state_folder();
     for n in 0..5 {
         fs::write(folder.file(STATE), format!("damaged {n}")).unwrap();
@@ -203,7 +204,7 @@ fn three_that_were_set_aside_are_kept_and_the_loss_is_told_until_the_next_save()
         };
         assert_eq!(fs::read_to_string(to).unwrap(), format!("damaged {n}"));
     }
-    let kept: Vec<String> = set_aside_before(&folder).unwrap().iter().map(|p| fs::read_to_string(p).unwrap()).collect();
+    let kept: Vec<String> = list_set_aside(&folder).unwrap().iter().map(|p| fs::read_to_string(p).unwrap()).collect();
     assert_eq!(kept, ["damaged 2", "damaged 3", "damaged 4"]);
     assert!(matches!(load(&folder, &now()), Ok(Loaded::SetAside { .. })));
     save(&folder, &sample(), &now(), false).unwrap();
@@ -218,7 +219,7 @@ fn links_planted_in_the_folder_are_not_followed() {
     symlink(&precious, folder.file("state.tmp")).unwrap();
     symlink(&precious, folder.file(STATE)).unwrap();
     let refused = peek(&folder, &now()).unwrap_err().to_string();
-    assert!(refused.ends_with("a symbolic link stands in its place"), "{refused}");
+    assert!(refused.ends_with("it is a symbolic link; links are not followed"), "{refused}");
     assert!(matches!(load(&folder, &now()), Ok(Loaded::SetAside { .. })));
     symlink(&precious, folder.file(STATE)).unwrap();
     save(&folder, &sample(), &now(), true).unwrap();
@@ -227,7 +228,7 @@ fn links_planted_in_the_folder_are_not_followed() {
 }
 
 #[test]
-fn what_cannot_be_saved_is_told_in_words() {
+fn a_failed_save_is_described() {
     let (_scene, folder) = temp_state_folder();
     fs::create_dir_all(folder.file("state.json/x")).unwrap();
     let path = folder.file(STATE);
@@ -238,11 +239,11 @@ fn what_cannot_be_saved_is_told_in_words() {
 
 #[test]
 fn a_full_disk_leaves_the_old_state_intact() {
-    const NAME: &str = "store::state::tests::on_a_small_disk";
+    const NAME: &str = "store::state::tests::saves_on_a_small_disk";
     let (_scene, folder) = temp_state_folder();
     #[cfg(feature = "full-tests")]
     child::run_on_mount(NAME, folder.path(), "size=64k");
-    // A limit on the size of files does without a mount: 512 bytes × 96.
+    // A limit on file sizes needs no mount: 96 blocks of 512 bytes.
     let mut limited = std::process::Command::new("sh");
     limited.args(["-c", r#"trap "" XFSZ; ulimit -f 96; exec "$@""#, "sh"]);
     let child = child::command(NAME, folder.path());
@@ -251,9 +252,9 @@ fn a_full_disk_leaves_the_old_state_intact() {
     assert!(limited.stdout(std::process::Stdio::null()).status().unwrap().success());
 }
 
-/// A child of a_full_disk_leaves_the_old_state_intact; run by itself it has nothing to do.
+/// Runs in a child of a_full_disk_leaves_the_old_state_intact; does nothing otherwise.
 #[test]
-fn on_a_small_disk() {
+fn saves_on_a_small_disk() {
     let Some(path) = child::folder() else { return };
     let folder = Folder::open(&path).unwrap();
     save(&folder, &sample(), &now(), true).unwrap();
@@ -280,16 +281,16 @@ fn kill_9_at_any_moment_leaves_a_whole_state() {
         let before = count();
         let mut child = child::command("store::state::tests::saves_until_killed", folder.path()).spawn().unwrap();
         eventually("the child to save", || count() > before);
-        // Spreads the kills over what a save does; nothing depends on it.
+        // Spreads the kills over the steps of a save; no assertion depends on it.
         thread::sleep(Duration::from_micros(137 * round % 2_000));
         let seen = count();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(count() >= seen, "a state that had been seen was undone");
+        assert!(count() >= seen, "a save that was seen is gone");
     }
 }
 
-/// A child of kill_9_at_any_moment_leaves_a_whole_state; run by itself it has nothing to do.
+/// Runs in a child of kill_9_at_any_moment_leaves_a_whole_state; does nothing otherwise.
 #[test]
 fn saves_until_killed() {
     let Some(path) = child::folder() else { return };
@@ -303,24 +304,24 @@ fn saves_until_killed() {
 }
 
 #[test]
-fn what_counts_as_lately_for_ticks_depends_on_their_usual_distance() {
+fn the_limit_for_recent_ticks_depends_on_their_usual_gap() {
     #[track_caller]
-    fn check(ticks_min: &[i64], patience_min: u64) {
+    fn check(ticks_min: &[i64], limit_min: u64) {
         let mut saved = SavedState::default();
         ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().at.now.offset_by(minute * 60_000)));
-        assert_eq!(saved.tick_patience(), Duration::from_secs(60 * patience_min));
+        assert_eq!(saved.tick_patience(), Duration::from_secs(60 * limit_min));
     }
     check(&[], 5);
     check(&[0, 1, 2], 5);
     check(&[0, 5, 10, 15], 15);
-    // One tick by hand and one night without any do not change what is usual.
+    // One manual tick and one night without ticks do not change the usual gap.
     check(&[0, 5, 6, 10, 500, 505], 15);
     check(&[0, 60, 120], 60);
     check(&[120, 0, 5], 15);
 }
 
-/// The state was written at 50 s, the lock touched `touched_s` later, and somebody asks `asked_s` after the writing,
-/// with the wall clock set by `set_s` meanwhile.
+/// The state is written at 50 s, the lock is touched `touched_s` later, and the question is asked `asked_s` after the
+/// write, with the wall clock set by `set_s` meanwhile.
 #[track_caller]
 fn check_since(touched_s: i64, asked_s: i64, set_s: i64, expected_s: u64) {
     let saved = SavedState { last_seen: Some(now().at.wall), ..sample() };
@@ -331,9 +332,9 @@ fn check_since(touched_s: i64, asked_s: i64, set_s: i64, expected_s: u64) {
 }
 
 #[test]
-fn a_sign_of_life_is_as_old_as_it_is_whatever_the_wall_clock_was_set_to() {
+fn setting_the_wall_clock_does_not_change_the_age_of_a_sign_of_life() {
     check_since(10, 30, 0, 20);
-    // Older than the state: somebody has set its time, or the clock that gave it is another.
+    // Older than the state: the file's time was set, or comes from another clock.
     check_since(-600, 5, 0, 605);
     check_since(600, 5, 0, 595);
     for set in [-300, 300, -86_400 * 3_650, 86_400 * 3_650] {
@@ -342,7 +343,7 @@ fn a_sign_of_life_is_as_old_as_it_is_whatever_the_wall_clock_was_set_to() {
         check_since(10 + set, 30, set, 20);
         check_since(10, 700, set, if set == -300 { 390 } else { 690 });
     }
-    // The state alone is a sign.
+    // The state alone is a sign of life.
     check_since(-5_000, 60, -300, 60);
     let rebooted = SavedState { last_seen: Some(now().at.wall), rebooted: true, ..sample() };
     let later = |ms: i64| ClockReading { wall: now().at.wall.offset_by(ms), ..now().at };
