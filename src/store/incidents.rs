@@ -153,7 +153,8 @@ fn list_folders(folder: &Folder) -> Result<Vec<IncidentFolder>, Error> {
     Ok(found)
 }
 
-/// The outputs that any process has open whose files are readable; this includes all commands of the watchdog.
+/// The outputs that some process has open, as far as its open files are readable. Those of the watchdog's own commands
+/// are.
 fn open_outputs() -> io::Result<HashSet<Inode>> {
     let mut held = HashSet::new();
     for pid in process::pids()? {

@@ -1,5 +1,5 @@
-//! The lock that admits one watchdog to a state folder. The kernel holds it, so it ends with its process in every
-//! case; the file names the holder, and its modification time is the holder's sign of life.
+//! The lock that admits one watchdog to a state folder. The kernel holds it, so it is released when that process ends,
+//! however it ends; the file names the holder, and its modification time is the holder's sign of life.
 //! The file must never be deleted: two processes could then hold two locks of one name.
 
 use std::fs::{self, File, TryLockError};
@@ -19,7 +19,7 @@ use crate::process::{self, Process};
 use crate::time::WallTime;
 
 pub(super) const LOCK_NAME: &str = "watchdog.lock";
-/// Much more than a pid and a path of the maximum length with its characters escaped in JSON.
+/// Much more than a pid and a path of the maximum length escaped for JSON.
 const MAX_NOTE_SIZE: u64 = 64 << 10;
 /// Between two tries at a lock whose holder is just changing.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
@@ -89,8 +89,8 @@ pub enum TouchResult {
     /// The file was deleted or replaced; it was created again, and the new one is locked.
     Remade,
     /// The file was deleted and another watchdog has locked the new one, or it contains the note of another watchdog.
-    /// In the second case both hold the lock, as on a network drive that has dropped this one. This watchdog must
-    /// stop.
+    /// In the second case both hold the lock, as on a network drive that has dropped the first lock. This
+    /// watchdog must stop.
     Lost(HeldBy),
 }
 
