@@ -118,7 +118,7 @@ impl Agent {
         jobs::find_unnoted_commands(journal.folder(), &mut state);
         let usual_gap = state.ticks.usual_gap();
         let (mut policy, first) = Policy::new(mode, limits(&config), state, lost.is_some(), clock::now());
-        for id in store::incidents::ids(journal.folder()) {
+        for id in store::incidents::list_ids(journal.folder()) {
             policy.remember_incident(id);
         }
         let mut agent = Agent {
@@ -370,7 +370,7 @@ impl Agent {
                 _ => continue,
             };
             if let Some(filter) = self.news.filter_for(&target.name, outdated) {
-                filter.forget_this_round(wall);
+                filter.reset_round(wall);
             }
         }
     }
@@ -383,24 +383,24 @@ impl Agent {
                 order,
                 threshold: limits.failure_threshold,
                 window_ms: u64::try_from(millis(limits.restart_window)).unwrap_or(0),
-                repairs: limits.rungs > 0,
+                has_restart_commands: limits.rungs > 0,
                 dry_run: limits.dry_run,
                 depends_on: limits.depends_on.clone(),
             };
             (target.name.clone(), view)
         };
         let saved = &mut self.journal.saved;
-        saved.shown = self.config.targets.iter().enumerate().map(view).collect();
-        let shown = &saved.shown;
+        saved.views = self.config.targets.iter().enumerate().map(view).collect();
+        let shown = &saved.views;
         self.incidents.retain(|name| shown.contains_key(name), &self.policy.open_incidents());
         saved.history.retain(|name| shown.contains_key(name));
         saved.counts.retain(|name, _| shown.contains_key(name));
-        saved.told_of_flapping.retain(|name, _| shown.contains_key(name));
+        saved.flapping_notified.retain(|name, _| shown.contains_key(name));
         saved.undecided.retain(|name, _| shown.contains_key(name));
         saved.files.retain(|name, _| shown.contains_key(name));
         saved.channels = self.config.notify.len();
         saved.config = Some(self.config.path.clone());
-        saved.config_written = self.config.modified;
+        saved.config_modified = self.config.modified;
         saved.log = Some(self.config.log.file.clone());
     }
 

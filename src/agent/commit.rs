@@ -6,7 +6,7 @@ use log::Level;
 use crate::clock;
 use crate::policy::{Action, Mode, Record};
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
-use crate::store::history::{Absence, Gap};
+use crate::store::history::{Gap, GapReason};
 use crate::time::{ClockReading, millis};
 use crate::view::log_line::{LogLine, RestartLimit};
 
@@ -185,7 +185,7 @@ impl Agent {
             }
             Record::Stalled { gap } => {
                 let (from, to) = (one.entry.at.offset_by(-millis(*gap)), one.entry.at);
-                self.journal.saved.gaps.note(Gap { from, to, why: Absence::Stalled });
+                self.journal.saved.gaps.note(Gap { from, to, why: GapReason::Stalled });
             }
             Record::Down { .. } => self.count_undecided(target),
             _ => {}

@@ -63,7 +63,7 @@ impl Agent {
         self.incidents.note_job_ended();
         let (pid, process) = activity.unzip();
         self.incidents.amend(target, incident, &self.journal, |incident| {
-            (incident.pid, incident.process, incident.said) = (pid, process, last_line);
+            (incident.pid, incident.process, incident.log_line) = (pid, process, last_line);
         });
     }
 

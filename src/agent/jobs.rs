@@ -37,7 +37,7 @@ pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
         {
             let variables = identifying_variables(target, attempt.number, attempt.rung, Some(&incident));
             // A pm2 command has none of these variables, but its output goes to this file.
-            let output = store::incidents::output(&incident, attempt.number, rung_from_one(attempt.rung));
+            let output = store::incidents::output_path(&incident, attempt.number, rung_from_one(attempt.rung));
             let found = process::find_by_environment(&variables).or_else(|| process::find_by_output(&output));
             *process = found.map(|Process { pid, started }| (pid, started));
         }
@@ -193,7 +193,7 @@ impl Agent {
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
             let folder = self.journal.incident_folder(&attempt.incident)?;
-            Some(store::incidents::output(&folder, attempt.number, rung_from_one(rung)))
+            Some(store::incidents::output_path(&folder, attempt.number, rung_from_one(rung)))
         });
         let secrets = self.config.secrets.clone();
         log::info!("{target}: waiting for the restart command (pid {}) that an earlier watchdog started", process.0);
@@ -289,7 +289,7 @@ pub(super) fn command_started(target: &str, Process { pid, started }: Process) -
 }
 
 pub(super) fn output_path(folder: &Path, attempt: &AttemptContext) -> PathBuf {
-    store::incidents::output(folder, attempt.number, rung_from_one(attempt.rung))
+    store::incidents::output_path(folder, attempt.number, rung_from_one(attempt.rung))
 }
 
 /// Overwrites secrets in a command's output. Maintenance repeats this for children that go on printing.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::clock;
 use crate::policy::{Mode, Policy};
 use crate::store::events::{self, EventEntry, EventKind};
-use crate::store::history::{Absence, Gap};
-use crate::store::lock::{HeldBy, Lock, TouchResult, Unseen};
+use crate::store::history::{Gap, GapReason};
+use crate::store::lock::{HeldBy, HiddenHolder, Lock, TouchResult};
 use crate::store::state::{Loaded, SavedState};
 use crate::store::{self, BootClockReading, Error, Folder};
 use crate::time::{BootTime, ClockReading, WallTime, millis};
@@ -167,9 +167,9 @@ impl Journal {
         self.detect_wall_clock_change(at);
         self.flush_history(at.wall);
         let own = std::mem::take(&mut self.own_events);
-        self.queue_lines(own.iter().map(EventEntry::line));
+        self.queue_lines(own.iter().map(EventEntry::to_line));
         let pending = self.not_in_records.iter().chain(&self.unwritten).cloned();
-        self.saved.pending = pending.chain(entries.iter().map(EventEntry::line)).collect();
+        self.saved.pending = pending.chain(entries.iter().map(EventEntry::to_line)).collect();
         self.saved.last_seen = Some(at.wall);
         let reading = BootClockReading { at, boot_id: self.boot_id.clone() };
         let is_synced = durability == Durability::PowerLoss;
@@ -197,7 +197,7 @@ impl Journal {
         if self.is_displaced() {
             return;
         }
-        self.queue_lines(entries.iter().map(EventEntry::line));
+        self.queue_lines(entries.iter().map(EventEntry::to_line));
         let written = events::append(&self.folder, &self.unwritten);
         match (&written, self.events_failed) {
             (Err(error), false) => log::error!("{error} (the latest {MAX_UNWRITTEN} events are kept in memory)"),
@@ -228,8 +228,8 @@ impl Journal {
     /// Touches the lock file, the sign of life, and finds out whether another watchdog has taken over the folder.
     pub(super) fn touch(&mut self) {
         let error = match self.lock.touch() {
-            Ok(TouchResult::Ours) => None,
-            Ok(TouchResult::Remade) => {
+            Ok(TouchResult::StillHeld) => None,
+            Ok(TouchResult::Recreated) => {
                 log::warn!("{} was deleted; created again", self.folder.path().display());
                 self.request_save(Durability::PowerLoss);
                 None
@@ -257,7 +257,7 @@ impl Journal {
     /// between two probes of a daemon that counts as watched. `usual_gap`: the usual time between ticks.
     pub(super) fn note_absence(&mut self, gap: Option<Duration>, usual_gap: Option<Duration>) {
         let at = clock::read();
-        self.follow_wall_clock(self.saved.wall_moved, at);
+        self.follow_wall_clock(self.saved.wall_step_ms, at);
         self.saved.first_start.get_or_insert(at.wall);
         let (age, usual_gap) = (self.saved.age(at.now).unwrap_or_default(), usual_gap.unwrap_or_default());
         let expected = match self.saved.mode {
@@ -269,9 +269,9 @@ impl Journal {
             return;
         }
         let why = match (self.saved.rebooted, self.saved.stopped) {
-            (true, _) => Absence::Rebooted,
-            (false, true) => Absence::Stopped,
-            (false, false) => Absence::Ended,
+            (true, _) => GapReason::Rebooted,
+            (false, true) => GapReason::Stopped,
+            (false, false) => GapReason::Ended,
         };
         self.saved.gaps.note(Gap { from: at.wall.offset_by(-millis(age)), to: at.wall, why });
     }
@@ -288,17 +288,17 @@ impl Journal {
     fn follow_wall_clock(&mut self, moved: i64, at: ClockReading) {
         if moved.unsigned_abs() >= MIN_WALL_SHIFT_MS {
             let booted = at.wall_at(BootTime::from_ms(moved.saturating_neg()));
-            self.saved.wall_was_set(booted, moved);
+            self.saved.correct_wall_times(booted, moved);
         }
     }
 
     /// Once an hour the targets' history is moved from the state to its own file.
     fn flush_history(&mut self, wall: WallTime) {
-        if !self.saved.history.is_due(wall) {
+        if !self.saved.history.is_flush_due(wall) {
             return;
         }
         let completed = self.complete_history();
-        let shown = &self.saved.shown;
+        let shown = &self.saved.views;
         self.saved.history.retain(|name| shown.contains_key(name));
         let flushed = completed.and_then(|()| self.saved.history.flush(&self.folder, wall));
         match (&flushed, self.history_failed) {
@@ -311,7 +311,7 @@ impl Journal {
 
     /// Reads the history file, unless that was done before. A damaged file is lost.
     pub(super) fn complete_history(&mut self) -> Result<(), Error> {
-        match self.saved.history.complete(&self.folder) {
+        match self.saved.history.load_file(&self.folder) {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 log::error!("{error} (the uptime history before this hour is lost)");
                 Ok(())
@@ -350,8 +350,8 @@ fn load(folder: &Folder, reading: &BootClockReading) -> Result<(SavedState, bool
 /// Names no pid of a tick: each tick has another one, and cron would mail each change of the text.
 fn describe_takeover(held: &HeldBy, folder: &Path) -> String {
     let (visibility, note) = match held {
-        HeldBy::Seen(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
-        HeldBy::Unseen(Unseen { note, .. }) => {
+        HeldBy::Visible(holder) => ("", Some((holder.mode, holder.pid, holder.config.display().to_string()))),
+        HeldBy::Hidden(HiddenHolder { note, .. }) => {
             (" that is not visible here", note.as_ref().map(|note| (note.mode, note.pid, note.config.clone())))
         }
     };
@@ -375,7 +375,7 @@ mod tests {
         #[track_caller]
         fn check(mode: Option<Mode>, expected: &str) {
             let note = mode.map(|mode| LockNote { pid: 7, started: 1, mode, config: "/w.yaml".into() });
-            let held = HeldBy::Unseen(Unseen { note, touched: Default::default() });
+            let held = HeldBy::Hidden(HiddenHolder { note, touched: Default::default() });
             assert_eq!(describe_takeover(&held, Path::new("/s")), format!("{expected} has taken over /s"));
         }
         check(None, "another watchdog that is not visible here");

@@ -99,8 +99,8 @@ impl Agent {
     /// A tick skips the search if one in the last hour, under the same configuration, found nothing missing.
     pub(super) fn reuse_recent_search(&mut self) {
         let (saved, config) = (&self.journal.saved, &self.config);
-        let is_same_config = saved.config.as_ref() == Some(&config.path) && saved.config_written == config.modified;
-        let is_recent = saved.checked.is_some_and(|at| clock::wall().since(at) < SEARCH_INTERVAL);
+        let is_same_config = saved.config.as_ref() == Some(&config.path) && saved.config_modified == config.modified;
+        let is_recent = saved.programs_checked.is_some_and(|at| clock::wall().since(at) < SEARCH_INTERVAL);
         let is_missing = |target: &Target| self.policy.target(&target.name).is_none_or(TargetState::cannot_be_repaired);
         if self.mode == Mode::Once && is_same_config && is_recent && !config.targets.iter().any(is_missing) {
             self.maintenance.searched = Some(clock::now());
@@ -108,7 +108,7 @@ impl Agent {
     }
 
     pub(super) fn search_executables(&mut self) {
-        self.journal.saved.checked = Some(clock::wall());
+        self.journal.saved.programs_checked = Some(clock::wall());
         let config = self.config.clone();
         let job = JobSpec {
             name: "search",
@@ -148,7 +148,7 @@ impl Agent {
     /// disk, and redacted. The same goes for the commands of a watchdog that was killed.
     fn trim_outputs(&mut self) {
         self.maintenance.secrets.merge(&self.config.secrets);
-        let outputs = incidents::outputs(self.journal.folder()).unwrap_or_else(|error| {
+        let outputs = incidents::list_outputs(self.journal.folder()).unwrap_or_else(|error| {
             log::warn!("{error} (output of commands is not trimmed)");
             Vec::new()
         });

@@ -181,7 +181,7 @@ fn channels_for(
 ) -> Vec<Channel> {
     let mut channels = configured.to_vec();
     channels.retain(|channel| channel.on.contains(&kind(notification)));
-    let notified = &mut saved.told_of_flapping;
+    let notified = &mut saved.flapping_notified;
     match notification {
         Notification::Warn { about: WarningKind::Flapping, .. } => {
             notified.insert(target.to_owned(), BTreeSet::new());
@@ -234,7 +234,7 @@ fn note_delivered(channel: &str, id: &str, journal: &Journal, news: &News) {
     let message = journal.saved.outbox.find_message(id).filter(|_| !journal.is_saved());
     if let Some((message, filter)) = message.and_then(|message| Some((message, repeat_filter_of(message, news)?))) {
         // If the note cannot be written, next_due has let the message pass only at the beginning of a day.
-        filter.note(&delivery_key(message, channel), clock::wall());
+        filter.mark_printed(&delivery_key(message, channel), clock::wall());
     }
 }
 
@@ -274,7 +274,7 @@ impl Agent {
         let commands: Vec<String> =
             (0..rungs).filter_map(|rung| Some(short_command(&self.command_at(target, rung)?))).collect();
         let last_line = match notification {
-            Notification::Down { .. } => self.incidents.open(target).and_then(|incident| incident.said.clone()),
+            Notification::Down { .. } => self.incidents.open(target).and_then(|incident| incident.log_line.clone()),
             _ => None,
         };
         let recurrence = match notification {
@@ -353,11 +353,11 @@ impl Agent {
         let disabled = self.config.disabled_channels.clone();
         for line in &disabled {
             log::error!("{line}: disabled; no messages are sent there");
-            if !self.journal.saved.off.contains(line) {
+            if !self.journal.saved.disabled_channels.contains(line) {
                 self.news.print_once_a_day(line, &format!("{line}: disabled; no messages are sent there"));
             }
         }
-        self.journal.saved.off = disabled;
+        self.journal.saved.disabled_channels = disabled;
     }
 
     /// How long until a message is due, or until a tick stops waiting for deliveries.

@@ -50,18 +50,18 @@ impl News {
     /// so the repeat filter decides.
     pub(super) fn print_if_new(&mut self, target: &str, kind: NewsKind, key: &str, line: &str, is_saved: bool) {
         let filter = self.filter_for(target, kind).filter(|_| !is_saved);
-        if filter.is_none_or(|filter| filter.is_news(key, clock::wall())) {
+        if filter.is_none_or(|filter| filter.should_print(key, clock::wall())) {
             (self.print)(line);
         }
     }
 
     pub(super) fn print_once_a_day(&mut self, key: &str, line: &str) {
-        if self.repeats.as_ref().is_none_or(|filter| filter.is_news(key, clock::wall())) {
+        if self.repeats.as_ref().is_none_or(|filter| filter.should_print(key, clock::wall())) {
             (self.print)(line);
         }
     }
 
     pub(super) fn filter_for(&self, target: &str, kind: NewsKind) -> Option<RepeatFilter> {
-        self.repeats.as_ref().map(|filter| filter.of(&(target, kind)))
+        self.repeats.as_ref().map(|filter| filter.for_subject(&(target, kind)))
     }
 }

@@ -354,7 +354,7 @@ fn apps(inspected: Option<InspectionResult>) -> Vec<App> {
 /// Writes the evidence into the incident's folder. What cannot be written is missing there, with a warning.
 fn write_pm2_files(incident: &Path, activity: Option<&str>, logs: &[LogFile], secrets: &Secrets) {
     let write = |name: &str, text: &str| {
-        if let Err(error) = incidents::keep(incident, name, text.as_bytes()) {
+        if let Err(error) = incidents::save_file(incident, name, text.as_bytes()) {
             log::warn!("{error} (the incident lacks it)");
         }
     };

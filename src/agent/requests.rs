@@ -23,8 +23,8 @@ impl Agent {
         self.commit_now();
         let waiting = match requests::list(self.journal.folder()) {
             Ok(found) => {
-                found.refused.iter().for_each(|error| log::warn!("{error} (set aside, not applied)"));
-                found.waiting
+                found.unreadable.iter().for_each(|error| log::warn!("{error} (set aside, not applied)"));
+                found.pending
             }
             Err(error) => {
                 log::warn!("{error} (pause and resume have no effect)");
@@ -35,10 +35,10 @@ impl Agent {
             return;
         }
         // A request that is not listed because it cannot be read now may still be there.
-        self.requests.applied.retain(|request| !request.is_done());
+        self.requests.applied.retain(|request| !request.is_handled());
         for request in waiting {
             if !self.requests.applied.contains(&request) {
-                self.apply_request(&request.order);
+                self.apply_request(&request.request);
                 self.requests.applied.push(request);
                 self.requests.untried += 1;
             }
@@ -52,24 +52,24 @@ impl Agent {
         let RequestProgress { applied, untried } = &mut self.requests;
         let tried = applied.len().saturating_sub(std::mem::take(untried));
         for (index, request) in applied.iter().enumerate() {
-            if let Err(error) = request.done()
+            if let Err(error) = request.remove()
                 && index >= tried
             {
                 log::warn!("{error} (the next watchdog will apply it again)");
             }
         }
-        applied.retain(|request| !request.is_done());
+        applied.retain(|request| !request.is_handled());
     }
 
     fn apply_request(&mut self, request: &Request) {
-        let until = request.pauses_until(&self.journal.clock_reading());
+        let until = request.pause_end(&self.journal.clock_reading());
         match request.clone() {
             Request::Pause { targets, command, .. } => {
                 if let Some(until) = until {
                     self.step(Event::Paused { targets, until, command });
                 }
             }
-            Request::Over { command } => self.step(Event::PauseCommandEnded { command }),
+            Request::CommandEnded { command } => self.step(Event::PauseCommandEnded { command }),
             Request::Resume { targets, clear_waits } => {
                 if clear_waits {
                     let names = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));

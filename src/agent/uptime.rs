@@ -57,7 +57,7 @@ impl Agent {
 
     /// Remembers a target's file across probes that cannot see it, since it may return unchanged.
     fn note_file(&mut self, name: &str, result: &ProbeResult) {
-        if let Some(file) = result.file.filter(|_| self.journal.saved.shown.contains_key(name)) {
+        if let Some(file) = result.file.filter(|_| self.journal.saved.views.contains_key(name)) {
             self.journal.saved.files.insert(name.to_owned(), file);
         }
     }
@@ -119,7 +119,7 @@ impl Agent {
 
     /// Loads the history if this time needs it. If that fails, it is tried again at the next span.
     fn load_history_for(&mut self, at: WallTime) {
-        if self.journal.saved.history.is_lacking(at)
+        if self.journal.saved.history.needs_file(at)
             && let Err(error) = self.journal.complete_history()
         {
             log::debug!("{error}");
@@ -127,7 +127,7 @@ impl Agent {
     }
 
     fn count_verdict(&mut self, name: &str, result: &ProbeResult) {
-        if !self.journal.saved.shown.contains_key(name) {
+        if !self.journal.saved.views.contains_key(name) {
             return;
         }
         let counts = self.journal.saved.counts.entry(name.to_owned()).or_default();
@@ -138,7 +138,7 @@ impl Agent {
                 self.load_history_for(wall);
                 self.journal.saved.history.record_latency(name, result.latency, wall);
             }
-            Verdict::Unhealthy { class, .. } => *counts.bad.entry(*class).or_default() += 1,
+            Verdict::Unhealthy { class, .. } => *counts.failed.entry(*class).or_default() += 1,
             Verdict::Unknown { .. } => counts.unknown += 1,
         }
     }
@@ -147,7 +147,7 @@ impl Agent {
     pub(super) fn count_record(&mut self, target: &str, record: &Record) {
         self.publisher.note_change(true);
         let Some(counts) =
-            self.journal.saved.shown.contains_key(target).then(|| self.journal.saved.counts.entry(target.to_owned()))
+            self.journal.saved.views.contains_key(target).then(|| self.journal.saved.counts.entry(target.to_owned()))
         else {
             return;
         };

@@ -17,7 +17,7 @@ use crate::outcome::{PriorEvidence, ProbeResult, Verdict};
 use crate::policy::{Limits, Mode};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
-use crate::store::lock::{HeldBy, Holder, can_lock, read_lock};
+use crate::store::lock::{HeldBy, Holder, check_lock_support, read_lock};
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, Latency};
 
@@ -264,13 +264,13 @@ fn check_lock(config: &Config) -> Option<String> {
     let folder = Folder::at(&config.state_dir);
     // A folder that is not writable was reported already.
     describe_unwritable(folder.path()).is_none().then_some(())?;
-    if let Err(error) = can_lock(&folder) {
+    if let Err(error) = check_lock_support(&folder) {
         return Some(format!(
             "{error}: the watchdog must lock a file in state_dir. Fix: put state_dir on another disk"
         ));
     }
     match read_lock(&folder) {
-        Ok(Some(HeldBy::Seen(held))) => {
+        Ok(Some(HeldBy::Visible(held))) => {
             let refusal = holder::refuse_other_config(&folder, &held, &config.path);
             refusal.map_or_else(|| check_running(&folder, &held), |refusal| Some(refusal.text))
         }

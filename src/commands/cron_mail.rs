@@ -18,14 +18,14 @@ pub(super) fn print_daily(text: &str, code: Code) -> Code {
 /// The same where the state folder is known: the note that it was printed can be kept there too.
 pub(super) fn print_daily_in(state: Option<&Folder>, text: &str, code: Code) -> Code {
     let on_terminal = io::stderr().is_terminal();
-    if daily_filter(state).is_news(text, clock::wall()) || on_terminal {
+    if daily_filter(state).should_print(text, clock::wall()) || on_terminal {
         write_line(io::stderr(), text);
     }
     code
 }
 
 pub(super) fn forget_printed(state: Option<&Folder>) {
-    daily_filter(state).forget();
+    daily_filter(state).reset();
 }
 
 /// The filter of this crontab line, which its arguments and its working folder identify.

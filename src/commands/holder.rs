@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::config::{self, Config};
 use crate::policy::Mode;
-use crate::store::lock::{HeldBy, Holder, Unseen, read_lock};
+use crate::store::lock::{HeldBy, HiddenHolder, Holder, read_lock};
 use crate::store::state::peek;
-use crate::store::stopped::{self, Stopped};
+use crate::store::stopped::{self, StopMark};
 use crate::store::{Error, Folder};
 use crate::terminal::escaped;
 
@@ -133,7 +133,7 @@ pub(super) fn refuse_recent_other(folder: &Folder, own_config: &Path) -> Option<
 fn describe_recent_other(folder: &Folder, own_config: &Path) -> Option<String> {
     let now = read_boot_clock();
     // A caller that needs the state reports that it cannot be read.
-    let saved = peek(folder, &now).ok().flatten().filter(|saved| saved.worked_lately(now.at.now))?;
+    let saved = peek(folder, &now).ok().flatten().filter(|saved| saved.ran_recently(now.at.now))?;
     let other_config = saved
         .config
         .as_deref()
@@ -151,8 +151,8 @@ fn describe_recent_other(folder: &Folder, own_config: &Path) -> Option<String> {
 pub(super) fn is_stopped(folder: &Folder, own_config: &Path) -> bool {
     match stopped::read(folder) {
         None => false,
-        Some(Stopped::All) => true,
-        Some(Stopped::Of(configs)) => {
+        Some(StopMark::All) => true,
+        Some(StopMark::Configs(configs)) => {
             configs.iter().any(|config| compare_configs(config, None, own_config) != ConfigMatch::Other)
         }
     }
@@ -162,23 +162,23 @@ pub(super) fn is_stopped(folder: &Folder, own_config: &Path) -> bool {
 /// this folder.
 pub(super) fn mark_stopped(folder: &Folder, own_config: Option<&Path>) -> Result<(), Error> {
     let stopped = match (stopped::read(folder), own_config) {
-        (Some(Stopped::All), _) | (_, None) => Stopped::All,
-        (None, Some(own_config)) => Stopped::Of(vec![own_config.to_path_buf()]),
-        (Some(Stopped::Of(configs)), Some(own_config)) => {
-            Stopped::Of(without(configs, own_config).chain([own_config.to_path_buf()]).collect())
+        (Some(StopMark::All), _) | (_, None) => StopMark::All,
+        (None, Some(own_config)) => StopMark::Configs(vec![own_config.to_path_buf()]),
+        (Some(StopMark::Configs(configs)), Some(own_config)) => {
+            StopMark::Configs(without(configs, own_config).chain([own_config.to_path_buf()]).collect())
         }
     };
-    stopped::mark(folder, &stopped)
+    stopped::write(folder, &stopped)
 }
 
 /// Records that the watchdog with `own_config` is started. Others that the operator has stopped stay stopped.
 pub(super) fn clear_stopped(folder: &Folder, own_config: &Path) -> Result<(), Error> {
     let rest = match stopped::read(folder) {
         None => return Ok(()),
-        Some(Stopped::All) => Vec::new(),
-        Some(Stopped::Of(configs)) => without(configs, own_config).collect(),
+        Some(StopMark::All) => Vec::new(),
+        Some(StopMark::Configs(configs)) => without(configs, own_config).collect(),
     };
-    stopped::clear(folder, rest)
+    stopped::remove(folder, rest)
 }
 
 fn without(configs: Vec<PathBuf>, own_config: &Path) -> impl Iterator<Item = PathBuf> {
@@ -196,15 +196,15 @@ fn describe_need(own_config: &Path) -> String {
 
 pub(super) fn refuse_held(folder: &Folder, held: &HeldBy) -> Refusal {
     Refusal::by_holder(&match held {
-        HeldBy::Seen(holder) => format!("{} holds {}", describe_holder(holder), folder.path().display()),
-        HeldBy::Unseen(unseen) => describe_unseen(folder, unseen),
+        HeldBy::Visible(holder) => format!("{} holds {}", describe_holder(holder), folder.path().display()),
+        HeldBy::Hidden(unseen) => describe_unseen(folder, unseen),
     })
 }
 
 fn visible_holder(folder: &Folder) -> Result<Option<Holder>, Refusal> {
     match read_lock(folder) {
-        Ok(Some(HeldBy::Seen(holder))) => Ok(Some(holder)),
-        Ok(Some(HeldBy::Unseen(unseen))) => Err(Refusal::by_holder(&describe_unseen(folder, &unseen))),
+        Ok(Some(HeldBy::Visible(holder))) => Ok(Some(holder)),
+        Ok(Some(HeldBy::Hidden(unseen))) => Err(Refusal::by_holder(&describe_unseen(folder, &unseen))),
         Ok(None) => Ok(None),
         Err(error) => Err(Refusal { text: error.to_string(), code: Code::Machine }),
     }
@@ -214,7 +214,7 @@ fn describe_holder(holder: &Holder) -> String {
     format!("a watchdog with pid {} and configuration {}", holder.pid, holder.config.display())
 }
 
-fn describe_unseen(folder: &Folder, unseen: &Unseen) -> String {
+fn describe_unseen(folder: &Folder, unseen: &HiddenHolder) -> String {
     let note = match &unseen.note {
         Some(note) if note.mode == Mode::Daemon => format!(", as pid {} with configuration {}", note.pid, note.config),
         Some(note) => format!(", as a tick with configuration {}", note.config),

@@ -12,7 +12,7 @@ use super::{Code, print, print_error, print_machine_error, read_env, state_folde
 pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Result<Code, Code> {
     let (folder, _) = state_folder(options)?;
     let (wall, zone) = (clock::wall(), clock::zone());
-    let (mut records, damaged) = incidents::records(&folder, wall).map_err(print_machine_error)?;
+    let (mut records, damaged) = incidents::read_records(&folder, wall).map_err(print_machine_error)?;
     damaged.iter().for_each(|error| _ = print_machine_error(error));
     fill_downtimes(&mut records, &folder);
     let record = match id {
@@ -56,8 +56,8 @@ fn print_incident(folder: &Folder, record: &IncidentRecord, json: bool) -> Resul
     let mut past = closed_incidents::read(folder, RECURRENCE_SPAN, wall).map_err(print_machine_error)?;
     past.retain(|closed| closed.target == record.target);
     let saved = status::read(folder).map(|status| status.saved).unwrap_or_default();
-    let depends_on = saved.shown.get(&record.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();
-    let (path, files) = incidents::files(folder, &record.id);
+    let depends_on = saved.views.get(&record.target).map(|shown| shown.depends_on.clone()).unwrap_or_default();
+    let (path, files) = incidents::list_files(folder, &record.id);
     let home = read_env("HOME").map(std::path::PathBuf::from);
     let incident = IncidentView {
         record,

@@ -76,7 +76,7 @@ fn begin_pause(
         .map_err(|code| NotPaused { code, is_unknown_target: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
     let given = Stamp::of(&read_boot_clock());
-    let request = Request::Pause { targets: targets.clone(), length_ms, given, command };
+    let request = Request::Pause { targets: targets.clone(), length_ms, requested_at: given, command };
     let (request, acknowledgement) = submit(&folder, request, UNCHANGED)?;
     Ok(Paused { folder, targets, request, acknowledgement })
 }
@@ -120,12 +120,12 @@ fn pause_during_command(
 fn end_pause(Paused { folder, request, .. }: &Paused, name: String, length: Duration) {
     // The second check is for a watchdog that started, and may have read the request, while it was withdrawn.
     let is_idle = || read_holder(folder).is_none();
-    if is_idle() && request.take_back().unwrap_or(false) && is_idle() {
+    if is_idle() && request.withdraw().unwrap_or(false) && is_idle() {
         return;
     }
     let consequence = format!("the pause ends {} after it began", HumanDuration(length));
     // `submit` has printed its error.
-    let _ = submit(folder, Request::Over { command: name }, &consequence);
+    let _ = submit(folder, Request::CommandEnded { command: name }, &consequence);
 }
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Result<Code, Code> {
@@ -164,11 +164,11 @@ fn describe_acknowledgement(acknowledgement: Acknowledgement) -> &'static str {
 fn submit(folder: &Folder, request: Request, consequence: &str) -> Result<(PendingRequest, Acknowledgement), Code> {
     let print_failure = |error| print_error(&format!("{error} ({consequence})"), Code::Machine);
     let folder = Folder::open(folder.path()).map_err(print_failure)?;
-    let pending = requests::put(&folder, request).map_err(print_failure)?;
+    let pending = requests::submit(&folder, request).map_err(print_failure)?;
     let Some(holder) = read_holder(&folder) else { return Ok((pending, Acknowledgement::NoWatchdog)) };
     // A tick gets the signal too: it may be about to restart a target that is to be paused.
     stale_daemon::send_signal(&folder, &holder, Signal::USR1);
-    let acknowledgement = match stale_daemon::wait_until(REQUEST_TIMEOUT, || pending.is_done()) {
+    let acknowledgement = match stale_daemon::wait_until(REQUEST_TIMEOUT, || pending.is_handled()) {
         true => Acknowledgement::Applied,
         false => Acknowledgement::Pending,
     };
@@ -188,7 +188,7 @@ fn resolve_targets(
     }
     let saved = peek(folder, &read_boot_clock()).ok().flatten();
     let pid = saved.as_ref().and_then(|saved| saved.pid);
-    let watched: Vec<String> = saved.into_iter().flat_map(|saved| saved.shown.into_keys()).collect();
+    let watched: Vec<String> = saved.into_iter().flat_map(|saved| saved.views.into_keys()).collect();
     let mut names = watched.clone();
     names.extend(config.iter().flat_map(|config| &config.targets).map(|target| target.name.clone()));
     names.sort();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::Options;
 use crate::clock;
 use crate::store::closed_incidents;
-use crate::store::history::{Absence, Gap};
+use crate::store::history::{Gap, GapReason};
 use crate::time::millis;
 use crate::view::report::Report;
 
@@ -20,7 +20,7 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Result<Co
     let mut saved = status.saved;
     if let Some(age) = saved.age(at.now).filter(|_| !is_running) {
         let from = at.wall.offset_by(-millis(age));
-        let why = if saved.stopped { Absence::Stopped } else { Absence::Ended };
+        let why = if saved.stopped { GapReason::Stopped } else { GapReason::Ended };
         saved.gaps.note(Gap { from, to: at.wall, why });
     }
     let report = Report { saved: &saved, closed: &past, span, at, zone: clock::zone() };

@@ -74,7 +74,7 @@ pub(super) fn once(options: &Options) -> Result<Code, Code> {
     let inbox = Inbox::open().map_err(|error| failed(&error))?;
     let refuse = |text: &str| print_daily(&format!("watchdog: {text} ({NOTHING_DONE})"), Code::Held);
     let lock = match Lock::try_acquire(&folder, Mode::Once, &config.path) {
-        Err(LockError::Held(HeldBy::Seen(holder))) => {
+        Err(LockError::Held(HeldBy::Visible(holder))) => {
             if let Some(refusal) = holder::refuse_other_config(&folder, &holder, &config.path) {
                 return Err(refuse(&refusal.text));
             }
@@ -94,7 +94,7 @@ pub(super) fn once(options: &Options) -> Result<Code, Code> {
     };
     let lock = match lock {
         Ok(lock) => lock,
-        Err(LockError::Held(HeldBy::Seen(holder))) => {
+        Err(LockError::Held(HeldBy::Visible(holder))) => {
             let other = holder::refuse_other_config(&folder, &holder, &config.path);
             return other.map_or(Ok(Code::Done), |refusal| Err(refuse(&refusal.text)));
         }
@@ -132,7 +132,7 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
         });
     }
     if !result.unsaved {
-        filter.forget();
+        filter.reset();
     }
     tick_code(&result)
 }
@@ -198,7 +198,7 @@ fn print_not_started(error: impl Display) -> Code {
 fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Result<Option<Lock>, LockError> {
     loop {
         match Lock::try_acquire(folder, Mode::Daemon, config) {
-            Err(LockError::Held(HeldBy::Seen(holder)))
+            Err(LockError::Held(HeldBy::Visible(holder)))
                 if holder.mode == Mode::Once && holder::refuse_other_config(folder, &holder, config).is_none() =>
             {
                 if inbox.is_stop_requested(LOCK_POLL_INTERVAL) {

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::clock;
 use crate::process;
 use crate::store::Folder;
-use crate::store::lock::{Holder, HolderProof, prove, read_holder};
+use crate::store::lock::{Holder, HolderProof, prove_holder, read_holder};
 use crate::time::{HumanDuration, WallTime};
 
 /// The main loop touches the lock file at least every 30 s.
@@ -42,7 +42,7 @@ pub(super) fn terminate(folder: &Folder, holder: &Holder) -> Result<(), String> 
     log::warn!("the watchdog (pid {}) has given no sign of life for {silent}; killing it", holder.pid);
     for signal in [Signal::TERM, Signal::KILL] {
         send_signal(folder, holder, signal);
-        if wait_until(GRACE, || prove(folder, holder) == HolderProof::Over) {
+        if wait_until(GRACE, || prove_holder(folder, holder) == HolderProof::NotHolding) {
             return Ok(());
         }
     }
@@ -61,9 +61,9 @@ pub(super) fn send_signal(folder: &Folder, holder: &Holder, signal: Signal) {
 /// holder cannot be signalled from this account.
 pub(super) fn signallable_pid(folder: &Folder, holder: &Holder) -> Result<Option<Pid>, String> {
     let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
-    let may_signal = match prove(folder, holder) {
-        HolderProof::Over => return Ok(None),
-        HolderProof::Hidden => false,
+    let may_signal = match prove_holder(folder, holder) {
+        HolderProof::NotHolding => return Ok(None),
+        HolderProof::Unproven => false,
         HolderProof::Holds => test_kill_process(pid) != Err(Errno::PERM),
     };
     match may_signal {

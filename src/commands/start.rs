@@ -161,7 +161,7 @@ struct SignOfLife {
 
 fn read_last_sign(folder: &Folder) -> Option<SignOfLife> {
     let saved = peek(folder, &read_boot_clock()).ok().flatten()?;
-    let at = saved.written?;
+    let at = saved.written_at?;
     // Without a boot id, a time before this boot proves a reboot.
     Some(SignOfLife { at, rebooted: saved.rebooted || at < BootTime::BOOT })
 }

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config;
 use crate::policy::Mode;
 use crate::signals;
-use crate::store::lock::{HeldBy, Holder, last_held, read_holder, read_lock};
+use crate::store::lock::{HeldBy, Holder, read_holder, read_last_holder, read_lock};
 use crate::store::state::{SavedState, peek};
 use crate::store::{Error, Folder, requests};
 use crate::terminal::write_line;
@@ -95,8 +95,8 @@ fn exit_code(status: &StatusReport) -> Code {
 pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
     // A lock that cannot be read counts as free. If the state cannot be read either, that error is returned below.
     let (found, is_unseen) = match read_lock(folder).ok().flatten() {
-        Some(HeldBy::Seen(holder)) => (Some(holder), false),
-        Some(HeldBy::Unseen(unseen)) => (Some(unseen.into_holder_on_trust()), true),
+        Some(HeldBy::Visible(holder)) => (Some(holder), false),
+        Some(HeldBy::Hidden(unseen)) => (Some(unseen.into_holder_from_note()), true),
         None => (None, false),
     };
     let (saved, holder, has_answered) = match found {
@@ -107,7 +107,7 @@ pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
     let now = read_boot_clock();
     let mut status = StatusReport {
         is_holder_hidden: is_unseen,
-        last_held: last_held(folder),
+        last_held: read_last_holder(folder),
         has_answered,
         config_changed: false,
         at: now.at,
@@ -123,7 +123,7 @@ pub(super) fn read(folder: &Folder) -> Result<StatusReport, Error> {
 }
 
 fn has_changed(saved: &SavedState) -> bool {
-    let Some((path, read)) = saved.config.as_ref().zip(saved.config_written) else { return false };
+    let Some((path, read)) = saved.config.as_ref().zip(saved.config_modified) else { return false };
     config::modified_at(path).is_some_and(|written| written != read)
 }
 
@@ -134,7 +134,7 @@ fn request_save(folder: &Folder, holder: Holder) -> Result<(Option<SavedState>, 
     stale_daemon::send_signal(folder, &holder, Signal::USR1);
     let mut saved = read_saved(folder)?;
     let is_new = |saved: &Option<SavedState>| {
-        saved.as_ref().and_then(|saved| saved.written).is_some_and(|written| written >= requested_at)
+        saved.as_ref().and_then(|saved| saved.written_at).is_some_and(|written| written >= requested_at)
     };
     stale_daemon::wait_until(SAVE_TIMEOUT, || {
         if !is_new(&saved)
@@ -155,7 +155,7 @@ fn read_saved(folder: &Folder) -> Result<Option<SavedState>, Error> {
     let mut saved = peek(folder, &read_boot_clock())?.map(|saved| *saved);
     if let Some(saved) = &mut saved {
         // The watchdog itself reports a damaged history; here the readable part is shown.
-        let _ = saved.history.complete(folder);
+        let _ = saved.history.load_file(folder);
     }
     Ok(saved)
 }

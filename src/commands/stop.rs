@@ -9,7 +9,7 @@ use crate::cli::Options;
 use crate::clock;
 use crate::policy::Mode;
 use crate::store::Folder;
-use crate::store::lock::{Holder, HolderProof, is_gone, prove, read_holder};
+use crate::store::lock::{Holder, HolderProof, has_exited, prove_holder, read_holder};
 
 use super::holder::{self, Instance};
 use super::{Code, print, print_error, stale_daemon};
@@ -40,7 +40,7 @@ pub(super) fn stop(options: &Options) -> Result<Code, Code> {
         return Ok(terminate_hung(&folder, &holder));
     }
     stale_daemon::send_signal(&folder, &holder, Signal::TERM);
-    let has_let_go = || prove(&folder, &holder) == HolderProof::Over;
+    let has_let_go = || prove_holder(&folder, &holder) == HolderProof::NotHolding;
     if !stale_daemon::wait_until(QUICK_STOP, has_let_go) {
         print(&format!("waiting for the watchdog (pid {}) to finish a restart command", holder.pid));
         let began = clock::monotonic();
@@ -55,7 +55,7 @@ pub(super) fn stop(options: &Options) -> Result<Code, Code> {
     }
     // The process ends a moment after it has released the lock.
     let pid = holder.pid;
-    match stale_daemon::wait_until(QUICK_STOP, || is_gone(&holder)) {
+    match stale_daemon::wait_until(QUICK_STOP, || has_exited(&holder)) {
         true => Ok(report_stopped(pid)),
         false => Err(print_error(&format!("the watchdog (pid {pid}) still runs after SIGTERM"), Code::Machine)),
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use gaps::{Absence, Gap, Gaps};
+pub use gaps::{Gap, GapReason, Gaps};
 pub use latency::{Latencies, Slot};
 
 use super::{Error, Folder, files};
@@ -117,7 +117,7 @@ impl History {
 
     /// Whether counting at this time may add to a bucket that is still only in `history.json`. If so,
     /// the file must be read first.
-    pub fn is_lacking(&self, at: WallTime) -> bool {
+    pub fn needs_file(&self, at: WallTime) -> bool {
         !self.is_loaded && !self.changed.contains(hour_of(at))
     }
 
@@ -144,7 +144,7 @@ impl History {
     /// Reads `history.json` unless that was done already. Readers may call this at any time.
     /// Errors: the file cannot be read, and the next call tries again; or it is damaged or of a newer version (then
     /// the kind is `InvalidData`), and the next flush replaces it. What was in `state.json` is known in any case.
-    pub fn complete(&mut self, folder: &Folder) -> Result<(), Error> {
+    pub fn load_file(&mut self, folder: &Folder) -> Result<(), Error> {
         if self.is_loaded {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl History {
         Ok(())
     }
 
-    pub fn is_due(&self, now: WallTime) -> bool {
+    pub fn is_flush_due(&self, now: WallTime) -> bool {
         self.changed != HourRange { first: hour_of(now), last: hour_of(now) }
     }
 
@@ -213,7 +213,7 @@ pub struct Uptime {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Day {
     /// Its beginning, in UTC.
-    pub begins: WallTime,
+    pub start: WallTime,
     pub watched: Duration,
     /// The share of the watched time in which it was up, rounded down to four decimals; `None` if nothing was watched.
     pub up: Option<f64>,
@@ -234,7 +234,7 @@ impl Uptime {
     }
 
     /// When it was first watched within this span, to the hour or to the day.
-    pub fn begins(&self, since: WallTime, now: WallTime) -> Option<WallTime> {
+    pub fn first_watched(&self, since: WallTime, now: WallTime) -> Option<WallTime> {
         let first = |buckets: &[Bucket], unit: i64| {
             let within = since.as_ms().div_euclid(unit)..=now.as_ms().div_euclid(unit);
             let found = buckets.iter().map(|bucket| bucket.0).filter(|index| within.contains(index));
@@ -246,7 +246,7 @@ impl Uptime {
         hour.or(day).map(WallTime::from_ms)
     }
 
-    pub fn contradicts(&self, from: WallTime, to: WallTime) -> bool {
+    pub fn has_watched_day_between(&self, from: WallTime, to: WallTime) -> bool {
         let days = from.as_ms().div_euclid(DAY) + 1..to.as_ms().div_euclid(DAY);
         self.days.iter().any(|bucket| days.contains(&bucket.0))
     }
@@ -258,7 +258,7 @@ impl Uptime {
             let found = self.days.iter().find(|bucket| bucket.0 == index);
             let Bucket(_, up, down) = found.copied().unwrap_or(Bucket(index, 0, 0));
             let watched = Duration::from_millis(up.saturating_add(down));
-            Day { begins: WallTime::from_ms(index * DAY), watched, up: up_share(up.into(), down.into()) }
+            Day { start: WallTime::from_ms(index * DAY), watched, up: up_share(up.into(), down.into()) }
         };
         (today - count + 1..=today).map(day).collect()
     }

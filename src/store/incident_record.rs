@@ -65,7 +65,7 @@ pub struct IncidentRecord {
     pub pm2: Option<String>,
     /// The most informative line of the target's own log.
     #[serde(rename = "said", default)]
-    pub said: Option<String>,
+    pub log_line: Option<String>,
     /// Just after the target went down.
     #[serde(default)]
     pub machine: Option<Machine>,
@@ -117,7 +117,7 @@ impl IncidentRecord {
             process: None,
             pid: None,
             pm2: None,
-            said: None,
+            log_line: None,
             machine: None,
             diagnosed: Vec::new(),
             attempts: 0,

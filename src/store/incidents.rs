@@ -32,13 +32,13 @@ pub fn create(folder: &Folder, id: &str) -> Result<PathBuf, Error> {
 }
 
 /// The path for the output of an attempt's command, in the incident's folder; `rung` counts from 1, as in the events.
-pub fn output(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
+pub fn output_path(incident: &Path, attempt: u32, rung: u32) -> PathBuf {
     incident.join(format!("restart-{attempt}-{rung}.out"))
 }
 
 /// Writes `bytes` to a file in the incident's folder. `name` may come from outside: unusual characters become `_`, and
 /// it cannot lead out of the folder.
-pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+pub fn save_file(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name: String = name.trim_start_matches('.').chars().map(plain).take(100).collect();
     let path = incident.join(if name.is_empty() { "_" } else { &name });
@@ -50,7 +50,7 @@ pub fn keep(incident: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// The ids of all incidents on the disk, oldest first; empty if they cannot be read.
-pub fn ids(folder: &Folder) -> Vec<String> {
+pub fn list_ids(folder: &Folder) -> Vec<String> {
     list_folders(folder).unwrap_or_default().into_iter().map(|incident| incident.id).collect()
 }
 
@@ -58,7 +58,7 @@ pub fn ids(folder: &Folder) -> Vec<String> {
 /// first; and an error for each record that cannot be read. Folders without a record are skipped. Readers may call
 /// this at any time.
 /// Errors: the folder of the incidents cannot be read.
-pub fn records(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, Vec<Error>), Error> {
+pub fn read_records(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, Vec<Error>), Error> {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for incident in list_folders(folder)? {
         match incident_record::read(&incident.path) {
@@ -71,7 +71,7 @@ pub fn records(folder: &Folder, now: WallTime) -> Result<(Vec<IncidentRecord>, V
     Ok((found, damaged))
 }
 
-pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
+pub fn list_files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
     let path = folder.file(INCIDENTS).join(id);
     let names = files::list_folder(&path).unwrap_or_default().into_iter();
     let mut names: Vec<String> = names.map(|(entry, _)| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -79,7 +79,7 @@ pub fn files(folder: &Folder, id: &str) -> (PathBuf, Vec<String>) {
     (path, names)
 }
 
-pub fn outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
+pub fn list_outputs(folder: &Folder) -> Result<Vec<PathBuf>, Error> {
     let all = list_folders(folder)?;
     Ok(all.into_iter().flat_map(|incident| incident.outputs).map(|(path, _)| path).collect())
 }
@@ -182,7 +182,7 @@ mod tests {
     /// An incident with one output of `size` bytes, last changed `age` minutes after 1970.
     fn make(folder: &Folder, id: &str, size: usize, age: u64) -> PathBuf {
         let path = create(folder, id).unwrap();
-        fs::write(output(&path, 1, 1), vec![b'x'; size]).unwrap();
+        fs::write(output_path(&path, 1, 1), vec![b'x'; size]).unwrap();
         File::open(&path).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(60 * age)).unwrap();
         path
     }
@@ -195,17 +195,17 @@ mod tests {
     #[test]
     fn folders_and_outputs_have_their_names() {
         let (_scene, folder) = temp_state_folder();
-        assert!(outputs(&folder).unwrap().is_empty());
+        assert!(list_outputs(&folder).unwrap().is_empty());
         let path = create(&folder, "1122-0313").unwrap();
         assert_eq!(create(&folder, "1122-0313").unwrap(), path);
         assert!(path.ends_with("incidents/1122-0313"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        let output_file = output(&path, 2, 1);
+        let output_file = output_path(&path, 2, 1);
         assert!(output_file.ends_with("restart-2-1.out"));
         fs::write(&output_file, "").unwrap();
         fs::write(path.join("incident.json"), "").unwrap();
         symlink("/etc/passwd", path.join("planted.out")).unwrap();
-        assert_eq!(outputs(&folder).unwrap(), [output_file]);
+        assert_eq!(list_outputs(&folder).unwrap(), [output_file]);
     }
 
     #[test]
@@ -213,8 +213,8 @@ mod tests {
         let (_scene, folder) = temp_state_folder();
         let incident = create(&folder, "1122-0313").unwrap();
         for (name, saved_as) in [("a-out.log", "a-out.log"), ("../../x y", "_.._x_y"), ("", "_"), ("..", "_")] {
-            keep(&incident, name, b"old and long").unwrap();
-            keep(&incident, name, b"new").unwrap();
+            save_file(&incident, name, b"old and long").unwrap();
+            save_file(&incident, name, b"new").unwrap();
             assert_eq!(fs::read(incident.join(saved_as)).unwrap(), b"new", "{name}");
         }
     }
@@ -246,7 +246,7 @@ mod tests {
             make(&folder, &format!("i{n:02}"), 10, 100 - n);
         }
         assert_eq!(prune(&folder, &["i51"], now()).unwrap(), 3);
-        let left = ids(&folder);
+        let left = list_ids(&folder);
         assert_eq!(left.len(), 50);
         assert_eq!(left[..2], ["i51", "i48"]);
     }
@@ -260,7 +260,7 @@ mod tests {
             make(&folder, &format!("i{n:02}"), 10, age);
         }
         assert_eq!(prune(&folder, &["i01"], now()).unwrap(), 2);
-        let left = ids(&folder);
+        let left = list_ids(&folder);
         assert_eq!((left.len(), left.iter().filter(|id| ["i00", "i02"].contains(&id.as_str())).count()), (50, 0));
         let at = |minutes: i64| now().offset_by(minutes * 60_000);
         let record = |id: &str, began: WallTime, ended: Option<WallTime>| {
@@ -272,7 +272,7 @@ mod tests {
         record("i11", at(365 * 1_440), Some(at(365 * 1_440)));
         record("i12", at(-30), Some(at(-20)));
         let order = |now: WallTime| {
-            let (found, _) = records(&folder, now).unwrap();
+            let (found, _) = read_records(&folder, now).unwrap();
             found.into_iter().map(|record| record.id).collect::<Vec<String>>()
         };
         assert_eq!(order(now()), ["i11", "i10", "i12"]);
@@ -288,7 +288,7 @@ mod tests {
             make(&folder, &format!("i{n}"), 3 << 20, n);
         }
         assert_eq!(prune(&folder, &["i1"], now()).unwrap(), 2);
-        assert_eq!(ids(&folder), ["i1", "i3", "i4"]);
+        assert_eq!(list_ids(&folder), ["i1", "i3", "i4"]);
     }
 
     #[test]
@@ -297,13 +297,13 @@ mod tests {
         for n in 0..4 {
             make(&folder, &format!("i{n}"), 6 << 20, n);
         }
-        let held = File::options().append(true).open(output(&folder.file("incidents/i0"), 1, 1)).unwrap();
+        let held = File::options().append(true).open(output_path(&folder.file("incidents/i0"), 1, 1)).unwrap();
         let mut sleeper = Command::new("sleep").arg("600").stdout(Stdio::from(held)).spawn().unwrap();
         let removed = prune(&folder, &[], now());
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
         assert_eq!(removed.unwrap(), 3);
-        assert_eq!(ids(&folder), ["i0"]);
+        assert_eq!(list_ids(&folder), ["i0"]);
     }
 
     #[test]

@@ -39,23 +39,23 @@ pub struct LockNote {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeldBy {
     /// A process that is visible from here.
-    Seen(Holder),
+    Visible(Holder),
     /// A process that is not visible: it runs in another container or on another machine, or has not identified
     /// itself.
-    Unseen(Unseen),
+    Hidden(HiddenHolder),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unseen {
+pub struct HiddenHolder {
     /// The note in the file, if it can be read. It may still be that of the previous holder.
     pub note: Option<LockNote>,
     /// The last sign of life.
     pub touched: WallTime,
 }
 
-impl Unseen {
+impl HiddenHolder {
     /// Takes the note at its word; without a note, a daemon is assumed.
-    pub fn into_holder_on_trust(self) -> Holder {
+    pub fn into_holder_from_note(self) -> Holder {
         let touched = self.touched;
         match self.note {
             Some(LockNote { pid, started, mode, config }) => {
@@ -85,9 +85,9 @@ pub enum LockError {
 #[derive(Debug)]
 pub enum TouchResult {
     /// The lock is still held, and its sign of life is renewed.
-    Ours,
+    StillHeld,
     /// The file was deleted or replaced; it was created again, and the new one is locked.
-    Remade,
+    Recreated,
     /// The file was deleted and another watchdog has locked the new one, or it contains the note of another watchdog.
     /// In the second case both hold the lock, as on a network drive that has dropped the first lock. This
     /// watchdog must stop.
@@ -99,9 +99,9 @@ pub enum HolderProof {
     /// It is alive and has the lock file open: the pid is certainly the holder's.
     Holds,
     /// It is alive, but its open files are not readable because it belongs to another account.
-    Hidden,
+    Unproven,
     /// It has exited or has released the lock.
-    Over,
+    NotHolding,
 }
 
 /// The lock, held until this value is dropped or the process ends. Processes started by this one do not inherit it.
@@ -149,14 +149,14 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     // Held by a process without a note, or for an instant by one that only asks for the holder.
                     if let Some(holder) = find_holder(folder) {
-                        return Err(LockError::Held(HeldBy::Seen(holder)));
+                        return Err(LockError::Held(HeldBy::Visible(holder)));
                     }
                     thread::sleep(RETRY_INTERVAL);
                 }
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
         }
-        Err(LockError::Held(HeldBy::Unseen(hidden_holder(folder))))
+        Err(LockError::Held(HeldBy::Hidden(hidden_holder(folder))))
     }
 
     /// Renews the sign of life and checks that others still find this lock.
@@ -168,7 +168,7 @@ impl Lock {
             return match Lock::acquire(&self.folder, self.note.clone()) {
                 Ok(lock) => {
                     *self = lock;
-                    Ok(TouchResult::Remade)
+                    Ok(TouchResult::Recreated)
                 }
                 Err(LockError::Held(holder)) => Ok(TouchResult::Lost(holder)),
                 Err(LockError::Io(error)) => Err(error),
@@ -190,7 +190,7 @@ impl Lock {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         rustix::fs::futimens(&self.file, &Timestamps { last_access: now, last_modification: now })
             .map_err(|cause| failed(cause.into()))?;
-        read.map(|_| TouchResult::Ours).map_err(|cause| Error::new("read", &path, cause))
+        read.map(|_| TouchResult::StillHeld).map_err(|cause| Error::new("read", &path, cause))
     }
 
     /// Reads through the open file: this works even when no file descriptor is free.
@@ -226,21 +226,21 @@ pub fn read_lock(folder: &Folder) -> Result<Option<HeldBy>, Error> {
     let path = folder.file(LOCK_NAME);
     for _ in 0..MAX_TRIES {
         if let Some(holder) = find_holder(folder) {
-            return Ok(Some(HeldBy::Seen(holder)));
+            return Ok(Some(HeldBy::Visible(holder)));
         }
         if !is_locked(&path).map_err(|cause| Error::new("check", &path, cause))? {
             return Ok(None);
         }
         thread::sleep(RETRY_INTERVAL);
     }
-    Ok(Some(HeldBy::Unseen(hidden_holder(folder))))
+    Ok(Some(HeldBy::Hidden(hidden_holder(folder))))
 }
 
 /// The holder of the lock, if it is a process visible from here.
 pub fn read_holder(folder: &Folder) -> Option<Holder> {
     match read_lock(folder) {
-        Ok(Some(HeldBy::Seen(holder))) => Some(holder),
-        Ok(Some(HeldBy::Unseen(_)) | None) | Err(_) => None,
+        Ok(Some(HeldBy::Visible(holder))) => Some(holder),
+        Ok(Some(HeldBy::Hidden(_)) | None) | Err(_) => None,
     }
 }
 
@@ -262,7 +262,7 @@ fn is_locked(path: &Path) -> io::Result<bool> {
 /// Checks that the file system of the folder, existing or not, supports locks. Nothing is left behind: the check uses
 /// the lock file or, if there is none, a file without a name, or a folder where the file system does not support such
 /// files.
-pub fn can_lock(folder: &Folder) -> Result<(), Error> {
+pub fn check_lock_support(folder: &Folder) -> Result<(), Error> {
     let path = folder.file(LOCK_NAME);
     let Some(existing) = folder.path().ancestors().find(|path| path.is_dir()) else { return Ok(()) };
     let unnamed = || files::open_unnamed(existing).or_else(|_| File::open(existing));
@@ -275,25 +275,25 @@ pub fn can_lock(folder: &Folder) -> Result<(), Error> {
 }
 
 /// Whether the pid is certainly that of `holder` at this moment: for a caller that is about to send it a signal.
-pub fn prove(folder: &Folder, holder: &Holder) -> HolderProof {
-    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK_NAME)) else { return HolderProof::Over };
+pub fn prove_holder(folder: &Folder, holder: &Holder) -> HolderProof {
+    let Ok(metadata) = fs::symlink_metadata(folder.file(LOCK_NAME)) else { return HolderProof::NotHolding };
     let open = has_lock_open(holder.pid, Inode::of(&metadata));
     // Checked last: if the pid had been reused meanwhile, the start time would differ.
     let is_alive = process::is_alive(Process { pid: holder.pid, started: holder.started });
     match (is_alive, open) {
         (true, Ok(true)) => HolderProof::Holds,
-        (true, Err(_)) => HolderProof::Hidden,
-        (true, Ok(false)) | (false, _) => HolderProof::Over,
+        (true, Err(_)) => HolderProof::Unproven,
+        (true, Ok(false)) | (false, _) => HolderProof::NotHolding,
     }
 }
 
 /// Whether the process of `holder` has ended. Its lock is released a moment earlier.
-pub fn is_gone(holder: &Holder) -> bool {
+pub fn has_exited(holder: &Holder) -> bool {
     !process::is_alive(Process { pid: holder.pid, started: holder.started })
 }
 
-pub fn last_held(folder: &Folder) -> Option<(Mode, WallTime)> {
-    let Unseen { note, touched } = hidden_holder(folder);
+pub fn read_last_holder(folder: &Folder) -> Option<(Mode, WallTime)> {
+    let HiddenHolder { note, touched } = hidden_holder(folder);
     Some((note?.mode, touched))
 }
 
@@ -308,13 +308,13 @@ fn find_holder(folder: &Folder) -> Option<Holder> {
 }
 
 fn identify_holder(folder: &Folder) -> HeldBy {
-    find_holder(folder).map_or_else(|| HeldBy::Unseen(hidden_holder(folder)), HeldBy::Seen)
+    find_holder(folder).map_or_else(|| HeldBy::Hidden(hidden_holder(folder)), HeldBy::Visible)
 }
 
-fn hidden_holder(folder: &Folder) -> Unseen {
+fn hidden_holder(folder: &Folder) -> HiddenHolder {
     let path = folder.file(LOCK_NAME);
     let touched = fs::symlink_metadata(&path).map(|metadata| files::modified_at(&metadata)).unwrap_or_default();
-    Unseen { note: read_note(&path).ok().flatten(), touched }
+    HiddenHolder { note: read_note(&path).ok().flatten(), touched }
 }
 
 /// `None` if the file contains no note.

@@ -44,17 +44,17 @@ impl RepeatFilter {
     }
 
     /// The notes of one subject, which can be reset separately.
-    pub fn of(&self, subject: &impl Hash) -> RepeatFilter {
+    pub fn for_subject(&self, subject: &impl Hash) -> RepeatFilter {
         RepeatFilter { subject: Some(hash(subject)), ..self.clone() }
     }
 
     /// Whether to print this at `wall`: it was not printed within a day. Notes that it is printed; if no note can be
     /// written, it is still printed about once a day.
-    pub fn is_news(&self, about: &str, wall: WallTime) -> bool {
+    pub fn should_print(&self, about: &str, wall: WallTime) -> bool {
         if self.was_printed(about, wall) {
             return false;
         }
-        self.note(about, wall) || self.is_beginning_of_day(wall)
+        self.mark_printed(about, wall) || self.is_beginning_of_day(wall)
     }
 
     pub fn was_printed(&self, about: &str, wall: WallTime) -> bool {
@@ -73,7 +73,7 @@ impl RepeatFilter {
         entries.any(|entry| is_recent(&entry))
     }
 
-    pub fn note(&self, about: &str, wall: WallTime) -> bool {
+    pub fn mark_printed(&self, about: &str, wall: WallTime) -> bool {
         self.folders.iter().any(|folder| {
             clear(folder, |name, printed| name.starts_with(NOTE_PREFIX) && wall.since(printed) > REPEAT_AFTER * 2);
             folder.ensure().is_ok() && touch(self.path(folder, about), None).is_ok()
@@ -90,20 +90,20 @@ impl RepeatFilter {
     }
 
     /// For a problem that is over: when it returns, it is printed again.
-    pub fn forget(&self) {
+    pub fn reset(&self) {
         let prefix = self.prefix();
         self.folders.iter().for_each(|folder| clear(folder, |name, _| name.starts_with(&prefix)));
     }
 
     /// For a problem that is over but may return. It is printed again then; one that comes and goes all day is printed
     /// less often.
-    pub fn forget_this_round(&self, wall: WallTime) {
+    pub fn reset_round(&self, wall: WallTime) {
         if !self.was_anything_printed(wall) {
             return;
         }
-        let rounds = self.of(&("rounds", self.subject));
+        let rounds = self.for_subject(&("rounds", self.subject));
         let round = (0..MAX_ROUNDS).map(|n| n.to_string()).find(|round| !rounds.was_printed(round, wall));
-        let is_round_left = round.is_some_and(|round| rounds.note(&round, wall));
+        let is_round_left = round.is_some_and(|round| rounds.mark_printed(&round, wall));
         let prefix = self.prefix();
         let is_over = |printed: WallTime| is_round_left || time_apart(wall, printed) >= ROUND_INTERVAL;
         self.folders
@@ -180,19 +180,23 @@ mod tests {
         let (one, other) = (filter(&[&state], "a"), filter(&[&state], "b"));
         let now = files::modified_at(&fs::metadata(scene.path()).expect("a folder"));
         let later = |ms: i64| now.offset_by(ms);
-        assert!(one.is_news("one warning", now));
-        assert!(!one.is_news("one warning", later(60_000)));
-        assert!(one.is_news("another warning", later(60_000)));
+        assert!(one.should_print("one warning", now));
+        assert!(!one.should_print("one warning", later(60_000)));
+        assert!(one.should_print("another warning", later(60_000)));
         // Two warnings at once, and those of another caller.
-        assert!(!one.is_news("one warning", later(120_000)) && !one.is_news("another warning", later(120_000)));
-        assert!(other.is_news("one warning", later(120_000)));
-        other.forget();
-        assert!(!one.is_news("one warning", later(120_000)) && other.is_news("one warning", later(120_000)));
-        assert!(one.is_news("one warning", later(86_500_000)) && one.is_news("one warning", later(-86_500_000)));
-        one.forget();
-        assert!(one.is_news("one warning", now));
+        assert!(
+            !one.should_print("one warning", later(120_000)) && !one.should_print("another warning", later(120_000))
+        );
+        assert!(other.should_print("one warning", later(120_000)));
+        other.reset();
+        assert!(!one.should_print("one warning", later(120_000)) && other.should_print("one warning", later(120_000)));
+        assert!(
+            one.should_print("one warning", later(86_500_000)) && one.should_print("one warning", later(-86_500_000))
+        );
+        one.reset();
+        assert!(one.should_print("one warning", now));
         // Notes that expired long ago are removed.
-        assert!(other.is_news("a third warning", later(3 * 86_400_000)));
+        assert!(other.should_print("a third warning", later(3 * 86_400_000)));
         assert_eq!(fs::read_dir(&state).expect("the folder").count(), 1);
     }
 
@@ -200,7 +204,7 @@ mod tests {
     fn one_subject_is_reset_alone_three_times_a_day_and_then_once_an_hour() {
         let scene = tempfile::tempdir().expect("a folder");
         let all = filter(&[scene.path()], "a");
-        let (one, other) = (all.of(&"one"), all.of(&"other"));
+        let (one, other) = (all.for_subject(&"one"), all.for_subject(&"other"));
         let now = files::modified_at(&fs::metadata(scene.path()).expect("a folder"));
         // Nothing was printed yet, so nothing is reset and no round is used up; a note that only prepares for printing
         // does not count.
@@ -210,18 +214,18 @@ mod tests {
                 && !one.was_anything_printed(now)
         );
         for _ in 0..5 {
-            one.forget_this_round(now);
+            one.reset_round(now);
         }
-        assert!(other.is_news("one warning", now) && all.is_news("one warning", now));
+        assert!(other.should_print("one warning", now) && all.should_print("one warning", now));
         for round in 0..5 {
-            assert_eq!(one.is_news("one warning", now), round <= MAX_ROUNDS, "in round {round}");
-            one.forget_this_round(now);
+            assert_eq!(one.should_print("one warning", now), round <= MAX_ROUNDS, "in round {round}");
+            one.reset_round(now);
         }
         let later = now.offset_by(3_700_000);
-        one.forget_this_round(later);
-        assert!(one.is_news("one warning", later));
-        assert!(!other.is_news("one warning", later) && !all.is_news("one warning", later));
-        all.forget();
+        one.reset_round(later);
+        assert!(one.should_print("one warning", later));
+        assert!(!other.should_print("one warning", later) && !all.should_print("one warning", later));
+        all.reset();
         assert_eq!(fs::read_dir(scene.path()).expect("the folder").count(), 0);
     }
 
@@ -231,8 +235,8 @@ mod tests {
         let (nowhere, state) = (Path::new("/proc/nowhere"), scene.path().join("state"));
         let now = files::modified_at(&fs::metadata(scene.path()).expect("a folder"));
         let both = filter(&[nowhere, &state], "a");
-        assert!(both.is_news("one warning", now) && !both.is_news("one warning", now));
-        assert!(!filter(&[&state], "a").is_news("one warning", now));
+        assert!(both.should_print("one warning", now) && !both.should_print("one warning", now));
+        assert!(!filter(&[&state], "a").should_print("one warning", now));
     }
 
     /// 23:00Z is midnight in this zone, an hour east of Greenwich.
@@ -251,7 +255,7 @@ mod tests {
             let reading = BootClockReading { at, boot_id: None };
             state::save(&folder, &saved, &saved.policy, &reading, false).expect("saved");
             for _ in 0..2 {
-                assert_eq!(filter.is_news("one warning", midnight.offset_by(minute * 60_000)), expected);
+                assert_eq!(filter.should_print("one warning", midnight.offset_by(minute * 60_000)), expected);
                 assert_eq!(filter.may_be_printed("one warning", midnight.offset_by(minute * 60_000)), expected);
             }
         }
@@ -266,6 +270,6 @@ mod tests {
         }
         check(15, 14, true);
         check(15, 15, false);
-        assert!(filter(&[Path::new("/proc/nowhere")], "a").is_news("one warning", WallTime::from_ms(-3_600_000)));
+        assert!(filter(&[Path::new("/proc/nowhere")], "a").should_print("one warning", WallTime::from_ms(-3_600_000)));
     }
 }

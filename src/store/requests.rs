@@ -31,14 +31,14 @@ pub enum Request {
         /// Counted from the time of the request.
         length_ms: u64,
         #[serde(rename = "given")]
-        given: Stamp,
+        requested_at: Stamp,
         /// The name of the command whose end also ends the pause.
         #[serde(default)]
         command: Option<String>,
     },
     /// Ends the pause of a command that has ended.
     #[serde(rename = "over")]
-    Over { command: String },
+    CommandEnded { command: String },
     /// `targets`: `None` for all. `clear_waits`: whether this also ends waits (cooldown, window, preconditions).
     Resume { targets: Option<Vec<String>>, clear_waits: bool },
 }
@@ -46,8 +46,8 @@ pub enum Request {
 impl Request {
     /// The end of the pause on the boot clock of `reading`; `None` if it has ended or this is no pause. A reboot ends
     /// the command, and with it its pause.
-    pub fn pauses_until(&self, reading: &BootClockReading) -> Option<BootTime> {
-        let Request::Pause { length_ms, given, command, .. } = self else { return None };
+    pub fn pause_end(&self, reading: &BootClockReading) -> Option<BootTime> {
+        let Request::Pause { length_ms, requested_at: given, command, .. } = self else { return None };
         let Elapsed { ms, rebooted } = given.elapsed(reading);
         let left =
             Duration::from_millis(*length_ms).min(MAX_PAUSE).saturating_sub(Duration::from_millis(ms.unsigned_abs()));
@@ -58,23 +58,23 @@ impl Request {
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct PendingRequest {
-    pub order: Request,
+    pub request: Request,
     path: PathBuf,
 }
 
 impl PendingRequest {
-    pub fn is_done(&self) -> bool {
+    pub fn is_handled(&self) -> bool {
         fs::symlink_metadata(&self.path).is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound)
     }
 
     /// Removes the file: after the state that includes the request was saved.
     /// Errors: it cannot be removed and would be listed again, so the caller must remember that it was applied.
-    pub fn done(&self) -> Result<(), Error> {
+    pub fn remove(&self) -> Result<(), Error> {
         files::remove(&self.path).map_err(|cause| Error::new("remove", &self.path, cause))
     }
 
     /// Removes the request before it is applied. Returns false if it was already applied.
-    pub fn take_back(&self) -> Result<bool, Error> {
+    pub fn withdraw(&self) -> Result<bool, Error> {
         match fs::remove_file(&self.path) {
             Ok(()) => Ok(true),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -86,14 +86,14 @@ impl PendingRequest {
 #[derive(Debug, Default)]
 pub struct Requests {
     /// In the order of submission.
-    pub waiting: Vec<PendingRequest>,
+    pub pending: Vec<PendingRequest>,
     /// Requests that could not be read. A damaged one was set aside, and is reported only this once.
-    pub refused: Vec<Error>,
+    pub unreadable: Vec<Error>,
 }
 
 /// Submits a request to the holder of the lock.
 /// Errors: it cannot be written, or 100 requests are already waiting.
-pub fn put(folder: &Folder, request: Request) -> Result<PendingRequest, Error> {
+pub fn submit(folder: &Folder, request: Request) -> Result<PendingRequest, Error> {
     let subfolder = folder.subfolder(REQUESTS)?;
     let waiting = paths_with_extension(folder, "json")?;
     if waiting.len() >= MAX_WAITING {
@@ -110,7 +110,7 @@ pub fn put(folder: &Folder, request: Request) -> Result<PendingRequest, Error> {
     let bytes = serde_json::to_vec(&request).map_err(io::Error::from);
     let written = bytes.and_then(|bytes| files::replace(&path, &bytes, true));
     match written {
-        Ok(()) => Ok(PendingRequest { order: request, path }),
+        Ok(()) => Ok(PendingRequest { request, path }),
         Err(cause) => Err(Error::new("write", &path, cause)),
     }
 }
@@ -134,15 +134,15 @@ pub fn list(folder: &Folder) -> Result<Requests, Error> {
         let broken = |error: serde_json::Error| files::invalid_data(error.to_string());
         let read = files::read(&path, MAX_SIZE).and_then(|bytes| serde_json::from_slice(&bytes).map_err(broken));
         match read {
-            Ok(request) => requests.waiting.push(PendingRequest { order: request, path }),
+            Ok(request) => requests.pending.push(PendingRequest { request, path }),
             // Withdrawn just now.
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) => {
                 let is_damaged = cause.kind() == io::ErrorKind::InvalidData;
-                requests.refused.push(Error::new("read request", &path, cause));
+                requests.unreadable.push(Error::new("read request", &path, cause));
                 // After any other error the request may be intact; it is tried again.
                 if is_damaged && let Err(cause) = fs::rename(&path, path.with_extension("damaged")) {
-                    requests.refused.push(Error::new("set aside", &path, cause));
+                    requests.unreadable.push(Error::new("set aside", &path, cause));
                 }
             }
         }
@@ -189,11 +189,11 @@ mod tests {
     }
 
     fn pause(length_ms: u64) -> Request {
-        Request::Pause { targets: Some(vec!["a".into()]), length_ms, given: Stamp::of(&now()), command: None }
+        Request::Pause { targets: Some(vec!["a".into()]), length_ms, requested_at: Stamp::of(&now()), command: None }
     }
 
     fn list_pending(folder: &Folder) -> Vec<Request> {
-        list(folder).unwrap().waiting.into_iter().map(|waiting| waiting.order).collect()
+        list(folder).unwrap().pending.into_iter().map(|waiting| waiting.request).collect()
     }
 
     #[test]
@@ -201,30 +201,30 @@ mod tests {
         let (_scene, folder) = temp_state_folder();
         assert_eq!(list_pending(&folder), []);
         let resume = Request::Resume { targets: None, clear_waits: true };
-        put(&folder, pause(1)).unwrap();
-        put(&folder, pause(2)).unwrap();
-        let last = put(&folder, resume.clone()).unwrap();
+        submit(&folder, pause(1)).unwrap();
+        submit(&folder, pause(2)).unwrap();
+        let last = submit(&folder, resume.clone()).unwrap();
         assert_eq!(list_pending(&folder), [pause(1), pause(2), resume.clone()]);
         assert_eq!(fs::metadata(&last.path).unwrap().mode() & 0o777, 0o600);
-        list(&folder).unwrap().waiting[0].done().unwrap();
+        list(&folder).unwrap().pending[0].remove().unwrap();
         assert_eq!(list_pending(&folder), [pause(2), resume]);
-        assert!(!last.is_done());
-        for waiting in list(&folder).unwrap().waiting {
-            waiting.done().unwrap();
+        assert!(!last.is_handled());
+        for waiting in list(&folder).unwrap().pending {
+            waiting.remove().unwrap();
         }
-        assert!(last.is_done());
-        last.done().unwrap();
+        assert!(last.is_handled());
+        last.remove().unwrap();
         assert_eq!(folder.file(REQUESTS).read_dir().unwrap().count(), 0);
     }
 
     #[test]
     fn a_pending_request_can_be_withdrawn() {
         let (_scene, folder) = temp_state_folder();
-        let (first, second) = (put(&folder, pause(1)).unwrap(), put(&folder, pause(2)).unwrap());
-        assert!(first.take_back().unwrap());
+        let (first, second) = (submit(&folder, pause(1)).unwrap(), submit(&folder, pause(2)).unwrap());
+        assert!(first.withdraw().unwrap());
         assert_eq!(list_pending(&folder), [pause(2)]);
-        list(&folder).unwrap().waiting[0].done().unwrap();
-        assert!(!second.take_back().unwrap(), "it was already applied");
+        list(&folder).unwrap().pending[0].remove().unwrap();
+        assert!(!second.withdraw().unwrap(), "it was already applied");
     }
 
     /// A pause of 30 min requested at `now()`: how many seconds are left after this much time on each clock.
@@ -233,7 +233,7 @@ mod tests {
         let ClockReading { now: at, wall } = now().at;
         let reading = boot_clock_reading(at.offset_by(by_boot_s * 1_000), wall.offset_by(by_wall_s * 1_000), boot_id);
         let left = |request: &Request| {
-            request.pauses_until(&reading).map(|until| (until.as_ms() - reading.at.now.as_ms()) / 1_000)
+            request.pause_end(&reading).map(|until| (until.as_ms() - reading.at.now.as_ms()) / 1_000)
         };
         assert_eq!(left(&pause(1_800_000)), expected, "{boot_id:?} {by_boot_s} {by_wall_s}");
     }
@@ -256,28 +256,30 @@ mod tests {
         }
         check_left(None, 600, -YEARS, Some(1_800));
 
-        let left = |request: &Request| request.pauses_until(&now()).map(|until| until.as_ms() - 50_000);
+        let left = |request: &Request| request.pause_end(&now()).map(|until| until.as_ms() - 50_000);
         assert_eq!(left(&pause(u64::MAX)), Some(86_400_000), "at most a day, whoever wrote the file");
         assert_eq!(left(&pause(0)), None);
-        assert_eq!(left(&Request::Over { command: "x".into() }), None);
+        assert_eq!(left(&Request::CommandEnded { command: "x".into() }), None);
     }
 
     #[test]
     fn a_reboot_ends_the_pause_of_a_command() {
-        let Request::Pause { targets, length_ms, given, .. } = pause(1_800_000) else { panic!("a pause") };
-        let request = Request::Pause { targets, length_ms, given, command: Some("./deploy".into()) };
+        let Request::Pause { targets, length_ms, requested_at: given, .. } = pause(1_800_000) else {
+            panic!("a pause")
+        };
+        let request = Request::Pause { targets, length_ms, requested_at: given, command: Some("./deploy".into()) };
         let later = |boot_id| boot_clock_reading(now().at.now, now().at.wall.offset_by(5_000), Some(boot_id));
-        assert!(request.pauses_until(&later("boot-1")).is_some());
-        assert_eq!(request.pauses_until(&later("boot-2")), None);
+        assert!(request.pause_end(&later("boot-1")).is_some());
+        assert_eq!(request.pause_end(&later("boot-2")), None);
     }
 
     #[test]
     fn at_most_a_hundred_requests_wait() {
         let (_scene, folder) = temp_state_folder();
         for n in 0..100 {
-            put(&folder, pause(n)).unwrap();
+            submit(&folder, pause(n)).unwrap();
         }
-        let error = put(&folder, pause(0)).unwrap_err().to_string();
+        let error = submit(&folder, pause(0)).unwrap_err().to_string();
         assert!(error.ends_with("100 requests are already waiting; is a watchdog running?"), "{error}");
         assert_eq!(list_pending(&folder).len(), 100);
     }
@@ -285,7 +287,7 @@ mod tests {
     #[test]
     fn damaged_requests_are_reported_once() {
         let (_scene, folder) = temp_state_folder();
-        let good = put(&folder, pause(1)).unwrap();
+        let good = submit(&folder, pause(1)).unwrap();
         let file = |name: &str| folder.file(REQUESTS).join(name);
         fs::write(file("1.json"), "{").unwrap();
         fs::write(file("2.json"), "").unwrap();
@@ -294,11 +296,11 @@ mod tests {
         symlink("/etc/passwd", file("5.json")).unwrap();
         fs::create_dir(file("6.json")).unwrap();
         let first = list(&folder).unwrap();
-        assert_eq!(first.waiting.len(), 1);
-        assert_eq!(first.refused.len(), 6, "{:?}", first.refused);
+        assert_eq!(first.pending.len(), 1);
+        assert_eq!(first.unreadable.len(), 6, "{:?}", first.unreadable);
         let second = list(&folder).unwrap();
-        assert_eq!((second.waiting.len(), second.refused.len()), (1, 0));
-        good.done().unwrap();
+        assert_eq!((second.pending.len(), second.unreadable.len()), (1, 0));
+        good.remove().unwrap();
         // Only the latest damaged one is left, whatever it is.
         assert_eq!(folder.file(REQUESTS).read_dir().unwrap().count(), 1);
     }
@@ -307,17 +309,17 @@ mod tests {
     fn a_link_instead_of_the_folder_is_refused() {
         let (scene, folder) = temp_state_folder();
         let elsewhere = Folder::open(&scene.path().join("elsewhere")).unwrap();
-        put(&elsewhere, pause(1)).unwrap();
+        submit(&elsewhere, pause(1)).unwrap();
         symlink(elsewhere.file(REQUESTS), folder.file(REQUESTS)).unwrap();
         assert!(list(&folder).is_err());
-        assert!(put(&folder, pause(2)).is_err());
+        assert!(submit(&folder, pause(2)).is_err());
         assert_eq!(list_pending(&elsewhere), [pause(1)]);
     }
 
     #[test]
     fn half_written_requests_are_removed_once_their_writer_has_exited() {
         let (_scene, folder) = temp_state_folder();
-        put(&folder, pause(1)).unwrap();
+        submit(&folder, pause(1)).unwrap();
         let own = folder.file(REQUESTS).join(format!("1-{}-000.tmp", std::process::id()));
         let gone = folder.file(REQUESTS).join("1-4294967295-000.tmp");
         fs::write(&own, "{").unwrap();

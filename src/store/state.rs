@@ -56,32 +56,32 @@ pub struct SavedState {
     pub rebooted: bool,
     /// When it was written, on the current boot clock. Filled only when the file is read.
     #[serde(skip)]
-    pub written: Option<BootTime>,
+    pub written_at: Option<BootTime>,
     /// By how many milliseconds the wall clock was set since then. Known only within one boot.
     #[serde(skip)]
-    pub wall_moved: i64,
+    pub wall_step_ms: i64,
     /// The configuration, and the log that it names.
     pub config: Option<PathBuf>,
     /// The modification time of the configuration when it was read.
     #[serde(rename = "config_written")]
-    pub config_written: Option<WallTime>,
+    pub config_modified: Option<WallTime>,
     pub log: Option<PathBuf>,
     /// Why log lines are being lost.
     pub log_trouble: Option<String>,
     /// When the executables of the restart commands were last searched for.
     #[serde(rename = "checked")]
-    pub checked: Option<WallTime>,
+    pub programs_checked: Option<WallTime>,
     pub outbox: Outbox,
     /// By target: the channels that were notified that it is flapping, so that not every outage is sent.
     #[serde(rename = "told_of_flapping")]
-    pub told_of_flapping: BTreeMap<String, BTreeSet<String>>,
+    pub flapping_notified: BTreeMap<String, BTreeSet<String>>,
     pub channels: usize,
     /// The notification settings that a missing `${NAME}` disables, as last reported to the operator.
     #[serde(rename = "off")]
-    pub off: Vec<String>,
+    pub disabled_channels: Vec<String>,
     /// The part of each target's configuration that `status` shows.
     #[serde(rename = "shown")]
-    pub shown: BTreeMap<String, TargetView>,
+    pub views: BTreeMap<String, TargetView>,
 }
 
 /// Counted since a watchdog in this folder first watched the target.
@@ -90,7 +90,7 @@ pub struct SavedState {
 pub struct Counts {
     pub healthy: u64,
     #[serde(rename = "bad")]
-    pub bad: BTreeMap<Class, u64>,
+    pub failed: BTreeMap<Class, u64>,
     pub unknown: u64,
     pub attempts: u64,
     pub incidents: u64,
@@ -105,7 +105,7 @@ pub struct TargetView {
     /// The span in which restarts are limited.
     pub window_ms: u64,
     #[serde(rename = "repairs")]
-    pub repairs: bool,
+    pub has_restart_commands: bool,
     pub dry_run: bool,
     pub depends_on: Vec<String>,
 }
@@ -113,49 +113,49 @@ pub struct TargetView {
 impl SavedState {
     /// Corrects the times of this boot after the wall clock was set by `moved` milliseconds, so that they stay as old
     /// as they are. `booted` is the time of the boot by the wall clock before it was set.
-    pub fn wall_was_set(&mut self, booted: WallTime, moved: i64) {
+    pub fn correct_wall_times(&mut self, booted: WallTime, moved: i64) {
         self.gaps.correct_since_boot(booted, moved);
-        for at in [&mut self.first_start, &mut self.checked].into_iter().flatten() {
+        for at in [&mut self.first_start, &mut self.programs_checked].into_iter().flatten() {
             *at = at.corrected_since(booted, moved);
         }
     }
 
-    pub fn in_order(&self) -> Vec<(&String, &TargetView)> {
-        let mut targets: Vec<_> = self.shown.iter().collect();
+    pub fn targets_in_order(&self) -> Vec<(&String, &TargetView)> {
+        let mut targets: Vec<_> = self.views.iter().collect();
         targets.sort_by_key(|(_, shown)| shown.order);
         targets
     }
 
     /// Ticks with gaps up to this are still running: three times the usual gap, at least 5 min and at most 1 h.
-    pub fn tick_patience(&self) -> Duration {
+    pub fn max_tick_gap(&self) -> Duration {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         self.policy.ticks.usual_gap().unwrap_or_default().saturating_mul(3).clamp(minutes(5), minutes(60))
     }
 
     /// Whether the watchdog that wrote this may still be in use: a daemon that was not stopped and saved within 120 s
     /// (it saves every minute), or ticks that still run.
-    pub fn worked_lately(&self, now: BootTime) -> bool {
+    pub fn ran_recently(&self, now: BootTime) -> bool {
         let longest = match self.mode {
             Some(Mode::Daemon) if !self.stopped => Duration::from_secs(120),
-            Some(Mode::Once) => self.tick_patience(),
+            Some(Mode::Once) => self.max_tick_gap(),
             Some(Mode::Daemon) | None => return false,
         };
         self.age(now).is_some_and(|age| age <= longest)
     }
 
     pub fn age(&self, now: BootTime) -> Option<Duration> {
-        self.written.map(|written| now.since(written))
+        self.written_at.map(|written| now.since(written))
     }
 
     /// How long ago the wall clock showed `then`. If the clock was set after the state was written, `then` may be from
     /// before or after that, and the state itself proves that the watchdog was alive when it was written: the shortest
     /// of the three ages counts.
-    pub fn since(&self, then: WallTime, at: ClockReading) -> Duration {
+    pub fn elapsed_since(&self, then: WallTime, at: ClockReading) -> Duration {
         let by_wall = |set_by: i64| {
             let ms = at.wall.as_ms().saturating_sub(then.as_ms()).saturating_sub(set_by);
             Duration::from_millis(ms.unsigned_abs())
         };
-        let (Some(written), Some(seen), false) = (self.written, self.last_seen, self.rebooted) else {
+        let (Some(written), Some(seen), false) = (self.written_at, self.last_seen, self.rebooted) else {
             return by_wall(0);
         };
         let passed = at.now.as_ms().saturating_sub(written.as_ms());
@@ -271,13 +271,13 @@ impl ParsedState {
         saved.files.values_mut().for_each(|file| file.seen = file.seen.offset_by(shift));
         // What was written before this boot is at least as old as the boot, whatever the wall clock shows.
         let age = if rebooted { ms.max(reading.at.now.as_ms()) } else { ms };
-        saved.written = Some(reading.at.now.offset_by(age.saturating_neg()));
+        saved.written_at = Some(reading.at.now.offset_by(age.saturating_neg()));
         if rebooted {
             saved.policy.reboot();
             saved.rebooted = true;
         }
         let by_wall = reading.at.wall.as_ms().saturating_sub(written.wall.as_ms());
-        saved.wall_moved = if rebooted { 0 } else { by_wall.saturating_sub(ms) };
+        saved.wall_step_ms = if rebooted { 0 } else { by_wall.saturating_sub(ms) };
         saved
     }
 }

@@ -18,16 +18,16 @@ const MAX_SIZE: u64 = 64 << 10;
 const SEPARATOR: u8 = 0;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stopped {
+pub enum StopMark {
     /// Every watchdog with this state folder.
     All,
     /// The watchdogs with these configurations: absolute paths, at least one.
-    Of(Vec<PathBuf>),
+    Configs(Vec<PathBuf>),
 }
 
-impl Stopped {
+impl StopMark {
     fn to_bytes(&self) -> Vec<u8> {
-        let Stopped::Of(configs) = self else { return Vec::new() };
+        let StopMark::Configs(configs) = self else { return Vec::new() };
         let paths: Vec<&[u8]> = configs.iter().map(|config| config.as_os_str().as_bytes()).collect();
         let bytes = paths.join(&SEPARATOR);
         // A longer list could not be read back and would be misread.
@@ -35,27 +35,27 @@ impl Stopped {
     }
 
     /// Contents that are no list of paths apply to all: somebody created the file to prevent every start.
-    fn parse(bytes: &[u8]) -> Stopped {
+    fn parse(bytes: &[u8]) -> StopMark {
         let configs: Vec<&Path> =
             bytes.split(|&byte| byte == SEPARATOR).map(|path| OsStr::from_bytes(path).as_ref()).collect();
         match configs.iter().all(|config| config.is_absolute()) {
-            true => Stopped::Of(configs.into_iter().map(Path::to_path_buf).collect()),
-            false => Stopped::All,
+            true => StopMark::Configs(configs.into_iter().map(Path::to_path_buf).collect()),
+            false => StopMark::All,
         }
     }
 }
 
 /// Whose watchdog was stopped by the operator, if any. A mark that cannot be read applies to all.
-pub fn read(folder: &Folder) -> Option<Stopped> {
+pub fn read(folder: &Folder) -> Option<StopMark> {
     let path = folder.file(STOPPED);
     fs::symlink_metadata(&path).ok()?;
-    Some(files::read(&path, MAX_SIZE).map_or(Stopped::All, |bytes| Stopped::parse(&bytes)))
+    Some(files::read(&path, MAX_SIZE).map_or(StopMark::All, |bytes| StopMark::parse(&bytes)))
 }
 
 /// Writes the mark in place of the existing one, in a writable folder of another account as well. The mark is empty
 /// there: the owner of the folder could not read its contents, and may have led the operator there to learn them. The
 /// owner can delete it.
-pub fn mark(folder: &Folder, stopped: &Stopped) -> Result<(), Error> {
+pub fn write(folder: &Folder, stopped: &StopMark) -> Result<(), Error> {
     let path = folder.file(STOPPED);
     let failed = |cause| Error::new("write", &path, cause);
     // No link is followed there, and the folder must contain a lock file, so that it is certainly a watchdog's.
@@ -73,13 +73,13 @@ pub fn mark(folder: &Folder, stopped: &Stopped) -> Result<(), Error> {
 }
 
 /// Removes the mark, except for the watchdogs with the configurations `rest`.
-pub fn clear(folder: &Folder, rest: Vec<PathBuf>) -> Result<(), Error> {
+pub fn remove(folder: &Folder, rest: Vec<PathBuf>) -> Result<(), Error> {
     let path = folder.file(STOPPED);
     if rest.is_empty() {
         return files::remove(&path).map_err(|cause| Error::new("remove", &path, cause));
     }
     // No empty mark here, even on a full disk: it would also apply to the watchdog that is being started.
-    files::replace(&path, &Stopped::Of(rest).to_bytes(), true).map_err(|cause| Error::new("write", &path, cause))
+    files::replace(&path, &StopMark::Configs(rest).to_bytes(), true).map_err(|cause| Error::new("write", &path, cause))
 }
 
 #[cfg(test)]
@@ -92,35 +92,35 @@ mod tests {
     use crate::store::child;
     use crate::testing::temp_state_folder;
 
-    fn configs(configs: &[&str]) -> Stopped {
-        Stopped::Of(configs.iter().map(PathBuf::from).collect())
+    fn configs(configs: &[&str]) -> StopMark {
+        StopMark::Configs(configs.iter().map(PathBuf::from).collect())
     }
 
     #[test]
     fn the_mark_lists_the_stopped_configurations_until_it_is_removed() {
         let (_scene, folder) = temp_state_folder();
         assert_eq!(read(&folder), None);
-        clear(&folder, Vec::new()).unwrap();
+        remove(&folder, Vec::new()).unwrap();
         let long = format!("/{}", "x".repeat(70_000));
         for (stopped, expected) in [
             (configs(&["/a.yaml"]), configs(&["/a.yaml"])),
             (configs(&["/a.yaml", "/b\n c.yaml"]), configs(&["/a.yaml", "/b\n c.yaml"])),
-            (configs(&[&long]), Stopped::All),
-            (Stopped::All, Stopped::All),
+            (configs(&[&long]), StopMark::All),
+            (StopMark::All, StopMark::All),
         ] {
-            mark(&folder, &stopped).unwrap();
+            write(&folder, &stopped).unwrap();
             assert_eq!(read(&folder), Some(expected));
         }
         for text in ["", "\n", "yes\n", "a.yaml", "/a.yaml\0", &long] {
             fs::write(folder.file(STOPPED), text).unwrap();
-            assert_eq!(read(&folder), Some(Stopped::All), "{text:?}");
+            assert_eq!(read(&folder), Some(StopMark::All), "{text:?}");
         }
-        clear(&folder, vec!["/b.yaml".into()]).unwrap();
+        remove(&folder, vec!["/b.yaml".into()]).unwrap();
         assert_eq!(read(&folder), Some(configs(&["/b.yaml"])));
-        clear(&folder, Vec::new()).unwrap();
+        remove(&folder, Vec::new()).unwrap();
         symlink("/dev/zero", folder.file(STOPPED)).unwrap();
-        assert_eq!(read(&folder), Some(Stopped::All));
-        clear(&folder, Vec::new()).unwrap();
+        assert_eq!(read(&folder), Some(StopMark::All));
+        remove(&folder, Vec::new()).unwrap();
         assert_eq!(read(&folder), None);
     }
 
@@ -137,7 +137,7 @@ mod tests {
         let Some(path) = child::folder() else { return };
         let folder = Folder::open(&path).unwrap();
         fs::write(folder.file("large"), vec![0; 128 << 10]).unwrap_err();
-        mark(&folder, &configs(&["/a.yaml"])).unwrap();
-        assert_eq!(read(&folder), Some(Stopped::All));
+        write(&folder, &configs(&["/a.yaml"])).unwrap();
+        assert_eq!(read(&folder), Some(StopMark::All));
     }
 }

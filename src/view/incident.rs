@@ -124,7 +124,7 @@ impl IncidentView<'_> {
     }
 
     fn why(&self) -> Vec<String> {
-        let IncidentRecord { process, pid, machine, pm2, said, .. } = self.record;
+        let IncidentRecord { process, pid, machine, pm2, log_line: said, .. } = self.record;
         let program = |pid: u32| machine.as_ref()?.processes.iter().find(|one| one.pid == pid);
         let about = pid.and_then(program).map_or_else(String::new, |one| format!(" ({})", size_and_age(one)));
         let mut lines = Vec::new();

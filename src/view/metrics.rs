@@ -82,7 +82,7 @@ impl Metrics<'_> {
     ) -> String {
         let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
         let nothing = Counts::default();
-        for target in self.saved.shown.keys() {
+        for target in self.saved.views.keys() {
             let Some(state) = self.saved.policy.targets.get(target) else { continue };
             for (labels, value) in samples(self.saved.counts.get(target).unwrap_or(&nothing), state) {
                 // The configuration admits no name with a character that needs escaping.
@@ -127,7 +127,7 @@ fn probes(counts: &Counts) -> Vec<(String, String)> {
         (format!(",verdict=\"{verdict}\",class=\"{class}\""), count.to_string())
     };
     let unhealthy =
-        Class::ALL.into_iter().filter_map(|class| Some(("unhealthy", class.as_str(), *counts.bad.get(&class)?)));
+        Class::ALL.into_iter().filter_map(|class| Some(("unhealthy", class.as_str(), *counts.failed.get(&class)?)));
     [("healthy", "", counts.healthy), ("unknown", "", counts.unknown)]
         .into_iter()
         .chain(unhealthy)
@@ -167,8 +167,8 @@ mod tests {
             ..TargetState::default()
         };
         saved.policy.targets = [("api".to_owned(), state), ("new".to_owned(), TargetState::default())].into();
-        saved.shown = ["api", "new"].map(|name| (name.to_owned(), TargetView::default())).into();
-        let counts = Counts { healthy: 7, bad: [(Class::Refused, 3)].into(), attempts: 2, incidents: 1, unknown: 0 };
+        saved.views = ["api", "new"].map(|name| (name.to_owned(), TargetView::default())).into();
+        let counts = Counts { healthy: 7, failed: [(Class::Refused, 3)].into(), attempts: 2, incidents: 1, unknown: 0 };
         saved.counts.insert("api".into(), counts);
         let text = Metrics { saved: &saved, wall: WallTime::from_ms(1_795_313_530_123) }.text();
         for line in [

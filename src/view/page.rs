@@ -49,7 +49,7 @@ impl Page<'_> {
              </head>\n<body>\n<main>\n<header class=\"{class}\">\n<h1>{title}</h1>\n{}</header>\n",
             self.age()
         );
-        self.saved.in_order().iter().for_each(|(name, shown)| page.push_str(&self.target(name, shown)));
+        self.saved.targets_in_order().iter().for_each(|(name, shown)| page.push_str(&self.target(name, shown)));
         page.push_str(&self.incidents());
         page.push_str("</main>\n</body>\n</html>\n");
         page
@@ -64,7 +64,8 @@ impl Page<'_> {
         if self.is_last {
             return banner("down", format!("Nobody has been watching since {}", self.day_and_time(self.at.wall)));
         }
-        let states: Vec<&TargetState> = self.saved.in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
+        let states: Vec<&TargetState> =
+            self.saved.targets_in_order().iter().filter_map(|(name, _)| self.state(name)).collect();
         let count = |status: Status| states.iter().filter(|state| state.status == status).count();
         let all = states.len();
         let some = |count: usize, word: &str| match all {
@@ -96,7 +97,7 @@ impl Page<'_> {
     fn age(&self) -> String {
         let (at, machine) = (self.at.wall.rfc3339(), html(self.host));
         let shown = html(&self.zone.date_time(self.at.wall));
-        let targets = match self.saved.in_order().len() {
+        let targets = match self.saved.targets_in_order().len() {
             1 => "1 target".into(),
             count => format!("{count} targets"),
         };
@@ -144,7 +145,7 @@ impl Page<'_> {
             let why = describe_hold(waiting.why, &shown.depends_on, None);
             let until = waiting.until.map(|at| format!(" until {}", self.clock_time(at))).unwrap_or_default();
             notes.push(format!("not restarted{until}: {why}"));
-        } else if state.status == Status::Down && !shown.repairs {
+        } else if state.status == Status::Down && !shown.has_restart_commands {
             notes.push("watch-only: nothing restarts it".into());
         }
         if shown.dry_run {

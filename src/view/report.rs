@@ -90,7 +90,7 @@ impl Report<'_> {
         let first = match self.saved.first_start {
             // The clock was ahead then. The history knows the beginning too, only less exactly.
             Some(first) if first > self.at.wall => {
-                let began = self.histories().filter_map(|history| history.begins(asked, self.at.wall)).min();
+                let began = self.histories().filter_map(|history| history.first_watched(asked, self.at.wall)).min();
                 Some(began.unwrap_or(self.at.wall))
             }
             first => first,
@@ -99,14 +99,15 @@ impl Report<'_> {
     }
 
     fn histories(&self) -> impl Iterator<Item = &Uptime> {
-        self.saved.shown.keys().filter_map(|name| self.saved.history.get(name))
+        self.saved.views.keys().filter_map(|name| self.saved.history.get(name))
     }
 
     /// The gaps within the span of the report. A gap that a wrong clock made is left out.
     fn gaps(&self) -> Vec<Gap> {
         let since = self.since();
         let is_within = |gap: &&Gap| gap.to > since && gap.to <= self.at.wall;
-        let is_plausible = |gap: &&Gap| !self.histories().any(|history| history.contradicts(gap.from, gap.to));
+        let is_plausible =
+            |gap: &&Gap| !self.histories().any(|history| history.has_watched_day_between(gap.from, gap.to));
         let within = self.saved.gaps.iter().filter(is_within).filter(is_plausible);
         within.map(|gap| Gap { from: gap.from.max(since), ..gap.clone() }).collect()
     }
@@ -172,7 +173,7 @@ impl Report<'_> {
     }
 
     fn targets(&self) -> Vec<TargetReport> {
-        self.saved.in_order().into_iter().map(|(name, _)| self.target(name)).collect()
+        self.saved.targets_in_order().into_iter().map(|(name, _)| self.target(name)).collect()
     }
 
     fn target(&self, name: &str) -> TargetReport {

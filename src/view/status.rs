@@ -47,16 +47,16 @@ impl StatusReport {
         for request in requests {
             let (targets, command) = match request {
                 Request::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
-                Request::Over { command } => (None, Some(command.as_str())),
+                Request::CommandEnded { command } => (None, Some(command.as_str())),
                 Request::Resume { targets, .. } => (targets.as_deref(), None),
             };
-            let until = request.pauses_until(clock);
+            let until = request.pause_end(clock);
             let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
                 match (request, until) {
                     (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
                     (Request::Pause { .. }, None) => {}
-                    (Request::Over { command }, _) => state.pauses.end(command),
+                    (Request::CommandEnded { command }, _) => state.pauses.end(command),
                     (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
                 }
                 state.status = match state.status {
@@ -71,14 +71,14 @@ impl StatusReport {
     pub fn presence(&self) -> WatchdogPresence {
         let (saved, holder) = (&self.saved, self.holder.as_ref());
         let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
-        let touched = touched.map(|at| saved.since(at, self.at));
+        let touched = touched.map(|at| saved.elapsed_since(at, self.at));
         WatchdogPresence::of(&PresenceSigns {
             holder: holder.map(|holder| (holder.mode, Some(holder.pid).filter(|_| !self.is_holder_hidden))),
             last: self.last_held.map(|(mode, _)| mode).or(saved.mode),
             touched: if self.has_answered { Some(Duration::ZERO) } else { touched },
             picture: saved.age(self.at.now),
             stopped: saved.stopped,
-            tick_patience: saved.tick_patience(),
+            tick_patience: saved.max_tick_gap(),
         })
     }
 
@@ -89,7 +89,7 @@ impl StatusReport {
     fn targets(&self) -> Vec<TargetRow<'_>> {
         let known = &self.saved.policy.targets;
         let target = |(name, shown)| Some(TargetRow { name, shown, state: known.get(name)?, status: self });
-        self.saved.in_order().into_iter().filter_map(target).collect()
+        self.saved.targets_in_order().into_iter().filter_map(target).collect()
     }
 
     fn clock_time(&self, at: BootTime) -> String {
@@ -177,7 +177,7 @@ impl StatusReport {
     }
 
     fn could_repair(&self) -> String {
-        let Some(checked) = self.saved.checked else { return String::new() };
+        let Some(checked) = self.saved.programs_checked else { return String::new() };
         let cannot = self.targets().iter().any(|target| target.state.cannot_be_repaired());
         let answer = if cannot { "NO" } else { "yes" };
         format!(" · could repair: {answer}, checked {} ago", round_age(self.at.wall.since(checked)))
@@ -363,7 +363,9 @@ impl<'a> TargetRow<'a> {
                 let restarted = if attempts == 0 { tried } else { restarted };
                 Some(format!("{restarted}{} of {} failures since then{dry}", state.failures(), self.shown.threshold))
             }
-            Status::Down if !self.shown.repairs => Some("watch-only: no restart command is configured".into()),
+            Status::Down if !self.shown.has_restart_commands => {
+                Some("watch-only: no restart command is configured".into())
+            }
             Status::Down => Some(match state.waiting {
                 Some(waiting) => with_details(format!("{tried}{}{dry}", self.hold(waiting)), !tried.is_empty()),
                 None if !self.status.presence().is_watching() => {

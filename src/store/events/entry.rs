@@ -33,7 +33,7 @@ impl EventKind {
 
 impl EventEntry {
     /// Without a newline at the end.
-    pub fn line(&self) -> String {
+    pub fn to_line(&self) -> String {
         serde_json::to_string(self).expect("text and numbers have a JSON form")
     }
 
@@ -139,7 +139,7 @@ mod tests {
     fn check(kind: EventKind, rest: &str) {
         let entry = EventEntry { at: at(), target: Some("sav-backend".into()), kind };
         let expected = format!(r#"{{"at":"2026-11-22T02:12:10.123Z","target":"sav-backend",{rest}}}"#);
-        assert_eq!(entry.line(), expected);
+        assert_eq!(entry.to_line(), expected);
         assert_eq!(EventEntry::parse(&expected), Some(entry));
     }
 
@@ -212,8 +212,8 @@ mod tests {
     fn events_without_a_target_name_none() {
         let check = |kind: EventKind, rest: &str| {
             let entry = EventEntry { at: at(), target: None, kind };
-            assert_eq!(entry.line(), format!(r#"{{"at":"2026-11-22T02:12:10.123Z",{rest}}}"#));
-            assert_eq!(EventEntry::parse(&entry.line()), Some(entry));
+            assert_eq!(entry.to_line(), format!(r#"{{"at":"2026-11-22T02:12:10.123Z",{rest}}}"#));
+            assert_eq!(EventEntry::parse(&entry.to_line()), Some(entry));
         };
         check(EventKind::Started { version: "0.1.0".into(), pid: 7 }, r#""event":"started","version":"0.1.0","pid":7"#);
         check(EventKind::Stalled { gap_ms: 5 }, r#""event":"stalled","gap_ms":5"#);

@@ -16,7 +16,7 @@ fn entry(n: i64) -> EventEntry {
 }
 
 fn lines(numbers: &[i64]) -> Vec<String> {
-    numbers.iter().map(|&n| entry(n).line()).collect()
+    numbers.iter().map(|&n| entry(n).to_line()).collect()
 }
 
 fn times(folder: &Folder) -> Vec<i64> {
@@ -153,14 +153,14 @@ fn a_damaged_line_is_skipped_or_read_as_it_stands() {
         EventKind::Down { failures: 3, class: Class::Timeout, detail: "no byte".into(), incident: "1122-0313".into() };
     let outcome = CommandOutcome::Exited { code: 1 };
     let done = EventKind::RestartDone { attempt: 1, rung: 2, outcome, took_ms: 8, incident: "1122-0313".into() };
-    let line = |kind| EventEntry { at: WallTime::from_ms(1_795_313_530_123), target: Some("a".into()), kind }.line();
+    let line = |kind| EventEntry { at: WallTime::from_ms(1_795_313_530_123), target: Some("a".into()), kind }.to_line();
     let samples = [line(down), line(done), line(EventKind::Stalled { gap_ms: 5 })];
     let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();
     let mut parsed = 0;
     fuzz(&samples, 5_000, |bytes| {
         let Some(entry) = EventEntry::parse(&String::from_utf8_lossy(bytes)) else { return };
         parsed += 1;
-        assert_eq!(EventEntry::parse(&entry.line()), Some(entry));
+        assert_eq!(EventEntry::parse(&entry.to_line()), Some(entry));
     });
     assert!(parsed > 300, "only {parsed} could be parsed");
 }

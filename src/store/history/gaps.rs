@@ -58,12 +58,12 @@ impl Gaps {
 pub struct Gap {
     pub from: WallTime,
     pub to: WallTime,
-    pub why: Absence,
+    pub why: GapReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Absence {
+pub enum GapReason {
     Stopped,
     /// It ended in another way, or cron started no tick.
     Ended,
@@ -73,22 +73,22 @@ pub enum Absence {
     Stalled,
 }
 
-impl Absence {
+impl GapReason {
     pub fn as_str(self) -> &'static str {
         match self {
-            Absence::Stopped => "stopped",
-            Absence::Ended => "ended",
-            Absence::Rebooted => "rebooted",
-            Absence::Stalled => "stalled",
+            GapReason::Stopped => "stopped",
+            GapReason::Ended => "ended",
+            GapReason::Rebooted => "rebooted",
+            GapReason::Stalled => "stalled",
         }
     }
 
     pub fn describe(self) -> &'static str {
         match self {
-            Absence::Stopped => "the watchdog was stopped",
-            Absence::Ended => "the watchdog was killed, or no tick ran",
-            Absence::Rebooted => "the machine was off or was rebooted",
-            Absence::Stalled => "the machine was suspended, or the watchdog got no CPU time",
+            GapReason::Stopped => "the watchdog was stopped",
+            GapReason::Ended => "the watchdog was killed, or no tick ran",
+            GapReason::Rebooted => "the machine was off or was rebooted",
+            GapReason::Stalled => "the machine was suspended, or the watchdog got no CPU time",
         }
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn gaps_since_the_boot_follow_the_clock_there_and_back() {
         let at = |seconds: i64| WallTime::from_ms(1_795_313_530_000 + seconds * 1_000);
-        let gap = |from: i64, to: i64| Gap { from: at(from), to: at(to), why: Absence::Ended };
+        let gap = |from: i64, to: i64| Gap { from: at(from), to: at(to), why: GapReason::Ended };
         let mut gaps = Gaps::default();
         gaps.note(gap(9, 9));
         // One before the boot, one that ends after it, one since then.
@@ -123,7 +123,7 @@ mod tests {
     fn of_too_many_gaps_the_shortest_are_removed() {
         let at = |seconds: i64| WallTime::from_ms(1_795_313_530_000 + seconds * 1_000);
         let mut gaps = Gaps::default();
-        let mut note = |from: i64, to: i64| gaps.note(Gap { from: at(from), to: at(to), why: Absence::Ended });
+        let mut note = |from: i64, to: i64| gaps.note(Gap { from: at(from), to: at(to), why: GapReason::Ended });
         note(-200 * 86_400, -100 * 86_400);
         note(0, 3_600);
         (1..=150).for_each(|n| note(4_000 * n, 4_000 * n + n));

@@ -33,7 +33,7 @@ pub struct Latencies {
 pub struct Slot(i64, u32, u32);
 
 impl Slot {
-    pub fn begins(&self) -> WallTime {
+    pub fn start(&self) -> WallTime {
         WallTime::from_ms(self.0.saturating_mul(SLOT))
     }
 

@@ -102,10 +102,10 @@ fn most_is_in_a_separate_file_and_nothing_is_counted_twice() {
     let (_scene, folder) = temp_state_folder();
     let now = WallTime::from_ms(NOW);
     let mut before = history(&[-30, -3, -1]);
-    assert!(before.is_due(now));
-    before.complete(&folder).unwrap();
+    assert!(before.is_flush_due(now));
+    before.load_file(&folder).unwrap();
     before.flush(&folder, now).unwrap();
-    assert!(!before.is_due(now) && before.is_due(now.offset_by(HOUR)));
+    assert!(!before.is_flush_due(now) && before.is_flush_due(now.offset_by(HOUR)));
     before.record("a", false, now, now.offset_by(30_000));
     before.record_latency("a", Duration::from_millis(9), now);
     let state = serde_json::to_string(&before).unwrap();
@@ -113,12 +113,12 @@ fn most_is_in_a_separate_file_and_nothing_is_counted_twice() {
 
     let mut after: History = serde_json::from_str(&state).unwrap();
     assert_ne!(after.get("a"), before.get("a"), "the rest is in the file");
-    after.complete(&folder).unwrap();
+    after.load_file(&folder).unwrap();
     assert_eq!(after.get("a"), before.get("a"));
-    after.complete(&folder).unwrap();
+    after.load_file(&folder).unwrap();
     after.flush(&folder, now.offset_by(HOUR)).unwrap();
     let mut again: History = serde_json::from_str(&serde_json::to_string(&after).unwrap()).unwrap();
-    again.complete(&folder).unwrap();
+    again.load_file(&folder).unwrap();
     assert_eq!(again, after);
     again.retain(|name| name != "a");
     assert_eq!(again.get("a"), None);
@@ -142,10 +142,10 @@ fn a_damaged_file_loses_only_its_own_contents() {
         fs::write(folder.file(HISTORY), text).unwrap();
         let mut history = history(&[-1]);
         let known = history.get("a").cloned();
-        assert_eq!(history.complete(&folder).unwrap_err().kind(), io::ErrorKind::InvalidData, "{text}");
+        assert_eq!(history.load_file(&folder).unwrap_err().kind(), io::ErrorKind::InvalidData, "{text}");
         assert_eq!(history.get("a").cloned(), known);
         history.flush(&folder, WallTime::from_ms(NOW)).unwrap();
-        history.complete(&folder).unwrap();
+        history.load_file(&folder).unwrap();
     }
 }
 
@@ -171,5 +171,5 @@ fn days_are_listed_whether_they_were_watched_or_not() {
     let days = uptime.days(4, now);
     let shown: Vec<(u64, Option<f64>)> = days.iter().map(|day| (day.watched.as_secs(), day.up)).collect();
     assert_eq!(shown, [(0, None), (7_200, Some(0.5)), (0, None), (0, None)]);
-    assert_eq!(days[3].begins.rfc3339(), "2026-11-22T00:00:00.000Z");
+    assert_eq!(days[3].start.rfc3339(), "2026-11-22T00:00:00.000Z");
 }

@@ -56,16 +56,16 @@ fn a_second_watchdog_learns_who_holds_the_lock() {
     let (_scene, folder) = temp_state_folder();
     assert_eq!(read_holder(&folder), None);
     let lock = acquire(&folder).unwrap();
-    let Err(LockError::Held(HeldBy::Seen(holder))) = acquire(&folder) else { panic!("the lock was acquired twice") };
+    let Err(LockError::Held(HeldBy::Visible(holder))) = acquire(&folder) else { panic!("the lock was acquired twice") };
     assert_eq!(
         (holder.pid, holder.mode, holder.config.as_path()),
         (std::process::id(), Mode::Daemon, Path::new(CONFIG))
     );
     assert_eq!(read_holder(&folder), Some(holder.clone()));
-    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (HolderProof::Holds, false));
+    assert_eq!((prove_holder(&folder, &holder), has_exited(&holder)), (HolderProof::Holds, false));
     drop(lock);
     assert_eq!(read_holder(&folder), None);
-    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (HolderProof::Over, false));
+    assert_eq!((prove_holder(&folder, &holder), has_exited(&holder)), (HolderProof::NotHolding, false));
     acquire_soon(&folder);
 }
 
@@ -84,11 +84,11 @@ fn kill_9_releases_the_lock() {
     let (_scene, folder) = temp_state_folder();
     let child = holder_in_a_child(&folder);
     let holder = read_holder(&folder).unwrap();
-    assert_eq!(prove(&folder, &holder), HolderProof::Holds);
-    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Seen(found))) if found.pid == holder.pid));
+    assert_eq!(prove_holder(&folder, &holder), HolderProof::Holds);
+    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Visible(found))) if found.pid == holder.pid));
     drop(child);
     assert_eq!(read_holder(&folder), None);
-    assert_eq!((prove(&folder, &holder), is_gone(&holder)), (HolderProof::Over, true));
+    assert_eq!((prove_holder(&folder, &holder), has_exited(&holder)), (HolderProof::NotHolding, true));
     acquire(&folder).unwrap();
 }
 
@@ -117,7 +117,7 @@ fn a_reused_pid_is_not_taken_for_the_holder() {
     let lock = acquire(&folder).unwrap();
     let own = read_holder(&folder).unwrap();
     let reused = Holder { started: own.started + 1, ..own };
-    assert_eq!(prove(&folder, &reused), HolderProof::Over);
+    assert_eq!(prove_holder(&folder, &reused), HolderProof::NotHolding);
     let note = LockNote { pid: reused.pid, started: reused.started, mode: Mode::Once, config: String::new() };
     fs::write(folder.file(LOCK_NAME), serde_json::to_string(&note).unwrap()).unwrap();
     assert_eq!(read_holder(&folder), None);
@@ -129,12 +129,12 @@ fn a_holder_without_a_note_is_waited_for() {
     let (_scene, folder) = temp_state_folder();
     let file = files::open_or_create(&folder.file(LOCK_NAME)).unwrap();
     file.lock().unwrap();
-    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Unseen(Unseen { note: None, .. })))));
-    let Ok(Some(HeldBy::Unseen(Unseen { note: None, .. }))) = read_lock(&folder) else {
+    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Hidden(HiddenHolder { note: None, .. })))));
+    let Ok(Some(HeldBy::Hidden(HiddenHolder { note: None, .. }))) = read_lock(&folder) else {
         panic!("the lock is not held")
     };
     assert_eq!(read_holder(&folder), None);
-    assert!(can_lock(&folder).is_ok());
+    assert!(check_lock_support(&folder).is_ok());
     thread::scope(|scope| {
         let waiting = scope.spawn(|| acquire(&folder));
         thread::sleep(RETRY_INTERVAL * 4); // long enough for a first try that finds no note; no assertion depends on it
@@ -148,7 +148,7 @@ fn a_holder_without_a_note_is_waited_for() {
         let mut lock = Lock { folder: folder.clone(), file, note, is_note_written: false };
         lock.write_note().unwrap();
         let result = waiting.join().unwrap();
-        assert!(matches!(result, Err(LockError::Held(HeldBy::Seen(holder))) if holder.mode == Mode::Once));
+        assert!(matches!(result, Err(LockError::Held(HeldBy::Visible(holder))) if holder.mode == Mode::Once));
     });
 }
 
@@ -159,7 +159,7 @@ fn a_touch_is_seen_as_a_sign_of_life() {
     let old = fs::File::open(folder.file(LOCK_NAME)).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(read_holder(&folder).unwrap().touched, WallTime::from_ms(0));
-    assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
+    assert!(matches!(lock.touch(), Ok(TouchResult::StillHeld)));
     assert!(read_holder(&folder).unwrap().touched > WallTime::from_ms(1_700_000_000_000));
 }
 
@@ -168,9 +168,9 @@ fn a_lock_file_deleted_with_its_folder_is_created_and_locked_again() {
     let (_scene, folder) = temp_state_folder();
     let mut lock = acquire(&folder).unwrap();
     fs::remove_dir_all(folder.path()).unwrap();
-    assert!(matches!(lock.touch(), Ok(TouchResult::Remade)));
-    assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
-    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Seen(_)))));
+    assert!(matches!(lock.touch(), Ok(TouchResult::Recreated)));
+    assert!(matches!(lock.touch(), Ok(TouchResult::StillHeld)));
+    assert!(matches!(acquire(&folder), Err(LockError::Held(HeldBy::Visible(_)))));
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_lock_that_another_took_after_its_file_was_deleted_is_lost() {
     let mut lock = acquire(&folder).unwrap();
     fs::remove_file(folder.file(LOCK_NAME)).unwrap();
     let other = holder_in_a_child(&folder);
-    assert!(matches!(lock.touch(), Ok(TouchResult::Lost(HeldBy::Seen(holder))) if holder.pid == other.0.id()));
+    assert!(matches!(lock.touch(), Ok(TouchResult::Lost(HeldBy::Visible(holder))) if holder.pid == other.0.id()));
 }
 
 /// As on a network drive that has dropped a lock: both processes believe that they hold it.
@@ -190,17 +190,17 @@ fn of_two_holders_the_one_whose_note_is_in_the_file_continues() {
     let file = files::open_or_create(&folder.file(LOCK_NAME)).unwrap();
     let note = LockNote { pid: 1, config: "/other.yaml".into(), ..first.note.clone() };
     let mut second = Lock { folder: folder.clone(), file, note, is_note_written: false };
-    assert!(matches!(second.touch(), Ok(TouchResult::Ours)));
+    assert!(matches!(second.touch(), Ok(TouchResult::StillHeld)));
     let lost = first.touch();
     assert!(
-        matches!(&lost, Ok(TouchResult::Lost(HeldBy::Unseen(unseen))) if unseen.note.as_ref() == Some(&second.note)),
+        matches!(&lost, Ok(TouchResult::Lost(HeldBy::Hidden(unseen))) if unseen.note.as_ref() == Some(&second.note)),
         "{lost:?}"
     );
-    assert!(matches!(second.touch(), Ok(TouchResult::Ours)));
+    assert!(matches!(second.touch(), Ok(TouchResult::StillHeld)));
 
     // If it is damaged before either has checked, the first one to check writes its note.
     fs::write(folder.file(LOCK_NAME), "").unwrap();
-    assert!(matches!(first.touch(), Ok(TouchResult::Ours)));
+    assert!(matches!(first.touch(), Ok(TouchResult::StillHeld)));
     assert!(matches!(second.touch(), Ok(TouchResult::Lost(_))));
 }
 
@@ -210,7 +210,7 @@ fn a_damaged_note_is_written_again() {
     let mut lock = acquire(&folder).unwrap();
     for damage in [&b""[..], b"\n", b"garbage\n", b"{\"pid\":1}\n", b"\xff\xfe", &[b'x'; 100 << 10]] {
         fs::write(folder.file(LOCK_NAME), damage).unwrap();
-        assert!(matches!(lock.touch(), Ok(TouchResult::Ours)));
+        assert!(matches!(lock.touch(), Ok(TouchResult::StillHeld)));
         assert_eq!(read_holder(&folder).unwrap().config, Path::new(CONFIG));
     }
 }
@@ -238,15 +238,15 @@ fn asks_for_the_holder() {
     let folder = Folder::at(&path);
     fs::write(folder.file(&std::process::id().to_string()), "").unwrap();
     loop {
-        assert!(!matches!(read_lock(&folder), Ok(Some(HeldBy::Unseen(_))) | Err(_)));
+        assert!(!matches!(read_lock(&folder), Ok(Some(HeldBy::Hidden(_))) | Err(_)));
     }
 }
 
 #[test]
 fn testing_for_lock_support_leaves_no_files() {
     let (scene, folder) = temp_state_folder();
-    assert!(can_lock(&folder).is_ok());
-    assert!(can_lock(&Folder::at(&scene.path().join("a/b/c"))).is_ok());
+    assert!(check_lock_support(&folder).is_ok());
+    assert!(check_lock_support(&Folder::at(&scene.path().join("a/b/c"))).is_ok());
     let left = [scene.path(), folder.path()].map(|path| path.read_dir().unwrap().count());
     assert_eq!(left, [1, 0], "nothing was created");
 }
@@ -304,6 +304,6 @@ fn the_lock_is_touched_without_free_descriptors() {
     let held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     let touched = lock.touch();
     drop(held);
-    assert!(matches!(touched, Ok(TouchResult::Ours)), "{touched:?}");
+    assert!(matches!(touched, Ok(TouchResult::StillHeld)), "{touched:?}");
     assert!(read_holder(&folder).unwrap().touched > WallTime::from_ms(0));
 }

@@ -23,7 +23,7 @@ fn sample() -> SavedState {
     target.real.starts = [at(20_000), at(45_000)].into();
     target.real.cooldown_until = Some(at(90_000));
     let mut saved =
-        SavedState { mode: Some(Mode::Daemon), pid: Some(7), written: Some(now().at.now), ..SavedState::default() };
+        SavedState { mode: Some(Mode::Daemon), pid: Some(7), written_at: Some(now().at.now), ..SavedState::default() };
     saved.policy.ticks.note(at(45_000));
     saved.policy.targets.insert("a".into(), target);
     saved.files.insert("a".into(), FileTime { written: now().at.wall, seen: at(45_000), age_ms: 7 });
@@ -309,7 +309,7 @@ fn the_limit_for_recent_ticks_depends_on_their_usual_gap() {
     fn check(ticks_min: &[i64], limit_min: u64) {
         let mut saved = SavedState::default();
         ticks_min.iter().for_each(|minute| saved.policy.ticks.note(now().at.now.offset_by(minute * 60_000)));
-        assert_eq!(saved.tick_patience(), Duration::from_secs(60 * limit_min));
+        assert_eq!(saved.max_tick_gap(), Duration::from_secs(60 * limit_min));
     }
     check(&[], 5);
     check(&[0, 1, 2], 5);
@@ -327,7 +327,7 @@ fn check_since(touched_s: i64, asked_s: i64, set_s: i64, expected_s: u64) {
     let saved = SavedState { last_seen: Some(now().at.wall), ..sample() };
     let ClockReading { now: written, wall } = now().at;
     let at = ClockReading { now: written.offset_by(asked_s * 1_000), wall: wall.offset_by((asked_s + set_s) * 1_000) };
-    let since = saved.since(wall.offset_by(touched_s * 1_000), at);
+    let since = saved.elapsed_since(wall.offset_by(touched_s * 1_000), at);
     assert_eq!(since, Duration::from_secs(expected_s));
 }
 
@@ -347,6 +347,6 @@ fn setting_the_wall_clock_does_not_change_the_age_of_a_sign_of_life() {
     check_since(-5_000, 60, -300, 60);
     let rebooted = SavedState { last_seen: Some(now().at.wall), rebooted: true, ..sample() };
     let later = |ms: i64| ClockReading { wall: now().at.wall.offset_by(ms), ..now().at };
-    assert_eq!(rebooted.since(now().at.wall, later(700_000)), Duration::from_secs(700));
-    assert_eq!(SavedState::default().since(now().at.wall, later(-9_000)), Duration::from_secs(9));
+    assert_eq!(rebooted.elapsed_since(now().at.wall, later(700_000)), Duration::from_secs(700));
+    assert_eq!(SavedState::default().elapsed_since(now().at.wall, later(-9_000)), Duration::from_secs(9));
 }

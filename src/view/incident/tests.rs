@@ -75,7 +75,7 @@ fn a_cured_incident_answers_all_questions() {
     account.machine = Some(machine());
     account.pid = Some(4821);
     account.process = Some("its process (pid 4821) used 99 % of a core: busy in a loop, not waiting".into());
-    account.said = Some("parsing report-2026-11.csv".into());
+    account.log_line = Some("parsing report-2026-11.csv".into());
     restart(&mut account, 61, "pm2 restart sav-backend", CommandOutcome::Exited { code: 0 });
     (account.ended, account.attempts, account.back) = (Some(at(64)), 1, Some("200 in 4 ms".into()));
     (account.cured, account.heal_ms) = (Some("pm2 restart sav-backend".into()), Some(3_000));

@@ -59,7 +59,7 @@ fn is_equal(one: &Day, other: &Day) -> bool {
 
 fn title(run: &[Day], zone: Zone) -> String {
     // Days begin at midnight UTC; noon UTC is on the same date in nearly every zone.
-    let day = |day: &Day| zone.day(day.begins.offset_by(43_200_000));
+    let day = |day: &Day| zone.day(day.start.offset_by(43_200_000));
     let [first, .., last] = run else {
         return match run[0].up {
             None => format!("{}: not watched", day(&run[0])),
@@ -79,7 +79,7 @@ pub(super) struct Plot {
 /// A plot of the latency; `None` where there were no answers.
 pub(super) fn latency(slots: &[Slot], now: WallTime) -> Option<Plot> {
     let end = now.as_ms().div_euclid(SLOT) + 1;
-    let x = |slot: &Slot| slot.begins().as_ms().div_euclid(SLOT) - end + WIDTH;
+    let x = |slot: &Slot| slot.start().as_ms().div_euclid(SLOT) - end + WIDTH;
     let slots: Vec<&Slot> = slots.iter().filter(|slot| (0..WIDTH).contains(&x(slot))).collect();
     let mut medians: Vec<Duration> = slots.iter().map(|slot| slot.median()).collect();
     medians.sort_unstable();
@@ -143,7 +143,7 @@ mod tests {
         let begins = WallTime::parse_rfc3339("2026-11-01T00:00:00.000Z").expect("a time");
         let ups = [None, None, Some(1.0), Some(1.0), Some(0.995), Some(0.5), Some(0.5), Some(1.0)];
         let day = |(index, up): (usize, &Option<f64>)| Day {
-            begins: begins.offset_by(i64::try_from(index).expect("small") * 86_400_000),
+            start: begins.offset_by(i64::try_from(index).expect("small") * 86_400_000),
             watched: Duration::from_secs(86_400),
             up: *up,
         };

@@ -50,7 +50,7 @@ fn saved(states: Vec<TargetState>) -> SavedState {
     let mut saved = SavedState::default();
     for (order, state) in states.into_iter().enumerate() {
         let name = format!("t{order}");
-        saved.shown.insert(name.clone(), TargetView { order, repairs: true, ..TargetView::default() });
+        saved.views.insert(name.clone(), TargetView { order, has_restart_commands: true, ..TargetView::default() });
         saved.policy.targets.insert(name, state);
     }
     saved

@@ -3,7 +3,7 @@
 use super::*;
 use crate::outcome::Class;
 use crate::policy::{Incident, TargetState};
-use crate::store::history::Absence;
+use crate::store::history::GapReason;
 use crate::store::state::TargetView;
 use crate::time::BootTime;
 
@@ -35,11 +35,11 @@ fn closed(id: &str, began: WallTime, down_s: u64, heal_s: Option<u64>) -> Closed
 fn saved() -> SavedState {
     let mut saved = SavedState { first_start: Some(ago(60 * DAY_S)), ..SavedState::default() };
     let shown = |order| TargetView { order, ..TargetView::default() };
-    saved.shown = [("sav-backend".to_owned(), shown(0)), ("db".to_owned(), shown(1))].into();
+    saved.views = [("sav-backend".to_owned(), shown(0)), ("db".to_owned(), shown(1))].into();
     let mut record = |up, from, to| saved.history.record("sav-backend", up, from, to);
     record(true, ago(20 * DAY_S), ago(10_000));
     record(false, ago(10_000), ago(9_000));
-    saved.gaps.note(Gap { from: ago(3 * DAY_S + 3_600), to: ago(3 * DAY_S), why: Absence::Ended });
+    saved.gaps.note(Gap { from: ago(3 * DAY_S + 3_600), to: ago(3 * DAY_S), why: GapReason::Ended });
     saved
 }
 
@@ -105,7 +105,8 @@ fn a_wrong_clock_makes_no_gap_and_no_beginning() {
         let mut saved = saved();
         saved.first_start = Some(first_start);
         saved.gaps = Default::default();
-        gaps.iter().for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: Absence::Ended }));
+        gaps.iter()
+            .for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: GapReason::Ended }));
         let span = Duration::from_secs(30 * 86_400);
         let report = Report { saved: &saved, closed: &[], span, at: reading(BootTime::BOOT), zone: Zone::UTC };
         let text = report.text();

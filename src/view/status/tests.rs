@@ -37,7 +37,7 @@ fn incident(attempts: u32) -> Incident {
 }
 
 fn report() -> StatusReport {
-    let mut saved = SavedState { mode: Some(Mode::Daemon), written: Some(at(0)), ..SavedState::default() };
+    let mut saved = SavedState { mode: Some(Mode::Daemon), written_at: Some(at(0)), ..SavedState::default() };
     let well = in_status(Status::Healthy, 6 * 1_440, (12, Verdict::Healthy { detail: "200".into() }));
     let failing = TargetState {
         streak: Some(Streak { count: 2, first: at(-33), last: at(-3) }),
@@ -56,8 +56,8 @@ fn report() -> StatusReport {
     let targets = [("sav-backend", well), ("shop", failing), ("mailer", mailer), ("billing", billing)];
     for (order, (name, state)) in targets.into_iter().enumerate() {
         let depends_on = if name == "billing" { vec!["mailer".to_owned()] } else { Vec::new() };
-        let shown = TargetView { order, threshold: 3, repairs: true, depends_on, ..TargetView::default() };
-        saved.shown.insert(name.into(), shown);
+        let shown = TargetView { order, threshold: 3, has_restart_commands: true, depends_on, ..TargetView::default() };
+        saved.views.insert(name.into(), shown);
         saved.policy.targets.insert(name.into(), state);
     }
     (saved.config, saved.log) = (Some("/home/me/watchdog.yaml".into()), Some("/home/me/w/watchdog.log".into()));

@@ -40,8 +40,8 @@ impl Simulation {
     fn count(&mut self, up: bool, real: i64, span: i64, offset: i64) {
         let (from, to) = (real + offset - span, real + offset);
         for at in [from, to] {
-            if self.history.is_lacking(WallTime::from_ms(at)) {
-                self.history.complete(&self.folder).unwrap();
+            if self.history.needs_file(WallTime::from_ms(at)) {
+                self.history.load_file(&self.folder).unwrap();
             }
         }
         self.history.record("a", up, WallTime::from_ms(from), WallTime::from_ms(to));
@@ -59,8 +59,8 @@ impl Simulation {
     /// As the agent does: what is due is flushed before the state is saved.
     fn save(&mut self, now: i64) {
         let now = WallTime::from_ms(now);
-        if self.history.is_due(now) {
-            self.history.complete(&self.folder).unwrap();
+        if self.history.is_flush_due(now) {
+            self.history.load_file(&self.folder).unwrap();
             self.history.flush(&self.folder, now).unwrap();
         }
         self.saved = (serde_json::to_string(&self.history).unwrap(), self.model.clone());
@@ -76,7 +76,7 @@ impl Simulation {
     fn check(&self, real: i64, context: &str) {
         let now = real;
         let mut whole: History = serde_json::from_str(&serde_json::to_string(&self.history).unwrap()).unwrap();
-        whole.complete(&self.folder).unwrap();
+        whole.load_file(&self.folder).unwrap();
         let none = Uptime::default();
         let uptime = whole.get("a").unwrap_or(&none);
         // What a wrong clock left behind long ago may or may not be forgotten by now.
