@@ -78,15 +78,15 @@ impl Mode {
 /// [`Policy::is_idle`], [`Policy::is_repairing`], [`Policy::trouble_count`]. Queries that cost more with more targets:
 /// [`Policy::targets`], [`Policy::open_incidents`], [`Policy::state`], [`Policy::state_ref`].
 ///
-/// Events in: [`Policy::wait_ended`], [`Policy::was_suspended`], [`Policy::step`], [`Policy::save_finished`]. Actions out: what
-/// [`Policy::new`], [`Policy::step`] and [`Policy::save_finished`] return.
+/// Events in: [`Policy::wait_ended`], [`Policy::was_suspended`], [`Policy::step`], [`Policy::save_finished`].
+/// Actions out: what [`Policy::new`], [`Policy::step`] and [`Policy::save_finished`] return.
 ///
 /// In each pass, a driver:
 /// 1. waits for an event, until [`Policy::next_wake`] at the latest, and reports the wait ([`Policy::wait_ended`]);
 /// 2. steps the policy with each event that has arrived, or with [`Event::Wake`], and collects the actions;
 /// 3. if one of the actions is an [`Action::Record`], [`Action::Notify`] or [`Action::Save`], saves the policy's state
-///    once and reports the result ([`Policy::save_finished`]), which removes the actions that may not be executed unsaved and
-///    returns further ones for the next pass;
+///    once and reports the result ([`Policy::save_finished`]), which removes the actions that may not be executed
+///    unsaved and returns further ones for the next pass;
 /// 4. executes the actions in order.
 ///
 /// Probes ([`Action::Probe`]) need not wait for the save.

@@ -216,13 +216,13 @@ impl Agent {
         });
     }
 
-    /// Runs a repair as a job; the loop is notified of each pm2 call and of the end. An error of `carry_out` says why
+    /// Runs a repair as a job; the loop is notified of each pm2 call and of the end. An error of `repair` says why
     /// nothing was done.
     fn repair_with_pm2(
         &mut self,
         attempt: AttemptContext,
         timeout: Duration,
-        carry_out: impl FnOnce(&Pm2Job, &JobContext, RepairContext<'_>) -> Result<CommandResult, String> + Send + 'static,
+        repair: impl FnOnce(&Pm2Job, &JobContext, RepairContext<'_>) -> Result<CommandResult, String> + Send + 'static,
     ) {
         let target = attempt.target.clone();
         let ended = |target, exit, duration| Message::Event(Event::CommandEnded { target, exit, duration });
@@ -266,7 +266,7 @@ impl Agent {
                 output: &output,
                 on_start: &mut on_start,
             };
-            let result = carry_out(&job, context, calls);
+            let result = repair(&job, context, calls);
             redact_file(path.as_deref(), &secrets);
             match result {
                 Ok(result) => ended(job.target, result.exit, result.duration),

@@ -24,7 +24,7 @@ pub(super) fn incident(options: &Options, id: Option<&str>, json: bool) -> Resul
     match (record, id) {
         (Some(record), _) => print_incident(&folder, record, json),
         (None, Some("last")) if json => print_done("null"),
-        (None, Some("last")) => print_done("No incident is on record here."),
+        (None, Some("last")) => print_done("No incidents are on record."),
         (None, id) => {
             let text = format!("no incident `{}` is on record; watchdog incident lists all", id.unwrap_or_default());
             Err(print_error(&crate::terminal::escaped(&text), Code::Usage))

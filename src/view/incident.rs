@@ -329,7 +329,7 @@ pub fn list_json(accounts: &[IncidentRecord], wall: WallTime) -> String {
 
 pub fn list(accounts: &[IncidentRecord], wall: WallTime, zone: Zone) -> String {
     if accounts.is_empty() {
-        return "No incident is on record here.".into();
+        return "No incidents are on record.".into();
     }
     let row = |account: &IncidentRecord| {
         let began = format!("{} {}", zone.day(account.began), zone.hour_minute(account.began));

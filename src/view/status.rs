@@ -357,10 +357,11 @@ impl<'a> TargetRow<'a> {
             }
             Status::Recovering => {
                 let restarted = match attempts {
+                    _ if state.could_not_start() => tried,
+                    0 => String::new(),
                     1 => "restarted once; ".into(),
                     _ => format!("restarted {attempts} times; "),
                 };
-                let restarted = if attempts == 0 { tried } else { restarted };
                 Some(format!("{restarted}{} of {} failures since then{dry}", state.failures(), self.shown.threshold))
             }
             Status::Down if !self.shown.has_restart_commands => {

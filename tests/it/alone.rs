@@ -219,7 +219,7 @@ fn check_mail(place: &Place, said: &Said) {
     let wanted = [
         "Last sign of life ",
         " ago; the machine was not rebooted.\nNothing was monitored in between. app answers now (",
-        "You get this mail only when the watchdog had to be started.\nIf it comes daily, your host kills background programs.",
+        "You get this mail only when the watchdog had to be started.\nIf it comes daily, your host kills background ",
         "\n  */5 * * * * ",
         &line,
     ];

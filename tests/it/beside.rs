@@ -155,7 +155,7 @@ fn whoever_else_restarts_it_is_a_danger_until_it_is_gone() {
     let delete = "DANGER      PM2 also runs my tick (tick.js). Two restarters make two PM2 daemons:\n              \
                   pm2 resurrect && pm2 delete 'my tick' && pm2 save\n";
     let cron = "DANGER      your crontab runs keep-alive.sh every 5 minutes. Remove that line: crontab -e\n";
-    let end = "Not ready: 2 dangers. Mend them and run check again; it will then print your crontab line.\n";
+    let end = "Not ready: 2 dangers. Fix them and run check again; it will then print your crontab line.\n";
     let said = check(&fake, &place, &["--offline"], 1, &[delete, cron]);
     place.demand(said.out.ends_with(end) && said.out.matches("DANGER").count() == 2, &said.out);
 

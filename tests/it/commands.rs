@@ -76,7 +76,7 @@ fn every_way_to_end_is_told_apart() {
         ("{run: [./missing]}", not_started, 1, &["no such file: ./missing"]),
         ("{run: [./plain]}", not_started, 1, &["not executable", "plain"]),
         ("./plain; exit", not_started, 1, &["126 (shell: not executable)"]),
-        ("{run: exec sleep 600, timeout: 100ms}", "1.1 timed_out", 1, &["did not end in"]),
+        ("{run: exec sleep 600, timeout: 100ms}", "1.1 timed_out", 1, &["did not end within"]),
     ];
     thread::scope(|all| {
         for (restart, expected, code, says) in cases {

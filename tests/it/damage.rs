@@ -22,7 +22,7 @@ fn lived_in() -> Place {
     place.eventually("and one is not", || !place.events_of("ill", "restart_done").is_empty());
     assert!(daemon.stop().success());
     let said = place.run(&["pause", "cured"]);
-    assert!(said.out.contains("no watchdog is at work now"), "{said:?}");
+    assert!(said.out.contains("no watchdog is running"), "{said:?}");
     place
 }
 

@@ -115,7 +115,7 @@ fn a_ladder_that_failed_is_told_with_each_step_and_what_the_answer_was() {
     backend.turn(Ways::raw(wrong));
     place.eventually("both were tried", || place.events("restart_done").len() >= 2);
     let story = || place.run(&["incident", "last"]).out;
-    place.eventually("both are in the account", || story().contains("  sleep 60, not done in "));
+    place.eventually("both are in the account", || story().contains("  sleep 60, not finished within "));
     has(
         &place,
         &story(),

@@ -81,7 +81,7 @@ fn a_watchdog_with_another_configuration_is_named_and_left_alone() {
     let absolute = place.path("a.yaml").display().to_string();
     for way in [&absolute, "./a.yaml", "releases/../a.yaml", "releases/current/a.yaml", "link.yaml", "twin.yaml"] {
         check(&place, &["--once", "-c", way], 0, &[]);
-        done(&place, &["start", "-c", way], "a watchdog is at work already");
+        done(&place, &["start", "-c", way], "a watchdog is already running");
     }
     done(&place, &["pause", "-c", "link.yaml"], "paused all targets");
     // While it is being edited, too.

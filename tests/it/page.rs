@@ -183,7 +183,7 @@ fn what_cannot_be_published_is_said_once_and_hinders_nothing() {
     ));
     let said = place.run(&["check"]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    for part in ["page ", "gone/status.html: its folder does not exist", "does not end in .prom"] {
+    for part in ["page ", "gone/status.html: its folder does not exist", "names end in .prom"] {
         assert!(said.out.contains(part), "{part}: {said:?}");
     }
     let _daemon = place.daemon(&["run"]);

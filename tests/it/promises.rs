@@ -91,7 +91,7 @@ fn a_tick_tells_of_a_damaged_state_and_three_are_kept() {
     for round in 1..=5 {
         place.write("state/state.json", "not JSON");
         let said = place.run(&["--once"]);
-        let told = said.out.contains("state.json") && said.out.contains("nothing is for max_cooldown");
+        let told = said.out.contains("state.json") && said.out.contains("no restart before max_cooldown has passed");
         place.demand(said.code == Some(0) && told, &format!("{said:?}"));
         assert_eq!(set_aside(&place).len(), round.min(3), "{}", place.story());
     }

@@ -176,7 +176,7 @@ INCIDENT   TARGET       BEGAN         DOWN                        CAUSE    END
 1122-0313  sav-backend  22 Nov 03:12  at most 1 min 34 s          timeout  cured by ./restart.sh
 1122-0330  sav-backend  22 Nov 03:30  at least 3 min 10 s so far  refused  STILL DOWN"
     );
-    assert_eq!(list(&[], at(0), Zone::UTC), "No incident is on record here.");
+    assert_eq!(list(&[], at(0), Zone::UTC), "No incidents are on record.");
     let json: serde_json::Value = serde_json::from_str(&list_json(&accounts, at(1_260))).expect("JSON");
     assert_eq!((&json[0]["down_ms"], &json[0]["cured"]), (&94_000.into(), &"./restart.sh".into()));
     assert_eq!((&json[1]["down_ms"], &json[1]["ended"]), (&190_000.into(), &serde_json::Value::Null));
