@@ -66,11 +66,11 @@ def probe(quick):
     for build in BUILDS:
         ours, kib = costs[f"/ok/{build}"], memory[f"/ok/{build}"]
         for peer, most in (("bare", 2), ("monit", 0.1), ("node", None)):
-            table.beside(build, "CPU a probe", ours, "ms", peer, costs.get(f"/ok/{peer}"), most)
+            table.compare(build, "CPU a probe", ours, "ms", peer, costs.get(f"/ok/{peer}"), most)
         for peer, most in (("monit", 0.72), ("node", None), ("bare", None)):
-            table.beside(build, "RSS", kib[0], "KiB", peer, memory.get(f"/ok/{peer}", [None])[0], most)
+            table.compare(build, "RSS", kib[0], "KiB", peer, memory.get(f"/ok/{peer}", [None])[0], most)
         for place, what in ((1, "of which pages of files (RssFile)"), (2, "of which private (RssAnon)")):
-            table.beside(build, what, kib[place], "KiB", "monit", memory.get("/ok/monit", [None] * 3)[place])
+            table.compare(build, what, kib[place], "KiB", "monit", memory.get("/ok/monit", [None] * 3)[place])
     table.show()
 
 
@@ -94,7 +94,7 @@ def once(quick):
     table = Table(f"**once**: a healthy tick, medians of {rounds}, alternating")
     medians = {name: statistics.median(found) for name, found in times.items()}
     for build in BUILDS:
-        table.beside(build, "`--once`", medians[build], "ms", "curl -fsS", medians.get("curl -fsS"), 0.5)
+        table.compare(build, "`--once`", medians[build], "ms", "curl -fsS", medians.get("curl -fsS"), 0.5)
     table.show()
 
 
@@ -167,11 +167,11 @@ def scale(quick):
             return measured("/ok/", start)
 
         (many, large), (few, small) = crowd_of(1000, "10s"), crowd_of(12, "120ms")
-        table.beside(build, "CPU a probe at 1,000", many, "ms", "at 12", few, 1.3)
+        table.compare(build, "CPU a probe at 1,000", many, "ms", "at 12", few, 1.3)
         if "cc" not in MISSING:
             bare, _ = measured("/ok/bare", lambda scene: scene.bare("/ok/bare", 10))
-            table.beside(build, "CPU a probe at 12", few, "ms", "bare", bare)
-        table.beside(build, "RSS at 1,000", large, "KiB", "at 12", small)
+            table.compare(build, "CPU a probe at 12", few, "ms", "bare", bare)
+        table.compare(build, "RSS at 1,000", large, "KiB", "at 12", small)
     table.show()
 
 
@@ -263,7 +263,7 @@ def fault(quick):
                     found[name].append(math.inf)
         medians = {name: statistics.median(times) for name, times in found.items()}
         for build in BUILDS:
-            table.beside(build, way, medians[build], "s", "monit", medians.get("monit"))
+            table.compare(build, way, medians[build], "s", "monit", medians.get("monit"))
     table.show()
 
 

@@ -126,7 +126,7 @@ class Table:
         met = None if goal is None else found <= most if least is None else found >= least
         self.rows.append((build, what, number(found, unit), "", "", shown.strip(), verdict(met)))
 
-    def beside(self, build, what, found, unit, peer, other, most=None):
+    def compare(self, build, what, found, unit, peer, other, most=None):
         """Adds a result with that of a peer (None if the peer is missing); the goal is for the ratio."""
         ratio = found / other if other and not math.isinf(other) else None
         theirs = f"{peer}: {number(other)}" if other else f"{peer} is missing"

@@ -37,7 +37,7 @@ impl Probers {
 
     /// Makes the probers of a new configuration. Commands of replaced probers run on until their deadline, or until the
     /// watchdog ends. A prober whose settings are unchanged is kept, with any probe that hangs in it; an https prober
-    /// is always made again, since certificates are read anew. Errors: a prober cannot be made; then nothing is
+    /// is always made again, since certificates are read again. Errors: a prober cannot be made; then nothing is
     /// changed.
     pub(super) fn reload(&mut self, config: &Config) -> Result<(), String> {
         let trust = Trust::default();

@@ -1,5 +1,5 @@
-//! `status`: the state of the targets, as the watchdog has saved it. A live watchdog saves it anew for this. It must
-//! never change that state.
+//! `status`: the state of the targets, as the watchdog has saved it. A live watchdog saves it again for this. It
+//! must never change that state.
 
 mod keys;
 

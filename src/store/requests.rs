@@ -257,7 +257,7 @@ mod tests {
         check_left(None, 600, -YEARS, Some(1_800));
 
         let left = |request: &Request| request.pause_end(&now()).map(|until| until.as_ms() - 50_000);
-        assert_eq!(left(&pause(u64::MAX)), Some(86_400_000), "at most a day, whoever wrote the file");
+        assert_eq!(left(&pause(u64::MAX)), Some(86_400_000), "at most a day, whatever the file says");
         assert_eq!(left(&pause(0)), None);
         assert_eq!(left(&Request::CommandEnded { command: "x".into() }), None);
     }

@@ -23,7 +23,7 @@ pub struct PresenceSigns {
     pub picture: Option<Duration>,
     pub stopped: bool,
     /// Ticks whose latest sign of life is no older than this still run.
-    pub tick_patience: Duration,
+    pub max_tick_gap: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,15 +52,15 @@ pub enum Presence {
 
 impl WatchdogPresence {
     pub fn of(signs: &PresenceSigns) -> WatchdogPresence {
-        let PresenceSigns { holder, last, touched, picture, stopped, tick_patience } = *signs;
+        let PresenceSigns { holder, last, touched, picture, stopped, max_tick_gap } = *signs;
         let seen = touched.into_iter().chain(picture).min();
         let is_within = |age: Option<Duration>, longest| age.is_some_and(|age| age <= longest);
         let (who, seen, longest) = match (holder, last) {
             (Some((Mode::Daemon, pid)), _) if is_within(touched, LATELY) => (Presence::Daemon { pid }, touched, LATELY),
             (Some((Mode::Daemon, pid)), _) => (Presence::Hung { pid, is_tick: false }, touched, Duration::ZERO),
-            (Some((Mode::Once, _)), _) if is_within(seen, tick_patience) => (Presence::Ticks, seen, tick_patience),
+            (Some((Mode::Once, _)), _) if is_within(seen, max_tick_gap) => (Presence::Ticks, seen, max_tick_gap),
             (Some((Mode::Once, pid)), _) => (Presence::Hung { pid, is_tick: true }, seen, Duration::ZERO),
-            (None, Some(Mode::Once)) if is_within(seen, tick_patience) => (Presence::Ticks, seen, tick_patience),
+            (None, Some(Mode::Once)) if is_within(seen, max_tick_gap) => (Presence::Ticks, seen, max_tick_gap),
             (None, _) if stopped => (Presence::Stopped, seen, Duration::ZERO),
             (None, _) => (Presence::Nobody, seen, Duration::ZERO),
         };
@@ -144,9 +144,9 @@ mod tests {
         expected: [bool; 3],
     ) {
         let age = |seconds: Option<u64>| seconds.map(Duration::from_secs);
-        let tick_patience = Duration::from_secs(300);
+        let max_tick_gap = Duration::from_secs(300);
         let (touched, picture) = (age(touched), age(picture));
-        let presence = WatchdogPresence::of(&PresenceSigns { holder, last, touched, picture, stopped, tick_patience });
+        let presence = WatchdogPresence::of(&PresenceSigns { holder, last, touched, picture, stopped, max_tick_gap });
         assert!(presence.to_string().contains(text), "{text}: {presence}");
         assert_eq!([presence.is_running(), presence.is_watching(), presence.is_current()], expected, "{presence}");
     }

@@ -78,7 +78,7 @@ impl StatusReport {
             touched: if self.has_answered { Some(Duration::ZERO) } else { touched },
             picture: saved.age(self.at.now),
             stopped: saved.stopped,
-            tick_patience: saved.max_tick_gap(),
+            max_tick_gap: saved.max_tick_gap(),
         })
     }
 

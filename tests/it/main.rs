@@ -58,3 +58,4 @@ mod tidy;
 mod units;
 mod verbs;
 mod wire;
+mod wording;

@@ -1,4 +1,4 @@
-// The backend of the tests beside the real PM2. It answers /api/health with its pid, its port and its database, and
+// The backend of the tests with the real PM2. It answers /api/health with its pid, its port and its database, and
 // fails when a path asks it to.
 // How a start turns out is said by files in its folder and not by the environment, of which PM2 forgets nothing:
 // `broken` (it exits with 1), `delay` (milliseconds until it listens), `stubborn` (SIGINT does not end it).

@@ -11,7 +11,7 @@ impl Harness {
         let begun = self.clock();
         self.now += span;
         let over = self.clock();
-        let policy = self.policy.as_mut().expect("a watchdog is at work");
+        let policy = self.policy.as_mut().expect("a watchdog runs");
         policy.wait_ended(begun, begun);
         policy.wait_ended(if verb == "stall" { begun } else { over }, over);
         if verb == "work!" {

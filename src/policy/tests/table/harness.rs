@@ -273,7 +273,7 @@ impl Harness {
 
     pub(super) fn deliver(&mut self, event: Event) {
         let now = self.clock();
-        let policy = self.policy.as_mut().expect("a watchdog is at work");
+        let policy = self.policy.as_mut().expect("a watchdog runs");
         let actions = policy.step(event, now);
         self.execute(actions);
     }

@@ -188,7 +188,7 @@ fn a_reset_is_made_once_an_hour_at_most() {
 }
 
 #[test]
-fn a_new_process_gets_a_start_period_whoever_started_it() {
+fn a_new_process_gets_a_start_period_from_any_starter() {
     // A deployment that takes 20 s: the target is probed every second meanwhile, and failures do not count.
     let quick = "interval=2s retry_interval=2s timeout=1s start_period=30s";
     check(quick, "app:1 S app:2 F*10 +8 S", "- -@0 - -@11 -@19 -@20");
