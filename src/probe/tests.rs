@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::faults::{Closed, Server, Ways};
+use super::faults::{Behaviour, ClosedPort, Server};
 use super::*;
 use crate::config::{HttpConfig, Method, Tls};
 use crate::testing::fuzz;
@@ -77,14 +77,14 @@ fn assert_like(verdict: &Verdict, pattern: &str) {
 }
 
 #[track_caller]
-fn check(ways: Ways, expected: &str) {
-    let server = Server::start(ways);
+fn check(behaviour: Behaviour, expected: &str) {
+    let server = Server::start(behaviour);
     assert_like(&probe_http(http(&format!("http://127.0.0.1:{}/", server.port())), LONG), expected);
 }
 
 #[track_caller]
-fn check_slow(ways: Ways, expected: &str) {
-    let server = Server::start(ways);
+fn check_slow(behaviour: Behaviour, expected: &str) {
+    let server = Server::start(behaviour);
     let http = http(&format!("http://127.0.0.1:{}/", server.port()));
     let result = run(config::Probe::Http(Box::new(http)), SHORT);
     assert!((SHORT..SHORT + SLACK).contains(&result.latency), "{result:?}");
@@ -101,85 +101,97 @@ fn bytes(text: &str) -> Vec<u8> {
 
 #[test]
 fn the_status_decides() {
-    check(Ways::answer("200 OK", "fine"), "healthy: 200");
-    check(Ways::answer("204 No Content", ""), "healthy: 204");
-    check(Ways::raw("HTTP/1.0 200 OK\r\n\r\nuntil closed"), "healthy: 200");
-    check(Ways::raw(&format!("{CHUNKED}4\r\nfine\r\n0\r\n\r\n")), "healthy: 200");
-    check(Ways::raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), "healthy: 200");
-    check(Ways::answer("503 Service Unavailable", "down"), "status: status 503");
-    check(Ways::answer("404 Not Found", ""), "status: status 404");
+    check(Behaviour::answer("200 OK", "fine"), "healthy: 200");
+    check(Behaviour::answer("204 No Content", ""), "healthy: 204");
+    check(Behaviour::raw("HTTP/1.0 200 OK\r\n\r\nuntil closed"), "healthy: 200");
+    check(Behaviour::raw(&format!("{CHUNKED}4\r\nfine\r\n0\r\n\r\n")), "healthy: 200");
+    check(
+        Behaviour::raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        "healthy: 200",
+    );
+    check(Behaviour::answer("503 Service Unavailable", "down"), "status: status 503");
+    check(Behaviour::answer("404 Not Found", ""), "status: status 404");
     let redirect = "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n";
-    check(Ways::raw(redirect), "status: status 301, a redirect, which is not followed");
-    let invalid = |length| Ways::raw(&format!("HTTP/1.1 503 X\r\nContent-Length: {length}\r\n\r\r\nfine"));
+    check(Behaviour::raw(redirect), "status: status 301, a redirect, which is not followed");
+    let invalid = |length| Behaviour::raw(&format!("HTTP/1.1 503 X\r\nContent-Length: {length}\r\n\r\r\nfine"));
     ["-5", "4, 5", "four", "99999999999999999999"]
         .iter()
         .for_each(|length| check(invalid(length), "status: status 503"));
-    check(Ways::raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), "status: status 302, a redirect, *");
+    check(Behaviour::raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), "status: status 302, a redirect, *");
     // A wrong status is enough; the body need not end.
-    check(Ways::Flood(bytes("HTTP/1.1 500 Oh\r\n\r\n"), vec![b'x'; 4096]), "status: status 500");
-    check(Ways::Drip(bytes("HTTP/1.1 500 Oh\r\n\r\n"), bytes("x"), PAUSE), "status: status 500");
+    check(Behaviour::Flood(bytes("HTTP/1.1 500 Oh\r\n\r\n"), vec![b'x'; 4096]), "status: status 500");
+    check(Behaviour::Drip(bytes("HTTP/1.1 500 Oh\r\n\r\n"), bytes("x"), PAUSE), "status: status 500");
 }
 
 #[test]
 fn a_slow_but_right_answer_is_healthy() {
     let piece = |text: &str| (PAUSE * 2, bytes(text));
     let steps = vec![piece("HTTP/1.1 20"), piece("0 OK\r\nContent-Len"), piece("gth: 4\r\n\r\nfi"), piece("ne")];
-    check(Ways::Slow(steps), "healthy: 200");
+    check(Behaviour::Slow(steps), "healthy: 200");
 }
 
 #[test]
 fn what_is_not_http_is_a_protocol_failure() {
-    check(Ways::CloseAtOnce, "protocol: closed without an answer");
-    check(Ways::raw(""), "protocol: closed without an answer");
-    check(Ways::raw("HTTP/1.1 200 OK\r\nContent-Le"), "protocol: cut short before the headers were complete");
-    check(Ways::raw(&format!("{HEAD}part")), "protocol: cut short in the body of a 200, after 4 bytes");
-    check(Ways::raw(&format!("{CHUNKED}8\r\npart")), "protocol: cut short in the body of a 200, after 4 bytes");
-    check(Ways::raw(&format!("{CHUNKED}4\r\npart\r\n")), "protocol: cut short in the body of a 200, after 4 bytes");
-    check(Ways::raw(&format!("{CHUNKED}8")), "protocol: cut short in the body of a 200, after 0 bytes");
+    check(Behaviour::CloseAtOnce, "protocol: closed without an answer");
+    check(Behaviour::raw(""), "protocol: closed without an answer");
+    check(Behaviour::raw("HTTP/1.1 200 OK\r\nContent-Le"), "protocol: cut short before the headers were complete");
+    check(Behaviour::raw(&format!("{HEAD}part")), "protocol: cut short in the body of a 200, after 4 bytes");
+    check(Behaviour::raw(&format!("{CHUNKED}8\r\npart")), "protocol: cut short in the body of a 200, after 4 bytes");
     check(
-        Ways::raw(&format!("{CHUNKED}zz\r\npart")),
+        Behaviour::raw(&format!("{CHUNKED}4\r\npart\r\n")),
+        "protocol: cut short in the body of a 200, after 4 bytes",
+    );
+    check(Behaviour::raw(&format!("{CHUNKED}8")), "protocol: cut short in the body of a 200, after 0 bytes");
+    check(
+        Behaviour::raw(&format!("{CHUNKED}zz\r\npart")),
         "protocol: malformed body: chunk length cannot be read as a number",
     );
-    check(Ways::raw(&format!("{CHUNKED}4\r\npartial\r\n")), "protocol: malformed body: *");
-    check(Ways::raw("SSH-2.0-OpenSSH_9.2\r\n"), "protocol: not HTTP: invalid HTTP version");
-    check(Ways::raw("<html>HTTP/0.9</html>\r\n\r\n"), "protocol: not HTTP: *");
-    check(Ways::raw("\x15\x03\x01\x00\x02\x02\x50"), "protocol: not HTTP: *");
-    check(Ways::raw("HTTP/1.1 abc\r\n\r\n"), "protocol: not HTTP: *");
-    check(Ways::raw("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "protocol: not HTTP: *");
-    check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\n"), bytes("X-A: b\r\n")), "protocol: *");
-    check(Ways::Flood(bytes("HTTP/1.1 200 OK\r\nX: "), vec![b'x'; 4096]), "protocol: headers longer than 1 MiB");
+    check(Behaviour::raw(&format!("{CHUNKED}4\r\npartial\r\n")), "protocol: malformed body: *");
+    check(Behaviour::raw("SSH-2.0-OpenSSH_9.2\r\n"), "protocol: not HTTP: invalid HTTP version");
+    check(Behaviour::raw("<html>HTTP/0.9</html>\r\n\r\n"), "protocol: not HTTP: *");
+    check(Behaviour::raw("\x15\x03\x01\x00\x02\x02\x50"), "protocol: not HTTP: *");
+    check(Behaviour::raw("HTTP/1.1 abc\r\n\r\n"), "protocol: not HTTP: *");
+    check(Behaviour::raw("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "protocol: not HTTP: *");
+    check(Behaviour::Flood(bytes("HTTP/1.1 200 OK\r\n"), bytes("X-A: b\r\n")), "protocol: *");
+    check(Behaviour::Flood(bytes("HTTP/1.1 200 OK\r\nX: "), vec![b'x'; 4096]), "protocol: headers longer than 1 MiB");
     let hints = "HTTP/1.1 103 Hint\r\n\r\n".repeat(200);
-    check(Ways::Flood(vec![], bytes(&hints)), "protocol: headers longer than 1 MiB");
-    check(Ways::raw("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine"), "protocol: not HTTP: *");
-    check(Ways::raw("HTTP/1.1 200OK\r\n\r\n"), "protocol: not HTTP: *");
-    check(Ways::Flood(vec![], vec![b'x'; 4096]), "protocol: not HTTP: *");
-    check(Ways::Flood(bytes(&format!("{CHUNKED}0\r\nX: ")), bytes("xxxx")), "protocol: *");
-    check(Ways::Flood(bytes(&format!("{CHUNKED}4;")), bytes("xxxx")), "protocol: malformed body: *");
+    check(Behaviour::Flood(vec![], bytes(&hints)), "protocol: headers longer than 1 MiB");
+    check(
+        Behaviour::raw("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine"),
+        "protocol: not HTTP: *",
+    );
+    check(Behaviour::raw("HTTP/1.1 200OK\r\n\r\n"), "protocol: not HTTP: *");
+    check(Behaviour::Flood(vec![], vec![b'x'; 4096]), "protocol: not HTTP: *");
+    check(Behaviour::Flood(bytes(&format!("{CHUNKED}0\r\nX: ")), bytes("xxxx")), "protocol: *");
+    check(Behaviour::Flood(bytes(&format!("{CHUNKED}4;")), bytes("xxxx")), "protocol: malformed body: *");
 }
 
 #[test]
 fn a_reset_is_found_at_every_stage() {
     // The reset may arrive before the connection is known to be established; the detail then names the address.
-    check(Ways::ResetAtOnce, "reset: *reset *");
-    check(Ways::Reset(vec![]), "reset: connection reset before the first byte");
-    check(Ways::Reset(bytes("HTTP/1.1 2")), "reset: connection reset before the headers were complete");
-    check(Ways::Reset(bytes(&format!("{HEAD}part"))), "reset: connection reset in the body of a 200, after 4 bytes");
+    check(Behaviour::ResetAtOnce, "reset: *reset *");
+    check(Behaviour::Reset(vec![]), "reset: connection reset before the first byte");
+    check(Behaviour::Reset(bytes("HTTP/1.1 2")), "reset: connection reset before the headers were complete");
     check(
-        Ways::Reset(bytes(&format!("{OPEN_HEAD}part"))),
+        Behaviour::Reset(bytes(&format!("{HEAD}part"))),
         "reset: connection reset in the body of a 200, after 4 bytes",
     );
-    check(Ways::Reset(bytes(&format!("{CHUNKED}8\r\npart"))), "reset: connection reset in the body of a 200, *");
+    check(
+        Behaviour::Reset(bytes(&format!("{OPEN_HEAD}part"))),
+        "reset: connection reset in the body of a 200, after 4 bytes",
+    );
+    check(Behaviour::Reset(bytes(&format!("{CHUNKED}8\r\npart"))), "reset: connection reset in the body of a 200, *");
 }
 
 #[test]
 fn the_deadline_ends_a_response_that_never_completes() {
-    let drip = |first: &str, again: &str| Ways::Drip(bytes(first), bytes(again), PAUSE);
+    let drip = |first: &str, again: &str| Behaviour::Drip(bytes(first), bytes(again), PAUSE);
     let no_byte = "timeout: connected in *, then no byte for *";
     let no_headers = "timeout: first byte after *, headers not complete * later";
     let no_body = "timeout: 200 after *, body not complete * later (* bytes)";
     let cases = [
-        (Ways::Silent, no_byte),
-        (Ways::Drip(vec![], bytes("H"), LONG), no_byte),
+        (Behaviour::Silent, no_byte),
+        (Behaviour::Drip(vec![], bytes("H"), LONG), no_byte),
         (drip("HTTP/1.1 200 OK\r\n", "X"), no_headers),
         (drip("", "HTTP/1.1 103 Hint\r\n\r\n"), no_headers),
         (drip(HEAD, "x"), no_body),
@@ -188,23 +200,23 @@ fn the_deadline_ends_a_response_that_never_completes() {
     ];
     // In parallel, because each takes the whole timeout.
     std::thread::scope(|all| {
-        for (ways, expected) in cases {
-            all.spawn(move || check_slow(ways, expected));
+        for (behaviour, expected) in cases {
+            all.spawn(move || check_slow(behaviour, expected));
         }
     });
 }
 
 #[test]
 fn a_body_longer_than_one_mebibyte_is_a_failure() {
-    check(Ways::Flood(bytes(OPEN_HEAD), vec![b'x'; 65_536]), "body: body longer than 1 MiB");
+    check(Behaviour::Flood(bytes(OPEN_HEAD), vec![b'x'; 65_536]), "body: body longer than 1 MiB");
     let mut complete = bytes("HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n");
     complete.resize(complete.len() + (1 << 20), b'x');
-    check(Ways::Answer(complete), "healthy: 200");
+    check(Behaviour::Answer(complete), "healthy: 200");
 }
 
 #[test]
 fn bodies_are_checked() {
-    let server = Server::start(Ways::answer("200 OK", r#"{"status": "ok", "db": {"up": false}}"#));
+    let server = Server::start(Behaviour::answer("200 OK", r#"{"status": "ok", "db": {"up": false}}"#));
     let base = http(&format!("http://localhost:{}/", server.port()));
     let with = |change: fn(&mut HttpConfig), expected: &str| {
         let mut http = base.clone();
@@ -216,17 +228,17 @@ fn bodies_are_checked() {
     with(|http| http.json = vec![("/status".into(), json!("ok"))], "healthy: 200");
     with(|http| http.json = vec![("/db/up".into(), json!(true))], "body: /db/up is false, not true");
     with(|http| http.status = vec![201..=201], "status: status 200");
-    server.turn(Ways::answer("200 OK", "\u{feff}{\"status\": \"ok\"}"));
+    server.set_behaviour(Behaviour::answer("200 OK", "\u{feff}{\"status\": \"ok\"}"));
     with(|http| http.json = vec![("/status".into(), json!("ok"))], "healthy: 200");
-    server.turn(Ways::raw("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n\u{b}\u{2}"));
+    server.set_behaviour(Behaviour::raw("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n\u{b}\u{2}"));
     with(|http| http.contains = Some("ok".into()), "body: body lacks `ok`: its content coding is br, which *");
-    server.turn(Ways::answer("200 OK", "<html>"));
+    server.set_behaviour(Behaviour::answer("200 OK", "<html>"));
     with(|http| http.json = vec![("/status".into(), json!("ok"))], "body: body is not JSON: *");
 }
 
 #[test]
 fn a_head_request_waits_for_no_body_and_checks_none() {
-    let server = Server::start(Ways::Drip(bytes(HEAD), vec![], PAUSE));
+    let server = Server::start(Behaviour::Drip(bytes(HEAD), vec![], PAUSE));
     let mut http = http(&format!("http://127.0.0.1:{}/", server.port()));
     http.method = Method::Head;
     http.contains = Some("not there".into());
@@ -235,7 +247,7 @@ fn a_head_request_waits_for_no_body_and_checks_none() {
 
 #[test]
 fn the_request_has_the_expected_lines_only() {
-    let server = Server::start(Ways::answer("200 OK", ""));
+    let server = Server::start(Behaviour::answer("200 OK", ""));
     let port = server.port();
     let mut config = http(&format!("http://localhost:{port}/api/health?token=s3cret"));
     let header = |name: &str, value: &str| (name.to_owned(), Secret(value.to_owned()));
@@ -294,7 +306,7 @@ fn https_is_refused_in_a_build_without_tls() {
 
 #[test]
 fn a_probe_needs_no_more_than_its_stack() {
-    let server = Server::start(Ways::answer("200 OK", "[0]"));
+    let server = Server::start(Behaviour::answer("200 OK", "[0]"));
     let mut http = http(&format!("http://localhost:{}/", server.port()));
     http.json = vec![("/0".into(), json!(0))];
     let probe = || {
@@ -307,7 +319,7 @@ fn a_probe_needs_no_more_than_its_stack() {
             .expect("enough stack")
     };
     assert_like(&probe(), "healthy: 200");
-    server.turn(Ways::answer("200 OK", &["[".repeat(100_000), "]".repeat(100_000)].concat()));
+    server.set_behaviour(Behaviour::answer("200 OK", &["[".repeat(100_000), "]".repeat(100_000)].concat()));
     assert_like(&probe(), "body: /0 is [[*");
 }
 
@@ -315,14 +327,14 @@ fn a_probe_needs_no_more_than_its_stack() {
 fn any_response_gets_a_verdict_at_once_with_a_plain_detail() {
     let head = "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 21\r\n\r\n{\"status\":\"o\\u001bk\"}";
     let chunked = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
-    let server = Server::start(Ways::raw(""));
+    let server = Server::start(Behaviour::raw(""));
     let http = HttpConfig {
         json: vec![("/status".into(), json!("ok"))],
         ..http(&format!("http://127.0.0.1:{}/", server.port()))
     };
     let prober = prober(config::Probe::Http(Box::new(http)), LONG);
     fuzz(&[head.as_bytes(), chunked.as_bytes()], 1_000, |bytes| {
-        server.turn(Ways::Answer(bytes.to_vec()));
+        server.set_behaviour(Behaviour::Answer(bytes.to_vec()));
         let result = prober.probe(PriorEvidence::default());
         let line = line(&result.verdict);
         assert!(result.latency < LONG, "the deadline passed: {line}");

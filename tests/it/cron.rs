@@ -1,5 +1,5 @@
-//! `--once` from cron: the clock is stepped from tick to tick by a time namespace, which moves the boot clock that the
-//! watchdog computes with (and not the wall clock).
+//! `--once` from cron. Between ticks the clock is moved by a time namespace, which changes the boot clock that the
+//! watchdog computes with, but not the wall clock.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -8,277 +8,287 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::place::{NEEDED, Place, Said, need};
+use crate::sandbox::{CommandOutput, MISSING_PROGRAM, Sandbox, require};
 
-/// A target that is well as long as the file `well` is there; what follows are its further keys.
+/// A target that is healthy while the file `well` exists, with these further keys.
 fn app(keys: &str) -> String {
-    format!("targets:\n  - {{name: app, command: echo >> looks; test -e well, {keys}}}\n")
+    format!("targets:\n  - {{name: app, command: echo >> probes; test -e well, {keys}}}\n")
 }
 
-/// What starts a program with the boot clock moved by so many seconds, and perhaps after a reboot.
-fn shifted(seconds: i64, boot_id: Option<&str>) -> Vec<String> {
-    let mut words: Vec<String> = ["unshare", "--map-root-user", "--time", "--boottime"].map(String::from).into();
-    words.push(seconds.to_string());
+/// The command line that starts a program with the boot clock moved by this many seconds, and with another boot id to
+/// simulate a reboot.
+fn time_shift(seconds: i64, boot_id: Option<&str>) -> Vec<String> {
+    let mut command_line: Vec<String> = ["unshare", "--map-root-user", "--time", "--boottime"].map(String::from).into();
+    command_line.push(seconds.to_string());
     if let Some(boot_id) = boot_id {
         let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
-        words.extend(["--mount", "sh", "-c", script, boot_id].map(String::from));
+        command_line.extend(["--mount", "sh", "-c", script, boot_id].map(String::from));
     }
-    words
+    command_line
 }
 
-/// Fails where this machine does not let us do that.
-fn need_shift(place: &Place, boot_id: Option<&str>) {
-    let starter = shifted(60, boot_id);
+/// Fails if this machine does not allow that.
+fn require_time_shift(sandbox: &Sandbox, boot_id: Option<&str>) {
+    let starter = time_shift(60, boot_id);
     let mut command = Command::new(&starter[0]);
-    command.args(&starter[1..]).arg("true").current_dir(place.home()).stderr(Stdio::null());
-    need(command.status().expect(NEEDED).success(), "time and mount namespaces");
+    command.args(&starter[1..]).arg("true").current_dir(sandbox.home()).stderr(Stdio::null());
+    require(command.status().expect(MISSING_PROGRAM).success(), "time and mount namespaces");
 }
 
-/// A tick so many seconds from now.
+/// A tick at this many seconds from now.
 #[track_caller]
-fn tick(place: &Place, seconds: i64) -> Said {
-    run(place, &shifted(seconds, None), &["--once"])
+fn tick(sandbox: &Sandbox, seconds: i64) -> CommandOutput {
+    run(sandbox, &time_shift(seconds, None), &["--once"])
 }
 
 #[track_caller]
-fn run(place: &Place, starter: &[String], words: &[&str]) -> Said {
+fn run(sandbox: &Sandbox, starter: &[String], args: &[&str]) -> CommandOutput {
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
-    Said::new(place.command_through(&starter, words).output().expect(NEEDED))
+    CommandOutput::new(sandbox.command_through(&starter, args).output().expect(MISSING_PROGRAM))
 }
 
-/// A tick with this exit code that has nothing to say.
+/// A tick with this exit code that prints nothing.
 #[track_caller]
-fn check_silent(place: &Place, seconds: i64, code: i32) {
-    let said = tick(place, seconds);
+fn check_silent(sandbox: &Sandbox, seconds: i64, code: i32) {
+    let output = tick(sandbox, seconds);
     let expected = (Some(code), "", "");
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), expected, "at {seconds} s; {}", place.story());
+    assert_eq!((output.code, output.out.as_str(), output.err.as_str()), expected, "at {seconds} s; {}", sandbox.dump());
 }
 
-/// A tick with this exit code that tells these news, a line each, given by what they begin with and what they contain.
+/// A tick with this exit code that prints these lines, each given by its beginning and a part of it.
 #[track_caller]
-fn check_news(place: &Place, seconds: i64, code: i32, news: &[(&str, &str)]) {
-    let said = tick(place, seconds);
-    let lines: Vec<&str> = said.out.lines().collect();
-    let fits = lines.len() == news.len()
-        && lines.iter().zip(news).all(|(line, (begin, part))| line.starts_with(begin) && line.contains(part));
-    let good = said.code == Some(code) && fits && said.err.is_empty();
-    place.demand(good, &format!("at {seconds} s, where {news:#?} was expected: {said:#?}"));
+fn check_prints(sandbox: &Sandbox, seconds: i64, code: i32, expected: &[(&str, &str)]) {
+    let output = tick(sandbox, seconds);
+    let lines: Vec<&str> = output.out.lines().collect();
+    let fits = lines.len() == expected.len()
+        && lines.iter().zip(expected).all(|(line, (begin, part))| line.starts_with(begin) && line.contains(part));
+    let is_expected = output.code == Some(code) && fits && output.err.is_empty();
+    sandbox.assert(is_expected, &format!("at {seconds} s, expected {expected:#?}: {output:#?}"));
 }
 
-const REPAIRED: [(&str, &str); 3] = [
+const REPAIR_LINES: [(&str, &str); 3] = [
     ("app down: 3 of 3, the last: exit 1. ", "Last healthy probe "),
     ("app restart 1 (of 10 an hour): ", "touch well"),
     ("app healthy: ", "Restart 1 helped"),
 ];
 
-/// Without `retry_interval` each tick is one look, and the third one that fails repairs.
+/// Without `retry_interval` each tick makes one probe, and the third failed one causes the restart.
 #[cfg(feature = "full-tests")]
 #[test]
-fn ticks_count_together_and_repair() {
+fn failures_are_counted_across_ticks_until_a_restart() {
     for every in [60, 300] {
-        let place = Place::with(&app("restart: touch well"));
-        need_shift(&place, None);
-        place.write("well", "");
-        check_silent(&place, 0, 0);
-        fs::remove_file(place.path("well")).expect("a file");
-        check_silent(&place, every, 1);
-        check_silent(&place, 2 * every, 1);
-        assert_eq!(place.lines("looks").len(), 3, "{}", place.story());
-        check_news(&place, 3 * every, 0, &REPAIRED);
-        check_silent(&place, 4 * every, 0);
-        let down = place.events("up")[0]["down_ms"].as_i64().expect("a number");
-        // From the last healthy look on: that is where it may have broken.
-        assert!((3 * every * 1_000..4 * every * 1_000).contains(&down), "{}", place.story());
-        assert_eq!((place.events("failing").len(), place.events("down").len()), (1, 1), "{}", place.story());
-        // Of four spans the last one alone lies between two healthy looks.
-        let status = run(&place, &shifted(4 * every, None), &["status", "--json"]);
-        let status: Value = serde_json::from_str(&status.out).expect("JSON");
+        let sandbox = Sandbox::new(&app("restart: touch well"));
+        require_time_shift(&sandbox, None);
+        sandbox.write("well", "");
+        check_silent(&sandbox, 0, 0);
+        fs::remove_file(sandbox.path("well")).expect("file access");
+        check_silent(&sandbox, every, 1);
+        check_silent(&sandbox, 2 * every, 1);
+        assert_eq!(sandbox.lines("probes").len(), 3, "{}", sandbox.dump());
+        check_prints(&sandbox, 3 * every, 0, &REPAIR_LINES);
+        check_silent(&sandbox, 4 * every, 0);
+        let down = sandbox.events("up")[0]["down_ms"].as_i64().expect("a number");
+        // Downtime counts from the last healthy probe, because the failure may have begun right after it.
+        assert!((3 * every * 1_000..4 * every * 1_000).contains(&down), "{}", sandbox.dump());
+        assert_eq!((sandbox.events("failing").len(), sandbox.events("down").len()), (1, 1), "{}", sandbox.dump());
+        // Only the last of the four spans lies between two healthy probes.
+        let status = run(&sandbox, &time_shift(4 * every, None), &["status", "--json"]);
+        let status: Value = serde_json::from_str(&status.out).expect("valid JSON");
         let uptime = status["targets"][0]["uptime_24h"].as_f64().expect("a number");
-        place.demand((0.2..=0.3).contains(&uptime), &status.to_string());
+        sandbox.assert((0.2..=0.3).contains(&uptime), &status.to_string());
     }
 }
 
-/// A pause is neither up nor down, what is longer than an hour is not watched, and ticks that stay away are told.
+/// A pause counts neither as up nor as down, gaps longer than an hour count as not watched, and missing ticks are
+/// reported.
 #[cfg(feature = "full-tests")]
 #[test]
-fn what_no_tick_saw_is_not_watched() {
-    let place = Place::with(&app("restart: 'true'"));
-    need_shift(&place, None);
+fn time_without_ticks_counts_as_not_watched() {
+    let sandbox = Sandbox::new(&app("restart: 'true'"));
+    require_time_shift(&sandbox, None);
     let report = |seconds: i64| {
-        let said = run(&place, &shifted(seconds, None), &["report", "--json"]);
-        let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        let output = run(&sandbox, &time_shift(seconds, None), &["report", "--json"]);
+        let report: Value = serde_json::from_str(&output.out).unwrap_or_else(|error| panic!("{error}: {output:?}"));
         let target = &report["targets"][0];
         let watched = target["watched_ms"].as_i64().expect("a number") / 10_000;
         (watched, report["not_watched"].as_array().expect("a list").len())
     };
-    place.write("well", "");
-    [0, 60, 120].into_iter().for_each(|at| check_silent(&place, at, 0));
-    assert_eq!(report(120), (12, 0), "{}", place.story());
-    check_silent(&place, 120 + 2_400, 0);
-    assert_eq!(report(2_520), (252, 1), "within an hour both looks count, but 40 ticks stayed away; {}", place.story());
-    check_silent(&place, 2_520 + 7_200, 0);
-    assert_eq!(report(9_720), (252, 2), "two hours that nobody saw; {}", place.story());
-    let pause = run(&place, &shifted(9_721, None), &["pause", "--for", "10m"]);
+    sandbox.write("well", "");
+    [0, 60, 120].into_iter().for_each(|at| check_silent(&sandbox, at, 0));
+    assert_eq!(report(120), (12, 0), "{}", sandbox.dump());
+    check_silent(&sandbox, 120 + 2_400, 0);
+    assert_eq!(
+        report(2_520),
+        (252, 1),
+        "within an hour both probes count, but 40 ticks are missing; {}",
+        sandbox.dump()
+    );
+    check_silent(&sandbox, 2_520 + 7_200, 0);
+    assert_eq!(report(9_720), (252, 2), "two hours were not watched; {}", sandbox.dump());
+    let pause = run(&sandbox, &time_shift(9_721, None), &["pause", "--for", "10m"]);
     assert_eq!(pause.code, Some(0), "{pause:?}");
-    [9_780, 9_840, 9_900].into_iter().for_each(|at| check_silent(&place, at, 0));
-    assert_eq!(report(9_900), (252, 2), "paused; {}", place.story());
+    [9_780, 9_840, 9_900].into_iter().for_each(|at| check_silent(&sandbox, at, 0));
+    assert_eq!(report(9_900), (252, 2), "paused; {}", sandbox.dump());
 }
 
-/// With it, the tick that finds the first failure looks until it knows.
+/// With `retry_interval`, the tick that finds the first failure probes until the outcome is clear.
 #[cfg(feature = "full-tests")]
 #[test]
 fn with_a_retry_interval_one_tick_decides() {
     for every in [60, 300] {
-        let place = Place::with(&app("restart: touch well, retry_interval: 100ms"));
-        need_shift(&place, None);
-        place.write("well", "");
-        check_silent(&place, 0, 0);
-        fs::remove_file(place.path("well")).expect("a file");
-        check_news(&place, every, 0, &REPAIRED);
-        assert_eq!(place.lines("looks").len(), 1 + 3 + 1, "{}", place.story());
-        check_silent(&place, 2 * every, 0);
-        // One that fails once and is well at the second look is neither down nor news.
+        let sandbox = Sandbox::new(&app("restart: touch well, retry_interval: 100ms"));
+        require_time_shift(&sandbox, None);
+        sandbox.write("well", "");
+        check_silent(&sandbox, 0, 0);
+        fs::remove_file(sandbox.path("well")).expect("file access");
+        check_prints(&sandbox, every, 0, &REPAIR_LINES);
+        assert_eq!(sandbox.lines("probes").len(), 1 + 3 + 1, "{}", sandbox.dump());
+        check_silent(&sandbox, 2 * every, 0);
+        // A target that fails once and is healthy at the second probe is not down and causes no output.
         let keys = app("restart: echo >> restarts, retry_interval: 100ms");
-        place.configure(&keys.replace("test -e well", "test -e well; code=$?; touch well; exit $code"));
-        fs::remove_file(place.path("well")).expect("a file");
-        check_silent(&place, 3 * every, 0);
-        assert_eq!(place.events("failing").len(), 2, "{}", place.story());
-        assert!(place.lines("restarts").is_empty(), "{}", place.story());
+        sandbox.configure(&keys.replace("test -e well", "test -e well; code=$?; touch well; exit $code"));
+        fs::remove_file(sandbox.path("well")).expect("file access");
+        check_silent(&sandbox, 3 * every, 0);
+        assert_eq!(sandbox.events("failing").len(), 2, "{}", sandbox.dump());
+        assert!(sandbox.lines("restarts").is_empty(), "{}", sandbox.dump());
     }
 }
 
-/// What is older than half an hour counts no more where ticks usually come every minute.
+/// Failures older than half an hour do not count if ticks usually come every minute.
 #[cfg(feature = "full-tests")]
 #[test]
-fn failures_of_an_hour_ago_do_not_count() {
-    let place = Place::with(&app("restart: touch well, failure_threshold: 2"));
-    need_shift(&place, None);
-    place.write("well", "");
+fn failures_from_an_hour_ago_do_not_count() {
+    let sandbox = Sandbox::new(&app("restart: touch well, failure_threshold: 2"));
+    require_time_shift(&sandbox, None);
+    sandbox.write("well", "");
     for minute in 0..3 {
-        check_silent(&place, minute * 60, 0);
+        check_silent(&sandbox, minute * 60, 0);
     }
-    fs::remove_file(place.path("well")).expect("a file");
-    check_silent(&place, 180, 1);
-    check_silent(&place, 3_780, 1);
-    assert!(place.events("down").is_empty(), "{}", place.story());
-    check_news(&place, 3_840, 0, &[("app down: 2 of 2", ""), ("app restart 1 ", ""), ("app healthy: ", "")]);
+    fs::remove_file(sandbox.path("well")).expect("file access");
+    check_silent(&sandbox, 180, 1);
+    check_silent(&sandbox, 3_780, 1);
+    assert!(sandbox.events("down").is_empty(), "{}", sandbox.dump());
+    check_prints(&sandbox, 3_840, 0, &[("app down: 2 of 2", ""), ("app restart 1 ", ""), ("app healthy: ", "")]);
 }
 
-/// Where cron calls every 45 or 60 minutes, which is all that some hosts give, a threshold of three takes no three
-/// hours: the tick that finds a failure decides, as soon as it is known how rarely ticks come.
+/// Some hosts allow a cron job only every 45 or 60 minutes. There a threshold of three must not take three hours: once
+/// the rare ticks are known, the tick that finds a failure decides.
 #[cfg(feature = "full-tests")]
 #[test]
-fn where_ticks_are_rare_one_decides() {
-    let news = [("app down: 3 of 3", ""), ("app restart 1 ", ""), ("app healthy: ", "")];
+fn one_tick_decides_if_ticks_are_rare() {
+    let expected = [("app down: 3 of 3", ""), ("app restart 1 ", ""), ("app healthy: ", "")];
     for every in [2_700, 3_600] {
-        let place = Place::with(&app("restart: touch well, interval: 200ms"));
-        need_shift(&place, None);
-        place.write("well", "");
-        check_silent(&place, 0, 0);
-        check_silent(&place, every, 0);
-        fs::remove_file(place.path("well")).expect("a file");
-        check_news(&place, 2 * every, 0, &news);
-        assert_eq!(place.lines("looks").len(), 2 + 3 + 1, "{}", place.story());
-        // One that fails once and is well at the next probe is no news, nor does a tick by hand change anything.
-        place.configure(
+        let sandbox = Sandbox::new(&app("restart: touch well, interval: 200ms"));
+        require_time_shift(&sandbox, None);
+        sandbox.write("well", "");
+        check_silent(&sandbox, 0, 0);
+        check_silent(&sandbox, every, 0);
+        fs::remove_file(sandbox.path("well")).expect("file access");
+        check_prints(&sandbox, 2 * every, 0, &expected);
+        assert_eq!(sandbox.lines("probes").len(), 2 + 3 + 1, "{}", sandbox.dump());
+        // A target that fails once and is healthy at the next probe causes no output, and a manual tick changes
+        // nothing.
+        sandbox.configure(
             &app("restart: echo >> restarts, interval: 200ms")
                 .replace("test -e well", "test -e well; code=$?; touch well; exit $code"),
         );
-        fs::remove_file(place.path("well")).expect("a file");
-        check_silent(&place, 3 * every, 0);
-        check_silent(&place, 3 * every + 10, 0);
-        check_silent(&place, 4 * every, 0);
-        assert!(place.lines("restarts").is_empty(), "{}", place.story());
+        fs::remove_file(sandbox.path("well")).expect("file access");
+        check_silent(&sandbox, 3 * every, 0);
+        check_silent(&sandbox, 3 * every + 10, 0);
+        check_silent(&sandbox, 4 * every, 0);
+        assert!(sandbox.lines("restarts").is_empty(), "{}", sandbox.dump());
 
-        // Down since before the first tick: the second one remembers it, and decides.
-        let place = Place::with(&app("restart: touch well, interval: 200ms"));
-        check_silent(&place, 0, 1);
-        check_news(&place, every, 0, &news);
+        // A target that was down before the first tick: the second tick knows of the first failure, and decides.
+        let sandbox = Sandbox::new(&app("restart: touch well, interval: 200ms"));
+        check_silent(&sandbox, 0, 1);
+        check_prints(&sandbox, every, 0, &expected);
     }
 }
 
-/// Two hours of a tick a minute while nothing helps: cooldown and window hold by the command's own stamps, and mails
-/// come for what is new only.
+/// Two hours of one tick a minute while no restart helps: the restart command's own time stamps respect cooldown and
+/// window, and cron mails only what is new.
 #[cfg(feature = "full-tests")]
 #[test]
-fn a_hopeless_case_is_restarted_within_its_limits_and_mailed_about_sparingly() {
+fn a_target_that_stays_down_is_restarted_within_its_limits_and_mailed_about_rarely() {
     let keys = "restart: cut -d . -f 1 /proc/uptime >> stamps, failure_threshold: 1, start_period: 0s, \
                 max_restarts: 4";
-    let place = Place::with(&app(keys));
-    need_shift(&place, None);
-    place.write("well", "");
-    check_silent(&place, 0, 0);
-    fs::remove_file(place.path("well")).expect("a file");
-    let mut told = Vec::new();
+    let sandbox = Sandbox::new(&app(keys));
+    require_time_shift(&sandbox, None);
+    sandbox.write("well", "");
+    check_silent(&sandbox, 0, 0);
+    fs::remove_file(sandbox.path("well")).expect("file access");
+    let mut lines_printed = Vec::new();
     for minute in 1..=120 {
-        let said = tick(&place, minute * 60);
-        assert_eq!((said.code, said.err.as_str()), (Some(1), ""), "{}", place.story());
-        told.extend(said.out.lines().map(str::to_string));
+        let output = tick(&sandbox, minute * 60);
+        assert_eq!((output.code, output.err.as_str()), (Some(1), ""), "{}", sandbox.dump());
+        lines_printed.extend(output.out.lines().map(str::to_string));
     }
-    let stamps: Vec<u64> = place.lines("stamps").iter().map(|line| line.parse().expect("seconds")).collect();
-    place.demand(stamps.len() == 8, &format!("four in an hour were allowed: {stamps:?}"));
+    let stamps: Vec<u64> =
+        sandbox.lines("stamps").iter().map(|line| line.parse().expect("a number of seconds")).collect();
+    sandbox.assert(stamps.len() == 8, &format!("four restarts in an hour are allowed: {stamps:?}"));
     for (index, pair) in stamps.windows(2).enumerate() {
         let cooldown = (60 << index).min(600);
-        place.demand(pair[1] - pair[0] + 1 >= cooldown, &format!("after less than {cooldown} s: {stamps:?}"));
+        sandbox.assert(pair[1] - pair[0] + 1 >= cooldown, &format!("cooldown of {cooldown} s: {stamps:?}"));
     }
     for five in stamps.windows(5) {
-        place.demand(five[4] - five[0] + 1 >= 3_600, &format!("five in an hour: {stamps:?}"));
+        sandbox.assert(five[4] - five[0] + 1 >= 3_600, &format!("at most four in an hour: {stamps:?}"));
     }
-    let incident: Value = serde_json::from_str(&place.run(&["incident", "last", "--json"]).out).expect("JSON");
-    place.demand(incident["attempts"] == 8, &incident.to_string());
-    let count = |what: &str| told.iter().filter(|line| line.starts_with(what)).count();
+    let incident: Value = serde_json::from_str(&sandbox.run(&["incident", "last", "--json"]).out).expect("valid JSON");
+    sandbox.assert(incident["attempts"] == 8, &incident.to_string());
+    let count = |what: &str| lines_printed.iter().filter(|line| line.starts_with(what)).count();
     let counts = (count("app down: "), count("app restart "), count("app not restarted until "));
-    place.demand(counts.0 == 1 && counts.1 == 8, &format!("{told:#?}"));
-    place.demand((2..=8).contains(&counts.2) && told.len() == 9 + counts.2, &format!("{told:#?}"));
+    sandbox.assert(counts.0 == 1 && counts.1 == 8, &format!("{lines_printed:#?}"));
+    sandbox.assert((2..=8).contains(&counts.2) && lines_printed.len() == 9 + counts.2, &format!("{lines_printed:#?}"));
 
-    let full =
+    let is_full_window =
         |line: &String| line.ends_with("4 restarts in the last hour is the limit. Probing goes on at every tick");
-    place.demand(told.iter().any(full), &format!("the full window is told: {told:#?}"));
+    sandbox
+        .assert(lines_printed.iter().any(is_full_window), &format!("the full window is reported: {lines_printed:#?}"));
 }
 
 #[cfg(feature = "full-tests")]
 #[test]
-fn a_reboot_ends_the_cooldown_and_not_the_window() {
+fn a_reboot_ends_the_cooldown_but_not_the_restart_window() {
     let keys = "restart: echo $WATCHDOG_ATTEMPT >> restarts, failure_threshold: 1, start_period: 0s, cooldown: 1h, \
                 max_cooldown: 1h, max_restarts: 2, restart_window: 1d";
-    let place = Place::with(&app(keys));
-    place.write("boot", "11111111-2222-3333-4444-555555555555\n");
-    need_shift(&place, Some("boot"));
-    place.write("well", "");
-    check_silent(&place, 0, 0);
-    fs::remove_file(place.path("well")).expect("a file");
-    check_news(&place, 0, 1, &[("app down: ", ""), ("app restart 1 ", "")]);
-    check_news(&place, 60, 1, &[("app not restarted until ", "cooldown")]);
+    let sandbox = Sandbox::new(&app(keys));
+    sandbox.write("boot", "11111111-2222-3333-4444-555555555555\n");
+    require_time_shift(&sandbox, Some("boot"));
+    sandbox.write("well", "");
+    check_silent(&sandbox, 0, 0);
+    fs::remove_file(sandbox.path("well")).expect("file access");
+    check_prints(&sandbox, 0, 1, &[("app down: ", ""), ("app restart 1 ", "")]);
+    check_prints(&sandbox, 60, 1, &[("app not restarted until ", "cooldown")]);
     let after_boot = |boot_id: &str, uptime: f64| {
-        place.write("boot", boot_id);
+        sandbox.write("boot", boot_id);
         let now: f64 = fs::read_to_string("/proc/uptime")
             .expect("/proc is there")
             .split(' ')
             .next()
             .and_then(|word| word.parse().ok())
-            .expect("seconds");
-        run(&place, &shifted((uptime - now) as i64, Some("boot")), &["--once"])
+            .expect("a number of seconds");
+        run(&sandbox, &time_shift((uptime - now) as i64, Some("boot")), &["--once"])
     };
-    let said = after_boot("11111111-2222-3333-4444-555555555555\n", 120.0);
-    place.demand(said.code == Some(1) && said.out.starts_with("app restart 1 (2 of 2 "), &format!("{said:?}"));
-    let said = after_boot("66666666-7777-8888-9999-000000000000\n", 120.0);
-    place.demand(said.code == Some(1) && said.out.contains("limit"), &format!("{said:?}"));
-    // The episode began anew with the boot, and both restarts were the first of theirs.
-    assert_eq!(place.lines("restarts"), ["1", "1"], "{}", place.story());
-    assert_eq!(place.events("down").len(), 1, "{}", place.story());
+    let output = after_boot("11111111-2222-3333-4444-555555555555\n", 120.0);
+    sandbox.assert(output.code == Some(1) && output.out.starts_with("app restart 1 (2 of 2 "), &format!("{output:?}"));
+    let output = after_boot("66666666-7777-8888-9999-000000000000\n", 120.0);
+    sandbox.assert(output.code == Some(1) && output.out.contains("limit"), &format!("{output:?}"));
+    // The boot started a new episode, so both restarts were attempt 1.
+    assert_eq!(sandbox.lines("restarts"), ["1", "1"], "{}", sandbox.dump());
+    assert_eq!(sandbox.events("down").len(), 1, "{}", sandbox.dump());
 
-    // Right after a boot failures do not count yet, and the tick stays until it comes up.
-    place.configure(&app("restart: echo $WATCHDOG_ATTEMPT >> restarts, failure_threshold: 1, start_period: 1m"));
-    let looks = place.lines("looks").len();
-    let said = thread::scope(|scope| {
+    // Right after a boot failures do not count yet, and the tick waits until the target is up.
+    sandbox.configure(&app("restart: echo $WATCHDOG_ATTEMPT >> restarts, failure_threshold: 1, start_period: 1m"));
+    let probes = sandbox.lines("probes").len();
+    let output = thread::scope(|scope| {
         scope.spawn(|| {
-            place.eventually("it looks twice", || place.lines("looks").len() >= looks + 2);
-            place.write("well", "");
+            sandbox.eventually("the tick probes twice", || sandbox.lines("probes").len() >= probes + 2);
+            sandbox.write("well", "");
         });
         after_boot("aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee\n", 5.0)
     });
-    place.demand(said.code == Some(0) && said.out.starts_with("app healthy: "), &format!("{said:?}"));
-    assert_eq!(place.lines("restarts").len(), 2, "{}", place.story());
+    sandbox.assert(output.code == Some(0) && output.out.starts_with("app healthy: "), &format!("{output:?}"));
+    assert_eq!(sandbox.lines("restarts").len(), 2, "{}", sandbox.dump());
 }
 
 #[test]
@@ -289,100 +299,100 @@ fn a_tick_makes_one_attempt_per_target() {
              retry_interval: 100ms, restart: echo {name} >> restarts}}\n"
         )
     };
-    let place = Place::with(&format!("targets:\n{}{}", target("a"), target("b")));
-    place.write("well", "");
-    assert_eq!(place.run(&["--once"]).code, Some(0), "{}", place.story());
-    fs::remove_file(place.path("well")).expect("a file");
-    assert_eq!(place.run(&["--once"]).code, Some(1), "{}", place.story());
-    let mut restarts = place.lines("restarts");
+    let sandbox = Sandbox::new(&format!("targets:\n{}{}", target("a"), target("b")));
+    sandbox.write("well", "");
+    assert_eq!(sandbox.run(&["--once"]).code, Some(0), "{}", sandbox.dump());
+    fs::remove_file(sandbox.path("well")).expect("file access");
+    assert_eq!(sandbox.run(&["--once"]).code, Some(1), "{}", sandbox.dump());
+    let mut restarts = sandbox.lines("restarts");
     restarts.sort();
-    assert_eq!(restarts, ["a", "b"], "{}", place.story());
+    assert_eq!(restarts, ["a", "b"], "{}", sandbox.dump());
 }
 
 #[test]
-fn a_tick_stays_until_what_it_restarted_has_come_up() {
-    let place = Place::with(&app(
+fn a_tick_waits_until_the_restarted_target_is_up() {
+    let sandbox = Sandbox::new(&app(
         "failure_threshold: 1, start_period: 1m, restart: '(sleep 1.5; touch well) > /dev/null 2>&1 &'",
     ));
-    let said = place.run(&["--once"]);
-    place.demand(said.code == Some(0) && said.out.contains(" helped"), &format!("{said:?}"));
-    assert_eq!(place.events("up").len(), 1, "{}", place.story());
+    let output = sandbox.run(&["--once"]);
+    sandbox.assert(output.code == Some(0) && output.out.contains(" helped"), &format!("{output:?}"));
+    assert_eq!(sandbox.events("up").len(), 1, "{}", sandbox.dump());
 
-    // What does not come up is left when the start period is over.
-    let place = Place::with(&app("failure_threshold: 1, start_period: 2s, restart: echo >> restarts"));
-    let said = place.run(&["--once"]);
-    assert_eq!((said.code, place.lines("restarts").len()), (Some(1), 1), "{}", place.story());
-    place.demand(place.lines("looks").len() >= 2, "it did not look whether it helped");
+    // A tick stops waiting when the start period is over.
+    let sandbox = Sandbox::new(&app("failure_threshold: 1, start_period: 2s, restart: echo >> restarts"));
+    let output = sandbox.run(&["--once"]);
+    assert_eq!((output.code, sandbox.lines("restarts").len()), (Some(1), 1), "{}", sandbox.dump());
+    sandbox.assert(sandbox.lines("probes").len() >= 2, "the tick probes after the restart");
 }
 
 #[test]
-fn a_tick_answers_from_the_state_of_a_daemon_at_work() {
-    let place = Place::with(&app("interval: 100ms, failure_threshold: 1"));
-    place.write("well", "");
-    let _daemon = place.daemon(&["run"]);
+fn a_tick_next_to_a_daemon_answers_from_the_saved_state() {
+    let sandbox = Sandbox::new(&app("interval: 100ms, failure_threshold: 1"));
+    sandbox.write("well", "");
+    let _daemon = sandbox.start_daemon(&["run"]);
     let check = |state: &str, code| {
-        place.eventually(state, || place.target("app")["state"] == state);
-        let said = place.run(&["--once"]);
-        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(code), "", ""), "{}", place.story());
+        sandbox.eventually(state, || sandbox.target("app")["state"] == state);
+        let output = sandbox.run(&["--once"]);
+        assert_eq!((output.code, output.out.as_str(), output.err.as_str()), (Some(code), "", ""), "{}", sandbox.dump());
     };
     check("healthy", 0);
-    fs::remove_file(place.path("well")).expect("a file");
+    fs::remove_file(sandbox.path("well")).expect("file access");
     check("down", 1);
 }
 
-/// That nothing can be said of a target is our own trouble, and no reason to restart it.
+/// A probe that cannot be made is the watchdog's problem and no reason for a restart.
 #[test]
-fn a_tick_that_sees_nothing_says_so_and_restarts_nothing() {
-    let place = Place::with(
+fn a_tick_that_cannot_probe_exits_4_and_restarts_nothing() {
+    let sandbox = Sandbox::new(
         "targets:\n  - {name: app, command: [./nowhere], failure_threshold: 1, retry_interval: 100ms, \
          restart: echo >> restarts}\n",
     );
     for _ in 0..3 {
-        assert_eq!(place.run(&["--once"]).code, Some(4), "{}", place.story());
+        assert_eq!(sandbox.run(&["--once"]).code, Some(4), "{}", sandbox.dump());
     }
-    assert!(place.lines("restarts").is_empty() && place.events("failing").is_empty(), "{}", place.story());
-    // One target that can be seen is enough.
+    assert!(sandbox.lines("restarts").is_empty() && sandbox.events("failing").is_empty(), "{}", sandbox.dump());
+    // One target that can be probed is enough.
     let more = "  - {name: other, file: {path: watchdog.yaml, max_age: 1d}}\n";
-    place.configure(&format!("targets:\n  - {{name: app, command: [./nowhere]}}\n{more}"));
-    assert_eq!(place.run(&["--once"]).code, Some(0), "{}", place.story());
+    sandbox.configure(&format!("targets:\n  - {{name: app, command: [./nowhere]}}\n{more}"));
+    assert_eq!(sandbox.run(&["--once"]).code, Some(0), "{}", sandbox.dump());
 }
 
-/// One whose clock was ahead when it was written, or is another machine's.
+/// Such as one written while the clock was ahead, or by another machine.
 #[test]
-fn a_file_of_the_future_grows_old_from_tick_to_tick_and_under_a_daemon() {
-    let place = Place::with("targets:\n  - {name: app, file: {path: beat, max_age: 1s}, interval: 100ms}\n");
-    place.write("beat", "");
+fn a_file_dated_in_the_future_becomes_stale() {
+    let sandbox = Sandbox::new("targets:\n  - {name: app, file: {path: beat, max_age: 1s}, interval: 100ms}\n");
+    sandbox.write("beat", "");
     let beat = |days: u64| {
         let time = SystemTime::now() + Duration::from_secs(86_400 * days);
-        fs::File::open(place.path("beat")).and_then(|file| file.set_modified(time)).expect("a file of ours");
+        fs::File::open(sandbox.path("beat")).and_then(|file| file.set_modified(time)).expect("the test owns the file");
     };
-    let tick = || place.run(&["--once"]).code;
+    let tick = || sandbox.run(&["--once"]).code;
     for days in [10, 20] {
         beat(days);
-        place.demand(tick() == Some(0), "it has just been written");
-        place.eventually("it is old", || tick() == Some(1));
+        sandbox.assert(tick() == Some(0), "the file counts as just written");
+        sandbox.eventually("the file is stale", || tick() == Some(1));
     }
-    let daemon = place.daemon(&["run"]);
-    place.eventually("it is old still", || place.target("app")["last_probe"]["class"] == "stale");
+    let daemon = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("the file is still stale", || sandbox.target("app")["last_probe"]["class"] == "stale");
     beat(30);
-    place.eventually("it is written anew", || place.target("app")["state"] == "healthy");
-    place.eventually("it is old again", || place.target("app")["last_probe"]["class"] == "stale");
+    sandbox.eventually("the rewritten file is healthy", || sandbox.target("app")["state"] == "healthy");
+    sandbox.eventually("the file is stale again", || sandbox.target("app")["last_probe"]["class"] == "stale");
     assert!(daemon.stop().success());
 }
 
 #[cfg(feature = "full-tests")]
 #[test]
-fn on_a_terminal_a_tick_tells_of_each_target_in_trouble() {
-    let place = Place::with(&app("restart: touch well"));
+fn on_a_terminal_a_tick_names_each_unhealthy_target() {
+    let sandbox = Sandbox::new(&app("restart: touch well"));
     let tick = || {
         let mut script = Command::new("script");
         let program = concat!(env!("CARGO_BIN_EXE_watchdog"), " --once");
-        script.args(["-qec", program, "typescript"]).current_dir(place.home()).env("HOME", place.home());
-        Said::new(script.stdin(Stdio::null()).output().expect(NEEDED))
+        script.args(["-qec", program, "typescript"]).current_dir(sandbox.home()).env("HOME", sandbox.home());
+        CommandOutput::new(script.stdin(Stdio::null()).output().expect(MISSING_PROGRAM))
     };
-    let said = tick();
-    place.demand(said.code == Some(1) && said.out.contains("app is failing: "), &format!("{said:?}"));
-    place.write("well", "");
-    let said = tick();
-    place.demand(said.code == Some(0) && !said.out.contains("app is "), &format!("{said:?}"));
+    let output = tick();
+    sandbox.assert(output.code == Some(1) && output.out.contains("app is failing: "), &format!("{output:?}"));
+    sandbox.write("well", "");
+    let output = tick();
+    sandbox.assert(output.code == Some(0) && !output.out.contains("app is "), &format!("{output:?}"));
 }

@@ -1,5 +1,5 @@
-/* A file server that gives no answer: whoever asks for something below $DEAD, or runs it, waits for as long as there is
- * a file $DEAD_WHILE. Preloaded into the watchdog. */
+/* Simulates a file server that does not respond: access to a path below $DEAD, or executing it, blocks while the file
+ * $DEAD_WHILE exists. Preloaded into the watchdog. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>

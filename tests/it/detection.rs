@@ -1,23 +1,23 @@
-//! A backend that freezes is found, restarted, and seen to be well again.
+//! A frozen backend is detected, restarted once, and reported healthy again.
 
-use crate::faults::{Server, Ways};
-use crate::place::Place;
+use crate::faults::{Behaviour, Server};
+use crate::sandbox::Sandbox;
 
 #[test]
-fn a_frozen_backend_is_restarted_once_and_seen_to_be_well() {
-    let server = Server::start(Ways::answer("200 OK", "ok"));
-    let place = Place::with(&format!(
+fn a_frozen_backend_is_restarted_once_and_becomes_healthy() {
+    let server = Server::start(Behaviour::answer("200 OK", "ok"));
+    let sandbox = Sandbox::new(&format!(
         "targets:\n  - name: app\n    http: http://127.0.0.1:{}/\n    interval: 200ms\n    timeout: 300ms\n    \
          restart: echo restarted >> done; touch well\n    cooldown: 5s\n",
         server.port()
     ));
-    let _daemon = place.daemon(&["run"]);
-    place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
-    server.turn(Ways::Silent);
-    place.eventually("it is restarted", || !place.lines("done").is_empty());
-    server.turn(Ways::answer("200 OK", "ok"));
-    place.eventually("it is healthy again", || !place.events("up").is_empty());
-    assert_eq!(place.lines("done").len(), 1, "{}", place.story());
-    let down = &place.events("down")[0];
-    assert_eq!((&down["failures"], &down["class"]), (&3.into(), &"timeout".into()), "{}", place.story());
+    let _daemon = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("the target is healthy", || sandbox.target("app")["state"] == "healthy");
+    server.set_behaviour(Behaviour::Silent);
+    sandbox.eventually("the target is restarted", || !sandbox.lines("done").is_empty());
+    server.set_behaviour(Behaviour::answer("200 OK", "ok"));
+    sandbox.eventually("the target is healthy again", || !sandbox.events("up").is_empty());
+    assert_eq!(sandbox.lines("done").len(), 1, "{}", sandbox.dump());
+    let down = &sandbox.events("down")[0];
+    assert_eq!((&down["failures"], &down["class"]), (&3.into(), &"timeout".into()), "{}", sandbox.dump());
 }

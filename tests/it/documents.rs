@@ -1,17 +1,17 @@
-//! README and watchdog.yaml against the program: what they show is accepted, and every key is in both.
+//! README and watchdog.yaml match the program: their examples are accepted, and every key is in both.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::place::Place;
+use crate::sandbox::Sandbox;
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("readable")
 }
 
-/// The blocks of README in this language.
+/// README's code blocks in this language.
 fn blocks(language: &str) -> Vec<String> {
     let readme = document("README.md");
     let fence = format!("```{language}\n");
@@ -24,29 +24,29 @@ fn every_configuration_in_readme_is_accepted() {
     let blocks = blocks("yaml");
     assert!(blocks.len() >= 5, "only {} found", blocks.len());
     for block in blocks {
-        let place = Place::with("");
-        place.write("watchdog.yaml", &block);
-        place.write("watchdog.env", "HEALTH_TOKEN=x\n");
+        let sandbox = Sandbox::new("");
+        sandbox.write("watchdog.yaml", &block);
+        sandbox.write("watchdog.env", "HEALTH_TOKEN=x\n");
         let private = Permissions::from_mode(0o600);
-        fs::set_permissions(place.path("watchdog.env"), private).expect("made private");
-        let said = place.run(&["check", "--offline"]);
-        assert!(said.out.contains(" is valid. ") && said.code != Some(2), "{block}\n{said:?}");
+        fs::set_permissions(sandbox.path("watchdog.env"), private).expect("the test owns the file");
+        let output = sandbox.run(&["check", "--offline"]);
+        assert!(output.out.contains(" is valid. ") && output.code != Some(2), "{block}\n{output:?}");
     }
 }
 
-/// The keys that the program knows, which it tells to whoever writes another one.
+/// All keys that the program knows, taken from its errors about unknown keys.
 fn keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let top = "zzz: 1\ntargets: [{name: a, tcp: 'localhost:1'}]\n";
     let rest = "log: {zzz: 1}\nnotify: [{webhook: 'http://h', zzz: 1}, {email: a@b, zzz: 1}, {command: x, zzz: 1}]\n\
                 page: {zzz: 1}\ndefaults: {zzz: 1}\ntargets:\n  - {name: a, http: {zzz: 1}, restart: [{zzz: 1}]}\n  \
                 - {name: b, file: {zzz: 1}}\n  - {name: c, zzz: 1}\n  - {name: d, pm2: {zzz: 1}}\n";
-    for (text, complaints) in [(top, 1), (rest, 11)] {
-        let place = Place::with("");
-        place.write("watchdog.yaml", text);
-        let said = place.run(&["check", "--offline"]);
-        let lists: Vec<&str> = said.err.split("allowed here: ").skip(1).collect();
-        assert_eq!((said.code, lists.len()), (Some(2), complaints), "{said:?}");
+    for (text, errors) in [(top, 1), (rest, 11)] {
+        let sandbox = Sandbox::new("");
+        sandbox.write("watchdog.yaml", text);
+        let output = sandbox.run(&["check", "--offline"]);
+        let lists: Vec<&str> = output.err.split("allowed here: ").skip(1).collect();
+        assert_eq!((output.code, lists.len()), (Some(2), errors), "{output:?}");
         for list in lists {
             let list = list.split(['\n', '(']).next().unwrap_or_default();
             keys.extend(list.split(", ").map(|key| key.trim().to_owned()));
@@ -63,14 +63,14 @@ fn every_key_is_in_readme_and_in_the_shipped_configuration() {
     for (name, text) in [("README.md", everything), ("watchdog.yaml", document("watchdog.yaml"))] {
         let text = format!("\n{text}");
         for key in keys() {
-            let ways = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];
-            assert!(ways.iter().any(|way| text.contains(way)), "{name} lacks {key}");
+            let forms = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];
+            assert!(forms.iter().any(|form| text.contains(form)), "{name} lacks {key}");
         }
     }
 }
 
 #[test]
-fn readme_tells_what_has_changed_in_this_version() {
+fn readme_lists_the_changes_of_this_version() {
     let readme = document("README.md");
     let (_, changes) = readme.rsplit_once("\n## ").expect("sections");
     assert!(changes.starts_with("Changes\n"), "the last section is {changes}");
@@ -79,7 +79,7 @@ fn readme_tells_what_has_changed_in_this_version() {
 }
 
 #[test]
-fn what_readme_links_to_is_there() {
+fn every_link_in_readme_has_a_target() {
     let readme = document("README.md");
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
         let is_there = match link.strip_prefix('#') {
@@ -94,7 +94,7 @@ fn what_readme_links_to_is_there() {
 }
 
 #[test]
-fn the_commands_that_readme_begins_with_are_the_ones_that_are_checked() {
+fn the_first_commands_in_readme_are_tested() {
     let readme = document("README.md");
     let screen = readme.split("```\n").nth(1).expect("the first screen");
     let commands: Vec<&str> = screen.lines().filter_map(|line| line.strip_prefix("$ ")?.split("  ").next()).collect();

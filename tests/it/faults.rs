@@ -1,5 +1,5 @@
-//! A server that misbehaves on the wire in one chosen way, and can change its ways while it runs.
-//! Real sockets on the loopback, ports from the system, nothing left behind when it is dropped.
+//! Servers that misbehave on the network in one chosen way, which can change while they run. They use real loopback
+//! sockets with ports from the system, and leave nothing behind when dropped.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,150 +13,148 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// How often a server that waits looks up whether it is to end.
-const BREATH: Duration = Duration::from_millis(10);
+/// How often a waiting server checks whether it must stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a server does with a connection.
 #[derive(Clone, Debug)]
-pub(crate) enum Ways {
-    /// Reads a request, writes these bytes and closes in order.
+pub(crate) enum Behaviour {
+    /// Reads a request, writes these bytes and closes normally.
     Answer(Vec<u8>),
-    /// Reads a request, waits, writes the bytes, and so on to the last; then closes in order.
+    /// Reads a request; then, for each step, waits and writes the bytes; closes normally.
     Slow(Vec<(Duration, Vec<u8>)>),
-    /// Reads what comes and says nothing.
+    /// Reads and never answers.
     Silent,
-    /// Resets the connection as soon as it is there.
+    /// Resets the connection right after accepting it.
     ResetAtOnce,
-    /// Reads a request, writes these bytes and, once they have had time to arrive, resets the connection.
+    /// Reads a request, writes these bytes and, after leaving them time to arrive, resets the connection.
     Reset(Vec<u8>),
-    /// Closes in order before anything was said: its side first, for a close over unread bytes would be a reset.
+    /// Closes normally without a byte: its own side first, because closing with unread bytes would send a reset.
     CloseAtOnce,
-    /// Reads a request, writes the first bytes, then the second, again and again, with this pause between.
+    /// Reads a request, writes the first bytes, then the second ones repeatedly, with this pause in between.
     Drip(Vec<u8>, Vec<u8>, Duration),
-    /// The same as fast as it goes.
+    /// The same without a pause.
     Flood(Vec<u8>, Vec<u8>),
 }
 
-impl Ways {
-    /// A whole answer with this status line's end, such as `200 OK`, and body.
-    pub(crate) fn answer(status: &str, body: &str) -> Ways {
-        Ways::Answer(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
+impl Behaviour {
+    /// A complete answer with this status, such as `200 OK`, and body.
+    pub(crate) fn answer(status: &str, body: &str) -> Behaviour {
+        Behaviour::Answer(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
     }
 
-    /// These bytes as they are.
-    pub(crate) fn raw(bytes: &str) -> Ways {
-        Ways::Answer(bytes.as_bytes().to_vec())
+    /// Answers with these bytes unchanged.
+    pub(crate) fn raw(bytes: &str) -> Behaviour {
+        Behaviour::Answer(bytes.as_bytes().to_vec())
     }
 }
 
-/// A certificate and its key, in PEM.
+/// A certificate and its key in PEM.
 #[cfg(feature = "tls")]
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Identity(pub(crate) &'static str, pub(crate) &'static str);
+pub(crate) struct TlsIdentity(pub(crate) &'static str, pub(crate) &'static str);
 
-/// What the server's threads share with whoever steers it.
-struct Shared {
-    ways: Mutex<Ways>,
+/// The state shared by the server's threads and the test.
+struct State {
+    behaviour: Mutex<Behaviour>,
     requests: Mutex<Vec<(Instant, String)>>,
-    end: AtomicBool,
+    stopping: AtomicBool,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// A running server. It ends when dropped.
+/// A running server, stopped when dropped.
 pub(crate) struct Server {
     address: Option<SocketAddr>,
-    shared: Arc<Shared>,
+    state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     /// Listens on a free port of 127.0.0.1.
-    pub(crate) fn start(ways: Ways) -> Server {
-        Server::on((Ipv4Addr::LOCALHOST, 0), ways).expect("a free port")
+    pub(crate) fn start(behaviour: Behaviour) -> Server {
+        Server::bind((Ipv4Addr::LOCALHOST, 0), behaviour).expect("a free port")
     }
 
-    /// Listens where it is told to.
-    pub(crate) fn on(address: impl Into<SocketAddr>, ways: Ways) -> io::Result<Server> {
-        Server::tcp(address.into(), Shared::new(ways, None))
+    /// Listens on this address.
+    pub(crate) fn bind(address: impl Into<SocketAddr>, behaviour: Behaviour) -> io::Result<Server> {
+        Server::tcp(address.into(), State::new(behaviour, None))
     }
 
-    /// Listens on a free port of 127.0.0.1 and speaks TLS.
+    /// Listens on a free port of 127.0.0.1 with TLS.
     #[cfg(feature = "tls")]
-    pub(crate) fn secure(identity: Identity, ways: Ways) -> Server {
-        let shared = Shared::new(ways, Some(tls(identity)));
-        Server::tcp((Ipv4Addr::LOCALHOST, 0).into(), shared).expect("a free port")
+    pub(crate) fn start_tls(identity: TlsIdentity, behaviour: Behaviour) -> Server {
+        let state = State::new(behaviour, Some(tls(identity)));
+        Server::tcp((Ipv4Addr::LOCALHOST, 0).into(), state).expect("a free port")
     }
 
-    /// Listens on a socket in the file system.
-    pub(crate) fn unix(path: &Path, ways: Ways) -> Server {
+    /// Listens on a Unix socket.
+    pub(crate) fn start_unix(path: &Path, behaviour: Behaviour) -> Server {
         let listener = UnixListener::bind(path).expect("a path for the socket");
         listener.set_nonblocking(true).expect("a socket that does not block");
-        Server::run(None, Shared::new(ways, None), move || {
-            // A TcpStream is no more than a descriptor to read from and write to.
+        Server::spawn(None, State::new(behaviour, None), move || {
+            // A TcpStream is only a descriptor to read from and write to.
             listener.accept().map(|(stream, _)| TcpStream::from(OwnedFd::from(stream)))
         })
     }
 
-    /// From now on it behaves like this; connections that are open go on as they were.
-    pub(crate) fn turn(&self, ways: Ways) {
-        *self.shared.ways.lock().unwrap_or_else(PoisonError::into_inner) = ways;
+    /// Changes the behaviour for new connections; open ones continue as they were.
+    pub(crate) fn set_behaviour(&self, behaviour: Behaviour) {
+        *self.state.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
 
-    /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.address.expect("a server on TCP").port()
     }
 
-    /// Each first piece of what a client said, oldest first.
+    /// The requests received, oldest first.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.arrivals().into_iter().map(|(_, request)| request).collect()
+        self.timed_requests().into_iter().map(|(_, request)| request).collect()
     }
 
-    /// The same with the moments at which they had arrived.
-    pub(crate) fn arrivals(&self) -> Vec<(Instant, String)> {
-        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The same with the times at which they arrived.
+    pub(crate) fn timed_requests(&self) -> Vec<(Instant, String)> {
+        self.state.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn tcp(address: SocketAddr, shared: Shared) -> io::Result<Server> {
+    fn tcp(address: SocketAddr, state: State) -> io::Result<Server> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        Ok(Server::run(Some(address), shared, move || listener.accept().map(|(stream, _)| stream)))
+        Ok(Server::spawn(Some(address), state, move || listener.accept().map(|(stream, _)| stream)))
     }
 
-    fn run(
+    fn spawn(
         address: Option<SocketAddr>,
-        shared: Shared,
+        state: State,
         mut accept: impl FnMut() -> io::Result<TcpStream> + Send + 'static,
     ) -> Server {
-        let shared = Arc::new(shared);
-        let theirs = Arc::clone(&shared);
+        let state = Arc::new(state);
+        let thread_state = Arc::clone(&state);
         let thread = thread::spawn(move || {
             let mut open: Vec<JoinHandle<()>> = Vec::new();
-            while !theirs.end.load(Ordering::Acquire) {
+            while !thread_state.stopping.load(Ordering::Acquire) {
                 let Ok(stream) = accept() else {
-                    thread::sleep(BREATH);
+                    thread::sleep(POLL_INTERVAL);
                     continue;
                 };
                 open.retain(|connection| !connection.is_finished());
-                let shared = Arc::clone(&theirs);
+                let state = Arc::clone(&thread_state);
                 open.push(thread::spawn(move || {
-                    // The client may leave at any moment: that is what most of the tests are about.
-                    let _ = shared.serve(stream);
+                    // The client may disconnect at any moment; most tests are about that.
+                    let _ = state.serve(stream);
                 }));
             }
             for connection in open {
                 connection.join().expect("the server does not panic");
             }
         });
-        Server { address, shared, thread: Some(thread) }
+        Server { address, state, thread: Some(thread) }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.end.store(true, Ordering::Release);
+        self.state.stopping.store(true, Ordering::Release);
         if let Some(address) = self.address {
-            // Only to end its wait; where that fails it has ended already.
+            // This only wakes the accepting thread; if it fails, the thread has ended already.
             let _ = TcpStream::connect(address);
         }
         if let Some(thread) = self.thread.take() {
@@ -166,19 +164,19 @@ impl Drop for Server {
     }
 }
 
-impl Shared {
-    fn new(ways: Ways, tls: Option<Arc<rustls::ServerConfig>>) -> Shared {
-        Shared { ways: Mutex::new(ways), requests: Mutex::default(), end: AtomicBool::new(false), tls }
+impl State {
+    fn new(behaviour: Behaviour, tls: Option<Arc<rustls::ServerConfig>>) -> State {
+        State { behaviour: Mutex::new(behaviour), requests: Mutex::default(), stopping: AtomicBool::new(false), tls }
     }
 
     fn serve(&self, stream: TcpStream) -> io::Result<()> {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let behaviour = self.behaviour.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(BREATH))?;
-        stream.set_write_timeout(Some(BREATH))?;
-        match ways {
-            Ways::ResetAtOnce => return reset(&stream),
-            Ways::CloseAtOnce => {
+        stream.set_read_timeout(Some(POLL_INTERVAL))?;
+        stream.set_write_timeout(Some(POLL_INTERVAL))?;
+        match behaviour {
+            Behaviour::ResetAtOnce => return reset(&stream),
+            Behaviour::CloseAtOnce => {
                 stream.shutdown(Shutdown::Write)?;
                 while self.read(&mut &stream, &mut [0; 1024])? > 0 {}
                 return Ok(());
@@ -186,36 +184,36 @@ impl Shared {
             _ => {}
         }
         let plain = stream.try_clone()?;
-        let Some(tls) = &self.tls else { return self.behave(stream, &plain, ways) };
+        let Some(tls) = &self.tls else { return self.respond(stream, &plain, behaviour) };
         let session = rustls::ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?;
-        self.behave(rustls::StreamOwned::new(session, stream), &plain, ways)
+        self.respond(rustls::StreamOwned::new(session, stream), &plain, behaviour)
     }
 
-    fn behave(&self, mut stream: impl Read + Write, plain: &TcpStream, ways: Ways) -> io::Result<()> {
-        self.listen(&mut stream)?;
-        match ways {
-            Ways::ResetAtOnce | Ways::CloseAtOnce => {}
-            Ways::Silent => while self.read(&mut stream, &mut [0; 1024])? > 0 {},
-            Ways::Answer(bytes) => self.write(&mut stream, &bytes)?,
-            Ways::Slow(steps) => {
+    fn respond(&self, mut stream: impl Read + Write, plain: &TcpStream, behaviour: Behaviour) -> io::Result<()> {
+        self.read_request(&mut stream)?;
+        match behaviour {
+            Behaviour::ResetAtOnce | Behaviour::CloseAtOnce => {}
+            Behaviour::Silent => while self.read(&mut stream, &mut [0; 1024])? > 0 {},
+            Behaviour::Answer(bytes) => self.write(&mut stream, &bytes)?,
+            Behaviour::Slow(steps) => {
                 for (pause, bytes) in steps {
                     self.pause(pause)?;
                     self.write(&mut stream, &bytes)?;
                 }
             }
-            Ways::Reset(bytes) => {
+            Behaviour::Reset(bytes) => {
                 self.write(&mut stream, &bytes)?;
-                self.pause(BREATH * 10)?;
+                self.pause(POLL_INTERVAL * 10)?;
                 return reset(plain);
             }
-            Ways::Drip(first, again, pause) => {
+            Behaviour::Drip(first, again, pause) => {
                 self.write(&mut stream, &first)?;
                 loop {
                     self.pause(pause)?;
                     self.write(&mut stream, &again)?;
                 }
             }
-            Ways::Flood(first, again) => {
+            Behaviour::Flood(first, again) => {
                 self.write(&mut stream, &first)?;
                 loop {
                     self.write(&mut stream, &again)?;
@@ -225,15 +223,15 @@ impl Shared {
         stream.flush()
     }
 
-    /// Reads a request with its body, or one piece of what is no HTTP.
-    fn listen(&self, stream: &mut impl Read) -> io::Result<()> {
+    /// Reads a request with its body, or one piece of data that is not HTTP.
+    fn read_request(&self, stream: &mut impl Read) -> io::Result<()> {
         let mut request = Vec::new();
-        let mut piece = [0; 4096];
+        let mut buffer = [0; 4096];
         loop {
-            let length = self.read(stream, &mut piece)?;
-            request.extend_from_slice(&piece[..length]);
+            let length = self.read(stream, &mut buffer)?;
+            request.extend_from_slice(&buffer[..length]);
             let is_http = request.first().is_some_and(u8::is_ascii_alphabetic);
-            if length == 0 || !is_http || is_whole(&request) {
+            if length == 0 || !is_http || is_complete(&request) {
                 break;
             }
         }
@@ -243,34 +241,34 @@ impl Shared {
     }
 
     fn read(&self, stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-        self.patiently(|| stream.read(buffer))
+        self.retry(|| stream.read(buffer))
     }
 
     fn write(&self, stream: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let length = self.patiently(|| stream.write(bytes))?;
+            let length = self.retry(|| stream.write(bytes))?;
             bytes = &bytes[length..];
         }
         Ok(())
     }
 
-    fn pause(&self, span: Duration) -> io::Result<()> {
-        let mut left = span;
+    fn pause(&self, duration: Duration) -> io::Result<()> {
+        let mut left = duration;
         while !left.is_zero() {
-            let nap = left.min(BREATH);
-            self.patiently(|| {
-                thread::sleep(nap);
+            let slice = left.min(POLL_INTERVAL);
+            self.retry(|| {
+                thread::sleep(slice);
                 Ok(0)
             })?;
-            left -= nap;
+            left -= slice;
         }
         Ok(())
     }
 
-    /// Tries again for as long as the server is to run.
-    fn patiently(&self, mut step: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    /// Repeats a step that timed out until the server must stop.
+    fn retry(&self, mut step: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            if self.end.load(Ordering::Acquire) {
+            if self.stopping.load(Ordering::Acquire) {
                 return Err(ErrorKind::Interrupted.into());
             }
             match step() {
@@ -281,24 +279,24 @@ impl Shared {
     }
 }
 
-/// Whether a request is there to the end of the body that its headers announce.
-fn is_whole(request: &[u8]) -> bool {
+/// Whether a request is complete, including the body that its headers announce.
+fn is_complete(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
-    let lengths = head.lines().filter_map(|line| line.split_once(':'));
-    let length = lengths
+    let headers = head.lines().filter_map(|line| line.split_once(':'));
+    let length = headers
         .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .find_map(|(_, value)| value.trim().parse::<usize>().ok());
     request.len() >= head.len() + 4 + length.unwrap_or(0)
 }
 
-/// Closes in a way that the peer gets to know as "connection reset".
+/// Makes closing send a reset.
 fn reset(stream: &TcpStream) -> io::Result<()> {
     Ok(sockopt::set_socket_linger(stream, Some(Duration::ZERO))?)
 }
 
 #[cfg(feature = "tls")]
-fn tls(Identity(certificate, key): Identity) -> Arc<rustls::ServerConfig> {
+fn tls(TlsIdentity(certificate, key): TlsIdentity) -> Arc<rustls::ServerConfig> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -314,26 +312,25 @@ fn tls(Identity(certificate, key): Identity) -> Arc<rustls::ServerConfig> {
     Arc::new(config)
 }
 
-/// An address where nobody listens: bound, so that nobody else can, but not listening.
-pub(crate) struct Closed {
+/// A port on which no process listens: it is bound, so that no other process can use it.
+pub(crate) struct ClosedPort {
     _socket: OwnedFd,
     port: u16,
 }
 
-impl Closed {
-    /// Takes a free port of 127.0.0.1.
-    pub(crate) fn new() -> Closed {
-        let (socket, address) = bound((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        Closed { _socket: socket, port: address.port() }
+impl ClosedPort {
+    /// Reserves a free port of 127.0.0.1.
+    pub(crate) fn new() -> ClosedPort {
+        let (socket, address) = bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        ClosedPort { _socket: socket, port: address.port() }
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 }
 
-/// An address whose queue of connections is full, so that the kernel answers no further one.
+/// An address whose accept queue is full, so that the kernel ignores further connections.
 pub(crate) struct BlackHole {
     _listener: OwnedFd,
     _queue: Vec<TcpStream>,
@@ -341,9 +338,9 @@ pub(crate) struct BlackHole {
 }
 
 impl BlackHole {
-    /// Takes a free port of this address.
-    pub(crate) fn on(address: impl Into<IpAddr>) -> io::Result<BlackHole> {
-        let (listener, address) = bound((address.into(), 0))?;
+    /// Fills the queue on a free port of this address.
+    pub(crate) fn bind(address: impl Into<IpAddr>) -> io::Result<BlackHole> {
+        let (listener, address) = bind((address.into(), 0))?;
         rustix::net::listen(&listener, 0)?;
         let mut queue = Vec::new();
         while queue.len() < 64 {
@@ -355,13 +352,12 @@ impl BlackHole {
         Err(io::Error::other("the queue does not fill"))
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 }
 
-fn bound(address: impl Into<SocketAddr>) -> io::Result<(OwnedFd, SocketAddr)> {
+fn bind(address: impl Into<SocketAddr>) -> io::Result<(OwnedFd, SocketAddr)> {
     let address = address.into();
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;

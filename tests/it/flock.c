@@ -1,5 +1,5 @@
-/* Locks that are worth nothing, as on a network drive without a lock server; preloaded into the watchdog. They fail
-   with the number in FLOCK_ERRNO, and without one everybody gets what he asks for. */
+/* Simulates a network file system without a lock server; preloaded into the watchdog. Locking fails with the error
+   number in FLOCK_ERRNO; without it, every lock is granted. */
 #include <errno.h>
 #include <stdlib.h>
 

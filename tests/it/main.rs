@@ -1,61 +1,61 @@
-//! The real program from outside: real sockets, real `sh`, real processes, in temporary folders.
-//! Nothing here knows the inside; what it asserts is the contract.
+//! Tests of the real executable from outside: real sockets, real `sh` and real processes in temporary folders.
+//! They assert the contract and use nothing internal.
 //!
-//! `cargo test` needs Rust and `sh` only. It leaves out what is behind the feature `full-tests`: all with the real PM2,
-//! a mail server, a browser, promtool, systemd-analyze, a clock that is set, another account, a container or a full
-//! disk, and what takes ten seconds or more. The rest makes fewer rounds. `sh tests/run` runs everything.
+//! `cargo test` needs only Rust and `sh`. The feature `full-tests` adds the tests that need the real PM2, a mail
+//! server, a browser, promtool, systemd-analyze, a changed clock, another account, a container or a full disk, and
+//! those that take ten seconds or more. Without it the other tests make fewer rounds. `sh tests/run` runs everything.
 
 #![cfg_attr(
     not(feature = "full-tests"),
-    expect(dead_code, unused_imports, reason = "what the tests that are left out use is found to be used with them")
+    expect(dead_code, unused_imports, reason = "only tests behind `full-tests` use it")
 )]
 
-mod fakepm2;
+mod fake_pm2;
 mod faults;
-mod holder;
+mod lock_holder;
 mod mangle;
 mod page;
-mod place;
-mod takes;
+mod resources;
+mod sandbox;
 
-#[cfg(feature = "full-tests")]
-mod accounts;
-mod alone;
-mod beside;
 mod check;
-mod commands;
+mod check_pm2;
 #[cfg(feature = "full-tests")]
 mod containers;
 mod crash;
 mod cron;
-mod crowd;
-mod damage;
+#[cfg(feature = "full-tests")]
+mod cron_mail;
+mod damaged_state;
 mod demo;
 mod detection;
 mod documents;
-mod evidence;
+mod freshness;
 #[cfg(feature = "full-tests")]
-mod hanging;
+mod hung_filesystem;
+mod incidents;
 mod init;
 mod leftovers;
-#[cfg(feature = "full-tests")]
-mod mails;
+mod machine_faults;
+mod many_targets;
 mod messages;
-mod notify;
-mod picture;
+mod network_faults;
+#[cfg(feature = "full-tests")]
+mod other_accounts;
 #[cfg(feature = "full-tests")]
 mod pm2;
-mod promises;
 mod refusals;
-mod restraint;
+mod restart_commands;
+mod restart_policy;
+mod robustness;
+mod sd_notify;
 mod secrets;
 mod signals;
+mod single_instance;
 #[cfg(feature = "full-tests")]
 mod soak;
 mod status;
-mod survival;
+mod subcommands;
 mod tidy;
 mod units;
-mod verbs;
-mod wire;
 mod wording;

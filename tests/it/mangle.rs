@@ -1,11 +1,12 @@
-//! Bytes that no program of ours wrote: what a broken disk, a hostile server or another version may leave behind.
-//! They are the same in each run, so that what breaks on them breaks again.
+//! Corrupted input, as a broken disk, a hostile server or another version may leave it. It is the same in each run, so
+//! that a failure can be reproduced.
 
-/// Numbers that other programs write, and past every type.
+/// Numbers in unusual forms, and past the limits of every integer type.
 const NUMBERS: [&str; 9] =
     ["-1", "0", "7", "1e18", "1e999", "0.5", "9223372036854775807", "-9223372036854775808", "18446744073709551616"];
 
-/// What hurts a reader: ends and depths of JSON, YAML and HTML, what acts on a terminal or a log, what is no text.
+/// Text that breaks readers: ends and depths of JSON, YAML and HTML, terminal control sequences, line breaks, invalid
+/// UTF-8.
 const HURTFUL: [&[u8]; 25] = [
     b"null",
     b"true",
@@ -34,8 +35,8 @@ const HURTFUL: [&[u8]; 25] = [
     "\u{9b}\u{202e}\u{2028}".as_bytes(),
 ];
 
-/// `sample` with a few things done to it: half of the time a number becomes another; else something hurtful is put in
-/// or takes the place of a few bytes, a piece is cut out or said twice, or the end is lost. One in ten is mere noise.
+/// `sample` with a few corruptions. Half of them replace a number; the others insert or overwrite with something from
+/// `HURTFUL`, cut a piece out, repeat a piece, or truncate. One sample in ten is replaced by random bytes first.
 pub(crate) fn mangled(sample: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = sample.to_vec();
     if dice.u8(..10) == 0 {
@@ -57,7 +58,7 @@ pub(crate) fn mangled(sample: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
     bytes
 }
 
-/// The first whole number from `begin` on; nothing at the end where there is none.
+/// The range of the first whole number at or after `begin`; empty at the end if there is none.
 fn number_at(bytes: &[u8], begin: usize) -> std::ops::Range<usize> {
     let length = |from: usize, is_digit: bool| {
         bytes[from..].iter().position(|byte| byte.is_ascii_digit() != is_digit).unwrap_or(bytes.len() - from)

@@ -1,18 +1,18 @@
-//! Beside the real PM2: each way in which it and its backend are known to fail, and that the watchdog repairs it, or
-//! leaves it alone and says why. PM2 is installed below the target folder by the first test that needs it.
+//! With the real PM2: each known failure of PM2 or of a process under it, which the watchdog repairs, or leaves alone
+//! with a stated reason. The first test that needs PM2 installs it below the target folder.
 
-mod deeds;
-mod installed;
-mod scene;
+mod actions;
+mod fixture;
+mod installation;
 
+mod assumptions;
+mod at_rest;
 mod crashed;
 mod daemon;
-mod evidence;
 mod frozen;
-mod ground;
+mod incidents;
+mod liveness;
+mod lost_sockets;
 mod operator;
 mod reboot;
-mod rests;
 mod setups;
-mod signs;
-mod sockets;

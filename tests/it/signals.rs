@@ -1,4 +1,4 @@
-//! What signals, dead terminals and closed streams do to a watchdog at work: only what was meant.
+//! Signals, hung-up terminals and closed streams have only their intended effect on a running watchdog.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,164 +9,174 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::place::{Daemon, NEEDED, Place, Said, doing, is_alive};
-use crate::takes::Takes;
+use crate::resources::ResourceUsage;
+use crate::sandbox::{CommandOutput, Daemon, MISSING_PROGRAM, Sandbox, is_alive, process_state};
 
-/// A target that is well as long as the file `well` is there, and a command that makes it so.
+/// A target that is healthy while the file `well` exists, and whose restart command creates it.
 const APP: &str = "targets:\n  - name: app\n    command: test -e well\n    interval: 100ms\n    \
     failure_threshold: 1\n    restart: touch well; echo $WATCHDOG_ATTEMPT >> restarts\n    cooldown: 0s\n    \
     max_restarts: 100\n";
 
-/// One whose first restart command runs until the file `go` is there, and then fails.
+/// A target whose first restart command runs until the file `go` exists, and then fails.
 const LONG_RESTART: &str = "targets:\n  - name: app\n    command: test -e well\n    interval: 100ms\n    \
     failure_threshold: 1\n    restart:\n      \
     - touch running; until test -e go; do sleep 0.02; done; echo done >> done; exit 3\n      \
     - echo second >> done\n";
 
-/// The app goes, and the watchdog at work brings it back.
+/// Breaks the target and waits until the watchdog has repaired it.
 #[track_caller]
-fn still_repairs(place: &Place) {
-    let before = place.events("up").len();
-    fs::remove_file(place.path("well")).expect("the app was well");
-    place.eventually("it is repaired", || place.events("up").len() > before);
+fn check_repairs(sandbox: &Sandbox) {
+    let before = sandbox.events("up").len();
+    fs::remove_file(sandbox.path("well")).expect("the target was healthy");
+    sandbox.eventually("the target is repaired", || sandbox.events("up").len() > before);
 }
 
-/// The program in a shell's hands, as `$0` of this line.
-fn shell(place: &Place, line: &str) -> Command {
+/// Runs a shell line in which `$0` is the program.
+fn shell(sandbox: &Sandbox, line: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", line, env!("CARGO_BIN_EXE_watchdog")]).stdin(Stdio::null());
-    shell.current_dir(place.home()).env("HOME", place.home());
+    shell.current_dir(sandbox.home()).env("HOME", sandbox.home());
     shell
 }
 
-/// Whoever finds its pid in the lock may ask it for something at once, as `status` does.
+/// As soon as its pid is in the lock file, another process may send it a signal, as `status` does.
 #[test]
-fn from_the_moment_it_can_be_found_no_request_ends_it() {
+fn a_signal_right_after_the_lock_is_taken_does_not_end_the_watchdog() {
     for signal in [Signal::USR1, Signal::HUP].into_iter().cycle().take(20) {
-        let place = Place::with(APP);
-        place.write("well", "");
-        let daemon = place.daemon_unchecked(&["run"]);
+        let sandbox = Sandbox::new(APP);
+        sandbox.write("well", "");
+        let daemon = sandbox.spawn_daemon(&["run"]);
         let began = Instant::now();
-        while place.holder().is_none() {
-            assert!(began.elapsed() < Duration::from_secs(60), "it never says who it is\n{}", place.story());
+        while sandbox.lock_holder().is_none() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the lock file never names the daemon\n{}",
+                sandbox.dump()
+            );
         }
         daemon.signal(signal);
-        place.eventually("it is at work", || !place.events("started").is_empty());
-        assert_eq!(daemon.stop().code(), Some(0), "{signal:?}\n{}", place.story());
+        sandbox.eventually("the watchdog runs", || !sandbox.events("started").is_empty());
+        assert_eq!(daemon.stop().code(), Some(0), "{signal:?}\n{}", sandbox.dump());
     }
 }
 
-/// A tick at work, until the file `go` is there, and a daemon that waits for its end.
-fn waiting(place: &Place) -> (Child, Daemon<'_>) {
-    let tick = place.begin(&["--once"]);
-    place.eventually("the tick is at work", || place.holder().is_some());
-    let daemon = place.daemon_unchecked(&["run"]);
-    place.eventually("the daemon listens", || Takes::of(daemon.pid()).threads == 2);
+/// A running tick, which ends once the file `go` exists, and a daemon that waits for it.
+fn tick_and_waiting_daemon(sandbox: &Sandbox) -> (Child, Daemon<'_>) {
+    let tick = sandbox.spawn(&["--once"]);
+    sandbox.eventually("the tick runs", || sandbox.lock_holder().is_some());
+    let daemon = sandbox.spawn_daemon(&["run"]);
+    sandbox.eventually("the daemon handles signals", || ResourceUsage::of(daemon.pid()).threads == 2);
     (tick, daemon)
 }
 
-const LONG_LOOK: &str =
+const LONG_PROBE: &str =
     "targets:\n  - name: app\n    command: until test -e go; do sleep 0.02; done\n    timeout: 1m\n";
 
 #[test]
 fn a_daemon_that_waits_for_a_tick_can_be_stopped() {
-    let place = Place::with(LONG_LOOK);
-    let (tick, daemon) = waiting(&place);
-    assert_eq!(daemon.stop().code(), Some(0), "{}", place.story());
-    place.write("go", "");
-    let said = Said::new(tick.wait_with_output().expect("a child can be waited for"));
-    assert_eq!((said.code, place.events("started").len()), (Some(0), 0), "{said:?}\n{}", place.story());
+    let sandbox = Sandbox::new(LONG_PROBE);
+    let (tick, daemon) = tick_and_waiting_daemon(&sandbox);
+    assert_eq!(daemon.stop().code(), Some(0), "{}", sandbox.dump());
+    sandbox.write("go", "");
+    let output = CommandOutput::new(tick.wait_with_output().expect("a child can be waited for"));
+    assert_eq!((output.code, sandbox.events("started").len()), (Some(0), 0), "{output:?}\n{}", sandbox.dump());
 }
 
-/// Once, however often it was asked to meanwhile.
+/// Several requests lead to one reload.
 #[test]
-fn a_daemon_that_waits_for_a_tick_reads_the_configuration_again_when_it_is_at_work() {
-    let place = Place::with(LONG_LOOK);
-    let (tick, daemon) = waiting(&place);
-    place.configure(&format!("{LONG_LOOK}  - {{name: new, command: 'true'}}\n"));
+fn a_daemon_that_waits_for_a_tick_reloads_once_when_it_starts_to_work() {
+    let sandbox = Sandbox::new(LONG_PROBE);
+    let (tick, daemon) = tick_and_waiting_daemon(&sandbox);
+    sandbox.configure(&format!("{LONG_PROBE}  - {{name: new, command: 'true'}}\n"));
     for _ in 0..20 {
         daemon.signal(Signal::HUP);
         thread::sleep(Duration::from_millis(20));
     }
-    place.write("go", "");
-    assert_eq!(Said::new(tick.wait_with_output().expect("a child can be waited for")).code, Some(0));
-    place.eventually("it was read", || !place.events("reloaded").is_empty());
-    place.eventually("the new target is looked at", || place.target("new")["state"] == "healthy");
-    assert_eq!(daemon.stop().code(), Some(0), "{}", place.story());
-    assert_eq!(place.events("reloaded").len(), 1, "{}", place.story());
+    sandbox.write("go", "");
+    assert_eq!(CommandOutput::new(tick.wait_with_output().expect("a child can be waited for")).code, Some(0));
+    sandbox.eventually("the configuration is reloaded", || !sandbox.events("reloaded").is_empty());
+    sandbox.eventually("the new target is probed", || sandbox.target("new")["state"] == "healthy");
+    assert_eq!(daemon.stop().code(), Some(0), "{}", sandbox.dump());
+    assert_eq!(sandbox.events("reloaded").len(), 1, "{}", sandbox.dump());
 }
 
 #[test]
-fn told_to_stop_it_finishes_the_command_and_starts_no_other() {
+fn a_stop_signal_lets_the_running_command_finish_and_starts_no_other() {
     for signal in [Signal::TERM, Signal::INT] {
-        let place = Place::with(LONG_RESTART);
-        let mut daemon = place.daemon(&["run"]);
-        place.eventually("the command runs", || place.path("running").exists());
+        let sandbox = Sandbox::new(LONG_RESTART);
+        let mut daemon = sandbox.start_daemon(&["run"]);
+        sandbox.eventually("the command runs", || sandbox.path("running").exists());
         daemon.signal(signal);
-        place.told("signal to stop: ending when the running restart command has finished");
-        place.demand(daemon.child.try_wait().expect("a child can be asked").is_none(), "it does not wait");
-        place.write("go", "");
+        sandbox.wait_for_log("signal to stop: ending when the running restart command has finished");
+        sandbox.assert(
+            daemon.child.try_wait().expect("the state of a child can be read").is_none(),
+            "the watchdog waits for the command",
+        );
+        sandbox.write("go", "");
         let status = daemon.child.wait().expect("a child can be waited for");
-        assert_eq!(status.code(), Some(0), "{}", place.story());
-        // The second command of the ladder is another one, though the first has failed.
-        assert_eq!(place.lines("done"), ["done"], "{}", place.story());
-        let done = &place.events("restart_done")[0];
-        assert_eq!((&done["outcome"], &done["code"]), (&"exited".into(), &3.into()), "{}", place.story());
-        assert_eq!(place.events("stopped").len(), 1, "{}", place.story());
+        assert_eq!(status.code(), Some(0), "{}", sandbox.dump());
+        // The first command failed, but the second one of the ladder is not started any more.
+        assert_eq!(sandbox.lines("done"), ["done"], "{}", sandbox.dump());
+        let done = &sandbox.events("restart_done")[0];
+        assert_eq!((&done["outcome"], &done["code"]), (&"exited".into(), &3.into()), "{}", sandbox.dump());
+        assert_eq!(sandbox.events("stopped").len(), 1, "{}", sandbox.dump());
     }
 }
 
 #[test]
-fn told_twice_it_ends_at_once_and_leaves_the_command_alone() {
+fn a_second_stop_signal_ends_the_watchdog_at_once_and_leaves_the_command_running() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
-        let place = Place::with(LONG_RESTART);
-        let mut daemon = place.daemon(&["run"]);
-        place.eventually("the command runs", || place.path("running").exists());
+        let sandbox = Sandbox::new(LONG_RESTART);
+        let mut daemon = sandbox.start_daemon(&["run"]);
+        sandbox.eventually("the command runs", || sandbox.path("running").exists());
         daemon.signal(first);
-        place.told("signal to stop: ending when the running restart command has finished");
+        sandbox.wait_for_log("signal to stop: ending when the running restart command has finished");
         daemon.signal(second);
         let status = daemon.child.wait().expect("a child can be waited for");
-        assert_eq!(status.code(), Some(0), "{}", place.story());
-        place.write("go", "");
-        place.eventually("the command ends in its own time", || !place.lines("done").is_empty());
+        assert_eq!(status.code(), Some(0), "{}", sandbox.dump());
+        sandbox.write("go", "");
+        sandbox.eventually("the command ends by itself", || !sandbox.lines("done").is_empty());
     }
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_is_told() {
-    let place = Place::with(APP);
-    place.write("well", "");
-    let daemon = place.daemon(&["run"]);
-    place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
-    let good = place.read("watchdog.yaml");
-    let refused = |count| {
+fn reloading_an_invalid_file_changes_nothing_and_is_reported() {
+    let sandbox = Sandbox::new(APP);
+    sandbox.write("well", "");
+    let daemon = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("the target is healthy", || sandbox.target("app")["state"] == "healthy");
+    let good = sandbox.read("watchdog.yaml");
+    let check_refused = |count| {
         daemon.signal(Signal::HUP);
-        place.eventually("it is told", || place.events("reload_failed").len() == count);
-        still_repairs(&place);
+        sandbox.eventually("the failure is reported", || sandbox.events("reload_failed").len() == count);
+        check_repairs(&sandbox);
     };
-    place.write("watchdog.yaml", &good.replace("interval", "intervall"));
-    refused(1);
-    let detail = place.events("reload_failed")[0]["detail"].to_string();
-    place.demand(detail.contains("intervall") && detail.contains("watchdog.yaml:5:5"), &detail);
+    sandbox.write("watchdog.yaml", &good.replace("interval", "intervall"));
+    check_refused(1);
+    let detail = sandbox.events("reload_failed")[0]["detail"].to_string();
+    sandbox.assert(detail.contains("intervall") && detail.contains("watchdog.yaml:5:5"), &detail);
     let consequence =
         format!("nothing changed; the running watchdog (pid {}) keeps its old configuration\n", daemon.pid());
-    place.told(&consequence);
-    // A person reads this at night: a line of the message is a line of the log.
-    place.demand(place.log().contains("did you mean `interval`?") && !place.log().contains("\\n"), "not to be read");
+    sandbox.wait_for_log(&consequence);
+    // People read this log: a line of the message is a line in the log.
+    sandbox.assert(
+        sandbox.log().contains("did you mean `interval`?") && !sandbox.log().contains("\\n"),
+        "the log is readable",
+    );
 
-    place.write("watchdog.yaml", &good.replace("state_dir: state", "state_dir: elsewhere"));
-    refused(2);
-    fs::remove_file(place.path("watchdog.yaml")).expect("a file");
-    refused(3);
+    sandbox.write("watchdog.yaml", &good.replace("state_dir: state", "state_dir: elsewhere"));
+    check_refused(2);
+    fs::remove_file(sandbox.path("watchdog.yaml")).expect("file access");
+    check_refused(3);
 
-    place.write("watchdog.yaml", &good);
+    sandbox.write("watchdog.yaml", &good);
     daemon.signal(Signal::HUP);
-    place.eventually("a good one is taken", || place.events("reloaded").len() == 1);
-    still_repairs(&place);
+    sandbox.eventually("a valid file is accepted", || sandbox.events("reloaded").len() == 1);
+    check_repairs(&sandbox);
 }
 
-/// A configuration with `app`, which no command makes well, and others.
-fn hopeless(others: &str) -> String {
+/// A configuration with `app`, which no restart fixes, and other targets.
+fn unfixable(others: &str) -> String {
     format!(
         "targets:\n  - {{name: app, command: test -e well, interval: 100ms, failure_threshold: 1, start_period: 0s, \
          restart: echo $WATCHDOG_ATTEMPT >> restarts, cooldown: 1h, max_cooldown: 1h}}\n{others}"
@@ -174,71 +184,71 @@ fn hopeless(others: &str) -> String {
 }
 
 #[test]
-fn a_reload_keeps_what_is_known_of_a_target() {
+fn a_reload_keeps_the_state_of_unchanged_targets() {
     let other = "  - {name: other, file: {path: watchdog.yaml, max_age: 1d}, interval: 100ms}\n";
-    let place = Place::with(&hopeless(other));
-    place.write("well", "");
-    let daemon = place.daemon(&["run"]);
-    let waits = || place.target("app")["waiting"]["why"] == "cooldown";
-    let reload = |text: &str| {
-        let before = place.events("reloaded").len();
-        place.configure(text);
+    let sandbox = Sandbox::new(&unfixable(other));
+    sandbox.write("well", "");
+    let daemon = sandbox.start_daemon(&["run"]);
+    let waits = || sandbox.target("app")["waiting"]["why"] == "cooldown";
+    let reload_with = |text: &str| {
+        let before = sandbox.events("reloaded").len();
+        sandbox.configure(text);
         daemon.signal(Signal::HUP);
-        place.eventually("it is read again", || place.events("reloaded").len() > before);
+        sandbox.eventually("the configuration is reloaded", || sandbox.events("reloaded").len() > before);
     };
     for name in ["app", "other"] {
-        place.eventually("both are healthy", || place.target(name)["state"] == "healthy");
+        sandbox.eventually("both targets are healthy", || sandbox.target(name)["state"] == "healthy");
     }
-    fs::remove_file(place.path("well")).expect("a file");
-    place.eventually("one attempt was made, and no other", waits);
+    fs::remove_file(sandbox.path("well")).expect("file access");
+    sandbox.eventually("the target waits after one attempt", waits);
 
-    reload(&hopeless(&other.replace("100ms", "200ms")));
-    assert_eq!(place.target("app")["state"], "down", "{}", place.story());
-    let (since, reloaded) = (place.target("other")["since"].clone(), place.events("reloaded")[0]["at"].clone());
-    place.demand(since.as_str() < reloaded.as_str(), &format!("since {since}, though it was read again at {reloaded}"));
+    reload_with(&unfixable(&other.replace("100ms", "200ms")));
+    assert_eq!(sandbox.target("app")["state"], "down", "{}", sandbox.dump());
+    let (since, reloaded) = (sandbox.target("other")["since"].clone(), sandbox.events("reloaded")[0]["at"].clone());
+    sandbox
+        .assert(since.as_str() < reloaded.as_str(), &format!("healthy since {since}, before the reload at {reloaded}"));
 
-    // Removed and brought back, its attempts count still, and the incident is the same.
-    let incident = place.target("app")["incident"].clone();
-    reload(&format!("targets:\n{other}"));
-    assert_eq!(place.target("app"), Value::Null, "{}", place.story());
-    reload(&hopeless(other));
-    place.eventually("it waits as before", waits);
-    let app = place.target("app");
-    assert_eq!((&app["attempts_in_window"], &app["incident"]), (&1.into(), &incident), "{}", place.story());
-    assert_eq!(place.lines("restarts"), ["1"], "{}", place.story());
-    assert_eq!(place.events("down").len(), 1, "{}", place.story());
+    // A target that is removed and added again keeps its attempts and its incident.
+    let incident = sandbox.target("app")["incident"].clone();
+    reload_with(&format!("targets:\n{other}"));
+    assert_eq!(sandbox.target("app"), Value::Null, "{}", sandbox.dump());
+    reload_with(&unfixable(other));
+    sandbox.eventually("the target waits as before", waits);
+    let app = sandbox.target("app");
+    assert_eq!((&app["attempts_in_window"], &app["incident"]), (&1.into(), &incident), "{}", sandbox.dump());
+    assert_eq!(sandbox.lines("restarts"), ["1"], "{}", sandbox.dump());
+    assert_eq!(sandbox.events("down").len(), 1, "{}", sandbox.dump());
 }
 
 #[test]
-fn a_command_that_runs_keeps_its_limits_over_a_reload() {
-    let place = Place::with(LONG_RESTART);
-    let daemon = place.daemon(&["run"]);
-    let reload = |text: &str, count| {
-        place.configure(text);
+fn a_running_command_keeps_its_timeout_after_a_reload() {
+    let sandbox = Sandbox::new(LONG_RESTART);
+    let daemon = sandbox.start_daemon(&["run"]);
+    let reload_with = |text: &str, count| {
+        sandbox.configure(text);
         daemon.signal(Signal::HUP);
-        place.eventually("it is read again", || place.events("reloaded").len() == count);
+        sandbox.eventually("the configuration is reloaded", || sandbox.events("reloaded").len() == count);
     };
-    place.eventually("the command runs", || place.path("running").exists());
+    sandbox.eventually("the command runs", || sandbox.path("running").exists());
     let short = "targets:\n  - {name: app, command: test -e well, interval: 100ms, failure_threshold: 1, \
                  restart: {run: 'true', timeout: 100ms}}\n";
-    reload(short, 1);
-    // Not even its target has to be there any more.
-    reload("targets:\n  - {name: other, file: {path: watchdog.yaml, max_age: 1d}, interval: 100ms}\n", 2);
+    reload_with(short, 1);
+    // The target may even be removed.
+    reload_with("targets:\n  - {name: other, file: {path: watchdog.yaml, max_age: 1d}, interval: 100ms}\n", 2);
     let began = Instant::now();
-    place.eventually("its new limit would be over", || began.elapsed() > Duration::from_millis(500));
-    place.demand(place.events("restart_done").is_empty(), "it was ended");
-    place.write("go", "");
-    place.eventually("it ends by itself", || !place.events("restart_done").is_empty());
-    let done = &place.events("restart_done")[0];
-    assert_eq!((&done["outcome"], &done["code"]), (&"exited".into(), &3.into()), "{}", place.story());
+    sandbox.eventually("the new timeout would be over", || began.elapsed() > Duration::from_millis(500));
+    sandbox.assert(sandbox.events("restart_done").is_empty(), "the command was not killed");
+    sandbox.write("go", "");
+    sandbox.eventually("the command ends by itself", || !sandbox.events("restart_done").is_empty());
+    let done = &sandbox.events("restart_done")[0];
+    assert_eq!((&done["outcome"], &done["code"]), (&"exited".into(), &3.into()), "{}", sandbox.dump());
 }
 
-/// Without a change the state is written once a minute, so three times in less are its answers to the signal. Each time
-/// to a file of its own, which tells them apart where two were written in one millisecond with the same text.
-/// Rule 15: what runs is brought to its end, and no other command is begun under a configuration that forbids it.
+/// Rule 15 of the contract: a running command is finished, and no other command is started under a configuration that
+/// forbids it.
 #[cfg(feature = "full-tests")]
 #[test]
-fn a_reload_in_the_middle_of_an_attempt_forbids_the_next_command() {
+fn a_reload_during_an_attempt_can_forbid_the_next_command() {
     let limits = "interval: 100ms, failure_threshold: 1, start_period: 100ms, cooldown: 100ms, max_cooldown: 100ms";
     let first = "'echo >> first; while ! test -e go; do sleep 0.02; done; exit 1'";
     let target = |rest: &str| format!("targets:\n  - {{name: a, command: test -e well, {limits}, {rest}}}\n");
@@ -249,116 +259,120 @@ fn a_reload_in_the_middle_of_an_attempt_forbids_the_next_command() {
         "targets:\n  - {name: b, command: 'true'}\n".to_owned(),
     ];
     for text in forbidding {
-        let place = Place::with(&target(&ladder));
-        place.write("well", "");
-        let daemon = place.daemon(&["run"]);
-        place.eventually("it is well", || place.target("a")["state"] == "healthy");
-        fs::remove_file(place.path("well")).expect("a file");
-        place.eventually("the first command runs", || place.path("first").exists());
-        place.configure(&text);
+        let sandbox = Sandbox::new(&target(&ladder));
+        sandbox.write("well", "");
+        let daemon = sandbox.start_daemon(&["run"]);
+        sandbox.eventually("the target is healthy", || sandbox.target("a")["state"] == "healthy");
+        fs::remove_file(sandbox.path("well")).expect("file access");
+        sandbox.eventually("the first command runs", || sandbox.path("first").exists());
+        sandbox.configure(&text);
         daemon.signal(Signal::HUP);
-        place.eventually("it was read", || place.events("reloaded").len() == 1);
-        place.write("go", "");
-        place.eventually("the first command ends", || place.events("restart_done").len() == 1);
-        // What a further rung would wait for: 5 s in which it may prove healthy after all.
+        sandbox.eventually("the configuration is reloaded", || sandbox.events("reloaded").len() == 1);
+        sandbox.write("go", "");
+        sandbox.eventually("the first command ends", || sandbox.events("restart_done").len() == 1);
+        // The next rung would wait 5 s, in which the target might still become healthy.
         let began = Instant::now();
-        place.eventually("time passes", || began.elapsed() > Duration::from_secs(6));
-        place.demand(!place.path("second").exists(), "no further command is begun");
-        assert_eq!(place.events("restart").len(), 1, "{}", place.story());
+        sandbox.eventually("the time has passed", || began.elapsed() > Duration::from_secs(6));
+        sandbox.assert(!sandbox.path("second").exists(), "no further command is started");
+        assert_eq!(sandbox.events("restart").len(), 1, "{}", sandbox.dump());
         assert!(daemon.stop().success());
     }
 }
 
+/// Without a change the state is written once a minute, so three writes in less time are caused by the signal. Each
+/// save creates a new file, whose inode tells two writes of the same text apart.
 #[test]
-fn sigusr1_writes_the_state_now() {
-    let place = Place::with("targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}}\n");
+fn sigusr1_writes_the_state_at_once() {
+    let sandbox = Sandbox::new("targets:\n  - {name: app, file: {path: watchdog.yaml, max_age: 1d}}\n");
     let written = || {
-        let state = fs::metadata(place.path("state/state.json")).expect("it is there");
-        (state.ino(), place.read("state/state.json"))
+        let state = fs::metadata(sandbox.path("state/state.json")).expect("the file exists");
+        (state.ino(), sandbox.read("state/state.json"))
     };
-    let daemon = place.daemon(&["run"]);
+    let daemon = sandbox.start_daemon(&["run"]);
     let began = Instant::now();
     for _ in 0..3 {
         let before = written();
         daemon.signal(Signal::USR1);
-        place.eventually("it is written", || written() != before);
+        sandbox.eventually("the state is written", || written() != before);
     }
-    place.demand(began.elapsed() < Duration::from_secs(55), "it was not the signal");
+    sandbox.assert(began.elapsed() < Duration::from_secs(55), "the signals caused the writes");
 }
 
-/// The terminal is script(1)'s, and goes with it. SIGHUP then reaches the program, `nohup` or not.
+/// The terminal belongs to script(1) and disappears with it. SIGHUP then reaches the program, with `nohup` or without.
 #[cfg(feature = "full-tests")]
 #[test]
-fn a_terminal_that_hangs_up_does_not_end_it() {
+fn a_terminal_hangup_does_not_end_the_watchdog() {
     for line in ["exec nohup \"$WATCHDOG\" run", "nohup \"$WATCHDOG\" run & sleep 600", "exec \"$WATCHDOG\" run"] {
-        let place = Place::with(APP);
-        place.write("well", "");
-        let mut script = shell(&place, "exec script -qfc \"$LINE\" typescript");
+        let sandbox = Sandbox::new(APP);
+        sandbox.write("well", "");
+        let mut script = shell(&sandbox, "exec script -qfc \"$LINE\" typescript");
         script.env("LINE", line).env("WATCHDOG", env!("CARGO_BIN_EXE_watchdog")).stdout(Stdio::null());
-        let mut script = script.spawn().expect(NEEDED);
-        place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
-        let daemon = place.holder().expect("it is at work");
-        script.kill().expect("a child can be killed");
+        let mut script = script.spawn().expect(MISSING_PROGRAM);
+        sandbox.eventually("the target is healthy", || sandbox.target("app")["state"] == "healthy");
+        let daemon = sandbox.lock_holder().expect("the watchdog runs");
+        script.kill().expect("the child can be killed");
         script.wait().expect("a child can be waited for");
-        // Whatever the hang-up was to it, it has time to die of it.
+        // Repairing three times leaves enough time for an effect of the hang-up.
         for _ in 0..3 {
-            still_repairs(&place);
+            check_repairs(&sandbox);
         }
-        assert_eq!(place.holder(), Some(daemon), "{line}\n{}", place.story());
-        assert_eq!(place.run(&["stop"]).code, Some(0), "{line}\n{}", place.story());
+        assert_eq!(sandbox.lock_holder(), Some(daemon), "{line}\n{}", sandbox.dump());
+        assert_eq!(sandbox.run(&["stop"]).code, Some(0), "{line}\n{}", sandbox.dump());
     }
 }
 
-/// Streams that are not there, that take nothing, and that nobody reads any more.
+/// Closed streams, streams that cannot be written, and pipes without a reader.
 #[test]
-fn closed_and_dead_streams_do_not_end_it() {
-    for way in ["exec \"$0\" run -v <&- >&- 2>&-", "exec \"$0\" run -v >/dev/full 2>&1", "\"$0\" run -v 2>&1 | true"] {
-        let place = Place::with(APP);
-        place.write("well", "");
-        let mut shell = shell(&place, way).spawn().expect("a shell");
-        place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
-        still_repairs(&place);
-        assert_eq!(place.run(&["stop"]).code, Some(0), "{way}\n{}", place.story());
-        assert_eq!(shell.wait().expect("a child can be waited for").code(), Some(0), "{way}\n{}", place.story());
-    }
-}
-
-#[test]
-fn a_tick_whose_news_nobody_takes_makes_its_work_all_the_same() {
-    for way in ["\"$0\" --once >&- 2>&-", "\"$0\" --once >/dev/full", "{ \"$0\" --once; echo $? > code; } | true"] {
-        let place = Place::with("targets:\n  - {name: app, command: exit 1, failure_threshold: 1}\n");
-        let output = shell(&place, &format!("{way}; test -e code || echo $? > code")).output().expect("a shell");
-        place.eventually("it ends", || !place.read("code").is_empty());
-        assert_eq!(place.read("code").trim(), "1", "{way}: {:?}\n{}", Said::new(output), place.story());
-        assert_eq!(place.events("down").len(), 1, "{way}\n{}", place.story());
+fn closed_and_broken_streams_do_not_end_the_watchdog() {
+    for line in ["exec \"$0\" run -v <&- >&- 2>&-", "exec \"$0\" run -v >/dev/full 2>&1", "\"$0\" run -v 2>&1 | true"] {
+        let sandbox = Sandbox::new(APP);
+        sandbox.write("well", "");
+        let mut shell = shell(&sandbox, line).spawn().expect("a shell");
+        sandbox.eventually("the target is healthy", || sandbox.target("app")["state"] == "healthy");
+        check_repairs(&sandbox);
+        assert_eq!(sandbox.run(&["stop"]).code, Some(0), "{line}\n{}", sandbox.dump());
+        assert_eq!(shell.wait().expect("a child can be waited for").code(), Some(0), "{line}\n{}", sandbox.dump());
     }
 }
 
 #[test]
-fn a_log_that_cannot_be_written_does_not_stop_the_work() {
-    let place = Place::with(&format!("log: {{file: logs/watchdog.log}}\n{APP}"));
-    place.write("well", "");
-    place.write("logs", "a file where the folder should be");
-    let _daemon = place.daemon(&["run"]);
-    place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
-    still_repairs(&place);
-    fs::remove_file(place.path("logs")).expect("a file");
-    still_repairs(&place);
-    place.eventually("it is logged again", || place.read("logs/watchdog.log").contains("lost here"));
-    fs::remove_dir_all(place.path("logs")).expect("a folder");
-    still_repairs(&place);
-    place.eventually("and again", || place.read("logs/watchdog.log").contains("app healthy"));
+fn a_tick_whose_output_cannot_be_written_still_does_its_work() {
+    for line in ["\"$0\" --once >&- 2>&-", "\"$0\" --once >/dev/full", "{ \"$0\" --once; echo $? > code; } | true"] {
+        let sandbox = Sandbox::new("targets:\n  - {name: app, command: exit 1, failure_threshold: 1}\n");
+        let output = shell(&sandbox, &format!("{line}; test -e code || echo $? > code")).output().expect("a shell");
+        sandbox.eventually("the tick ends", || !sandbox.read("code").is_empty());
+        assert_eq!(sandbox.read("code").trim(), "1", "{line}: {:?}\n{}", CommandOutput::new(output), sandbox.dump());
+        assert_eq!(sandbox.events("down").len(), 1, "{line}\n{}", sandbox.dump());
+    }
 }
 
 #[test]
-fn stopped_for_a_moment_it_goes_on() {
-    let place = Place::with(APP);
-    place.write("well", "");
-    let daemon = place.daemon(&["run"]);
-    place.eventually("it is healthy", || place.target("app")["state"] == "healthy");
+fn a_log_that_cannot_be_written_does_not_stop_the_watchdog() {
+    let sandbox = Sandbox::new(&format!("log: {{file: logs/watchdog.log}}\n{APP}"));
+    sandbox.write("well", "");
+    sandbox.write("logs", "a file where the folder should be");
+    let _daemon = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("the target is healthy", || sandbox.target("app")["state"] == "healthy");
+    check_repairs(&sandbox);
+    fs::remove_file(sandbox.path("logs")).expect("file access");
+    check_repairs(&sandbox);
+    sandbox.eventually("the log is written again", || sandbox.read("logs/watchdog.log").contains("lost here"));
+    fs::remove_dir_all(sandbox.path("logs")).expect("folder access");
+    check_repairs(&sandbox);
+    sandbox.eventually("the log is written again in a new folder", || {
+        sandbox.read("logs/watchdog.log").contains("app healthy")
+    });
+}
+
+#[test]
+fn a_watchdog_that_was_suspended_briefly_goes_on() {
+    let sandbox = Sandbox::new(APP);
+    sandbox.write("well", "");
+    let daemon = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("the target is healthy", || sandbox.target("app")["state"] == "healthy");
     daemon.signal(Signal::STOP);
-    place.eventually("it stands still", || doing(daemon.pid()) == Some('T'));
+    sandbox.eventually("the process is stopped", || process_state(daemon.pid()) == Some('T'));
     daemon.signal(Signal::CONT);
-    still_repairs(&place);
-    assert!(is_alive(daemon.pid()), "{}", place.story());
+    check_repairs(&sandbox);
+    assert!(is_alive(daemon.pid()), "{}", sandbox.dump());
 }

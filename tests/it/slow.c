@@ -1,5 +1,5 @@
-/* A disk on which each fsync(2) takes as many milliseconds as DISK_MS says; preloaded into the watchdog.
-   Each adds a line to the file DISK_TAPE, where there is one. */
+/* Simulates a disk on which each fsync(2) takes DISK_MS milliseconds; preloaded into the watchdog.
+   If DISK_TAPE is set, each call appends a line to that file. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>

@@ -1,8 +1,8 @@
-// The backend of the tests with the real PM2. It answers /api/health with its pid, its port and its database, and
-// fails when a path asks it to.
-// How a start turns out is said by files in its folder and not by the environment, of which PM2 forgets nothing:
-// `broken` (it exits with 1), `delay` (milliseconds until it listens), `stubborn` (SIGINT does not end it).
-// It prints nothing: an orphan that printed would die of it. Each start leaves its pid in the file `starts`.
+// The backend in the tests with the real PM2. It answers /api/health with its pid, port and database; other paths make
+// it fail.
+// Files in its folder control how it starts, because PM2 never forgets an environment variable: `broken` (exits with
+// 1), `delay` (milliseconds until it listens), `stubborn` (ignores SIGINT).
+// It prints nothing, because an orphan that prints dies of SIGPIPE. Each start appends its pid to the file `starts`.
 'use strict';
 const fs = require('fs');
 const http = require('http');
@@ -14,14 +14,14 @@ const delay = fs.existsSync('delay') ? Number(fs.readFileSync('delay', 'utf8')) 
 
 let mute = false;
 let degraded = false;
-const ways = {
+const actions = {
   '/api/health': () => {},
   '/exit': (query) => process.exit(Number(query.get('code'))),
-  // Frozen, at the cost of a core.
+  // A busy loop.
   '/freeze': () => { for (;;); },
-  // Frozen all the same, at no cost.
+  // Blocked without using the CPU.
   '/block': () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0),
-  // Takes connections and never answers; its event loop is well.
+  // Accepts connections and never answers, although the event loop runs.
   '/mute': () => { mute = true; },
   '/degrade': () => { degraded = true; },
 };
@@ -29,11 +29,11 @@ const ways = {
 const server = http.createServer((request, response) => {
   if (mute) return;
   const { pathname, searchParams } = new URL(request.url, 'http://localhost');
-  const way = ways[pathname];
-  const code = way === undefined ? 404 : degraded ? 503 : 200;
+  const action = actions[pathname];
+  const code = action === undefined ? 404 : degraded ? 503 : 200;
   const body = JSON.stringify({ status: code === 200 ? 'ok' : 'bad', pid: process.pid, port: process.env.PORT, db: process.env.DB });
   response.writeHead(code, { 'Content-Type': 'application/json', 'Content-Length': body.length, Connection: 'close' });
-  // Only once the answer is on its way.
-  response.end(body, () => setTimeout(() => way?.(searchParams), 20));
+  // After the answer was sent.
+  response.end(body, () => setTimeout(() => action?.(searchParams), 20));
 });
 setTimeout(() => server.listen(Number(process.env.PORT), '127.0.0.1'), delay);

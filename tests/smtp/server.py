@@ -1,8 +1,8 @@
-"""The mail server of the tests: prints the port it listens on, then each message that it takes as a line of JSON.
+"""The mail server of the tests. It prints its port, then each accepted message as a line of JSON.
 
-Arguments: a certificate and its key, and `login` (it offers STARTTLS, and takes mail only from who is logged in over
-it), `open` (it offers STARTTLS and wants no login) or `tls` (TLS from the first byte on, no login).
-From its standard input it reads what to refuse from now on: EHLO, AUTH, MAIL, RCPT or DATA, a line each.
+Arguments: a certificate, its key, and a mode: `login` (STARTTLS, and a login over it is required), `open` (STARTTLS,
+no login) or `tls` (TLS from the first byte, no login).
+Each line on standard input names the command that it refuses from then on: EHLO, AUTH, MAIL, RCPT or DATA.
 """
 import asyncio
 import json
@@ -14,7 +14,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 refused = ""
 
 
-class Keep:
+class Recorder:
     async def handle_EHLO(self, server, session, envelope, hostname, responses):
         if refused == "EHLO":
             return ["504 5.5.2 a full name is wanted"]
@@ -45,31 +45,31 @@ class Keep:
             "text": envelope.content.decode("utf-8", "replace"),
         }
         print(json.dumps(mail), flush=True)
-        return "250 taken"
+        return "250 accepted"
 
 
 def login(server, session, envelope, mechanism, data):
-    good = isinstance(data, LoginPassword) and data.password == b"pass phrase" and refused != "AUTH"
-    return AuthResult(success=good, handled=False, auth_data=data)
+    is_valid = isinstance(data, LoginPassword) and data.password == b"pass phrase" and refused != "AUTH"
+    return AuthResult(success=is_valid, handled=False, auth_data=data)
 
 
-def read_orders():
+def read_refusals():
     global refused
     for line in sys.stdin:  # until the test ends
         refused = line.strip()
         print(json.dumps({"refused": refused}), flush=True)
 
 
-async def serve(context, way):
-    wants_login = {"authenticator": login, "auth_required": True} if way == "login" else {}
+async def serve(context, mode):
+    login_options = {"authenticator": login, "auth_required": True} if mode == "login" else {}
 
     def connection():
-        return SMTP(Keep(), hostname="localhost", tls_context=None if way == "tls" else context, **wants_login)
+        return SMTP(Recorder(), hostname="localhost", tls_context=None if mode == "tls" else context, **login_options)
 
-    secure = context if way == "tls" else None
+    secure = context if mode == "tls" else None
     server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0, ssl=secure)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.to_thread(read_orders)
+    await asyncio.to_thread(read_refusals)
 
 
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -14,7 +14,7 @@ fn without_descriptors_the_verdict_is_unknown() {
         run_alone("probe::tests::alone::without_descriptors_the_verdict_is_unknown", &["env"]);
         return;
     }
-    let server = Server::start(Ways::answer("200 OK", ""));
+    let server = Server::start(Behaviour::answer("200 OK", ""));
     let url = format!("http://localhost:{}/", server.port());
     let tcp = |host: &str| config::Probe::Tcp { host: host.into(), port: server.port() };
     let probers = [
@@ -40,13 +40,13 @@ fn without_descriptors_the_verdict_is_unknown() {
 #[test]
 fn proxies_in_the_environment_are_ignored() {
     if !is_alone() {
-        let closed = Closed::new();
+        let closed = ClosedPort::new();
         let proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
             .map(|name| format!("{name}=http://127.0.0.1:{}", closed.port()));
         let through: Vec<&str> = ["env"].into_iter().chain(proxies.iter().map(String::as_str)).collect();
         run_alone("probe::tests::alone::proxies_in_the_environment_are_ignored", &through);
         return;
     }
-    let server = Server::start(Ways::answer("200 OK", ""));
+    let server = Server::start(Behaviour::answer("200 OK", ""));
     assert_like(&probe_http(http(&format!("http://localhost:{}/", server.port())), LONG), "healthy: 200");
 }

@@ -22,12 +22,12 @@ fn close(server: Server, is_closed: impl Fn() -> bool) {
 
 #[test]
 fn a_port_without_a_listener_refuses() {
-    let closed = Closed::new();
+    let closed = ClosedPort::new();
     let port = closed.port();
     let refused = format!("refused: refused by [::1]:{port} and 127.0.0.1:{port}");
     let verdict = probe_http(http(&format!("http://127.0.0.1:{port}/")), LONG);
     assert_like(&verdict, &format!("refused: refused by 127.0.0.1:{port}"));
-    if Server::on((Ipv6Addr::LOCALHOST, 0), Ways::Silent).is_ok() {
+    if Server::bind((Ipv6Addr::LOCALHOST, 0), Behaviour::Silent).is_ok() {
         assert_like(&probe_http(http(&format!("http://localhost:{port}/")), LONG), &refused);
         let tcp = config::Probe::Tcp { host: "LOCALHOST.".into(), port };
         assert_like(&run(tcp, LONG).verdict, &refused);
@@ -36,7 +36,7 @@ fn a_port_without_a_listener_refuses() {
 
 #[test]
 fn a_full_queue_is_a_timeout() {
-    let hole = BlackHole::on(Ipv4Addr::LOCALHOST).expect("a full queue");
+    let hole = BlackHole::bind(Ipv4Addr::LOCALHOST).expect("a full queue");
     let port = hole.port();
     let result = run(config::Probe::Tcp { host: "127.0.0.1".into(), port }, SHORT);
     assert_like(&result.verdict, &format!("timeout: no answer from 127.0.0.1:{port} in *"));
@@ -50,9 +50,9 @@ fn a_full_queue_is_a_timeout() {
 fn a_silent_address_leaves_time_for_the_next() {
     // Both must use the same port, and another process may take it in between.
     for _ in 0..20 {
-        let hole = BlackHole::on(Ipv6Addr::LOCALHOST).expect("this machine has the address ::1");
+        let hole = BlackHole::bind(Ipv6Addr::LOCALHOST).expect("this machine has the address ::1");
         let port = hole.port();
-        let Ok(server) = Server::on((Ipv4Addr::LOCALHOST, port), Ways::answer("200 OK", "")) else { continue };
+        let Ok(server) = Server::bind((Ipv4Addr::LOCALHOST, port), Behaviour::answer("200 OK", "")) else { continue };
         let url = format!("http://localhost:{}/", server.port());
         assert_like(&probe_http(http(&url), SHORT * 4), "healthy: 200");
         close(server, || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
@@ -64,8 +64,8 @@ fn a_silent_address_leaves_time_for_the_next() {
 
 #[test]
 fn an_established_connection_is_healthy_for_tcp() {
-    for ways in [Ways::Silent, Ways::CloseAtOnce] {
-        let server = Server::start(ways);
+    for behaviour in [Behaviour::Silent, Behaviour::CloseAtOnce] {
+        let server = Server::start(behaviour);
         for host in ["127.0.0.1", "localhost"] {
             let result = run(config::Probe::Tcp { host: host.into(), port: server.port() }, LONG);
             assert_like(&result.verdict, "healthy: connected");
@@ -81,11 +81,11 @@ fn unix_sockets_are_probed() {
     config.unix_socket = Some(path.clone());
     assert_like(&probe_http(config.clone(), LONG), "refused: no such socket");
 
-    let server = Server::unix(&path, Ways::answer("200 OK", "fine"));
+    let server = Server::start_unix(&path, Behaviour::answer("200 OK", "fine"));
     assert_like(&probe_http(config.clone(), LONG), "healthy: 200");
     let request = server.requests().join("");
     assert!(request.starts_with("GET /health HTTP/1.1\r\n") && request.contains("app.example"), "{request}");
-    server.turn(Ways::Silent);
+    server.set_behaviour(Behaviour::Silent);
     assert_like(&probe_http(config.clone(), SHORT), "timeout: connected in *, then no byte for *");
     close(server, || UnixStream::connect(&path).is_err());
     assert_like(&probe_http(config.clone(), LONG), "refused: refused");

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn oddities_in_the_head_fail_no_probe() {
-    let check_head = |head: &str| check(Ways::raw(&format!("{head}\r\n\r\nfine")), "healthy: 200");
+    let check_head = |head: &str| check(Behaviour::raw(&format!("{head}\r\n\r\nfine")), "healthy: 200");
     let check_headers = |lines: &str| check_head(&format!("HTTP/1.1 200 OK\r\n{lines}\r\nContent-Length: 4"));
     check_headers("X-Long: it goes\r\n\ton here\r\nX Y: a name with spaces\r\nno colon at all\r\n: no name");
     check_headers("X\u{0}\u{7}: \u{1b}\u{e4}\nX: LF alone");
@@ -19,7 +19,8 @@ fn oddities_in_the_head_fail_no_probe() {
 #[test]
 fn oddities_around_chunks_fail_no_probe() {
     let lines = "4;name=\"a value\" ; another\r\nfine\n2  \r\nne\r\n0\r\nX-Sum: 1\r\nno colon\r\n\r\n";
-    let server = Server::start(Ways::raw(&format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{lines}")));
+    let server =
+        Server::start(Behaviour::raw(&format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{lines}")));
     let mut config = http(&format!("http://127.0.0.1:{}/", server.port()));
     config.contains = Some("finene".into());
     assert_like(&probe_http(config, LONG), "healthy: 200");

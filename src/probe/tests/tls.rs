@@ -2,20 +2,22 @@
 
 use std::path::PathBuf;
 
-use super::super::faults::Identity;
+use super::super::faults::TlsIdentity;
 use super::*;
 use crate::outcome::Class;
 use crate::testing::{is_alone, run_alone};
 
-const GOOD: Identity =
-    Identity(include_str!("../../../tests/it/tls/good.pem"), include_str!("../../../tests/it/tls/good.key"));
-const EXPIRED: Identity =
-    Identity(include_str!("../../../tests/it/tls/expired.pem"), include_str!("../../../tests/it/tls/expired.key"));
-const AHEAD: Identity =
-    Identity(include_str!("../../../tests/it/tls/ahead.pem"), include_str!("../../../tests/it/tls/ahead.key"));
-const ELSEWHERE: Identity =
-    Identity(include_str!("../../../tests/it/tls/elsewhere.pem"), include_str!("../../../tests/it/tls/elsewhere.key"));
-const SELF_SIGNED: Identity = Identity(
+const GOOD: TlsIdentity =
+    TlsIdentity(include_str!("../../../tests/it/tls/good.pem"), include_str!("../../../tests/it/tls/good.key"));
+const EXPIRED: TlsIdentity =
+    TlsIdentity(include_str!("../../../tests/it/tls/expired.pem"), include_str!("../../../tests/it/tls/expired.key"));
+const AHEAD: TlsIdentity =
+    TlsIdentity(include_str!("../../../tests/it/tls/ahead.pem"), include_str!("../../../tests/it/tls/ahead.key"));
+const ELSEWHERE: TlsIdentity = TlsIdentity(
+    include_str!("../../../tests/it/tls/elsewhere.pem"),
+    include_str!("../../../tests/it/tls/elsewhere.key"),
+);
+const SELF_SIGNED: TlsIdentity = TlsIdentity(
     include_str!("../../../tests/it/tls/selfsigned.pem"),
     include_str!("../../../tests/it/tls/selfsigned.key"),
 );
@@ -35,8 +37,8 @@ fn https(server: &Server, host: &str, tls: Tls) -> HttpConfig {
 }
 
 #[track_caller]
-fn check(identity: Identity, tls: Tls, expected: &str) {
-    let server = Server::secure(identity, Ways::answer("200 OK", "fine"));
+fn check(identity: TlsIdentity, tls: Tls, expected: &str) {
+    let server = Server::start_tls(identity, Behaviour::answer("200 OK", "fine"));
     for host in ["localhost", "127.0.0.1"] {
         assert_like(&probe_http(https(&server, host, tls.clone()), LONG), expected);
     }
@@ -59,7 +61,7 @@ fn certificates_are_verified() {
 
 #[test]
 fn one_prober_probes_repeatedly() {
-    let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
+    let server = Server::start_tls(GOOD, Behaviour::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     for _ in 0..3 {
         assert_like(&prober.probe(PriorEvidence::default()).verdict, "healthy: 200");
@@ -69,39 +71,39 @@ fn one_prober_probes_repeatedly() {
 
 #[test]
 fn faults_under_tls_have_the_same_classes() {
-    let server = Server::secure(GOOD, Ways::answer("503 Down", ""));
+    let server = Server::start_tls(GOOD, Behaviour::answer("503 Down", ""));
     let probe = |timeout| probe_http(https(&server, "localhost", ca()), timeout);
     assert_like(&probe(LONG), "status: status 503");
-    server.turn(Ways::raw(HEAD));
+    server.set_behaviour(Behaviour::raw(HEAD));
     assert_like(&probe(LONG), "protocol: cut short in the body of a 200, after 0 bytes");
-    server.turn(Ways::Reset(bytes(&format!("{OPEN_HEAD}part"))));
+    server.set_behaviour(Behaviour::Reset(bytes(&format!("{OPEN_HEAD}part"))));
     assert_like(&probe(LONG), "reset: connection reset in the body of a 200, after 4 bytes");
-    server.turn(Ways::Flood(bytes(OPEN_HEAD), vec![b'x'; 65_536]));
+    server.set_behaviour(Behaviour::Flood(bytes(OPEN_HEAD), vec![b'x'; 65_536]));
     assert_like(&probe(LONG), "body: body longer than 1 MiB");
-    server.turn(Ways::raw("garbage\r\n\r\n"));
+    server.set_behaviour(Behaviour::raw("garbage\r\n\r\n"));
     assert_like(&probe(LONG), "protocol: not HTTP: *");
-    server.turn(Ways::ResetAtOnce);
+    server.set_behaviour(Behaviour::ResetAtOnce);
     assert_like(&probe(LONG), "reset: *reset *");
-    server.turn(Ways::CloseAtOnce);
+    server.set_behaviour(Behaviour::CloseAtOnce);
     assert_like(&probe(LONG), "tls: closed during the TLS handshake");
-    server.turn(Ways::Silent);
+    server.set_behaviour(Behaviour::Silent);
     assert_like(&probe(SHORT * 2), "timeout: TLS handshake done after *, headers not complete * later");
-    server.turn(Ways::Drip(bytes(OPEN_HEAD), bytes("x"), PAUSE));
+    server.set_behaviour(Behaviour::Drip(bytes(OPEN_HEAD), bytes("x"), PAUSE));
     assert_like(&probe(SHORT * 2), "timeout: 200 after *, body not complete * later (* bytes)");
 }
 
 #[test]
 fn a_peer_that_does_not_speak_tls_is_detected() {
     // What a plain HTTP server answers to a handshake.
-    let plain = Server::start(Ways::raw("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let plain = Server::start(Behaviour::raw("HTTP/1.1 400 Bad Request\r\n\r\n"));
     let probe = |timeout| probe_http(https(&plain, "localhost", ca()), timeout);
     assert_like(&probe(LONG), "tls: the server does not speak TLS");
-    plain.turn(Ways::Silent);
+    plain.set_behaviour(Behaviour::Silent);
     assert_like(&probe(SHORT), "timeout: connected in *, then no byte for *");
-    plain.turn(Ways::Drip(vec![0x16, 0x03, 0x03, 0x40, 0x00], vec![2], PAUSE));
+    plain.set_behaviour(Behaviour::Drip(vec![0x16, 0x03, 0x03, 0x40, 0x00], vec![2], PAUSE));
     assert_like(&probe(SHORT), "timeout: connected in *, TLS handshake not complete * later");
 
-    let secure = Server::secure(GOOD, Ways::answer("200 OK", ""));
+    let secure = Server::start_tls(GOOD, Behaviour::answer("200 OK", ""));
     let verdict = probe_http(http(&format!("http://localhost:{}/", secure.port())), LONG);
     assert!(matches!(verdict.class(), Some(Class::Protocol | Class::Reset)), "{verdict:?}");
 }
@@ -110,7 +112,7 @@ fn a_peer_that_does_not_speak_tls_is_detected() {
 fn tls_works_over_a_unix_socket() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("app.sock");
-    let _plain = Server::unix(&path, Ways::raw("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let _plain = Server::start_unix(&path, Behaviour::raw("HTTP/1.1 400 Bad Request\r\n\r\n"));
     let mut http = http("https://localhost/");
     http.unix_socket = Some(path);
     assert_like(&probe_http(http, LONG), "tls: the server does not speak TLS");
@@ -130,7 +132,7 @@ fn a_file_without_certificates_is_refused() {
 
 #[test]
 fn a_probe_over_tls_needs_no_more_than_its_stack() {
-    let server = Server::secure(GOOD, Ways::answer("200 OK", "fine"));
+    let server = Server::start_tls(GOOD, Behaviour::answer("200 OK", "fine"));
     let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
     let thread =
         std::thread::Builder::new().stack_size(PROBE_STACK).spawn(move || prober.probe(PriorEvidence::default()));
@@ -139,7 +141,7 @@ fn a_probe_over_tls_needs_no_more_than_its_stack() {
 }
 
 fn probe_good() -> Verdict {
-    let server = Server::secure(GOOD, Ways::answer("200 OK", ""));
+    let server = Server::start_tls(GOOD, Behaviour::answer("200 OK", ""));
     probe_http(http(&format!("https://localhost:{}/", server.port())), LONG)
 }
 

@@ -1,5 +1,5 @@
-//! Mail by SMTP, to a real server with STARTTLS and a login, and to servers that misbehave. aiosmtpd is installed below
-//! the target folder by the first test that needs it.
+//! Mail by SMTP, to a real server with STARTTLS and login, and to misbehaving servers. The first test that needs
+//! aiosmtpd installs it below the target folder.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -8,34 +8,37 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::place::NEEDED;
+use crate::sandbox::MISSING_PROGRAM;
 
-/// Python with aiosmtpd; installs it first where that was not done yet.
+/// Python with aiosmtpd, installed on first use.
 fn python() -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smtp/requirements.txt");
+    let requirements_file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smtp/requirements.txt");
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smtp");
     fs::create_dir_all(&to).expect("a folder below the target folder");
-    // Two tests must not install over each other. The lock ends with the file.
+    // Only one test may install at a time. Closing the file releases the lock.
     let lock = File::create(to.join("installing")).expect("a file below the target folder");
-    lock.lock().expect("a lock on a file of ours");
-    let (stamp, wanted) = (to.join("installed-by"), fs::read(&from).expect("a file of the repository"));
+    lock.lock().expect("the lock file can be locked");
+    let (stamp, requirements) =
+        (to.join("installed-by"), fs::read(&requirements_file).expect("a file of the repository"));
     let venv = to.join("venv");
     let python = venv.join("bin/python");
-    if fs::read(&stamp).ok() != Some(wanted.clone()) {
+    if fs::read(&stamp).ok() != Some(requirements.clone()) {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-        run(Command::new(&python).args(["-m", "pip", "install", "-q", "--require-hashes", "-r"]).arg(&from));
-        fs::write(stamp, wanted).expect("a file below the target folder");
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "-q", "--require-hashes", "-r"])
+            .arg(&requirements_file));
+        fs::write(stamp, requirements).expect("a file below the target folder");
     }
     python
 }
 
 fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().expect(NEEDED);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed: {said}\n{NEEDED}");
+    let output = command.stdin(Stdio::null()).output().expect(MISSING_PROGRAM);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {stderr}\n{MISSING_PROGRAM}");
 }
 
-/// A mail server; ended when dropped.
+/// A mail server, killed when dropped.
 struct MailServer {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -43,63 +46,63 @@ struct MailServer {
 }
 
 impl MailServer {
-    /// Wants a login over STARTTLS (`login`), or nothing, with STARTTLS (`open`) or with TLS at once (`tls`).
-    fn start(way: &str) -> MailServer {
+    /// `mode` is `login` (requires a login over STARTTLS), `open` (STARTTLS, no login) or `tls` (TLS from the start, no
+    /// login).
+    fn start(mode: &str) -> MailServer {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
         let mut command = Command::new(python());
         command.arg(tests.join("smtp/server.py"));
         command.args(["good.pem", "good.key"].map(|name| tests.join("it/tls").join(name)));
-        command.arg(way);
+        command.arg(mode);
         let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect(NEEDED);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect(MISSING_PROGRAM);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
-        lines.read_line(&mut line).expect("the server says its port");
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("a port: {line}"));
+        lines.read_line(&mut line).expect("the server prints its port");
+        let port = line.trim().parse().unwrap_or_else(|_| panic!("not a port: {line}"));
         MailServer { child, lines, port }
     }
 
-    /// From now on it refuses this.
+    /// Makes the server refuse this SMTP command from now on.
     fn refuse(&mut self, step: &str) {
-        writeln!(self.child.stdin.as_mut().expect("a pipe"), "{step}").expect("the server reads");
-        assert_eq!(self.mail()["refused"], step, "it has read that");
+        writeln!(self.child.stdin.as_mut().expect("a pipe"), "{step}").expect("the server reads its input");
+        assert_eq!(self.mail()["refused"], step, "the server confirms");
     }
 
-    /// Waits for the next mail.
     fn mail(&mut self) -> Value {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("the server says what it takes");
+        self.lines.read_line(&mut line).expect("the server prints what it receives");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 }
 
 impl Drop for MailServer {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.kill(); // the server may have ended
         let _ = self.child.wait();
     }
 }
 
-/// Down as soon as there is a file.
+/// A target that is down while the file `sick` exists.
 const TARGET: &str = "{name: a, command: test ! -e sick, failure_threshold: 1}";
 
-/// A place whose watchdog tells by this mail server, and trusts the authority of the tests.
-fn place(port: u16, password: &str) -> (Place, Command) {
+/// A sandbox whose watchdog sends mail to this server and trusts the test authority.
+fn new_sandbox(port: u16, password: &str) -> (Sandbox, Command) {
     let to = "email: ops@example.org, from: w@example.org";
     let channel = format!("{{{to}, via: 'smtp://127.0.0.1:{port}', user: w, password: '{password}'}}");
-    let place = Place::with(&configuration(&[&channel], &[TARGET]));
-    let mut command = place.command(&["run"]);
+    let sandbox = Sandbox::new(&configuration(&[&channel], &[TARGET]));
+    let mut command = sandbox.command(&["run"]);
     let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls/ca.pem");
     command.env("SSL_CERT_FILE", authority).env("MAIL_PASSWORD", "pass phrase");
-    (place, command)
+    (sandbox, command)
 }
 
 #[test]
-fn mail_goes_over_tls_with_a_login() {
+fn mail_is_sent_over_tls_with_a_login() {
     let mut server = MailServer::start("login");
-    let (place, command) = place(server.port, "${MAIL_PASSWORD}");
-    place.write("sick", "");
-    let _daemon = place.daemon_by(command);
+    let (sandbox, command) = new_sandbox(server.port, "${MAIL_PASSWORD}");
+    sandbox.write("sick", "");
+    let _daemon = sandbox.start_daemon_from(command);
     let mail = server.mail();
     assert_eq!((&mail["from"], &mail["to"][0]), (&"w@example.org".into(), &"ops@example.org".into()));
     assert_eq!((&mail["user"], &mail["tls"]), (&"w".into(), &true.into()), "{mail}");
@@ -110,37 +113,37 @@ fn mail_goes_over_tls_with_a_login() {
             && text.contains("Probing goes on."),
         "{text}"
     );
-    // A full name, or the address that it came from.
+    // HELO has a full host name or the client's address.
     assert!(mail["helo"] == "[127.0.0.1]" || mail["helo"].as_str().is_some_and(|name| name.contains('.')), "{mail}");
-    fs::remove_file(place.path("sick")).expect("it is there");
+    fs::remove_file(sandbox.path("sick")).expect("the file exists");
     assert!(server.mail()["text"].as_str().is_some_and(|text| text.contains("Subject: [up] a on ")));
-    let all = place.story() + &place.read("state/state.json");
+    let all = sandbox.dump() + &sandbox.read("state/state.json");
     assert!(!all.contains("pass phrase"), "{all}");
 }
 
 #[test]
-fn a_wrong_password_and_an_unknown_authority_are_told() {
+fn a_wrong_password_and_an_unknown_authority_are_reported() {
     let server = MailServer::start("login");
-    let (place, command) = place(server.port, "wrong pass");
-    place.write("sick", "");
-    let _daemon = place.daemon_by(command);
-    let is_told = || {
-        let failed = place.events("notify_failed").iter().any(|event| event["detail"].to_string().contains("535"));
-        failed || place.log().contains("cannot send to ops@example.org through 127.0.0.1")
+    let (sandbox, command) = new_sandbox(server.port, "wrong pass");
+    sandbox.write("sick", "");
+    let _daemon = sandbox.start_daemon_from(command);
+    let is_reported = || {
+        let failed = sandbox.events("notify_failed").iter().any(|event| event["detail"].to_string().contains("535"));
+        failed || sandbox.log().contains("cannot send to ops@example.org through 127.0.0.1")
     };
-    place.eventually("it is told", is_told);
-    assert!(!(place.story().replace(&place.read("watchdog.yaml"), "")).contains("wrong pass"));
+    sandbox.eventually("the failed delivery is reported", is_reported);
+    assert!(!(sandbox.dump().replace(&sandbox.read("watchdog.yaml"), "")).contains("wrong pass"));
 
-    let (other, mut command) = super::mail::place(server.port, "${MAIL_PASSWORD}");
+    let (other, mut command) = super::mail::new_sandbox(server.port, "${MAIL_PASSWORD}");
     command.env_remove("SSL_CERT_FILE");
     other.write("sick", "");
-    let _daemon = other.daemon_by(command);
-    other.told("cannot send to ops@example.org");
+    let _daemon = other.start_daemon_from(command);
+    other.wait_for_log("cannot send to ops@example.org");
 }
 
-/// Only the answer to the mail itself is about this mail; all others may be over tomorrow.
+/// Only a refusal of the mail's content is final; every other refusal may be temporary.
 #[test]
-fn a_mail_is_given_up_only_if_the_server_refuses_the_mail_itself() {
+fn a_mail_is_dropped_only_if_the_server_refuses_its_content() {
     let mut server = MailServer::start("login");
     let steps = [
         ("EHLO", "504: 5.5.2 a full name", "waiting: 1"),
@@ -149,66 +152,66 @@ fn a_mail_is_given_up_only_if_the_server_refuses_the_mail_itself() {
         ("RCPT", "550: 5.1.1 no such user today", "waiting: 1"),
         ("DATA", "554: 5.7.1 that is spam", "waiting: 0"),
     ];
-    for (step, said, waiting) in steps {
+    for (step, output, waiting) in steps {
         server.refuse(step);
-        let (place, _) = place(server.port, "pass phrase");
-        place.write("sick", "");
-        let mut tick = place.command(&["--once"]);
+        let (sandbox, _) = new_sandbox(server.port, "pass phrase");
+        sandbox.write("sick", "");
+        let mut tick = sandbox.command(&["--once"]);
         tick.env("SSL_CERT_FILE", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls/ca.pem"));
-        tick.output().expect("it runs");
-        let status = place.run(&["status"]).out;
-        let is_right = said.split(": ").chain([waiting]).all(|words| status.contains(words));
-        place.demand(is_right, &format!("{step}: {status}"));
-        place.demand(place.events("notify_failed").is_empty() == waiting.ends_with('1'), step);
-        let check = place.run(&["check", "--offline"]).out;
-        place.demand(check.contains("PROBLEM     ops@example.org through 127.0.0.1"), &check);
+        tick.output().expect("the program runs");
+        let status = sandbox.run(&["status"]).out;
+        let is_expected = output.split(": ").chain([waiting]).all(|words| status.contains(words));
+        sandbox.assert(is_expected, &format!("{step}: {status}"));
+        sandbox.assert(sandbox.events("notify_failed").is_empty() == waiting.ends_with('1'), step);
+        let check = sandbox.run(&["check", "--offline"]).out;
+        sandbox.assert(check.contains("PROBLEM     ops@example.org through 127.0.0.1"), &check);
     }
 }
 
 #[test]
-fn a_mail_server_of_this_machine_needs_no_certificate_where_no_password_is_at_stake() {
-    for (way, scheme) in [("open", "smtp"), ("tls", "smtps")] {
-        let mut server = MailServer::start(way);
+fn a_local_mail_server_needs_no_certificate_if_no_password_is_sent() {
+    for (mode, scheme) in [("open", "smtp"), ("tls", "smtps")] {
+        let mut server = MailServer::start(mode);
         let via = format!("{{email: ops@example.org, via: '{scheme}://127.0.0.1:{}'}}", server.port);
-        let place = Place::with(&configuration(&[&via], &[TARGET]));
-        place.write("sick", "");
-        let _daemon = place.daemon(&["run"]);
+        let sandbox = Sandbox::new(&configuration(&[&via], &[TARGET]));
+        sandbox.write("sick", "");
+        let _daemon = sandbox.start_daemon(&["run"]);
         let mail = server.mail();
         assert_eq!((&mail["to"][0], &mail["tls"]), (&"ops@example.org".into(), &true.into()), "{mail}");
     }
 }
 
 #[test]
-fn who_mistakes_smtp_for_smtps_is_asked_so() {
-    for (way, scheme, asked) in [("tls", "smtp", "use smtps://"), ("open", "smtps", "use smtp://")] {
-        let server = MailServer::start(way);
+fn confusing_smtp_and_smtps_is_reported_with_the_fix() {
+    for (mode, scheme, advice) in [("tls", "smtp", "use smtps://"), ("open", "smtps", "use smtp://")] {
+        let server = MailServer::start(mode);
         let via = format!("{{email: ops@example.org, via: '{scheme}://127.0.0.1:{}'}}", server.port);
-        let place = Place::with(&configuration(&[&via], &[TARGET]));
-        let said = place.run(&["check", "--offline", "--send"]);
-        place.demand(said.code == Some(1) && said.out.contains(asked), &format!("{said:?}"));
+        let sandbox = Sandbox::new(&configuration(&[&via], &[TARGET]));
+        let output = sandbox.run(&["check", "--offline", "--send"]);
+        sandbox.assert(output.code == Some(1) && output.out.contains(advice), &format!("{output:?}"));
     }
 }
 
 #[test]
-fn servers_that_misbehave_get_the_mail_once_they_behave() {
-    let ways = [
-        Ways::CloseAtOnce,
-        Ways::Silent,
-        Ways::Drip(b"220-x\r\n".into(), b"220-x\r\n".into(), Duration::from_millis(50)),
-        Ways::raw("554 no service\r\n"),
+fn mail_to_a_misbehaving_server_stays_queued_and_delays_no_probe() {
+    let behaviours = [
+        Behaviour::CloseAtOnce,
+        Behaviour::Silent,
+        Behaviour::Drip(b"220-x\r\n".into(), b"220-x\r\n".into(), Duration::from_millis(50)),
+        Behaviour::raw("554 no service\r\n"),
     ];
-    for way in ways {
-        let bad = Server::start(way.clone());
-        let (place, command) = place(bad.port(), "${MAIL_PASSWORD}");
-        let seen = taking();
-        let with = place.read("watchdog.yaml")
-            + &format!("  - {{name: b, http: 'http://127.0.0.1:{}/', interval: 100ms}}\n", seen.port());
-        place.write("watchdog.yaml", &with);
-        place.write("sick", "");
-        let _daemon = place.daemon_by(command);
-        place.eventually("it is down", || !place.events_of("a", "down").is_empty());
-        let before = seen.requests().len();
-        place.eventually("looks go on", || seen.requests().len() > before + 10);
-        place.demand(place.run(&["status"]).out.contains("messages waiting: 1"), &format!("{way:?}"));
+    for behaviour in behaviours {
+        let misbehaving = Server::start(behaviour.clone());
+        let (sandbox, command) = new_sandbox(misbehaving.port(), "${MAIL_PASSWORD}");
+        let probed = accepting_server();
+        let text = sandbox.read("watchdog.yaml")
+            + &format!("  - {{name: b, http: 'http://127.0.0.1:{}/', interval: 100ms}}\n", probed.port());
+        sandbox.write("watchdog.yaml", &text);
+        sandbox.write("sick", "");
+        let _daemon = sandbox.start_daemon_from(command);
+        sandbox.eventually("the target is down", || !sandbox.events_of("a", "down").is_empty());
+        let before = probed.requests().len();
+        sandbox.eventually("probes continue", || probed.requests().len() > before + 10);
+        sandbox.assert(sandbox.run(&["status"]).out.contains("messages waiting: 1"), &format!("{behaviour:?}"));
     }
 }

@@ -1,96 +1,98 @@
-//! A backend that has exited: what PM2 heals by itself is left to it, and what it does not heal is repaired.
+//! A backend that has exited: what PM2 restarts is left to PM2, and what it does not restart is repaired.
 
-use super::scene::{NAME, Scene};
+use super::fixture::{APP_NAME, Fixture};
 
 #[test]
-fn a_crash_that_pm2_heals_is_left_to_it() {
-    let scene = Scene::unsaved("");
-    let _watchdog = scene.watch(&scene.target(""));
-    let before = scene.well();
-    scene.ask("/exit?code=1");
-    scene.well_again(before);
-    scene.looks(6);
-    scene.demand_untouched();
-    assert_eq!(scene.starts(), 2, "{}", scene.place.story());
+fn a_crash_that_pm2_repairs_is_left_to_pm2() {
+    let fixture = Fixture::unsaved("");
+    let _watchdog = fixture.start_watchdog(&fixture.target_keys(""));
+    let before = fixture.wait_until_healthy();
+    fixture.request("/exit?code=1");
+    fixture.wait_for_replacement(before);
+    fixture.wait_for_probes(6);
+    fixture.assert_untouched();
+    assert_eq!(fixture.start_count(), 2, "{}", fixture.sandbox.dump());
 }
 
-/// PM2 says `stopped` of all, and of one that was killed even that it exited with 0.
+/// PM2 lists each of them as `stopped`, and a killed one even with exit code 0.
 #[test]
-fn a_crash_that_pm2_does_not_heal_is_repaired_whether_it_exited_or_was_killed() {
+fn a_crash_that_pm2_does_not_repair_is_repaired() {
     for (keys, kill) in [("autorestart: false", false), ("autorestart: false", true), ("stop_exit_codes: [0]", true)] {
-        let scene = Scene::unsaved(keys);
-        let _watchdog = scene.watch(&scene.target(""));
-        let before = scene.well();
+        let fixture = Fixture::unsaved(keys);
+        let _watchdog = fixture.start_watchdog(&fixture.target_keys(""));
+        let before = fixture.wait_until_healthy();
         if kill {
-            scene.kill(before);
+            fixture.kill(before);
         } else {
-            scene.ask("/exit?code=3");
+            fixture.request("/exit?code=3");
         }
-        scene.healed_by_one(before);
+        fixture.wait_for_repair_by_one_restart(before);
     }
 }
 
 #[test]
-fn what_pm2_has_given_up_is_healed_once_its_cause_is_gone() {
+fn a_process_that_pm2_gave_up_is_repaired_once_the_cause_is_gone() {
     for keys in ["max_restarts: 3", "max_restarts: 3, restart_delay: 100"] {
-        let scene = Scene::unsaved(keys);
-        let _watchdog = scene.watch(&format!("{}, start_period: 3s", scene.target("")));
-        let before = scene.well();
-        scene.crash_for_good();
-        scene.unset("broken");
-        scene.healed(before);
-        scene.place.demand(!scene.place.events("restart").is_empty(), "it took a restart");
+        let fixture = Fixture::unsaved(keys);
+        let _watchdog = fixture.start_watchdog(&format!("{}, start_period: 3s", fixture.target_keys("")));
+        let before = fixture.wait_until_healthy();
+        fixture.crash_until_given_up();
+        fixture.remove_flag("broken");
+        fixture.wait_for_repair(before);
+        fixture.sandbox.assert(!fixture.sandbox.events("restart").is_empty(), "the watchdog restarted it");
     }
 }
 
 #[test]
-fn a_cause_that_stays_is_tried_within_the_limit_and_looked_at_on() {
-    let scene = Scene::unsaved("max_restarts: 2");
-    let _watchdog = scene.watch(&format!("{}, start_period: 2s, max_restarts: 2", scene.target("")));
-    scene.crash_for_good();
-    scene.held_back("limit");
-    scene.looks(5);
-    assert_eq!(scene.place.events("restart").len(), 2, "{}", scene.place.story());
-    assert_eq!(scene.place.target(NAME)["waiting"]["why"], "limit", "{}", scene.place.story());
+fn a_process_that_keeps_crashing_is_restarted_up_to_the_limit_and_still_probed() {
+    let fixture = Fixture::unsaved("max_restarts: 2");
+    let _watchdog = fixture.start_watchdog(&format!("{}, start_period: 2s, max_restarts: 2", fixture.target_keys("")));
+    fixture.crash_until_given_up();
+    fixture.wait_until_held_back("limit");
+    fixture.wait_for_probes(5);
+    assert_eq!(fixture.sandbox.events("restart").len(), 2, "{}", fixture.sandbox.dump());
+    assert_eq!(fixture.sandbox.target(APP_NAME)["waiting"]["why"], "limit", "{}", fixture.sandbox.dump());
 }
 
 #[test]
-fn a_backend_that_crashes_again_and_again_and_always_comes_back_is_told_once() {
-    let scene = Scene::unsaved("");
-    let _watchdog = scene.watch(&scene.target(""));
+fn a_crash_loop_that_pm2_repairs_each_time_is_reported_once() {
+    let fixture = Fixture::unsaved("");
+    let _watchdog = fixture.start_watchdog(&fixture.target_keys(""));
     for _ in 0..3 {
-        let before = scene.well();
-        scene.ask("/exit?code=1");
-        scene.known_as(scene.well_again(before));
+        let before = fixture.wait_until_healthy();
+        fixture.request("/exit?code=1");
+        fixture.wait_until_known(fixture.wait_for_replacement(before));
     }
-    scene.eventually("it is told", || scene.warnings("crash_loop") > 0);
-    scene.looks(5);
-    assert_eq!(scene.warnings("crash_loop"), 1, "{}", scene.place.story());
-    scene.demand_untouched();
+    fixture.eventually("the crash loop is reported", || fixture.warning_count("crash_loop") > 0);
+    fixture.wait_for_probes(5);
+    assert_eq!(fixture.warning_count("crash_loop"), 1, "{}", fixture.sandbox.dump());
+    fixture.assert_untouched();
 }
 
 #[test]
-fn without_another_probe_the_process_itself_is_what_is_watched_and_pm2_is_not_called_for_it() {
-    let scene = Scene::new("autorestart: false").counted();
-    scene.start();
-    let _watchdog = scene.watch(&scene.beside(&scene.by_file()));
-    scene.looks(5);
-    assert_eq!(scene.place.lines("calls"), [""; 0], "nothing of PM2 runs while all is well");
-    let before = scene.well();
-    scene.kill(before);
-    scene.healed_by_one(before);
-    scene.place.demand(!scene.place.lines("calls").is_empty(), "to repair, it runs, and that is seen");
-    assert_eq!(scene.place.events("down")[0]["class"], "gone", "{}", scene.place.story());
+fn without_another_probe_the_process_itself_is_watched_without_calling_pm2() {
+    let fixture = Fixture::new("autorestart: false").with_counted_calls();
+    fixture.start();
+    let _watchdog = fixture.start_watchdog(&fixture.pm2_key(&fixture.config_key()));
+    fixture.wait_for_probes(5);
+    assert_eq!(fixture.sandbox.lines("calls"), [""; 0], "no PM2 command runs while the target is healthy");
+    let before = fixture.wait_until_healthy();
+    fixture.kill(before);
+    fixture.wait_for_repair_by_one_restart(before);
+    fixture
+        .sandbox
+        .assert(!fixture.sandbox.lines("calls").is_empty(), "the repair runs PM2, which shows that calls are counted");
+    assert_eq!(fixture.sandbox.events("down")[0]["class"], "gone", "{}", fixture.sandbox.dump());
 }
 
 #[test]
-fn nothing_of_pm2_runs_while_all_is_well() {
-    let scene = Scene::new("").counted();
-    scene.start();
-    let watchdog = scene.watch(&scene.target(", reset: true"));
-    scene.looks(5);
-    assert_eq!(scene.place.lines("calls"), [""; 0], "by a daemon");
+fn no_pm2_command_runs_while_the_target_is_healthy() {
+    let fixture = Fixture::new("").with_counted_calls();
+    fixture.start();
+    let watchdog = fixture.start_watchdog(&fixture.target_keys(", reset: true"));
+    fixture.wait_for_probes(5);
+    assert_eq!(fixture.sandbox.lines("calls"), [""; 0], "no call by a daemon");
     watchdog.stop();
-    assert_eq!(scene.place.run(&["--once"]).code, Some(0), "{}", scene.place.story());
-    assert_eq!(scene.place.lines("calls"), [""; 0], "by a tick");
+    assert_eq!(fixture.sandbox.run(&["--once"]).code, Some(0), "{}", fixture.sandbox.dump());
+    assert_eq!(fixture.sandbox.lines("calls"), [""; 0], "no call by a tick");
 }

@@ -1,36 +1,37 @@
-//! A backend that is there and answers nothing, of which PM2 says that it is online: one restart cures it.
+//! A backend that runs but does not answer, and that PM2 lists as online: one restart fixes it.
 
 use std::time::Duration;
 
-use super::installed::Version;
-use super::scene::{NAME, Scene};
-use crate::place::Daemon;
+use super::fixture::{APP_NAME, Fixture};
+use super::installation::Version;
+use crate::sandbox::Daemon;
 
-/// Three looks of 300 ms and 1 s, what PM2 gives a process to end, and 5 s; three times that, for a slow machine.
-const FOUND_AND_CURED: Duration = Duration::from_millis(3 * (3 * 1_300 + 1_600 + 5_000));
+/// Three probes of 300 ms interval and 1 s timeout, PM2's 1.6 s to end a process, and 5 s; three times that for a slow
+/// machine.
+const LONGEST_OUTAGE: Duration = Duration::from_millis(3 * (3 * 1_300 + 1_600 + 5_000));
 
 #[track_caller]
-fn check<'a>(scene: &'a Scene, way: &str) -> Daemon<'a> {
-    scene.start();
-    let watchdog = scene.watch(&scene.target(""));
-    let before = scene.freeze(way);
-    scene.healed_by_one(before);
-    let (down, up) = (&scene.place.events("down")[0], &scene.place.events("up")[0]);
-    assert_eq!(down["class"], "timeout", "{}", scene.place.story());
-    let took = Duration::from_millis(up["down_ms"].as_u64().expect("a number"));
-    scene.place.demand(took < FOUND_AND_CURED, &format!("it took {took:?}"));
+fn check<'a>(fixture: &'a Fixture, request: &str) -> Daemon<'a> {
+    fixture.start();
+    let watchdog = fixture.start_watchdog(&fixture.target_keys(""));
+    let before = fixture.freeze(request);
+    fixture.wait_for_repair_by_one_restart(before);
+    let (down, up) = (&fixture.sandbox.events("down")[0], &fixture.sandbox.events("up")[0]);
+    assert_eq!(down["class"], "timeout", "{}", fixture.sandbox.dump());
+    let duration = Duration::from_millis(up["down_ms"].as_u64().expect("a number"));
+    fixture.sandbox.assert(duration < LONGEST_OUTAGE, &format!("the outage lasted {duration:?}"));
     watchdog
 }
 
 #[test]
-fn a_busy_loop_is_cured_by_one_restart() {
-    let scene = Scene::new("");
-    let _watchdog = check(&scene, "/freeze");
-    scene.place.told("busy in a loop");
-    let story = || scene.place.run(&["incident", "last"]).out;
-    let is_written = || ["machine: load ", "Helped   yes"].iter().all(|part| story().contains(part));
-    scene.eventually("all is written", is_written);
-    let story = story();
+fn a_busy_loop_is_fixed_by_one_restart() {
+    let fixture = Fixture::new("");
+    let _watchdog = check(&fixture, "/freeze");
+    fixture.sandbox.wait_for_log("busy in a loop");
+    let incident_text = || fixture.sandbox.run(&["incident", "last"]).out;
+    let is_written = || ["machine: load ", "Helped   yes"].iter().all(|part| incident_text().contains(part));
+    fixture.eventually("the incident is complete", is_written);
+    let incident_text = incident_text();
     let parts = [
         "What     timeout; connected in ",
         "Why      its process (pid ",
@@ -41,58 +42,59 @@ fn a_busy_loop_is_cured_by_one_restart() {
         "process.txt",
     ];
     for part in parts {
-        scene.place.demand(story.contains(part), &format!("`{part}` is in:\n{story}"));
+        fixture.sandbox.assert(incident_text.contains(part), &format!("`{part}` is in:\n{incident_text}"));
     }
-    // On a machine that has too little time for it, that is told instead.
-    let is_whole = [" (up ", "others had it while it wanted to run"].iter().any(|part| story.contains(part));
-    scene.place.demand(is_whole, &story);
+    // On an overloaded machine the report says that instead.
+    let is_whole = [" (up ", "others had it while it wanted to run"].iter().any(|part| incident_text.contains(part));
+    fixture.sandbox.assert(is_whole, &incident_text);
 }
 
 #[test]
-fn a_frozen_backend_that_heeds_no_sigint_is_cured_by_one_restart() {
-    let scene = Scene::new("");
-    scene.set("stubborn", "");
-    check(&scene, "/block");
+fn a_frozen_backend_that_ignores_sigint_is_fixed_by_one_restart() {
+    let fixture = Fixture::new("");
+    fixture.set_flag("stubborn", "");
+    check(&fixture, "/block");
 }
 
 #[test]
-fn a_backend_that_takes_connections_and_never_answers_is_cured_by_one_restart() {
-    check(&Scene::new(""), "/mute");
+fn a_backend_that_accepts_connections_but_never_answers_is_fixed_by_one_restart() {
+    check(&Fixture::new(""), "/mute");
 }
 
 #[test]
-fn a_frozen_worker_of_a_cluster_is_cured_and_the_daemon_that_listens_for_it_is_let_live() {
-    let scene = Scene::unsaved("exec_mode: 'cluster', instances: 1");
-    let daemon = scene.daemon();
-    // The reset is thought of first, and passed over.
-    let _watchdog = scene.watch(&format!("{}, restart: [{{pm2: reset}}, {{pm2: restart}}]", scene.target("")));
-    let before = scene.freeze("/block");
-    scene.healed_by_one(before);
-    assert_eq!(scene.daemon(), daemon, "{}", scene.place.story());
+fn a_frozen_cluster_worker_is_fixed_without_resetting_the_daemon() {
+    let fixture = Fixture::unsaved("exec_mode: 'cluster', instances: 1");
+    let daemon = fixture.daemon_pid();
+    // The reset comes first in the list and is skipped.
+    let _watchdog =
+        fixture.start_watchdog(&format!("{}, restart: [{{pm2: reset}}, {{pm2: restart}}]", fixture.target_keys("")));
+    let before = fixture.freeze("/block");
+    fixture.wait_for_repair_by_one_restart(before);
+    assert_eq!(fixture.daemon_pid(), daemon, "{}", fixture.sandbox.dump());
 }
 
 #[test]
-fn an_instance_that_somebody_stopped_stays_so_when_another_one_freezes() {
-    let scene = Scene::unsaved("exec_mode: 'cluster', instances: 2");
-    scene.pm2(&["stop", "1"]);
-    let _watchdog = scene.watch(&scene.target(""));
-    let before = scene.freeze("/block");
-    scene.healed_by_one(before);
-    let states: Vec<String> = scene.list().into_iter().map(|(_, _, state)| state).collect();
-    assert_eq!(states, ["online", "stopped"], "{}", scene.place.story());
+fn a_stopped_instance_stays_stopped_when_another_one_freezes() {
+    let fixture = Fixture::unsaved("exec_mode: 'cluster', instances: 2");
+    fixture.pm2(&["stop", "1"]);
+    let _watchdog = fixture.start_watchdog(&fixture.target_keys(""));
+    let before = fixture.freeze("/block");
+    fixture.wait_for_repair_by_one_restart(before);
+    let states: Vec<String> = fixture.process_list().into_iter().map(|(_, _, state)| state).collect();
+    assert_eq!(states, ["online", "stopped"], "{}", fixture.sandbox.dump());
 }
 
 #[test]
-fn beside_an_older_pm2_it_is_cured_too() {
-    let scene = Scene::with(Version::Five, "");
-    scene.start();
-    scene.pm2(&["save"]);
-    let _watchdog = scene.watch(&scene.target(""));
-    let before = scene.freeze("/block");
-    let pid = scene.healed_by_one(before);
-    scene.kill_daemon();
-    scene.eventually("it is up again", || scene.place.events("up").len() == 2);
-    scene.healed(pid);
-    // A look while the command still runs may have told that it is up, and then a start period follows.
-    scene.eventually("it stays so", || scene.place.target(NAME)["state"] == "healthy");
+fn a_frozen_backend_is_fixed_with_an_older_pm2_too() {
+    let fixture = Fixture::with(Version::Five, "");
+    fixture.start();
+    fixture.pm2(&["save"]);
+    let _watchdog = fixture.start_watchdog(&fixture.target_keys(""));
+    let before = fixture.freeze("/block");
+    let pid = fixture.wait_for_repair_by_one_restart(before);
+    fixture.kill_daemon();
+    fixture.eventually("the target is up again", || fixture.sandbox.events("up").len() == 2);
+    fixture.wait_for_repair(pid);
+    // A probe during the command may have found the target up; a start period follows then.
+    fixture.eventually("the target is healthy", || fixture.sandbox.target(APP_NAME)["state"] == "healthy");
 }

@@ -1,110 +1,113 @@
-//! What the operator does to PM2 is not taken back, and what he has forgotten for it is said before it is needed.
+//! What the operator does in PM2 is not undone, and what is missing for a repair is reported before it is needed.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use serde_json::json;
 
-use super::scene::{NAME, Scene};
-use crate::place::Said;
+use super::fixture::{APP_NAME, Fixture};
+use crate::sandbox::CommandOutput;
 
 #[test]
-fn what_the_operator_has_stopped_stays_stopped_and_his_start_is_noticed() {
-    let scene = Scene::saved("");
-    let _watchdog = scene.watch(&scene.target(", reset: true"));
-    scene.eventually("it was up for a while", || scene.place.target(NAME)["uptime_24h"] == 1.0);
-    scene.pm2(&["stop", NAME]);
-    scene.rests("operator");
-    // Several times its cooldown.
-    scene.looks(12);
-    let target = scene.place.target(NAME);
-    let is_told = target["state"] == "stopped" && target["waiting"]["why"] == "stopped" && target["uptime_24h"] == 1.0;
-    scene.place.demand(is_told, &target.to_string());
-    let said = scene.place.run(&["status"]);
-    let right = said.code == Some(0) && said.out.contains("stopped in PM2 by the operator (pm2 stop)");
-    scene.place.demand(right, &format!("{said:?}"));
-    scene.pm2(&["start", NAME]);
-    scene.eventually("it is noticed", || !scene.place.events("woke").is_empty());
-    scene.eventually("it is well", || scene.place.target(NAME)["state"] == "healthy");
-    scene.demand_untouched();
-    assert_eq!(scene.starts(), 2, "{}", scene.place.story());
+fn a_process_stopped_by_the_operator_stays_stopped_until_it_is_started() {
+    let fixture = Fixture::saved("");
+    let _watchdog = fixture.start_watchdog(&fixture.target_keys(", reset: true"));
+    fixture.eventually("the uptime is measured", || fixture.sandbox.target(APP_NAME)["uptime_24h"] == 1.0);
+    fixture.pm2(&["stop", APP_NAME]);
+    fixture.wait_until_at_rest("operator");
+    // Several cooldowns long.
+    fixture.wait_for_probes(12);
+    let target = fixture.sandbox.target(APP_NAME);
+    let is_stopped =
+        target["state"] == "stopped" && target["waiting"]["why"] == "stopped" && target["uptime_24h"] == 1.0;
+    fixture.sandbox.assert(is_stopped, &target.to_string());
+    let output = fixture.sandbox.run(&["status"]);
+    let is_correct = output.code == Some(0) && output.out.contains("stopped in PM2 by the operator (pm2 stop)");
+    fixture.sandbox.assert(is_correct, &format!("{output:?}"));
+    fixture.pm2(&["start", APP_NAME]);
+    fixture.eventually("the start is noticed", || !fixture.sandbox.events("woke").is_empty());
+    fixture.eventually("the target is healthy", || fixture.sandbox.target(APP_NAME)["state"] == "healthy");
+    fixture.assert_untouched();
+    assert_eq!(fixture.start_count(), 2, "{}", fixture.sandbox.dump());
 }
 
-/// It boots for longer than three looks, and less than its start period.
+/// The boot takes longer than three probes and less than the start period.
 #[test]
-fn a_deploy_with_a_slow_boot_is_no_trouble() {
-    let scene = Scene::unsaved("");
-    let _watchdog = scene.watch(&scene.target(""));
-    let before = scene.well();
-    scene.set("delay", "6000");
-    scene.pm2(&["restart", NAME]);
-    scene.well_again(before);
-    scene.looks(3);
-    scene.demand_untouched();
-    assert_eq!(scene.starts(), 2, "{}", scene.place.story());
+fn a_deploy_with_a_slow_boot_is_not_a_failure() {
+    let fixture = Fixture::unsaved("");
+    let _watchdog = fixture.start_watchdog(&fixture.target_keys(""));
+    let before = fixture.wait_until_healthy();
+    fixture.set_flag("delay", "6000");
+    fixture.pm2(&["restart", APP_NAME]);
+    fixture.wait_for_replacement(before);
+    fixture.wait_for_probes(3);
+    fixture.assert_untouched();
+    assert_eq!(fixture.start_count(), 2, "{}", fixture.sandbox.dump());
 }
 
-/// A PATH without pm2, and one that has it without the node that it needs.
+/// A PATH without pm2, and one with pm2 but without node.
 #[test]
-fn a_path_that_lacks_pm2_or_node_is_told_before_the_outage() {
-    for (link, says) in [(false, "command not found: pm2 (PATH="), (true, "pm2 needs node")] {
-        let mut scene = Scene::new("");
-        let tools = scene.place.path("tools");
-        fs::create_dir(&tools).expect("a folder");
+fn a_path_without_pm2_or_node_is_reported_before_an_outage() {
+    for (link, expected) in [(false, "command not found: pm2 (PATH="), (true, "pm2 needs node")] {
+        let mut fixture = Fixture::new("");
+        let tools = fixture.sandbox.path("tools");
+        fs::create_dir(&tools).expect("folder access");
         if link {
-            symlink(scene.installed.bin.join("pm2"), tools.join("pm2")).expect("a link");
+            symlink(fixture.installed.bin.join("pm2"), tools.join("pm2")).expect("link created");
         }
-        scene = scene.with_path(tools.display().to_string());
-        scene.configure(&scene.target(""));
-        let said = scene.place.run(&["check", "--offline"]);
-        scene.place.demand(said.code == Some(1) && said.out.contains(says), &format!("`{says}`: {said:?}"));
-        let _watchdog = scene.place.daemon(&["run"]);
-        scene.eventually("it is told", || scene.warnings("cannot_repair") > 0);
-        let detail = scene.place.events("warn")[0]["detail"].clone();
-        scene.place.demand(detail.as_str().is_some_and(|detail| detail.contains(says)), &format!("{detail}"));
-        scene.place.demand(scene.daemons().is_empty(), "nothing was started");
+        fixture = fixture.with_path(tools.display().to_string());
+        fixture.configure(&fixture.target_keys(""));
+        let output = fixture.sandbox.run(&["check", "--offline"]);
+        fixture
+            .sandbox
+            .assert(output.code == Some(1) && output.out.contains(expected), &format!("`{expected}`: {output:?}"));
+        let _watchdog = fixture.sandbox.start_daemon(&["run"]);
+        fixture.eventually("the missing program is reported", || fixture.warning_count("cannot_repair") > 0);
+        let detail = fixture.sandbox.events("warn")[0]["detail"].clone();
+        fixture.sandbox.assert(detail.as_str().is_some_and(|detail| detail.contains(expected)), &format!("{detail}"));
+        fixture.sandbox.assert(fixture.daemon_pids().is_empty(), "nothing was started");
     }
 }
 
 #[test]
-fn another_watchdog_under_pm2_is_a_danger() {
-    let scene = Scene::saved("");
-    scene.place.write("app/watchdog.js", "setInterval(() => {}, 1_000_000);\n");
-    let script = scene.place.path("app/watchdog.js").display().to_string();
-    scene.pm2(&["start", &script, "--name", "sav-watchdog"]);
-    scene.pm2(&["save"]);
-    scene.configure(&scene.target(""));
-    let said = scene.place.run(&["check"]);
-    let named = said.out.lines().any(|line| line.starts_with("DANGER") && line.contains("sav-watchdog"));
-    let right = said.code == Some(1) && named && !said.out.contains("* * * * *");
-    scene.place.demand(right, &format!("{said:?}"));
+fn another_watchdog_under_pm2_is_reported_as_a_danger() {
+    let fixture = Fixture::saved("");
+    fixture.sandbox.write("app/watchdog.js", "setInterval(() => {}, 1_000_000);\n");
+    let script = fixture.sandbox.path("app/watchdog.js").display().to_string();
+    fixture.pm2(&["start", &script, "--name", "sav-watchdog"]);
+    fixture.pm2(&["save"]);
+    fixture.configure(&fixture.target_keys(""));
+    let output = fixture.sandbox.run(&["check"]);
+    let named = output.out.lines().any(|line| line.starts_with("DANGER") && line.contains("sav-watchdog"));
+    let is_correct = output.code == Some(1) && named && !output.out.contains("* * * * *");
+    fixture.sandbox.assert(is_correct, &format!("{output:?}"));
 }
 
-/// The program as the operator runs it who has pm2 and node in his PATH.
-fn by_hand(scene: &Scene, words: &[&str]) -> Said {
-    let mut command = scene.place.command(words);
-    Said::new(command.env("PATH", scene.installed.path()).output().expect("the program runs"))
+/// The program as run by an operator with pm2 and node in PATH.
+fn run_as_operator(fixture: &Fixture, args: &[&str]) -> CommandOutput {
+    let mut command = fixture.sandbox.command(args);
+    CommandOutput::new(command.env("PATH", fixture.installed.path()).output().expect("the program runs"))
 }
 
 #[test]
 fn init_writes_a_configuration_that_works_unchanged() {
-    let scene = Scene::saved("");
-    let home = scene.home();
-    let there = scene.place.read("watchdog.yaml");
-    let said = by_hand(&scene, &["init", "--pm2-home", &home]);
-    let kept = said.code != Some(0) && scene.place.read("watchdog.yaml") == there;
-    scene.place.demand(kept, &format!("what is there is kept: {said:?}"));
-    let said = by_hand(&scene, &["init", "--pm2-home", &home, "--force"]);
-    scene.place.demand(said.code == Some(0) && said.out.contains(NAME), &format!("{said:?}"));
-    let mode = fs::metadata(scene.place.path("watchdog.yaml")).expect("it was written").permissions().mode();
+    let fixture = Fixture::saved("");
+    let home = fixture.home();
+    let existing = fixture.sandbox.read("watchdog.yaml");
+    let output = run_as_operator(&fixture, &["init", "--pm2-home", &home]);
+    let kept = output.code != Some(0) && fixture.sandbox.read("watchdog.yaml") == existing;
+    fixture.sandbox.assert(kept, &format!("the existing file is kept: {output:?}"));
+    let output = run_as_operator(&fixture, &["init", "--pm2-home", &home, "--force"]);
+    fixture.sandbox.assert(output.code == Some(0) && output.out.contains(APP_NAME), &format!("{output:?}"));
+    let mode = fs::metadata(fixture.sandbox.path("watchdog.yaml")).expect("it was written").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "readable by the owner only");
 
-    let said = scene.by_cron(&["check"]);
-    scene.place.demand(said.code == Some(0) && said.out.contains("* * * * *"), &format!("{said:?}"));
-    assert_eq!(scene.by_cron(&["--once"]).code, Some(0), "{}", scene.place.story());
-    let before = scene.freeze("/block");
-    let codes: Vec<Option<i32>> = (0..3).map(|_| scene.by_cron(&["--once"]).code).collect();
-    assert_eq!(json!(codes), json!([1, 1, 0]), "{}\n{}", scene.place.story(), scene.place.read("watchdog.yaml"));
-    scene.well_again(before);
-    scene.daemon();
+    let output = fixture.run_from_cron(&["check"]);
+    fixture.sandbox.assert(output.code == Some(0) && output.out.contains("* * * * *"), &format!("{output:?}"));
+    assert_eq!(fixture.run_from_cron(&["--once"]).code, Some(0), "{}", fixture.sandbox.dump());
+    let before = fixture.freeze("/block");
+    let codes: Vec<Option<i32>> = (0..3).map(|_| fixture.run_from_cron(&["--once"]).code).collect();
+    assert_eq!(json!(codes), json!([1, 1, 0]), "{}\n{}", fixture.sandbox.dump(), fixture.sandbox.read("watchdog.yaml"));
+    fixture.wait_for_replacement(before);
+    fixture.daemon_pid();
 }

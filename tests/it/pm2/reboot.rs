@@ -1,68 +1,69 @@
-//! The server has lost power: PM2 and the backend are gone, their files are stale, and cron is all there is, with its
-//! environment that knows neither pm2 nor node.
+//! After a power loss: PM2 and the backend are gone, their files are stale, and only cron runs, with an environment in
+//! which neither pm2 nor node is found.
 
 use rustix::process::Signal;
 
-use super::scene::{NAME, Scene};
-use crate::place::{is_alive, send};
+use super::fixture::{APP_NAME, Fixture};
+use crate::sandbox::{is_alive, send_signal};
 
-/// A scene with a saved list, or else with an ecosystem file given, and what the target has of them.
-fn scene(saved: bool) -> Scene {
-    let scene = if saved { Scene::saved("") } else { Scene::unsaved("") };
-    let pm2 = if saved { String::new() } else { scene.by_file() };
-    scene.configure(&scene.target(&pm2));
-    scene
+/// A fixture with a saved list, or without one and with the ecosystem file in the target's configuration.
+fn new_fixture(saved: bool) -> Fixture {
+    let fixture = if saved { Fixture::saved("") } else { Fixture::unsaved("") };
+    let pm2 = if saved { String::new() } else { fixture.config_key() };
+    fixture.configure(&fixture.target_keys(&pm2));
+    fixture
 }
 
 #[track_caller]
 fn check_start(saved: bool) {
-    let scene = scene(saved);
-    assert_eq!(scene.by_cron(&["start"]).code, Some(0), "{}", scene.place.story());
-    scene.eventually("it is seen well", || scene.place.target(NAME)["state"] == "healthy");
-    let (before, watchdog) = (scene.well(), scene.place.holder().expect("it was just started"));
-    send(watchdog, Signal::KILL);
-    scene.lose_power();
-    scene.eventually("the watchdog is gone", || !is_alive(watchdog));
-    let said = scene.by_cron(&["start", "--cron"]);
-    scene.place.demand(said.code == Some(0) && scene.place.holder().is_some(), &format!("{said:?}"));
-    scene.healed_by_one(before);
+    let fixture = new_fixture(saved);
+    assert_eq!(fixture.run_from_cron(&["start"]).code, Some(0), "{}", fixture.sandbox.dump());
+    fixture.eventually("the target is healthy", || fixture.sandbox.target(APP_NAME)["state"] == "healthy");
+    let (before, watchdog) =
+        (fixture.wait_until_healthy(), fixture.sandbox.lock_holder().expect("it was just started"));
+    send_signal(watchdog, Signal::KILL);
+    fixture.simulate_power_loss();
+    fixture.eventually("the watchdog is gone", || !is_alive(watchdog));
+    let output = fixture.run_from_cron(&["start", "--cron"]);
+    fixture.sandbox.assert(output.code == Some(0) && fixture.sandbox.lock_holder().is_some(), &format!("{output:?}"));
+    fixture.wait_for_repair_by_one_restart(before);
 }
 
 #[track_caller]
 fn check_ticks(saved: bool) {
-    let scene = scene(saved);
+    let fixture = new_fixture(saved);
     let silent = |code: i32| {
-        let said = scene.by_cron(&["--once"]);
+        let output = fixture.run_from_cron(&["--once"]);
         let expected = (Some(code), "", "");
-        assert_eq!((said.code, said.out.as_str(), said.err.as_str()), expected, "{}", scene.place.story());
+        assert_eq!((output.code, output.out.as_str(), output.err.as_str()), expected, "{}", fixture.sandbox.dump());
     };
     silent(0);
-    let before = scene.well();
-    scene.lose_power();
+    let before = fixture.wait_until_healthy();
+    fixture.simulate_power_loss();
     silent(1);
     silent(1);
-    let said = scene.by_cron(&["--once"]);
-    scene.place.demand(said.code == Some(0) && said.out.contains(" helped"), &format!("{said:?}"));
-    scene.healed_by_one(before);
+    let output = fixture.run_from_cron(&["--once"]);
+    fixture.sandbox.assert(output.code == Some(0) && output.out.contains(" helped"), &format!("{output:?}"));
+    fixture.wait_for_repair_by_one_restart(before);
     silent(0);
 }
 
 #[test]
-fn start_from_cron_brings_the_watchdog_and_the_saved_backend_back() {
+fn start_from_cron_restores_the_watchdog_and_a_saved_backend() {
     check_start(true);
 }
 
 #[test]
-fn start_from_cron_brings_the_watchdog_and_a_backend_never_saved_back() {
+fn start_from_cron_restores_the_watchdog_and_an_unsaved_backend() {
     check_start(false);
 }
 
 #[test]
-fn ticks_from_cron_bring_the_saved_backend_back() {
+fn ticks_from_cron_restore_a_saved_backend() {
     check_ticks(true);
 }
 
 #[test]
-fn ticks_from_cron_bring_a_backend_never_saved_back() {
+fn ticks_from_cron_restore_an_unsaved_backend() {
     check_ticks(false);
 }

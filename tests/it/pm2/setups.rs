@@ -1,172 +1,176 @@
-//! Setups from public reports: ecosystem files that say less than they seem to, variables that only the process has,
-//! names that mean more than one thing. A repair brings back the same process, with the same variables, and no other.
+//! Setups from public reports: incomplete ecosystem files, variables that exist only in the process, ambiguous names. A
+//! repair restores the same process with the same variables, and no other.
 
 use serde_json::Value;
 
-use super::installed::Version;
-use super::scene::{NAME, Scene, free_port};
-use crate::place::is_alive;
+use super::fixture::{APP_NAME, Fixture, free_port};
+use super::installation::Version;
+use crate::sandbox::is_alive;
 
-impl Scene {
-    /// The backend's port and database, as it says itself.
+impl Fixture {
+    /// The backend's port and database, as it reports them.
     #[track_caller]
     fn variables(&self) -> (Value, Value) {
-        self.well();
-        let health = self.health_at(self.port).expect("it was just well");
+        self.wait_until_healthy();
+        let health = self.health_at(self.port).expect("checked above");
         (health["port"].clone(), health["db"].clone())
     }
 
-    /// Freezes the backend, then kills the daemon: each time it comes back as it was, by one restart.
+    /// Freezes the backend, then kills the daemon: each time one restart restores it with the same variables.
     #[track_caller]
-    fn comes_back_as_it_was(&self) {
+    fn check_restored_unchanged(&self) {
         let before = self.variables();
         let frozen = self.freeze("/block");
-        let pid = self.healed_by_one(frozen);
-        assert_eq!(self.variables(), before, "{}", self.place.story());
-        self.known_as(pid);
+        let pid = self.wait_for_repair_by_one_restart(frozen);
+        assert_eq!(self.variables(), before, "{}", self.sandbox.dump());
+        self.wait_until_known(pid);
         self.kill_daemon();
-        self.eventually("it is up again", || self.place.events("up").len() == 2);
-        self.healed(pid);
-        assert_eq!(self.variables(), before, "{}", self.place.story());
+        self.eventually("the target is up again", || self.sandbox.events("up").len() == 2);
+        self.wait_for_repair(pid);
+        assert_eq!(self.variables(), before, "{}", self.sandbox.dump());
     }
 }
 
-const BY_FILE: &str = "ecosystem.config.js";
+const ECOSYSTEM_FILE: &str = "ecosystem.config.js";
 
-/// A relative script and no folder: pm2 looks for it where it is called.
+/// A relative script without `cwd`: pm2 looks for it in the current folder.
 #[test]
-fn a_relative_script_is_found_though_nothing_was_saved() {
-    let scene = Scene::new("");
-    scene.describe("{name: 'sav-backend', script: './backend.js', env: {PORT: PORT_HERE, DB: 'mine'}}");
-    scene.pm2_in_app(&[], &["start", BY_FILE]);
-    let before = scene.variables();
-    scene.init();
-    scene.place.demand(scene.place.read("watchdog.yaml").contains("ecosystem.config.js"), "init takes the file");
-    let said = scene.by_cron(&["check"]);
-    scene.place.demand(said.code == Some(0) && said.out.contains("Ready."), &format!("{said:?}"));
-    let _watchdog = scene.watch_all(&[NAME]);
-    let pid = scene.well();
-    scene.kill_daemon();
-    scene.healed_by_one(pid);
-    assert_eq!(scene.variables(), before, "{}", scene.place.story());
-    let run = scene.place.events("restart")[0]["run"].clone();
-    scene.place.demand(run.as_str().is_some_and(|run| run.starts_with("pm2 start ")), &run.to_string());
+fn a_relative_script_is_found_without_a_saved_list() {
+    let fixture = Fixture::new("");
+    fixture.write_ecosystem("{name: 'sav-backend', script: './backend.js', env: {PORT: PORT_HERE, DB: 'mine'}}");
+    fixture.pm2_in_app(&[], &["start", ECOSYSTEM_FILE]);
+    let before = fixture.variables();
+    fixture.run_init();
+    fixture
+        .sandbox
+        .assert(fixture.sandbox.read("watchdog.yaml").contains("ecosystem.config.js"), "init uses the ecosystem file");
+    let output = fixture.run_from_cron(&["check"]);
+    fixture.sandbox.assert(output.code == Some(0) && output.out.contains("Ready."), &format!("{output:?}"));
+    let _watchdog = fixture.start_watchdog_for(&[APP_NAME]);
+    let pid = fixture.wait_until_healthy();
+    fixture.kill_daemon();
+    fixture.wait_for_repair_by_one_restart(pid);
+    assert_eq!(fixture.variables(), before, "{}", fixture.sandbox.dump());
+    let run = fixture.sandbox.events("restart")[0]["run"].clone();
+    fixture.sandbox.assert(run.as_str().is_some_and(|run| run.starts_with("pm2 start ")), &run.to_string());
 }
 
-/// Both blocks have a port: with the wrong one it would come up where nobody looks.
-fn two_environments(scene: &Scene) {
+/// Both environments have a port: with the wrong one the backend would start on a port that is not probed.
+fn start_with_two_environments(fixture: &Fixture) {
     let other = free_port();
-    scene.describe(&format!(
+    fixture.write_ecosystem(&format!(
         "{{name: 'sav-backend', script: 'backend.js', env: {{NODE_ENV: 'development', DB: 'dev', PORT: {other}}}, \
          env_production: {{NODE_ENV: 'production', DB: 'prod', PORT: PORT_HERE}}}}"
     ));
-    scene.pm2_in_app(&[], &["start", BY_FILE, "--env", "production"]);
-    scene.well();
+    fixture.pm2_in_app(&[], &["start", ECOSYSTEM_FILE, "--env", "production"]);
+    fixture.wait_until_healthy();
 }
 
 #[test]
-fn a_production_backend_stays_one() {
+fn a_production_backend_is_restored_in_production() {
     for version in [Version::Seven, Version::Five] {
-        let scene = Scene::with(version, "");
-        two_environments(&scene);
-        scene.pm2(&["save"]);
-        scene.init();
-        scene.place.demand(scene.place.read("watchdog.yaml").contains("env: production"), "init takes the block");
-        let _watchdog = scene.watch_all(&[NAME]);
-        scene.comes_back_as_it_was();
-        assert_eq!(scene.variables().1, "prod", "{}", scene.place.story());
+        let fixture = Fixture::with(version, "");
+        start_with_two_environments(&fixture);
+        fixture.pm2(&["save"]);
+        fixture.run_init();
+        fixture
+            .sandbox
+            .assert(fixture.sandbox.read("watchdog.yaml").contains("env: production"), "init uses the environment");
+        let _watchdog = fixture.start_watchdog_for(&[APP_NAME]);
+        fixture.check_restored_unchanged();
+        assert_eq!(fixture.variables().1, "prod", "{}", fixture.sandbox.dump());
     }
 }
 
 #[test]
-fn a_production_backend_that_was_never_saved_comes_back_by_its_file_as_one() {
-    let scene = Scene::new("");
-    two_environments(&scene);
-    scene.init();
-    let _watchdog = scene.watch_all(&[NAME]);
-    let before = scene.well();
-    scene.kill_daemon();
-    scene.healed_by_one(before);
-    assert_eq!(scene.variables().1, "prod", "{}", scene.place.story());
-    // Without the block it would be another: check says so.
-    let text = scene.place.read("watchdog.yaml").replace("      env: production\n", "");
-    scene.place.write("watchdog.yaml", &text);
-    let said = scene.by_cron(&["check"]);
-    let wrong = "sav-backend runs with env_production of ";
-    scene.place.demand(said.code == Some(1) && said.out.contains(wrong), &format!("{said:?}"));
+fn an_unsaved_production_backend_is_restored_in_production() {
+    let fixture = Fixture::new("");
+    start_with_two_environments(&fixture);
+    fixture.run_init();
+    let _watchdog = fixture.start_watchdog_for(&[APP_NAME]);
+    let before = fixture.wait_until_healthy();
+    fixture.kill_daemon();
+    fixture.wait_for_repair_by_one_restart(before);
+    assert_eq!(fixture.variables().1, "prod", "{}", fixture.sandbox.dump());
+    // Without that line another environment would be used, and check reports it.
+    let text = fixture.sandbox.read("watchdog.yaml").replace("      env: production\n", "");
+    fixture.sandbox.write("watchdog.yaml", &text);
+    let output = fixture.run_from_cron(&["check"]);
+    let problem = "sav-backend runs with env_production of ";
+    fixture.sandbox.assert(output.code == Some(1) && output.out.contains(problem), &format!("{output:?}"));
 }
 
-/// What only the shell and the folder had when it was started, cron does not have.
+/// The variables of the shell and the folder at its start are missing in cron.
 #[test]
-fn variables_of_the_shell_and_of_a_file_in_the_folder_are_kept() {
-    let scene = Scene::new("");
-    scene.place.write("app/.env", &format!("{}\n", scene.port));
-    scene.describe(
+fn variables_from_the_shell_and_from_a_file_in_the_folder_are_kept() {
+    let fixture = Fixture::new("");
+    fixture.sandbox.write("app/.env", &format!("{}\n", fixture.port));
+    fixture.write_ecosystem(
         "{name: 'sav-backend', script: 'backend.js', cwd: __dirname, env: {PORT: require('fs').existsSync('.env') ? \
          require('fs').readFileSync('.env', 'utf8').trim() : 1, DB: process.env.DATABASE || 'none'}}",
     );
-    scene.pm2_in_app(&[("DATABASE", "prod")], &["start", BY_FILE]);
-    scene.pm2(&["save"]);
-    scene.init();
-    let _watchdog = scene.watch_all(&[NAME]);
-    scene.comes_back_as_it_was();
-    assert_eq!(scene.variables().1, "prod", "{}", scene.place.story());
+    fixture.pm2_in_app(&[("DATABASE", "prod")], &["start", ECOSYSTEM_FILE]);
+    fixture.pm2(&["save"]);
+    fixture.run_init();
+    let _watchdog = fixture.start_watchdog_for(&[APP_NAME]);
+    fixture.check_restored_unchanged();
+    assert_eq!(fixture.variables().1, "prod", "{}", fixture.sandbox.dump());
 }
 
 #[test]
-fn a_file_that_only_mentions_the_name_is_no_way_back() {
-    let scene = Scene::new("");
-    scene.write_backend("web.js");
-    scene.describe(
+fn an_ecosystem_file_that_only_mentions_the_name_is_not_used() {
+    let fixture = Fixture::new("");
+    fixture.write_backend("web.js");
+    fixture.write_ecosystem(
         "{name: 'web', namespace: 'sav-backend', script: 'web.js'}], deploy: [{x: 'pm2 reload --only sav-backend'}",
     );
-    scene.pm2_in_app(&[("PORT", &scene.port.to_string())], &["start", "backend.js", "--name", NAME]);
-    scene.well();
-    scene.pm2(&["save"]);
-    scene.init();
-    scene.place.demand(!scene.place.read("watchdog.yaml").contains("config:"), "init does not take the file");
-    let _watchdog = scene.watch_all(&[NAME]);
-    scene.comes_back_as_it_was();
-    // Who writes it himself is told.
-    scene.configure(&scene.target(&scene.by_file()));
-    let said = scene.by_cron(&["check"]);
-    let wrong = "ecosystem.config.js has no process sav-backend: pm2 start would start nothing";
-    scene.place.demand(said.code == Some(1) && said.out.contains(wrong), &format!("{said:?}"));
+    fixture.pm2_in_app(&[("PORT", &fixture.port.to_string())], &["start", "backend.js", "--name", APP_NAME]);
+    fixture.wait_until_healthy();
+    fixture.pm2(&["save"]);
+    fixture.run_init();
+    fixture.sandbox.assert(!fixture.sandbox.read("watchdog.yaml").contains("config:"), "init does not use the file");
+    let _watchdog = fixture.start_watchdog_for(&[APP_NAME]);
+    fixture.check_restored_unchanged();
+    // A hand-written configuration with that file is reported.
+    fixture.configure(&fixture.target_keys(&fixture.config_key()));
+    let output = fixture.run_from_cron(&["check"]);
+    let problem = "ecosystem.config.js has no process sav-backend: pm2 start would start nothing";
+    fixture.sandbox.assert(output.code == Some(1) && output.out.contains(problem), &format!("{output:?}"));
 }
 
-/// A namespace of the process's own name: `pm2 restart NAME` would mean everything in it.
+/// A namespace named like the process: `pm2 restart NAME` would restart everything in it.
 #[test]
-fn a_namespace_of_the_same_name_is_left_alone() {
-    let scene = Scene::new("");
+fn other_processes_in_a_namespace_of_the_same_name_are_left_alone() {
+    let fixture = Fixture::new("");
     let (web, mailer) = (free_port(), free_port());
-    scene.describe(&format!(
+    fixture.write_ecosystem(&format!(
         "{{name: 'sav-backend', script: 'backend.js', env: {{PORT: PORT_HERE}}}}, {{name: 'web', namespace: \
          'sav-backend', script: 'backend.js', env: {{PORT: {web}}}}}, {{name: 'mailer', namespace: 'sav-backend', \
          script: 'backend.js', env: {{PORT: {mailer}}}}}"
     ));
-    scene.pm2_in_app(&[], &["start", BY_FILE]);
-    scene.pm2(&["save"]);
-    let others = || [web, mailer].map(|port| scene.pid_at(port));
-    scene.eventually("all are well", || scene.pid().is_some() && others().iter().all(Option::is_some));
-    scene.configure(&scene.target(""));
-    let _watchdog = scene.watch_all(&[NAME]);
-    let (before, neighbours) = (scene.freeze("/block"), others());
-    scene.eventually("it is up again", || !scene.place.events("up").is_empty());
-    let pid = scene.well_again(before);
-    assert_eq!(others(), neighbours, "{}", scene.place.story());
+    fixture.pm2_in_app(&[], &["start", ECOSYSTEM_FILE]);
+    fixture.pm2(&["save"]);
+    let others = || [web, mailer].map(|port| fixture.pid_at(port));
+    fixture.eventually("all processes are healthy", || fixture.pid().is_some() && others().iter().all(Option::is_some));
+    fixture.configure(&fixture.target_keys(""));
+    let _watchdog = fixture.start_watchdog_for(&[APP_NAME]);
+    let (before, neighbours) = (fixture.freeze("/block"), others());
+    fixture.eventually("the target is up again", || !fixture.sandbox.events("up").is_empty());
+    let pid = fixture.wait_for_replacement(before);
+    assert_eq!(others(), neighbours, "{}", fixture.sandbox.dump());
 
-    // A new daemon, in which only the others were started again.
-    scene.known_as(pid);
-    scene.kill_daemon();
-    scene.eventually("all is gone", || !is_alive(pid) && others() == [None, None]);
-    scene.pm2_in_app(&[], &["start", BY_FILE, "--only", "web,mailer"]);
-    scene.eventually("the others are well", || others().iter().all(Option::is_some));
+    // A new daemon in which only the other processes were started.
+    fixture.wait_until_known(pid);
+    fixture.kill_daemon();
+    fixture.eventually("all processes are gone", || !is_alive(pid) && others() == [None, None]);
+    fixture.pm2_in_app(&[], &["start", ECOSYSTEM_FILE, "--only", "web,mailer"]);
+    fixture.eventually("the other processes are healthy", || others().iter().all(Option::is_some));
     let neighbours = others();
-    scene.eventually("it is up again", || scene.place.events("up").len() == 2);
-    scene.well_again(pid);
-    assert_eq!(others(), neighbours, "{}", scene.place.story());
-    scene.daemon();
-    let mut names: Vec<String> = scene.list().into_iter().map(|(name, ..)| name).collect();
+    fixture.eventually("the target is up again", || fixture.sandbox.events("up").len() == 2);
+    fixture.wait_for_replacement(pid);
+    assert_eq!(others(), neighbours, "{}", fixture.sandbox.dump());
+    fixture.daemon_pid();
+    let mut names: Vec<String> = fixture.process_list().into_iter().map(|(name, ..)| name).collect();
     names.sort();
-    assert_eq!(names, ["mailer", NAME, "web"], "{}", scene.place.story());
+    assert_eq!(names, ["mailer", APP_NAME, "web"], "{}", fixture.sandbox.dump());
 }

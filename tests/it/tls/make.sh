@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the certificates that the tests of https use. Run it in this folder with OpenSSL 3; commit what it makes.
-# The keys guard nothing: they are public, and trusted by nobody but these tests.
+# Creates the certificates for the https tests. Run it with OpenSSL 3 and commit the result.
+# The keys protect nothing: they are public, and only these tests trust them.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)
@@ -46,6 +46,6 @@ server good "$here" 20200101000000Z 21200101000000Z
 server expired "$here" 20200101000000Z 20210101000000Z
 server ahead "$here" 21100101000000Z 21200101000000Z
 server elsewhere "DNS:other.example" 20200101000000Z 21200101000000Z
-# What people make who need one quickly: an authority and a server in one.
+# A quick self-signed certificate: authority and server in one.
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj /CN=selfsigned \
     -addext "subjectAltName=$here" -keyout selfsigned.key -out selfsigned.pem
