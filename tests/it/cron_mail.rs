@@ -74,7 +74,7 @@ fn a_full_disk_and_outages_during_it_are_reported_once_a_day() {
         rm ../well; ticks failing --once
         echo "messages: $(grep -c '"event":"down"' ../messages)"; cat ../messages
         touch ../well; empty; ticks room --once
-        fill; ticks anew --once
+        fill; ticks restored --once
         empty; echo '{' > state/state.json; fill; ticks lost --once
         ls .. | grep restarted && echo "RESTARTED"
     "#;
@@ -97,7 +97,7 @@ fn a_full_disk_and_outages_during_it_are_reported_once_a_day() {
         assert!(output.contains("messages: 2\n"), "one message for each target in\n{output}");
         assert!(output.contains(", not restarted: the state cannot be saved"), "the reason is in\n{output}");
         check(&output, "room", 0, &[]);
-        check(&output, "anew", 4, &["no space left on device"]);
+        check(&output, "restored", 4, &["no space left on device"]);
         check(&output, "lost", 4, &["state.json.corrupt-"]);
         assert!(!output.contains("RESTARTED"), "nothing was restarted in\n{output}");
     }

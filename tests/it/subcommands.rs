@@ -87,7 +87,7 @@ fn during_a_pause_targets_are_probed_but_not_restarted() {
 #[test]
 fn a_pause_without_a_running_watchdog_is_applied_by_the_next_tick() {
     let sandbox = Sandbox::new(&format!("{LIMITS}{}", fixable_target("app")));
-    expect_output(&sandbox, &["pause", "app"], 0, "(no watchdog is running; the next one applies it)");
+    expect_output(&sandbox, &["pause", "app"], 0, "; no watchdog is running, the next one applies it");
     for _ in 0..3 {
         sandbox.run(&["--once"]);
     }

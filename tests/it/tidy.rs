@@ -1,4 +1,4 @@
-//! The house rules that a machine can watch over: sizes, who may use whom, and what no file may hold.
+//! The rules of the code that a test can check: sizes, which module may use which, and what no file may contain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ const FILE: usize = 430;
 const FUNCTION: usize = 70;
 const LINE: usize = 120;
 
-/// Each room: the rooms that it uses, and the crates that are used in it. Whoever opens a door says so here.
+/// Each top-level module (room), the rooms that it uses and the crates that are used in it. Each new use is named here.
 const ROOMS: [(&str, &str, &str); 18] = [
     ("time", "", "chrono humantime serde"),
     ("outcome", "time", "serde"),
@@ -37,11 +37,11 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("cli", "", "clap clap_complete humantime"),
 ];
 
-/// The rooms that compute: what they know was given to them.
+/// The rooms that only compute, from what they are given.
 const PURE: [&str; 5] = ["time", "outcome", "policy", "view", "cli"];
 const OUTSIDE: [&str; 7] = ["fs", "net", "process", "thread", "env", "os", "sync"];
 
-/// What stands in no file. Taken apart here, so that this file may be one of them.
+/// What no file may contain. Split here, so that this file passes too.
 const NOWHERE: [(&str, &str); 12] = [
     ("TO", "DO"),
     ("FIX", "ME"),
@@ -68,14 +68,14 @@ impl File {
         self.path.display().to_string()
     }
 
-    /// The part of the program that it belongs to; none for what ties the parts together.
+    /// The room that it belongs to; `None` for the files that only connect rooms.
     fn room(&self) -> Option<String> {
         let part = self.path.strip_prefix("src").ok()?.iter().next()?.to_str()?;
         let room = part.trim_end_matches(".rs");
         (!["lib", "link", "main", "testing"].contains(&room)).then(|| room.to_owned())
     }
 
-    /// Whether only tests are made of it.
+    /// Whether only tests use it.
     fn is_test(&self, files: &[File]) -> bool {
         let (Some(parent), Some(module)) = (self.path.parent(), self.path.file_stem()) else { return false };
         let declared = format!("#[cfg(test)]\nmod {};", module.display());
@@ -84,18 +84,18 @@ impl File {
         within || files.iter().any(|file| parents.contains(&file.path) && file.text.contains(&declared))
     }
 
-    /// Where its modules lie, if it has any.
+    /// The folder of its submodules, if it has any.
     fn children(&self) -> PathBuf {
         self.path.with_extension("")
     }
 
-    /// What is shipped, taken apart where one thing ends.
+    /// The shipped text, split into statements.
     fn statements(&self) -> impl Iterator<Item = String> {
         let text: String = self.shipped().map(|line| line.trim().to_owned() + " ").collect();
         text.split(';').map(|statement| statement.trim().to_owned()).collect::<Vec<_>>().into_iter()
     }
 
-    /// The lines that are shipped: no comments, no tests.
+    /// The shipped lines, without comments and tests.
     fn shipped(&self) -> impl Iterator<Item = &str> {
         let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         self.text[..tests].lines().filter(|line| !line.trim_start().starts_with("//"))
@@ -215,11 +215,11 @@ fn only_clock_reads_clocks() {
 }
 
 #[test]
-fn whoever_prints_goes_through_terminal() {
+fn everything_printed_goes_through_terminal() {
     let files = files();
     let mut complaints = String::new();
     for (_, file) in shipped(&files) {
-        // These end the program when nobody reads any more.
+        // These macros panic when the reader of the output has gone.
         for line in file.shipped().filter(|line| line.contains("print!(") || line.contains("println!(")) {
             writeln!(complaints, "{}: {}", file.name(), line.trim()).expect("a String takes all");
         }
@@ -257,7 +257,7 @@ fn modules_of_one_parent_use_each_other_without_circles() {
     for parent in shipped(&files).map(|(_, file)| file).filter(|file| top().join(file.children()).is_dir()) {
         let folder = parent.children();
         let mut uses = modules_in(&folder, parent, &files);
-        // What uses nobody, or only such as are gone already, is in no circle.
+        // A module that uses no other, or only removed ones, is in no circle.
         while let Some(free) = uses.iter().find(|(_, used)| used.iter().all(|used| !uses.contains_key(used))) {
             let free = free.0.clone();
             uses.remove(&free);
@@ -269,7 +269,7 @@ fn modules_of_one_parent_use_each_other_without_circles() {
     demand_none(&complaints);
 }
 
-/// The modules in a folder with those beside them that they use, what their parent hands on of others included.
+/// The modules in a folder, each with the sibling modules that it uses, including what their parent re-exports.
 fn modules_in(folder: &Path, parent: &File, files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let below = |file: &File| file.path.strip_prefix(folder).ok()?.iter().next()?.to_str().map(str::to_owned);
     let module = |file: &File| below(file).map(|name| name.trim_end_matches(".rs").to_owned());
@@ -352,7 +352,7 @@ fn rooms_that_compute_do_nothing_else() {
     demand_none(&complaints);
 }
 
-/// A pattern that fits nothing does nothing, so a module that is renamed would go unnoticed.
+/// A pattern that matches nothing has no effect, so a renamed module would go unnoticed.
 #[test]
 fn the_order_of_functions_names_modules_that_are_there() {
     let order = fs::read_to_string(top().join("src/link/order.ld")).expect("readable");
@@ -368,7 +368,7 @@ fn the_order_of_functions_names_modules_that_are_there() {
     assert!(own > 10, "only {own} patterns of ours");
 }
 
-/// What a pattern of mangled names means: `*8watchdog8commands5check*` is `check` in `src/commands`.
+/// What a pattern of mangled names stands for: `*8watchdog8commands5check*` is `check` in `src/commands`.
 fn place(pattern: &str) -> (String, PathBuf) {
     let mut names = vec![String::from("src")];
     for mut rest in pattern.split(['.', '*']) {

@@ -1,4 +1,4 @@
-//! A daemon that works but cannot be reached: its sockets were deleted by a cleaner of old files, or belong to another
+//! A daemon that runs but cannot be reached: its sockets were deleted by a cleaner of old files, or belong to another
 //! account. No pm2 command is run then, because each would start a second daemon and a second copy of everything saved.
 
 use std::fs;
