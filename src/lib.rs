@@ -38,7 +38,7 @@ mod agent;
 
 pub mod commands;
 
-mod cli;
+pub mod cli;
 
 #[cfg(test)]
 #[path = "../tests/it/mangle.rs"]

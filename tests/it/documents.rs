@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-fn document(name: &str) -> String {
+pub(crate) fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("readable")
 }
 
@@ -35,7 +35,7 @@ fn every_configuration_in_readme_is_accepted() {
 }
 
 /// All keys that the program knows, taken from its errors about unknown keys.
-fn keys() -> BTreeSet<String> {
+pub(crate) fn keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let top = "zzz: 1\ntargets: [{name: a, tcp: 'localhost:1'}]\n";
     let rest = "log: {zzz: 1}\nnotify: [{webhook: 'http://h', zzz: 1}, {email: a@b, zzz: 1}, {command: x, zzz: 1}]\n\

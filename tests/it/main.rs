@@ -37,6 +37,7 @@ mod incidents;
 mod init;
 mod leftovers;
 mod machine_faults;
+mod man_pages;
 mod many_targets;
 mod messages;
 mod network_faults;
