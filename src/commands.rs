@@ -12,6 +12,7 @@ mod incident;
 mod init;
 mod other_watchers;
 mod pause;
+mod program;
 mod report;
 mod run;
 mod stale_daemon;

@@ -21,7 +21,7 @@ use crate::store::lock::{HeldBy, Holder, check_lock_support, read_lock};
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, Latency};
 
-use super::{Code, holder, load, print, shorten_home, status};
+use super::{Code, holder, load, print, program, shorten_home, status};
 
 pub(super) use cron::crontab_line;
 
@@ -59,6 +59,7 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
         None => {
             print("Ready. Paste this into crontab -e, or into your panel's cron jobs:");
             print(&crontab_line(&config, "* * * * *", "start --cron"));
+            program::describe_unstable_path().iter().for_each(|warning| print(warning));
             Ok(Code::Done)
         }
         Some(why) => {

@@ -17,7 +17,7 @@ use crate::config::{self, Config};
 use crate::outcome::describe_io_error;
 use crate::terminal::{escaped, write_line};
 
-use super::{Code, print_error, read_env, shorten_home};
+use super::{Code, print_error, program, read_env, shorten_home};
 
 use self::destination::WriteRefusal;
 use self::survey::{Decision, Survey, WatchedProcess};
@@ -45,6 +45,7 @@ pub(super) fn init(options: &Options, pm2_home: Option<PathBuf>, to_stdout: bool
     }
     super::print(&describe_survey(&survey));
     super::print(&describe_result(&survey, &path, text.lines().count()));
+    program::describe_unstable_path().iter().for_each(|warning| super::print(warning));
     Code::Done
 }
 

@@ -26,6 +26,7 @@ mod crash;
 mod cron;
 #[cfg(feature = "full-tests")]
 mod cron_mail;
+mod crontab_line;
 mod damaged_state;
 mod demo;
 mod detection;

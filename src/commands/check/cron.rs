@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use crate::command::{find_with_interpreter, first_program, shell_quote};
 use crate::config::{CommandLine, Config, Probe, Remedy};
 
+use crate::commands::program;
+
 use super::print;
 
 /// The PATH that Debian's cron and most others give to their jobs.
@@ -72,7 +74,7 @@ fn programs(config: &Config) -> Vec<String> {
 
 /// The crontab line that runs the watchdog with the arguments `what` on the schedule `when`.
 pub(in crate::commands) fn crontab_line(config: &Config, when: &str, what: &str) -> String {
-    let program = std::env::current_exe().map_or_else(|_| "watchdog".into(), |path| path.display().to_string());
+    let program = program::path_for_crontab().display().to_string();
     format!("{when} {} {what} -c {}", for_cron(&program), for_cron(&config.path.display().to_string()))
 }
 
