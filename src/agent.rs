@@ -231,7 +231,7 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Signal(Signal::Stop) => self.stop(),
-            Message::Signal(Signal::Reload) => self.reload(),
+            Message::Signal(Signal::Reload) => drop(self.reload()),
             Message::Signal(Signal::Child) => process::reap_orphans(),
             Message::Signal(Signal::Save) => {
                 self.apply_requests();

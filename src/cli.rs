@@ -59,6 +59,8 @@ pub enum Verb {
     },
     /// Stop the running watchdog
     Stop,
+    /// Have the running watchdog read its configuration again
+    Reload,
     /// Check the configuration and this machine, print what would happen, change nothing
     Check {
         /// Probe no target

@@ -13,6 +13,7 @@ mod init;
 mod other_watchers;
 mod pause;
 mod program;
+mod reload;
 mod report;
 mod run;
 mod stale_daemon;
@@ -69,6 +70,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Run { detached: true }) => run::detached(&options),
         Some(Verb::Start { cron }) => start::start(&options, cron),
         Some(Verb::Stop) => stop::stop(&options),
+        Some(Verb::Reload) => reload::reload(&options),
         Some(Verb::Check { offline, send }) => check::check(&options, offline, send),
         Some(Verb::Status { json, watch }) => status::status(&options, json, watch),
         Some(Verb::Report { since, json }) => report::report(&options, since, json),
@@ -139,19 +141,48 @@ fn try_load(options: &Options) -> Result<Config, Errors> {
 /// The state folder, with the configuration if it is valid. An invalid one is no error here, so that questions to a
 /// running watchdog are answered while its configuration is being edited.
 fn state_folder(options: &Options) -> Result<(Folder, Option<Config>), Code> {
-    state_folder_and_path(options).map(|(folder, config, _)| (folder, config))
+    let location = locate(options)?;
+    location.print_errors();
+    Ok((location.folder, location.config))
 }
 
-/// The same, with the path of the configuration if one is given or found, valid or not.
-fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, Option<PathBuf>), Code> {
+/// What a command line refers to.
+struct Location {
+    folder: Folder,
+    config: Option<Config>,
+    /// The configuration, valid or not; none if none is given or found.
+    path: Option<PathBuf>,
+    /// The same as the command line or the search names it, which is how errors show it.
+    shown: Option<PathBuf>,
+    /// What is wrong with the configuration, and which folder is used instead of the one that it may name.
+    errors: Option<String>,
+}
+
+impl Location {
+    fn print_errors(&self) {
+        self.errors.iter().for_each(|errors| _ = write_line(io::stderr(), errors));
+    }
+}
+
+/// Finds the state folder, and prints nothing unless that is impossible.
+fn locate(options: &Options) -> Result<Location, Code> {
     let found = config::find(options.config.as_deref(), &read_env);
     let is_named = config::explicit_path(options.config.as_deref(), &read_env).is_some();
     let default =
         || config::default_state_dir(&read_env).map_err(|errors| print_error(&errors.to_string(), Code::Usage));
-    let Ok(path) = found else { return Ok((Folder::at(&default()?), None, None)) };
+    let Ok(path) = found else {
+        return Ok(Location { folder: Folder::at(&default()?), config: None, path: None, shown: None, errors: None });
+    };
     let absolute = config::absolute(&path, &read_env).ok();
+    let location = |folder: &Path, config, errors| Location {
+        folder: Folder::at(folder),
+        config,
+        path: absolute,
+        shown: Some(path.clone()),
+        errors,
+    };
     match Config::load(&path, &read_env) {
-        Ok(config) => Ok((Folder::at(&config.state_dir), Some(config), absolute)),
+        Ok(config) => Ok(location(&config.state_dir.clone(), Some(config), None)),
         Err(errors) => {
             let owner = config::other_owner(&path);
             let (folder, which) = match Config::state_dir_of(&path, &read_env) {
@@ -167,8 +198,7 @@ fn state_folder_and_path(options: &Options) -> Result<(Folder, Option<Config>, O
                 None => (default()?, "the default state folder"),
             };
             let consequence = format!("the configuration is not valid; using {which}, {}", folder.display());
-            write_line(io::stderr(), &format!("{errors}\n{consequence}"));
-            Ok((Folder::at(&folder), None, absolute))
+            Ok(location(&folder, None, Some(format!("{errors}\n{consequence}"))))
         }
     }
 }

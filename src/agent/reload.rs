@@ -1,10 +1,12 @@
-//! Reads the configuration again on SIGHUP. A configuration that is not valid must change nothing.
+//! Reads the configuration again, on SIGHUP or on request. A configuration that is not valid must change nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::policy::Event;
+use crate::policy::{Event, Limits};
 use crate::store::events::EventKind;
+use crate::store::requests::ReloadAnswer;
 
 use super::{Agent, indexes, limits};
 
@@ -21,22 +23,25 @@ impl From<String> for ReloadError {
 }
 
 impl Agent {
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self) -> ReloadAnswer {
         self.commit_now();
         self.systemd.reloading();
-        match self.load_and_apply() {
+        let answer = match self.load_and_apply() {
             Ok(detail) => {
                 log::info!("reloaded {}: {detail}", self.config.path.display());
-                self.journal.note_own_event(EventKind::Reloaded { detail });
+                self.journal.note_own_event(EventKind::Reloaded { detail: detail.clone() });
+                ReloadAnswer::Done { detail, notes: self.config.disabled_channels.clone() }
             }
             Err(ReloadError { summary, text }) => {
                 text.lines().for_each(|line| log::error!("{line}"));
                 let pid = std::process::id();
                 log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
                 self.journal.note_own_event(EventKind::ReloadFailed { detail: summary });
+                ReloadAnswer::Refused { reason: text }
             }
-        }
+        };
         self.systemd.reloaded();
+        answer
     }
 
     fn load_and_apply(&mut self) -> Result<String, ReloadError> {
@@ -58,7 +63,7 @@ impl Agent {
             logging.reload(&config.log);
         }
         let all = limits(&config);
-        let detail = if all.len() == 1 { "1 target".into() } else { format!("{} targets", all.len()) };
+        let detail = self.describe_targets(&all);
         self.indexes = indexes(&config);
         self.config = Arc::new(config);
         self.note_configuration();
@@ -66,5 +71,15 @@ impl Agent {
         self.step(Event::Reloaded { limits: all });
         self.search_executables();
         Ok(detail)
+    }
+    /// How many targets there are, and which of them are new or gone.
+    fn describe_targets(&self, targets: &BTreeMap<String, Limits>) -> String {
+        let count = if targets.len() == 1 { "1 target".into() } else { format!("{} targets", targets.len()) };
+        let new = targets.keys().filter(|name| !self.indexes.contains_key(*name)).cloned();
+        let gone = self.config.targets.iter().map(|target| &target.name).filter(|name| !targets.contains_key(*name));
+        let changes = [("new", new.collect::<Vec<String>>()), ("removed", gone.cloned().collect())];
+        let changes = changes.into_iter().filter(|(_, names)| !names.is_empty());
+        let changes: Vec<String> = changes.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
+        if changes.is_empty() { count } else { format!("{count} ({})", changes.join("; ")) }
     }
 }

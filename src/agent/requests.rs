@@ -1,7 +1,7 @@
-//! Applies the operator's requests that wait in the state folder: pause, resume and the end of a pause's command.
+//! Applies the operator's requests that wait in the state folder: pause, resume, the end of a pause's command, reload.
 //! A request must never be applied twice by one watchdog, nor be removed before the state with its effect is saved.
 
-use crate::policy::Event;
+use crate::policy::{Event, Mode};
 use crate::store::requests::{self, PendingRequest, Request};
 
 use super::Agent;
@@ -16,8 +16,8 @@ pub(super) struct RequestProgress {
 }
 
 impl Agent {
-    /// Applies the requests of `pause` and `resume`. Each file stays until the state is saved, so that the next
-    /// watchdog applies the request if this one is killed before.
+    /// Applies the requests of `pause`, `resume` and `reload`. Each file stays until the state is saved, so that the
+    /// next watchdog applies the request if this one is killed before.
     pub(super) fn apply_requests(&mut self) {
         // A commit removes the requests that were applied.
         self.commit_now();
@@ -27,7 +27,7 @@ impl Agent {
                 found.pending
             }
             Err(error) => {
-                log::warn!("{error} (pause and resume have no effect)");
+                log::warn!("{error} (pause, resume and reload have no effect)");
                 return;
             }
         };
@@ -38,7 +38,7 @@ impl Agent {
         self.requests.applied.retain(|request| !request.is_handled());
         for request in waiting {
             if !self.requests.applied.contains(&request) {
-                self.apply_request(&request.request);
+                self.apply_request(&request);
                 self.requests.applied.push(request);
                 self.requests.untried += 1;
             }
@@ -61,9 +61,9 @@ impl Agent {
         applied.retain(|request| !request.is_handled());
     }
 
-    fn apply_request(&mut self, request: &Request) {
-        let until = request.pause_end(&self.journal.clock_reading());
-        match request.clone() {
+    fn apply_request(&mut self, pending: &PendingRequest) {
+        let until = pending.request.pause_end(&self.journal.clock_reading());
+        match pending.request.clone() {
             Request::Pause { targets, command, .. } => {
                 if let Some(until) = until {
                     self.step(Event::Paused { targets, until, command });
@@ -77,6 +77,21 @@ impl Agent {
                 }
                 self.step(Event::Resumed { targets, clear_waits });
             }
+            Request::Reload => self.reload_and_answer(pending),
+        }
+    }
+
+    /// A tick has just read the configuration, so a request that no daemon has applied needs nothing from it.
+    fn reload_and_answer(&mut self, pending: &PendingRequest) {
+        if self.mode == Mode::Once {
+            return;
+        }
+        let answer = self.reload();
+        // Saved before the answer, so that the next command finds the new targets in the state.
+        self.journal.request_save(Durability::PowerLoss);
+        self.commit_now();
+        if let Err(error) = pending.answer(&answer) {
+            log::warn!("{error} (watchdog reload waits for it in vain)");
         }
     }
 }

@@ -255,7 +255,7 @@ fn check_running(folder: &Folder, holder: &Holder) -> Option<String> {
     let (what, pid) = (if is_daemon { "a watchdog" } else { "a tick" }, holder.pid);
     print(&format!("Running     {what} (pid {pid}, {})", holder.config.display()));
     if is_daemon && status.config_changed {
-        print(&format!("            it has not read the file since the last change. To reload: kill -HUP {pid}"));
+        print("            it has not read the file since the last change. Load it: watchdog reload");
     }
     None
 }

@@ -14,7 +14,7 @@ use crate::store::stopped::{self, StopMark};
 use crate::store::{Error, Folder};
 use crate::terminal::escaped;
 
-use super::{Code, print_error, read_boot_clock, state_folder_and_path};
+use super::{Code, Location, locate, print_error, read_boot_clock};
 
 /// Why a command does nothing: the text, without the consequence, and the exit code.
 #[derive(Debug)]
@@ -57,7 +57,13 @@ pub(super) struct Instance {
 /// Finds the watchdog that a command acts on. It refuses one with another configuration than the given one. Without any
 /// configuration it takes the watchdog in the default state folder.
 pub(super) fn find_instance(options: &Options, consequence: &str) -> Result<Instance, Code> {
-    let (folder, config, path) = state_folder_and_path(options)?;
+    let location = locate(options)?;
+    location.print_errors();
+    instance_at(location, consequence)
+}
+
+fn instance_at(location: Location, consequence: &str) -> Result<Instance, Code> {
+    let Location { folder, config, path, .. } = location;
     let print_refusal = |refusal: Refusal| refusal.print(consequence);
     let holder = visible_holder(&folder).map_err(print_refusal)?;
     let Some(own_config) = &path else { return Ok(Instance { folder, config, path, holder }) };
@@ -80,7 +86,14 @@ pub(super) fn find_instance(options: &Options, consequence: &str) -> Result<Inst
 /// The same for a command that writes into the folder. It refuses the configuration of another account: what root
 /// writes there, the watchdog of that account could not remove, and a folder made by root it could not use.
 pub(super) fn find_writable_instance(options: &Options, consequence: &str) -> Result<Instance, Code> {
-    let instance = find_instance(options, consequence)?;
+    let location = locate(options)?;
+    location.print_errors();
+    writable_instance_at(location, consequence)
+}
+
+/// The same for a command that has found the state folder, and reports the errors of the configuration itself.
+pub(super) fn writable_instance_at(location: Location, consequence: &str) -> Result<Instance, Code> {
+    let instance = instance_at(location, consequence)?;
     match instance.path.as_deref().and_then(|path| Some((path, config::other_owner(path)?))) {
         None => Ok(instance),
         Some((path, owner)) => {

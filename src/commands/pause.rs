@@ -199,8 +199,7 @@ fn resolve_targets(
             // A watchdog that has just started may not have saved its targets yet.
             let daemon = holder.filter(|holder| holder.mode == Mode::Daemon && pid == Some(holder.pid));
             let Some((unread, Holder { pid, .. })) = unread.zip(daemon) else { return Ok(Some(targets)) };
-            let why =
-                format!("the running watchdog (pid {pid}) has not read `{unread}` yet. To reload: kill -HUP {pid}");
+            let why = format!("the running watchdog (pid {pid}) has not read `{unread}` yet. Load it: watchdog reload");
             Err(print_error(&format!("{why} ({UNCHANGED})"), Code::Trouble))
         }
         Some(unknown) => {

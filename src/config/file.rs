@@ -110,7 +110,7 @@ impl Config {
     /// For a file of another account, the default and `~` refer to that account's home. `None` if that is unknown.
     pub fn state_dir_of(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
         let text = read(path, Readers::Root).ok()?;
-        let root = tree::parse(&text).ok()?;
+        let root = tree::parse(&text).or_else(|error| tree::parse(state_dir_line(&text).ok_or(error)?)).ok()?;
         let path = locate::absolute(path, environment).ok()?;
         // Our own default folder is not the one that the other account's watchdog uses.
         let home = match owner::other_owner(&path) {
@@ -130,6 +130,14 @@ impl Config {
             target.limits.dry_run = true;
         }
     }
+}
+
+/// The line of a file that is not valid YAML that names the state folder, empty if none does. `None` if it is unclear.
+fn state_dir_line(text: &str) -> Option<&str> {
+    let mut lines =
+        text.lines().filter(|line| line.contains("state_dir") && !line.trim_start().starts_with(['#', '\u{feff}']));
+    let line = lines.next().unwrap_or_default();
+    (lines.next().is_none() && (line.is_empty() || line.starts_with("state_dir:"))).then_some(line)
 }
 
 /// When a file was last modified; `None` if that cannot be read.

@@ -1,6 +1,6 @@
-//! The requests of `pause` and `resume` to the holder of the lock, one small file each in `orders/`. The command
-//! writes the file; the holder of the lock applies the request, saves the state, and removes the file. Applying it
-//! again after a crash in between changes nothing.
+//! The requests of `pause`, `resume` and `reload` to the holder of the lock, one small file each in `orders/`. The
+//! command writes the file; the holder of the lock applies the request, saves the state, and removes the file. Applying
+//! it again after a crash in between changes nothing. What came of a reload is answered in a file next to the request.
 //! A pause must never be stored as a date: it is a length and the time of the request, so that setting the wall clock
 //! does not change it.
 
@@ -16,6 +16,8 @@ use crate::process;
 use crate::time::BootTime;
 
 const REQUESTS: &str = "orders";
+/// The extension of an answer; otherwise its file has the name of the request.
+const ANSWER: &str = "answer";
 const MAX_WAITING: usize = 100;
 /// More than the names of a thousand targets take.
 const MAX_SIZE: u64 = 1 << 20;
@@ -41,6 +43,18 @@ pub enum Request {
     CommandEnded { command: String },
     /// `targets`: `None` for all. `clear_waits`: whether this also ends waits (cooldown, window, preconditions).
     Resume { targets: Option<Vec<String>>, clear_waits: bool },
+    /// Read the configuration again, and answer.
+    Reload,
+}
+
+/// What came of a request to read the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum ReloadAnswer {
+    /// The new configuration is in use. `notes`: what does not work in it, one line each.
+    Done { detail: String, notes: Vec<String> },
+    /// The old configuration is kept, for this reason.
+    Refused { reason: String },
 }
 
 impl Request {
@@ -71,6 +85,22 @@ impl PendingRequest {
     /// Errors: it cannot be removed and would be listed again, so the caller must remember that it was applied.
     pub fn remove(&self) -> Result<(), Error> {
         files::remove(&self.path).map_err(|cause| Error::new("remove", &self.path, cause))
+    }
+
+    /// Writes the answer: after the state that includes the request was saved, and before the request is removed.
+    pub fn answer(&self, answer: &ReloadAnswer) -> Result<(), Error> {
+        let path = self.path.with_extension(ANSWER);
+        let bytes = serde_json::to_vec(answer).map_err(io::Error::from);
+        bytes.and_then(|bytes| files::replace(&path, &bytes, false)).map_err(|cause| Error::new("write", &path, cause))
+    }
+
+    /// Reads and removes the answer; none if there is none yet.
+    pub fn take_answer(&self) -> Option<ReloadAnswer> {
+        let path = self.path.with_extension(ANSWER);
+        let answer = serde_json::from_slice(&files::read(&path, MAX_SIZE).ok()?).ok()?;
+        // If it cannot be removed now, the watchdog removes it later.
+        let _ = files::remove(&path);
+        Some(answer)
     }
 
     /// Removes the request before it is applied. Returns false if it was already applied.
@@ -106,7 +136,8 @@ pub fn submit(folder: &Folder, request: Request) -> Result<PendingRequest, Error
     let last = waiting.iter().filter_map(number).max().unwrap_or(0);
     let (next, pid) = (last.saturating_add(1), std::process::id());
     let mut paths = (0..).map(|n: u32| subfolder.join(format!("{next:015}-{pid:010}-{n:03}.json")));
-    let path = paths.find(|path| !path.exists()).expect("there is always another number");
+    let is_free = |path: &PathBuf| !path.exists() && !path.with_extension(ANSWER).exists();
+    let path = paths.find(is_free).expect("there is always another number");
     let bytes = serde_json::to_vec(&request).map_err(io::Error::from);
     let written = bytes.and_then(|bytes| files::replace(&path, &bytes, true));
     match written {
@@ -127,7 +158,8 @@ pub fn peek(folder: &Folder) -> Vec<Request> {
 pub fn list(folder: &Folder) -> Result<Requests, Error> {
     let mut requests = Requests::default();
     let paths = paths_with_extension(folder, "json")?;
-    if paths.is_empty() && paths_with_extension(folder, "tmp")?.is_empty() {
+    let is_clean = paths_with_extension(folder, "tmp")?.is_empty() && paths_with_extension(folder, ANSWER)?.is_empty();
+    if paths.is_empty() && is_clean {
         return Ok(requests);
     }
     for path in paths.into_iter().take(MAX_WAITING) {
@@ -151,13 +183,14 @@ pub fn list(folder: &Folder) -> Result<Requests, Error> {
     Ok(requests)
 }
 
-/// Keeps only the latest damaged request, and half-written ones only while their writer is alive.
+/// Keeps only the latest damaged request; half-written ones and answers only while the sender of the request is alive.
 fn remove_leftovers(folder: &Folder) -> Result<(), Error> {
     let writer = |path: &PathBuf| path.file_name()?.to_str()?.split('-').nth(1)?.parse().ok();
     let is_abandoned = |path: &PathBuf| writer(path).and_then(process::identify_living).is_none();
     let mut leftovers = paths_with_extension(folder, "damaged")?;
     leftovers.pop();
     leftovers.extend(paths_with_extension(folder, "tmp")?.into_iter().filter(is_abandoned));
+    leftovers.extend(paths_with_extension(folder, ANSWER)?.into_iter().filter(is_abandoned));
     for path in leftovers {
         files::remove(&path).map_err(|cause| Error::new("remove", &path, cause))?;
     }
@@ -314,6 +347,25 @@ mod tests {
         assert!(list(&folder).is_err());
         assert!(submit(&folder, pause(2)).is_err());
         assert_eq!(list_pending(&elsewhere), [pause(1)]);
+    }
+
+    #[test]
+    fn an_answer_is_taken_once_and_never_left_behind() {
+        let (_scene, folder) = temp_state_folder();
+        let request = submit(&folder, Request::Reload).unwrap();
+        assert_eq!(request.take_answer(), None);
+        let answer = ReloadAnswer::Done { detail: "1 target".into(), notes: vec!["x".into()] };
+        list(&folder).unwrap().pending[0].answer(&answer).unwrap();
+        // The number of an answered request is not given again before the answer was taken.
+        assert!(request.withdraw().unwrap());
+        let next = submit(&folder, Request::Reload).unwrap();
+        assert_eq!((request.take_answer(), request.take_answer(), next.take_answer()), (Some(answer), None, None));
+        next.answer(&ReloadAnswer::Refused { reason: "y".into() }).unwrap();
+        let gone = folder.file(REQUESTS).join("1-4294967295-000.answer");
+        fs::write(&gone, "{}").unwrap();
+        assert_eq!(list_pending(&folder), [Request::Reload]);
+        assert!(!gone.exists(), "its sender has exited");
+        assert_eq!(next.take_answer(), Some(ReloadAnswer::Refused { reason: "y".into() }));
     }
 
     #[test]

@@ -49,13 +49,14 @@ impl StatusReport {
                 Request::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
                 Request::CommandEnded { command } => (None, Some(command.as_str())),
                 Request::Resume { targets, .. } => (targets.as_deref(), None),
+                Request::Reload => continue,
             };
             let until = request.pause_end(clock);
             let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
                 match (request, until) {
                     (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
-                    (Request::Pause { .. }, None) => {}
+                    (Request::Pause { .. }, None) | (Request::Reload, _) => {}
                     (Request::CommandEnded { command }, _) => state.pauses.end(command),
                     (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
                 }
@@ -161,10 +162,8 @@ impl StatusReport {
     }
 
     fn config_line(&self) -> String {
-        let next = match self.presence().who {
-            Presence::Daemon { .. } => " Load it: watchdog reload",
-            _ => "",
-        };
+        let is_daemon = matches!(self.presence().who, Presence::Daemon { .. });
+        let next = if is_daemon { " Load it: watchdog reload" } else { "" };
         format!("The configuration file has changed since the watchdog read it.{next}")
     }
 

@@ -214,8 +214,8 @@ fn ticks_of_two_configurations_do_not_overwrite_each_others_counts() {
 const OTHER_CONTAINER: [&str; 6] = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// The commands that start or control a watchdog.
-const CONTROL_COMMANDS: [&[&str]; 7] =
-    [&["run"], &["start"], &["start", "--cron"], &["--once"], &["stop"], &["pause"], &["resume"]];
+const CONTROL_COMMANDS: [&[&str]; 8] =
+    [&["run"], &["start"], &["start", "--cron"], &["--once"], &["stop"], &["pause"], &["resume"], &["reload"]];
 
 #[cfg(feature = "full-tests")]
 #[test]

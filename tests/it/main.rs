@@ -51,6 +51,7 @@ mod restart_commands;
 mod restart_policy;
 mod robustness;
 mod sd_notify;
+mod reload;
 mod secrets;
 mod signals;
 mod single_instance;
