@@ -29,7 +29,7 @@ pub use channel::{Channel, Destination, Format, Webhook};
 #[cfg(feature = "email")]
 pub use channel::{Email, MailTransport, Security, Smtp};
 pub use error::Errors;
-pub use file::{Config, LogConfig, modified_at};
+pub use file::{Config, LogConfig, LogFormat, modified_at};
 pub use locate::{absolute, default_state_dir, explicit_path, find, home};
 pub use owner::other_owner;
 pub use pm2::{home_is_too_long, process_name_problem};

@@ -1,25 +1,38 @@
-//! The log: the format of its lines, and where they are written. It must never end or block the program, and never
-//! write records of other crates, because the debug lines of HTTP and TLS crates contain requests with their secrets.
+//! The log: the format of its lines, where they are written. It must never end or block the
+//! program, and never write records of other crates, because the debug lines of HTTP and TLS crates contain requests
+//! with their secrets.
 
+mod journal;
+mod line;
 mod rotating;
 mod stream;
 
-use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use log::{Level, LevelFilter, SetLoggerError};
+use log::{LevelFilter, SetLoggerError};
 
 use crate::clock;
-use crate::config;
-use crate::terminal::escaped;
+use crate::config::{self, LogFormat};
 use crate::time::Zone;
 
+use line::{format_for_journal, format_record};
 use rotating::Rotating;
 use stream::Stream;
 
+pub use journal::is_journal;
+pub use line::{LogLine, about};
+
 /// The library and the program have this name; records of other crates are dropped.
 const OWN: &str = "watchdog";
+
+/// What reads standard error, if the log is written there too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Person,
+    /// It has the time, and wants the level.
+    Journal,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
@@ -36,17 +49,17 @@ pub struct Logging {
     verbosity: Verbosity,
 }
 
-/// Starts logging to the file, and to standard error if `to_stderr`. The file is opened with the first line. Lines that
-/// cannot be written cause no error: they are counted.
+/// Starts logging to the file, and to standard error if it has a reader. The file is opened with the first line. Lines
+/// that cannot be written cause no error: they are counted.
 /// Errors: this process has a logger already.
 pub fn start(
     settings: &config::LogConfig,
-    to_stderr: bool,
+    stderr: Option<Reader>,
     verbosity: Verbosity,
     zone: Zone,
 ) -> Result<Logging, SetLoggerError> {
     let file = SharedFile(Arc::new(Mutex::new(Rotating::new(settings, zone))));
-    let stderr = to_stderr.then(|| Box::new(Stream::new(io::stderr())) as Box<dyn Write + Send>);
+    let stderr = stderr.map(|reader| (Box::new(Stream::new(io::stderr())) as Box<dyn Write + Send>, reader));
     dispatch(file.clone(), stderr, verbosity, zone).apply()?;
     let logging = Logging { file, verbosity };
     log::set_max_level(logging.level(settings));
@@ -76,29 +89,32 @@ impl Logging {
 /// It sets no level of its own: only that of `log::set_max_level` can be changed after the start.
 fn dispatch(
     file: SharedFile,
-    stderr: Option<Box<dyn Write + Send>>,
+    stderr: Option<(Box<dyn Write + Send>, Reader)>,
     verbosity: Verbosity,
     zone: Zone,
 ) -> fern::Dispatch {
-    let dispatch = fern::Dispatch::new()
-        .level(LevelFilter::Off)
-        .level_for(OWN, LevelFilter::Trace)
-        .format(move |out, message, record| out.finish(format_args!("{}", format_line(zone, record.level(), message))))
+    let shared = file.clone();
+    let to_file = fern::Dispatch::new()
+        .format(move |out, _, record| {
+            let (format, max_length) = shared.get().line_format();
+            let line = format_record(format, zone, clock::wall(), record, max_length);
+            out.finish(format_args!("{line}"));
+        })
         .chain(Box::new(file) as Box<dyn Write + Send>);
-    let Some(stderr) = stderr else { return dispatch };
+    let dispatch = fern::Dispatch::new().level(LevelFilter::Off).level_for(OWN, LevelFilter::Trace).chain(to_file);
+    let Some((stderr, reader)) = stderr else { return dispatch };
     let level = match verbosity {
         Verbosity::Quiet => LevelFilter::Error,
         Verbosity::Configured | Verbosity::Verbose => LevelFilter::Trace,
     };
-    dispatch.chain(fern::Dispatch::new().level(level).chain(stderr))
-}
-
-/// `2026-11-22 03:12:10+01:00 warn  message`: always one line, because the message is escaped.
-fn format_line(zone: Zone, level: Level, message: &fmt::Arguments<'_>) -> String {
-    let at = zone.date_time(clock::wall());
-    let level = level.as_str().to_ascii_lowercase();
-    let message = message.to_string();
-    format!("{at} {level:<5} {}", escaped(&message))
+    let to_stderr = fern::Dispatch::new().level(level).format(move |out, _, record| {
+        let line = match reader {
+            Reader::Person => format_record(LogFormat::Text, zone, clock::wall(), record, u64::MAX),
+            Reader::Journal => format_for_journal(record),
+        };
+        out.finish(format_args!("{line}"));
+    });
+    dispatch.chain(to_stderr.chain(stderr))
 }
 
 /// fern writes to the file, and [`Logging`] reconfigures it.
@@ -127,13 +143,14 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use log::{Log, Record};
+    use log::{Level, Log, Record};
 
     use super::*;
     use crate::testing::{is_alone, run_alone};
 
     fn settings(file: &Path) -> config::LogConfig {
-        config::LogConfig { file: file.to_owned(), level: LevelFilter::Info, max_size: 1 << 20, keep: 4 }
+        let (file, level, format) = (file.to_owned(), LevelFilter::Info, LogFormat::Text);
+        config::LogConfig { file, level, max_size: 1 << 20, keep: 4, format }
     }
 
     fn logged(logger: &dyn Log, target: &str, level: Level, message: &str) {
@@ -151,7 +168,8 @@ mod tests {
         let both =
             paths.clone().map(|path| SharedFile(Arc::new(Mutex::new(Rotating::new(&settings(&path), Zone::UTC)))));
         let [first, second] = both;
-        let (_, logger) = dispatch(first, Some(Box::new(second)), verbosity, Zone::UTC).into_log();
+        let second: Box<dyn Write + Send> = Box::new(second);
+        let (_, logger) = dispatch(first, Some((second, Reader::Person)), verbosity, Zone::UTC).into_log();
         logged(&*logger, target, level, message);
         let date_length = "2026-11-22 03:12:10+01:00 ".len();
         let found = paths.map(|path| fs::read_to_string(path).unwrap_or_default());
@@ -180,14 +198,6 @@ mod tests {
     }
 
     #[test]
-    fn a_line_starts_with_local_time_and_its_offset() {
-        let line = format_line(Zone(|_| 3_600), Level::Info, &format_args!("healthy"));
-        let shape: String = line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-        assert_eq!(shape, "0000-00-00 00:00:00+00:00 info  healthy");
-        assert!(line.contains("+01:00"), "{line}");
-    }
-
-    #[test]
     fn a_reload_changes_file_and_level_and_a_second_start_is_refused() {
         if !is_alone() {
             run_alone("logging::tests::a_reload_changes_file_and_level_and_a_second_start_is_refused", &["env"]);
@@ -195,12 +205,14 @@ mod tests {
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (before, after) = (folder.path().join("before"), folder.path().join("after"));
-        let logging = start(&settings(&before), false, Verbosity::Configured, Zone::UTC).expect("the first logger");
+        let logging = start(&settings(&before), None, Verbosity::Configured, Zone::UTC).expect("the first logger");
         log::info!("one");
         log::debug!("not at this level");
         logging.reload(&config::LogConfig { level: LevelFilter::Debug, ..settings(&after) });
         log::debug!("two");
-        assert!(start(&settings(&before), false, Verbosity::Configured, Zone::UTC).is_err());
+        assert!(start(&settings(&before), None, Verbosity::Configured, Zone::UTC).is_err());
+        logging.reload(&config::LogConfig { format: LogFormat::Json, ..settings(&after) });
+        log::info!(target: &about("sav"), "three");
         assert_eq!(logging.describe_loss(), None);
         let contains = |path, expected: &str, unexpected: &str| {
             let text = fs::read_to_string(path).expect("a log");
@@ -208,5 +220,6 @@ mod tests {
         };
         contains(&before, " info  one\n", "not at this level");
         contains(&after, " debug two\n", "one");
+        contains(&after, r#""level":"info","target":"sav","message":"three"}"#, "one");
     }
 }

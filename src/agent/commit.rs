@@ -4,6 +4,7 @@
 use log::Level;
 
 use crate::clock;
+use crate::logging::about;
 use crate::policy::{Action, Mode, Record};
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
 use crate::store::history::{Gap, GapReason};
@@ -169,7 +170,7 @@ impl Agent {
             zone: self.zone,
         };
         let (level, line) = log_line.line(record);
-        log::log!(level, "{line}");
+        log::log!(target: &about(target), level, "{}", log_line.message(&line));
         let is_paused = self.policy.target(target).is_some_and(|state| state.pauses.until().is_some());
         if is_news(record, level) && !is_paused {
             self.news.print_if_new(target, NewsKind::of(record), &news_key(record), &line, self.journal.is_saved());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::{self, Leftovers};
 use crate::config::CommandLine;
+use crate::logging::about;
 use crate::outcome::Exit;
 use crate::policy::{Event, TargetState};
 use crate::process::Machine;
@@ -92,7 +93,7 @@ impl Agent {
             timeout: DIAGNOSE_TIMEOUT + KILL_GRACE,
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
-                log::warn!("{failed_target} diagnose: {why} (its output may be incomplete)");
+                log::warn!(target: &about(&failed_target), "diagnose: {why} (its output may be incomplete)");
                 finished(failed_target, failed_incident)
             }),
         };
@@ -110,12 +111,13 @@ impl Agent {
                         succeeded += usize::from(result.exit == Exit::Exited(0));
                     }
                     Err(error) => log::warn!(
-                        "{target} diagnose: an output file cannot be opened: {error} (a command was not run)"
+                        target: &about(&target),
+                        "diagnose: an output file cannot be opened: {error} (a command was not run)"
                     ),
                 }
             }
             let duration = HumanDuration(clock::now().since(began));
-            log::info!("{target} diagnose: {succeeded} of {count} commands exited 0, in {duration}");
+            log::info!(target: &about(&target), "diagnose: {succeeded} of {count} commands exited 0, in {duration}");
             finished(target, incident)
         });
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::{self, CommandSpec, Leftovers, Scope};
 use crate::config::{self, CommandLine, CutEnds, Remedy, Secrets};
+use crate::logging::about;
 use crate::outcome::{Exit, ProbeResult, Verdict};
 use crate::policy::{Event, Phase, Precondition, State};
 use crate::process::{self, Process};
@@ -123,7 +124,7 @@ impl Agent {
             timeout: ONLY_IF_TIMEOUT + KILL_GRACE,
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
-                log::warn!("{checked_target} may not be restarted: only_if could not run: {why}");
+                log::warn!(target: &about(&checked_target), "may not be restarted: only_if could not run: {why}");
                 checked(checked_target, false)
             }),
         };
@@ -132,10 +133,11 @@ impl Agent {
             let exit = spec.map(|spec| command::run(spec, |_| ()).exit);
             redact_file(path.as_deref(), &secrets);
             let yes = matches!(exit, Ok(Exit::Exited(0)));
+            let about = about(&target);
             match exit {
-                Ok(Exit::Exited(0)) => log::info!("{target} may be restarted: only_if exited 0"),
-                Ok(exit) => log::info!("{target} may not be restarted: only_if {}", describe_exit(&exit)),
-                Err(error) => log::warn!("{target} may not be restarted: only_if could not run: {error}"),
+                Ok(Exit::Exited(0)) => log::info!(target: &about, "may be restarted: only_if exited 0"),
+                Ok(exit) => log::info!(target: &about, "may not be restarted: only_if {}", describe_exit(&exit)),
+                Err(error) => log::warn!(target: &about, "may not be restarted: only_if could not run: {error}"),
             }
             checked(target, yes)
         });
@@ -196,7 +198,8 @@ impl Agent {
             Some(store::incidents::output_path(&folder, attempt.number, rung_from_one(rung)))
         });
         let secrets = self.config.secrets.clone();
-        log::info!("{target}: waiting for the restart command (pid {}) that an earlier watchdog started", process.0);
+        let pid = process.0;
+        log::info!(target: &about(&target), "waiting for the restart command (pid {pid}) of an earlier watchdog");
         let adopting = target.clone();
         let left = timeout.saturating_sub(elapsed);
         let job = JobSpec {
@@ -212,7 +215,8 @@ impl Agent {
             let result = command::adopt(Process { pid, started }, left);
             redact_file(path.as_deref(), &secrets);
             if result.duration >= left && !left.is_zero() {
-                log::warn!("{target}: the restart command (pid {pid}) did not end within its timeout and was killed");
+                let ended = "did not end within its timeout and was killed";
+                log::warn!(target: &about(&target), "the restart command (pid {pid}) {ended}");
             }
             Message::Event(Event::CommandEnded { target, exit: result.exit, duration: elapsed + result.duration })
         });

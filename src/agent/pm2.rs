@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::command::{CommandResult, Scope, first_program};
 use crate::config::{CommandLine, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Secrets};
+use crate::logging::about;
 use crate::outcome::{DaemonState, Exit, Inspection, PriorEvidence};
 use crate::pm2::{
     self, App, Caller, Home, InspectionResult, LogFile, ManagedProcess, RepairContext, RepairStep, ResetReason,
@@ -155,7 +156,7 @@ impl Agent {
             None => (Inspection::Failed { is_deaf: false, is_listed: false }, None),
         };
         if let Some((result, managed)) = findings {
-            log::info!("{target} {}", result.summary);
+            log::info!(target: &about(&target), "{}", result.summary);
             self.pm2.note_inspection(&target, result, &managed);
         }
         self.step(Event::Pm2Inspected { target, inspection, pm2 });
@@ -178,11 +179,11 @@ impl Agent {
             let has_pm2 = job.caller.find_program().map(|_| ());
             let reason = match has_pm2.and_then(|()| pm2::find_reset_reason(&job.home, &job.managed, &facts)) {
                 Ok(reason) => {
-                    log::warn!("{target} PM2 needs a reset: {reason}");
+                    log::warn!(target: &about(&target), "PM2 needs a reset: {reason}");
                     Some(reason)
                 }
                 Err(why) => {
-                    log::info!("{target} PM2 is not reset: {why}");
+                    log::info!(target: &about(&target), "PM2 is not reset: {why}");
                     None
                 }
             };
@@ -256,7 +257,7 @@ impl Agent {
             };
             let report = |line: &str| {
                 context.extend_deadline(STEP_TIMEOUT);
-                log::info!("{} {line}", job.target);
+                log::info!(target: &about(&job.target), "{line}");
             };
             let calls = RepairContext {
                 home: &job.home,
@@ -327,7 +328,7 @@ impl Agent {
             let activity = activity.map(|activity| (activity.pid, activity.to_string()));
             let text = activity.as_ref().map(|(_, text)| text.as_str());
             if let Some(text) = text {
-                log::info!("{target} {text}");
+                log::info!(target: &about(&target), "{text}");
             }
             let logs = job.home.logs(name, &apps(inspected), job.known.process);
             let last_line = pm2::log_excerpt(&logs).map(|line| secrets.redact(&line).into_owned());

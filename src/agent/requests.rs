@@ -1,6 +1,7 @@
 //! Applies the operator's requests that wait in the state folder: pause, resume, the end of a pause's command, reload.
 //! A request must never be applied twice by one watchdog, nor be removed before the state with its effect is saved.
 
+use crate::logging::about;
 use crate::policy::{Event, Mode};
 use crate::store::requests::{self, PendingRequest, Request};
 
@@ -72,8 +73,9 @@ impl Agent {
             Request::CommandEnded { command } => self.step(Event::PauseCommandEnded { command }),
             Request::Resume { targets, clear_waits } => {
                 if clear_waits {
-                    let names = targets.as_ref().map_or_else(|| "all targets".into(), |targets| targets.join(", "));
-                    log::info!("{names}: cooldown and other waits cleared by the operator");
+                    for target in targets.iter().flatten() {
+                        log::info!(target: &about(target), "cooldown and other waits cleared by the operator");
+                    }
                 }
                 self.step(Event::Resumed { targets, clear_waits });
             }

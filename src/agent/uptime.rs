@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::clock;
+use crate::logging::about;
 use crate::outcome::{ProbeResult, Verdict};
 use crate::policy::{Action, Event, LastProbe, Mode, Record, TargetState};
 use crate::time::{BootTime, WallTime, millis};
@@ -45,7 +46,7 @@ impl Agent {
         self.incidents.note_probe(&target, &mut result);
         self.heartbeat.note_probe();
         let (verdict, latency) = (&result.verdict, result.latency.as_millis());
-        log::debug!("{target} {}: {} in {latency} ms", verdict.as_str(), verdict.detail());
+        log::debug!(target: &about(&target), "{}: {} in {latency} ms", verdict.as_str(), verdict.detail());
         // Only a failed probe can begin an incident, whose id contains the time.
         let stamp = result.verdict.class().map(|_| self.zone.incident_id(clock::wall())).unwrap_or_default();
         let before = self.policy.target(&target).map(|state| (state.status, state.last_probe.clone()));

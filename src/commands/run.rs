@@ -13,7 +13,7 @@ use crate::agent::{Agent, AgentSetup, Inbox, RunResult};
 use crate::cli::Options;
 use crate::clock;
 use crate::config::Config;
-use crate::logging::{self, Logging};
+use crate::logging::{self, Logging, Reader, is_journal};
 use crate::outcome::Verdict;
 use crate::policy::{Mode, TargetState};
 use crate::store::Folder;
@@ -21,7 +21,7 @@ use crate::store::lock::{HeldBy, Holder, Lock, LockError};
 use crate::terminal::escaped;
 
 use super::{Code, daily_filter, forget_printed, holder, print_daily, print_daily_in, print_error, stale_daemon};
-use super::{load, load_for_cron, print, status, verbosity};
+use super::{load, load_for_cron, print, read_env, status, verbosity};
 
 pub(super) const NOTHING_STARTED: &str = "nothing was started";
 const NOTHING_DONE: &str = "nothing was done";
@@ -34,7 +34,7 @@ pub(super) const ALREADY_HELD: &str = "taken";
 
 pub(super) fn foreground(options: &Options) -> Result<Code, Code> {
     let on_held = |folder: &Folder, held: &HeldBy| holder::refuse_held(folder, held).print(NOTHING_STARTED);
-    let (config, setup) = prepare(options, io::stderr().is_terminal(), on_held, || Code::Done)?;
+    let (config, setup) = prepare(options, stderr_reader(), on_held, || Code::Done)?;
     run_agent(config, options, setup, || ())
 }
 
@@ -48,7 +48,7 @@ pub(super) fn detached(options: &Options) -> Result<Code, Code> {
     };
     let on_stop =
         || print_error(&format!("received a stop signal while a tick was running ({NOTHING_STARTED})"), Code::Machine);
-    let (config, setup) = prepare(options, false, on_held, on_stop)?;
+    let (config, setup) = prepare(options, None, on_held, on_stop)?;
     // Otherwise the file system of the present folder could not be unmounted. A failure has no other effect.
     let _ = std::env::set_current_dir("/");
     run_agent(config, options, setup, || {
@@ -109,9 +109,11 @@ pub(super) fn once(options: &Options) -> Result<Code, Code> {
 
 fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: Lock) -> Code {
     let on_terminal = io::stdout().is_terminal();
-    let logging = start_log(&config, options, on_terminal);
-    // On a terminal the log is printed too, and has the same lines.
-    let silent = options.quiet || (on_terminal && logging.is_some());
+    let in_journal = is_journal(io::stdout(), read_env("JOURNAL_STREAM").as_deref());
+    let reader = if on_terminal { Some(Reader::Person) } else { stderr_reader().filter(|_| in_journal) };
+    let logging = start_log(&config, options, reader);
+    // The log is printed too, to the same reader, and has the same lines.
+    let silent = options.quiet || (reader.is_some() && logging.is_some());
     let news: Box<dyn FnMut(&str)> = if silent { Box::new(|_| ()) } else { Box::new(|line| print(&escaped(line))) };
     let filter = daily_filter(Some(&folder));
     let setup = AgentSetup { inbox, folder: folder.clone(), lock, logging, news, repeats: Some(filter.clone()) };
@@ -173,7 +175,7 @@ fn report_daemon(folder: &Folder, holder: &Holder) -> Result<Code, Code> {
 /// lock, `on_stop` that a stop signal arrived while waiting for it.
 fn prepare(
     options: &Options,
-    logs_to_stderr: bool,
+    stderr: Option<Reader>,
     on_held: impl Fn(&Folder, &HeldBy) -> Code,
     on_stop: impl Fn() -> Code,
 ) -> Result<(Config, AgentSetup), Code> {
@@ -186,7 +188,7 @@ fn prepare(
         Err(LockError::Held(by)) => return Err(on_held(&folder, &by)),
         Err(LockError::Io(error)) => return Err(print_not_started(error)),
     };
-    let logging = start_log(&config, options, logs_to_stderr);
+    let logging = start_log(&config, options, stderr);
     Ok((config, AgentSetup { inbox, folder, lock, logging, news: Box::new(|_| ()), repeats: None }))
 }
 
@@ -216,8 +218,17 @@ fn acquire_as_daemon(folder: &Folder, config: &Path, inbox: &mut Inbox) -> Resul
     }
 }
 
-fn start_log(config: &Config, options: &Options, to_stderr: bool) -> Option<Logging> {
-    let started = logging::start(&config.log, to_stderr, verbosity(options), clock::zone());
+/// Who reads the log on standard error: without a terminal or the journal, it goes to its file only.
+fn stderr_reader() -> Option<Reader> {
+    let is_journal = || is_journal(io::stderr(), read_env("JOURNAL_STREAM").as_deref());
+    match io::stderr().is_terminal() {
+        true => Some(Reader::Person),
+        false => is_journal().then_some(Reader::Journal),
+    }
+}
+
+fn start_log(config: &Config, options: &Options, stderr: Option<Reader>) -> Option<Logging> {
+    let started = logging::start(&config.log, stderr, verbosity(options), clock::zone());
     panic::set_hook(Box::new(|bug| log::error!("a bug in the watchdog: {bug}")));
     started.ok()
 }

@@ -39,13 +39,14 @@ pub(super) const TOP: Keys = Keys {
     per_target: &[],
 };
 pub(super) const PAGE: Keys = Keys { known: &[&["file", "details"]], per_target: &[] };
-pub(super) const LOG: Keys = Keys { known: &[&["file", "level", "max_size", "keep"]], per_target: &[] };
+pub(super) const LOG: Keys = Keys { known: &[&["file", "level", "max_size", "keep", "format"]], per_target: &[] };
 const LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
     ("info", LevelFilter::Info),
     ("debug", LevelFilter::Debug),
 ];
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 /// With less, the log would be rotated every few lines; with more, it would be no limit.
 const LOG_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
@@ -92,6 +93,15 @@ pub struct LogConfig {
     pub max_size: u64,
     /// Rotated files that are kept in addition to the current one.
     pub keep: u32,
+    /// Of the file. What a person reads on standard error is text.
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    /// One object a line.
+    Json,
 }
 
 impl Config {
@@ -132,12 +142,15 @@ impl Config {
     }
 }
 
-/// The line of a file that is not valid YAML that names the state folder, empty if none does. `None` if it is unclear.
+/// The line that names the state folder in a file that is not valid YAML, empty if none does. `None` if it is unclear:
+/// the value may go on in the next line.
 fn state_dir_line(text: &str) -> Option<&str> {
     let mut lines =
-        text.lines().filter(|line| line.contains("state_dir") && !line.trim_start().starts_with(['#', '\u{feff}']));
-    let line = lines.next().unwrap_or_default();
-    (lines.next().is_none() && (line.is_empty() || line.starts_with("state_dir:"))).then_some(line)
+        text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')).peekable();
+    let Some(line) = lines.find(|line| line.contains("state_dir")) else { return Some("") };
+    let goes_on = lines.peek().is_some_and(|next| next.starts_with([' ', '\t']));
+    let is_only = !lines.any(|line| line.contains("state_dir"));
+    (line.starts_with("state_dir:") && !goes_on && is_only).then_some(line)
 }
 
 /// When a file was last modified; `None` if that cannot be read.
@@ -262,5 +275,6 @@ fn read_log(reader: &mut Reader<'_>, node: Option<&Node>, state_dir: Option<&Pat
     let level = get("level").and_then(|node| reader.choice(node, &LEVELS)).unwrap_or(LevelFilter::Info);
     let max_size = get("max_size").and_then(|node| reader.size(node, LOG_SIZE, "from 4KiB to 1GiB")).unwrap_or(1 << 20);
     let keep = get("keep").and_then(|node| reader.integer(node, 0..=100)).unwrap_or(4);
-    Some(LogConfig { file: file?, level, max_size, keep })
+    let format = get("format").and_then(|node| reader.choice(node, &FORMATS)).unwrap_or(LogFormat::Text);
+    Some(LogConfig { file: file?, level, max_size, keep, format })
 }

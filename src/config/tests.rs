@@ -99,7 +99,10 @@ fn a_minimal_file_is_valid_and_gets_the_contracts_defaults() {
     assert_eq!(target.ladder, [Rung { remedy: Remedy::Command(command), timeout: Duration::from_secs(60) }]);
     assert_eq!(config.state_dir, Path::new("/home/user/.local/state/watchdog"));
     let file = config.state_dir.join("watchdog.log");
-    assert_eq!(config.log, LogConfig { file, level: log::LevelFilter::Info, max_size: 1 << 20, keep: 4 });
+    assert_eq!(
+        config.log,
+        LogConfig { file, level: log::LevelFilter::Info, max_size: 1 << 20, keep: 4, format: LogFormat::Text }
+    );
     assert!(config.path.ends_with("w.yaml") && config.path.parent() == Some(&config.folder));
     let watch_only = accepted("targets: [{name: a, tcp: 'localhost:1'}]");
     assert_eq!(watch_only.targets[0].limits.rungs, 0);
@@ -108,8 +111,8 @@ fn a_minimal_file_is_valid_and_gets_the_contracts_defaults() {
 #[test]
 fn every_top_level_key_is_read() {
     let config = accepted(
-        "state_dir: state\nlog: {file: ~/log/w.log, level: debug, max_size: 64KiB, keep: 0}\nenv_file: watchdog.env\n\
-         env: {PATH: \"/x:${HOST}\", T: \"${TOKEN}\", EMPTY: ''}\ndry_run: true\n\
+        "state_dir: state\nlog: {file: ~/log/w.log, level: debug, max_size: 64KiB, keep: 0, format: json}\n\
+         env_file: watchdog.env\nenv: {PATH: \"/x:${HOST}\", T: \"${TOKEN}\", EMPTY: ''}\ndry_run: true\n\
          defaults: {interval: 1m, retry_interval: 5s, depends_on: [b], restart_on: [refused], only_if: [./may, '1']}\n\
          targets:\n\
          \x20 - {name: a, command: [./healthy.sh, 1, ''], interval: 10s, \
@@ -118,7 +121,10 @@ fn every_top_level_key_is_read() {
     );
     assert_eq!(config.state_dir, config.folder.join("state"));
     let file = PathBuf::from("/home/user/log/w.log");
-    assert_eq!(config.log, LogConfig { file, level: log::LevelFilter::Debug, max_size: 65_536, keep: 0 });
+    assert_eq!(
+        config.log,
+        LogConfig { file, level: log::LevelFilter::Debug, max_size: 65_536, keep: 0, format: LogFormat::Json }
+    );
     let env: Vec<(&str, &str)> = config.env.iter().map(|(name, value)| (name.as_str(), value.0.as_str())).collect();
     assert_eq!(env, [("PATH", "/x:h:1"), ("T", "from-file"), ("EMPTY", "")]);
     let [a, b] = &config.targets[..] else { panic!("two targets") };
@@ -211,7 +217,13 @@ fn the_state_folder_is_found_in_an_invalid_file() {
     check("state_dir: ~/state\ntargets: []", Some("/home/user/state"));
     check("nothing: right", Some("/home/user/.local/state/watchdog"));
     check("state_dir: [a, list]", None);
+    // What is not even YAML has its line, unless the value may go on in the next one.
+    check("# state_dir: x\nstate_dir: here\n\ntargets:\n  - {name: [", Some("here"));
+    check("targets:\n  - {name: [", Some("/home/user/.local/state/watchdog"));
     check("state_dir: here\n  - : [", None);
+    check("state_dir: here\n\n  - : [", None);
+    check("state_dir: here\nstate_dir: there\n- : [", None);
+    check("{state_dir: here, targets: [", None);
 }
 
 #[test]

@@ -16,17 +16,18 @@ use log::Level;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::config;
+use crate::clock;
+use crate::config::{self, LogFormat};
 use crate::outcome::describe_io_error;
 use crate::time::Zone;
 
-use super::format_line;
+use super::line::{CUT_MARK, format_line};
 
 #[cfg(test)]
 mod tests;
 
-/// The end of a line that was longer than a whole file.
-const CUT_MARK: &str = " … (cut)\n";
+/// A line that says how many lines were lost takes less.
+const NOTE_ROOM: u64 = 1 << 10;
 
 #[derive(Debug)]
 pub(super) struct Rotating {
@@ -53,6 +54,11 @@ impl Rotating {
 
     pub(super) fn reconfigure(&mut self, settings: &config::LogConfig) {
         self.settings = settings.clone();
+    }
+
+    /// The form of a line, and how long it may be so that it fits into a file together with a note.
+    pub(super) fn line_format(&self) -> (LogFormat, u64) {
+        (self.settings.format, self.settings.max_size.saturating_sub(NOTE_ROOM))
     }
 
     pub(super) fn describe_loss(&self) -> Option<String> {
@@ -118,7 +124,8 @@ impl Rotating {
     }
 
     fn format_note(&self, message: std::fmt::Arguments<'_>) -> String {
-        format_line(self.zone, Level::Warn, &message) + "\n"
+        let (format, max_length) = self.line_format();
+        format_line(format, (self.zone, clock::wall()), Level::Warn, None, &message, max_length) + "\n"
     }
 }
 
@@ -138,7 +145,7 @@ impl Write for Rotating {
     }
 }
 
-fn numbered(path: &Path, number: u32) -> PathBuf {
+pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(format!(".{number}"));
     name.into()
@@ -205,12 +212,13 @@ fn shorten(lines: &mut Vec<u8>, max_size: u64) {
     if lines.len() <= max_size {
         return;
     }
-    let mut end = max_size.saturating_sub(CUT_MARK.len());
+    let mut end = max_size.saturating_sub(CUT_MARK.len() + 1);
     while end > 0 && lines[end] & 0xc0 == 0x80 {
         end -= 1;
     }
     lines.truncate(end);
     lines.extend_from_slice(CUT_MARK.as_bytes());
+    lines.push(b'\n');
 }
 
 fn reason(error: &io::Error) -> String {

@@ -47,6 +47,12 @@ impl LogLine<'_> {
         }
     }
 
+    /// A line without the target that it begins with.
+    pub fn message<'l>(&self, line: &'l str) -> &'l str {
+        let rest = line.strip_prefix(self.target).and_then(|rest| rest.strip_prefix(' '));
+        rest.filter(|_| !self.target.is_empty()).unwrap_or(line)
+    }
+
     fn text(&self, record: &Record) -> (Level, String) {
         match record {
             Record::Failing { class, detail, threshold } => {

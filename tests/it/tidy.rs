@@ -24,7 +24,7 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("store", "notify outcome policy process time", "rustix serde serde_json"),
     ("clock", "time", "chrono rustix"),
     ("signals", "", "signal_hook"),
-    ("logging", "clock config outcome terminal time", "fern log rustix"),
+    ("logging", "clock config outcome terminal time", "fern log rustix serde serde_json"),
     ("terminal", "", ""),
     ("view", "outcome policy process store terminal time", "log serde serde_json"),
     ("agent", "clock command config logging notify outcome pm2 policy probe process signals store time view", "log"),
