@@ -44,8 +44,10 @@ const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(1), Duration
 /// While a command runs, its output is trimmed as soon as it is longer than this, unless the spec keeps more. Each trim
 /// writes up to 48 KiB, so it is worth waiting for a multiple of that.
 const TRIM_THRESHOLD: u64 = 1 << 20;
-/// Variables that systemd sets for the watchdog only.
-const SYSTEMD_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// Variables that systemd sets for the watchdog only. PM2's daemon would keep them for all that it starts, and a
+/// backend that found `JOURNAL_STREAM` might take its own log for the journal.
+const SYSTEMD_VARIABLES: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID"];
 
 #[derive(Debug)]
 pub struct CommandSpec {
