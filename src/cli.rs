@@ -96,6 +96,17 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show the log's last lines, those of one target if it is named
+    Log {
+        /// The target whose lines to show [default: all lines]
+        target: Option<String>,
+        /// How many lines
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
+        lines: usize,
+        /// Show new lines as they are written, until Ctrl-C
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// Suspend restarts and messages for a while; probing continues
     Pause {
         /// The targets to pause [default: all]

@@ -10,6 +10,7 @@ mod foreign;
 mod holder;
 mod incident;
 mod init;
+mod log;
 mod other_watchers;
 mod pause;
 mod program;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Status { json, watch }) => status::status(&options, json, watch),
         Some(Verb::Report { since, json }) => report::report(&options, since, json),
         Some(Verb::Incident { id, json }) => incident::incident(&options, id.as_deref(), json),
+        Some(Verb::Log { target, lines, follow }) => log::log(&options, target.as_deref(), lines, follow),
         Some(Verb::Pause { targets, length, command }) => return pause::pause(&options, targets, length, command),
         Some(Verb::Resume { targets }) => pause::resume(&options, targets),
         Some(Verb::Init { pm2_home, stdout, force }) => Ok(init::init(&options, pm2_home, stdout, force)),
@@ -96,6 +98,17 @@ fn print(text: &str) {
 
 fn print_machine_error(error: impl Display) -> Code {
     print_error(&error.to_string(), Code::Machine)
+}
+
+/// Prints that no target has this name, and which there are.
+fn unknown_target(name: &str, mut known: Vec<String>) -> Code {
+    known.sort();
+    known.dedup();
+    let known = match known.is_empty() {
+        true => "no targets are known".into(),
+        false => format!("known targets: {}", known.join(", ")),
+    };
+    print_error(&escaped(&format!("no target `{name}`; {known}")), Code::Usage)
 }
 
 fn read_env(name: &str) -> Option<String> {

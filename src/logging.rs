@@ -1,9 +1,10 @@
-//! The log: the format of its lines, where they are written. It must never end or block the
+//! The log: the format of its lines, where they are written, and how they are read back. It must never end or block the
 //! program, and never write records of other crates, because the debug lines of HTTP and TLS crates contain requests
 //! with their secrets.
 
 mod journal;
 mod line;
+mod past;
 mod rotating;
 mod stream;
 
@@ -22,6 +23,7 @@ use stream::Stream;
 
 pub use journal::is_journal;
 pub use line::{LogLine, about};
+pub use past::PastLog;
 
 /// The library and the program have this name; records of other crates are dropped.
 const OWN: &str = "watchdog";

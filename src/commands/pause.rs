@@ -23,7 +23,7 @@ use crate::store::{Folder, Stamp};
 use crate::time::{HumanDuration, millis};
 
 use super::holder::{self, Instance};
-use super::{Code, print, print_error, read_boot_clock, stale_daemon};
+use super::{Code, print, print_error, read_boot_clock, stale_daemon, unknown_target};
 
 /// A live watchdog carries out a request within this time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -191,8 +191,6 @@ fn resolve_targets(
     let watched: Vec<String> = saved.into_iter().flat_map(|saved| saved.views.into_keys()).collect();
     let mut names = watched.clone();
     names.extend(config.iter().flat_map(|config| &config.targets).map(|target| target.name.clone()));
-    names.sort();
-    names.dedup();
     match targets.iter().find(|target| !names.contains(target)) {
         None => {
             let unread = targets.iter().find(|target| !watched.contains(target));
@@ -202,13 +200,7 @@ fn resolve_targets(
             let why = format!("the running watchdog (pid {pid}) has not read `{unread}` yet. Load it: watchdog reload");
             Err(print_error(&format!("{why} ({UNCHANGED})"), Code::Trouble))
         }
-        Some(unknown) => {
-            let known = match names.is_empty() {
-                true => "no targets are known".into(),
-                false => format!("known targets: {}", names.join(", ")),
-            };
-            Err(print_error(&format!("no target `{unknown}`; {known}"), Code::Usage))
-        }
+        Some(unknown) => Err(unknown_target(unknown, names)),
     }
 }
 

@@ -76,7 +76,7 @@ fn watch_status(folder: &Folder) -> Result<Code, Code> {
 }
 
 /// The size and colours of the standard output.
-fn screen() -> Screen {
+pub(super) fn screen() -> Screen {
     if !io::stdout().is_terminal() {
         return Screen::default();
     }

@@ -40,6 +40,7 @@ mod leftovers;
 mod machine_faults;
 mod man_pages;
 mod many_targets;
+mod log;
 mod messages;
 mod network_faults;
 #[cfg(feature = "full-tests")]
