@@ -13,6 +13,7 @@ use super::channel::{Channel, Webhook};
 use super::error::{Errors, Source};
 use super::locate::{self, default_state_dir};
 use super::notify::{read_heartbeat, read_notify};
+use super::other_tools;
 use super::reader::{Keys, Reader};
 use super::secrets::Secrets;
 use super::target::{Secret, Target};
@@ -37,9 +38,11 @@ pub(super) const TOP: Keys = Keys {
         "targets",
     ]],
     per_target: &[],
+    elsewhere: other_tools::TOP,
 };
-pub(super) const PAGE: Keys = Keys { known: &[&["file", "details"]], per_target: &[] };
-pub(super) const LOG: Keys = Keys { known: &[&["file", "level", "max_size", "keep", "format"]], per_target: &[] };
+pub(super) const PAGE: Keys = Keys { known: &[&["file", "details"]], per_target: &[], elsewhere: &[] };
+pub(super) const LOG: Keys =
+    Keys { known: &[&["file", "level", "max_size", "keep", "format"]], per_target: &[], elsewhere: other_tools::LOG };
 const LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),

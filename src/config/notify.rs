@@ -11,9 +11,10 @@ use super::tree::{Node, Value};
 use super::url;
 use crate::outcome::{NotificationKind, short_command};
 
-pub(super) const WEBHOOK: Keys = Keys { known: &[&["webhook", "format", "on"]], per_target: &[] };
-pub(super) const EMAIL: Keys = Keys { known: &[&["email", "from", "via", "user", "password", "on"]], per_target: &[] };
-pub(super) const COMMAND: Keys = Keys { known: &[&["command", "on"]], per_target: &[] };
+pub(super) const WEBHOOK: Keys = Keys { known: &[&["webhook", "format", "on"]], per_target: &[], elsewhere: &[] };
+pub(super) const EMAIL: Keys =
+    Keys { known: &[&["email", "from", "via", "user", "password", "on"]], per_target: &[], elsewhere: &[] };
+pub(super) const COMMAND: Keys = Keys { known: &[&["command", "on"]], per_target: &[], elsewhere: &[] };
 const DESTINATIONS: [&str; 3] = ["webhook", "email", "command"];
 const FORMATS: [(&str, Format); 5] = [
     ("slack", Format::Slack),

@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use super::key_path::process_of;
+use super::other_tools;
 use super::reader::{Keys, Reader};
 use super::target::{Pm2Config, Remedy};
 use super::tree::{Node, Value};
 
-pub(super) const PM2: Keys = Keys { known: &[&["process", "home", "config", "env", "reset"]], per_target: &[] };
+pub(super) const PM2: Keys =
+    Keys { known: &[&["process", "home", "config", "env", "reset"]], per_target: &[], elsewhere: other_tools::PM2 };
 /// The length of what PM2 appends to its home: `/rpc.sock` or `/pub.sock`.
 const SOCKET_NAME: usize = "/rpc.sock".len();
 /// The longest path of a socket on Linux. With a longer one, every pm2 command hangs forever.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ureq::http::{HeaderName, HeaderValue};
 
+use super::other_tools;
 use super::reader::{Keys, Reader};
 use super::target::{CommandLine, HttpConfig, Method, Pm2Config, Probe, Secret, Tls};
 use super::tree::{MapEntry, Node, Value};
@@ -17,8 +18,9 @@ pub(super) const PROBES: [&str; 4] = ["http", "tcp", "command", "file"];
 pub(super) const HTTP: Keys = Keys {
     known: &[&["url", "unix_socket", "method", "headers", "status", "contains", "json", "tls"]],
     per_target: &[],
+    elsewhere: other_tools::HTTP,
 };
-pub(super) const FILE: Keys = Keys { known: &[&["path", "max_age"]], per_target: &[] };
+pub(super) const FILE: Keys = Keys { known: &[&["path", "max_age"]], per_target: &[], elsewhere: other_tools::FILE };
 /// The range of `max_age`: up to a year, because some files are written by a monthly job.
 const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 /// The longest path that fits into a socket's address on every system, its final zero byte included.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Problem;
+use super::other_tools::{self, Advice};
 use super::secrets::Secrets;
 use super::target::CommandLine;
 use super::tree::{MapEntry, Node, Value};
@@ -19,6 +20,8 @@ pub(super) struct Keys {
     pub(super) known: &'static [&'static [&'static str]],
     /// Keys that are allowed on a target, but not here.
     pub(super) per_target: &'static [&'static str],
+    /// What to write instead of other keys.
+    pub(super) elsewhere: &'static [Advice],
 }
 
 pub(super) struct Reader<'a> {
@@ -98,10 +101,9 @@ impl Reader<'_> {
             } else if keys.per_target.contains(&key) {
                 self.reject_key(entry, format!("`{key}` is not allowed here"), "set it on each target");
             } else {
-                let advice = match units::nearest(key, known.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => allowed(),
-                };
+                let near = || units::nearest(key, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+                let advice = other_tools::advise(key, keys.elsewhere).map(str::to_owned).or_else(near);
+                let advice = advice.unwrap_or_else(allowed);
                 self.reject_key(entry, format!("unknown key `{key}`"), advice);
             }
         }

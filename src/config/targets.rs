@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::cross_checks::{self, ParsedTarget};
 use super::key_path::name_of;
+use super::other_tools;
 use super::pm2;
 use super::probes::{PROBES, probe_id, read_probe};
 use super::reader::{Keys, Reader};
@@ -46,9 +47,10 @@ const SHARED: [&str; 15] = [
     "diagnose",
     "dry_run",
 ];
-pub(super) const TARGET: Keys = Keys { known: &[&OWN, &SHARED], per_target: &[] };
-pub(super) const DEFAULTS: Keys = Keys { known: &[&SHARED], per_target: &OWN };
-pub(super) const RUNG: Keys = Keys { known: &[&["run", "pm2", "timeout"]], per_target: &[] };
+pub(super) const TARGET: Keys = Keys { known: &[&OWN, &SHARED], per_target: &[], elsewhere: other_tools::TARGET };
+pub(super) const DEFAULTS: Keys = Keys { known: &[&SHARED], per_target: &OWN, elsewhere: other_tools::TARGET };
+pub(super) const RUNG: Keys =
+    Keys { known: &[&["run", "pm2", "timeout"]], per_target: &[], elsewhere: other_tools::RUNG };
 
 /// Looks up a key in the target, else in `defaults`.
 #[derive(Clone, Copy)]

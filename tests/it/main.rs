@@ -37,22 +37,23 @@ mod hung_filesystem;
 mod incidents;
 mod init;
 mod leftovers;
+mod log;
 mod machine_faults;
 mod man_pages;
 mod many_targets;
-mod log;
 mod messages;
 mod network_faults;
 #[cfg(feature = "full-tests")]
 mod other_accounts;
+mod other_tools;
 #[cfg(feature = "full-tests")]
 mod pm2;
 mod refusals;
+mod reload;
 mod restart_commands;
 mod restart_policy;
 mod robustness;
 mod sd_notify;
-mod reload;
 mod secrets;
 mod signals;
 mod single_instance;

@@ -226,7 +226,8 @@ fn a_command_gets_the_promised_environment_and_inherits_nothing_else() {
     let config = sandbox.path("watchdog.yaml").display().to_string();
     let mut command = sandbox.command(&["--once", "-c", &config]);
     command.current_dir("/").env("WHO", "operator").env("OTHER", "passed on");
-    let systemd = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID"];
+    let systemd =
+        ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID"];
     command.envs(systemd.map(|name| (name, "/nowhere")));
     let output = CommandOutput::new(command.output().expect("the program runs"));
     sandbox
