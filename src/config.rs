@@ -9,6 +9,7 @@ mod file;
 mod key_path;
 mod locate;
 mod notify;
+mod other_tools;
 mod owner;
 mod pm2;
 mod probes;

@@ -29,7 +29,13 @@ pub(super) enum Readers {
 /// Errors: each names the path and how to fix it.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<String, Vec<String>> {
     let failed = |error: io::Error| vec![format!("cannot read {}: {}", path.display(), describe_io_error(&error))];
-    let file = open(path).map_err(failed)?;
+    let is_config = readers != Readers::Owner;
+    let file = open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if is_config => {
+            failed(error).into_iter().map(|text| format!("{text} (watchdog init writes one)")).collect()
+        }
+        _ => failed(error),
+    })?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(vec![format!("cannot read {}: not a regular file", path.display())]);

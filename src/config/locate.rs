@@ -37,7 +37,8 @@ fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
     let mut places = vec!["./watchdog.yaml".to_owned()];
     places.extend(candidates.iter().skip(1).map(|path| path.display().to_string()));
     let places = places.join(", ");
-    Err(Errors::one(format!("no configuration: none of {places} exists; name one with -c or $WATCHDOG_CONFIG")))
+    let advice = "name one with -c or $WATCHDOG_CONFIG, or write one: watchdog init";
+    Err(Errors::one(format!("no configuration: none of {places} exists; {advice}")))
 }
 
 /// Makes a path absolute. A relative one is taken from the shell's name of the current folder (`$PWD`), so that a link
