@@ -17,6 +17,7 @@ mod program;
 mod reload;
 mod report;
 mod run;
+mod schedule;
 mod stale_daemon;
 mod start;
 mod status;

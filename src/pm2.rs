@@ -36,7 +36,7 @@ pub use home::Home;
 pub use inspect::{InspectionResult, inspect};
 pub use logs::{LogFile, log_excerpt};
 pub use plan::{RepairStep, plan_repair};
-pub use ports::listening_ports;
+pub use ports::{listening_ports, own_listening_ports};
 pub use repair::RepairContext;
 pub use reset::reset;
 pub use reset_reason::{ResetReason, describe_missing_program, find_reset_reason};

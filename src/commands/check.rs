@@ -4,6 +4,8 @@
 mod cron;
 mod notify;
 mod pm2;
+mod ports;
+mod starters;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use crate::terminal::escaped;
 use crate::time::{HumanDuration, Latency};
 
 use super::{Code, holder, load, print, program, shorten_home, status};
+use super::schedule::Schedule;
+use super::{Code, holder, load, print, shorten_home, status};
 
 pub(super) use cron::crontab_line;
 
@@ -40,26 +44,30 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     for (index, target) in config.targets.iter().enumerate() {
         let result = results.get(index).map(|(_, result)| result);
         describe_target(target, result).iter().for_each(|line| print(line));
-        let findings = pm2::inspect(target, &homes);
+        let findings = pm2::inspect(target, &homes, result.map(|result| &result.verdict));
         findings.lines.iter().for_each(|line| print(line));
         problems.extend(findings.problems);
     }
+    let schedule = Schedule::read(&config);
     problems.extend(cron::report(&config));
+    problems.extend(starters::report(&config, &schedule));
     problems.extend(notify::report(&config, send));
     problems.extend(check_paths(&config));
     for line in &problems {
         print(&format!("PROBLEM     {line}"));
     }
-    let dangers = pm2::find_dangers(&config, &homes);
+    let dangers = pm2::find_dangers(&config, &homes, &schedule.crontab);
     for line in &dangers {
         print(&format!("DANGER      {line}"));
     }
     let unhealthy = results.iter().filter(|(_, result)| !result.verdict.is_healthy()).count();
-    match describe_not_ready(dangers.len(), problems.len(), unhealthy) {
+    let is_scheduled = schedule.unit.is_some() || schedule.own(&config).next().is_some();
+    match describe_not_ready(dangers.len(), problems.len(), unhealthy, is_scheduled) {
         None => {
             print("Ready. Paste this into crontab -e, or into your panel's cron jobs:");
             print(&crontab_line(&config, "* * * * *", "start --cron"));
             program::describe_unstable_path().iter().for_each(|warning| print(warning));
+            starters::describe_ready(&config, &schedule).iter().for_each(|line| print(line));
             Ok(Code::Done)
         }
         Some(why) => {
@@ -69,7 +77,8 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     }
 }
 
-fn describe_not_ready(dangers: usize, problems: usize, unhealthy: usize) -> Option<String> {
+/// None if nothing is wrong. `is_scheduled`: something starts the watchdog already.
+fn describe_not_ready(dangers: usize, problems: usize, unhealthy: usize, is_scheduled: bool) -> Option<String> {
     let found = [count(dangers, "danger"), count(problems, "problem")];
     let found: Vec<String> = found.into_iter().flatten().collect();
     let pronoun = |count: usize| if count == 1 { "it" } else { "them" };
@@ -80,7 +89,8 @@ fn describe_not_ready(dangers: usize, problems: usize, unhealthy: usize) -> Opti
         return Some(format!("{targets} {verb} unhealthy. Fix {fix} or the configuration and run check again."));
     }
     let (found, fix) = (found.join(", "), pronoun(dangers + problems));
-    Some(format!("{found}. Fix {fix} and run check again; it will then print your crontab line."))
+    let next = if is_scheduled { "" } else { "; it will then print your crontab line" };
+    Some(format!("{found}. Fix {fix} and run check again{next}."))
 }
 
 /// None if `count` is 0.

@@ -1,15 +1,12 @@
 //! Finds other programs that restart PM2's processes: among these processes and in the crontab. It must never run what
 //! it examines, nor show more of a process than its name and its script's name.
 
-use std::io::{Read, Seek};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use crate::command::{self, CommandSpec, Leftovers, MAX_OUTPUT, Scope};
-use crate::outcome::Exit;
 use crate::pm2::App;
 
 use super::foreign;
+use super::schedule::{Crontab, Job, resolve, trim_quotes};
 
 /// Common names of a watcher's script.
 const SCRIPT_NAMES: [&str; 4] = ["watchdog", "keep-alive", "keepalive", "keep_alive"];
@@ -19,7 +16,6 @@ const PM2_VERBS: [&str; 5] = ["restart", "reload", "start", "resurrect", "delete
 const MAX_SCRIPT: u64 = 256 << 10;
 /// Characters between `pm2` and its command. Without a limit, a minified program, which is one line, would match.
 const MAX_VERB_DISTANCE: usize = 60;
-const CRONTAB_TIMEOUT: Duration = Duration::from_secs(5);
 /// Characters of a command that are shown.
 const MAX_SHOWN: usize = 50;
 
@@ -66,43 +62,16 @@ pub(super) struct CronLine {
     pub(super) when: String,
 }
 
-/// The crontab of this account; none if it has none, or if there is no program `crontab`.
-pub(super) fn read_crontab() -> Option<String> {
-    let output = command::create_memory_output().ok()?;
-    let mut reader = output.try_clone().ok()?;
-    let argv = ["crontab", "-l"].map(str::to_owned).into();
-    let (folder, unset, env) = (PathBuf::from("/"), Vec::new(), Vec::new());
-    let (scope, leftovers) = (Scope::default(), Leftovers::End);
-    let spec = CommandSpec {
-        argv,
-        folder,
-        unset,
-        env,
-        timeout: CRONTAB_TIMEOUT,
-        max_output: MAX_OUTPUT,
-        stdin: None,
-        output,
-        scope,
-        leftovers,
-    };
-    if command::run(spec, |_| {}).exit != Exit::Exited(0) {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// The crontab lines that restart PM2's processes, except those that run this program, `own`. Relative paths start in
 /// `home`, where cron runs its jobs.
-pub(super) fn find_in_crontab(crontab: &str, own: &Path, home: &Path) -> Vec<CronLine> {
-    crontab.lines().filter_map(|line| parse_watcher_line(line.trim(), own, home)).collect()
+pub(super) fn find_in_crontab(crontab: &Crontab, own: &Path, home: &Path) -> Vec<CronLine> {
+    crontab.jobs().iter().filter_map(|job| parse_watcher_job(job, own, home)).collect()
 }
 
-fn parse_watcher_line(line: &str, own: &Path, home: &Path) -> Option<CronLine> {
-    let (schedule, command) = split_job(line)?;
+fn parse_watcher_job(job: &Job<'_>, own: &Path, home: &Path) -> Option<CronLine> {
+    let command = job.command;
     let words: Vec<&str> = command.split_whitespace().map(trim_quotes).collect();
-    if schedule == "@reboot" || is_ours(command, &words, own) {
+    if job.is_at_boot() || is_ours(command, &words, own) {
         return None;
     }
     let watcher_name =
@@ -115,27 +84,7 @@ fn parse_watcher_line(line: &str, own: &Path, home: &Path) -> Option<CronLine> {
         },
     };
     let what = what.chars().take(MAX_SHOWN).collect();
-    Some(CronLine { what, when: describe_schedule(&schedule) })
-}
-
-/// A line's schedule and its command; none for comments and environment settings.
-fn split_job(line: &str) -> Option<(String, &str)> {
-    if line.starts_with('#') {
-        return None;
-    }
-    let count = if line.starts_with('@') { 1 } else { 5 };
-    let mut rest = line;
-    let mut schedule = Vec::new();
-    for _ in 0..count {
-        let (word, after) = rest.split_once(char::is_whitespace)?;
-        // An environment setting, or something else that is no schedule.
-        if word.contains('=') || word.starts_with(['"', '\'']) {
-            return None;
-        }
-        schedule.push(word);
-        rest = after.trim_start();
-    }
-    (!rest.is_empty() && !rest.starts_with('=')).then(|| (schedule.join(" "), rest))
+    Some(CronLine { what, when: job.describe_schedule() })
 }
 
 fn is_ours(command: &str, words: &[&str], own: &Path) -> bool {
@@ -160,37 +109,8 @@ fn find_script(command: &str, home: &Path) -> Option<String> {
     None
 }
 
-fn resolve(word: &str, folder: &Path, home: &Path) -> PathBuf {
-    let in_home = ["~/", "$HOME/", "${HOME}/"].into_iter().find_map(|start| word.strip_prefix(start));
-    match in_home {
-        Some(rest) => home.join(rest),
-        None => folder.join(word),
-    }
-}
-
-/// A word without quotes and without characters that end a command.
-fn trim_quotes(word: &str) -> &str {
-    word.trim_matches(|c: char| "'\"`;&|()".contains(c))
-}
-
 fn file_name(word: &str) -> String {
     word.rsplit('/').next().unwrap_or(word).to_owned()
-}
-
-fn describe_schedule(schedule: &str) -> String {
-    let fields: Vec<&str> = schedule.split(' ').collect();
-    let minutes = match fields[..] {
-        ["*", "*", "*", "*", "*"] => Some("1"),
-        [minute, "*", "*", "*", "*"] => minute.strip_prefix("*/"),
-        _ => None,
-    };
-    match (minutes, schedule) {
-        (Some("1"), _) => "every minute".into(),
-        (Some(minutes), _) => format!("every {minutes} minutes"),
-        (None, "@hourly" | "0 * * * *") => "every hour".into(),
-        (None, "@daily" | "@midnight") => "every day".into(),
-        (None, _) => format!("at {schedule}"),
-    }
 }
 
 #[cfg(test)]
@@ -253,7 +173,7 @@ mod tests {
         fs::write(home.join("bin/tick.sh"), "#!/bin/sh\ncurl -f localhost || pm2 restart api\n").expect("written");
         fs::write(home.join("out.log"), "pm2 restart api\n").expect("written");
         let check = |line: &str, expected: Option<(&str, &str)>| {
-            let found = find_in_crontab(line, Path::new("/opt/watch dog"), home);
+            let found = find_in_crontab(&Crontab::Lines(line.to_owned()), Path::new("/opt/watch dog"), home);
             let found: Vec<(&str, &str)> = found.iter().map(|line| (&*line.what, &*line.when)).collect();
             assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{line}");
         };

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::outcome::describe_io_error;
 use crate::policy::Mode;
+use crate::process;
 use crate::store::Folder;
 use crate::store::lock::Holder;
 use crate::store::state::peek;
@@ -18,6 +19,7 @@ use crate::time::{BootTime, round_age};
 
 use super::holder::{Refusal, holder_for_start, refuse_recent_other};
 use super::run::{ALREADY_HELD, NOTHING_STARTED, READY};
+use super::schedule::Schedule;
 use super::{
     Code, check, forget_printed, holder, load, load_for_cron, print, print_daily, print_daily_in, read_boot_clock,
     stale_daemon,
@@ -40,7 +42,7 @@ pub(super) fn start(options: &Options, cron: bool) -> Result<Code, Code> {
             Err(refusal) => return Err(print_refusal(&refusal, cron)),
             Ok(Some(holder)) if holder.mode == Mode::Daemon => {
                 if !stale_daemon::is_hung(&folder, &holder) {
-                    return Ok(report_running(&folder, &holder, cron));
+                    return Ok(report_running(&config, &folder, &holder, cron));
                 }
                 // It is killed only if the folder is usable, so that another can take its place.
                 let usable = Folder::open(folder.path()).map_err(|error| error.to_string());
@@ -100,17 +102,27 @@ fn print_refusal(refusal: &Refusal, cron: bool) -> Code {
     }
 }
 
-fn report_running(folder: &Folder, holder: &Holder, cron: bool) -> Code {
-    match cron {
-        true => forget_printed(Some(folder)),
-        false => print(&format!("a watchdog is already running (pid {}); see: watchdog status", holder.pid)),
+fn report_running(config: &Config, folder: &Folder, holder: &Holder, cron: bool) -> Code {
+    if cron {
+        forget_printed(Some(folder));
+        return Code::Done;
     }
+    // systemd sets this for the watchdog's own unit, whatever its name.
+    let is_by_systemd = process::environment(holder.pid).is_some_and(|env| env.get("NOTIFY_SOCKET").is_some());
+    let hint = if is_by_systemd { String::new() } else { describe_no_boot_start(config) };
+    print(&format!("a watchdog is already running (pid {}); see: watchdog status{hint}", holder.pid));
     Code::Done
+}
+
+/// What starts the watchdog after a reboot, as a sentence to append; empty if something does.
+fn describe_no_boot_start(config: &Config) -> String {
+    Schedule::read(config).describe_no_boot_start(config).map_or_else(String::new, |text| format!(". {text}"))
 }
 
 fn describe_start(config: &Config, pid: u32, hung: Option<u32>) -> String {
     let killed = hung.map_or_else(String::new, |hung| format!("; killed the hung one (pid {hung})"));
-    format!("watchdog started (pid {pid}){killed}; log: {}", config.log.file.display())
+    let (log, hint) = (config.log.file.display(), describe_no_boot_start(config));
+    format!("watchdog started (pid {pid}){killed}; log: {log}{hint}")
 }
 
 enum StartResult {

@@ -25,7 +25,8 @@ pub fn explicit_path(explicit: Option<&Path>, environment: &dyn Fn(&str) -> Opti
 }
 
 /// The first configuration in the default places. `here` is empty for the current folder.
-fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
+/// Errors: there is none; the error names the places.
+pub fn search(here: &Path, home: Option<PathBuf>) -> Result<PathBuf, Errors> {
     let mut candidates = vec![here.join("watchdog.yaml")];
     if let Some(home) = home {
         candidates.extend(["watchdog.yaml", ".config/watchdog/watchdog.yaml"].map(|path| home.join(path)));

@@ -21,14 +21,28 @@ pub(super) fn home_of(uid: u32) -> Option<PathBuf> {
     home_in(&fs::read(PASSWD).ok()?, uid).filter(|home| home.is_dir())
 }
 
-/// The first line of an account counts, as in the C library.
+/// The name of this account in `/etc/passwd`; none if another database has it.
+pub fn account_name() -> Option<String> {
+    name_in(&fs::read(PASSWD).ok()?, rustix::process::geteuid().as_raw())
+}
+
+fn name_in(passwd: &[u8], uid: u32) -> Option<String> {
+    let [name, ..] = account(passwd, uid)?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
 fn home_in(passwd: &[u8], uid: u32) -> Option<PathBuf> {
-    let homes = passwd.split(|&byte| byte == b'\n').filter_map(|line| {
+    let [.., home, _shell] = account(passwd, uid)?;
+    Some(PathBuf::from(OsStr::from_bytes(home))).filter(|home| home.is_absolute())
+}
+
+/// The fields of an account. Its first line counts, as in the C library.
+fn account(passwd: &[u8], uid: u32) -> Option<[&[u8]; 7]> {
+    let mut lines = passwd.split(|&byte| byte == b'\n').filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
-        let [_name, _password, number, _group, _comment, home, _shell] = fields.as_slice() else { return None };
-        (str::from_utf8(number).ok()?.parse() == Ok(uid)).then_some(*home)
+        <[&[u8]; 7]>::try_from(fields).ok()
     });
-    homes.map(|home| PathBuf::from(OsStr::from_bytes(home))).next().filter(|home| home.is_absolute())
+    lines.find(|[_name, _password, number, ..]| str::from_utf8(number).is_ok_and(|text| text.parse() == Ok(uid)))
 }
 
 #[cfg(test)]
@@ -48,6 +62,12 @@ mod tests {
             +::::::\n\
             last:x:10:10::/home/last:";
         assert_eq!(home_in(passwd, uid).as_deref(), expected.map(Path::new), "{uid}");
+    }
+
+    #[test]
+    fn the_name_is_the_first_field() {
+        assert_eq!(name_in(b"root:x:0:0:root:/root:/bin/sh\njane:x:7:7::/x:", 7).as_deref(), Some("jane"));
+        assert_eq!(name_in(b"", 7), None);
     }
 
     #[test]

@@ -18,7 +18,16 @@ pub fn listening_ports(process: Process) -> Vec<u16> {
     if !process::is_alive(process) {
         return Vec::new();
     }
-    let held: BTreeSet<u64> = family.into_iter().flat_map(open_sockets).collect();
+    ports_held_by(family)
+}
+
+/// The TCP ports that the process itself listens on; of a daemon, those of its processes in cluster mode.
+pub fn own_listening_ports(pid: u32) -> Vec<u16> {
+    ports_held_by(vec![pid])
+}
+
+fn ports_held_by(pids: Vec<u32>) -> Vec<u16> {
+    let held: BTreeSet<u64> = pids.into_iter().flat_map(open_sockets).collect();
     let ports = read_listeners().into_iter().filter(|listener| held.contains(&listener.inode));
     ports.map(|listener| listener.port).collect::<BTreeSet<u16>>().into_iter().collect()
 }

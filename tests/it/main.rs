@@ -53,6 +53,7 @@ mod reload;
 mod restart_commands;
 mod restart_policy;
 mod robustness;
+mod scheduled;
 mod sd_notify;
 mod secrets;
 mod signals;

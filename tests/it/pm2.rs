@@ -14,5 +14,6 @@ mod incidents;
 mod liveness;
 mod lost_sockets;
 mod operator;
+mod ports;
 mod reboot;
 mod setups;

@@ -9,9 +9,9 @@ use crate::config::{CommandLine, Config, Probe, Remedy};
 use crate::commands::program;
 
 use super::print;
+use crate::commands::print;
+use crate::commands::schedule::CRON_PATH;
 
-/// The PATH that Debian's cron and most others give to their jobs.
-const CRON_PATH: &str = "/usr/bin:/bin";
 const PM2: &str = "pm2";
 const NODE: &str = "node";
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::agent::calls_pm2;
 use crate::command::{Scope, shell_quote};
 use crate::commands::ecosystem::{self, Match};
+use crate::commands::schedule::{Crontab, own_program};
 use crate::commands::{other_watchers, read_env, shorten_home};
 use crate::config::{self, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Rung, Target};
-use crate::outcome::DaemonState;
+use crate::outcome::{Class, DaemonState, Verdict};
 use crate::pm2::{
     App, Caller, DaemonEvidence, Home, Listing, ProcessState, SavedList, describe_missing_program, listening_ports,
 };
@@ -17,6 +18,7 @@ use crate::process::identify_living;
 use crate::terminal::escaped;
 use crate::time::HumanDuration;
 
+use super::ports::Listening;
 use super::version;
 
 /// Added to the kill_timeout of the process, for node to start and for pm2 to reach the daemon.
@@ -59,13 +61,23 @@ pub(super) fn observe(config: &Config, offline: bool) -> Vec<Pm2Snapshot> {
     homes
 }
 
-pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot]) -> Pm2Findings {
+/// `verdict`: of the probe, if one was made.
+pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot], verdict: Option<&Verdict>) -> Pm2Findings {
     let Some(pm2) = &target.pm2 else { return Pm2Findings::default() };
     let Some(home) = homes.iter().find(|known| known.home.path() == pm2.home) else { return Pm2Findings::default() };
     let version = home.version.as_deref().map(|version| format!("PM2 {}", escaped(version)));
     let label = version.unwrap_or_else(|| "PM2".into());
     let mut lines = vec![format!("  {label:<10}  {}", home.describe_state(pm2))];
     let mut problems = home.find_problems(pm2);
+    if let (Some(Verdict::Unhealthy { class: Class::Refused, .. }), Some(port)) = (verdict, target.probe.local_port())
+        && let Some(listening) = home.listening(pm2)
+    {
+        match listening.describe_other_port(&escaped(&pm2.process), port) {
+            Some((text, true)) => problems.push(text),
+            Some((text, false)) => lines.push(format!("              {text}")),
+            None => {}
+        }
+    }
     let is_saved = home.saves(&pm2.process);
     if !is_saved && pm2.config.is_some() {
         lines.push(format!(
@@ -170,6 +182,16 @@ impl Pm2Snapshot {
             ProcessState::Alive(process) => Some(process.pid),
             ProcessState::Gone | ProcessState::Unknown(_) => None,
         }
+    }
+
+    /// Where the process listens; `None` if it does not run.
+    fn listening(&self, pm2: &Pm2Config) -> Option<Listening> {
+        let instances = self.listed().unwrap_or_default().iter().filter(|app| app.name == pm2.process);
+        let (is_cluster, pids): (Vec<bool>, Vec<u32>) =
+            instances.filter_map(|app| Some((app.is_cluster, app.pid?))).unzip();
+        let pids = if pids.is_empty() { self.living_pid(pm2).into_iter().collect() } else { pids };
+        let daemon = self.daemon.proven.first().filter(|_| is_cluster.contains(&true)).map(|daemon| daemon.process.pid);
+        Listening::observe(&pids, daemon)
     }
 
     fn describe_process(&self, pm2: &Pm2Config) -> String {
@@ -330,16 +352,14 @@ fn find_short_timeouts(target: &Target, app: &App) -> Vec<String> {
 
 /// What else restarts or deletes PM2's processes, with the command that ends it. None if the configuration does not use
 /// PM2.
-pub(super) fn find_dangers(config: &Config, homes: &[Pm2Snapshot]) -> Vec<String> {
+pub(super) fn find_dangers(config: &Config, homes: &[Pm2Snapshot], crontab: &Crontab) -> Vec<String> {
     let rungs = || config.targets.iter().flat_map(|target| &target.ladder);
     if homes.is_empty() && !rungs().any(|rung| calls_pm2(&rung.remedy)) {
         return Vec::new();
     }
     let mut dangers: Vec<String> = homes.iter().flat_map(|home| find_watchers(config, home)).collect();
     let own_home = config::home(&read_env).unwrap_or_else(|| "/".into());
-    let own = std::env::current_exe().unwrap_or_default();
-    let crontab = other_watchers::read_crontab().unwrap_or_default();
-    let lines = other_watchers::find_in_crontab(&crontab, &own, &own_home);
+    let lines = other_watchers::find_in_crontab(crontab, &own_program(), &own_home);
     dangers.extend(lines.into_iter().map(|other_watchers::CronLine { what, when }| {
         format!("your crontab runs {} {}. Remove that line: crontab -e", escaped(&what), escaped(&when))
     }));
