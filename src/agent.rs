@@ -14,6 +14,7 @@ mod message;
 mod messenger;
 mod news;
 mod pm2;
+mod pm2_log;
 mod pool;
 mod probers;
 mod publish;
@@ -86,6 +87,7 @@ pub struct Agent {
     probers: probers::Probers,
     jobs: pool::Jobs,
     pm2: pm2::Pm2Findings,
+    log_readers: pm2_log::LogReaders,
     requests: requests::RequestProgress,
     maintenance: maintenance::Maintenance,
     zone: Zone,
@@ -142,6 +144,7 @@ impl Agent {
             probers,
             jobs: pool::Jobs::new(inbox.post.clone()),
             pm2: pm2::Pm2Findings::default(),
+            log_readers: pm2_log::LogReaders::default(),
             requests: requests::RequestProgress::default(),
             maintenance: maintenance::Maintenance::default(),
             zone: clock::zone(),
@@ -200,11 +203,12 @@ impl Agent {
 
     fn is_finished(&mut self) -> bool {
         let now = clock::now();
+        let is_reading = self.log_readers.is_awaited(now);
         let is_publishing = self.publisher.is_awaited(now) || self.is_publication_due(now);
         let is_probing = !self.policy.is_idle() || self.incidents.is_awaiting_jobs(now);
         let has_work = match (self.stopping, self.mode) {
             (true, _) => self.policy.is_repairing(),
-            (false, Mode::Once) => is_probing || is_publishing || self.is_heartbeat_due(now),
+            (false, Mode::Once) => is_probing || is_reading || is_publishing || self.is_heartbeat_due(now),
             (false, Mode::Daemon) => true,
         };
         let is_pinging = self.heartbeat.is_being_sent() && !self.stopping;
@@ -223,6 +227,7 @@ impl Agent {
             self.until_heartbeat(now),
             self.until_publication(now),
             self.jobs.until_deadline(),
+            self.log_readers.until_due(now),
             self.systemd.until_sign_of_life(now),
         ];
         until.into_iter().flatten().fold(self.maintenance.until_touch(now), Duration::min)
@@ -249,6 +254,7 @@ impl Agent {
             Message::Pm2LogsSaved { target, incident, activity, last_line } => {
                 self.pm2_logs_saved(&target, &incident, activity, last_line);
             }
+            Message::Pm2LogRead { home, read } => self.pm2_log_read(home, read.map(|read| *read)),
             Message::ExecutablesSearched(found) => self.executables_searched(found),
             Message::SnapshotTaken(machine) => self.snapshot_taken(&machine),
             Message::DeliveryFinished { channel, outcome } => self.delivery_finished(&channel, outcome),

@@ -4,6 +4,7 @@
 mod downtime;
 mod evidence;
 mod pm2;
+mod pm2_log;
 
 use std::fmt;
 use std::io;
@@ -17,6 +18,7 @@ use crate::time::{BootTime, WallTime};
 pub use downtime::Downtime;
 pub use evidence::{Evidence, Phases};
 pub use pm2::{DaemonState, Inspection, Pm2Evidence, PriorEvidence, ProcessIdentity, RestReason};
+pub use pm2_log::{Pm2Instance, Pm2LogState, Pm2Restart, RestartReason};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -24,6 +24,7 @@ mod repair;
 mod reset;
 mod reset_reason;
 mod rest;
+mod restarts;
 mod saved;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use ports::{listening_ports, own_listening_ports};
 pub use repair::RepairContext;
 pub use reset::reset;
 pub use reset_reason::{ResetReason, describe_missing_program, find_reset_reason};
+pub use restarts::LogRead;
 pub use saved::SavedList;
 
 /// A process that PM2 runs for a target, as the configuration names it.

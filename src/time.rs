@@ -169,6 +169,15 @@ impl Zone {
         zone.timestamp_millis_opt(wall.as_ms()).single().unwrap_or_else(out_of_range)
     }
 
+    /// Parses a local time such as `2026-11-22T03:12:10`. Of two times that have this name when summer time ends, the
+    /// later one.
+    pub fn parse_local(self, text: &str) -> Option<WallTime> {
+        let local = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S").ok()?;
+        let local = WallTime::from_ms(local.and_utc().timestamp_millis());
+        let utc_with_offset_at = |at: WallTime| local.offset_by(-1_000 * i64::from((self.0)(at)));
+        Some(utc_with_offset_at(utc_with_offset_at(local)))
+    }
+
     /// `2026-11-22 03:12:10+01:00`
     pub fn date_time(self, wall: WallTime) -> String {
         self.at(wall).format("%Y-%m-%d %H:%M:%S%:z").to_string()

@@ -7,6 +7,7 @@ pub mod message;
 pub mod metrics;
 pub mod page;
 pub mod pattern;
+pub mod pm2_restarts;
 pub mod presence;
 pub mod report;
 pub mod status;

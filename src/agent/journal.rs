@@ -165,7 +165,6 @@ impl Journal {
         self.has_saved_durably |= durability == Durability::PowerLoss;
         let at = clock::read();
         self.detect_wall_clock_change(at);
-        self.flush_history(at.wall);
         let own = std::mem::take(&mut self.own_events);
         self.queue_lines(own.iter().map(EventEntry::to_line));
         let pending = self.not_in_records.iter().chain(&self.unwritten).cloned();
@@ -176,6 +175,10 @@ impl Journal {
         let saved = store::state::save(&self.folder, &self.saved, &policy.state_ref(), &reading, is_synced);
         self.last_save = Some((at.now, clock::now()));
         let was_failing = std::mem::replace(&mut self.state_failed, saved.is_err());
+        if saved.is_ok() {
+            // Only now: a file with counts of which the state knows nothing yet would have them counted twice.
+            self.flush_history(at.wall);
+        }
         match (saved, was_failing) {
             (Err(error), false) => {
                 let consequence = match self.mode {

@@ -72,6 +72,7 @@ impl Agent {
         if take_due(&mut self.maintenance.trimmed, now, TRIM_INTERVAL) {
             self.trim_outputs();
         }
+        self.read_pm2_logs(now);
         self.write_incidents();
         self.start_deliveries();
         self.send_heartbeat();

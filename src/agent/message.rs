@@ -1,8 +1,10 @@
 //! The messages that signals and jobs send to the loop. They carry results only: each decision is the policy's.
 
+use std::path::PathBuf;
+
 use crate::notify::DeliveryOutcome;
 use crate::outcome::ProbeResult;
-use crate::pm2::{InspectionResult, ManagedProcess, ResetReason};
+use crate::pm2::{InspectionResult, LogRead, ManagedProcess, ResetReason};
 use crate::policy::Event;
 use crate::process::Machine;
 use crate::signals::Signal;
@@ -32,6 +34,11 @@ pub enum Message {
         incident: String,
         activity: Option<(u32, String)>,
         last_line: Option<String>,
+    },
+    /// PM2's log in this home was read; none if it could not be.
+    Pm2LogRead {
+        home: PathBuf,
+        read: Option<Box<LogRead>>,
     },
     /// The programs of the restart commands were searched for; by target: which one is missing, if any.
     ExecutablesSearched(Vec<(String, Option<String>)>),

@@ -119,7 +119,7 @@ impl Agent {
     }
 
     /// Loads the history if this time needs it. If that fails, it is tried again at the next span.
-    fn load_history_for(&mut self, at: WallTime) {
+    pub(super) fn load_history_for(&mut self, at: WallTime) {
         if self.journal.saved.history.needs_file(at)
             && let Err(error) = self.journal.complete_history()
         {

@@ -1,6 +1,6 @@
-//! Remembers 90 days of each target: how much of the watched time it was up, in buckets of an hour and of a day, and
-//! how quickly it answered. Unwatched time is in no bucket. Days are UTC days: they all have 24 hours, and readers do
-//! not need the watchdog's time zone.
+//! Remembers 90 days of each target: how much of the watched time it was up, in buckets of an hour and of a day, how
+//! quickly it answered, and how often PM2 restarted it. Unwatched time is in no bucket. Days are UTC days: they all
+//! have 24 hours, and readers do not need the watchdog's time zone.
 //!
 //! A span is counted at the wall time of that moment, and wall clocks can be wrong: a year ahead until NTP corrects
 //! them, or in 1970 on a board without a battery. Nothing shows which of two times is right, so the clock never
@@ -15,6 +15,7 @@
 
 mod gaps;
 mod latency;
+mod restarts;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,15 +25,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use gaps::{Gap, GapReason, Gaps};
 pub use latency::{Latencies, Slot};
+pub use restarts::{RestartCounts, Restarts};
 
 use super::{Error, Folder, files};
+use crate::outcome::RestartReason;
 use crate::time::{WallTime, millis};
 
 const HISTORY: &str = "history.json";
 /// The format version that this code writes, and the newest that it reads.
 const VERSION: u64 = 1;
-/// A thousand targets take about 10 MB.
-const MAX_SIZE: u64 = 32 << 20;
+/// A thousand targets take about 10 MB; if PM2 restarts each of them every hour for several reasons, 40 MB.
+const MAX_SIZE: u64 = 64 << 20;
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 /// 24 whole hours and the current one.
@@ -132,6 +135,11 @@ impl History {
         self.uptime_mut(name, at).latency.record(latency, at);
     }
 
+    /// Counts a restart that PM2 made by itself.
+    pub fn record_restart(&mut self, name: &str, reason: &RestartReason, at: WallTime) {
+        self.uptime_mut(name, at).restarts.record(reason, at);
+    }
+
     fn uptime_mut(&mut self, name: &str, at: WallTime) -> &mut Uptime {
         self.changed.extend(hour_of(at));
         self.targets.entry(name.to_owned()).or_default()
@@ -197,7 +205,7 @@ fn hour_of(at: WallTime) -> i64 {
     at.as_ms().div_euclid(HOUR)
 }
 
-/// The history of one target, at most about 10 KiB.
+/// The history of one target, about 10 KiB; at most 40 KiB, with many restarts by PM2.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uptime {
@@ -208,6 +216,9 @@ pub struct Uptime {
     days: Vec<Bucket>,
     #[serde(skip_serializing_if = "Latencies::is_empty")]
     latency: Latencies,
+    /// Restarts by PM2.
+    #[serde(skip_serializing_if = "Restarts::is_empty")]
+    restarts: Restarts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -231,6 +242,10 @@ impl Uptime {
 
     pub fn latency(&self) -> &Latencies {
         &self.latency
+    }
+
+    pub fn restarts(&self) -> &Restarts {
+        &self.restarts
     }
 
     /// When it was first watched within this span, to the hour or to the day.
@@ -272,6 +287,7 @@ impl Uptime {
             hours: within(&self.hours, first, last),
             days: within(&self.days, first.div_euclid(24), last.div_euclid(24)),
             latency: self.latency.since(WallTime::from_ms(first.saturating_mul(HOUR))),
+            restarts: self.restarts.restricted_to(HourRange { first, last }),
         }
     }
 
@@ -282,6 +298,7 @@ impl Uptime {
             changed.into_iter().for_each(|bucket| *move_to_end(buckets, bucket.0) = bucket);
         }
         self.latency.merge(recent.latency);
+        self.restarts.merge(recent.restarts);
     }
 
     /// The share of the watched time in the `last` span before `now` in which it was up; in whole hours, for more than

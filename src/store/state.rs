@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{Gaps, History};
 use super::{BootClockReading, Elapsed, Error, Folder, Stamp, files};
 use crate::notify::Outbox;
-use crate::outcome::{Class, FileTime};
+use crate::outcome::{Class, FileTime, Pm2LogState};
 use crate::policy::{Mode, State};
 use crate::time::{BootTime, ClockReading, WallTime, Zone};
 
@@ -40,6 +40,8 @@ pub struct SavedState {
     /// By target: the file of its file probe when it was last seen.
     pub files: BTreeMap<String, FileTime>,
     pub counts: BTreeMap<String, Counts>,
+    /// By PM2 home: how far its log was read. Saved together with what was counted in it.
+    pub pm2_logs: BTreeMap<PathBuf, Pm2LogState>,
     pub gaps: Gaps,
     pub first_start: Option<WallTime>,
     /// Lines of events that may not be in `events.jsonl` yet; see [`super::events::append_missing`].

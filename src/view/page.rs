@@ -13,9 +13,10 @@ use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, WallTime, Zone, round_age};
 use crate::view::log_line::{describe_hold, describe_rest};
-use crate::view::percent;
+use crate::view::{percent, pm2_restarts};
 
 pub const DAYS: i64 = 90;
+const DAY: Duration = Duration::from_secs(86_400);
 pub const INCIDENTS: usize = 10;
 const STYLE: &str = include_str!("page/style.css");
 
@@ -115,9 +116,11 @@ impl Page<'_> {
         let nothing = TargetState::default();
         let state = self.state(name).unwrap_or(&nothing);
         let (status, name_shown) = (state.status.as_str(), html(name));
-        let notes: String = self.notes(state, shown).iter().map(|note| format!("<p>{}</p>\n", html(note))).collect();
         let none = Uptime::default();
         let history = self.saved.history.get(name).unwrap_or(&none);
+        let restarts = pm2_restarts::describe(&history.restarts().within(DAY, self.at.wall), "in 24 h");
+        let notes = self.notes(state, shown).into_iter().chain(restarts);
+        let notes: String = notes.map(|note| format!("<p>{}</p>\n", html(&note))).collect();
         format!(
             "<section class=\"{}\">\n<h2>{name_shown} <span class=\"state\">{status}</span></h2>\n\
              {notes}{}{}</section>\n",

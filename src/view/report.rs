@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use crate::outcome::Downtime;
 use crate::store::closed_incidents::ClosedIncident;
-use crate::store::history::{Gap, Uptime};
+use crate::store::history::{Gap, RestartCounts, Uptime};
 use crate::store::state::SavedState;
 use crate::terminal::escaped;
 use crate::time::{ClockReading, HumanDuration, WallTime, Zone, millis};
 use crate::view::pattern::{Efficacy, TimeOfDay, median};
-use crate::view::percent;
+use crate::view::{percent, pm2_restarts};
 
 /// Gaps that are listed one by one; the earlier ones are only counted.
 const GAPS_SHOWN: usize = 3;
@@ -58,6 +58,8 @@ struct TargetReport {
     healed_ms: Option<Spread>,
     cures: Vec<Efficacy>,
     time_of_day: Option<TimeOfDay>,
+    /// Restarts that PM2 made by itself, by reason.
+    pm2_restarts: RestartCounts,
 }
 
 /// In milliseconds.
@@ -199,6 +201,7 @@ impl Report<'_> {
             healed_ms: Spread::of(past.iter().filter_map(|closed| closed.heal_ms)),
             cures: Efficacy::of(past.iter().copied()),
             time_of_day: TimeOfDay::of(&began, self.zone),
+            pm2_restarts: history.restarts().within(self.span, self.at.wall),
         }
     }
 }
@@ -229,6 +232,9 @@ impl TargetReport {
         for (index, cure) in self.cures.iter().enumerate() {
             let word = if index == 0 { "cures" } else { "" };
             lines.push(format!("  {word:<9}  {}  {}", escaped(&cure.run), cure.score()));
+        }
+        if let Some(restarts) = pm2_restarts::describe_counts(&self.pm2_restarts, "by itself") {
+            lines.push(format!("  PM2        restarted it {restarts}"));
         }
         if let Some(pattern) = &self.time_of_day {
             let hidden = "Restarting hides a cause; it is still there";

@@ -1,22 +1,22 @@
 //! The states of all targets: a table for people, JSON for machines.
 //! It must never let an old state look like a new one, nor round a percentage up.
 
+mod json;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::outcome::{Class, Exit, Verdict};
-use crate::policy::{HoldReason, LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, Waiting, count_in_window};
+use crate::policy::{HoldReason, LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, Waiting};
 use crate::store::BootClockReading;
 use crate::store::lock::Holder;
 use crate::store::requests::Request;
 use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
-use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, millis, round_age};
+use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, round_age};
 use crate::view::log_line::{UNSAVED, describe_hold, describe_rest};
 use crate::view::presence::{Presence, PresenceSigns, WatchdogPresence};
-use crate::view::{Screen, percent, table, with_tilde, wrap};
+use crate::view::{Screen, percent, pm2_restarts, table, with_tilde, wrap};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// An uptime over less than this part of a span is shown with the time that was watched.
@@ -98,26 +98,6 @@ impl StatusReport {
         self.zone.with_day(self.zone.hour_minute(at), at, self.at.wall)
     }
 
-    pub fn json(&self) -> String {
-        let mode = self.holder.as_ref().map(|holder| holder.mode).or(self.saved.mode);
-        let watch = self.presence();
-        let ago = |age: Duration| self.at.wall.offset_by(-millis(age)).rfc3339();
-        let answer = StatusJson {
-            version: env!("CARGO_PKG_VERSION"),
-            at: self.at.wall.rfc3339(),
-            watchdog: WatchdogJson {
-                running: watch.is_running(),
-                pid: self.holder.as_ref().filter(|_| !self.is_holder_hidden).map(|holder| holder.pid),
-                mode: mode.map(Mode::as_str),
-                last_seen: watch.seen.map(ago),
-                state_at: watch.picture.map(ago),
-                config_changed: self.config_changed,
-            },
-            targets: self.targets().into_iter().map(TargetRow::answer).collect(),
-        };
-        serde_json::to_string(&answer).expect("text and numbers have a JSON form")
-    }
-
     pub fn text(&self, screen: Screen) -> String {
         let targets = self.targets();
         let mut lines = match targets.is_empty() {
@@ -195,57 +175,6 @@ impl StatusReport {
     }
 }
 
-/// Its fields are the contract's, in its order.
-#[derive(Serialize)]
-struct StatusJson<'a> {
-    version: &'static str,
-    at: String,
-    watchdog: WatchdogJson,
-    targets: Vec<TargetJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct WatchdogJson {
-    running: bool,
-    pid: Option<u32>,
-    mode: Option<&'static str>,
-    last_seen: Option<String>,
-    state_at: Option<String>,
-    config_changed: bool,
-}
-
-#[derive(Serialize)]
-struct TargetJson<'a> {
-    name: &'a str,
-    state: &'static str,
-    since: Option<String>,
-    streak: u32,
-    dry_run: bool,
-    last_probe: Option<ProbeJson<'a>>,
-    attempt: u32,
-    attempts_in_window: usize,
-    waiting: WaitingJson,
-    paused_until: Option<String>,
-    incident: Option<&'a str>,
-    uptime_24h: Option<f64>,
-    uptime_30d: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct ProbeJson<'a> {
-    at: String,
-    verdict: &'static str,
-    latency_ms: u64,
-    class: Option<&'static str>,
-    detail: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct WaitingJson {
-    why: Option<&'static str>,
-    until: Option<String>,
-}
-
 struct TargetRow<'a> {
     name: &'a String,
     shown: &'a TargetView,
@@ -268,36 +197,6 @@ impl<'a> TargetRow<'a> {
 
     fn uptime(&self, last: Duration) -> Option<f64> {
         self.status.saved.history.get(self.name)?.uptime(last, self.status.at.wall)
-    }
-
-    fn answer(self) -> TargetJson<'a> {
-        let (state, status) = (self.state, self.status);
-        let time = |at: BootTime| status.at.wall_at(at).rfc3339();
-        let window = Duration::from_millis(self.shown.window_ms);
-        TargetJson {
-            name: self.name,
-            state: state.status.as_str(),
-            since: state.since.map(time),
-            streak: state.failures(),
-            dry_run: self.shown.dry_run,
-            last_probe: state.last_probe.as_ref().map(|probe| ProbeJson {
-                at: time(probe.at),
-                verdict: probe.verdict.as_str(),
-                latency_ms: probe.latency_ms,
-                class: probe.verdict.class().map(Class::as_str),
-                detail: Some(probe.verdict.detail()).filter(|_| !probe.verdict.is_healthy()),
-            }),
-            attempt: state.real.episode.map_or(0, |episode| episode.attempts),
-            attempts_in_window: count_in_window(state.real.starts.iter().copied(), status.at.now, window),
-            waiting: WaitingJson {
-                why: state.waiting.map(|waiting| waiting.why.as_str()),
-                until: state.waiting.and_then(|waiting| waiting.until).map(time),
-            },
-            paused_until: state.pauses.until().map(time),
-            incident: state.incident.as_ref().map(|incident| incident.id.as_str()),
-            uptime_24h: self.uptime(DAY),
-            uptime_30d: self.uptime(DAY * 30),
-        }
     }
 
     fn row(&self) -> [String; 6] {
@@ -329,7 +228,10 @@ impl<'a> TargetRow<'a> {
             (None, None, Some(_)) => Some("PM2's daemon is dead".into()),
             (Some(_), _, _) | (None, None, None) => None,
         };
-        let notes: Vec<String> = [self.trouble(), blind, pm2].into_iter().flatten().collect();
+        let history = self.status.saved.history.get(self.name);
+        let restarts = history.map(|history| history.restarts().within(DAY, self.status.at.wall));
+        let restarts = restarts.and_then(|counts| pm2_restarts::describe(&counts, "in 24 h"));
+        let notes: Vec<String> = [self.trouble(), blind, pm2, restarts].into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

@@ -48,6 +48,7 @@ mod other_accounts;
 mod other_tools;
 #[cfg(feature = "full-tests")]
 mod pm2;
+mod pm2_log;
 mod refusals;
 mod reload;
 mod restart_commands;

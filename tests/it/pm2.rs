@@ -16,4 +16,5 @@ mod lost_sockets;
 mod operator;
 mod ports;
 mod reboot;
+mod restarts;
 mod setups;
