@@ -214,6 +214,12 @@ impl Zone {
         at.hour() * 60 + at.minute()
     }
 
+    /// Minutes since 1970 by the local clock.
+    pub fn local_minutes(self, wall: WallTime) -> i64 {
+        let local = wall.offset_by(1_000 * i64::from((self.0)(wall)));
+        local.as_ms().div_euclid(60_000)
+    }
+
     /// `1122-0313`, the id of an incident.
     pub fn incident_id(self, wall: WallTime) -> String {
         self.at(wall).format("%m%d-%H%M").to_string()

@@ -233,7 +233,7 @@ fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Ev
         Record::Rested { why, incident } => EventKind::Rested { why, incident },
         Record::Woke { why } => EventKind::Woke { why },
         Record::Warn { about, detail } => EventKind::Warn { about, detail },
-        Record::Paused { until } => EventKind::Paused { until: at.wall_at(until) },
+        Record::Paused { until, command } => EventKind::Paused { until: at.wall_at(until), command },
         Record::Resumed { until } => EventKind::Resumed { until: Some(at.wall_at(until)) },
         Record::Stalled { gap } => EventKind::Stalled { gap_ms: ms(gap) },
     };

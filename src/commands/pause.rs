@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::Options;
 use crate::clock;
+use crate::command::shell_quote;
 use crate::config::Config;
 use crate::outcome;
 use crate::policy::Mode;
@@ -76,6 +77,9 @@ fn begin_pause(
         .map_err(|code| NotPaused { code, is_unknown_target: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
     let given = Stamp::of(&read_boot_clock());
+    let secrets = config.as_ref().map(|config| &config.secrets);
+    let command =
+        command.map(|name| secrets.map_or_else(|| name.clone(), |secrets| secrets.redact(&name).into_owned()));
     let request = Request::Pause { targets: targets.clone(), length_ms, requested_at: given, command };
     let (request, acknowledgement) = submit(&folder, request, UNCHANGED)?;
     Ok(Paused { folder, targets, request, acknowledgement })
@@ -99,8 +103,8 @@ fn pause_during_command(
         let why = outcome::describe_io_error(&error);
         print_error(&format!("cannot handle signals: {why} (a signal leaves the pause on)"), Code::Machine);
     }
-    let name = format!("{}-{}", std::process::id(), clock::now().as_ms());
-    let paused = begin_pause(options, targets, length, Some(name.clone()));
+    let name = format!("{}-{} {}", std::process::id(), clock::now().as_ms(), describe_command(program, arguments));
+    let paused = begin_pause(options, targets, length, Some(name));
     match &paused {
         Ok(_) => {}
         // A misspelt name is the operator's error and easily corrected, so the command does not run unpaused.
@@ -111,13 +115,20 @@ fn pause_during_command(
     }
     let code = run_command(&signals, program, arguments);
     if let Ok(paused) = paused {
-        end_pause(&paused, name, length);
+        end_pause(&paused, length);
     }
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Ends the pause of the command with this name. If no watchdog runs, the request is withdrawn instead.
-fn end_pause(Paused { folder, request, .. }: &Paused, name: String, length: Duration) {
+/// The command as a person would type it, shortened.
+fn describe_command(program: &OsString, arguments: &[OsString]) -> String {
+    let words = [program].into_iter().chain(arguments).map(|word| shell_quote(&word.to_string_lossy()));
+    outcome::short_command(&words.collect::<Vec<_>>().join(" "))
+}
+
+/// Ends the pause of the command. If no watchdog runs, the request is withdrawn instead.
+fn end_pause(Paused { folder, request, .. }: &Paused, length: Duration) {
+    let Request::Pause { command: Some(name), .. } = &request.request else { return };
     // The second check is for a watchdog that started, and may have read the request, while it was withdrawn.
     let is_idle = || read_holder(folder).is_none();
     if is_idle() && request.withdraw().unwrap_or(false) && is_idle() {
@@ -125,7 +136,7 @@ fn end_pause(Paused { folder, request, .. }: &Paused, name: String, length: Dura
     }
     let consequence = format!("the pause ends {} after it began", HumanDuration(length));
     // `submit` has printed its error.
-    let _ = submit(folder, Request::CommandEnded { command: name }, &consequence);
+    let _ = submit(folder, Request::CommandEnded { command: name.clone() }, &consequence);
 }
 
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Result<Code, Code> {

@@ -97,8 +97,8 @@ pub enum Record {
     Woke { why: RestReason },
     /// The target needs attention, but not at once.
     Warn { about: WarningKind, detail: String },
-    /// `until`: the last end of the target's pauses.
-    Paused { until: BootTime },
+    /// `until`: the last end of the target's pauses. `command`: what is run meanwhile, if it ends with that.
+    Paused { until: BootTime, command: Option<String> },
     /// `until`: the end that had been set.
     Resumed { until: BootTime },
     /// The watchdog itself did not run for a while.

@@ -12,7 +12,7 @@ use crate::time::BootTime;
 pub struct Pauses {
     /// The last end of the pauses without a command.
     until: Option<BootTime>,
-    /// The pauses that end with a command, each with its latest end.
+    /// The pauses that end with a command, each with its latest end, by [`command_text`]'s names.
     commands: BTreeMap<String, BootTime>,
 }
 
@@ -30,6 +30,12 @@ impl Pauses {
             }
             None => self.until = self.until.max(Some(until)),
         }
+    }
+
+    /// The command that the last pause to end is for; `None` if another pause lasts longer.
+    pub fn command(&self) -> Option<&str> {
+        let (name, until) = self.commands.iter().max_by_key(|(_, until)| **until)?;
+        command_text(name).filter(|_| self.until.is_none_or(|other| other < *until))
     }
 
     pub(super) fn expire(&mut self, now: BootTime) {
@@ -57,6 +63,11 @@ impl Pauses {
     pub(super) fn shift(&mut self, ms: i64) {
         self.until.iter_mut().chain(self.commands.values_mut()).for_each(|until| *until = until.offset_by(ms));
     }
+}
+
+/// What follows the first space of a command's name, which earlier versions did not write.
+pub(super) fn command_text(name: &str) -> Option<&str> {
+    name.split_once(' ').map(|(_, text)| text).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -87,6 +98,18 @@ mod tests {
         assert_eq!(pauses.until(), Some(at(65)));
         pauses.expire(at(65));
         assert_eq!(pauses, Pauses::default());
+    }
+
+    #[test]
+    fn the_command_of_the_last_pause_to_end_is_known() {
+        let mut pauses = Pauses::default();
+        pauses.begin(at(50), Some("7-100 ./deploy.sh now"));
+        assert_eq!(pauses.command(), Some("./deploy.sh now"));
+        pauses.begin(at(60), Some("8-100"));
+        assert_eq!(pauses.command(), None, "of an earlier version");
+        pauses.end("8-100");
+        pauses.begin(at(50), None);
+        assert_eq!(pauses.command(), None);
     }
 
     #[test]

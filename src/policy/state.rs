@@ -75,7 +75,7 @@ impl State {
 pub struct TargetState {
     #[serde(rename = "condition")]
     pub status: Status,
-    /// When `status` began.
+    /// When `status` began; of an outage, when it was first called down.
     pub since: Option<BootTime>,
     /// The consecutive failures counted so far; `None` is a streak of 0.
     pub streak: Option<Streak>,

@@ -101,8 +101,10 @@ impl TargetContext<'_> {
         }
         let status = self.current_status();
         if status != self.state.status || self.state.since.is_none() {
+            // An outage may alternate between the two for hours; it began once.
+            let is_same_outage = status.is_outage() && self.state.status.is_outage();
             self.state.status = status;
-            self.state.since = Some(now);
+            self.state.since = self.state.since.filter(|_| is_same_outage).or(Some(now));
         }
     }
 

@@ -32,6 +32,11 @@ impl Status {
         }
     }
 
+    /// Between the call that it is down and its end.
+    pub fn is_outage(self) -> bool {
+        matches!(self, Status::Down | Status::Recovering)
+    }
+
     pub fn is_trouble(self) -> bool {
         match self {
             Status::Failing | Status::Down | Status::Recovering => true,

@@ -34,7 +34,7 @@ pub enum Request {
         length_ms: u64,
         #[serde(rename = "given")]
         requested_at: Stamp,
-        /// The name of the command whose end also ends the pause.
+        /// The name of the command whose end also ends the pause: one that no other has, a space, and the command.
         #[serde(default)]
         command: Option<String>,
     },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::{Class, Evidence};
+use crate::outcome::{Class, Evidence, short_command};
 use crate::process::{Machine, ProcessUsage};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
@@ -88,11 +88,13 @@ impl IncidentView<'_> {
 
     fn title(&self) -> String {
         let IncidentRecord { id, target, began, ended, .. } = self.record;
-        let (day, from) = (self.zone.weekday(*began), self.zone.time_of_day(*began));
+        // The whole outage, as the down time counts it: from the last healthy probe.
+        let start = self.record.down_since.unwrap_or(*began);
+        let (day, from) = (self.zone.weekday(start), self.zone.time_of_day(start));
         let lasted = self.record.downtime(self.wall);
         match ended {
             Some(ended) => {
-                let to = self.clock_time(*ended, *began);
+                let to = self.clock_time(*ended, start);
                 format!("{id}  {target}, {day}, {from} to {to}, down {lasted}")
             }
             None => format!("{id}  {target}, {day}, since {from}, STILL DOWN after {lasted}"),
@@ -104,7 +106,7 @@ impl IncidentView<'_> {
         let seen = escaped(&class.with_detail(detail)).into_owned();
         let phases = evidence.as_ref().map_or_else(String::new, |seen| phases(seen, *class));
         let count = if *failures > 0 { format!(", {failures} of {failures}") } else { String::new() };
-        let mut lines = vec![format!("{seen}{count}{phases}")];
+        let mut lines = vec![format!("{seen}{count}{phases}"), self.course()];
         if !probe.is_empty() {
             lines.push(format!("probe: {}", escaped(probe)));
         }
@@ -121,6 +123,21 @@ impl IncidentView<'_> {
             lines.push(format!("its output: {output}"));
         }
         lines
+    }
+
+    /// `last healthy 03:11:40, first failure 03:12:10, down 03:13:10`
+    fn course(&self) -> String {
+        let IncidentRecord { began, down, last_healthy, down_since, .. } = self.record;
+        let start = down_since.unwrap_or(*began);
+        let shown = |at: WallTime| self.clock_time(at, start);
+        let before = match (last_healthy, down_since) {
+            (Some(healthy), Some(since)) if since > healthy => {
+                format!("paused or at rest until {}", shown(*since))
+            }
+            (_, Some(since)) => format!("last healthy {}", shown(*since)),
+            (_, None) => "never healthy before".into(),
+        };
+        format!("{before}, first failure {}, down {}", shown(*began), shown(*down))
     }
 
     fn why(&self) -> Vec<String> {
@@ -149,21 +166,31 @@ impl IncidentView<'_> {
     fn done(&self) -> Vec<String> {
         let timeline = &self.record.timeline;
         let mut steps: Vec<String> = Vec::new();
+        let mut latest_restart = None;
         for entry in timeline {
-            let at = self.clock_time(entry.at, self.record.began);
-            match (&entry.kind, steps.last_mut()) {
-                (EventKind::RestartDone { .. }, Some(last)) => last.push_str(&outcome(entry)),
-                (EventKind::Restart { run, .. }, _) => steps.push(format!("{at}  {}", escaped(run))),
-                (EventKind::WouldRestart { run, .. }, _) => {
-                    steps.push(format!("{at}  would have run {} (dry run)", escaped(run)));
+            let at = self.clock_time(entry.at, self.record.down_since.unwrap_or(self.record.began));
+            match &entry.kind {
+                EventKind::RestartDone { .. } => {
+                    let step = latest_restart.and_then(|index: usize| steps.get_mut(index));
+                    step.into_iter().for_each(|step| step.push_str(&outcome(entry)));
                 }
-                (EventKind::HeldBack { why, until }, _) => {
+                EventKind::Restart { run, .. } => {
+                    latest_restart = Some(steps.len());
+                    steps.push(format!("{at}  {}", escaped(&short_command(run))));
+                }
+                EventKind::WouldRestart { run, .. } => {
+                    steps.push(format!("{at}  would have run {} (dry run)", escaped(&short_command(run))));
+                }
+                EventKind::HeldBack { why, until } => {
                     let until = until.map(|until| format!(" until {}", self.clock_time(until, entry.at)));
                     let (until, why) = (until.unwrap_or_default(), describe_hold(*why, self.depends_on, None));
                     steps.push(format!("{at}  not restarted{until}: {why}"));
                 }
-                (EventKind::Rested { why, .. }, _) => steps.push(format!("{at}  {}", describe_rest(*why))),
-                (EventKind::Paused { .. }, _) => steps.push(format!("{at}  paused by the operator")),
+                EventKind::Rested { why, .. } => steps.push(format!("{at}  {}", describe_rest(*why))),
+                EventKind::Paused { command: Some(command), .. } => {
+                    steps.push(format!("{at}  paused while `{}` runs", escaped(command)));
+                }
+                EventKind::Paused { command: None, .. } => steps.push(format!("{at}  paused by the operator")),
                 _ => {}
             }
         }
@@ -191,6 +218,7 @@ impl IncidentView<'_> {
         };
         let back = back.as_deref().map(escaped).unwrap_or_default();
         match (ended, cured) {
+            (None, _) if self.could_not_start() => "not so far: the restart command could not be started".into(),
             (None, _) if *attempts == 0 => "not restarted so far".into(),
             (None, _) if *attempts == 1 => "not so far, after 1 restart".into(),
             (None, _) => format!("not so far, after {attempts} restarts"),
@@ -201,6 +229,15 @@ impl IncidentView<'_> {
             (Some(_), None) if *attempts == 0 => format!("it recovered without a restart: {back}"),
             (Some(_), None) => format!("probably not: {back} only after the start period of the last restart"),
         }
+    }
+
+    /// Whether the latest restart command could not be started, as `status` says then too.
+    fn could_not_start(&self) -> bool {
+        let mut outcomes = self.record.timeline.iter().rev().filter_map(|entry| match &entry.kind {
+            EventKind::RestartDone { outcome, .. } => Some(*outcome),
+            _ => None,
+        });
+        outcomes.next() == Some(CommandOutcome::NotStarted)
     }
 
     fn again(&self) -> String {
@@ -339,7 +376,7 @@ pub fn list(accounts: &[IncidentRecord], wall: WallTime, zone: Zone) -> String {
         };
         let end = match (&account.ended, &account.cured) {
             (None, _) => "STILL DOWN".into(),
-            (Some(_), Some(run)) => format!("cured by {}", escaped(run)),
+            (Some(_), Some(run)) => format!("cured by {}", escaped(&short_command(run))),
             (Some(_), None) if account.rested.is_some() => "stopped on purpose".into(),
             (Some(_), None) if account.attempts == 0 => "recovered without a restart".into(),
             (Some(_), None) => "recovered, probably not because of a restart".into(),

@@ -94,7 +94,12 @@ impl LogLine<'_> {
                 (Level::Error, format!("cannot be repaired: {detail}"))
             }
             Record::Warn { about, detail } => (Level::Warn, format!("{}: {detail}", about.as_str())),
-            Record::Paused { until } => (Level::Info, format!("paused until {}", self.time_of_day(*until))),
+            Record::Paused { until, command: None } => {
+                (Level::Info, format!("paused until {}", self.time_of_day(*until)))
+            }
+            Record::Paused { until, command: Some(command) } => {
+                (Level::Info, format!("paused while `{command}` runs, until {} at most", self.time_of_day(*until)))
+            }
             Record::Resumed { .. } => (Level::Info, "no longer paused".into()),
             Record::Stalled { gap } => {
                 let text = format!("the watchdog did not run for {}", HumanDuration(*gap));

@@ -42,7 +42,8 @@ impl MessageFacts<'_> {
             Notification::Healed(incident) => {
                 let down = incident.downtime(self.at.now);
                 let again = self.recurrence.map_or_else(String::new, |again| format!("{again}."));
-                let rest = [cause(incident), self.repair(incident), again, "Nothing to do now.".into()];
+                let from = incident.down_since.map_or_else(String::new, |from| self.outage_times(from));
+                let rest = [cause(incident), self.repair(incident), from, again, "Nothing to do now.".into()];
                 compose(&format!("[healed] {who}: down {down}, a restart helped"), &rest)
             }
             Notification::Down { summary: story, waiting, reminder } => self.down(story, *waiting, *reminder),
@@ -79,7 +80,8 @@ impl MessageFacts<'_> {
     }
 
     fn down(&self, incident: &IncidentSummary, waiting: Option<Waiting>, reminder: Option<u64>) -> String {
-        let (target, who, since) = (self.target, self.target_on_host(), self.day_and_time(incident.began));
+        let began = incident.down_since.unwrap_or(incident.began);
+        let (target, who, since) = (self.target, self.target_on_host(), self.day_and_time(began));
         let why = match waiting {
             Some(Waiting { why: HoldReason::Cooldown, until: None }) => format!("not restarted: {UNSAVED}"),
             Some(Waiting { why, .. }) => {
@@ -155,6 +157,13 @@ impl MessageFacts<'_> {
             Exit::NotStarted(reason) => format!("could not be started: {}", escaped(reason)),
             Exit::Lost => "result unknown, the watchdog ended while it ran".into(),
         }
+    }
+
+    /// `Down from 03:11:40 to 03:13:14.`, with the day if the outage began on another.
+    fn outage_times(&self, from: BootTime) -> String {
+        let (start, now) = (self.at.wall_at(from), self.at.wall);
+        let start = self.zone.with_day(self.zone.time_of_day(start), start, now);
+        format!("Down from {start} to {}.", self.zone.time_of_day(now))
     }
 
     fn hour_minute(&self, at: BootTime) -> String {
@@ -275,7 +284,7 @@ mod tests {
     fn a_healed_message_says_that_nothing_is_to_do() {
         let text = "[healed] sav-backend on srv412: down at most 1 min 34 s, a restart helped\nTimeout; connected in \
                     0.1 ms, then no byte for 10 s. `pm2 restart api` brought it back in 3 s. \
-                    4th time in 30 days. Nothing to do now.";
+                    Down from 03:11:40 to 03:13:14. 4th time in 30 days. Nothing to do now.";
         check(&Notification::Healed(summary(1, true)), &["pm2 restart api"], text);
     }
 
@@ -291,7 +300,7 @@ mod tests {
             &down(1, None, None),
             &["./restart.sh"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, restarting did not help\n{seen} {tried} Next \
+                "[DOWN] sav-backend on srv412 since 03:11, restarting did not help\n{seen} {tried} Next \
                  restart at 03:14.{end}"
             ),
         );
@@ -299,7 +308,7 @@ mod tests {
             &down(0, None, Some(26)),
             &[],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, still down 26 h later: watch-only, no restart command\n\
+                "[DOWN] sav-backend on srv412 since 03:11, still down 26 h later: watch-only, no restart command\n\
                  {seen} Probing goes on.{end}"
             ),
         );
@@ -310,7 +319,7 @@ mod tests {
             &Notification::Down { summary: refused, waiting: None, reminder: None },
             &["pm2 restart api"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, the restart command could not be started\n{seen} \
+                "[DOWN] sav-backend on srv412 since 03:11, the restart command could not be started\n{seen} \
                  `pm2 restart api`: could not be started: PM2 is deaf. Next restart at 03:14.{end}"
             ),
         );
@@ -319,7 +328,7 @@ mod tests {
             &down(0, Some(waiting), None),
             &["./restart.sh"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, not restarted: it depends on mailer, which is in \
+                "[DOWN] sav-backend on srv412 since 03:11, not restarted: it depends on mailer, which is in \
                  trouble\n{seen} Probing goes on; no restart before 03:14.{end}"
             ),
         );

@@ -6,6 +6,7 @@ mod plot;
 
 use std::time::Duration;
 
+use crate::outcome::short_command;
 use crate::policy::{Status, TargetState};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::store::history::Uptime;
@@ -207,7 +208,7 @@ impl Page<'_> {
             let (at, shown) = (closed.began.rfc3339(), html(&self.day_and_time(closed.began)));
             let (target, lasted) = (html(&closed.target), closed.downtime());
             let end = match (&closed.cured, closed.runs.is_empty()) {
-                (Some(run), _) if self.details => format!("cured by {run}"),
+                (Some(run), _) if self.details => format!("cured by {}", short_command(run)),
                 (Some(_), _) => "cured by a restart".into(),
                 (None, true) => "recovered without a restart".into(),
                 (None, false) => "recovered, probably not because of a restart".into(),

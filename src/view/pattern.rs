@@ -1,13 +1,13 @@
 //! What incidents have in common: the time of day at which they happen, and the commands that cure them.
 //! It must never show a pattern in fewer than three incidents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::Class;
+use crate::outcome::{Class, short_command};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, WallTime, Zone};
@@ -31,20 +31,27 @@ pub struct TimeOfDay {
 }
 
 impl TimeOfDay {
-    /// A pattern: all of three incidents, or three quarters of four or more, lie within an hour of the day.
+    /// A pattern: all of three incidents, or three quarters of four or more, lie within an hour of the day, and on
+    /// three days at least: one bad night has its incidents at one time of day too.
     pub fn of(began: &[WallTime], zone: Zone) -> Option<TimeOfDay> {
         let mut minutes: Vec<u32> = began.iter().map(|at| zone.minute_of_day(*at)).collect();
         minutes.sort_unstable();
         let of = minutes.len();
         let most = (of * 3).div_ceil(4);
         let enough = if of > FEWEST { most } else { of };
-        (of >= FEWEST).then(|| (enough..=of).rev().find_map(|count| narrowest(&minutes, count)))?.map(
-            |(count, from, to)| {
-                let clock = |minute: u32| format!("{:02}:{:02}", minute % DAY / 60, minute % 60);
-                TimeOfDay { count, of, from: clock(from / 5 * 5), to: clock(to / 5 * 5 + 5) }
-            },
-        )
+        let found = (of >= FEWEST).then(|| (enough..=of).rev().find_map(|count| narrowest(&minutes, count)))?;
+        let (count, from, to) = found.filter(|(_, from, to)| count_days(began, *from, *to, zone) >= FEWEST)?;
+        let clock = |minute: u32| format!("{:02}:{:02}", minute % DAY / 60, minute % 60);
+        Some(TimeOfDay { count, of, from: clock(from / 5 * 5), to: clock(to / 5 * 5 + 5) })
     }
+}
+
+/// On how many days incidents lie within this part of the day. A part that spans midnight belongs to the day on which
+/// it begins.
+fn count_days(began: &[WallTime], from: u32, to: u32, zone: Zone) -> usize {
+    let minutes_since = |at: &WallTime| zone.local_minutes(*at) - i64::from(from);
+    let within = began.iter().map(minutes_since).filter(|since| since.rem_euclid(DAY.into()) <= i64::from(to - from));
+    within.map(|since| since.div_euclid(DAY.into())).collect::<BTreeSet<i64>>().len()
 }
 
 /// The narrowest part of the day, of an hour at most, that holds `count` incidents. It may span midnight.
@@ -156,7 +163,7 @@ pub fn recurrence(began: &[WallTime], zone: Zone) -> Option<String> {
 
 pub fn track_record(efficacy: &[Efficacy], run: &str, class: Class) -> Option<String> {
     let found = efficacy.iter().find(|one| one.run == run && one.class == class)?;
-    Some(format!("`{}` has cured {}", escaped(run), found.score()))
+    Some(format!("`{}` has cured {}", escaped(&short_command(run)), found.score()))
 }
 
 #[cfg(test)]
@@ -181,8 +188,13 @@ mod tests {
         check(&[192, 1_440 + 193, 2 * 1_440 + 600], None);
         check(&[192, 1_440 + 193, 2 * 1_440 + 194, 600], Some("3 of 4 between 03:10 and 03:15"));
         check(&[192, 1_440 + 193, 2 * 1_440 + 194, 600, 900], None);
+        // One bad night, or two, is no pattern; two incidents in one of three nights are.
+        check(&[192, 193, 200], None);
+        check(&[192, 193, 200, 1_440 + 192], None);
+        check(&[192, 193, 1_440 + 192, 2 * 1_440 + 192], Some("all between 03:10 and 03:15"));
+        check(&[1_430, 1_440 + 10, 2 * 1_440 - 10], None);
         // A pattern may span midnight, and no more than an hour.
-        check(&[1_430, 1_440 + 10, 2 * 1_440 + 1_435], Some("all between 23:50 and 00:15"));
+        check(&[1_430, 2 * 1_440 + 10, 2 * 1_440 + 1_435], Some("all between 23:50 and 00:15"));
         check(&[0, 1_440 + 30, 2 * 1_440 + 60], Some("all between 00:00 and 01:05"));
         check(&[0, 1_440 + 30, 2 * 1_440 + 61], None);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::Downtime;
+use crate::outcome::{Downtime, short_command};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::store::history::{Gap, RestartCounts, Uptime};
 use crate::store::state::SavedState;
@@ -231,7 +231,7 @@ impl TargetReport {
         }
         for (index, cure) in self.cures.iter().enumerate() {
             let word = if index == 0 { "cures" } else { "" };
-            lines.push(format!("  {word:<9}  {}  {}", escaped(&cure.run), cure.score()));
+            lines.push(format!("  {word:<9}  {}  {}", escaped(&short_command(&cure.run)), cure.score()));
         }
         if let Some(restarts) = pm2_restarts::describe_counts(&self.pm2_restarts, "by itself") {
             lines.push(format!("  PM2        restarted it {restarts}"));

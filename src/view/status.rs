@@ -248,7 +248,13 @@ impl<'a> TargetRow<'a> {
             Some(_) | None => format!("{attempts} restarts did not help; "),
         };
         match state.status {
-            Status::Paused => Some(format!("paused until {}", self.status.clock_time(state.pauses.until()?))),
+            Status::Paused => {
+                let until = self.status.clock_time(state.pauses.until()?);
+                Some(match state.pauses.command() {
+                    Some(command) => format!("paused while `{}` runs, until {until} at most", escaped(command)),
+                    None => format!("paused until {until}"),
+                })
+            }
             Status::Stopped => {
                 let rest = state.rest?;
                 Some(format!("{}; next check at {}", describe_rest(rest.why), self.status.clock_time(rest.ask_at)))

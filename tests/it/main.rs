@@ -46,6 +46,7 @@ mod network_faults;
 #[cfg(feature = "full-tests")]
 mod other_accounts;
 mod other_tools;
+mod outage;
 #[cfg(feature = "full-tests")]
 mod pm2;
 mod pm2_log;

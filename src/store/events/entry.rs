@@ -85,10 +85,12 @@ pub enum EventKind {
     Woke { why: RestReason },
     /// Once per change of the condition.
     Warn { about: WarningKind, detail: String },
-    /// No restarts and no messages until this time.
+    /// No restarts and no messages until this time, or until the command has ended that is run meanwhile.
     Paused {
         #[serde(with = "rfc3339")]
         until: WallTime,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        command: Option<String>,
     },
     /// A pause ended; `until` is the end that was planned.
     Resumed {
@@ -184,7 +186,7 @@ mod tests {
             EventKind::Warn { about: WarningKind::CannotRepair, detail: text("pm2 is gone") },
             r#""event":"warn","about":"cannot_repair","detail":"pm2 is gone""#,
         );
-        check(EventKind::Paused { until: at() }, &format!(r#""event":"paused",{known}"#));
+        check(EventKind::Paused { until: at(), command: None }, &format!(r#""event":"paused",{known}"#));
         check(EventKind::Resumed { until }, &format!(r#""event":"resumed",{known}"#));
         check(EventKind::Resumed { until: None }, r#""event":"resumed""#);
     }

@@ -86,8 +86,9 @@ fn a_cured_incident_answers_all_questions() {
     assert_eq!(
         text(&account, &past),
         "\
-1122-0313  sav-backend, Sun 22 Nov, 03:12:10 to 03:13:14, down at most 1 min 34 s
+1122-0313  sav-backend, Sun 22 Nov, 03:11:40 to 03:13:14, down at most 1 min 34 s
 What     timeout; connected in 0.1 ms, then no byte for 10 s, 3 of 3 (connect 0.1 ms, first byte never)
+         last healthy 03:11:40, first failure 03:12:10, down 03:13:10
          probe: GET http://localhost:5000/api/health
 Why      its process (pid 4821) used 99 % of a core: busy in a loop, not waiting (up 6 days, 412 MB)
          machine: load 1.2 on 2 cores, memory 71 %, disk 61 %
@@ -117,8 +118,9 @@ fn an_open_incident_says_what_was_tried() {
     assert_eq!(
         text(&account, &[]),
         "\
-1122-0313  sav-backend, Sun 22 Nov, since 03:12:10, STILL DOWN after at most 21 min 30 s
+1122-0313  sav-backend, Sun 22 Nov, since 03:11:40, STILL DOWN after at most 21 min 30 s
 What     timeout; connected in 0.1 ms, then no byte for 10 s, 3 of 3
+         last healthy 03:11:40, first failure 03:12:10, down 03:13:10
          probe: GET http://localhost:5000/api/health
          its answer: 503, {\"db\": \"\\u{1b}[2Jgone\"}
 Why      the busiest of your processes: node (pid 4821, up 6 days, 412 MB), 99 % of a core
@@ -133,6 +135,41 @@ Watched  3 h of the 24 h before
 Files    ~/.local/state/watchdog/incidents/1122-0313/
          incident.json  restart-1-1.out"
     );
+}
+
+#[test]
+fn the_course_of_an_outage_begins_where_its_down_time_begins() {
+    #[track_caller]
+    fn check(last_healthy: Option<i64>, down_since: Option<i64>, title: &str, course: &str) {
+        let mut account = down();
+        (account.last_healthy, account.down_since) = (last_healthy.map(at), down_since.map(at));
+        let text = text(&account, &[]);
+        assert!(text.contains(title) && text.contains(&format!("\n         {course}\n")), "{text}");
+    }
+    let paused = "paused or at rest until 03:12:05, first failure 03:12:10, down 03:13:10";
+    check(Some(-900), Some(-5), "since 03:12:05, STILL DOWN after at most 21 min 5 s", paused);
+    let never = "never healthy before, first failure 03:12:10, down 03:13:10";
+    check(None, None, "since 03:12:10, STILL DOWN after at least 21 min", never);
+    let yesterday = "last healthy 23:12:10, first failure 22 Nov 03:12:10, down 22 Nov 03:13:10";
+    check(Some(-4 * 3_600), Some(-4 * 3_600), "Sat 21 Nov, since 23:12:10, STILL DOWN", yesterday);
+}
+
+#[test]
+fn commands_are_short_and_pauses_are_shown_with_theirs() {
+    let mut account = down();
+    let script = format!("{}\nexec ./server", "x".repeat(100));
+    restart(&mut account, 61, &script, CommandOutcome::NotStarted);
+    event(&mut account, 90, EventKind::Paused { until: at(900), command: Some("./deploy.sh now".into()) });
+    event(&mut account, 91, EventKind::Paused { until: at(900), command: None });
+    let text = text(&account, &[]);
+    let done = format!("Done     03:13:11  {}…, could not be started\n", "x".repeat(79));
+    assert!(text.contains(&done), "{text}");
+    assert!(text.contains("         03:13:40  paused while `./deploy.sh now` runs\n"), "{text}");
+    assert!(text.contains("         03:13:41  paused by the operator\n"), "{text}");
+    assert!(text.contains("Helped   not so far: the restart command could not be started\n"), "{text}");
+    (account.ended, account.cured) = (Some(at(64)), Some(script));
+    let list = list(&[account], at(70), Zone::UTC);
+    assert!(list.ends_with(&format!("cured by {}…", "x".repeat(79))), "{list}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Oracle {
                 let open = self.models[target].down.clone();
                 self.require(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
             }
-            Record::Paused { until } => self.paused_is_said(target, *until),
+            Record::Paused { until, .. } => self.paused_is_said(target, *until),
             Record::Resumed { .. } => self.resumed_is_said(target, at),
             Record::WouldRestart { .. } => {
                 let model = self.model(target);

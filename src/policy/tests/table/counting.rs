@@ -120,7 +120,7 @@ fn records_hold_everything_that_log_and_events_need() {
             detail: "200".into(),
             latency: Duration::from_millis(2),
         },
-        Record::Paused { until: boot_clock(91 + 3_600) },
+        Record::Paused { until: boot_clock(91 + 3_600), command: None },
     ];
     assert_eq!(harness.records, expected);
 }

@@ -128,7 +128,7 @@ pub(super) fn show_record(record: &Record, show_time: impl Fn(BootTime) -> Strin
         Record::Rested { why, incident: Some(_) } => format!("rested:{}!", why.as_str()),
         Record::Woke { .. } => "woke".into(),
         Record::Warn { about, .. } => format!("warn:{}", about.as_str()),
-        Record::Paused { until } => format!("paused..{}", show_time(*until)),
+        Record::Paused { until, .. } => format!("paused..{}", show_time(*until)),
         Record::Resumed { .. } => "resumed".into(),
         Record::Stalled { gap } => format!("stalled..{}", gap.as_secs_f64()),
     }
