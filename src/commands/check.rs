@@ -23,9 +23,8 @@ use crate::store::lock::{HeldBy, Holder, check_lock_support, read_lock};
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, Latency};
 
-use super::{Code, holder, load, print, program, shorten_home, status};
 use super::schedule::Schedule;
-use super::{Code, holder, load, print, shorten_home, status};
+use super::{Code, holder, load, print, program, shorten_home, status};
 
 pub(super) use cron::crontab_line;
 
@@ -64,10 +63,8 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     let is_scheduled = schedule.unit.is_some() || schedule.own(&config).next().is_some();
     match describe_not_ready(dangers.len(), problems.len(), unhealthy, is_scheduled) {
         None => {
-            print("Ready. Paste this into crontab -e, or into your panel's cron jobs:");
-            print(&crontab_line(&config, "* * * * *", "start --cron"));
-            program::describe_unstable_path().iter().for_each(|warning| print(warning));
             starters::describe_ready(&config, &schedule).iter().for_each(|line| print(line));
+            program::describe_unstable_path().iter().for_each(|warning| print(warning));
             Ok(Code::Done)
         }
         Some(why) => {

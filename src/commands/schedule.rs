@@ -6,11 +6,12 @@ mod shell;
 mod starter;
 mod systemd;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::{self, Config};
 use crate::terminal::escaped;
 
+use super::program::path_for_crontab;
 use super::read_env;
 
 pub(super) use crontab::{Crontab, Job};
@@ -27,7 +28,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn read(config: &Config) -> Schedule {
-        let own = own_program();
+        let own = path_for_crontab();
         let home = config::home(&read_env).unwrap_or_else(|| "/".into());
         let crontab = Crontab::read();
         let starters = crontab.jobs().iter().filter_map(|job| Starter::parse(job, &own, &home)).collect();
@@ -58,11 +59,6 @@ impl Schedule {
             }
         })
     }
-}
-
-/// The path of this program's file.
-pub(super) fn own_program() -> PathBuf {
-    std::env::current_exe().unwrap_or_default()
 }
 
 /// Whether two paths name one file; of files that do not exist, whether the paths are equal.

@@ -6,11 +6,8 @@ use std::ffi::OsString;
 use crate::command::{find_with_interpreter, first_program, shell_quote};
 use crate::config::{CommandLine, Config, Probe, Remedy};
 
-use crate::commands::program;
-
-use super::print;
-use crate::commands::print;
 use crate::commands::schedule::CRON_PATH;
+use crate::commands::{print, program};
 
 const PM2: &str = "pm2";
 const NODE: &str = "node";

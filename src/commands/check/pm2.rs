@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::agent::calls_pm2;
 use crate::command::{Scope, shell_quote};
 use crate::commands::ecosystem::{self, Match};
-use crate::commands::schedule::{Crontab, own_program};
+use crate::commands::program::path_for_crontab;
+use crate::commands::schedule::Crontab;
 use crate::commands::{other_watchers, read_env, shorten_home};
 use crate::config::{self, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Rung, Target};
 use crate::outcome::{Class, DaemonState, Verdict};
@@ -359,7 +360,7 @@ pub(super) fn find_dangers(config: &Config, homes: &[Pm2Snapshot], crontab: &Cro
     }
     let mut dangers: Vec<String> = homes.iter().flat_map(|home| find_watchers(config, home)).collect();
     let own_home = config::home(&read_env).unwrap_or_else(|| "/".into());
-    let lines = other_watchers::find_in_crontab(crontab, &own_program(), &own_home);
+    let lines = other_watchers::find_in_crontab(crontab, &path_for_crontab(), &own_home);
     dangers.extend(lines.into_iter().map(|other_watchers::CronLine { what, when }| {
         format!("your crontab runs {} {}. Remove that line: crontab -e", escaped(&what), escaped(&when))
     }));

@@ -1,7 +1,8 @@
 //! Reports what starts the watchdog: the lines of the crontab and systemd's unit, or else the line to paste. It must
 //! never print that line where one like it is already there.
 
-use crate::commands::schedule::{Schedule, Starter, Way, own_program};
+use crate::commands::program::path_for_crontab;
+use crate::commands::schedule::{Schedule, Starter, Way};
 use crate::commands::{print, read_env, shorten_home};
 use crate::config::Config;
 use crate::terminal::escaped;
@@ -27,8 +28,8 @@ fn inspect_own(starter: &Starter, config: &Config) -> Option<String> {
         Ok(program) => program,
         Err(why) => return Some(format!("your crontab {describe}, but cron cannot: {}. {replace}", escaped(why))),
     };
-    if !starter.is_program(&own_program()) {
-        let (other, own) = (shorten_home(program), shorten_home(&own_program()));
+    if !starter.is_program(&path_for_crontab()) {
+        let (other, own) = (shorten_home(program), shorten_home(&path_for_crontab()));
         print(&format!("In crontab  another file of the program {describe}: {other}; this one is {own}"));
     }
     let mails = match starter.way {
