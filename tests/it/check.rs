@@ -67,7 +67,7 @@ fn check_shows_the_plan_and_changes_nothing() {
             " MiB in ",
         ],
     );
-    sandbox.assert(output.out.starts_with(&path), "the configuration is named");
+    sandbox.assert(output.out.starts_with("~/watchdog.yaml is valid"), "the configuration is named");
     let end = format!(
         "Ready. Paste this into crontab -e, or into your panel's cron jobs:\n* * * * * {} start --cron -c {path}\n",
         env!("CARGO_BIN_EXE_watchdog")

@@ -196,7 +196,7 @@ fn an_unwritable_page_is_reported_once_and_affects_nothing_else() {
         assert!(output.out.contains(part), "{part}: {output:?}");
     }
     let _daemon = sandbox.start_daemon(&["run"]);
-    sandbox.wait_for_log("(tried again every minute)");
+    sandbox.wait_for_log("(retried every minute)");
     sandbox.eventually("the rest is written", || sandbox.read("watchdog.txt").contains("watchdog_up{target=\"a\"} 1"));
     assert_eq!(sandbox.log().matches("gone/status.html").count(), 1, "{}", sandbox.log());
 }

@@ -55,7 +55,7 @@ fn a_report_shows_uptime_incidents_and_gaps() {
         report.text(),
         "\
 30 days to 30 Nov. Watched 29 d 23 h; not watched 1 h (27 Nov 11:00 to 12:00, the watchdog was killed, or no \
-tick came).
+tick ran).
 sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 s in all, longest at most 1 min 44 s
   found in   1 min 3 s median, 1 min 33 s worst   healed 3 s median, 31 s worst after the restart
   cures      pm2 restart x  3 of 3 timeouts, median 3 s
