@@ -11,7 +11,10 @@ fn install() -> Sandbox {
     let sandbox = Sandbox::new("targets: [{name: a, file: {path: watchdog.yaml, max_age: 1d}}]\n");
     let program = sandbox.path(PACKAGE);
     fs::create_dir_all(program.parent().expect("it is in a folder")).expect("made");
-    fs::copy(env!("CARGO_BIN_EXE_watchdog"), &program).expect("copied");
+    // By another process: one that a parallel test starts meanwhile would inherit a file that is open for writing, and
+    // such a file cannot be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_watchdog")).arg(&program).status().expect("cp runs");
+    assert!(copied.success(), "{}", program.display());
     sandbox
 }
 
