@@ -17,6 +17,8 @@ pub struct Pm2Evidence {
     pub process: Option<ProcessIdentity>,
     /// Whether the process outlived the daemon that started it and belongs to no other daemon.
     pub is_orphan: bool,
+    /// The daemon is dead, and a pm2 command runs that may be about to start a new one.
+    pub is_being_started: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

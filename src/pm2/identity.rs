@@ -151,10 +151,21 @@ pub(super) fn daemon_kind(title: &str) -> Option<DaemonKind> {
     is_in_foreground.then_some(DaemonKind::Foreground)
 }
 
+/// Whether a title is that of a pm2 command, such as `node /usr/bin/pm2 update`, and not of a daemon.
+pub(super) fn is_pm2_command(title: &str) -> bool {
+    let mut words = title.split(' ').take(3).map(|word| word.rsplit('/').next().unwrap_or(word));
+    words.any(|word| word == "pm2") && daemon_kind(title).is_none()
+}
+
 /// Whether the title is the one that `PM2_DAEMON_TITLE` in its environment sets, or the beginning of it.
 fn has_daemon_title(title: &str, environment: &Environment) -> bool {
     let configured = environment.get("PM2_DAEMON_TITLE").and_then(OsStr::to_str);
     !title.is_empty() && configured.is_some_and(|configured| configured.starts_with(title))
+}
+
+/// The home that a pm2 command with this environment uses.
+pub(super) fn find_command_home(environment: &Environment) -> Option<PathBuf> {
+    find_home(environment, DaemonKind::Foreground)
 }
 
 /// The home of a daemon, from its environment. A foreground daemon without `PM2_HOME` uses `~/.pm2`.
@@ -206,5 +217,18 @@ mod tests {
         check("node /srv/app/server.js pm2-runtime-notes", None);
         check("grep God Daemon (", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_title_shows_a_pm2_command() {
+        let check = |title: &str, expected: bool| assert_eq!(is_pm2_command(title), expected, "{title}");
+        check("node /x/bin/pm2 update", true);
+        check("/usr/bin/node --no-warnings /x/node_modules/.bin/pm2 resurrect", true);
+        check("pm2 kill", true);
+        check("PM2 v7.0.4: God Daemon (/home/user/.pm2)", false);
+        check("node /x/bin/pm2 start --no-daemon app.js", false);
+        check("node /srv/pm2/server.js", false);
+        check("tail -n 20 -f /home/user/.pm2/pm2", false);
+        check("", false);
     }
 }

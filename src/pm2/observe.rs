@@ -9,7 +9,7 @@ use crate::process::{self, Environment, Process, Stat};
 
 use super::evidence::{Daemon, DaemonEvidence, DaemonKind, ProcessEvidence, ProcessState, Sign, SocketState};
 use super::home::{read_pid, to_file_name};
-use super::identity::{DaemonOwnership, read_daemon, was_written_at_start_of};
+use super::identity::{DaemonOwnership, find_command_home, is_pm2_command, read_daemon, was_written_at_start_of};
 use super::{Home, ports};
 
 impl Home {
@@ -55,7 +55,19 @@ impl Home {
             trouble: daemon.trouble(&self.path().display().to_string(), &self.pm2_command()).or(hidden).or(outlived),
             process: living.map(identity_of),
             is_orphan,
+            is_being_started: daemon.state() == DaemonState::Dead && self.is_pm2_command_running(),
         }
+    }
+
+    /// Whether a pm2 command of this account runs, unless its environment shows another home. Processes that cannot be
+    /// read may be one.
+    fn is_pm2_command_running(&self) -> bool {
+        let is_command =
+            |pid: u32| process::command_line(pid).is_some_and(|title| is_pm2_command(&title)) && process::is_ours(pid);
+        let may_be_here = |pid: u32| {
+            process::environment(pid).and_then(|found| find_command_home(&found)).is_none_or(|home| self.is_at(&home))
+        };
+        process::pids().map_or(true, |mut pids| pids.any(|pid| is_command(pid) && may_be_here(pid)))
     }
 
     /// The signs of the daemon. If its socket accepts and `pm2.pid` names a proven daemon, no other process is read.

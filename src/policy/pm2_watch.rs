@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::outcome::{DaemonState, Pm2Evidence, ProcessIdentity};
+use crate::outcome::{Class, DaemonState, Pm2Evidence, ProcessIdentity, Verdict};
 use crate::policy::Action;
 use crate::policy::state::{StartPeriod, StartReason};
 use crate::policy::target_context::TargetContext;
@@ -16,11 +16,19 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 const CRASH_LOOP_STARTS: usize = 3;
 const CRASH_LOOP_WINDOW: Duration = Duration::from_secs(600);
 
+/// Nothing listens on the target's port, PM2's daemon is proven dead, no process of the target has outlived it, and no
+/// pm2 command runs that may bring them back: the target cannot recover by itself.
+pub(super) fn is_dead_with_pm2(verdict: &Verdict, pm2: Option<&Pm2Evidence>) -> bool {
+    let is_pm2_dead =
+        |pm2: &Pm2Evidence| pm2.daemon == DaemonState::Dead && pm2.process.is_none() && !pm2.is_being_started;
+    verdict.class() == Some(Class::Refused) && pm2.is_some_and(is_pm2_dead)
+}
+
 impl TargetContext<'_> {
     /// Stores the evidence that came with a verdict or an inspection. Without evidence nothing changes.
     pub(super) fn update_pm2(&mut self, evidence: Option<&Pm2Evidence>) {
         let now = self.context.now;
-        let Some(Pm2Evidence { daemon, daemon_process, process, trouble, is_orphan }) = evidence else { return };
+        let Some(Pm2Evidence { daemon, daemon_process, process, trouble, is_orphan, .. }) = evidence else { return };
         let pm2 = &mut self.state.pm2;
         pm2.trouble.clone_from(trouble);
         pm2.process = process.map(|ProcessIdentity { pid, started }| (pid, started));

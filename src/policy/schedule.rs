@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::time::BootTime;
 
-/// The contract's rule 5.
-const START_PERIOD_PACE: Duration = Duration::from_secs(1);
+/// The contract's rule 5; also for the probes that confirm what is hardly in doubt.
+const FAST_PACE: Duration = Duration::from_secs(1);
 /// An inspection takes up to 28 s: 10 s for `pm2 jlist`, 10 s to end it, and the time for changing signs to settle.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(45);
 
@@ -25,6 +25,8 @@ pub(super) struct Schedule {
     pub(super) inspection: Option<(InspectionPurpose, BootTime)>,
     /// When the latest inspection confirmed the failure, and whether PM2's daemon was deaf.
     pub(super) inspected: Option<(BootTime, bool)>,
+    /// The latest probe found the target as dead as its PM2, so the probes that confirm it follow at once.
+    pub(super) is_dead_with_pm2: bool,
     pub(super) is_due: bool,
     /// The due attempt only waits for an answer. Attempts that became due later wait for it too.
     pub(super) awaits_answer: bool,
@@ -114,8 +116,9 @@ impl Schedule {
     }
 }
 
-pub(super) fn start_period_pace(interval: Duration) -> Duration {
-    START_PERIOD_PACE.min(interval)
+/// Every second, or at the regular pace if that is faster.
+pub(super) fn fast_pace(regular: Duration) -> Duration {
+    FAST_PACE.min(regular)
 }
 
 /// The first point after `now` that is a whole number of `step`s after `from`. Missed slots are skipped.

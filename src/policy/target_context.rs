@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::policy::ids::IncidentIds;
-use crate::policy::schedule::{Schedule, start_period_pace};
+use crate::policy::schedule::{Schedule, fast_pace};
 use crate::policy::state::{Phase, StartPeriod, StartReason, TargetState};
 use crate::policy::terms::Status;
 use crate::policy::ticks;
@@ -168,12 +168,13 @@ impl TargetContext<'_> {
     pub(super) fn schedule_next_probe(&mut self) {
         let Limits { interval, retry_interval, .. } = *self.limits;
         let now = self.context.now;
-        let start_pace = self.schedule.next_at_pace(now, start_period_pace(interval));
+        let start_pace = self.schedule.next_at_pace(now, fast_pace(interval));
         let verifying = matches!(self.state.phase(), Some(Phase::Verifying { .. }));
         let is_starting = self.state.start_period.is_some() || verifying;
         let has_failed = self.state.last_class.is_some() && self.state.rest.is_none();
         self.schedule.next = match self.context.mode {
             _ if is_starting => Some(start_pace),
+            _ if self.is_confirming() => Some(self.schedule.next_at_pace(now, fast_pace(retry_interval))),
             Mode::Daemon if has_failed && retry_interval < interval => {
                 Some(self.schedule.next_at_pace(now, retry_interval))
             }
@@ -181,6 +182,14 @@ impl TargetContext<'_> {
             Mode::Once if self.should_tick_retry() => Some(self.schedule.next_at_pace(now, retry_interval)),
             Mode::Once => None,
         };
+    }
+
+    /// The target is as dead as its PM2: waiting between the probes that are still needed would prove nothing more.
+    fn is_confirming(&self) -> bool {
+        let is_undecided = self.state.failures() < self.limits.failure_threshold;
+        let counts = self.state.rest.is_none() && !self.is_paused();
+        let may_act = self.context.mode == Mode::Daemon || !self.schedule.attempted;
+        self.schedule.is_dead_with_pm2 && is_undecided && counts && may_act
     }
 
     /// A tick whose probe has failed continues until the threshold, if `retry_interval` is configured or ticks are

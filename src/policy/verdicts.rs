@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::outcome::{Class, ProbeResult, Verdict};
+use crate::policy::pm2_watch::is_dead_with_pm2;
 use crate::policy::schedule::InspectionPurpose;
 use crate::policy::state::{Incident, LastProbe, StartReason, Streak};
 use crate::policy::target_context::TargetContext;
@@ -45,6 +46,7 @@ impl TargetContext<'_> {
         self.schedule.in_flight = None;
         let latency_ms = u64::try_from(millis(result.latency)).unwrap_or(0);
         self.update_pm2(result.pm2.as_ref());
+        self.schedule.is_dead_with_pm2 = is_dead_with_pm2(&verdict, result.pm2.as_ref());
         self.state.last_probe = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms });
         match verdict {
             Verdict::Healthy { detail } => {

@@ -14,6 +14,7 @@ mod incidents;
 mod liveness;
 mod lost_sockets;
 mod operator;
+mod outage;
 mod ports;
 mod reboot;
 mod restarts;

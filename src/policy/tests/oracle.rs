@@ -59,6 +59,8 @@ struct Model {
     /// The end of a reset is unknown, or no pm2 command reaches the daemon: the next attempt may begin with a reset.
     reset_comes_first: bool,
     at_rest: bool,
+    /// The target is as dead as its PM2: when the next probe must have begun.
+    confirm_by: Option<i64>,
     /// When the backend broke, if nothing but probes has happened since.
     broke_at: Option<i64>,
 }
@@ -223,6 +225,11 @@ impl Oracle {
     pub(super) fn probe_begins(&mut self, target: &str, number: u64, at: i64) {
         self.require(!self.in_flight.contains_key(target), "a second probe while one is running");
         self.note(at, format!("{target}: probe {number} begins"));
+        let late = self.model(target).confirm_by.take().filter(|by| at > *by);
+        self.require(
+            late.is_none() || !self.undisturbed,
+            "dead with its PM2, and the next probe begins over 1 s later",
+        );
         self.in_flight.insert(target.to_string(), (number, at));
     }
 
@@ -232,15 +239,17 @@ impl Oracle {
         target: &str,
         number: u64,
         (verdict, process): (&Verdict, Option<(u32, i64)>),
+        is_pm2_dead: bool,
         at: i64,
     ) {
-        self.note(at, format!("{target}: {}", verdict.as_str()));
+        self.note(at, format!("{target}: {}, PM2 dead: {is_pm2_dead}", verdict.as_str()));
         let Some((_, began)) = self.in_flight.get(target).copied().filter(|(in_flight, _)| *in_flight == number) else {
             return;
         };
         self.in_flight.remove(target);
         let is_unknown = at - began > 2 * millis(self.limits[target].timeout);
-        let start_period = millis(self.limits[target].start_period);
+        let Limits { start_period, failure_threshold: threshold, .. } = self.limits[target];
+        let start_period = millis(start_period);
         let model = self.model(target);
         model.tick.failed = false;
         match verdict {
@@ -262,6 +271,8 @@ impl Oracle {
                 if at >= model.counts_from && !model.command_runs {
                     model.failures += 1;
                     model.failed_at = at;
+                    let is_confirming = *class == Class::Refused && is_pm2_dead && model.failures < threshold;
+                    model.confirm_by = (is_confirming && !model.at_rest).then_some(at + 1_000);
                 }
                 model.tick.failed = at >= model.counts_from && !model.command_runs && !model.at_rest;
             }

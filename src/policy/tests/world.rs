@@ -216,8 +216,11 @@ impl World {
                 let verdict = self.verdict(&target);
                 let latency = Duration::from_millis(u64::try_from(duration_ms).unwrap_or(0));
                 let result = ProbeResult { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
-                let process = self.processes.get(&target).copied().filter(|_| self.scenario.pm2);
-                self.oracle.probe_finished(&target, number, (&result.verdict, process), self.now);
+                let found = result.pm2.as_ref();
+                let is_pm2_dead = found.is_some_and(|pm2| pm2.daemon == DaemonState::Dead && pm2.process.is_none());
+                let process = self.processes.get(&target).copied();
+                let process = process.filter(|_| found.is_some_and(|pm2| pm2.process.is_some()));
+                self.oracle.probe_finished(&target, number, (&result.verdict, process), is_pm2_dead, self.now);
                 self.deliver(Event::ProbeFinished { target, number, result, stamp: self.stamp() });
             }
             Upcoming::CommandEnded { target, pid, rung, exit_roll, duration_ms } => {
@@ -254,7 +257,11 @@ impl World {
     fn pm2(&mut self, target: &str) -> Option<Pm2Evidence> {
         let &(pid, started) = self.processes.get(target)?;
         let process = ProcessIdentity { pid, started: BootTime::from_ms(started - self.booted) };
+        let died_with_pm2 = self.backends.get(target).is_some_and(|backend| {
+            backend.class == Class::Refused && backend.up_at.is_none_or(|at| at > self.now) && self.rng.bool()
+        });
         let (daemon, trouble) = match self.rng.u8(0..50) {
+            _ if died_with_pm2 => (DaemonState::Dead, None),
             0 => (DaemonState::Dead, None),
             1 => (DaemonState::Deaf, Some("no socket".into())),
             2 => (DaemonState::Unknown, Some("root's".into())),
@@ -264,8 +271,9 @@ impl World {
             daemon,
             daemon_process: None,
             trouble,
-            process: Some(process),
+            process: Some(process).filter(|_| !died_with_pm2),
             is_orphan: false,
+            is_being_started: false,
         })
     }
 

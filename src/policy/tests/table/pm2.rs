@@ -231,6 +231,36 @@ fn a_dead_daemon_under_a_healthy_backend_is_reported_once_and_left_alone() {
 }
 
 #[test]
+fn a_target_that_died_with_its_pm2_is_confirmed_every_second() {
+    // Still three failures in a row, and only while both signs hold.
+    check("", "app:1 S app god:dead F:refused*3 ok S", "- -@0 - - failing+down+restart#1@32 -@32 cured#1@32");
+    check_probes(
+        "failure_threshold=5",
+        "app:1 S app god:dead F:refused F F:refused F:refused",
+        "a@0 a@30 a@31 a@60 a@61",
+    );
+    check_probes("", "app:1 S app god:dead F:refused god F:refused F", "a@0 a@30 a@31 a@60");
+    check_probes("", "app:1 S app god:dead F:refused U F:refused", "a@0 a@30 a@31 a@60");
+    check_probes("", "app:1 S app god:dead F:refused S F:refused", "a@0 a@30 a@31 a@60");
+    // A process that outlived the daemon may still come up, and a pm2 command may be starting a new daemon.
+    check("", "app:1 S god:dead F:refused*3", "- -@0 - failing+down+restart#1@90");
+    check("", "app:1 S app god:called F:refused*3", "- -@0 - - failing+down+restart#1@90");
+    check("", "app:1 S app god:unknown F:refused*3", "- -@0 - - failing+warn:pm2_deaf+down+restart#1@90");
+    // A faster pace remains. Once the target is down, probes follow at the regular pace again.
+    check_probes(
+        "interval=200ms timeout=100ms",
+        "app god:dead F:refused*2 +1",
+        "a@0 a@0.2 a@0.4 a@0.6 a@0.8 a@1 a@1.2",
+    );
+    check_probes("rungs=0", "S god:dead app F:refused*3 F:refused F:refused", "a@0 a@30 a@31 a@32 a@60 a@90");
+    // The pace ends at the threshold of a paused target too.
+    check_probes("", "S god:dead app pause/1h F:refused F:refused F:refused", "a@0 a@30 a@60 a@90");
+    // After a boot, failures count from the end of the start period on, and a tick decides.
+    check("", "S reboot/5 god:dead app daemon F:refused*25 F:refused*3", "- - - - - - failing+down+restart#1@32");
+    check("", "tick S god:dead app tick F:refused*3 ok S", "- end - - - failing+down+restart#1@2 - cured#1+end");
+}
+
+#[test]
 fn a_process_that_is_restarted_again_and_again_is_reported() {
     let three = "app:1 S app:2 S app:3 S app:4 S app:5 S";
     check("", three, "- - - - - - - warn:crash_loop - -");

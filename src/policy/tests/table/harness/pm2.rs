@@ -6,7 +6,8 @@ use crate::policy::{Event, Precondition};
 
 impl Harness {
     /// What probes observe of PM2 from now on. `app:7`: a process with that pid, started now; `app`: no process.
-    /// `god:dead`, `god:deaf`, `god:unknown`: a daemon in that state; `god`: a daemon that is alive.
+    /// `god:dead`, `god:deaf`, `god:unknown`: a daemon in that state; `god`: a daemon that is alive; `god:called`: it is
+    /// dead, and a pm2 command runs.
     pub(super) fn set_pm2(&mut self, token: &Token<'_>) {
         let started = self.clock();
         let alive = Pm2Evidence {
@@ -15,15 +16,17 @@ impl Harness {
             trouble: None,
             process: None,
             is_orphan: false,
+            is_being_started: false,
         };
         let pm2 = self.pm2.get_or_insert(alive);
         if token.verb == "god" {
             pm2.daemon = match token.detail {
                 None => DaemonState::Alive,
-                Some("dead") => DaemonState::Dead,
+                Some("dead" | "called") => DaemonState::Dead,
                 Some("deaf") => DaemonState::Deaf,
                 Some(_) => DaemonState::Unknown,
             };
+            pm2.is_being_started = token.detail == Some("called");
             let is_trouble = matches!(pm2.daemon, DaemonState::Deaf | DaemonState::Unknown);
             pm2.trouble = is_trouble.then(|| "its socket is missing".into());
         } else {
