@@ -196,6 +196,7 @@ impl Agent {
                 self.step(Event::Wake);
             }
             self.commit();
+            self.log_ordered_restarts();
         }
         self.end_owned_commands();
         self.finish()

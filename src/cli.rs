@@ -125,6 +125,11 @@ pub enum Verb {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Restart a target now, within its limits, and wait until it is healthy
+    Restart {
+        /// The target to restart
+        target: String,
+    },
     /// Write a configuration for the PM2 setup found on this machine
     Init {
         /// PM2's home [default: $PM2_HOME, else ~/.pm2]

@@ -16,6 +16,7 @@ mod pause;
 mod program;
 mod reload;
 mod report;
+mod restart;
 mod run;
 mod schedule;
 mod stale_daemon;
@@ -80,6 +81,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Log { target, lines, follow }) => log::log(&options, target.as_deref(), lines, follow),
         Some(Verb::Pause { targets, length, command }) => return pause::pause(&options, targets, length, command),
         Some(Verb::Resume { targets }) => pause::resume(&options, targets),
+        Some(Verb::Restart { target }) => restart::restart(&options, &target),
         Some(Verb::Init { pm2_home, stdout, force }) => Ok(init::init(&options, pm2_home, stdout, force)),
         Some(Verb::Demo { backend: None }) => Ok(demo::demo()),
         Some(Verb::Demo { backend: Some(folder) }) => Ok(demo::backend(&folder)),

@@ -11,6 +11,7 @@ mod event;
 mod hold_reason;
 mod ids;
 mod limits;
+mod manual_restart;
 mod notification;
 mod notification_state;
 mod notify;
@@ -18,7 +19,9 @@ mod pause;
 mod pauses;
 mod pm2;
 mod pm2_watch;
+mod precheck;
 mod rest;
+mod restart_orders;
 mod resting;
 mod schedule;
 mod state;
@@ -38,12 +41,15 @@ pub use budget::count_in_window;
 pub use event::{Action, Event, Record};
 pub use ids::IncidentIds;
 pub use limits::{Limits, Precondition};
+#[cfg(test)]
+pub use manual_restart::ManualRestart;
+pub use manual_restart::{FailedCommand, ManualProgress, RefusedRestart, RestartRefusal};
 pub use notification::{IncidentSummary, Notification};
 pub use pauses::Pauses;
 #[cfg(test)]
 pub use state::Streak;
 pub use state::{Incident, LastProbe, Phase, State, StateRef, TargetState, TriedCommand, Waiting};
-pub use terms::{HoldReason, Status, WarningKind};
+pub use terms::{HoldReason, OrderedBy, Status, WarningKind};
 pub use ticks::Ticks;
 
 use serde::{Deserialize, Serialize};
@@ -258,6 +264,12 @@ impl Policy {
             Event::Reloaded { limits } => {
                 self.set_limits(limits, false, now);
                 self.update_all(now, out, |_| ());
+            }
+            Event::RestartOrdered { target, id, stamp } => {
+                if let Some(index) = self.targets.index_of(&target) {
+                    let neighbours = self.targets.neighbours(index);
+                    self.update_at(index, now, out, |target| target.restart_ordered(id, &stamp, neighbours));
+                }
             }
             Event::Stopping => {
                 self.stopping = true;

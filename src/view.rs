@@ -5,6 +5,7 @@ pub mod incident;
 pub mod log_line;
 pub mod message;
 pub mod metrics;
+pub mod ordered_restart;
 pub mod page;
 pub mod pattern;
 pub mod pm2_restarts;

@@ -131,8 +131,8 @@ impl Agent {
             Action::InspectPm2 { target } => self.inspect_pm2(target),
             Action::CheckReset { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
-            Action::Run { target, attempt, rung, incident, failures } => {
-                self.run_command(AttemptContext { target, number: attempt, rung, incident, failures });
+            Action::Run { target, attempt, rung, folder, failures, by } => {
+                self.run_command(AttemptContext { target, number: attempt, rung, folder, failures, by });
             }
             Action::AdoptCommand { target, process, rung, since } => self.adopt_command(target, process, rung, since),
             // Handled by save_actions.
@@ -155,7 +155,7 @@ impl Agent {
     fn announce(&mut self, DecidedRecord { target, record, run, .. }: &DecidedRecord, at: ClockReading) {
         let configured = self.target(target);
         let last_line = match record {
-            Record::RestartDone { incident, attempt, rung, .. } => self.last_output_line(incident, *attempt, *rung),
+            Record::RestartDone { folder, attempt, rung, .. } => self.last_output_line(folder, *attempt, *rung),
             _ => None,
         };
         let log_line = LogLine {
@@ -218,8 +218,8 @@ fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Ev
     let kind = match record.clone() {
         Record::Failing { class, detail, .. } => EventKind::Failing { class, detail },
         Record::Down { failures, class, detail, incident, .. } => EventKind::Down { failures, class, detail, incident },
-        Record::Restart { attempt, rung, incident, .. } => {
-            EventKind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
+        Record::Restart { attempt, rung, incident, by, .. } => {
+            EventKind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident, by }
         }
         Record::RestartDone { attempt, rung, exit: ending, duration: took, incident, .. } => {
             let (rung, outcome) = (from_one(rung), CommandOutcome::from(&ending));

@@ -78,7 +78,7 @@ impl Agent {
         });
         let failures = self.policy.target(&target).map_or(0, TargetState::failures);
         let attempt =
-            AttemptContext { target: target.clone(), number: 0, rung: 0, incident: incident.clone(), failures };
+            AttemptContext { target: target.clone(), number: 0, rung: 0, folder: incident.clone(), failures, by: None };
         let spec = |(index, command): (usize, &CommandLine)| {
             let output = folder.as_deref().map(|folder| diagnose_output_path(folder, index));
             (self.command_spec(command, DIAGNOSE_TIMEOUT, &attempt, folder.as_deref(), output.as_deref()), output)

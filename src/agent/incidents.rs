@@ -181,6 +181,12 @@ impl Incidents {
         let now = clock::now();
         let attempts_made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
         let Some(incident) = self.open.get_mut(target) else { return };
+        // A restart that the operator ordered may have begun before the incident.
+        if let Record::Restart { incident: of, .. } | Record::RestartDone { incident: of, .. } = record
+            && of.as_ref() != Some(&incident.id)
+        {
+            return;
+        }
         let boot_times = self.boot_times.get_mut(target);
         match record {
             Record::Restart { .. } => {

@@ -12,7 +12,7 @@ use crate::command::{self, CommandSpec, Leftovers, Scope};
 use crate::config::{self, CommandLine, CutEnds, Remedy, Secrets};
 use crate::logging::about;
 use crate::outcome::{Exit, ProbeResult, Verdict};
-use crate::policy::{Event, Phase, Precondition, State};
+use crate::policy::{Event, OrderedBy, Phase, Precondition, State};
 use crate::process::{self, Process};
 use crate::store::{self, Folder};
 use crate::time::BootTime;
@@ -33,8 +33,9 @@ const ONLY_IF_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn find_unnoted_commands(folder: &Folder, state: &mut State) {
     for (target, state) in &mut state.targets {
         let Some(attempt) = &mut state.attempt else { continue };
+        let output_folder = attempt.folder().to_owned();
         if let Phase::Running { process: process @ None, .. } = &mut attempt.phase
-            && let Ok(incident) = store::incidents::create(folder, &attempt.incident)
+            && let Ok(incident) = store::incidents::create(folder, &output_folder)
         {
             let variables = identifying_variables(target, attempt.number, attempt.rung, Some(&incident));
             // A pm2 command has none of these variables, but its output goes to this file.
@@ -61,8 +62,11 @@ pub(super) struct AttemptContext {
     pub(super) number: u32,
     /// From 0.
     pub(super) rung: usize,
-    pub(super) incident: String,
+    /// The folder of incidents for its output: that of its incident, if there is one.
+    pub(super) folder: String,
     pub(super) failures: u32,
+    /// Who ordered it, if anyone did.
+    pub(super) by: Option<OrderedBy>,
 }
 
 impl Agent {
@@ -109,10 +113,11 @@ impl Agent {
             target: target.clone(),
             number: 0,
             rung: 0,
-            incident: incident.id.clone(),
+            folder: incident.id.clone(),
             failures: self.policy.target(&target).map_or(0, |state| state.failures()),
+            by: None,
         };
-        let folder = self.journal.incident_folder(&attempt.incident);
+        let folder = self.journal.incident_folder(&attempt.folder);
         let path = folder.as_ref().map(|folder| folder.join("only_if.out"));
         let spec = self.command_spec(&command, ONLY_IF_TIMEOUT, &attempt, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
@@ -157,7 +162,7 @@ impl Agent {
             Remedy::Pm2Reset(_) => return self.reset_pm2(attempt, rung.timeout),
         };
         let find_reason_against = self.reason_against_pm2(&target, &rung.remedy);
-        let folder = self.journal.incident_folder(&attempt.incident);
+        let folder = self.journal.incident_folder(&attempt.folder);
         let path = folder.as_ref().map(|folder| output_path(folder, &attempt));
         let spec = self.command_spec(command, rung.timeout, &attempt, folder.as_deref(), path.as_deref());
         let secrets = self.config.secrets.clone();
@@ -194,7 +199,7 @@ impl Agent {
         let lost = move |target| Message::Event(Event::CommandEnded { target, exit: Exit::Lost, duration: elapsed });
         let attempt = self.policy.target(&target).and_then(|state| state.attempt.as_ref());
         let path = attempt.and_then(|attempt| {
-            let folder = self.journal.incident_folder(&attempt.incident)?;
+            let folder = self.journal.incident_folder(attempt.folder())?;
             Some(store::incidents::output_path(&folder, attempt.number, rung_from_one(rung)))
         });
         let secrets = self.config.secrets.clone();
@@ -228,10 +233,9 @@ impl Agent {
     }
 
     /// The last line that a restart command printed, redacted, and cut to 200 characters for the log.
-    pub(super) fn last_output_line(&self, incident: &str, attempt: u32, rung: usize) -> Option<String> {
-        let attempt =
-            AttemptContext { target: String::new(), number: attempt, rung, incident: incident.into(), failures: 0 };
-        let path = output_path(&self.journal.incident_folder(incident)?, &attempt);
+    pub(super) fn last_output_line(&self, folder: &str, attempt: u32, rung: usize) -> Option<String> {
+        let folder = self.journal.incident_folder(folder)?;
+        let path = store::incidents::output_path(&folder, attempt, rung_from_one(rung));
         let output = std::fs::read(path).ok()?;
         let output = String::from_utf8_lossy(&output);
         let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;

@@ -193,10 +193,15 @@ impl Agent {
 
     pub(super) fn restart_with_pm2(&mut self, attempt: AttemptContext, timeout: Duration) {
         let recent = self.pm2.take_recent(&attempt.target);
-        self.repair_with_pm2(attempt, timeout, |job, context, mut calls| {
-            let result = recent.unwrap_or_else(|| job.inspect());
+        let is_ordered = attempt.by.is_some();
+        self.repair_with_pm2(attempt, timeout, move |job, context, mut calls| {
+            let mut result = recent.unwrap_or_else(|| job.inspect());
             if let Inspection::AtRest(why) = result.inspection {
-                return Err(format!("it is deliberately at rest ({})", why.as_str()));
+                if !is_ordered {
+                    return Err(format!("it is deliberately at rest ({})", why.as_str()));
+                }
+                // The operator who stopped it has now ordered its restart.
+                result.facts.ids_at_rest.clear();
             }
             let steps: Vec<RepairStep> = pm2::plan_repair(&job.managed, &result.facts)?;
             context.extend_deadline(STEP_TIMEOUT + steps.iter().map(RepairStep::wait_limit).sum());
@@ -238,7 +243,7 @@ impl Agent {
             let _ = self.post.send(ended(target, hangs, Duration::ZERO)); // as above
             return;
         }
-        let folder = self.journal.incident_folder(&attempt.incident);
+        let folder = self.journal.incident_folder(&attempt.folder);
         let path = folder.map(|folder| output_path(&folder, &attempt));
         let secrets = self.config.secrets.clone();
         let variant = self.repair_id(&target);

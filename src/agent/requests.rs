@@ -1,9 +1,13 @@
-//! Applies the operator's requests that wait in the state folder: pause, resume, the end of a pause's command, reload.
-//! A request must never be applied twice by one watchdog, nor be removed before the state with its effect is saved.
+//! Applies the operator's requests that wait in the state folder: pause, resume, the end of a pause's command, reload,
+//! restart. A request must never be applied twice by one watchdog, nor be removed before the state with its effect is
+//! saved.
 
+use crate::clock;
 use crate::logging::about;
 use crate::policy::{Event, Mode};
 use crate::store::requests::{self, PendingRequest, Request};
+use crate::view::log_line::RestartLimit;
+use crate::view::ordered_restart::OrderedRestart;
 
 use super::Agent;
 use super::journal::Durability;
@@ -14,11 +18,13 @@ pub(super) struct RequestProgress {
     applied: Vec<PendingRequest>,
     /// How many of these, counted from the end, nobody has tried to remove yet.
     untried: usize,
+    /// The restarts that were ordered and whose outcome was not logged yet: the target and the order's id.
+    ordered: Vec<(String, String)>,
 }
 
 impl Agent {
-    /// Applies the requests of `pause`, `resume` and `reload`. Each file stays until the state is saved, so that the
-    /// next watchdog applies the request if this one is killed before.
+    /// Applies the pending requests. Each file stays until the state is saved, so that the next watchdog applies the
+    /// request if this one is killed before.
     pub(super) fn apply_requests(&mut self) {
         // A commit removes the requests that were applied.
         self.commit_now();
@@ -50,7 +56,7 @@ impl Agent {
     }
 
     pub(super) fn remove_applied_requests(&mut self) {
-        let RequestProgress { applied, untried } = &mut self.requests;
+        let RequestProgress { applied, untried, .. } = &mut self.requests;
         let tried = applied.len().saturating_sub(std::mem::take(untried));
         for (index, request) in applied.iter().enumerate() {
             if let Err(error) = request.remove()
@@ -63,12 +69,21 @@ impl Agent {
     }
 
     fn apply_request(&mut self, pending: &PendingRequest) {
-        let until = pending.request.pause_end(&self.journal.clock_reading());
+        let reading = self.journal.clock_reading();
+        let until = pending.request.pause_end(&reading);
         match pending.request.clone() {
             Request::Pause { targets, command, .. } => {
                 if let Some(until) = until {
                     self.step(Event::Paused { targets, until, command });
                 }
+            }
+            Request::Restart { target, .. } if pending.request.is_outdated(&reading) => {
+                log::warn!("{target}: a restart that was ordered over a minute ago is not made");
+            }
+            Request::Restart { target, id, .. } => {
+                let stamp = self.zone.incident_id(reading.at.wall);
+                self.requests.ordered.push((target.clone(), id.clone()));
+                self.step(Event::RestartOrdered { target, id, stamp });
             }
             Request::CommandEnded { command } => self.step(Event::PauseCommandEnded { command }),
             Request::Resume { targets, clear_waits } => {
@@ -94,6 +109,23 @@ impl Agent {
         self.commit_now();
         if let Err(error) = pending.answer(&answer) {
             log::warn!("{error} (watchdog reload waits for it in vain)");
+        }
+    }
+
+    /// Logs what came of the restarts that the operator ordered, once everything that led to it was logged.
+    pub(super) fn log_ordered_restarts(&mut self) {
+        if !self.is_settled() {
+            return;
+        }
+        let (at, zone) = (clock::read(), self.zone);
+        for (target, id) in std::mem::take(&mut self.requests.ordered) {
+            let limit = self.target(&target).map(|target| RestartLimit::of(&target.limits));
+            let Some(state) = self.policy.target(&target) else { continue };
+            let restart = OrderedRestart { target: &target, id: &id, commands: &[], limit, at, zone };
+            match restart.outcome(state) {
+                Some((level, line)) => log::log!(level, "{line}"),
+                None => self.requests.ordered.push((target, id)),
+            }
         }
     }
 }

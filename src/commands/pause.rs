@@ -73,7 +73,7 @@ fn begin_pause(
     command: Option<String>,
 ) -> Result<Paused, NotPaused> {
     let Instance { folder, config, holder, .. } = holder::find_writable_instance(options, UNCHANGED)?;
-    let targets = resolve_targets(&folder, config.as_ref(), holder.as_ref(), targets)
+    let targets = resolve_targets(&folder, config.as_ref(), holder.as_ref(), targets, UNCHANGED)
         .map_err(|code| NotPaused { code, is_unknown_target: code == Code::Usage && config.is_some() })?;
     let length_ms = u64::try_from(millis(length)).unwrap_or(0);
     let given = Stamp::of(&read_boot_clock());
@@ -142,7 +142,7 @@ fn end_pause(Paused { folder, request, .. }: &Paused, length: Duration) {
 pub(super) fn resume(options: &Options, targets: Vec<String>) -> Result<Code, Code> {
     let clear_waits = !targets.is_empty();
     let Instance { folder, config, holder, .. } = holder::find_writable_instance(options, UNCHANGED)?;
-    let targets = resolve_targets(&folder, config.as_ref(), holder.as_ref(), targets)?;
+    let targets = resolve_targets(&folder, config.as_ref(), holder.as_ref(), targets, UNCHANGED)?;
     let request = Request::Resume { targets: targets.clone(), clear_waits };
     let (_, acknowledgement) = submit(&folder, request, UNCHANGED)?;
     let waits = if clear_waits { "; its waits are cleared" } else { "" };
@@ -188,11 +188,12 @@ fn submit(folder: &Folder, request: Request, consequence: &str) -> Result<(Pendi
 
 /// Checks the names of targets; `None` stands for all targets. The error is `Usage` for an unknown name, and `Trouble`
 /// for one that the configuration has but the running watchdog has not read yet.
-fn resolve_targets(
+pub(super) fn resolve_targets(
     folder: &Folder,
     config: Option<&Config>,
     holder: Option<&Holder>,
     targets: Vec<String>,
+    consequence: &str,
 ) -> Result<Option<Vec<String>>, Code> {
     if targets.is_empty() {
         return Ok(None);
@@ -209,7 +210,7 @@ fn resolve_targets(
             let daemon = holder.filter(|holder| holder.mode == Mode::Daemon && pid == Some(holder.pid));
             let Some((unread, Holder { pid, .. })) = unread.zip(daemon) else { return Ok(Some(targets)) };
             let why = format!("the running watchdog (pid {pid}) has not read `{unread}` yet. Load it: watchdog reload");
-            Err(print_error(&format!("{why} ({UNCHANGED})"), Code::Trouble))
+            Err(print_error(&format!("{why} ({consequence})"), Code::Trouble))
         }
         Some(unknown) => Err(unknown_target(unknown, names)),
     }

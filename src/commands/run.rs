@@ -21,7 +21,7 @@ use crate::store::lock::{HeldBy, Holder, Lock, LockError};
 use crate::terminal::escaped;
 
 use super::{Code, daily_filter, forget_printed, holder, print_daily, print_daily_in, print_error, stale_daemon};
-use super::{load, load_for_cron, print, read_env, status, verbosity};
+use super::{load, load_for_cron, print, print_machine_error, read_env, status, verbosity};
 
 pub(super) const NOTHING_STARTED: &str = "nothing was started";
 const NOTHING_DONE: &str = "nothing was done";
@@ -137,6 +137,32 @@ fn tick(config: Config, options: &Options, inbox: Inbox, folder: Folder, lock: L
         filter.reset();
     }
     tick_code(&result)
+}
+
+/// A tick for an order that waits in the folder. It prints its news, also on a terminal. Returns the final state of the
+/// target; none at all if another watchdog has taken the lock meanwhile.
+pub(super) fn ordered_tick(
+    config: Config,
+    options: &Options,
+    folder: &Folder,
+    target: &str,
+) -> Result<Option<Option<TargetState>>, Code> {
+    let inbox = Inbox::open().map_err(print_machine_error)?;
+    let lock = match Lock::try_acquire(folder, Mode::Once, &config.path) {
+        Ok(lock) => lock,
+        Err(LockError::Held(HeldBy::Visible(_))) => return Ok(None),
+        Err(LockError::Held(unseen)) => return Err(holder::refuse_held(folder, &unseen).print(NOTHING_DONE)),
+        Err(LockError::Io(error)) => return Err(print_machine_error(error)),
+    };
+    let logging = start_log(&config, options, None);
+    let news = Box::new(|line: &str| print(&escaped(line)));
+    let repeats = Some(daily_filter(Some(folder)));
+    let setup = AgentSetup { inbox, folder: folder.clone(), lock, logging, news, repeats };
+    let result = Agent::new(Mode::Once, config, options.dry_run, setup).map_err(print_machine_error)?.run();
+    if let Some(by) = &result.displaced_by {
+        return Err(print_error(&format!("{by} (this tick was ended)"), Code::Held));
+    }
+    Ok(Some(result.targets.into_iter().find(|(name, _)| name == target).map(|(_, state)| state)))
 }
 
 fn tick_code(result: &RunResult) -> Code {

@@ -1,24 +1,21 @@
-//! Makes attempts: checks their preconditions, runs their rungs one after another, and records their end.
+//! Makes attempts: decides when one begins, runs its rungs one after another, and records its end.
 //! It must never run a command before the attempt is saved.
 
-use std::mem::take;
 use std::time::Duration;
 
 use crate::outcome::Exit;
 use crate::policy::backoff::delay_after;
 use crate::policy::budget;
-use crate::policy::schedule::{InspectionPurpose, Precheck};
-use crate::policy::state::{Attempt, AttemptHistory, Episode, Phase, StandDown, StartReason, TriedCommand, Waiting};
+use crate::policy::schedule::Precheck;
+use crate::policy::state::{Attempt, AttemptHistory, Episode, Phase, StartReason, TriedCommand, Waiting};
 use crate::policy::target_context::{Neighbours, TargetContext};
-use crate::policy::terms::{HoldReason, WarningKind};
-use crate::policy::{Action, Limits, Mode, Precondition, Record};
+use crate::policy::terms::{HoldReason, OrderedBy, WarningKind};
+use crate::policy::{Action, Limits, Mode, Record};
 
 /// The contract's rule 4: a healthy probe within this time after a failed command ends the attempt.
 const VERIFICATION: Duration = Duration::from_secs(5);
 /// The contract's section 4b.
 const MIN_RESET_INTERVAL: Duration = Duration::from_secs(3_600);
-/// Without a cooldown, a precondition that does not hold would be checked again and again without a break.
-const MIN_PRECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl TargetContext<'_> {
     pub(super) fn decide_attempt(&mut self, neighbours: Neighbours) {
@@ -69,89 +66,11 @@ impl TargetContext<'_> {
                 false
             }
             Precheck::Passed { reset } => {
-                self.begin_attempt(reset);
+                let folder = self.incident_id().unwrap_or_default();
+                self.begin_attempt(reset, None, folder);
                 false
             }
         }
-    }
-
-    /// Starts the check of the precondition with this index; after the last one, the check of the reset, if the attempt
-    /// would begin with one. Stands down if a reset is the only rung and the last reset is too recent.
-    pub(super) fn start_precheck(&mut self, index: usize) {
-        let target = self.name.to_string();
-        match self.limits.preconditions.get(index) {
-            // PM2 was inspected a moment ago, before the target went down.
-            Some(Precondition::Stopped) if self.has_recent_inspection() => return self.start_precheck(index + 1),
-            Some(Precondition::Stopped) => {
-                if self.inspect(InspectionPurpose::BeforeAttempt { index }) {
-                    self.schedule.precheck = Precheck::Precondition(index);
-                }
-                return;
-            }
-            Some(precondition) => {
-                self.schedule.precheck = Precheck::Precondition(index);
-                return self.actions.push(Action::CheckPrecondition { target, precondition: *precondition });
-            }
-            None => {}
-        }
-        let rung = self.rung_for(self.attempts_made().saturating_add(1));
-        if (self.limits.reset == Some(rung) || self.should_reset_first()) && self.may_reset() {
-            self.schedule.precheck = Precheck::CheckingReset;
-            self.actions.push(Action::CheckReset { target });
-        } else if self.limits.reset.is_some() && self.limits.rungs == 1 {
-            self.schedule.precheck = Precheck::Idle;
-            self.stand_down(HoldReason::Cooldown);
-        } else {
-            self.schedule.precheck = Precheck::Passed { reset: false };
-        }
-    }
-
-    /// Records a stand-down that was decided in this step like any other reason to wait.
-    fn record_stand_down(&mut self) {
-        let Some(StandDown { why: reason, until, .. }) = self.state.stand_down else { return };
-        let waiting = Waiting { why: reason, until: Some(until) };
-        self.state.waiting = Some(waiting);
-        self.record_held_back(waiting);
-    }
-
-    /// A precondition was checked. The answer is ignored if the attempt is not due any more.
-    pub(super) fn precondition_checked(&mut self, precondition: Precondition, holds: bool) {
-        let Precheck::Precondition(index) = self.schedule.precheck else { return };
-        self.schedule.precheck = Precheck::Idle;
-        if self.take_outdated() || self.limits.preconditions.get(index) != Some(&precondition) || !self.schedule.is_due
-        {
-            return;
-        }
-        if holds {
-            self.start_precheck(index + 1);
-        } else {
-            self.stand_down(HoldReason::OnlyIf);
-        }
-    }
-
-    /// Whether the configuration has changed since the check began, so its answer must be ignored. Resets that mark.
-    pub(super) fn take_outdated(&mut self) -> bool {
-        take(&mut self.schedule.outdated)
-    }
-
-    /// The latest inspection is no older than a verdict may be.
-    fn has_recent_inspection(&self) -> bool {
-        self.schedule.inspected.is_some_and(|(at, _)| self.context.now.since(at) <= self.limits.timeout)
-    }
-
-    /// A warranted reset comes first, whatever the attempt's number: no other command reaches a deaf daemon, and after
-    /// an interrupted reset there is nothing left that another command could repair.
-    fn should_reset_first(&self) -> bool {
-        let is_deaf = self.schedule.inspected.is_some_and(|(_, is_deaf)| is_deaf);
-        self.limits.reset.is_some() && (is_deaf || self.state.real.reset_interrupted)
-    }
-
-    /// Postpones the attempt. The check is repeated after the cooldown, which doubles each time.
-    fn stand_down(&mut self, reason: HoldReason) {
-        let Limits { cooldown, max_cooldown, .. } = *self.limits;
-        let times = self.state.stand_down.map_or(0, |stand_down| stand_down.times).saturating_add(1);
-        let delay = delay_after(times, 1, cooldown, max_cooldown).max(MIN_PRECHECK_INTERVAL);
-        self.state.stand_down = Some(StandDown { why: reason, until: self.context.now + delay, times });
     }
 
     /// A reset was checked: the attempt begins or continues with it, or skips it.
@@ -180,7 +99,7 @@ impl TargetContext<'_> {
     }
 
     /// The last reset is long enough ago. Dry runs count real resets too.
-    fn may_reset(&self) -> bool {
+    pub(super) fn may_reset(&self) -> bool {
         let dry = self.state.dry.last_reset.filter(|_| self.limits.dry_run);
         let last = self.state.real.last_reset.max(dry);
         last.is_none_or(|at| self.context.now.since(at) >= MIN_RESET_INTERVAL)
@@ -203,7 +122,7 @@ impl TargetContext<'_> {
         episode.attempts
     }
 
-    fn rung_for(&self, attempt: u32) -> usize {
+    pub(super) fn rung_for(&self, attempt: u32) -> usize {
         usize::try_from(attempt.saturating_sub(1)).unwrap_or(0) % self.limits.rungs.max(1)
     }
 
@@ -218,16 +137,17 @@ impl TargetContext<'_> {
         }
     }
 
-    fn attempts_made(&self) -> u32 {
+    pub(super) fn attempts_made(&self) -> u32 {
         let history = if self.limits.dry_run { &self.state.dry } else { &self.state.real };
         history.episode.map_or(0, |episode| episode.attempts)
     }
 
-    fn incident_id(&self) -> String {
-        self.state.incident.as_ref().map_or_else(String::new, |incident| incident.id.clone())
+    fn incident_id(&self) -> Option<String> {
+        self.state.incident.as_ref().map(|incident| incident.id.clone())
     }
 
-    fn begin_attempt(&mut self, reset: bool) {
+    /// `folder`: the folder of incidents for the output of its commands.
+    pub(super) fn begin_attempt(&mut self, reset: bool, by: Option<OrderedBy>, folder: String) {
         let number = self.count_attempt();
         let rung = self.first_rung(number, reset);
         self.schedule.attempted = true;
@@ -236,6 +156,8 @@ impl TargetContext<'_> {
             rung,
             first: rung,
             incident: self.incident_id(),
+            folder,
+            by,
             failures: self.state.failures(),
             ran: false,
             over: false,
@@ -246,13 +168,24 @@ impl TargetContext<'_> {
         if let Some(incident) = &mut self.state.incident {
             incident.attempts = incident.attempts.saturating_add(1);
         }
-        self.run_rung();
+        if self.limits.reset == Some(rung) && !reset {
+            self.check_attempt_reset();
+        } else {
+            self.run_rung();
+        }
+    }
+
+    fn check_attempt_reset(&mut self) {
+        if let Some(attempt) = &mut self.state.attempt {
+            attempt.phase = Phase::CheckingReset;
+            self.actions.push(Action::CheckReset { target: self.name.to_string() });
+        }
     }
 
     fn record_would_restart(&mut self, reset: bool) {
         let attempt = self.count_attempt();
         self.schedule.attempted = true;
-        let (rung, incident) = (self.first_rung(attempt, reset), self.incident_id());
+        let (rung, incident) = (self.first_rung(attempt, reset), self.incident_id().unwrap_or_default());
         if self.limits.reset == Some(rung) {
             self.note_reset(&Exit::Exited(0), true);
         }
@@ -266,11 +199,13 @@ impl TargetContext<'_> {
         let Some(attempt) = &mut self.state.attempt else { return };
         attempt.phase = Phase::Running { since: now, process: None };
         attempt.resets = self.limits.reset == Some(attempt.rung);
-        let Attempt { number: attempt, rung, incident, failures, .. } = attempt.clone();
+        let folder = attempt.folder().to_owned();
+        let Attempt { number: attempt, rung, incident, failures, by, .. } = attempt.clone();
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
         let count = budget::count_in_window(self.state.real.starts.iter().copied(), now, window);
-        self.record(Record::Restart { attempt, rung, incident: incident.clone(), spent: count, max, window });
-        self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, incident, failures });
+        self.note_manual_command(rung);
+        self.record(Record::Restart { attempt, rung, incident, by, spent: count, max, window });
+        self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, folder, failures, by });
     }
 
     /// The save before a command has failed. Withdraws the attempt, unless an earlier rung of it has run, or this is a
@@ -283,6 +218,7 @@ impl TargetContext<'_> {
             return false;
         }
         self.state.attempt = None;
+        self.withdraw_manual();
         self.schedule.attempted = false;
         let history = &mut self.state.real;
         history.starts.pop_back();
@@ -323,21 +259,24 @@ impl TargetContext<'_> {
         }
         attempt.ran |= !matches!(exit, Exit::NotStarted(_));
         let may_continue = attempt.may_continue(self.limits, self.schedule);
-        let Attempt { number, rung, incident, over, ran, resets, .. } = attempt.clone();
+        let folder = attempt.folder().to_owned();
+        let Attempt { number, rung, incident, over, ran, resets, by, .. } = attempt.clone();
         let start_period = self.limits.start_period;
         if resets {
             self.note_reset(&exit, false);
         }
-        if let Some(open) = self.state.incident.as_mut().filter(|open| open.id == incident) {
+        if let Some(open) = self.state.incident.as_mut().filter(|open| Some(&open.id) == incident.as_ref()) {
             let began = self.context.now - duration;
-            open.tried = Some(TriedCommand { rung, exit: exit.clone(), began });
+            open.tried = Some(TriedCommand { rung, exit: exit.clone(), began, by });
         }
+        self.note_manual_exit(rung, &exit);
         self.record(Record::RestartDone {
             attempt: number,
             rung,
             exit: exit.clone(),
             duration,
             incident,
+            folder,
             start_period,
         });
         let is_over = rung + 1 >= self.limits.rungs || over || !may_continue;
@@ -380,8 +319,7 @@ impl TargetContext<'_> {
         };
         attempt.rung = rung;
         if reset == Some(rung) {
-            attempt.phase = Phase::CheckingReset;
-            self.actions.push(Action::CheckReset { target: self.name.to_string() });
+            self.check_attempt_reset();
         } else {
             self.run_rung();
         }
@@ -402,6 +340,7 @@ impl TargetContext<'_> {
             self.state.real.starts.pop_back();
         }
         self.begin_cooldown(attempt.number, false);
+        self.note_manual_end(attempt.ran);
     }
 
     /// An attempt has ended: its cooldown and a start period begin.

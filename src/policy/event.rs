@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::outcome::{Class, Downtime, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason};
 use crate::policy::notification::Notification;
-use crate::policy::terms::{HoldReason, WarningKind};
+use crate::policy::terms::{HoldReason, OrderedBy, WarningKind};
 use crate::policy::{Limits, Precondition};
 use crate::time::BootTime;
 
@@ -39,6 +39,8 @@ pub enum Event {
     ExecutablesSearched { target: String, missing: Option<String> },
     /// The configuration was read again.
     Reloaded { limits: BTreeMap<String, Limits> },
+    /// The operator ordered a restart. `id`: identifies the order. `stamp`: as in [`Event::ProbeFinished`].
+    RestartOrdered { target: String, id: String, stamp: String },
     /// The watchdog is about to end: no more commands are started.
     Stopping,
 }
@@ -58,7 +60,8 @@ pub enum Action {
     /// Save the state, because a crash must not undo the change. A reboot undoes it anyway, so no sync is needed.
     Save,
     /// `attempt`: its number in the episode. `rung`: counted from 0. `failures`: the number that led to the attempt.
-    Run { target: String, attempt: u32, rung: usize, incident: String, failures: u32 },
+    /// `folder`: the folder of incidents for its output. `by`: who ordered it, if anyone did.
+    Run { target: String, attempt: u32, rung: usize, folder: String, failures: u32, by: Option<OrderedBy> },
     /// Wait for a restart command that an earlier watchdog left running. `process`: its pid and start time.
     AdoptCommand { target: String, process: (u32, u64), rung: usize, since: BootTime },
     /// Send a message through the operator's channels.
@@ -81,10 +84,27 @@ pub enum Record {
     /// The threshold was reached. `last_healthy`: `None` if the target was never healthy.
     Down { failures: u32, class: Class, detail: String, incident: String, last_healthy: Option<BootTime> },
     /// An attempt's command is about to run. `rung`: counted from 0. `spent`: the attempts in the window, including
-    /// this one.
-    Restart { attempt: u32, rung: usize, incident: String, spent: usize, max: u32, window: Duration },
-    /// The command has ended. `start_period`: the time that the target now has to become healthy.
-    RestartDone { attempt: u32, rung: usize, exit: Exit, duration: Duration, incident: String, start_period: Duration },
+    /// this one. `incident`: `None` if the target was not down. `by`: who ordered it, if anyone did.
+    Restart {
+        attempt: u32,
+        rung: usize,
+        incident: Option<String>,
+        by: Option<OrderedBy>,
+        spent: usize,
+        max: u32,
+        window: Duration,
+    },
+    /// The command has ended. `folder`: the folder of incidents with its output. `start_period`: the time that the
+    /// target now has to become healthy.
+    RestartDone {
+        attempt: u32,
+        rung: usize,
+        exit: Exit,
+        duration: Duration,
+        incident: Option<String>,
+        folder: String,
+        start_period: Duration,
+    },
     /// A dry run decided to make this attempt.
     WouldRestart { attempt: u32, rung: usize, incident: String },
     /// A due attempt waits.

@@ -48,7 +48,7 @@ impl TargetContext<'_> {
     }
 
     /// The attempts that count: real ones count in dry runs too, but never the other way round.
-    fn starts(&self) -> impl Iterator<Item = BootTime> {
+    pub(super) fn starts(&self) -> impl Iterator<Item = BootTime> {
         let dry = self.limits.dry_run.then_some(&self.state.dry.starts);
         self.state.real.starts.iter().chain(dry.into_iter().flatten()).copied()
     }

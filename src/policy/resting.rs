@@ -162,7 +162,7 @@ impl TargetContext<'_> {
             self.end_rest();
             return false;
         }
-        if rest.ask_at <= self.context.now {
+        if rest.ask_at <= self.context.now && self.state.attempt.is_none() {
             self.inspect(InspectionPurpose::AtRest);
         }
         true

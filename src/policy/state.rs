@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Downtime, Exit, Verdict};
 use crate::policy::ids::IncidentIds;
+use crate::policy::manual_restart::{ManualRestart, RefusedRestart};
 use crate::policy::notification_state::NotificationState;
 use crate::policy::pauses::Pauses;
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
-use crate::policy::terms::{HoldReason, Status, WarningKind};
+use crate::policy::terms::{HoldReason, OrderedBy, Status, WarningKind};
 use crate::policy::ticks::Ticks;
 use crate::time::BootTime;
 
@@ -92,6 +93,9 @@ pub struct TargetState {
     /// Attempts of dry runs, which never count in a real run.
     pub dry: AttemptHistory,
     pub attempt: Option<Attempt>,
+    /// The latest restart that the operator ordered, and the latest such order that was refused.
+    pub manual: Option<ManualRestart>,
+    pub refused: Option<RefusedRestart>,
     /// Failures do not count until then, or until the first success.
     pub start_period: Option<StartPeriod>,
     pub pauses: Pauses,
@@ -160,6 +164,8 @@ impl TargetState {
             points.into_iter().chain(tried).chain(&mut incident.diagnosing).chain(&mut incident.down_since)
         }));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
+        points.extend(self.manual.iter_mut().filter_map(ManualRestart::since_mut));
+        points.extend(self.refused.iter_mut().flat_map(|refused| &mut refused.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
         points.extend(
             self.rest
@@ -251,6 +257,8 @@ pub struct TriedCommand {
     #[serde(rename = "ending")]
     pub exit: Exit,
     pub began: BootTime,
+    #[serde(default)]
+    pub by: Option<OrderedBy>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -286,7 +294,15 @@ pub struct Attempt {
     /// The rung that the attempt began with.
     #[serde(default)]
     pub first: usize,
-    pub incident: String,
+    /// `None` if the operator ordered it while the target was not down.
+    #[serde(default)]
+    pub incident: Option<String>,
+    /// The folder of incidents that keeps its output. Earlier versions did not store the incident's own.
+    #[serde(default)]
+    pub folder: String,
+    /// Who ordered it, if it was not the watchdog's own decision.
+    #[serde(default)]
+    pub by: Option<OrderedBy>,
     /// The number of failures that led to the attempt.
     pub failures: u32,
     /// At least one of its commands was started.
@@ -300,6 +316,15 @@ pub struct Attempt {
     #[serde(default)]
     pub resets: bool,
     pub phase: Phase,
+}
+
+impl Attempt {
+    pub fn folder(&self) -> &str {
+        match &self.incident {
+            Some(incident) if self.folder.is_empty() => incident,
+            _ => &self.folder,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

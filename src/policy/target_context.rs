@@ -51,7 +51,9 @@ impl TargetContext<'_> {
         self.end_pauses(|pauses| pauses.expire(now));
         if self.state.start_period.is_some_and(|period| period.until <= now) {
             self.state.start_period = None;
-            if self.context.mode == Mode::Once && self.schedule.attempted {
+            self.end_manual_wait();
+            let is_tick_over = self.schedule.attempted && !self.is_manual_verdict_awaited();
+            if self.context.mode == Mode::Once && is_tick_over {
                 self.schedule.next = None;
             }
         }

@@ -79,6 +79,14 @@ impl HoldReason {
     }
 }
 
+/// Who ordered an attempt, if it was not the watchdog's own decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderedBy {
+    /// By `watchdog restart`.
+    Operator,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {

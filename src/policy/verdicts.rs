@@ -48,6 +48,7 @@ impl TargetContext<'_> {
         self.update_pm2(result.pm2.as_ref());
         self.schedule.is_dead_with_pm2 = is_dead_with_pm2(&verdict, result.pm2.as_ref());
         self.state.last_probe = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms });
+        let start_period = self.state.start_period.filter(|_| self.precedes_manual_end(in_flight.started));
         match verdict {
             Verdict::Healthy { detail } => {
                 self.apply_healthy(detail, result.latency);
@@ -56,7 +57,12 @@ impl TargetContext<'_> {
             Verdict::Unhealthy { class, detail } => self.apply_unhealthy(class, detail, stamp),
             Verdict::Unknown { detail } => self.apply_unknown(&detail),
         }
+        self.state.start_period = self.state.start_period.or(start_period);
+        self.judge_manual(in_flight.started);
         self.schedule_next_probe();
+        if self.is_manual_verdict_awaited() && self.state.start_period.is_none() {
+            self.schedule.next = Some(now);
+        }
     }
 
     fn apply_healthy(&mut self, detail: String, latency: Duration) {
@@ -74,11 +80,15 @@ impl TargetContext<'_> {
         self.state.start_period = None;
         self.update_episodes();
         self.end_flapping();
+        if repaired {
+            // An attempt has started this process, so its start is no sign of a crash loop.
+            self.trust_process();
+        }
         if let Some(incident) = self.state.incident.take() {
             let cured = repaired && incident.attempts > 0;
             self.notify_incident_end(&incident, cured);
             if incident.attempts > 0 {
-                // An attempt has started this process, so its start is no sign of a crash loop.
+                // It may have been started by an attempt whose start period is over.
                 self.trust_process();
             }
             let down = incident.downtime(now);

@@ -1,6 +1,7 @@
-//! The requests of `pause`, `resume` and `reload` to the holder of the lock, one small file each in `orders/`. The
-//! command writes the file; the holder of the lock applies the request, saves the state, and removes the file. Applying
-//! it again after a crash in between changes nothing. What came of a reload is answered in a file next to the request.
+//! The requests of `pause`, `resume`, `reload` and `restart` to the holder of the lock, one small file each in
+//! `orders/`. The command writes the file; the holder of the lock applies the request, saves the state, and removes
+//! the file. Applying it again after a crash in between changes nothing. What came of a reload is answered in a file
+//! next to the request.
 //! A pause must never be stored as a date: it is a length and the time of the request, so that setting the wall clock
 //! does not change it.
 
@@ -21,6 +22,8 @@ const ANSWER: &str = "answer";
 const MAX_WAITING: usize = 100;
 /// More than the names of a thousand targets take.
 const MAX_SIZE: u64 = 1 << 20;
+/// `watchdog restart` withdraws its order sooner, unless it is killed.
+const MAX_ORDER_AGE: Duration = Duration::from_secs(60);
 /// The longest pause that the command line accepts.
 const MAX_PAUSE: Duration = Duration::from_secs(86_400);
 
@@ -41,6 +44,13 @@ pub enum Request {
     /// Ends the pause of a command that has ended.
     #[serde(rename = "over")]
     CommandEnded { command: String },
+    /// `id`: identifies the order in the policy's state, where its outcome is found.
+    Restart {
+        target: String,
+        id: String,
+        #[serde(rename = "given")]
+        requested_at: Stamp,
+    },
     /// `targets`: `None` for all. `clear_waits`: whether this also ends waits (cooldown, window, preconditions).
     Resume { targets: Option<Vec<String>>, clear_waits: bool },
     /// Read the configuration again, and answer.
@@ -58,6 +68,13 @@ pub enum ReloadAnswer {
 }
 
 impl Request {
+    /// Whether a restart was ordered so long ago that nobody waits for it any more.
+    pub fn is_outdated(&self, reading: &BootClockReading) -> bool {
+        let Request::Restart { requested_at: given, .. } = self else { return false };
+        let Elapsed { ms, rebooted } = given.elapsed(reading);
+        rebooted || Duration::from_millis(ms.unsigned_abs()) > MAX_ORDER_AGE
+    }
+
     /// The end of the pause on the boot clock of `reading`; `None` if it has ended or this is no pause. A reboot ends
     /// the command, and with it its pause.
     pub fn pause_end(&self, reading: &BootClockReading) -> Option<BootTime> {
@@ -304,6 +321,18 @@ mod tests {
         let later = |boot_id| boot_clock_reading(now().at.now, now().at.wall.offset_by(5_000), Some(boot_id));
         assert!(request.pause_end(&later("boot-1")).is_some());
         assert_eq!(request.pause_end(&later("boot-2")), None);
+    }
+
+    #[test]
+    fn a_restart_is_not_made_long_after_it_was_ordered() {
+        let order = Request::Restart { target: "a".into(), id: "1".into(), requested_at: Stamp::of(&now()) };
+        let is_outdated_after = |boot_id, ms| {
+            let ClockReading { now: at, wall } = now().at;
+            order.is_outdated(&boot_clock_reading(at.offset_by(ms), wall.offset_by(ms), Some(boot_id)))
+        };
+        assert!(!is_outdated_after("boot-1", 60_000) && is_outdated_after("boot-1", 60_001));
+        assert!(is_outdated_after("boot-2", 5_000));
+        assert!(!pause(1).is_outdated(&now()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Class, Evidence, short_command};
+use crate::policy::OrderedBy;
 use crate::process::{Machine, ProcessUsage};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
@@ -174,9 +175,12 @@ impl IncidentView<'_> {
                     let step = latest_restart.and_then(|index: usize| steps.get_mut(index));
                     step.into_iter().for_each(|step| step.push_str(&outcome(entry)));
                 }
-                EventKind::Restart { run, .. } => {
+                EventKind::Restart { run, by, .. } => {
                     latest_restart = Some(steps.len());
-                    steps.push(format!("{at}  {}", escaped(&short_command(run))));
+                    let by = by.map_or("", |by| match by {
+                        OrderedBy::Operator => " (ordered by the operator)",
+                    });
+                    steps.push(format!("{at}  {}{by}", escaped(&short_command(run))));
                 }
                 EventKind::WouldRestart { run, .. } => {
                     steps.push(format!("{at}  would have run {} (dry run)", escaped(&short_command(run))));

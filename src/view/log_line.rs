@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::outcome::{Exit, RestReason};
-use crate::policy::{HoldReason, Limits, Record, WarningKind};
+use crate::policy::{HoldReason, Limits, OrderedBy, Record, WarningKind};
 use crate::time::{BootTime, ClockReading, HumanDuration, Latency, Zone};
 
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +67,15 @@ impl LogLine<'_> {
                 let failed = format!("{failures} of {failures}, the last: {}", class.with_detail(detail));
                 (Level::Error, format!("down: {failed}. {last}. Incident {incident}"))
             }
-            Record::Restart { attempt, spent, max, window, rung, .. } => {
+            Record::Restart { attempt, spent, max, window, rung, by, .. } => {
                 let step = if *rung > 0 { format!(", command {}", rung + 1) } else { String::new() };
                 // The restarts of an earlier incident count for the limit too.
                 let number = if u32::try_from(*spent) == Ok(*attempt) { String::new() } else { format!("{spent} ") };
                 let limit = format!("{number}of {max} {}", per(*window));
-                (Level::Warn, format!("restart {attempt}{step} ({limit}): {}", self.command))
+                let ordered = by.map_or("", |by| match by {
+                    OrderedBy::Operator => ", ordered by the operator",
+                });
+                (Level::Warn, format!("restart {attempt}{step} ({limit}){ordered}: {}", self.command))
             }
             Record::RestartDone { attempt, exit: ending, duration: took, start_period, .. } => {
                 self.restart_done(*attempt, ending, HumanDuration(*took), *start_period)
@@ -248,8 +251,8 @@ mod tests {
     }
 
     fn restart(attempt: u32, rung: usize, spent: usize, window: u64) -> Record {
-        let incident = "1122-0313".into();
-        Record::Restart { attempt, rung, incident, spent, max: 10, window: Duration::from_secs(window) }
+        let (incident, window) = (Some("1122-0313".into()), Duration::from_secs(window));
+        Record::Restart { attempt, rung, incident, by: None, spent, max: 10, window }
     }
 
     fn restart_done(ending: Exit, start_period: u64) -> Record {
@@ -259,7 +262,8 @@ mod tests {
             rung: 0,
             exit: ending,
             duration: took,
-            incident: "1122-0313".into(),
+            incident: Some("1122-0313".into()),
+            folder: "1122-0313".into(),
             start_period,
         }
     }
@@ -279,6 +283,14 @@ mod tests {
         );
         check(&restart(1, 0, 1, 3_600), "restart 1 (of 10 an hour): ./restart.sh");
         check(&restart(2, 1, 4, 1_800), "restart 2, command 2 (4 of 10 in 30 min): ./restart.sh");
+        let Record::Restart { attempt, rung, spent, max, window, .. } = restart(1, 0, 1, 3_600) else {
+            panic!("a restart")
+        };
+        let by = Some(OrderedBy::Operator);
+        check(
+            &Record::Restart { attempt, rung, incident: None, by, spent, max, window },
+            "restart 1 (of 10 an hour), ordered by the operator: ./restart.sh",
+        );
         let up = |attempts, cured| Record::Up {
             incident: "1122-0313".into(),
             down: Downtime::AtMost(Duration::from_secs(94)),

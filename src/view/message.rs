@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::outcome::{Exit, NotificationKind};
-use crate::policy::{HoldReason, IncidentSummary, Notification, TriedCommand, Waiting, WarningKind};
+use crate::policy::{HoldReason, IncidentSummary, Notification, OrderedBy, TriedCommand, Waiting, WarningKind};
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, HumanDuration, WallTime, Zone, round_age};
 use crate::view::log_line::{RestartLimit, UNSAVED, describe_hold};
@@ -44,7 +44,8 @@ impl MessageFacts<'_> {
                 let again = self.recurrence.map_or_else(String::new, |again| format!("{again}."));
                 let from = incident.down_since.map_or_else(String::new, |from| self.outage_times(from));
                 let rest = [cause(incident), self.repair(incident), from, again, "Nothing to do now.".into()];
-                compose(&format!("[healed] {who}: down {down}, a restart helped"), &rest)
+                let restart = if is_by_operator(incident) { "a restart by the operator" } else { "a restart" };
+                compose(&format!("[healed] {who}: down {down}, {restart} helped"), &rest)
             }
             Notification::Down { summary: story, waiting, reminder } => self.down(story, *waiting, *reminder),
             Notification::Up(incident) => {
@@ -99,7 +100,8 @@ impl MessageFacts<'_> {
         let mut lines = vec![cause(incident)];
         if let Some(tried) = &incident.tried {
             let command = self.commands.get(tried.rung).map_or("The restart command", String::as_str);
-            lines.push(format!("`{}`: {}.", escaped(command), self.exit(tried)));
+            let by = if is_by_operator(incident) { " by the operator" } else { "" };
+            lines.push(format!("`{}`{by}: {}.", escaped(command), self.exit(tried)));
         }
         lines.push(self.next_restart(waiting));
         if let Some(line) = self.last_log_line {
@@ -137,12 +139,14 @@ impl MessageFacts<'_> {
         let tried = incident.tried.as_ref().filter(|tried| !matches!(tried.exit, Exit::NotStarted(_)));
         match (incident.attempts, tried) {
             (0, _) => "without a restart".into(),
+            (_, _) if incident.cured && is_by_operator(incident) => "the operator's restart helped".into(),
             (1, _) if incident.cured => "the restart helped".into(),
             (attempts, _) if incident.cured => format!("the last of {attempts} restarts helped"),
             (_, None) => "probably not because of a restart".into(),
             (_, Some(tried)) => {
                 let after = round_age(self.at.now.since(tried.began));
-                format!("{after} after the last restart, so probably not because of it")
+                let restart = if is_by_operator(incident) { "the operator's" } else { "the last" };
+                format!("{after} after {restart} restart, so probably not because of it")
             }
         }
     }
@@ -184,6 +188,11 @@ fn compose(first: &str, rest: &[String]) -> String {
 
 fn could_not_start(incident: &IncidentSummary) -> bool {
     incident.tried.as_ref().is_some_and(|tried| matches!(tried.exit, Exit::NotStarted(_)))
+}
+
+/// The operator ordered the latest restart.
+fn is_by_operator(incident: &IncidentSummary) -> bool {
+    incident.tried.as_ref().is_some_and(|tried| tried.by == Some(OrderedBy::Operator))
 }
 
 fn cause(incident: &IncidentSummary) -> String {
@@ -246,7 +255,7 @@ mod tests {
     }
 
     fn summary(attempts: u32, cured: bool) -> IncidentSummary {
-        let tried = TriedCommand { rung: 0, exit: Exit::Exited(0), began: at(61) };
+        let tried = TriedCommand { rung: 0, exit: Exit::Exited(0), began: at(61), by: None };
         IncidentSummary {
             incident: "1122-0313".into(),
             began: at(0),
@@ -286,6 +295,40 @@ mod tests {
                     0.1 ms, then no byte for 10 s. `pm2 restart api` brought it back in 3 s. \
                     Down from 03:11:40 to 03:13:14. 4th time in 30 days. Nothing to do now.";
         check(&Notification::Healed(summary(1, true)), &["pm2 restart api"], text);
+    }
+
+    #[test]
+    fn a_restart_that_the_operator_ordered_is_called_so() {
+        let by_operator = |cured| {
+            let summary = summary(1, cured);
+            let tried = summary.tried.map(|tried| TriedCommand { by: Some(OrderedBy::Operator), ..tried });
+            IncidentSummary { tried, ..summary }
+        };
+        let seen = "Timeout; connected in 0.1 ms, then no byte for 10 s.";
+        check(
+            &Notification::Healed(by_operator(true)),
+            &["x"],
+            &format!(
+                "[healed] sav-backend on srv412: down at most 1 min 34 s, a restart by the operator helped\n{seen} \
+                 `x` brought it back in 3 s. 4th time in 30 days. Nothing to do now."
+            ),
+        );
+        check(
+            &Notification::Up(by_operator(true)),
+            &["x"],
+            "[up] sav-backend on srv412: back at 03:13 after at most 1 min 34 s, the operator's restart helped.",
+        );
+        let down = Notification::Down { summary: by_operator(false), waiting: None, reminder: None };
+        check(
+            &down,
+            &["x"],
+            &format!(
+                "[DOWN] sav-backend on srv412 since 03:12, restarting did not help\n{seen} `x` by the operator: exit 0, \
+                 still failing 3 s after its start. Next restart at 03:14.\nIts last log line: connect \
+                 ECONNREFUSED\\u{{1b}}[2J\nMore: watchdog incident last · Stop restarts and messages for 2 h: watchdog \
+                 pause sav-backend --for 2h"
+            ),
+        );
     }
 
     #[test]

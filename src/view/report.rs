@@ -1,6 +1,7 @@
 //! The report over weeks: uptime, incidents, how soon they were found and healed, and what they have in common.
 //! It must never count time as up in which no watchdog ran.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -22,6 +23,8 @@ pub struct Report<'a> {
     pub saved: &'a SavedState,
     /// The closed incidents that began within the span.
     pub closed: &'a [ClosedIncident],
+    /// By target: the restarts within the span that the operator ordered.
+    pub ordered: &'a BTreeMap<String, usize>,
     pub span: Duration,
     pub at: ClockReading,
     pub zone: Zone,
@@ -60,6 +63,8 @@ struct TargetReport {
     time_of_day: Option<TimeOfDay>,
     /// Restarts that PM2 made by itself, by reason.
     pm2_restarts: RestartCounts,
+    /// Restarts that the operator ordered.
+    by_operator: usize,
 }
 
 /// In milliseconds.
@@ -202,6 +207,7 @@ impl Report<'_> {
             cures: Efficacy::of(past.iter().copied()),
             time_of_day: TimeOfDay::of(&began, self.zone),
             pm2_restarts: history.restarts().within(self.span, self.at.wall),
+            by_operator: self.ordered.get(name).copied().unwrap_or(0),
         }
     }
 }
@@ -235,6 +241,11 @@ impl TargetReport {
         }
         if let Some(restarts) = pm2_restarts::describe_counts(&self.pm2_restarts, "by itself") {
             lines.push(format!("  PM2        restarted it {restarts}"));
+        }
+        match self.by_operator {
+            0 => {}
+            1 => lines.push("  by hand    1 restart, ordered by the operator".into()),
+            count => lines.push(format!("  by hand    {count} restarts, ordered by the operator")),
         }
         if let Some(pattern) = &self.time_of_day {
             let hidden = "Restarting hides a cause; it is still there";

@@ -50,13 +50,14 @@ impl StatusReport {
                 Request::CommandEnded { command } => (None, Some(command.as_str())),
                 Request::Resume { targets, .. } => (targets.as_deref(), None),
                 Request::Reload => continue,
+                Request::Restart { .. } => continue, // made or dropped soon
             };
             let until = request.pause_end(clock);
             let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
             for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
                 match (request, until) {
                     (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
-                    (Request::Pause { .. }, None) | (Request::Reload, _) => {}
+                    (Request::Pause { .. }, None) | (Request::Reload | Request::Restart { .. }, _) => {}
                     (Request::CommandEnded { command }, _) => state.pauses.end(command),
                     (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
                 }

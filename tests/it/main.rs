@@ -52,6 +52,7 @@ mod pm2;
 mod pm2_log;
 mod refusals;
 mod reload;
+mod restart_by_hand;
 mod restart_commands;
 mod restart_policy;
 mod robustness;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::outcome::RestReason;
 use crate::policy::notification_state::{DownNotification, Flapping};
+use crate::policy::{ManualProgress, RestartRefusal};
 
 fn paused(at: BootTime) -> Pauses {
     let mut pauses = Pauses::default();
@@ -23,7 +24,7 @@ fn incident_at(at: BootTime) -> Incident {
         held: None,
         cause: None,
         last: None,
-        tried: Some(TriedCommand { rung: 0, exit: Exit::Lost, began: at }),
+        tried: Some(TriedCommand { rung: 0, exit: Exit::Lost, began: at, by: None }),
     }
 }
 
@@ -39,12 +40,14 @@ fn state_at(at: i64) -> State {
         unproven: 0,
     };
     let attempt = |phase| {
-        let incident = String::new();
+        let incident = Some(String::new());
         Attempt {
             number: 1,
             rung: 0,
             first: 0,
             incident,
+            folder: String::new(),
+            by: None,
             failures: 3,
             ran: true,
             over: false,
@@ -65,6 +68,12 @@ fn state_at(at: i64) -> State {
         real: history(),
         dry: history(),
         attempt: Some(attempt(phase)),
+        manual: Some(ManualRestart {
+            id: String::new(),
+            first: 0,
+            progress: ManualProgress::Starting { rung: 0, exit: Exit::Lost, since: at, failure: None },
+        }),
+        refused: Some(RefusedRestart { id: String::new(), why: RestartRefusal::Limit, until: Some(at) }),
         start_period: Some(StartPeriod { until: at, after: StartReason::Boot }),
         pauses: paused(at),
         stand_down: Some(StandDown { why: HoldReason::OnlyIf, until: at, times: 1 }),

@@ -29,6 +29,10 @@ struct Model {
     ended: Option<(i64, i64)>,
     command_runs: bool,
     restart_recorded: bool,
+    /// The restarts that the operator ordered and that were not made yet, and whether the recorded one is such a
+    /// restart.
+    orders: Vec<String>,
+    is_ordered: bool,
     /// The running pauses, each with the command that it lasts as long as, if any, and its end.
     pauses: Vec<(Option<String>, i64)>,
     /// The id of the open incident.
@@ -214,6 +218,11 @@ impl Oracle {
         self.model(target).reset_comes_first |= is_deaf;
     }
 
+    pub(super) fn restart_ordered(&mut self, target: &str, id: &str, at: i64) {
+        self.note(at, format!("{target}: the operator orders a restart, {id}"));
+        self.model(target).orders.push(id.to_owned());
+    }
+
     pub(super) fn broken(&mut self, target: &str, at: i64) {
         self.note(at, format!("{target} breaks"));
         let undisturbed = self.undisturbed;
@@ -323,6 +332,13 @@ impl Oracle {
 
     fn attempt_begins(&mut self, target: &str, attempt: u32, rung: usize, limits: &Limits, at: i64) {
         let model = &self.models[target];
+        if model.is_ordered {
+            // Rule 16: neither the health nor the waits matter. The window is checked for all attempts.
+            let model = self.model(target);
+            model.unproven += usize::from(!model.proven);
+            (model.last_attempt, model.broke_at, model.orders) = (Some(attempt), None, Vec::new());
+            return;
+        }
         let threshold = limits.failure_threshold;
         let promise = format!("promise 1: {} failures seen, {threshold} needed", model.failures);
         self.require(model.failures >= threshold, &promise);

@@ -2,6 +2,7 @@
 //! is killed, suspended, rebooted and reloaded at any moment, and a disk that fails. It must report all to the oracle.
 
 mod clocks;
+mod pm2;
 mod requests;
 mod troubles;
 
@@ -13,9 +14,7 @@ use fastrand::Rng;
 
 use self::requests::Request;
 use super::oracle::Oracle;
-use crate::outcome::{
-    Class, DaemonState, Exit, Inspection, Pm2Evidence, ProbeResult, ProcessIdentity, RestReason, Verdict,
-};
+use crate::outcome::{Class, DaemonState, Exit, Inspection, ProbeResult, RestReason, Verdict};
 use crate::policy::{Action, Event, Limits, Mode, Policy, Precondition, Record, State};
 use crate::time::BootTime;
 
@@ -252,29 +251,6 @@ impl World {
             Upcoming::PauseCommandEnded { command } => self.request(Request::EndCommand { command }),
             Upcoming::Trouble => self.trouble(),
         }
-    }
-
-    fn pm2(&mut self, target: &str) -> Option<Pm2Evidence> {
-        let &(pid, started) = self.processes.get(target)?;
-        let process = ProcessIdentity { pid, started: BootTime::from_ms(started - self.booted) };
-        let died_with_pm2 = self.backends.get(target).is_some_and(|backend| {
-            backend.class == Class::Refused && backend.up_at.is_none_or(|at| at > self.now) && self.rng.bool()
-        });
-        let (daemon, trouble) = match self.rng.u8(0..50) {
-            _ if died_with_pm2 => (DaemonState::Dead, None),
-            0 => (DaemonState::Dead, None),
-            1 => (DaemonState::Deaf, Some("no socket".into())),
-            2 => (DaemonState::Unknown, Some("root's".into())),
-            _ => (DaemonState::Alive, None),
-        };
-        self.scenario.pm2.then_some(Pm2Evidence {
-            daemon,
-            daemon_process: None,
-            trouble,
-            process: Some(process).filter(|_| !died_with_pm2),
-            is_orphan: false,
-            is_being_started: false,
-        })
     }
 
     fn verdict(&mut self, target: &str) -> Verdict {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Exit, RestReason};
-use crate::policy::{HoldReason, WarningKind};
+use crate::policy::{HoldReason, OrderedBy, WarningKind};
 use crate::time::{WallTime, rfc3339};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,10 +21,9 @@ impl EventKind {
     /// The incident that the event belongs to, if any.
     pub fn incident(&self) -> Option<&str> {
         match self {
-            EventKind::Down { incident, .. }
-            | EventKind::Restart { incident, .. }
-            | EventKind::RestartDone { incident, .. } => Some(incident),
-            EventKind::WouldRestart { incident, .. } | EventKind::Up { incident, .. } => Some(incident),
+            EventKind::Down { incident, .. } | EventKind::WouldRestart { incident, .. } => Some(incident),
+            EventKind::Up { incident, .. } => Some(incident),
+            EventKind::Restart { incident, .. } | EventKind::RestartDone { incident, .. } => incident.as_deref(),
             EventKind::Rested { incident, .. } => incident.as_deref(),
             _ => None,
         }
@@ -54,8 +53,16 @@ pub enum EventKind {
     Failing { class: Class, detail: String },
     /// The threshold was reached.
     Down { failures: u32, class: Class, detail: String, incident: String },
-    /// An attempt's command is about to run; rungs count from 1.
-    Restart { attempt: u32, rung: u32, run: String, incident: String },
+    /// An attempt's command is about to run; rungs count from 1. `incident`: `None` if the target was not down.
+    Restart {
+        attempt: u32,
+        rung: u32,
+        run: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        incident: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<OrderedBy>,
+    },
     /// The command ended, or its result is unknown.
     RestartDone {
         attempt: u32,
@@ -63,7 +70,8 @@ pub enum EventKind {
         #[serde(flatten)]
         outcome: CommandOutcome,
         took_ms: u64,
-        incident: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        incident: Option<String>,
     },
     /// In a dry run, instead of `restart` and `restart_done`.
     WouldRestart { attempt: u32, rung: u32, run: String, incident: String },
@@ -160,8 +168,13 @@ mod tests {
             r#""event":"down","failures":3,"class":"timeout","detail":"no byte","incident":"1122-0313""#,
         );
         check(
-            EventKind::Restart { attempt: 1, rung: 1, run: run.clone(), incident: incident.clone() },
+            EventKind::Restart { attempt: 1, rung: 1, run: run.clone(), incident: Some(incident.clone()), by: None },
             r#""event":"restart","attempt":1,"rung":1,"run":"pm2 restart x","incident":"1122-0313""#,
+        );
+        let by = Some(OrderedBy::Operator);
+        check(
+            EventKind::Restart { attempt: 1, rung: 1, run: run.clone(), incident: None, by },
+            r#""event":"restart","attempt":1,"rung":1,"run":"pm2 restart x","by":"operator""#,
         );
         check(
             EventKind::WouldRestart { attempt: 1, rung: 1, run, incident: incident.clone() },
@@ -195,7 +208,7 @@ mod tests {
     fn code_and_signal_appear_only_where_they_apply() {
         #[track_caller]
         fn check_done(exit: Exit, outcome: &str) {
-            let incident = "1122-0313".to_string();
+            let incident = Some("1122-0313".to_string());
             let done =
                 EventKind::RestartDone { attempt: 2, rung: 1, outcome: (&exit).into(), took_ms: 2_100, incident };
             let rest = format!(

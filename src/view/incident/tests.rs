@@ -14,8 +14,8 @@ fn event(account: &mut IncidentRecord, seconds: i64, kind: EventKind) {
 }
 
 fn restart(account: &mut IncidentRecord, seconds: i64, run: &str, outcome: CommandOutcome) {
-    let incident = String::from("1122-0313");
-    let begins = EventKind::Restart { attempt: 1, rung: 1, run: run.into(), incident: incident.clone() };
+    let incident = Some(String::from("1122-0313"));
+    let begins = EventKind::Restart { attempt: 1, rung: 1, run: run.into(), incident: incident.clone(), by: None };
     event(account, seconds, begins);
     event(account, seconds + 2, EventKind::RestartDone { attempt: 1, rung: 1, outcome, took_ms: 2_100, incident });
     *account.runs.entry(run.into()).or_default() += 1;

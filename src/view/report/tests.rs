@@ -50,7 +50,9 @@ fn a_report_shows_uptime_incidents_and_gaps() {
         [closed("a", night(5), 64, Some(3)), closed("b", night(4), 104, Some(31)), closed("c", night(3), 70, Some(3))];
     let saved = saved();
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, closed: &past, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
+    let ordered = [("db".to_owned(), 2)].into();
+    let report =
+        Report { saved: &saved, closed: &past, ordered: &ordered, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
     assert_eq!(
         report.text(),
         "\
@@ -60,12 +62,14 @@ sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 
   found in   1 min 3 s median, 1 min 33 s worst   healed 3 s median, 31 s worst after the restart
   cures      pm2 restart x  3 of 3 timeouts, median 3 s
   pattern    all between 03:00 and 03:05. Restarting hides a cause; it is still there
-db           not watched                          no incident"
+db           not watched                          no incident
+  by hand    2 restarts, ordered by the operator"
     );
     let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
     assert_eq!(json["targets"][0]["found_ms"], serde_json::json!({"median": 63_000, "worst": 93_600}));
     assert_eq!(json["not_watched"][0]["why"], "ended");
     assert_eq!(json["targets"][1]["uptime"], serde_json::Value::Null);
+    assert_eq!((&json["targets"][0]["by_operator"], &json["targets"][1]["by_operator"]), (&0.into(), &2.into()));
 }
 
 #[test]
@@ -89,7 +93,8 @@ fn an_open_incident_counts_and_a_short_record_is_named() {
     };
     saved.policy.targets.insert("db".into(), TargetState { incident: Some(open), ..TargetState::default() });
     let span = Duration::from_secs(30 * 86_400);
-    let report = Report { saved: &saved, closed: &[], span, at: reading(now), zone: Zone::UTC };
+    let report =
+        Report { saved: &saved, closed: &[], ordered: &BTreeMap::new(), span, at: reading(now), zone: Zone::UTC };
     let text = report.text();
     assert!(text.starts_with("2 h to 30 Nov, all that is recorded. Watched 2 h without a gap.\n"), "{text}");
     assert!(text.ends_with("1 incident, at most 10 min 30 s"), "{text}");
@@ -108,7 +113,14 @@ fn a_wrong_clock_makes_no_gap_and_no_beginning() {
         gaps.iter()
             .for_each(|(from, to)| saved.gaps.note(Gap { from: ago(*from), to: ago(*to), why: GapReason::Ended }));
         let span = Duration::from_secs(30 * 86_400);
-        let report = Report { saved: &saved, closed: &[], span, at: reading(BootTime::BOOT), zone: Zone::UTC };
+        let report = Report {
+            saved: &saved,
+            closed: &[],
+            ordered: &BTreeMap::new(),
+            span,
+            at: reading(BootTime::BOOT),
+            zone: Zone::UTC,
+        };
         let text = report.text();
         assert!(text.starts_with(expected), "{text}");
     }

@@ -53,7 +53,13 @@ impl Oracle {
                 (model.broke_at, model.healthy_at) = (None, model.healthy_at.map(|healthy| healthy.max(at)));
                 self.require(before, "`woke` comes after `rested`");
             }
-            Record::Restart { .. } => self.model(target).restart_recorded = true,
+            Record::Restart { by, incident, .. } => {
+                let model = self.model(target);
+                (model.restart_recorded, model.is_ordered) = (true, by.is_some());
+                let is_allowed = by.is_none() || !model.orders.is_empty() || model.attempt.is_some();
+                self.require(is_allowed, "a restart is called the operator's only if it was ordered");
+                self.require(by.is_some() || incident.is_some(), "an attempt without an incident was ordered");
+            }
             Record::RestartDone { attempt, rung, exit, .. } => self.command_ended(target, (*attempt, *rung), exit, at),
             Record::HeldBack { incident, .. } => {
                 let open = self.models[target].down.clone();

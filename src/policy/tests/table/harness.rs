@@ -134,6 +134,10 @@ impl Harness {
                 self.deliver(Event::Resumed { targets, clear_waits });
             }
             "over" => self.deliver(Event::PauseCommandEnded { command: token.detail.expect("a command").to_owned() }),
+            "order" => {
+                let id = token.detail.unwrap_or("1").to_owned();
+                self.deliver(Event::RestartOrdered { target, id, stamp: "1122-0313".into() });
+            }
             "gone" | "there" => {
                 let missing = (token.verb == "gone").then(|| "no such file".into());
                 self.deliver(Event::ExecutablesSearched { target, missing });
@@ -330,11 +334,12 @@ impl Harness {
             }
             Action::CheckReset { target } => self.say(&target, "reset?"),
             Action::Diagnose { target, .. } => self.say(&target, "diagnose"),
-            Action::Run { target, attempt, rung, .. } => {
+            Action::Run { target, attempt, rung, by, .. } => {
                 assert_eq!(self.recorded_restart.take(), Some((attempt, rung)), "`restart` comes before its command");
                 let ladder = self.limits.get(&target).map_or(1, |limits| limits.rungs);
                 let rung = if ladder > 1 { format!(".{}", rung + 1) } else { String::new() };
-                self.say(&target, &format!("restart#{attempt}{rung}"));
+                let verb = if by.is_some() { "ordered" } else { "restart" };
+                self.say(&target, &format!("{verb}#{attempt}{rung}"));
                 let before = self.command.replace(Command { target, is_reported: false });
                 assert!(before.is_none(), "one command at a time");
             }

@@ -11,6 +11,7 @@ pub(super) enum Request {
     Pause { target: Option<String>, until: i64, command: Option<String> },
     EndCommand { command: String },
     Resume { target: Option<String>, clear_waits: bool },
+    Restart { target: String, id: String },
 }
 
 impl World {
@@ -43,6 +44,12 @@ impl World {
                 }
                 let until = BootTime::from_ms(until - self.booted);
                 self.deliver(Event::Paused { targets: target.map(|name| vec![name]), until, command });
+            }
+            Request::Restart { target, id } => {
+                if self.is_watched(&target) {
+                    self.oracle.restart_ordered(&target, &id, self.now);
+                }
+                self.deliver(Event::RestartOrdered { target, id, stamp: self.stamp() });
             }
             Request::EndCommand { command } => {
                 let names = self.target_names(None);
@@ -87,6 +94,11 @@ impl World {
             self.schedule(ends, Upcoming::PauseCommandEnded { command });
         }
         self.request(Request::Pause { target, until, command });
+    }
+
+    pub(super) fn order_restart(&mut self, target: String) {
+        let id = self.serial.to_string();
+        self.request(Request::Restart { target, id });
     }
 
     /// Reloads the configuration: unchanged, with other limits, or without this target.
