@@ -393,6 +393,7 @@ impl Agent {
                 has_restart_commands: limits.rungs > 0,
                 dry_run: limits.dry_run,
                 depends_on: limits.depends_on.clone(),
+                slow_ms: limits.slow.and_then(|slow| u64::try_from(millis(slow)).ok()),
             };
             (target.name.clone(), view)
         };

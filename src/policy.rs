@@ -20,6 +20,7 @@ mod pauses;
 mod pm2;
 mod pm2_watch;
 mod precheck;
+mod quality;
 mod rest;
 mod restart_orders;
 mod resting;

@@ -14,8 +14,11 @@ pub mod report;
 pub mod status;
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::policy::Status;
+use crate::policy::{Status, TargetState, WarningKind};
+use crate::store::state::TargetView;
+use crate::time::HumanDuration;
 
 /// What the output can show. The default is that of a file or a pipe: lines of any length, and no colours.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +79,12 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
         cells.collect::<Vec<String>>().join("  ").trim_end().to_string()
     };
     rows.iter().map(line).collect()
+}
+
+/// What is known of a target that is not down but does not do well, without a word from outside.
+fn describe_quality(state: &TargetState, shown: &TargetView) -> Option<String> {
+    let slow = shown.slow_ms.filter(|_| state.warned.contains(&WarningKind::Slow));
+    slow.map(|ms| format!("answers slowly: healthy, but it took over {}", HumanDuration(Duration::from_millis(ms))))
 }
 
 /// In percent. It never rounds up, since the history has already cut `part` to four decimals.

@@ -50,7 +50,12 @@ impl Agent {
         // Only a failed probe can begin an incident, whose id contains the time.
         let stamp = result.verdict.class().map(|_| self.zone.incident_id(clock::wall())).unwrap_or_default();
         let before = self.policy.target(&target).map(|state| (state.status, state.last_probe.clone()));
+        let warned = self.policy.target(&target).map(|state| state.warned.clone());
         self.step(Event::ProbeFinished { target: target.clone(), number, result, stamp });
+        // The end of a warning has no event of its own.
+        if self.policy.target(&target).map(|state| &state.warned) != warned.as_ref() {
+            self.publisher.note_change(true);
+        }
         let Some((status, last)) = before else { return };
         self.note_span(&target, last.as_ref());
         self.publisher.note_change(self.policy.target(&target).is_none_or(|state| state.status != status));

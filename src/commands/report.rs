@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use crate::cli::Options;
 use crate::clock;
-use crate::policy::OrderedBy;
 use crate::store::closed_incidents;
-use crate::store::events::{self, EventEntry, EventKind};
+use crate::store::events::{self, EventEntry};
 use crate::store::history::{Gap, GapReason};
 use crate::time::millis;
-use crate::view::report::Report;
+use crate::view::report::{Noted, Report};
 
 use super::{Code, print, print_machine_error, state_folder, status};
 
@@ -27,24 +26,13 @@ pub(super) fn report(options: &Options, span: Duration, json: bool) -> Result<Co
         saved.gaps.note(Gap { from, to: at.wall, why });
     }
     let events = events::read(&folder, Some(at.wall.offset_by(-millis(span)))).map_err(print_machine_error)?;
-    let ordered = count_ordered(events);
-    let report = Report { saved: &saved, closed: &past, ordered: &ordered, span, at, zone: clock::zone() };
+    let mut noted: BTreeMap<String, Noted> = BTreeMap::new();
+    for EventEntry { target, kind, .. } in &events {
+        if let Some(target) = target {
+            noted.entry(target.clone()).or_default().add(kind);
+        }
+    }
+    let report = Report { saved: &saved, closed: &past, noted: &noted, span, at, zone: clock::zone() };
     print(&if json { report.json() } else { report.text() });
     Ok(Code::Done)
-}
-
-/// By target: the attempts that the operator ordered. Of an attempt with several commands, the first counts.
-fn count_ordered(events: Vec<EventEntry>) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    let mut latest = BTreeMap::new();
-    for EventEntry { target, kind, .. } in events {
-        let (Some(target), EventKind::Restart { attempt, rung, by: Some(OrderedBy::Operator), .. }) = (target, kind)
-        else {
-            continue;
-        };
-        let before = latest.insert(target.clone(), (attempt, rung));
-        let continues = before.is_some_and(|(number, earlier)| number == attempt && rung > earlier);
-        *counts.entry(target).or_default() += usize::from(!continues);
-    }
-    counts
 }

@@ -30,10 +30,11 @@ const PROBE_TIME: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// Not allowed in `defaults`.
 const OWN: [&str; 7] = ["name", PROBES[0], PROBES[1], PROBES[2], PROBES[3], "pm2", "restart"];
-const SHARED: [&str; 15] = [
+const SHARED: [&str; 16] = [
     "interval",
     "retry_interval",
     "timeout",
+    "slow",
     "failure_threshold",
     "start_period",
     "cooldown",
@@ -207,6 +208,7 @@ fn read_limits(reader: &mut Reader<'_>, fields: TargetFields<'_>, parts: &Target
     let max_cooldown = duration("max_cooldown", PERIOD, default.max_cooldown);
     let stable_after = duration("stable_after", PERIOD, default.stable_after);
     let restart_window = duration("restart_window", PERIOD, default.restart_window);
+    let slow = fields.get("slow").and_then(|node| reader.duration(node, &PROBE_TIME));
     let mut count =
         |key: &str, default: u32| fields.get(key).and_then(|node| reader.integer(node, 1..=100)).unwrap_or(default);
     let failure_threshold = count("failure_threshold", default.failure_threshold);
@@ -216,6 +218,7 @@ fn read_limits(reader: &mut Reader<'_>, fields: TargetFields<'_>, parts: &Target
         retry_interval,
         retry_in_tick: fields.get("retry_interval").is_some(),
         timeout,
+        slow,
         failure_threshold,
         start_period,
         cooldown,

@@ -18,6 +18,8 @@ pub struct Limits {
     pub retry_in_tick: bool,
     /// For the whole probe.
     pub timeout: Duration,
+    /// A target whose healthy probes take longer than this is slow.
+    pub slow: Option<Duration>,
     pub failure_threshold: u32,
     pub start_period: Duration,
     /// The number of rungs of the ladder; 0 for a watch-only target.
@@ -73,6 +75,7 @@ impl Default for Limits {
             retry_interval: s(30),
             retry_in_tick: false,
             timeout: s(10),
+            slow: None,
             failure_threshold: 3,
             start_period: s(30),
             rungs: 1,

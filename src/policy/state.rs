@@ -107,6 +107,8 @@ pub struct TargetState {
     pub unknown_since: Option<BootTime>,
     /// The warnings that were given and still hold.
     pub warned: BTreeSet<WarningKind>,
+    /// The latest healthy probes in a row that contradict what `warned` says about `slow`.
+    pub speed_streak: u32,
     /// When the target went down, as far back as the detection of flapping needs.
     pub downs: VecDeque<BootTime>,
     /// When a restart cured the target, as far back as the detection of recurrence needs.

@@ -101,6 +101,8 @@ pub enum WarningKind {
     Pm2Deaf,
     /// PM2 restarts the process again and again while probes are healthy.
     CrashLoop,
+    /// It is healthy, but slower than `slow`.
+    Slow,
     Stopped,
     Flapping,
 }
@@ -114,6 +116,7 @@ impl WarningKind {
             WarningKind::Pm2Gone => "pm2_gone",
             WarningKind::Pm2Deaf => "pm2_deaf",
             WarningKind::CrashLoop => "crash_loop",
+            WarningKind::Slow => "slow",
             WarningKind::Stopped => "stopped",
             WarningKind::Flapping => "flapping",
         }

@@ -67,6 +67,11 @@ impl TargetContext<'_> {
 
     fn apply_healthy(&mut self, detail: String, latency: Duration) {
         let now = self.context.now;
+        if self.state.start_period.is_some() || self.state.attempt.is_some() || self.is_paused() {
+            self.state.speed_streak = 0;
+        } else {
+            self.check_speed(&detail, latency);
+        }
         self.end_streak();
         self.end_rest();
         self.state.stand_down = None;
@@ -122,6 +127,7 @@ impl TargetContext<'_> {
             return;
         }
         self.grant_start_period();
+        self.state.speed_streak = 0;
         if let Some(incident) = &mut self.state.incident {
             incident.last = Some((class, detail.clone()));
         }

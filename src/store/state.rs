@@ -110,6 +110,8 @@ pub struct TargetView {
     pub has_restart_commands: bool,
     pub dry_run: bool,
     pub depends_on: Vec<String>,
+    /// The limit above which a healthy answer is slow, in milliseconds.
+    pub slow_ms: Option<u64>,
 }
 
 impl SavedState {

@@ -210,6 +210,7 @@ fn warning(about: WarningKind) -> &'static str {
         WarningKind::Pm2Gone => "no PM2 daemon manages it",
         WarningKind::Pm2Deaf => "PM2 cannot be reached",
         WarningKind::CrashLoop => "it keeps crashing",
+        WarningKind::Slow => "it answers slowly",
         WarningKind::Stopped => "still stopped",
         WarningKind::Flapping => "it is flapping",
     }
@@ -225,6 +226,7 @@ fn advice(about: WarningKind) -> &'static str {
             "Until this is fixed, no pm2 command helps, yours or the watchdog's. More: watchdog check"
         }
         WarningKind::CrashLoop => "PM2 restarts it each time. Its log shows why it crashes.",
+        WarningKind::Slow => "It is healthy, so nothing is restarted.",
         WarningKind::Stopped => {
             "It stays stopped until somebody starts it. If it is no longer needed, remove it from watchdog.yaml."
         }

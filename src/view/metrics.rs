@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::outcome::Class;
-use crate::policy::{Status, TargetState};
+use crate::policy::{Status, TargetState, WarningKind};
 use crate::store::state::{Counts, SavedState};
 use crate::time::WallTime;
 
@@ -58,6 +58,14 @@ impl Metrics<'_> {
             self.family(
                 Family("watchdog_probe_duration_seconds", "gauge", "Duration of the last probe."),
                 |_, state| state.last_probe.as_ref().map_or_else(Vec::new, |probe| one(seconds_of(probe.latency_ms))),
+            ),
+            self.family(
+                Family(
+                    "watchdog_slow",
+                    "gauge",
+                    "Whether the target is healthy but slower than its `slow` (1) or not (0).",
+                ),
+                |_, state| one(u8::from(state.warned.contains(&WarningKind::Slow))),
             ),
             self.family(
                 Family("watchdog_probes_total", "counter", "Probes by verdict and, if unhealthy, failure class."),
@@ -164,6 +172,7 @@ mod tests {
             status: Status::Down,
             last_probe: Some(last_probe),
             last_class: Some(Class::Refused),
+            warned: [WarningKind::Slow].into(),
             ..TargetState::default()
         };
         saved.policy.targets = [("api".to_owned(), state), ("new".to_owned(), TargetState::default())].into();
@@ -179,6 +188,8 @@ mod tests {
             "watchdog_state{target=\"new\",state=\"starting\"} 1",
             "watchdog_consecutive_failures{target=\"new\"} 0",
             "watchdog_probe_duration_seconds{target=\"api\"} 0.012",
+            "watchdog_slow{target=\"api\"} 1",
+            "watchdog_slow{target=\"new\"} 0",
             "watchdog_probes_total{target=\"api\",verdict=\"healthy\",class=\"\"} 7",
             "watchdog_probes_total{target=\"api\",verdict=\"unhealthy\",class=\"refused\"} 3",
             "watchdog_restart_attempts_total{target=\"api\"} 2",

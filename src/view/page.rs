@@ -14,7 +14,7 @@ use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, WallTime, Zone, round_age};
 use crate::view::log_line::{describe_hold, describe_rest};
-use crate::view::{percent, pm2_restarts};
+use crate::view::{describe_quality, percent, pm2_restarts};
 
 pub const DAYS: i64 = 90;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -152,6 +152,7 @@ impl Page<'_> {
         } else if state.status == Status::Down && !shown.has_restart_commands {
             notes.push("watch-only: nothing restarts it".into());
         }
+        notes.extend(describe_quality(state, shown));
         if shown.dry_run {
             notes.push("dry run: nothing is restarted".into());
         }

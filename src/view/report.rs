@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Downtime, short_command};
+use crate::policy::{OrderedBy, WarningKind};
 use crate::store::closed_incidents::ClosedIncident;
+use crate::store::events::EventKind;
 use crate::store::history::{Gap, RestartCounts, Uptime};
 use crate::store::state::SavedState;
 use crate::terminal::escaped;
@@ -23,11 +25,51 @@ pub struct Report<'a> {
     pub saved: &'a SavedState,
     /// The closed incidents that began within the span.
     pub closed: &'a [ClosedIncident],
-    /// By target: the restarts within the span that the operator ordered.
-    pub ordered: &'a BTreeMap<String, usize>,
+    /// By target: what happened within the span besides incidents.
+    pub noted: &'a BTreeMap<String, Noted>,
     pub span: Duration,
     pub at: ClockReading,
     pub zone: Zone,
+}
+
+/// What happened to a target besides incidents, as far back as the events reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Noted {
+    /// Restarts that the operator ordered.
+    pub by_operator: usize,
+    /// Warnings that it was slow.
+    pub slow: usize,
+    /// The number and rung of the latest restart by the operator.
+    #[serde(skip)]
+    latest: Option<(u32, u32)>,
+}
+
+impl Noted {
+    pub fn add(&mut self, event: &EventKind) {
+        match event {
+            EventKind::Restart { attempt, rung, by: Some(OrderedBy::Operator), .. } => {
+                // Of an attempt with several commands, the first counts.
+                let before = self.latest.replace((*attempt, *rung));
+                let continues = before.is_some_and(|(number, earlier)| number == *attempt && *rung > earlier);
+                self.by_operator += usize::from(!continues);
+            }
+            EventKind::Warn { about: WarningKind::Slow, .. } => self.slow += 1,
+            _ => {}
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let times = |count: usize| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+        let mut lines = Vec::new();
+        if self.by_operator > 0 {
+            let restarts = if self.by_operator == 1 { "restart" } else { "restarts" };
+            lines.push(format!("  by hand    {} {restarts}, ordered by the operator", self.by_operator));
+        }
+        if self.slow > 0 {
+            lines.push(format!("  slow       became slow {} while it was healthy", times(self.slow)));
+        }
+        lines
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -63,8 +105,8 @@ struct TargetReport {
     time_of_day: Option<TimeOfDay>,
     /// Restarts that PM2 made by itself, by reason.
     pm2_restarts: RestartCounts,
-    /// Restarts that the operator ordered.
-    by_operator: usize,
+    #[serde(flatten)]
+    noted: Noted,
 }
 
 /// In milliseconds.
@@ -207,7 +249,7 @@ impl Report<'_> {
             cures: Efficacy::of(past.iter().copied()),
             time_of_day: TimeOfDay::of(&began, self.zone),
             pm2_restarts: history.restarts().within(self.span, self.at.wall),
-            by_operator: self.ordered.get(name).copied().unwrap_or(0),
+            noted: self.noted.get(name).cloned().unwrap_or_default(),
         }
     }
 }
@@ -242,11 +284,7 @@ impl TargetReport {
         if let Some(restarts) = pm2_restarts::describe_counts(&self.pm2_restarts, "by itself") {
             lines.push(format!("  PM2        restarted it {restarts}"));
         }
-        match self.by_operator {
-            0 => {}
-            1 => lines.push("  by hand    1 restart, ordered by the operator".into()),
-            count => lines.push(format!("  by hand    {count} restarts, ordered by the operator")),
-        }
+        lines.extend(self.noted.lines());
         if let Some(pattern) = &self.time_of_day {
             let hidden = "Restarting hides a cause; it is still there";
             lines.push(format!("  pattern    {pattern}. {hidden}"));

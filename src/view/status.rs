@@ -2,21 +2,20 @@
 //! It must never let an old state look like a new one, nor round a percentage up.
 
 mod json;
+mod requests;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::outcome::{Class, Exit, Verdict};
-use crate::policy::{HoldReason, LastProbe, Mode, Pauses, Status, TargetState, TriedCommand, Waiting};
-use crate::store::BootClockReading;
+use crate::policy::{HoldReason, LastProbe, Mode, Status, TargetState, TriedCommand, Waiting};
 use crate::store::lock::Holder;
-use crate::store::requests::Request;
 use crate::store::state::{SavedState, TargetView};
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, round_age};
 use crate::view::log_line::{UNSAVED, describe_hold, describe_rest};
 use crate::view::presence::{Presence, PresenceSigns, WatchdogPresence};
-use crate::view::{Screen, percent, pm2_restarts, table, with_tilde, wrap};
+use crate::view::{Screen, describe_quality, percent, pm2_restarts, table, with_tilde, wrap};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// An uptime over less than this part of a span is shown with the time that was watched.
@@ -42,34 +41,6 @@ pub struct StatusReport {
 }
 
 impl StatusReport {
-    /// Shows requests that no watchdog has carried out yet as if they were.
-    pub fn apply(&mut self, requests: &[Request], clock: &BootClockReading) {
-        for request in requests {
-            let (targets, command) = match request {
-                Request::Pause { targets, command, .. } => (targets.as_deref(), command.as_deref()),
-                Request::CommandEnded { command } => (None, Some(command.as_str())),
-                Request::Resume { targets, .. } => (targets.as_deref(), None),
-                Request::Reload => continue,
-                Request::Restart { .. } => continue, // made or dropped soon
-            };
-            let until = request.pause_end(clock);
-            let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
-            for (_, state) in self.saved.policy.targets.iter_mut().filter(|(name, _)| meant(name)) {
-                match (request, until) {
-                    (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
-                    (Request::Pause { .. }, None) | (Request::Reload | Request::Restart { .. }, _) => {}
-                    (Request::CommandEnded { command }, _) => state.pauses.end(command),
-                    (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
-                }
-                state.status = match state.status {
-                    _ if state.pauses.until().is_some() => Status::Paused,
-                    Status::Paused => Status::Starting,
-                    status => status,
-                };
-            }
-        }
-    }
-
     pub fn presence(&self) -> WatchdogPresence {
         let (saved, holder) = (&self.saved, self.holder.as_ref());
         let touched = holder.map(|holder| holder.touched).or(self.last_held.map(|(_, at)| at));
@@ -232,7 +203,8 @@ impl<'a> TargetRow<'a> {
         let history = self.status.saved.history.get(self.name);
         let restarts = history.map(|history| history.restarts().within(DAY, self.status.at.wall));
         let restarts = restarts.and_then(|counts| pm2_restarts::describe(&counts, "in 24 h"));
-        let notes: Vec<String> = [self.trouble(), blind, pm2, restarts].into_iter().flatten().collect();
+        let quality = describe_quality(self.state, self.shown);
+        let notes: Vec<String> = [self.trouble(), blind, pm2, restarts, quality].into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

@@ -50,6 +50,7 @@ mod outage;
 #[cfg(feature = "full-tests")]
 mod pm2;
 mod pm2_log;
+mod quality;
 mod refusals;
 mod reload;
 mod restart_by_hand;

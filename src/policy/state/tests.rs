@@ -82,6 +82,7 @@ fn state_at(at: i64) -> State {
         proven: true,
         unknown_since: Some(at),
         warned: BTreeSet::new(),
+        speed_streak: 0,
         downs: [at].into(),
         cures: [at].into(),
         pm2: Pm2State::default(),

@@ -6,6 +6,7 @@ mod notifications;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::outcome::{Class, Inspection, Verdict};
 use crate::policy::{Limits, Precondition};
@@ -65,6 +66,8 @@ struct Model {
     at_rest: bool,
     /// The target is as dead as its PM2: when the next probe must have begun.
     confirm_by: Option<i64>,
+    /// The latest healthy probes in a row that took longer than `slow`.
+    slow_probes: u32,
     /// When the backend broke, if nothing but probes has happened since.
     broke_at: Option<i64>,
 }
@@ -247,7 +250,8 @@ impl Oracle {
         &mut self,
         target: &str,
         number: u64,
-        (verdict, process): (&Verdict, Option<(u32, i64)>),
+        (verdict, latency): (&Verdict, Duration),
+        process: Option<(u32, i64)>,
         is_pm2_dead: bool,
         at: i64,
     ) {
@@ -257,13 +261,15 @@ impl Oracle {
         };
         self.in_flight.remove(target);
         let is_unknown = at - began > 2 * millis(self.limits[target].timeout);
-        let Limits { start_period, failure_threshold: threshold, .. } = self.limits[target];
+        let Limits { start_period, failure_threshold: threshold, slow, .. } = self.limits[target];
         let start_period = millis(start_period);
         let model = self.model(target);
         model.tick.failed = false;
         match verdict {
             _ if is_unknown => model.broke_at = None,
             Verdict::Healthy { .. } => {
+                let is_slow = slow.is_some_and(|slow| latency > slow);
+                model.slow_probes = if is_slow { model.slow_probes + 1 } else { 0 };
                 model.failures = 0;
                 model.counts_from = i64::MIN;
                 model.healthy_at = Some(at);
@@ -275,6 +281,7 @@ impl Oracle {
                 model.start_period_granted &= process.is_none();
             }
             Verdict::Unhealthy { class, .. } => {
+                model.slow_probes = 0;
                 model.last_class = Some(*class);
                 model.grant_start_period(process, start_period, at);
                 if at >= model.counts_from && !model.command_runs {

@@ -30,6 +30,7 @@ fn random_limits(rng: &mut Rng, names: &[String], index: usize, slowest_ms: f64)
         retry_interval: if rng.bool() { interval } else { interval.div_f64(1.0 + rng.f64() * 5.0) },
         retry_in_tick: rng.bool(),
         timeout: interval.mul_f64(0.01 + rng.f64()).max(Duration::from_millis(100)),
+        slow: rng.bool().then(|| interval.mul_f64(rng.f64() / 4.0)),
         failure_threshold: rng.u32(1..6),
         start_period: if rng.u8(0..6) == 0 { Duration::ZERO } else { span(rng, 1_000.0, 120_000.0) },
         rungs,

@@ -6,6 +6,7 @@
 //! | token | what happens |
 //! | --- | --- |
 //! | `S` `F` `F:dns` `U` | the next probe, whenever the policy starts it, is healthy, fails (`timeout`), is unknown |
+//! | `S:3` | the next probe is healthy and takes 3 s |
 //! | `F/8` | the same, 8 s after the probe began; `hang`: the probe begins, and a later `F`, `S` or `U` ends it |
 //! | `+30` `+10m` | time passes; probes repeat the latest verdict (`S` at first) |
 //! | `ok` `fail` `killed` `late` `lost` | the running command ends in this way |
@@ -41,6 +42,7 @@ mod notify;
 mod orders;
 mod pauses;
 mod pm2;
+mod quality;
 mod saving;
 mod schedule;
 mod script;

@@ -219,7 +219,7 @@ impl World {
                 let is_pm2_dead = found.is_some_and(|pm2| pm2.daemon == DaemonState::Dead && pm2.process.is_none());
                 let process = self.processes.get(&target).copied();
                 let process = process.filter(|_| found.is_some_and(|pm2| pm2.process.is_some()));
-                self.oracle.probe_finished(&target, number, (&result.verdict, process), is_pm2_dead, self.now);
+                self.oracle.probe_finished(&target, number, (&result.verdict, latency), process, is_pm2_dead, self.now);
                 self.deliver(Event::ProbeFinished { target, number, result, stamp: self.stamp() });
             }
             Upcoming::CommandEnded { target, pid, rung, exit_roll, duration_ms } => {

@@ -50,9 +50,17 @@ fn a_report_shows_uptime_incidents_and_gaps() {
         [closed("a", night(5), 64, Some(3)), closed("b", night(4), 104, Some(31)), closed("c", night(3), 70, Some(3))];
     let saved = saved();
     let span = Duration::from_secs(30 * 86_400);
-    let ordered = [("db".to_owned(), 2)].into();
+    let mut db = Noted::default();
+    let by = Some(OrderedBy::Operator);
+    for (attempt, rung) in [(1, 1), (1, 2), (1, 1)] {
+        db.add(&EventKind::Restart { attempt, rung, run: "x".into(), incident: None, by });
+    }
+    db.add(&EventKind::Restart { attempt: 1, rung: 1, run: "x".into(), incident: None, by: None });
+    db.add(&EventKind::Warn { about: WarningKind::Slow, detail: String::new() });
+    db.add(&EventKind::Warn { about: WarningKind::Blind, detail: String::new() });
+    let noted = [("db".to_owned(), db)].into();
     let report =
-        Report { saved: &saved, closed: &past, ordered: &ordered, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
+        Report { saved: &saved, closed: &past, noted: &noted, span, at: reading(BootTime::BOOT), zone: Zone::UTC };
     assert_eq!(
         report.text(),
         "\
@@ -63,13 +71,15 @@ sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 
   cures      pm2 restart x  3 of 3 timeouts, median 3 s
   pattern    all between 03:00 and 03:05. Restarting hides a cause; it is still there
 db           not watched                          no incident
-  by hand    2 restarts, ordered by the operator"
+  by hand    2 restarts, ordered by the operator
+  slow       became slow once while it was healthy"
     );
     let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
     assert_eq!(json["targets"][0]["found_ms"], serde_json::json!({"median": 63_000, "worst": 93_600}));
     assert_eq!(json["not_watched"][0]["why"], "ended");
     assert_eq!(json["targets"][1]["uptime"], serde_json::Value::Null);
     assert_eq!((&json["targets"][0]["by_operator"], &json["targets"][1]["by_operator"]), (&0.into(), &2.into()));
+    assert_eq!((&json["targets"][0]["slow"], &json["targets"][1]["slow"]), (&0.into(), &1.into()));
 }
 
 #[test]
@@ -94,7 +104,7 @@ fn an_open_incident_counts_and_a_short_record_is_named() {
     saved.policy.targets.insert("db".into(), TargetState { incident: Some(open), ..TargetState::default() });
     let span = Duration::from_secs(30 * 86_400);
     let report =
-        Report { saved: &saved, closed: &[], ordered: &BTreeMap::new(), span, at: reading(now), zone: Zone::UTC };
+        Report { saved: &saved, closed: &[], noted: &BTreeMap::new(), span, at: reading(now), zone: Zone::UTC };
     let text = report.text();
     assert!(text.starts_with("2 h to 30 Nov, all that is recorded. Watched 2 h without a gap.\n"), "{text}");
     assert!(text.ends_with("1 incident, at most 10 min 30 s"), "{text}");
@@ -116,7 +126,7 @@ fn a_wrong_clock_makes_no_gap_and_no_beginning() {
         let report = Report {
             saved: &saved,
             closed: &[],
-            ordered: &BTreeMap::new(),
+            noted: &BTreeMap::new(),
             span,
             at: reading(BootTime::BOOT),
             zone: Zone::UTC,

@@ -4,7 +4,7 @@
 use super::Oracle;
 use super::changes::cooldown_after;
 use crate::outcome::{Downtime, Exit};
-use crate::policy::{Action, Limits, Notification, Precondition, Record};
+use crate::policy::{Action, Limits, Notification, Precondition, Record, WarningKind};
 use crate::time::millis;
 
 impl Oracle {
@@ -71,6 +71,10 @@ impl Oracle {
                 let model = self.model(target);
                 model.failures = 0;
                 model.tick.attempted = true;
+            }
+            Record::Warn { about: WarningKind::Slow, .. } => {
+                let (slow, threshold) = (self.models[target].slow_probes, self.limits[target].failure_threshold);
+                self.require(slow >= threshold, "`slow` after failure_threshold slow probes in a row");
             }
             Record::Warn { .. } | Record::Stalled { .. } => {}
         }

@@ -45,6 +45,8 @@ pub(super) struct Harness {
     was_full: bool,
     /// The verdict of each target's latest token, which its further probes repeat.
     verdicts: BTreeMap<String, Verdict>,
+    /// Of the latest healthy probe, which further probes repeat.
+    latency: Duration,
     in_flight: BTreeMap<String, u64>,
     /// The targets whose running probe ends only with its token, although time passes.
     hanging: BTreeSet<String>,
@@ -64,7 +66,8 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn new(limits: BTreeMap<String, Limits>) -> Harness {
-        Harness { limits, booted: -BOOTED_BEFORE, ..Harness::default() }
+        let latency = Duration::from_millis(2);
+        Harness { limits, booted: -BOOTED_BEFORE, latency, ..Harness::default() }
     }
 
     /// Plays one token, or n times for `token*n`, and returns what the policy did, joined by `+`.
@@ -102,7 +105,10 @@ impl Harness {
         let target = token.target.to_string();
         let span = |default| token.span.unwrap_or_else(|| ms(default));
         match token.verb {
-            "S" => self.finish_probe(token, Verdict::Healthy { detail: "200".into() }),
+            "S" => {
+                self.latency = Duration::from_millis(token.detail.map_or(2, ms).unsigned_abs());
+                self.finish_probe(token, Verdict::Healthy { detail: "200".into() });
+            }
             "U" => self.finish_probe(token, Verdict::Unknown { detail: "no descriptors".into() }),
             "F" => {
                 let class: Class = token.detail.unwrap_or("timeout").parse().expect("a class");
@@ -220,13 +226,7 @@ impl Harness {
         let Some(number) = self.in_flight.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.verdicts.get(target).cloned().unwrap_or_else(healthy);
-        let result = ProbeResult {
-            verdict,
-            latency: Duration::from_millis(2),
-            pm2: self.pm2.clone(),
-            evidence: None,
-            file: None,
-        };
+        let result = ProbeResult { verdict, latency: self.latency, pm2: self.pm2.clone(), evidence: None, file: None };
         self.deliver(Event::ProbeFinished { target: target.to_string(), number, result, stamp: "1122-0313".into() });
     }
 

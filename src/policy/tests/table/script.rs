@@ -75,6 +75,7 @@ pub(super) fn set(limits: &mut Limits, key: &str, value: &str) {
         }
         "retry_interval" => (limits.retry_interval, limits.retry_in_tick) = (span(value), true),
         "timeout" => limits.timeout = span(value),
+        "slow" => limits.slow = Some(span(value)).filter(|slow| !slow.is_zero()),
         "failure_threshold" => limits.failure_threshold = number(),
         "start_period" => limits.start_period = span(value),
         "rungs" => limits.rungs = value.parse().expect("a number"),
