@@ -26,6 +26,7 @@ mod restart_orders;
 mod resting;
 mod schedule;
 mod state;
+mod steadiness;
 mod target_context;
 mod targets;
 mod terms;
@@ -266,12 +267,7 @@ impl Policy {
                 self.set_limits(limits, false, now);
                 self.update_all(now, out, |_| ());
             }
-            Event::RestartOrdered { target, id, stamp } => {
-                if let Some(index) = self.targets.index_of(&target) {
-                    let neighbours = self.targets.neighbours(index);
-                    self.update_at(index, now, out, |target| target.restart_ordered(id, &stamp, neighbours));
-                }
-            }
+            Event::RestartOrdered { target, id, stamp } => self.order_restart(&target, id, &stamp, now, out),
             Event::Stopping => {
                 self.stopping = true;
                 self.update_all(now, out, |target| target.cut_attempt_short());

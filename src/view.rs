@@ -83,8 +83,14 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
 
 /// What is known of a target that is not down but does not do well, without a word from outside.
 fn describe_quality(state: &TargetState, shown: &TargetView) -> Option<String> {
-    let slow = shown.slow_ms.filter(|_| state.warned.contains(&WarningKind::Slow));
-    slow.map(|ms| format!("answers slowly: healthy, but it took over {}", HumanDuration(Duration::from_millis(ms))))
+    let is_warned = |about| state.warned.contains(&about);
+    let slow = shown.slow_ms.filter(|_| is_warned(WarningKind::Slow));
+    let slow = slow
+        .map(|ms| format!("answers slowly: healthy, but it took over {}", HumanDuration(Duration::from_millis(ms))));
+    let unsteady =
+        is_warned(WarningKind::Unsteady).then(|| "fails again and again, but not often enough in a row".into());
+    let all: Vec<String> = [slow, unsteady].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// In percent. It never rounds up, since the history has already cut `part` to four decimals.

@@ -7,13 +7,29 @@ use crate::policy::manual_restart::{FailedCommand, ManualProgress, ManualRestart
 use crate::policy::state::TargetState;
 use crate::policy::target_context::{Neighbours, TargetContext};
 use crate::policy::terms::OrderedBy;
-use crate::policy::{Action, Limits, Mode, budget};
+use crate::policy::{Action, Limits, Mode, Policy, budget};
 use crate::time::BootTime;
+
+impl Policy {
+    pub(super) fn order_restart(
+        &mut self,
+        target: &str,
+        id: String,
+        stamp: &str,
+        now: BootTime,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(index) = self.targets.index_of(target) {
+            let neighbours = self.targets.neighbours(index);
+            self.update_at(index, now, actions, |target| target.restart_ordered(id, stamp, neighbours));
+        }
+    }
+}
 
 impl TargetContext<'_> {
     /// Begins the attempt at once, or refuses it. `stamp`: the start of the id under which the output is kept if the
     /// target has no open incident.
-    pub(super) fn restart_ordered(&mut self, id: String, stamp: &str, neighbours: Neighbours) {
+    fn restart_ordered(&mut self, id: String, stamp: &str, neighbours: Neighbours) {
         let TargetState { manual, refused, .. } = &*self.state;
         let is_known = manual.as_ref().map(|manual| &manual.id) == Some(&id)
             || refused.as_ref().map(|refused| &refused.id) == Some(&id);

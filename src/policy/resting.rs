@@ -133,6 +133,7 @@ impl TargetContext<'_> {
         self.state.stand_down = None;
         self.state.notifications.down = None;
         self.state.pm2.changes.clear();
+        self.state.steadiness.clear();
         let ask_at = self.next_inspection(1);
         self.state.rest = Some(Rest { why: reason, since: now, ask_at, times: 1, reminded: None });
         self.state.waiting = self.rest_waiting();

@@ -12,6 +12,7 @@ use crate::policy::notification_state::NotificationState;
 use crate::policy::pauses::Pauses;
 use crate::policy::pm2::Pm2State;
 use crate::policy::rest::Rest;
+use crate::policy::steadiness::Steadiness;
 use crate::policy::terms::{HoldReason, OrderedBy, Status, WarningKind};
 use crate::policy::ticks::Ticks;
 use crate::time::BootTime;
@@ -109,6 +110,8 @@ pub struct TargetState {
     pub warned: BTreeSet<WarningKind>,
     /// The latest healthy probes in a row that contradict what `warned` says about `slow`.
     pub speed_streak: u32,
+    /// The last hour's probes since the latest incident.
+    pub steadiness: Steadiness,
     /// When the target went down, as far back as the detection of flapping needs.
     pub downs: VecDeque<BootTime>,
     /// When a restart cured the target, as far back as the detection of recurrence needs.
@@ -157,6 +160,7 @@ impl TargetState {
         points.extend([since, last_healthy, excused_until, unknown_since, removed_at].into_iter().flatten());
         self.notifications.shift(ms);
         self.pauses.shift(ms);
+        points.extend(self.steadiness.points_mut());
         points.extend(self.downs.iter_mut().chain(&mut self.cures));
         points.extend(self.streak.iter_mut().flat_map(|streak| [&mut streak.first, &mut streak.last]));
         points.extend(self.last_probe.iter_mut().map(|probe| &mut probe.at));

@@ -103,6 +103,8 @@ pub enum WarningKind {
     CrashLoop,
     /// It is healthy, but slower than `slow`.
     Slow,
+    /// Many of its probes fail, but never enough in a row.
+    Unsteady,
     Stopped,
     Flapping,
 }
@@ -117,6 +119,7 @@ impl WarningKind {
             WarningKind::Pm2Deaf => "pm2_deaf",
             WarningKind::CrashLoop => "crash_loop",
             WarningKind::Slow => "slow",
+            WarningKind::Unsteady => "unsteady",
             WarningKind::Stopped => "stopped",
             WarningKind::Flapping => "flapping",
         }

@@ -68,9 +68,10 @@ impl TargetContext<'_> {
     fn apply_healthy(&mut self, detail: String, latency: Duration) {
         let now = self.context.now;
         if self.state.start_period.is_some() || self.state.attempt.is_some() || self.is_paused() {
-            self.state.speed_streak = 0;
+            self.end_speed_streak();
         } else {
             self.check_speed(&detail, latency);
+            self.check_steadiness(false);
         }
         self.end_streak();
         self.end_rest();
@@ -127,7 +128,7 @@ impl TargetContext<'_> {
             return;
         }
         self.grant_start_period();
-        self.state.speed_streak = 0;
+        self.end_speed_streak();
         if let Some(incident) = &mut self.state.incident {
             incident.last = Some((class, detail.clone()));
         }
@@ -148,6 +149,9 @@ impl TargetContext<'_> {
             let threshold = self.limits.failure_threshold;
             self.record(Record::Failing { class, detail: detail.clone(), threshold });
         }
+        if !is_reached && !self.is_paused() {
+            self.check_steadiness(true);
+        }
         if is_reached && self.is_paused() {
             // A planned outage is no incident. If it outlasts the pause, it becomes one soon after.
             return;
@@ -163,6 +167,7 @@ impl TargetContext<'_> {
         let now = self.context.now;
         let id = self.ids.name(stamp);
         self.state.pm2.changes.clear();
+        self.state.steadiness.clear();
         self.state.incident = Some(Incident {
             id: id.clone(),
             began: streak.first,

@@ -211,6 +211,7 @@ fn warning(about: WarningKind) -> &'static str {
         WarningKind::Pm2Deaf => "PM2 cannot be reached",
         WarningKind::CrashLoop => "it keeps crashing",
         WarningKind::Slow => "it answers slowly",
+        WarningKind::Unsteady => "it fails again and again",
         WarningKind::Stopped => "still stopped",
         WarningKind::Flapping => "it is flapping",
     }
@@ -227,6 +228,9 @@ fn advice(about: WarningKind) -> &'static str {
         }
         WarningKind::CrashLoop => "PM2 restarts it each time. Its log shows why it crashes.",
         WarningKind::Slow => "It is healthy, so nothing is restarted.",
+        WarningKind::Unsteady => {
+            "Only failures in a row lead to a restart (failure_threshold), so nothing is restarted."
+        }
         WarningKind::Stopped => {
             "It stays stopped until somebody starts it. If it is no longer needed, remove it from watchdog.yaml."
         }
@@ -312,7 +316,7 @@ mod tests {
             &["x"],
             &format!(
                 "[healed] sav-backend on srv412: down at most 1 min 34 s, a restart by the operator helped\n{seen} \
-                 `x` brought it back in 3 s. 4th time in 30 days. Nothing to do now."
+                 `x` brought it back in 3 s. Down from 03:11:40 to 03:13:14. 4th time in 30 days. Nothing to do now."
             ),
         );
         check(
@@ -325,8 +329,8 @@ mod tests {
             &down,
             &["x"],
             &format!(
-                "[DOWN] sav-backend on srv412 since 03:12, restarting did not help\n{seen} `x` by the operator: exit 0, \
-                 still failing 3 s after its start. Next restart at 03:14.\nIts last log line: connect \
+                "[DOWN] sav-backend on srv412 since 03:11, restarting did not help\n{seen} `x` by the operator: exit \
+                 0, still failing 3 s after its start. Next restart at 03:14.\nIts last log line: connect \
                  ECONNREFUSED\\u{{1b}}[2J\nMore: watchdog incident last · Stop restarts and messages for 2 h: watchdog \
                  pause sav-backend --for 2h"
             ),

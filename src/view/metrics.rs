@@ -68,6 +68,14 @@ impl Metrics<'_> {
                 |_, state| one(u8::from(state.warned.contains(&WarningKind::Slow))),
             ),
             self.family(
+                Family(
+                    "watchdog_unsteady",
+                    "gauge",
+                    "Whether many probes fail, but not enough in a row (1), or not (0).",
+                ),
+                |_, state| one(u8::from(state.warned.contains(&WarningKind::Unsteady))),
+            ),
+            self.family(
                 Family("watchdog_probes_total", "counter", "Probes by verdict and, if unhealthy, failure class."),
                 |counts, _| probes(counts),
             ),
@@ -175,7 +183,8 @@ mod tests {
             warned: [WarningKind::Slow].into(),
             ..TargetState::default()
         };
-        saved.policy.targets = [("api".to_owned(), state), ("new".to_owned(), TargetState::default())].into();
+        let unsteady = TargetState { warned: [WarningKind::Unsteady].into(), ..TargetState::default() };
+        saved.policy.targets = [("api".to_owned(), state), ("new".to_owned(), unsteady)].into();
         saved.views = ["api", "new"].map(|name| (name.to_owned(), TargetView::default())).into();
         let counts = Counts { healthy: 7, failed: [(Class::Refused, 3)].into(), attempts: 2, incidents: 1, unknown: 0 };
         saved.counts.insert("api".into(), counts);
@@ -190,6 +199,8 @@ mod tests {
             "watchdog_probe_duration_seconds{target=\"api\"} 0.012",
             "watchdog_slow{target=\"api\"} 1",
             "watchdog_slow{target=\"new\"} 0",
+            "watchdog_unsteady{target=\"api\"} 0",
+            "watchdog_unsteady{target=\"new\"} 1",
             "watchdog_probes_total{target=\"api\",verdict=\"healthy\",class=\"\"} 7",
             "watchdog_probes_total{target=\"api\",verdict=\"unhealthy\",class=\"refused\"} 3",
             "watchdog_restart_attempts_total{target=\"api\"} 2",

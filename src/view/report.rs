@@ -39,6 +39,8 @@ pub struct Noted {
     pub by_operator: usize,
     /// Warnings that it was slow.
     pub slow: usize,
+    /// Warnings that many of its probes failed.
+    pub unsteady: usize,
     /// The number and rung of the latest restart by the operator.
     #[serde(skip)]
     latest: Option<(u32, u32)>,
@@ -54,6 +56,7 @@ impl Noted {
                 self.by_operator += usize::from(!continues);
             }
             EventKind::Warn { about: WarningKind::Slow, .. } => self.slow += 1,
+            EventKind::Warn { about: WarningKind::Unsteady, .. } => self.unsteady += 1,
             _ => {}
         }
     }
@@ -67,6 +70,10 @@ impl Noted {
         }
         if self.slow > 0 {
             lines.push(format!("  slow       became slow {} while it was healthy", times(self.slow)));
+        }
+        if self.unsteady > 0 {
+            let unsteady = times(self.unsteady);
+            lines.push(format!("  unsteady   began {unsteady} to fail again and again, but not often enough in a row"));
         }
         lines
     }

@@ -55,6 +55,31 @@ fn a_slow_target_is_reported_once_everywhere_and_not_restarted() {
 }
 
 #[test]
+fn a_target_that_never_fails_three_times_in_a_row_is_reported_and_not_restarted() {
+    // Two probes of every three fail.
+    let probe = "n=$(cat n); echo $((n + 1)) > n; test $((n % 3)) = 0";
+    let sandbox = Sandbox::new(&format!(
+        "metrics: metrics.prom\ntargets:\n  - name: app\n    command: {probe}\n    interval: 100ms\n    \
+         restart: touch x\n"
+    ));
+    sandbox.write("n", "0\n");
+    let _watchdog = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("it is reported", || !warnings(&sandbox, "unsteady").is_empty());
+    let detail = warnings(&sandbox, "unsteady").remove(0);
+    sandbox.assert(detail.starts_with("10 of 15 probes failed within "), &detail);
+    sandbox.assert(detail.ends_with(", but never 3 in a row"), &detail);
+    sandbox.eventually("the metrics show it", || {
+        sandbox.read("metrics.prom").contains("watchdog_unsteady{target=\"app\"} 1")
+    });
+    let failures = sandbox.events("failing").len();
+    sandbox.eventually("it goes on", || sandbox.events("failing").len() > failures + 5);
+    assert_eq!(warnings(&sandbox, "unsteady").len(), 1, "{}", sandbox.dump());
+    let output = sandbox.run(&["status"]);
+    sandbox.assert(output.out.contains("fails again and again, but not often enough in a row"), &output.out);
+    assert_untouched(&sandbox);
+}
+
+#[test]
 fn a_limit_out_of_range_is_refused() {
     let sandbox = Sandbox::new("");
     for value in ["50ms", "2d", "soon", "0"] {

@@ -12,6 +12,17 @@ fn paused(at: BootTime) -> Pauses {
     pauses
 }
 
+fn manual_at(at: BootTime) -> ManualRestart {
+    let progress = ManualProgress::Starting { rung: 0, exit: Exit::Lost, since: at, failure: None };
+    ManualRestart { id: String::new(), first: 0, progress }
+}
+
+fn steadiness_at(at: BootTime) -> Steadiness {
+    let mut steadiness = Steadiness::default();
+    steadiness.note(true, at);
+    steadiness
+}
+
 fn incident_at(at: BootTime) -> Incident {
     Incident {
         id: String::new(),
@@ -68,11 +79,7 @@ fn state_at(at: i64) -> State {
         real: history(),
         dry: history(),
         attempt: Some(attempt(phase)),
-        manual: Some(ManualRestart {
-            id: String::new(),
-            first: 0,
-            progress: ManualProgress::Starting { rung: 0, exit: Exit::Lost, since: at, failure: None },
-        }),
+        manual: Some(manual_at(at)),
         refused: Some(RefusedRestart { id: String::new(), why: RestartRefusal::Limit, until: Some(at) }),
         start_period: Some(StartPeriod { until: at, after: StartReason::Boot }),
         pauses: paused(at),
@@ -83,6 +90,7 @@ fn state_at(at: i64) -> State {
         unknown_since: Some(at),
         warned: BTreeSet::new(),
         speed_streak: 0,
+        steadiness: steadiness_at(at),
         downs: [at].into(),
         cures: [at].into(),
         pm2: Pm2State::default(),

@@ -68,6 +68,8 @@ struct Model {
     confirm_by: Option<i64>,
     /// The latest healthy probes in a row that took longer than `slow`.
     slow_probes: u32,
+    /// When counted probes failed outside incidents.
+    lone_failures: VecDeque<i64>,
     /// When the backend broke, if nothing but probes has happened since.
     broke_at: Option<i64>,
 }
@@ -287,6 +289,10 @@ impl Oracle {
                 if at >= model.counts_from && !model.command_runs {
                     model.failures += 1;
                     model.failed_at = at;
+                    model.lone_failures.push_back(at);
+                    if model.lone_failures.len() > 10 {
+                        model.lone_failures.pop_front();
+                    }
                     let is_confirming = *class == Class::Refused && is_pm2_dead && model.failures < threshold;
                     model.confirm_by = (is_confirming && !model.at_rest).then_some(at + 1_000);
                 }

@@ -29,9 +29,10 @@
 //!
 //! `b.F` concerns target `b`; `F*3` is three times `F`; `remove/1` happens 1 s later, before anything else.
 //! Expectations correspond to tokens: `-` nothing; `down+restart#1` both (`restart#2.1` with several rungs: attempt 2,
-//! rung 1), `ordered#1` if the operator ordered it; `cured#1` and `up#1`: healthy after one attempt, because of it or not; `ask`, `stopped?`, `reset?`: a check
-//! of `only_if`, of PM2, of a reset begins; `held:cooldown..90`: the attempt waits until 90 s after the beginning of
-//! the script; `end`: the watchdog has ended; `@60` after any of them: the token ends 60 s after the beginning.
+//! rung 1), `ordered#1` if the operator ordered it; `cured#1` and `up#1`: healthy after one attempt, because of it or
+//! not; `ask`, `stopped?`, `reset?`: a check of `only_if`, of PM2, of a reset begins; `held:cooldown..90`: the attempt
+//! waits until 90 s after the beginning of the script; `end`: the watchdog has ended; `@60` after any of them: the
+//! token ends 60 s after the beginning.
 
 mod attempts;
 mod changes;

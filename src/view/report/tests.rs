@@ -57,6 +57,8 @@ fn a_report_shows_uptime_incidents_and_gaps() {
     }
     db.add(&EventKind::Restart { attempt: 1, rung: 1, run: "x".into(), incident: None, by: None });
     db.add(&EventKind::Warn { about: WarningKind::Slow, detail: String::new() });
+    db.add(&EventKind::Warn { about: WarningKind::Unsteady, detail: String::new() });
+    db.add(&EventKind::Warn { about: WarningKind::Unsteady, detail: String::new() });
     db.add(&EventKind::Warn { about: WarningKind::Blind, detail: String::new() });
     let noted = [("db".to_owned(), db)].into();
     let report =
@@ -72,7 +74,8 @@ sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 
   pattern    all between 03:00 and 03:05. Restarting hides a cause; it is still there
 db           not watched                          no incident
   by hand    2 restarts, ordered by the operator
-  slow       became slow once while it was healthy"
+  slow       became slow once while it was healthy
+  unsteady   began 2 times to fail again and again, but not often enough in a row"
     );
     let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
     assert_eq!(json["targets"][0]["found_ms"], serde_json::json!({"median": 63_000, "worst": 93_600}));

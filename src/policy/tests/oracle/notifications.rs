@@ -72,11 +72,26 @@ impl Oracle {
                 model.failures = 0;
                 model.tick.attempted = true;
             }
-            Record::Warn { about: WarningKind::Slow, .. } => {
-                let (slow, threshold) = (self.models[target].slow_probes, self.limits[target].failure_threshold);
-                self.require(slow >= threshold, "`slow` after failure_threshold slow probes in a row");
+            Record::Warn { about, .. } => self.check_warning(target, *about, at),
+            Record::Stalled { .. } => {}
+        }
+    }
+
+    fn check_warning(&self, target: &str, about: WarningKind, at: i64) {
+        let model = &self.models[target];
+        match about {
+            WarningKind::Slow => {
+                let is_slow = model.slow_probes >= self.limits[target].failure_threshold;
+                self.require(is_slow, "`slow` after failure_threshold slow probes in a row");
             }
-            Record::Warn { .. } | Record::Stalled { .. } => {}
+            WarningKind::Unsteady => {
+                self.require(model.down.is_none(), "`unsteady` outside incidents only");
+                let is_recent = model.lone_failures.front().is_some_and(|first| at - first < 3_600_000);
+                // Where only the wall clock shows how much time has passed, it may show too little.
+                let are_enough = model.lone_failures.len() >= 10 && (is_recent || self.ticks_missing > 0);
+                self.require(are_enough, "`unsteady` after ten failures in an hour");
+            }
+            _ => {}
         }
     }
 
@@ -128,6 +143,7 @@ impl Oracle {
         }
         self.seen_ids.insert(incident.to_string());
         let model = self.model(target);
+        model.lone_failures.clear();
         (model.down, model.down_since) = (Some(incident.to_string()), model.healthy_at);
     }
 

@@ -32,3 +32,47 @@ fn a_warning_about_slowness_has_the_figures() {
     let Some(Record::Warn { detail, .. }) = harness.records.last() else { panic!("a warning") };
     assert_eq!(detail, "200 in 3 s; 3 probes in a row took longer than 2 s");
 }
+
+#[test]
+fn a_target_that_fails_a_third_of_an_hours_probes_is_reported_once_per_change() {
+    let (pair, quiet) = ("F*2 S ", "failing - ");
+    let warned = format!("- {}failing+warn:unsteady - {}", quiet.repeat(4), quiet.repeat(30));
+    check("", &format!("S {}", pair.repeat(35)), &warned);
+    check_notifications("", &format!("S {}", pair.repeat(6)), &format!("- {}warn:unsteady - - -", "- - ".repeat(4)));
+    // A quarter is not enough, nor are nine failures.
+    check("", &format!("S {}", "F S*3 ".repeat(60)), &format!("- {}", quiet.repeat(60)));
+    check("", &format!("S {}F S*99", pair.repeat(4)), &format!("- {}failing -", quiet.repeat(4)));
+    // Only the last hour counts: an hour later it starts from nothing, and it is reported again.
+    let again = format!("S {}+1h {}", pair.repeat(5), pair.repeat(40));
+    let before = format!("- {}failing+warn:unsteady - -", quiet.repeat(4));
+    let mut harness = begin("", "");
+    again.split_whitespace().for_each(|token| drop(harness.play(token)));
+    let warnings = harness.records.iter().filter(|record| matches!(record, Record::Warn { .. })).count();
+    assert_eq!(warnings, 2, "{before}");
+    // An incident is told by itself, and what led to it does not count again. Nor does what happens in a pause, in a
+    // start period or at rest.
+    check(
+        "rungs=0",
+        &format!("S {}F*3 S {}", pair.repeat(3), pair.repeat(4)),
+        &format!("- {}failing+down up {}", quiet.repeat(3), quiet.repeat(4)),
+    );
+    check(
+        "",
+        &format!("S {}pause/1h {}resume S F*2 S", pair.repeat(3), pair.repeat(9)),
+        &format!("- {}paused..3870 {}resumed - failing -", quiet.repeat(3), quiet.repeat(9)),
+    );
+    // It survives the watchdog.
+    let script = format!("S {}crash daemon {}", pair.repeat(3), pair.repeat(2));
+    check("", &script, &format!("- {}- - failing - failing+warn:unsteady -", quiet.repeat(3)));
+}
+
+#[test]
+fn a_warning_about_unsteadiness_has_the_figures() {
+    let mut harness = begin("", "");
+    format!("S {}", "F*2 S ".repeat(5)).split_whitespace().for_each(|token| drop(harness.play(token)));
+    let warning = harness.records.iter().find_map(|record| match record {
+        Record::Warn { detail, .. } => Some(detail.as_str()),
+        _ => None,
+    });
+    assert_eq!(warning, Some("10 of 15 probes failed within 7 min, but never 3 in a row"));
+}

@@ -6,8 +6,8 @@ use crate::policy::{Event, Precondition};
 
 impl Harness {
     /// What probes observe of PM2 from now on. `app:7`: a process with that pid, started now; `app`: no process.
-    /// `god:dead`, `god:deaf`, `god:unknown`: a daemon in that state; `god`: a daemon that is alive; `god:called`: it is
-    /// dead, and a pm2 command runs.
+    /// `god:dead`, `god:deaf`, `god:unknown`: a daemon in that state; `god`: a daemon that is alive; `god:called`: it
+    /// is dead, and a pm2 command runs.
     pub(super) fn set_pm2(&mut self, token: &Token<'_>) {
         let started = self.clock();
         let alive = Pm2Evidence {
