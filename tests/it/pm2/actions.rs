@@ -1,6 +1,8 @@
 //! Actions on a fixture: breaking the backend and PM2, and running a watchdog.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -56,6 +58,11 @@ impl Fixture {
             self.all_processes().into_iter().for_each(|pid| send_signal(pid, Signal::KILL));
             self.all_processes().is_empty()
         });
+        // A dying process has no command line any more while its sockets are still open.
+        let address = (Ipv4Addr::LOCALHOST, self.port);
+        self.eventually("its port refuses", || TcpStream::connect(address).is_err());
+        let socket = format!("{}/rpc.sock", self.home());
+        self.eventually("PM2's socket refuses", || UnixStream::connect(&socket).is_err());
     }
 
     // Running a watchdog.
