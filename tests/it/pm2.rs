@@ -7,6 +7,7 @@ mod installation;
 
 mod assumptions;
 mod at_rest;
+mod by_hand;
 mod crashed;
 mod daemon;
 mod frozen;

@@ -206,6 +206,11 @@ impl Fixture {
     #[track_caller]
     pub(crate) fn assert_untouched(&self) {
         self.sandbox.assert(self.sandbox.events("restart").is_empty(), "nothing is restarted");
+        self.assert_no_incident();
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_no_incident(&self) {
         self.sandbox.assert(self.sandbox.events("down").is_empty(), "no target is down");
     }
 
