@@ -11,13 +11,13 @@ use crate::sandbox::{CommandOutput, MISSING_PROGRAM, Sandbox, process_state, req
 const PID_NAMESPACE: [&str; 5] = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"];
 
 /// Fails if this machine does not allow such a container.
-fn require_container(sandbox: &Sandbox, starter: &[&str]) {
+pub(crate) fn require_container(sandbox: &Sandbox, starter: &[&str]) {
     let output = sandbox.command_through(starter, &["--version"]).output().expect(MISSING_PROGRAM);
     require(output.status.success(), &format!("a container ({})", starter.join(" ")));
 }
 
 /// The children of a process with their state letters from /proc.
-fn children(parent: i32) -> Vec<(i32, char)> {
+pub(crate) fn children(parent: i32) -> Vec<(i32, char)> {
     let entries = fs::read_dir("/proc").expect("/proc is there").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let child = |pid: i32| {

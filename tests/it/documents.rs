@@ -12,7 +12,7 @@ pub(crate) fn document(name: &str) -> String {
 }
 
 /// README's code blocks in this language.
-fn blocks(language: &str) -> Vec<String> {
+pub(crate) fn blocks(language: &str) -> Vec<String> {
     let readme = document("README.md");
     let fence = format!("```{language}\n");
     let blocks = readme.split(&fence).skip(1);

@@ -21,6 +21,8 @@ mod sandbox;
 mod check;
 mod check_pm2;
 #[cfg(feature = "full-tests")]
+mod container_examples;
+#[cfg(feature = "full-tests")]
 mod containers;
 mod crash;
 mod cron;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -221,6 +222,12 @@ impl Drop for Sandbox {
             thread::sleep(POLL_INTERVAL);
         }
     }
+}
+
+/// A port below the range for outgoing connections, so that it stays free while no process listens there.
+pub(crate) fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).find(is_free).expect("the iterator does not end")
 }
 
 pub(crate) fn event_time(event: &Value) -> SystemTime {

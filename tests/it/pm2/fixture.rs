@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 
 use super::installation::{Installed, Version, installed};
-use crate::sandbox::{CommandOutput, Sandbox, is_alive, send_signal};
+use crate::sandbox::{CommandOutput, Sandbox, free_port, is_alive, send_signal};
 
 /// The name of the process in PM2.
 pub(crate) const APP_NAME: &str = "sav-backend";
@@ -346,10 +346,4 @@ fn parent(pid: i32) -> Option<i32> {
 
 fn owner(pid: i32) -> Option<u32> {
     Some(fs::metadata(format!("/proc/{pid}")).ok()?.uid())
-}
-
-/// A port below the range for outgoing connections, so that it stays free while no process listens there.
-pub(crate) fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).find(is_free).expect("the iterator does not end")
 }

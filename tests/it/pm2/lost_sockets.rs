@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::process::Command;
 
-use super::fixture::{APP_NAME, Fixture, free_port};
-use crate::sandbox::{CommandOutput, MISSING_PROGRAM, is_alive, require};
+use super::fixture::{APP_NAME, Fixture};
+use crate::sandbox::{CommandOutput, MISSING_PROGRAM, free_port, is_alive, require};
 
 /// A worker that serves no requests.
 const WORKER: &str = "require('fs').appendFileSync('works', `${process.pid}\\n`);\nsetInterval(() => {}, 1000000);\n";

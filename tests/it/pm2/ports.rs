@@ -1,6 +1,7 @@
 //! A backend that listens where it is not probed: `check` says where.
 
-use super::fixture::{Fixture, free_port};
+use super::fixture::Fixture;
+use crate::sandbox::free_port;
 
 #[test]
 fn the_port_that_the_process_does_listen_on_is_named() {

@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::fixture::{APP_NAME, Fixture, free_port};
+use super::fixture::{APP_NAME, Fixture};
 use super::installation::Version;
-use crate::sandbox::is_alive;
+use crate::sandbox::{free_port, is_alive};
 
 impl Fixture {
     /// The backend's port and database, as it reports them.
