@@ -1,5 +1,5 @@
 //! `watchdog restart` of a process under PM2: running, stopped by the operator, without a living daemon, and without a
-//! watchdog at work.
+//! running watchdog.
 
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn a_running_and_a_stopped_process_are_restarted() {
     fixture.eventually("it is at rest no more", || !fixture.sandbox.events("woke").is_empty());
     fixture.assert_no_incident();
     watchdog.stop();
-    // Without a watchdog at work.
+    // Without a running watchdog.
     fixture.check_ordered(&fixture.run_from_cron(&["restart", APP_NAME]));
     fixture.wait_for_replacement(before);
     assert_eq!(fixture.sandbox.events("restart").len(), 3, "{}", fixture.sandbox.dump());
