@@ -30,6 +30,8 @@ struct Model {
     ended: Option<(i64, i64)>,
     command_runs: bool,
     restart_recorded: bool,
+    /// The recorded restart resets PM2, whether or not its command has begun since.
+    resets: bool,
     /// The restarts that the operator ordered and that were not made yet, and whether the recorded one is such a
     /// restart.
     orders: Vec<String>,
@@ -83,7 +85,6 @@ struct MadeAttempt {
     began: i64,
     /// The limits when the attempt began.
     limits: Limits,
-    resets: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -322,19 +323,18 @@ impl Oracle {
         self.require(!runs, "a second command while one is running");
         self.require(rung < limits.rungs && !limits.dry_run, "a command that may not be run");
         self.require(removed.is_none(), "rule 15: a command for a target removed from the configuration");
-        let is_reset = limits.reset == Some(rung);
-        if is_reset {
+        if limits.reset == Some(rung) {
             self.check_reset(target, at);
         }
         let mut made = match continued {
             Some(made) => made,
             None => {
                 self.attempt_begins(target, attempt, rung, &limits, at);
-                MadeAttempt { number: attempt, rung, ran: false, began: at, limits, resets: false }
+                MadeAttempt { number: attempt, rung, ran: false, began: at, limits }
             }
         };
         let is_first = !made.ran && !missing;
-        (made.rung, made.resets, made.ran) = (rung, is_reset, made.ran || !missing);
+        (made.rung, made.ran) = (rung, made.ran || !missing);
         let model = self.model(target);
         model.attempt = Some(made.clone());
         if is_first {

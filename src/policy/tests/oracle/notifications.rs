@@ -53,14 +53,15 @@ impl Oracle {
                 (model.broke_at, model.healthy_at) = (None, model.healthy_at.map(|healthy| healthy.max(at)));
                 self.require(before, "`woke` comes after `rested`");
             }
-            Record::Restart { by, incident, .. } => {
+            Record::Restart { rung, by, incident, .. } => {
+                let resets = self.limits[target].reset == Some(*rung);
                 let model = self.model(target);
-                (model.restart_recorded, model.is_ordered) = (true, by.is_some());
+                (model.restart_recorded, model.resets, model.is_ordered) = (true, resets, by.is_some());
                 let is_allowed = by.is_none() || !model.orders.is_empty() || model.attempt.is_some();
                 self.require(is_allowed, "a restart is called the operator's only if it was ordered");
                 self.require(by.is_some() || incident.is_some(), "an attempt without an incident was ordered");
             }
-            Record::RestartDone { attempt, rung, exit, .. } => self.command_ended(target, (*attempt, *rung), exit, at),
+            Record::RestartDone { attempt, exit, .. } => self.command_ended(target, *attempt, exit, at),
             Record::HeldBack { incident, .. } => {
                 let open = self.models[target].down.clone();
                 self.require(open.as_ref() == Some(incident), "`held_back` belongs to the open incident");
@@ -147,12 +148,11 @@ impl Oracle {
         (model.down, model.down_since) = (Some(incident.to_string()), model.healthy_at);
     }
 
-    fn command_ended(&mut self, target: &str, (attempt, rung): (u32, usize), exit: &Exit, at: i64) {
+    fn command_ended(&mut self, target: &str, attempt: u32, exit: &Exit, at: i64) {
         let limits = &self.limits[target];
         let (cooldown, start_period) = (cooldown_after(limits, attempt), millis(limits.start_period));
         let model = &self.models[target];
-        let is_reset = model.attempt.as_ref().is_some_and(|made| made.rung == rung && made.resets);
-        let recorded = self.models[target].restart_recorded;
+        let (recorded, is_reset) = (model.restart_recorded, model.resets);
         self.require(recorded, "`restart_done` comes after its `restart`");
         let model = self.model(target);
         model.restart_recorded = false;
