@@ -332,7 +332,7 @@ fn drop_oldest(lines: &mut Vec<String>) {
 /// The state, whether its latest events are in `events.jsonl`, and a warning if the state is lost.
 fn load(folder: &Folder, reading: &BootClockReading) -> Result<(SavedState, bool, Option<String>), String> {
     match store::state::load(folder, reading).map_err(|error| error.to_string())? {
-        Loaded::Fresh => Ok((SavedState::default(), true, None)),
+        Loaded::Fresh => Ok((new_state(folder), true, None)),
         Loaded::Read(saved) => {
             let appended = events::append_missing(folder, &saved.pending);
             if let Err(error) = &appended {
@@ -345,9 +345,19 @@ fn load(folder: &Folder, reading: &BootClockReading) -> Result<(SavedState, bool
             let lost =
                 format!("{why}; {kept}. The latest restarts are unknown: no restart before max_cooldown has passed");
             log::error!("{lost}");
-            Ok((SavedState::default(), true, Some(lost)))
+            Ok((new_state(folder), true, Some(lost)))
         }
     }
+}
+
+/// Without a state, the events still say which ids were given to incidents whose folders are not there, or not yet.
+fn new_state(folder: &Folder) -> SavedState {
+    let mut saved = SavedState::default();
+    // Events that cannot be read are no reason not to start: the folders of incidents show most ids too.
+    for entry in events::read(folder, None).unwrap_or_default() {
+        entry.kind.incident().into_iter().for_each(|id| saved.policy.incident_ids.remember(id.to_owned()));
+    }
+    saved
 }
 
 /// Names no pid of a tick: each tick has another one, and cron would mail each change of the text.

@@ -263,6 +263,8 @@ fn no_two_incidents_share_a_name() {
         sandbox.assert(ids.len() == 60 * round, &format!("{} names", ids.len()));
         daemon.kill();
         fs::remove_file(sandbox.path("state/state.json")).expect("the state exists");
+        // As if it had been killed before it made them.
+        fs::remove_dir_all(sandbox.path("state/incidents")).expect("the folders exist");
     }
 }
 
