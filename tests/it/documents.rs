@@ -70,6 +70,20 @@ fn every_key_is_in_readme_and_in_the_shipped_configuration() {
 }
 
 #[test]
+fn readme_names_the_files_of_this_version() {
+    let readme = document("README.md");
+    let version = env!("CARGO_PKG_VERSION");
+    let names = ["-VERSION-x86_64-linux.tar.gz", "-VERSION.tgz", "_VERSION-1_amd64.deb", "-VERSION-x86_64-linux-musl"];
+    for name in names {
+        let name = format!("watchdog-agent{}", name.replace("VERSION", version));
+        assert!(readme.contains(&format!("| `{name}` (")), "no {name}");
+    }
+    let others = readme.split("watchdog-agent-").skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let other = others.into_iter().find(|rest| !rest.starts_with(version));
+    assert!(other.is_none(), "another version: {other:.60?}");
+}
+
+#[test]
 fn readme_lists_the_changes_of_this_version() {
     let readme = document("README.md");
     let (_, changes) = readme.rsplit_once("\n## ").expect("sections");
