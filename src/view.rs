@@ -87,8 +87,8 @@ fn describe_quality(state: &TargetState, shown: &TargetView) -> Option<String> {
     let slow = shown.slow_ms.filter(|_| is_warned(WarningKind::Slow));
     let slow = slow
         .map(|ms| format!("answers slowly: healthy, but it took over {}", HumanDuration(Duration::from_millis(ms))));
-    let unsteady =
-        is_warned(WarningKind::Unsteady).then(|| "fails again and again, but not often enough in a row".into());
+    let unsteady = is_warned(WarningKind::Unsteady)
+        .then(|| "unsteady: a third of the last hour's probes failed, but too few in a row for a restart".into());
     let all: Vec<String> = [slow, unsteady].into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))
 }

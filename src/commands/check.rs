@@ -146,8 +146,9 @@ fn describe_schedule(limits: &Limits) -> String {
         1 => "1 failure".to_owned(),
         threshold => format!("{threshold} failures in a row"),
     };
+    let slow = limits.slow.map_or_else(String::new, |slow| format!(", slow over {}", HumanDuration(slow)));
     let bound = HumanDuration((limits.interval + limits.timeout) * limits.failure_threshold);
-    format!("every {every}{retry}, timeout {timeout}; down after {failures} (within {bound})")
+    format!("every {every}{retry}, timeout {timeout}{slow}; down after {failures} (within {bound})")
 }
 
 fn describe_target(target: &Target, result: Option<&ProbeResult>) -> Vec<String> {

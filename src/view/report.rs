@@ -69,11 +69,11 @@ impl Noted {
             lines.push(format!("  by hand    {} {restarts}, ordered by the operator", self.by_operator));
         }
         if self.slow > 0 {
-            lines.push(format!("  slow       became slow {} while it was healthy", times(self.slow)));
+            lines.push(format!("  slow       {}: healthy, but slower than its limit", times(self.slow)));
         }
         if self.unsteady > 0 {
             let unsteady = times(self.unsteady);
-            lines.push(format!("  unsteady   began {unsteady} to fail again and again, but not often enough in a row"));
+            lines.push(format!("  unsteady   {unsteady}: a third of an hour's probes failed, but too few in a row"));
         }
         lines
     }

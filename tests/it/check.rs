@@ -46,7 +46,7 @@ fn check_shows_the_plan_and_changes_nothing() {
     let sandbox = Sandbox::new(&http(
         &server,
         ", restart: ['touch ran', {run: [touch, 'ran too'], timeout: 2m}], only_if: touch asked, interval: 15s, \
-         retry_interval: 5s, max_restarts: 3",
+         retry_interval: 5s, max_restarts: 3, slow: 2s",
     ));
     let before = paths(&sandbox);
     let path = sandbox.path("watchdog.yaml").display().to_string();
@@ -57,7 +57,7 @@ fn check_shows_the_plan_and_changes_nothing() {
         &[
             "is valid. 1 target.\n",
             &format!("app   GET http://127.0.0.1:{}/health?…   200 in ", server.port()),
-            "every 15 s, every 5 s after a failure, timeout 10 s; down after 3 failures in a row",
+            "every 15 s, every 5 s after a failure, timeout 10 s, slow over 2 s; down after 3 failures in a row",
             "(within 1 min 15 s)",
             "repairs     1  touch ran   (at most 1 min)",
             "            2  touch ran too   (at most 2 min)",

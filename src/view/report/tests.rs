@@ -74,8 +74,8 @@ sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 
   pattern    all between 03:00 and 03:05. Restarting hides a cause; it is still there
 db           not watched                          no incident
   by hand    2 restarts, ordered by the operator
-  slow       became slow once while it was healthy
-  unsteady   began 2 times to fail again and again, but not often enough in a row"
+  slow       once: healthy, but slower than its limit
+  unsteady   2 times: a third of an hour's probes failed, but too few in a row"
     );
     let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
     assert_eq!(json["targets"][0]["found_ms"], serde_json::json!({"median": 63_000, "worst": 93_600}));
