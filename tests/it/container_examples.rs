@@ -117,7 +117,7 @@ fn next_to_the_app_it_has_the_container_started_again() {
     let status = container.child.wait().expect("a child can be waited for");
     image.sandbox.assert(status.code() == Some(137), &format!("the container ends with the app: {status:?}"));
     image.sandbox.eventually("all is gone", || image.sandbox.processes().is_empty());
-    // docker run --restart=always
+    // docker run --restart=unless-stopped
     let _container = image.run(&init);
     image.sandbox.eventually("it is up again", || !image.sandbox.events("up").is_empty());
     image.wait_until_healthy();
