@@ -35,4 +35,6 @@ pub use locate::{absolute, default_state_dir, explicit_path, find, home, search}
 pub use owner::{account_name, other_owner};
 pub use pm2::{home_is_too_long, process_name_problem};
 pub use secrets::{CutEnds, SHORTEST_SECRET, Secrets};
-pub use target::{CommandLine, HttpConfig, Method, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Secret, Target, Tls};
+pub use target::{
+    CommandLine, HttpConfig, Method, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Secret, Target, Tls, address_names,
+};

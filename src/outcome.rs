@@ -1,6 +1,7 @@
 //! The results of probes and commands, as values that all rooms share.
 //! It must never draw a conclusion from them and never do I/O.
 
+mod address;
 mod downtime;
 mod evidence;
 mod pm2;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{BootTime, WallTime};
 
+pub use address::AddressResult;
 pub use downtime::Downtime;
 pub use evidence::{Evidence, Phases};
 pub use pm2::{DaemonState, Inspection, Pm2Evidence, PriorEvidence, ProcessIdentity, RestReason};
@@ -76,11 +78,12 @@ impl Class {
         }
     }
 
-    /// The class and its detail, for people: only the detail if that starts with the class.
+    /// The class and its detail, for people: only the detail if that starts with the class, perhaps after an address.
     pub fn with_detail(self, detail: &str) -> String {
-        match detail.strip_prefix(self.as_str()) {
-            Some(_) => detail.to_owned(),
-            None => format!("{self}; {detail}"),
+        let after_address = detail.split_once("://").and_then(|(_, rest)| rest.split_once(": ")).map(|(_, rest)| rest);
+        match [Some(detail), after_address].into_iter().flatten().any(|text| text.starts_with(self.as_str())) {
+            true => detail.to_owned(),
+            false => format!("{self}; {detail}"),
         }
     }
 }
@@ -160,6 +163,15 @@ pub struct ProbeResult {
     pub evidence: Option<Box<Evidence>>,
     /// `None` for a target without a file, or if the file could not be read.
     pub file: Option<FileTime>,
+    /// In the order of the configuration; empty unless the target has several addresses.
+    pub addresses: Vec<AddressResult>,
+}
+
+impl ProbeResult {
+    /// A verdict without evidence.
+    pub fn new(verdict: Verdict, latency: Duration) -> ProbeResult {
+        ProbeResult { verdict, latency, pm2: None, evidence: None, file: None, addresses: Vec::new() }
+    }
 }
 
 /// The modification time of a file, and when the watchdog first observed it.
@@ -238,6 +250,14 @@ mod tests {
         );
         assert_eq!(Class::Status.with_detail("status 503"), "status 503");
         assert_eq!(Class::Refused.with_detail("refused by [::1]:1"), "refused by [::1]:1");
+        let at_address = "http://localhost:1/health: refused by [::1]:1";
+        assert_eq!(Class::Refused.with_detail(at_address), at_address);
+        let at_address = "http://localhost:1/refused: no byte for 10 s";
+        assert_eq!(Class::Timeout.with_detail(at_address), format!("timeout; {at_address}"));
+        assert_eq!(
+            Class::Refused.with_detail("http://h/: body is refused: x"),
+            "refused; http://h/: body is refused: x"
+        );
     }
 
     #[test]

@@ -52,6 +52,6 @@ pub struct ManagedProcess {
     pub config: Option<PathBuf>,
     /// The `env_NAME` block of that file to start it with (pm2's `--env`).
     pub env: Option<String>,
-    /// The port that is probed, if it is a port of this machine.
-    pub port: Option<u16>,
+    /// The ports of this machine that are probed.
+    pub ports: Vec<u16>,
 }

@@ -2,6 +2,7 @@
 //! It must never outlast the deadline, panic, decide on a repair, or blame the target for a fault of the watchdog's
 //! own machine.
 
+mod addresses;
 mod bounded_task;
 mod buffer;
 mod chunks;
@@ -14,6 +15,7 @@ mod expectations;
 mod failure;
 mod file;
 mod filter;
+mod findings;
 mod head;
 mod http;
 mod json;
@@ -33,24 +35,22 @@ mod faults;
 #[cfg(test)]
 mod tests;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::command::Scope;
 use crate::config::{self, Secret, Secrets};
-use crate::outcome::{PriorEvidence, ProbeResult, Verdict};
+use crate::outcome::{Class, Evidence, PriorEvidence, ProbeResult};
 
 pub use self::tls::Trust;
 
+use self::addresses::Addresses;
 use self::command::CommandProbe;
 use self::deadline::Deadline;
-use self::evidence::Observations;
-use self::failure::Failure;
 use self::file::FileProbe;
+use self::findings::Findings;
 use self::http::HttpProbe;
 use self::pm2::Pm2Probe;
-use self::sanitize::sanitize;
 use self::tcp::TcpProbe;
 
 /// The stack that a probe needs, in bytes: five times what was measured, with TLS and with the deepest JSON.
@@ -66,6 +66,7 @@ pub struct Prober {
 
 enum ProbeKind {
     Http(Box<HttpProbe>),
+    Addresses(Addresses),
     Tcp(TcpProbe),
     File(FileProbe),
     Command(CommandProbe),
@@ -87,7 +88,10 @@ impl Prober {
         trust: &Trust,
     ) -> Result<Prober, String> {
         let kind = match probe {
-            config::Probe::Http(http) => ProbeKind::Http(Box::new(HttpProbe::new(http, secrets, trust)?)),
+            config::Probe::Http(addresses) => match addresses.as_slice() {
+                [http] => ProbeKind::Http(Box::new(HttpProbe::new(http, secrets, trust)?)),
+                several => ProbeKind::Addresses(Addresses::new(several, secrets, trust)?),
+            },
             config::Probe::Tcp { host, port } => ProbeKind::Tcp(TcpProbe::new(host, *port)),
             config::Probe::File { path, max_age } => ProbeKind::File(FileProbe::new(path.clone(), *max_age)),
             config::Probe::Command(line) => ProbeKind::Command(CommandProbe::new(line, folder, env, secrets)),
@@ -102,7 +106,11 @@ impl Prober {
     pub fn scope(&self) -> Option<&Scope> {
         match &self.kind {
             ProbeKind::Command(probe) => Some(probe.scope()),
-            ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::File(_) | ProbeKind::Pm2(_) => None,
+            ProbeKind::Http(_)
+            | ProbeKind::Addresses(_)
+            | ProbeKind::Tcp(_)
+            | ProbeKind::File(_)
+            | ProbeKind::Pm2(_) => None,
         }
     }
 
@@ -110,32 +118,33 @@ impl Prober {
     /// beyond the timeout (resolver, file server, command) keeps a thread of its own, and until it returns the next
     /// probes fail at once with the same class.
     ///
-    /// `prior` is what earlier probes found. The calling thread needs a stack of at least the size above.
-    pub fn probe(&self, prior: PriorEvidence) -> ProbeResult {
+    /// `prior` is what earlier probes found. `curable` are the failure classes that a restart may cure: of several
+    /// addresses that fail, they choose the one that decides. The calling thread needs a stack of at least the size
+    /// above.
+    pub fn probe(&self, prior: PriorEvidence, curable: &[Class]) -> ProbeResult {
         let deadline = Deadline::after(self.timeout);
-        let (mut pm2, mut file, mut observations) = (None, None, Observations::default());
-        let result = catch_unwind(AssertUnwindSafe(|| match &self.kind {
-            ProbeKind::Http(probe) => probe.probe(deadline, &mut observations),
-            ProbeKind::Tcp(probe) => probe.probe(deadline, &mut observations),
-            ProbeKind::File(probe) => probe.probe(deadline, prior.file, &mut file),
-            ProbeKind::Command(probe) => probe.probe(deadline, &mut observations),
-            ProbeKind::Pm2(probe) => {
+        let (mut pm2, mut file) = (None, None);
+        let found = match &self.kind {
+            ProbeKind::Http(probe) => Findings::of(deadline, |observations| probe.probe(deadline, observations)),
+            ProbeKind::Addresses(probe) => probe.probe(deadline, curable),
+            ProbeKind::Tcp(probe) => Findings::of(deadline, |observations| probe.probe(deadline, observations)),
+            ProbeKind::File(probe) => Findings::of(deadline, |_| probe.probe(deadline, prior.file, &mut file)),
+            ProbeKind::Command(probe) => Findings::of(deadline, |observations| probe.probe(deadline, observations)),
+            ProbeKind::Pm2(probe) => Findings::of(deadline, |_| {
                 let (result, evidence) = probe.probe(deadline, prior);
                 pm2 = evidence;
                 result
-            }
-        }));
+            }),
+        };
         let latency = deadline.elapsed();
         if let Some(probe) = &self.pm2 {
             pm2 = probe.observe(self.timeout, prior);
         }
-        let verdict = match result {
-            Ok(Ok(detail)) => Verdict::Healthy { detail },
-            Ok(Err(Failure::Unhealthy(class, detail))) => Verdict::Unhealthy { class, detail: sanitize(&detail) },
-            Ok(Err(Failure::Unknown(detail))) => Verdict::Unknown { detail: sanitize(&detail) },
-            Err(_) => Verdict::Unknown { detail: "the probe failed because of a bug in the watchdog".into() },
-        };
-        let evidence = verdict.class().map(|_| Box::new(observations.into_evidence(latency, &self.secrets)));
-        ProbeResult { verdict, latency, pm2, evidence, file }
+        let Findings { verdict, address, addresses, .. } = found;
+        let evidence = verdict.class().map(|_| {
+            let evidence = found.observations.into_evidence(found.latency, &self.secrets);
+            Box::new(Evidence { address, addresses: addresses.clone(), ..evidence })
+        });
+        ProbeResult { verdict, latency, pm2, evidence, file, addresses }
     }
 }

@@ -1,6 +1,7 @@
 //! All that people and machines read: data in, text out.
 //! It must never do I/O or read a clock.
 
+pub mod addresses;
 pub mod incident;
 pub mod log_line;
 pub mod message;

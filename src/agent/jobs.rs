@@ -84,11 +84,12 @@ impl Agent {
             outlives_watchdog: false,
             on_failure: Box::new(move |why| {
                 let verdict = Verdict::Unknown { detail: format!("the probe could not be made: {why}") };
-                let result = ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                let result = ProbeResult::new(verdict, Duration::ZERO);
                 Message::ProbeFinished { target: probed, number, result }
             }),
         };
-        self.jobs.spawn(job, move |_| Message::ProbeFinished { target, number, result: prober.probe(known) });
+        let curable = self.target(&target).map(|target| target.limits.restart_on.clone()).unwrap_or_default();
+        self.jobs.spawn(job, move |_| Message::ProbeFinished { target, number, result: prober.probe(known, &curable) });
     }
 
     pub(super) fn check_precondition(&mut self, target: String, precondition: Precondition) {

@@ -128,7 +128,7 @@ impl Agent {
                 process: pm2.process.clone(),
                 config: pm2.config.clone(),
                 env: pm2.env.clone(),
-                port: configured.probe.local_port(),
+                ports: configured.probe.local_ports(),
             },
             known: self.policy.target(target).map(|state| state.pm2.prior_evidence()).unwrap_or_default(),
         })

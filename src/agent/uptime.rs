@@ -8,6 +8,7 @@ use crate::logging::about;
 use crate::outcome::{ProbeResult, Verdict};
 use crate::policy::{Action, Event, LastProbe, Mode, Record, TargetState};
 use crate::time::{BootTime, WallTime, millis};
+use crate::view;
 
 use super::Agent;
 use super::journal::MAX_TICK_GAP;
@@ -33,6 +34,15 @@ fn counted_from(state: &TargetState, last: &LastProbe, longest: Duration, end: B
     (is_watched && state.pauses.until().is_none()).then_some(from)
 }
 
+fn log_probe(target: &str, result: &ProbeResult) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    let (verdict, latency) = (&result.verdict, result.latency.as_millis());
+    let each: String = view::addresses::list(&result.addresses).iter().map(|line| format!("; {line}")).collect();
+    log::debug!(target: &about(target), "{}: {} in {latency} ms{each}", verdict.as_str(), verdict.detail());
+}
+
 impl Agent {
     pub(super) fn probe_finished(&mut self, target: String, number: u64, mut result: ProbeResult) {
         // A restart that was decided earlier must start before this result, not after it: the target may be healthy
@@ -45,8 +55,7 @@ impl Agent {
         self.note_file(&target, &result);
         self.incidents.note_probe(&target, &mut result);
         self.heartbeat.note_probe();
-        let (verdict, latency) = (&result.verdict, result.latency.as_millis());
-        log::debug!(target: &about(&target), "{}: {} in {latency} ms", verdict.as_str(), verdict.detail());
+        log_probe(&target, &result);
         // Only a failed probe can begin an incident, whose id contains the time.
         let stamp = result.verdict.class().map(|_| self.zone.incident_id(clock::wall())).unwrap_or_default();
         let before = self.policy.target(&target).map(|state| (state.status, state.last_probe.clone()));
@@ -197,7 +206,7 @@ mod tests {
         fn check(last_s: i64, end_s: i64, excused_s: Option<i64>, is_paused: bool, expected_s: Option<i64>) {
             let at = |seconds: i64| BootTime::from_ms(seconds * 1_000);
             let verdict = Verdict::Unknown { detail: String::new() };
-            let last = LastProbe { at: at(last_s), verdict, latency_ms: 0 };
+            let last = LastProbe { at: at(last_s), verdict, latency_ms: 0, addresses: Vec::new() };
             let mut state = TargetState { excused_until: excused_s.map(at), ..TargetState::default() };
             if is_paused {
                 state.pauses.begin(at(1_000_000), None);

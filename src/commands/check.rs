@@ -1,6 +1,7 @@
 //! `check`: reports what would happen with this configuration, here and under cron. It must change nothing: it creates
 //! no folder and runs no restart command; it probes each target once.
 
+mod addresses;
 mod cron;
 mod notify;
 mod pm2;
@@ -14,7 +15,7 @@ use std::thread;
 use rustix::fs::{Access, access};
 
 use crate::cli::Options;
-use crate::config::{CommandLine, Config, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Target, Tls};
+use crate::config::{CommandLine, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Rung, Target};
 use crate::outcome::{PriorEvidence, ProbeResult, Verdict};
 use crate::policy::{Limits, Mode};
 use crate::probe::{Prober, Trust};
@@ -43,7 +44,7 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     for (index, target) in config.targets.iter().enumerate() {
         let result = results.get(index).map(|(_, result)| result);
         describe_target(target, result).iter().for_each(|line| print(line));
-        let findings = pm2::inspect(target, &homes, result.map(|result| &result.verdict));
+        let findings = pm2::inspect(target, &homes, result);
         findings.lines.iter().for_each(|line| print(line));
         problems.extend(findings.problems);
     }
@@ -112,18 +113,12 @@ fn probe_once(config: &Config, target: &Target, trust: &Trust) -> ProbeResult {
     let (timeout, folder) = (target.limits.timeout, &config.folder);
     match Prober::new(&target.probe, None, timeout, folder, &config.env, &config.secrets, trust) {
         Ok(prober) => {
-            let result = prober.probe(PriorEvidence::default());
+            let result = prober.probe(PriorEvidence::default(), &target.limits.restart_on);
             // What a probe command left running would outlive `check`.
             prober.scope().inspect(|scope| scope.end());
             result
         }
-        Err(detail) => ProbeResult {
-            verdict: Verdict::Unknown { detail },
-            latency: std::time::Duration::ZERO,
-            pm2: None,
-            evidence: None,
-            file: None,
-        },
+        Err(detail) => ProbeResult::new(Verdict::Unknown { detail }, std::time::Duration::ZERO),
     }
 }
 
@@ -153,14 +148,11 @@ fn describe_schedule(limits: &Limits) -> String {
 
 fn describe_target(target: &Target, result: Option<&ProbeResult>) -> Vec<String> {
     let limits = &target.limits;
-    let result = result.map_or_else(|| "not probed (--offline)".into(), describe_result);
-    let mut lines = vec![format!("{}   {}   {result}", target.name, escaped(&target.probe.to_string()))];
+    let verdict = result.map_or_else(|| "not probed (--offline)".into(), describe_result);
+    let mut lines = vec![format!("{}   {}   {verdict}", target.name, addresses::describe_probe(&target.probe))];
+    let addresses = addresses::describe_each(&target.probe, result);
     lines.push(format!("  probes      {}", describe_schedule(limits)));
-    if let Probe::Http(http) = &target.probe
-        && http.tls == Tls::Insecure
-    {
-        lines.push("              certificates are not checked (tls: insecure)".into());
-    }
+    lines.extend(addresses);
     if target.ladder.is_empty() {
         lines.push("  repairs     none: this target is only watched".into());
         return lines;
@@ -200,8 +192,11 @@ fn describe_rung(rung: &Rung, target: &Target) -> String {
             format!("pm2 restart {}   (pm2 resurrect when PM2 is dead{file}{each})", escaped(process))
         }
         Remedy::Pm2Reset(_) => {
-            let orphan = target.probe.local_port().map(|port| format!(" or an orphan holds port {port}"));
-            let orphan = orphan.unwrap_or_default();
+            let ports: Vec<String> = target.probe.local_ports().iter().map(u16::to_string).collect();
+            let orphan = match ports.as_slice() {
+                [] => String::new(),
+                ports => format!(" or an orphan holds port {}", ports.join(" or ")),
+            };
             format!("reset PM2: only when it is stuck{orphan}, and only what is proven yours{each}")
         }
     }

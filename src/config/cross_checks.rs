@@ -6,9 +6,13 @@ use std::path::Path;
 
 use super::key_path::{name_of, process_of};
 use super::reader::Reader;
-use super::target::{Remedy, Target};
+use super::target::{Probe, Remedy, Target};
 use super::tree::{Node, Value};
 use super::units::nearest;
+
+/// Of all targets together: as many as there can be targets. While all of them hang, each has a thread and a file
+/// descriptor, of which a process can usually have 1,024.
+const MAX_ADDRESSES: usize = 1_000;
 
 pub(super) struct ParsedTarget<'n> {
     pub(super) node: &'n Node,
@@ -23,6 +27,7 @@ pub(super) fn check(reader: &mut Reader<'_>, nodes: &[Node], parsed: &[ParsedTar
     check_no_cycles(reader, parsed);
     check_ladders_differ(reader, parsed);
     check_processes_differ(reader, parsed);
+    check_addresses_are_few(reader, parsed);
 }
 
 fn check_names_differ(reader: &mut Reader<'_>, nodes: &[Node]) {
@@ -137,6 +142,19 @@ fn check_processes_differ(reader: &mut Reader<'_>, parsed: &[ParsedTarget<'_>]) 
             reader.reject(process_of(node).unwrap_or(node), message, advice);
         } else {
             known.insert((&pm2.home, &pm2.process), &target.name);
+        }
+    }
+}
+
+fn check_addresses_are_few(reader: &mut Reader<'_>, parsed: &[ParsedTarget<'_>]) {
+    let mut count = 0;
+    for ParsedTarget { node, target, .. } in parsed {
+        let Probe::Http(addresses) = &target.probe else { continue };
+        count += addresses.len();
+        if count > MAX_ADDRESSES {
+            let message = format!("is too much: with these, the targets have more than {MAX_ADDRESSES} addresses");
+            reader.reject(node.get("http").unwrap_or(node), message, format!("at most {MAX_ADDRESSES} in one file"));
+            return;
         }
     }
 }

@@ -102,6 +102,7 @@ pub(super) const TARGET: &[Advice] = &[
         &["url", "uri", "endpoint", "address", "httpget", "healthurl", "healthcheckurl", "httpurl"],
         "write http: http://localhost:5000/health",
     ),
+    SEVERAL,
     (
         &["host", "hostname", "port", "tcpsocket", "socket", "ping"],
         "write tcp: HOST:PORT, or http: http://HOST:PORT/PATH",
@@ -276,6 +277,7 @@ pub(super) const TARGET: &[Advice] = &[
 ];
 
 pub(super) const HTTP: &[Advice] = &[
+    SEVERAL,
     (
         &["host", "hostname", "port", "path", "uri", "scheme", "address", "endpoint", "query"],
         "write it all in url: http://localhost:5000/health",
@@ -375,6 +377,9 @@ pub(super) const LOG: &[Advice] = &[
     (&["verbosity", "loglevel"], "write level: debug"),
     (&["color", "colour", "colors", "timestamp", "timezone", "compress", "maxage", "syslog", "journal"], NO_SUCH),
 ];
+
+/// Several addresses.
+const SEVERAL: Advice = (&["urls", "uris", "endpoints", "addresses", "hosts"], "write http: [URL, URL]");
 
 /// The key of a target in one of its probes.
 const ELSEWHERE: Advice = (

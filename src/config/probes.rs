@@ -23,6 +23,8 @@ pub(super) const HTTP: Keys = Keys {
 pub(super) const FILE: Keys = Keys { known: &[&["path", "max_age"]], per_target: &[], elsewhere: other_tools::FILE };
 /// The range of `max_age`: up to a year, because some files are written by a monthly job.
 const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+/// Of one target. Enough for the instances of a backend on one machine; while all of them hang, each has a thread.
+const MAX_ADDRESSES: usize = 16;
 /// The longest path that fits into a socket's address on every system, its final zero byte included.
 const MAX_SOCKET_PATH: usize = 103;
 
@@ -42,10 +44,40 @@ pub(super) fn read_probe(reader: &mut Reader<'_>, target: &Node, pm2: Option<&Pm
     }
     let node = &first.value;
     match first.key.as_str() {
-        "http" => read_http(reader, node).map(|http| Probe::Http(Box::new(http))),
+        "http" => read_addresses(reader, node).map(Probe::Http),
         "tcp" => read_tcp(reader, node),
         "command" => reader.command(node).map(Probe::Command),
         _ => read_file(reader, node),
+    }
+}
+
+/// One address or a list of them.
+fn read_addresses(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<HttpConfig>> {
+    let Value::List(_) = &node.value else { return read_http(reader, node).map(|http| vec![http]) };
+    let items = reader.list(node, "a URL, or a list of URLs that must all be healthy")?;
+    if items.len() > MAX_ADDRESSES {
+        let advice = format!("at most {MAX_ADDRESSES}; the others can be targets of their own");
+        reader.reject(node, format!("has {} addresses", items.len()), advice);
+        return None;
+    }
+    let addresses: Vec<Option<HttpConfig>> = items.iter().map(|item| read_item(reader, item)).collect();
+    for (index, item) in items.iter().enumerate() {
+        let is_same = |other: &Option<HttpConfig>| other.is_some() && *other == addresses[index];
+        if let Some(first) = addresses[..index].iter().position(is_same) {
+            // Probably copied, and the port or the path left as it was.
+            reader.reject(item, format!("is the same as http[{first}]"), "correct it, or remove one of the two");
+        }
+    }
+    addresses.into_iter().collect()
+}
+
+fn read_item(reader: &mut Reader<'_>, node: &Node) -> Option<HttpConfig> {
+    match &node.value {
+        Value::Text(_) | Value::Map(_) => read_http(reader, node),
+        _ => {
+            reader.reject(node, format!("must be a URL, not {}", node.kind()), "a URL, or a map with it: {url: …}");
+            None
+        }
     }
 }
 
@@ -57,6 +89,10 @@ fn read_http(reader: &mut Reader<'_>, node: &Node) -> Option<HttpConfig> {
         reader.reject_missing_key(node, "has no `url`", "for example url: http://localhost:5000/api/health");
         return None;
     };
+    if let Value::List(_) = url.value {
+        reader.reject(url, "is a list", "the list belongs one level up: http: [{url: …}, {url: …}]");
+        return None;
+    }
     let address = read_address(reader, url);
     for secret in address.iter().flat_map(|address| url::secrets_of_query(&address.url)) {
         reader.secrets.add(&secret);
@@ -280,17 +316,11 @@ fn read_file(reader: &mut Reader<'_>, node: &Node) -> Option<Probe> {
 pub(super) fn probe_id(probe: &Probe) -> u64 {
     let mut parts = Vec::new();
     match probe {
-        Probe::Http(http) => {
-            parts.extend(["http".to_owned(), http.shown.clone(), format!("{:?}", http.method)]);
-            parts.extend(http.unix_socket.iter().map(|path| format!("unix {}", path.display())));
-            parts.extend(http.status.iter().map(|range| format!("status {}-{}", range.start(), range.end())));
-            parts.extend(http.contains.iter().map(|text| format!("contains {text}")));
-            parts.extend(http.json.iter().map(|(pointer, value)| format!("json {pointer} {value}")));
-            parts.push(match &http.tls {
-                Tls::Verify => "verify".to_owned(),
-                Tls::Insecure => "insecure".to_owned(),
-                Tls::Ca(path) => format!("ca {}", path.display()),
-            });
+        Probe::Http(addresses) => {
+            // Sorted, because the same addresses in another order are healthy when these are.
+            let mut each: Vec<Vec<String>> = addresses.iter().map(address_parts).collect();
+            each.sort_unstable();
+            parts = each.concat();
         }
         Probe::Tcp { host, port } => parts.extend(["tcp".to_owned(), host.clone(), port.to_string()]),
         Probe::Command(CommandLine::Shell(text)) => parts.extend(["shell".to_owned(), text.clone()]),
@@ -308,4 +338,18 @@ pub(super) fn probe_id(probe: &Probe) -> u64 {
     // FNV-1a with 64 bits; each part is ended by a byte that cannot occur in UTF-8.
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+fn address_parts(http: &HttpConfig) -> Vec<String> {
+    let mut parts = vec!["http".to_owned(), http.shown.clone(), format!("{:?}", http.method)];
+    parts.extend(http.unix_socket.iter().map(|path| format!("unix {}", path.display())));
+    parts.extend(http.status.iter().map(|range| format!("status {}-{}", range.start(), range.end())));
+    parts.extend(http.contains.iter().map(|text| format!("contains {text}")));
+    parts.extend(http.json.iter().map(|(pointer, value)| format!("json {pointer} {value}")));
+    parts.push(match &http.tls {
+        Tls::Verify => "verify".to_owned(),
+        Tls::Insecure => "insecure".to_owned(),
+        Tls::Ca(path) => format!("ca {}", path.display()),
+    });
+    parts
 }

@@ -1,6 +1,7 @@
 //! A target as read from the file: its probe, its limits and its restart commands.
 //! Only values are here, with the texts that people read of them; none may show a secret.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -13,6 +14,8 @@ use crate::time::HumanDuration;
 
 /// The default time limit of a restart command.
 pub const RUNG_TIMEOUT: Duration = Duration::from_secs(60);
+/// In characters.
+const MAX_ADDRESS_SHOWN: usize = 80;
 
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -94,7 +97,8 @@ impl fmt::Display for CommandLine {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
-    Http(Box<HttpConfig>),
+    /// At least one address; all must be healthy.
+    Http(Vec<HttpConfig>),
     /// `host` is a name or an IP address, the latter without brackets.
     Tcp {
         host: String,
@@ -113,16 +117,9 @@ impl fmt::Display for Probe {
     /// Without secrets; a command as it was written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Probe::Http(http) => {
-                let method = match http.method {
-                    Method::Get => "GET",
-                    Method::Head => "HEAD",
-                };
-                // The query may contain a token.
-                match http.shown.split_once('?') {
-                    Some((path, _)) => write!(f, "{method} {path}?…"),
-                    None => write!(f, "{method} {}", http.shown),
-                }
+            Probe::Http(addresses) => {
+                let shown: Vec<String> = addresses.iter().map(HttpConfig::to_string).collect();
+                f.write_str(&shown.join(", "))
             }
             Probe::Tcp { host, port } if host.contains(':') => write!(f, "connect to [{host}]:{port}"),
             Probe::Tcp { host, port } => write!(f, "connect to {host}:{port}"),
@@ -135,20 +132,26 @@ impl fmt::Display for Probe {
 
 impl Probe {
     pub fn is_https(&self) -> bool {
-        matches!(self, Probe::Http(http) if http.url.0.starts_with("https:"))
+        matches!(self, Probe::Http(addresses) if addresses.iter().any(|http| http.url.0.starts_with("https:")))
     }
 
-    /// The port that it probes on this machine; `None` if it probes no port, or another machine.
-    pub fn local_port(&self) -> Option<u16> {
-        let (host, port) = match self {
-            Probe::Http(http) if http.unix_socket.is_none() => url::host_and_port(&http.url.0)?,
-            Probe::Tcp { host, port } => (host.as_str(), *port),
-            Probe::Http(_) | Probe::Command(_) | Probe::File { .. } | Probe::Pm2(_) => return None,
+    /// The ports that it probes on this machine, each once.
+    pub fn local_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = match self {
+            Probe::Http(addresses) => addresses.iter().filter_map(HttpConfig::local_port).collect(),
+            Probe::Tcp { host, port } => local_port(host, *port).into_iter().collect(),
+            Probe::Command(_) | Probe::File { .. } | Probe::Pm2(_) => Vec::new(),
         };
-        let is_ours = |address: IpAddr| address.is_loopback() || address.is_unspecified();
-        let is_local = host == "localhost" || host.parse().is_ok_and(is_ours);
-        is_local.then_some(port)
+        let mut known = HashSet::new();
+        ports.retain(|port| known.insert(*port));
+        ports
     }
+}
+
+fn local_port(host: &str, port: u16) -> Option<u16> {
+    let is_ours = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+    let is_local = host == "localhost" || host.parse().is_ok_and(is_ours);
+    is_local.then_some(port)
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -167,6 +170,50 @@ pub struct HttpConfig {
     /// JSON pointers and the values expected there.
     pub json: Vec<(String, serde_json::Value)>,
     pub tls: Tls,
+}
+
+impl HttpConfig {
+    /// The port that it probes on this machine; `None` if it probes a socket or another machine.
+    pub fn local_port(&self) -> Option<u16> {
+        let (host, port) = url::host_and_port(&self.url.0).filter(|_| self.unix_socket.is_none())?;
+        local_port(host, port)
+    }
+
+    /// The URL for people, without its query, which may contain a token.
+    fn address(&self) -> String {
+        self.shown.split_once('?').map_or_else(|| self.shown.clone(), |(path, _)| format!("{path}?…"))
+    }
+}
+
+impl fmt::Display for HttpConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = match self.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+        };
+        write!(f, "{method} {}", self.address())
+    }
+}
+
+/// The names of the addresses of one probe, each different from the others and short enough for one line with the
+/// detail of a failure.
+pub fn address_names(addresses: &[HttpConfig]) -> Vec<String> {
+    let names: Vec<String> = addresses.iter().map(|http| shorten_address(&http.address())).collect();
+    let name = |(index, name): (usize, &String)| match names.iter().filter(|other| *other == name).count() {
+        1 => name.clone(),
+        _ => format!("{name} (http[{index}])"),
+    };
+    names.iter().enumerate().map(name).collect()
+}
+
+/// Cut in the middle: hosts differ at the beginning, paths at the end.
+fn shorten_address(address: &str) -> String {
+    let letters: Vec<char> = address.chars().collect();
+    if letters.len() <= MAX_ADDRESS_SHOWN {
+        return address.to_owned();
+    }
+    let half = MAX_ADDRESS_SHOWN / 2;
+    letters[..half].iter().chain(&['…']).chain(&letters[letters.len() - half + 1..]).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,8 @@ use super::*;
 use crate::policy::Limits;
 use crate::testing::fuzz;
 
+mod addresses;
+
 mod notify;
 
 mod pm2;
@@ -83,7 +85,7 @@ fn one(keys: &str) -> String {
 fn http(value: &str) -> HttpConfig {
     let config = accepted(&one(&format!("http: {value}")));
     match config.targets.into_iter().next().map(|target| target.probe) {
-        Some(Probe::Http(http)) => *http,
+        Some(Probe::Http(mut addresses)) if addresses.len() == 1 => addresses.remove(0),
         probe => panic!("{probe:?}"),
     }
 }
@@ -249,7 +251,14 @@ fn the_probe_id_depends_on_everything_but_secrets() {
     assert_eq!(plain, 0xca51_7745_7bdc_4f4f);
     assert_eq!(plain, id("http: http://me:s3cret@h/x"));
     assert_eq!(plain, id("http: {url: http://h/x, headers: {A: b}, status: 200-299}"));
+    assert_eq!(plain, id("http: [http://h/x]"));
+    let several = id("http: [http://h/x, http://h/y]");
+    assert_eq!(several, 0x2afb_1a41_f86a_0b18);
+    assert_eq!(several, id("http: [http://h/y, {url: http://me:s3cret@h/x}]"));
     let others = [
+        "http: [http://h/x, http://h/y]",
+        "http: [http://h/x, http://h/y, http://h/z]",
+        "http: [http://h/x, {url: http://h/y, status: 200}]",
         "http: http://h/y",
         "http: {url: http://h/x, status: 200}",
         "http: {url: http://h/x, contains: b}",

@@ -5,10 +5,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// At most about 16 KiB, without secrets. The text is not escaped: that must be done where it is shown.
+use super::AddressResult;
+
+/// At most about 24 KiB, without secrets. The text is not escaped: that must be done where it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
+    /// Which of several addresses the rest is about: the one whose failure decided the verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What was found at each of several addresses; 8 KiB at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressResult>,
     pub phases: Phases,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,

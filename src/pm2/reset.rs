@@ -1,4 +1,4 @@
-//! The last resort: ends PM2's daemons and the orphans on the target's port, then starts PM2 again. It must never
+//! The last resort: ends PM2's daemons and the orphans on the target's ports, then starts PM2 again. It must never
 //! signal a process without proving it again right before, and never start anything while a daemon that it has to end
 //! is alive.
 
@@ -80,7 +80,7 @@ impl Reset<'_, '_> {
             wait_until(NOTICE_TIME, || !processes.iter().any(|process| process::is_alive(*process)));
             self.end_orphans(&processes, "outlived its daemon");
         }
-        if let Some(port) = self.calls.managed.port {
+        for &port in &self.calls.managed.ports {
             let orphans = self.home.find_orphans(port).map_err(|error| describe_proc_error(&error))?;
             self.end_orphans(&orphans, &format!("an orphan on port {port}"));
             self.wait_for_port(port);

@@ -37,10 +37,10 @@ impl fmt::Display for ResetReason {
 /// Errors: why there is no reason, or why PM2 must not be reset.
 pub fn find_reset_reason(home: &Home, managed: &ManagedProcess, facts: &RepairFacts) -> Result<ResetReason, String> {
     let daemon = home.observe_all_daemons().inherit_silence(&facts.daemon);
-    let orphans = managed
-        .port
-        .map_or(Ok(Vec::new()), |port| home.find_orphans(port))
-        .map_err(|error| describe_proc_error(&error))?;
+    let mut orphans = Vec::new();
+    for &port in &managed.ports {
+        orphans.extend(home.find_orphans(port).map_err(|error| describe_proc_error(&error))?);
+    }
     decide(managed, &RepairFacts { daemon, ..facts.clone() }, &orphans)
 }
 
@@ -82,9 +82,10 @@ fn explain_no_reason(managed: &ManagedProcess, facts: &RepairFacts, state: Daemo
                 .unwrap_or_else(|| "PM2's daemon is starting".into());
         }
     };
-    match managed.port {
-        Some(port) => format!("{why}, and no orphan is using port {port}"),
-        None => why,
+    let ports: Vec<String> = managed.ports.iter().map(u16::to_string).collect();
+    match ports.as_slice() {
+        [] => why,
+        ports => format!("{why}, and no orphan is using port {}", ports.join(" or ")),
     }
 }
 

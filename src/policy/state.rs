@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Class, Downtime, Exit, Verdict};
+use crate::outcome::{AddressResult, Class, Downtime, Exit, Verdict};
 use crate::policy::ids::IncidentIds;
 use crate::policy::manual_restart::{ManualRestart, RefusedRestart};
 use crate::policy::notification_state::NotificationState;
@@ -217,7 +217,11 @@ pub struct LastProbe {
     /// The time of its verdict.
     pub at: BootTime,
     pub verdict: Verdict,
+    /// Of several addresses, that of the slowest.
     pub latency_ms: u64,
+    /// Empty unless the target has several addresses, and if the watchdog was held up during the probe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressResult>,
 }
 
 /// From the first failure of a streak that reached the threshold until the target is healthy again.

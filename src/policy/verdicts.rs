@@ -30,24 +30,23 @@ impl TargetContext<'_> {
         let Some(in_flight) = self.schedule.in_flight.filter(|in_flight| in_flight.number == number) else { return };
         let now = self.context.now;
         let duration = now.since(in_flight.started);
-        let verdict = match result.verdict {
-            _ if in_flight.spans_gap => {
-                Verdict::Unknown { detail: "the watchdog itself was held up during the probe".into() }
-            }
-            _ if duration > self.limits.timeout * 2 => Verdict::Unknown {
-                detail: format!(
-                    "the probe took {} with a timeout of {}: this machine is overloaded",
-                    HumanDuration(duration),
-                    HumanDuration(self.limits.timeout)
-                ),
-            },
-            verdict => verdict,
+        let own_trouble = if in_flight.spans_gap {
+            Some("the watchdog itself was held up during the probe".into())
+        } else if duration > self.limits.timeout * 2 {
+            let (duration, timeout) = (HumanDuration(duration), HumanDuration(self.limits.timeout));
+            Some(format!("the probe took {duration} with a timeout of {timeout}: this machine is overloaded"))
+        } else {
+            None
+        };
+        let (verdict, addresses) = match own_trouble {
+            Some(detail) => (Verdict::Unknown { detail }, Vec::new()),
+            None => (result.verdict, result.addresses),
         };
         self.schedule.in_flight = None;
         let latency_ms = u64::try_from(millis(result.latency)).unwrap_or(0);
         self.update_pm2(result.pm2.as_ref());
         self.schedule.is_dead_with_pm2 = is_dead_with_pm2(&verdict, result.pm2.as_ref());
-        self.state.last_probe = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms });
+        self.state.last_probe = Some(LastProbe { at: now, verdict: verdict.clone(), latency_ms, addresses });
         let start_period = self.state.start_period.filter(|_| self.precedes_manual_end(in_flight.started));
         match verdict {
             Verdict::Healthy { detail } => {

@@ -41,6 +41,7 @@ impl Observations {
             headers: trace.map_or_else(Vec::new, |trace| redact_headers(&trace.head.headers, secrets)),
             body: status.map(|_| body()),
             output: self.output.clone(),
+            ..Evidence::default()
         }
     }
 }

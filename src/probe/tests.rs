@@ -13,6 +13,7 @@ use serde_json::json;
 use super::faults::{Behaviour, ClosedPort, Server};
 use super::*;
 use crate::config::{HttpConfig, Method, Tls};
+use crate::outcome::Verdict;
 use crate::testing::fuzz;
 
 /// A timeout for faults that only the deadline ends.
@@ -46,11 +47,11 @@ fn try_prober(probe: config::Probe, timeout: Duration) -> Result<Prober, String>
 }
 
 fn run(probe: config::Probe, timeout: Duration) -> ProbeResult {
-    prober(probe, timeout).probe(PriorEvidence::default())
+    prober(probe, timeout).probe(PriorEvidence::default(), &[])
 }
 
 fn probe_http(http: HttpConfig, timeout: Duration) -> Verdict {
-    let result = run(config::Probe::Http(Box::new(http)), timeout);
+    let result = run(config::Probe::Http(vec![http]), timeout);
     assert!(result.latency < timeout + SLACK, "{result:?}");
     result.verdict
 }
@@ -86,7 +87,7 @@ fn check(behaviour: Behaviour, expected: &str) {
 fn check_slow(behaviour: Behaviour, expected: &str) {
     let server = Server::start(behaviour);
     let http = http(&format!("http://127.0.0.1:{}/", server.port()));
-    let result = run(config::Probe::Http(Box::new(http)), SHORT);
+    let result = run(config::Probe::Http(vec![http]), SHORT);
     assert!((SHORT..SHORT + SLACK).contains(&result.latency), "{result:?}");
     assert_like(&result.verdict, expected);
 }
@@ -276,7 +277,7 @@ fn the_request_has_the_expected_lines_only() {
 fn check_refused(change: impl FnOnce(&mut HttpConfig), expected: &str) {
     let mut http = http("http://localhost/");
     change(&mut http);
-    match try_prober(config::Probe::Http(Box::new(http)), LONG) {
+    match try_prober(config::Probe::Http(vec![http]), LONG) {
         Ok(_) => panic!("it was accepted"),
         Err(error) => assert_eq!(error, expected),
     }
@@ -310,10 +311,10 @@ fn a_probe_needs_no_more_than_its_stack() {
     let mut http = http(&format!("http://localhost:{}/", server.port()));
     http.json = vec![("/0".into(), json!(0))];
     let probe = || {
-        let prober = prober(config::Probe::Http(Box::new(http.clone())), LONG);
+        let prober = prober(config::Probe::Http(vec![http.clone()]), LONG);
         std::thread::Builder::new()
             .stack_size(PROBE_STACK)
-            .spawn(move || prober.probe(PriorEvidence::default()).verdict)
+            .spawn(move || prober.probe(PriorEvidence::default(), &[]).verdict)
             .expect("a thread")
             .join()
             .expect("enough stack")
@@ -332,10 +333,10 @@ fn any_response_gets_a_verdict_at_once_with_a_plain_detail() {
         json: vec![("/status".into(), json!("ok"))],
         ..http(&format!("http://127.0.0.1:{}/", server.port()))
     };
-    let prober = prober(config::Probe::Http(Box::new(http)), LONG);
+    let prober = prober(config::Probe::Http(vec![http]), LONG);
     fuzz(&[head.as_bytes(), chunked.as_bytes()], 1_000, |bytes| {
         server.set_behaviour(Behaviour::Answer(bytes.to_vec()));
-        let result = prober.probe(PriorEvidence::default());
+        let result = prober.probe(PriorEvidence::default(), &[]);
         let line = line(&result.verdict);
         assert!(result.latency < LONG, "the deadline passed: {line}");
         assert!(!matches!(result.verdict, Verdict::Unknown { .. }), "no verdict: {line}");

@@ -16,7 +16,7 @@ use crate::terminal::escaped;
 use crate::time::{HumanDuration, WallTime, Zone, round_age};
 use crate::view::log_line::{describe_hold, describe_rest};
 use crate::view::pattern::{Efficacy, TimeOfDay, recurrence, track_record};
-use crate::view::{table, with_tilde};
+use crate::view::{addresses, table, with_tilde};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Steps shown from the beginning and from the end of a long incident.
@@ -111,13 +111,14 @@ impl IncidentView<'_> {
         if !probe.is_empty() {
             lines.push(format!("probe: {}", escaped(probe)));
         }
-        let Some(Evidence { status, body, output, .. }) = evidence else { return lines };
+        let Some(Evidence { address, addresses, status, body, output, .. }) = evidence else { return lines };
+        lines.extend(addresses::list(addresses));
         let start = |text: &str| escaped(text.trim()).chars().take(SHOWN).collect::<String>();
         if let (Some(status), Some(body)) = (status, body) {
-            let body = start(body);
-            lines.push(match body.is_empty() {
-                true => format!("its answer: {status}, no body"),
-                false => format!("its answer: {status}, {body}"),
+            let body = Some(start(body)).filter(|body| !body.is_empty()).unwrap_or_else(|| "no body".into());
+            lines.push(match address {
+                Some(address) => format!("the answer of {}: {status}, {body}", escaped(address)),
+                None => format!("its answer: {status}, {body}"),
             });
         }
         if let Some(output) = output.as_ref().map(|text| start(text)).filter(|text| !text.is_empty()) {

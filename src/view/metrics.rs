@@ -175,6 +175,7 @@ mod tests {
             at: BootTime::BOOT,
             verdict: Verdict::Unhealthy { class: Class::Refused, detail },
             latency_ms: 12,
+            addresses: Vec::new(),
         };
         let state = TargetState {
             status: Status::Down,

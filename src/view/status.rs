@@ -15,7 +15,7 @@ use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, Latency, WallTime, Zone, round_age};
 use crate::view::log_line::{UNSAVED, describe_hold, describe_rest};
 use crate::view::presence::{Presence, PresenceSigns, WatchdogPresence};
-use crate::view::{Screen, describe_quality, percent, pm2_restarts, table, with_tilde, wrap};
+use crate::view::{Screen, addresses, describe_quality, percent, pm2_restarts, table, with_tilde, wrap};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// An uptime over less than this part of a span is shown with the time that was watched.
@@ -204,7 +204,10 @@ impl<'a> TargetRow<'a> {
         let restarts = history.map(|history| history.restarts().within(DAY, self.status.at.wall));
         let restarts = restarts.and_then(|counts| pm2_restarts::describe(&counts, "in 24 h"));
         let quality = describe_quality(self.state, self.shown);
-        let notes: Vec<String> = [self.trouble(), blind, pm2, restarts, quality].into_iter().flatten().collect();
+        let probe = self.state.last_probe.as_ref().filter(|_| self.state.status != Status::Stopped);
+        let failing = probe.and_then(addresses::describe_failing);
+        let notes = [self.trouble(), failing, blind, pm2, restarts, quality];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
@@ -295,12 +298,12 @@ fn first_columns([name, state, since, ..]: &[String; 6]) -> [String; 3] {
 }
 
 fn result(probe: &LastProbe) -> String {
-    let cut = |text: &str| escaped(text).chars().take(40).collect::<String>();
+    let detail = || escaped(addresses::short_detail(probe)).chars().take(40).collect::<String>();
     match &probe.verdict {
-        Verdict::Healthy { detail } => {
-            format!("{} in {}", cut(detail), Latency(Duration::from_millis(probe.latency_ms)))
+        Verdict::Healthy { .. } => {
+            format!("{} in {}", detail(), Latency(Duration::from_millis(probe.latency_ms)))
         }
-        Verdict::Unhealthy { class: Class::Status | Class::Body | Class::Exit, detail } => cut(detail),
+        Verdict::Unhealthy { class: Class::Status | Class::Body | Class::Exit, .. } => detail(),
         Verdict::Unhealthy { class, .. } => class.to_string(),
         Verdict::Unknown { .. } => "unknown".into(),
     }

@@ -11,7 +11,7 @@ use crate::commands::program::path_for_crontab;
 use crate::commands::schedule::Crontab;
 use crate::commands::{other_watchers, read_env, shorten_home};
 use crate::config::{self, Config, Pm2Config, RUNG_TIMEOUT, Remedy, Rung, Target};
-use crate::outcome::{Class, DaemonState, Verdict};
+use crate::outcome::{DaemonState, ProbeResult};
 use crate::pm2::{
     App, Caller, DaemonEvidence, Home, Listing, ProcessState, SavedList, describe_missing_program, listening_ports,
 };
@@ -19,6 +19,7 @@ use crate::process::identify_living;
 use crate::terminal::escaped;
 use crate::time::HumanDuration;
 
+use super::addresses::refused_ports;
 use super::ports::Listening;
 use super::version;
 
@@ -62,21 +63,24 @@ pub(super) fn observe(config: &Config, offline: bool) -> Vec<Pm2Snapshot> {
     homes
 }
 
-/// `verdict`: of the probe, if one was made.
-pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot], verdict: Option<&Verdict>) -> Pm2Findings {
+/// `result`: of the probe, if one was made.
+pub(super) fn inspect(target: &Target, homes: &[Pm2Snapshot], result: Option<&ProbeResult>) -> Pm2Findings {
     let Some(pm2) = &target.pm2 else { return Pm2Findings::default() };
     let Some(home) = homes.iter().find(|known| known.home.path() == pm2.home) else { return Pm2Findings::default() };
     let version = home.version.as_deref().map(|version| format!("PM2 {}", escaped(version)));
     let label = version.unwrap_or_else(|| "PM2".into());
     let mut lines = vec![format!("  {label:<10}  {}", home.describe_state(pm2))];
     let mut problems = home.find_problems(pm2);
-    if let (Some(Verdict::Unhealthy { class: Class::Refused, .. }), Some(port)) = (verdict, target.probe.local_port())
+    let refused = result.map(|result| refused_ports(&target.probe, result)).unwrap_or_default();
+    if !refused.is_empty()
         && let Some(listening) = home.listening(pm2)
     {
-        match listening.describe_other_port(&escaped(&pm2.process), port) {
-            Some((text, true)) => problems.push(text),
-            Some((text, false)) => lines.push(format!("              {text}")),
-            None => {}
+        let name = escaped(&pm2.process);
+        for (text, is_problem) in listening.describe_other_ports(&name, &refused) {
+            match is_problem {
+                true => problems.push(text),
+                false => lines.push(format!("              {text}")),
+            }
         }
     }
     let is_saved = home.saves(&pm2.process);

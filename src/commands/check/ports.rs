@@ -27,8 +27,15 @@ impl Listening {
         Some(Listening { pid, ports, is_daemons })
     }
 
-    /// What to know where `probed` refuses connections, and whether it is a problem of the configuration.
-    pub(super) fn describe_other_port(&self, name: &str, probed: u16) -> Option<(String, bool)> {
+    /// What to know where the `probed` ports refuse connections, and whether it is a problem of the configuration.
+    pub(super) fn describe_other_ports(&self, name: &str, probed: &[u16]) -> Vec<(String, bool)> {
+        let mut found: Vec<_> = probed.iter().filter_map(|port| self.describe_other_port(name, *port)).collect();
+        // Of a process that listens nowhere, the same is said for each port.
+        found.dedup();
+        found
+    }
+
+    fn describe_other_port(&self, name: &str, probed: u16) -> Option<(String, bool)> {
         let Listening { pid, ports, is_daemons } = self;
         let names: Vec<String> = ports.iter().map(u16::to_string).collect();
         let word = if ports.len() == 1 { "port" } else { "ports" };
@@ -71,6 +78,12 @@ mod tests {
         let cluster = "port 5000 refuses; the processes in cluster mode listen on port 3000. Fix: the port of api in \
                        its address";
         check(&[3_000], true, Some((cluster, true)));
+
+        let listening = |ports: &[u16]| Listening { pid: 7, ports: ports.to_vec(), is_daemons: false };
+        let found = listening(&[3_000, 5_001]).describe_other_ports("api", &[5_000, 5_001, 5_002]);
+        let named: Vec<&str> = found.iter().filter_map(|(text, _)| text.split(", not on ").nth(1)).collect();
+        assert_eq!(named, ["5000. Fix: the port in its address", "5002. Fix: the port in its address"]);
+        assert_eq!(listening(&[]).describe_other_ports("api", &[5_000, 5_001]).len(), 1);
     }
 
     #[test]

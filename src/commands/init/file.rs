@@ -198,8 +198,10 @@ mod tests {
         assert_eq!(config.env[0].1.0, "/opt/node/bin:/usr/local/bin:/usr/bin:/bin");
         let target = &config.targets[0];
         assert_eq!((target.name.as_str(), target.ladder.len()), ("sav-backend", 2));
-        assert!(matches!(&target.probe, Probe::Http(http) if http.url.0 == "http://localhost:5000/api/health"));
-        assert_eq!(target.probe.local_port(), Some(5_000));
+        assert!(
+            matches!(&target.probe, Probe::Http(addresses) if addresses[0].url.0 == "http://localhost:5000/api/health")
+        );
+        assert_eq!(target.probe.local_ports(), [5_000]);
     }
 
     #[test]

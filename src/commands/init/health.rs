@@ -98,9 +98,9 @@ fn probe(port: u16, path: &str) -> Verdict {
         json: Vec::new(),
         tls: Tls::Verify,
     };
-    let (probe, secrets, trust) = (Probe::Http(Box::new(http)), Secrets::default(), Trust::default());
+    let (probe, secrets, trust) = (Probe::Http(vec![http]), Secrets::default(), Trust::default());
     match Prober::new(&probe, None, PROBE_TIMEOUT, Path::new("/"), &[], &secrets, &trust) {
-        Ok(prober) => prober.probe(PriorEvidence::default()).verdict,
+        Ok(prober) => prober.probe(PriorEvidence::default(), &[]).verdict,
         Err(detail) => Verdict::Unknown { detail },
     }
 }

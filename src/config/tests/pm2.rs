@@ -64,7 +64,7 @@ fn every_key_of_pm2_is_read() {
 fn only_a_probe_of_this_machine_has_a_local_port() {
     #[track_caller]
     fn check(probe: &str, expected: Option<u16>) {
-        assert_eq!(first(&format!("pm2: a\n{probe}")).probe.local_port(), expected, "{probe}");
+        assert_eq!(first(&format!("pm2: a\n{probe}")).probe.local_ports(), Vec::from_iter(expected), "{probe}");
     }
     check("http: http://localhost:5000/api", Some(5000));
     check("http: http://[::1]:5000", Some(5000));

@@ -8,7 +8,7 @@ use crate::testing::{is_alone, run_alone};
 impl Pm2Fixture {
     pub(super) fn managed(&self, config: Option<&str>) -> ManagedProcess {
         let env = config.map(|_| "production".to_owned());
-        ManagedProcess { process: "sav".into(), config: config.map(|name| self.file(name)), env, port: None }
+        ManagedProcess { process: "sav".into(), config: config.map(|name| self.file(name)), env, ports: Vec::new() }
     }
 
     /// Inspects, plans and executes, as a rung does. `pm2 jlist` prints the file `list`; every other call runs

@@ -136,7 +136,7 @@ fn check_plan(config: bool, facts: &RepairFacts, expected: Result<&str, &str>) {
         process: "sav".into(),
         config: config.then(|| "/a/eco.js".into()),
         env: config.then(|| "production".into()),
-        port: None,
+        ports: Vec::new(),
     };
     let shown = |steps: Vec<RepairStep>| {
         let ids =
@@ -218,40 +218,42 @@ fn a_plan_starts_only_the_process_and_never_twice() {
 
 #[test]
 fn a_reset_needs_a_reason_and_a_recoverable_process() {
-    let check = |facts: &RepairFacts, port: Option<u16>, orphans: &[u32], expected: Result<ResetReason, &str>| {
-        let managed = ManagedProcess { process: "sav".into(), config: None, env: None, port };
+    let check = |facts: &RepairFacts, ports: &[u16], orphans: &[u32], expected: Result<ResetReason, &str>| {
+        let managed = ManagedProcess { process: "sav".into(), config: None, env: None, ports: ports.to_vec() };
         let orphans: Vec<Process> = orphans.iter().map(|pid| process(*pid)).collect();
         let found = crate::pm2::reset_reason::decide(&managed, facts, &orphans);
         assert_eq!(found, expected.map_err(str::to_owned), "{facts:?}");
     };
     let of = |socket, proven, saved| facts(socket, proven, Some(""), &[], saved);
     let lost = "sav could not be started again: PM2 has no saved list (pm2 save), and no config is set";
-    check(&of("missing", "", Some("sav")), None, &[], Err("PM2 is not running"));
-    check(&of("missing", "", Some("sav")), Some(80), &[], Err("PM2 is not running, and no orphan is using port 80"));
-    check(&of("missing", "", None), Some(80), &[4], Err(lost));
-    check(&of("missing", "", Some("sav")), Some(80), &[4], Ok(ResetReason::Orphan(process(4))));
-    check(&of("accepts", "7", None), None, &[], Err("PM2 answers, with one daemon"));
-    check(&of("accepts", "7", None), Some(80), &[4], Ok(ResetReason::Orphan(process(4))));
+    check(&of("missing", "", Some("sav")), &[], &[], Err("PM2 is not running"));
+    check(&of("missing", "", Some("sav")), &[80], &[], Err("PM2 is not running, and no orphan is using port 80"));
+    let several = "PM2 is not running, and no orphan is using port 80 or 81";
+    check(&of("missing", "", Some("sav")), &[80, 81], &[], Err(several));
+    check(&of("missing", "", None), &[80], &[4], Err(lost));
+    check(&of("missing", "", Some("sav")), &[80], &[4], Ok(ResetReason::Orphan(process(4))));
+    check(&of("accepts", "7", None), &[], &[], Err("PM2 answers, with one daemon"));
+    check(&of("accepts", "7", None), &[80], &[4], Ok(ResetReason::Orphan(process(4))));
     let mut listed = of("accepts", "7", None);
     listed.listed = Some(parse_list(br#"[{"pid":4,"name":"other"}]"#).unwrap());
-    check(&listed, Some(80), &[4], Err("PM2 answers, with one daemon, and no orphan is using port 80"));
+    check(&listed, &[80], &[4], Err("PM2 answers, with one daemon, and no orphan is using port 80"));
     for (socket, proven) in [("silent", "7"), ("missing", "7"), ("accepts", "7 stopped")] {
-        check(&of(socket, proven, None), None, &[], Err(lost));
-        check(&of(socket, proven, Some("sav")), Some(80), &[], Ok(ResetReason::Deaf));
-        check(&of(socket, proven, Some("sav")), Some(80), &[4], Ok(ResetReason::Deaf));
+        check(&of(socket, proven, None), &[], &[], Err(lost));
+        check(&of(socket, proven, Some("sav")), &[80], &[], Ok(ResetReason::Deaf));
+        check(&of(socket, proven, Some("sav")), &[80], &[4], Ok(ResetReason::Deaf));
     }
-    check(&of("silent", "", Some("sav")), None, &[], Err("no process is proven to be PM2's daemon"));
-    check(&of("accepts", "7, 8", None), None, &[], Err(lost));
-    check(&of("accepts", "7, 8", Some("sav")), None, &[], Ok(ResetReason::MultipleDaemons(2)));
-    check(&of("denied", "7", Some("sav")), Some(80), &[4], Err("denied"));
+    check(&of("silent", "", Some("sav")), &[], &[], Err("no process is proven to be PM2's daemon"));
+    check(&of("accepts", "7, 8", None), &[], &[], Err(lost));
+    check(&of("accepts", "7, 8", Some("sav")), &[], &[], Ok(ResetReason::MultipleDaemons(2)));
+    check(&of("denied", "7", Some("sav")), &[80], &[4], Err("denied"));
     let foreground = "PM2 (pid 7) runs in the foreground: no pm2 command could start it again";
     for socket in ["silent", "missing", "accepts"] {
-        check(&of(socket, "7 foreground", Some("sav")), Some(80), &[4], Err(foreground));
+        check(&of(socket, "7 foreground", Some("sav")), &[80], &[4], Err(foreground));
     }
     let mut gone = of("silent", "7", None);
     let entry = br#"[{"name":"sav","pm_exec_path":"/","exec_interpreter":"/gone/bin/node"}]"#;
     gone.saved = SavedList::Apps(parse_list(entry).unwrap());
     let missing = "sav could not be started again: the saved list starts sav with /gone/bin/node, which does not \
                    exist, and no config is set";
-    check(&gone, None, &[], Err(missing));
+    check(&gone, &[], &[], Err(missing));
 }

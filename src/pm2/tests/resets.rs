@@ -18,7 +18,8 @@ test \"$1\" != resurrect -o ! -e saved || {
 
 impl Pm2Fixture {
     fn reset(&self, reason: &ResetReason, port: Option<u16>) -> CommandResult {
-        let (caller, managed) = (self.install_pm2(PM2), ManagedProcess { port, ..self.managed(None) });
+        let (caller, managed) =
+            (self.install_pm2(PM2), ManagedProcess { ports: port.into_iter().collect(), ..self.managed(None) });
         self.save("sav");
         let say = |line: &str| self.log_line(line);
         let (output, mut on_start) = (self.output(), |_| {});

@@ -71,7 +71,12 @@ fn state_at(at: i64) -> State {
         status: Status::Down,
         since: Some(at),
         streak: Some(Streak { count: 1, first: at, last: at }),
-        last_probe: Some(LastProbe { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0 }),
+        last_probe: Some(LastProbe {
+            at,
+            verdict: Verdict::Unknown { detail: String::new() },
+            latency_ms: 0,
+            addresses: Vec::new(),
+        }),
         last_class: None,
         last_healthy: Some(at),
         excused_until: Some(at),

@@ -214,7 +214,7 @@ impl World {
             Upcoming::ProbeFinished { target, number, duration_ms } => {
                 let verdict = self.verdict(&target);
                 let latency = Duration::from_millis(u64::try_from(duration_ms).unwrap_or(0));
-                let result = ProbeResult { verdict, latency, pm2: self.pm2(&target), evidence: None, file: None };
+                let result = ProbeResult { pm2: self.pm2(&target), ..ProbeResult::new(verdict, latency) };
                 let found = result.pm2.as_ref();
                 let is_pm2_dead = found.is_some_and(|pm2| pm2.daemon == DaemonState::Dead && pm2.process.is_none());
                 let process = self.processes.get(&target).copied();

@@ -18,7 +18,7 @@ fn without_descriptors_the_verdict_is_unknown() {
     let url = format!("http://localhost:{}/", server.port());
     let tcp = |host: &str| config::Probe::Tcp { host: host.into(), port: server.port() };
     let probers = [
-        prober(config::Probe::Http(Box::new(http(&url))), LONG),
+        prober(config::Probe::Http(vec![http(&url)]), LONG),
         prober(tcp("127.0.0.1"), LONG),
         prober(tcp("no.such.host.invalid"), LONG),
         prober(config::Probe::Command(CommandLine::Shell("true".into())), LONG),
@@ -30,7 +30,7 @@ fn without_descriptors_the_verdict_is_unknown() {
         occupied.push(file);
     }
     for prober in &probers {
-        let verdict = prober.probe(PriorEvidence::default()).verdict;
+        let verdict = prober.probe(PriorEvidence::default(), &[]).verdict;
         assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
     }
     // The server needs descriptors to shut down.

@@ -91,7 +91,7 @@ fn unix_sockets_are_probed() {
     assert_like(&probe_http(config.clone(), LONG), "refused: refused");
 
     config.unix_socket = Some(folder.path().join("x".repeat(200)));
-    let refused = try_prober(config::Probe::Http(Box::new(config)), LONG);
+    let refused = try_prober(config::Probe::Http(vec![config]), LONG);
     assert!(refused.is_err_and(|error| error.contains("107 bytes")));
 }
 

@@ -62,9 +62,9 @@ fn certificates_are_verified() {
 #[test]
 fn one_prober_probes_repeatedly() {
     let server = Server::start_tls(GOOD, Behaviour::answer("200 OK", "fine"));
-    let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
+    let prober = prober(config::Probe::Http(vec![https(&server, "localhost", ca())]), LONG);
     for _ in 0..3 {
-        assert_like(&prober.probe(PriorEvidence::default()).verdict, "healthy: 200");
+        assert_like(&prober.probe(PriorEvidence::default(), &[]).verdict, "healthy: 200");
     }
     assert_eq!(server.requests().len(), 3);
 }
@@ -122,7 +122,7 @@ fn tls_works_over_a_unix_socket() {
 fn a_file_without_certificates_is_refused() {
     let refusal = |path: PathBuf| {
         let http = HttpConfig { tls: Tls::Ca(path), ..http("https://localhost/") };
-        try_prober(config::Probe::Http(Box::new(http)), LONG).map(|_| ())
+        try_prober(config::Probe::Http(vec![http]), LONG).map(|_| ())
     };
     let key = file("good.key");
     assert_eq!(refusal(key.clone()), Err(format!("{}: contains no certificate", key.display())));
@@ -133,9 +133,9 @@ fn a_file_without_certificates_is_refused() {
 #[test]
 fn a_probe_over_tls_needs_no_more_than_its_stack() {
     let server = Server::start_tls(GOOD, Behaviour::answer("200 OK", "fine"));
-    let prober = prober(config::Probe::Http(Box::new(https(&server, "localhost", ca()))), LONG);
+    let prober = prober(config::Probe::Http(vec![https(&server, "localhost", ca())]), LONG);
     let thread =
-        std::thread::Builder::new().stack_size(PROBE_STACK).spawn(move || prober.probe(PriorEvidence::default()));
+        std::thread::Builder::new().stack_size(PROBE_STACK).spawn(move || prober.probe(PriorEvidence::default(), &[]));
     let result = thread.expect("a thread").join().expect("enough stack");
     assert_like(&result.verdict, "healthy: 200");
 }

@@ -37,6 +37,7 @@ fn down(name: &str) -> TargetState {
             at: at(0),
             verdict: Verdict::Unhealthy { class: Class::Refused, detail },
             latency_ms: 1,
+            addresses: Vec::new(),
         }),
         ..TargetState::default()
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::Class;
+use crate::outcome::{AddressResult, Class, Verdict};
 use crate::policy::{Mode, count_in_window};
 use crate::time::{BootTime, millis};
 
@@ -48,7 +48,8 @@ impl<'a> TargetRow<'a> {
                 verdict: probe.verdict.as_str(),
                 latency_ms: probe.latency_ms,
                 class: probe.verdict.class().map(Class::as_str),
-                detail: Some(probe.verdict.detail()).filter(|_| !probe.verdict.is_healthy()),
+                detail: failure_detail(&probe.verdict),
+                addresses: probe.addresses.iter().map(AddressJson::of).collect(),
             }),
             attempt: state.real.episode.map_or(0, |episode| episode.attempts),
             attempts_in_window: count_in_window(state.real.starts.iter().copied(), status.at.now, window),
@@ -106,6 +107,30 @@ struct ProbeJson<'a> {
     latency_ms: u64,
     class: Option<&'static str>,
     detail: Option<&'a str>,
+    /// Only if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<AddressJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AddressJson<'a> {
+    address: &'a str,
+    verdict: &'static str,
+    latency_ms: u64,
+    class: Option<&'static str>,
+    detail: Option<&'a str>,
+}
+
+impl<'a> AddressJson<'a> {
+    fn of(result: &'a AddressResult) -> AddressJson<'a> {
+        let AddressResult { address, verdict, latency_ms } = result;
+        let (class, detail) = (verdict.class().map(Class::as_str), failure_detail(verdict));
+        AddressJson { address, verdict: verdict.as_str(), latency_ms: *latency_ms, class, detail }
+    }
+}
+
+fn failure_detail(verdict: &Verdict) -> Option<&str> {
+    Some(verdict.detail()).filter(|_| !verdict.is_healthy())
 }
 
 #[derive(Serialize)]

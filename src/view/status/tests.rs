@@ -11,7 +11,7 @@ fn at(seconds: i64) -> BootTime {
 }
 
 fn in_status(status: Status, minutes: i64, probe: (i64, Verdict)) -> TargetState {
-    let last_probe = LastProbe { at: at(-probe.0), verdict: probe.1, latency_ms: 3 };
+    let last_probe = LastProbe { at: at(-probe.0), verdict: probe.1, latency_ms: 3, addresses: Vec::new() };
     let since = Some(at(-minutes * MINUTE));
     TargetState { status, since, last_probe: Some(last_probe), ..TargetState::default() }
 }

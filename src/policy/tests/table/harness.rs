@@ -226,7 +226,7 @@ impl Harness {
         let Some(number) = self.in_flight.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.verdicts.get(target).cloned().unwrap_or_else(healthy);
-        let result = ProbeResult { verdict, latency: self.latency, pm2: self.pm2.clone(), evidence: None, file: None };
+        let result = ProbeResult { pm2: self.pm2.clone(), ..ProbeResult::new(verdict, self.latency) };
         self.deliver(Event::ProbeFinished { target: target.to_string(), number, result, stamp: "1122-0313".into() });
     }
 
@@ -319,8 +319,7 @@ impl Harness {
                     // A second probe may only run if the configured probe has changed; the old result must be ignored.
                     assert!(self.limits.get(&target).is_some_and(|limits| limits.probe_id > 0), "two probes at once");
                     let verdict = Verdict::Healthy { detail: "200".into() };
-                    let result =
-                        ProbeResult { verdict, latency: Duration::ZERO, pm2: None, evidence: None, file: None };
+                    let result = ProbeResult::new(verdict, Duration::ZERO);
                     self.deliver(Event::ProbeFinished { target, number: old, result, stamp: String::new() });
                 }
             }

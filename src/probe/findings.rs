@@ -1,0 +1,43 @@
+//! What one run of a probe found, whichever way it ended. It must never pass on foreign text that is not sanitized, nor
+//! a panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::outcome::{AddressResult, Verdict};
+
+use super::deadline::Deadline;
+use super::evidence::Observations;
+use super::failure::Failure;
+use super::sanitize::sanitize;
+
+pub(super) struct Findings {
+    pub(super) verdict: Verdict,
+    /// Of several addresses, that of the one which decides the verdict, like `observations`.
+    pub(super) latency: Duration,
+    pub(super) observations: Observations,
+    /// The address that decides the verdict, if there are several.
+    pub(super) address: Option<String>,
+    /// What was found at each, if there are several.
+    pub(super) addresses: Vec<AddressResult>,
+}
+
+impl Findings {
+    pub(super) fn of(deadline: Deadline, probe: impl FnOnce(&mut Observations) -> Result<String, Failure>) -> Findings {
+        let mut observations = Observations::default();
+        let result = catch_unwind(AssertUnwindSafe(|| probe(&mut observations)));
+        let verdict = match result {
+            Ok(Ok(detail)) => Verdict::Healthy { detail },
+            Ok(Err(Failure::Unhealthy(class, detail))) => Verdict::Unhealthy { class, detail: sanitize(&detail) },
+            Ok(Err(Failure::Unknown(detail))) => Verdict::Unknown { detail: sanitize(&detail) },
+            Err(_) => Verdict::Unknown { detail: "the probe failed because of a bug in the watchdog".into() },
+        };
+        Findings { verdict, latency: deadline.elapsed(), observations, address: None, addresses: Vec::new() }
+    }
+
+    /// Of a probe that could not be made.
+    pub(super) fn unknown(detail: String) -> Findings {
+        let (latency, observations) = (Duration::ZERO, Observations::default());
+        Findings { verdict: Verdict::Unknown { detail }, latency, observations, address: None, addresses: Vec::new() }
+    }
+}
