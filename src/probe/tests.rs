@@ -1,5 +1,6 @@
 //! Probes real servers that misbehave on the wire, each with the class and the detail that must come out.
 
+mod addresses;
 mod alone;
 mod connect;
 mod odd;

@@ -18,6 +18,7 @@ mod page;
 mod resources;
 mod sandbox;
 
+mod addresses;
 mod check;
 mod check_pm2;
 #[cfg(feature = "full-tests")]
