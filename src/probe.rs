@@ -142,7 +142,7 @@ impl Prober {
         }
         let Findings { verdict, address, addresses, .. } = found;
         let evidence = verdict.class().map(|_| {
-            let evidence = found.observations.into_evidence(found.latency, &self.secrets);
+            let evidence = found.observations.into_evidence(found.ended, &self.secrets);
             Box::new(Evidence { address, addresses: addresses.clone(), ..evidence })
         });
         ProbeResult { verdict, latency, pm2, evidence, file, addresses }

@@ -46,15 +46,15 @@ impl Addresses {
         let mut found: Vec<Findings> = found.into_iter().map(|found| found.unwrap_or_else(no_thread)).collect();
         let results: Vec<AddressResult> = self.0.iter().zip(&found).map(|(named, found)| named.result(found)).collect();
         let (decisive, verdict) = combine(&results, curable);
-        let Findings { latency, observations, .. } = found.swap_remove(decisive);
+        let Findings { ended, observations, .. } = found.swap_remove(decisive);
         let address = Some(self.0[decisive].name.clone());
-        Findings { verdict, latency, observations, address, addresses: results }
+        Findings { verdict, ended, observations, address, addresses: results }
     }
 }
 
 impl NamedProbe {
     fn result(&self, found: &Findings) -> AddressResult {
-        let latency_ms = u64::try_from(millis(found.latency)).unwrap_or(0);
+        let latency_ms = u64::try_from(millis(found.latency())).unwrap_or(0);
         AddressResult { address: self.name.clone(), verdict: found.verdict.clone(), latency_ms }
     }
 }

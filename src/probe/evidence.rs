@@ -19,6 +19,8 @@ const SECRET_WORDS: [&str; 10] =
 /// What a probe has observed so far. Times are measured from its start.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
+    /// Later than the start of the probe if the thread for this address took its time to start.
+    pub(super) started: Duration,
     pub(super) resolved: Option<Duration>,
     pub(super) connected: Option<Duration>,
     pub(super) exchange: Option<SharedTrace>,
@@ -27,10 +29,10 @@ pub(super) struct Observations {
 }
 
 impl Observations {
-    pub(super) fn into_evidence(self, duration: Duration, secrets: &Secrets) -> Evidence {
+    pub(super) fn into_evidence(self, ended: Duration, secrets: &Secrets) -> Evidence {
         let trace = self.exchange.as_ref().map(SharedTrace::lock);
         let status = trace.as_ref().and_then(|trace| trace.status).map(|(status, _)| status);
-        let phases = phases(self.resolved, self.connected, trace.as_deref(), duration);
+        let phases = phases(&self, trace.as_deref(), ended);
         // Redaction may remove text next to a cut. With four times what is kept, the cut rarely affects the excerpt.
         let start = &self.body[..self.body.len().min(4 * MAX_EXCERPT)];
         let cut_ends = CutEnds { is_end_cut: start.len() < self.body.len(), ..CutEnds::default() };
@@ -46,12 +48,8 @@ impl Observations {
     }
 }
 
-fn phases(
-    resolved: Option<Duration>,
-    connected: Option<Duration>,
-    trace: Option<&Trace>,
-    duration: Duration,
-) -> Phases {
+fn phases(observations: &Observations, trace: Option<&Trace>, ended: Duration) -> Phases {
+    let Observations { started, resolved, connected, .. } = *observations;
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let between = |from: Option<Duration>, to: Option<Duration>| Some(us(to?.saturating_sub(from?)));
     let ready = trace.and_then(|trace| trace.ready);
@@ -60,11 +58,11 @@ fn phases(
     // Over TLS the first byte received belongs to the handshake.
     let response_start = if is_secure { head } else { trace.and_then(|trace| trace.first_byte) };
     Phases {
-        resolve_us: resolved.map(us),
+        resolve_us: between(Some(started), resolved),
         connect_us: between(resolved, connected),
         tls_us: between(connected, ready).filter(|_| is_secure),
         first_byte_us: between(ready, response_start),
-        rest_us: between(response_start, Some(duration)),
+        rest_us: between(response_start, Some(ended)),
     }
 }
 
@@ -127,15 +125,19 @@ mod tests {
             status: head.map(|at| (200, ms(at))),
             ..Trace::default()
         };
-        let shown = |connected: Option<u64>, trace: Option<&Trace>| {
-            let phases = phases(Some(ms(1)), connected.map(ms), trace, ms(20));
+        let after = |start: u64, connected: Option<u64>, trace: Option<&Trace>| {
+            let (started, resolved, connected) = (ms(start), Some(ms(1)), connected.map(ms));
+            let observations = Observations { started, resolved, connected, ..Observations::default() };
+            let phases = phases(&observations, trace, ms(20));
             phases
                 .completed()
                 .map(|(name, duration)| format!("{name} {}", duration.as_millis()))
                 .collect::<Vec<_>>()
                 .join(", ")
         };
+        let shown = |connected: Option<u64>, trace: Option<&Trace>| after(0, connected, trace);
         assert_eq!(shown(None, None), "resolve 1");
+        assert_eq!(after(1, Some(3), None), "resolve 0, connect 2");
         assert_eq!(shown(Some(3), None), "resolve 1, connect 2");
         assert_eq!(shown(Some(3), Some(&trace(false, Some(3), None, None))), "resolve 1, connect 2");
         let whole = trace(false, Some(3), Some(7), Some(8));

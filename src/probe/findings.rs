@@ -13,8 +13,9 @@ use super::sanitize::sanitize;
 
 pub(super) struct Findings {
     pub(super) verdict: Verdict,
-    /// Of several addresses, that of the one which decides the verdict, like `observations`.
-    pub(super) latency: Duration,
+    /// When the verdict was known, from the start of the probe. Of several addresses, that of the one which decides the
+    /// verdict, like `observations`.
+    pub(super) ended: Duration,
     pub(super) observations: Observations,
     /// The address that decides the verdict, if there are several.
     pub(super) address: Option<String>,
@@ -24,7 +25,7 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn of(deadline: Deadline, probe: impl FnOnce(&mut Observations) -> Result<String, Failure>) -> Findings {
-        let mut observations = Observations::default();
+        let mut observations = Observations { started: deadline.elapsed(), ..Observations::default() };
         let result = catch_unwind(AssertUnwindSafe(|| probe(&mut observations)));
         let verdict = match result {
             Ok(Ok(detail)) => Verdict::Healthy { detail },
@@ -32,12 +33,16 @@ impl Findings {
             Ok(Err(Failure::Unknown(detail))) => Verdict::Unknown { detail: sanitize(&detail) },
             Err(_) => Verdict::Unknown { detail: "the probe failed because of a bug in the watchdog".into() },
         };
-        Findings { verdict, latency: deadline.elapsed(), observations, address: None, addresses: Vec::new() }
+        Findings { verdict, ended: deadline.elapsed(), observations, address: None, addresses: Vec::new() }
     }
 
     /// Of a probe that could not be made.
     pub(super) fn unknown(detail: String) -> Findings {
-        let (latency, observations) = (Duration::ZERO, Observations::default());
-        Findings { verdict: Verdict::Unknown { detail }, latency, observations, address: None, addresses: Vec::new() }
+        let (ended, observations) = (Duration::ZERO, Observations::default());
+        Findings { verdict: Verdict::Unknown { detail }, ended, observations, address: None, addresses: Vec::new() }
+    }
+    /// Without the time that its thread took to start.
+    pub(super) fn latency(&self) -> Duration {
+        self.ended.saturating_sub(self.observations.started)
     }
 }

@@ -8,6 +8,9 @@ use crate::policy::LastProbe;
 use crate::terminal::escaped;
 use crate::time::Latency;
 
+/// Of the addresses that fail, in a note. `incident` and the JSON of `status` have all of them.
+const MAX_NAMED: usize = 3;
+
 /// `200 in 3 ms`, `refused by [::1]:5001 (under 1 ms)`
 pub fn describe_result(result: &AddressResult) -> String {
     let latency = Latency(Duration::from_millis(result.latency_ms));
@@ -33,7 +36,10 @@ pub fn describe_failing(probe: &LastProbe) -> Option<String> {
         1 => "fails",
         _ => "fail",
     };
-    Some(format!("{} of {} addresses {verb}: {}", failing.len(), probe.addresses.len(), escaped(&failing.join(", "))))
+    let (first, others) = failing.split_at(failing.len().min(MAX_NAMED));
+    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    let named = escaped(&first.join(", ")).into_owned() + &more;
+    Some(format!("{} of {} addresses {verb}: {named}", failing.len(), probe.addresses.len()))
 }
 
 /// What failed, without the address that the detail of a probe of several addresses begins with.
@@ -94,6 +100,9 @@ mod tests {
         let all = probe(decided.clone(), vec![first, second.clone(), third]);
         let named = "3 of 3 addresses fail: http://h/a, http://h/b, http://h/c";
         assert_eq!((describe_failing(&all).as_deref(), short_detail(&all)), (Some(named), "status 503"));
+        let many = (0..5).map(|_| second.clone()).collect();
+        let named = "5 of 5 addresses fail: http://h/b, http://h/b, http://h/b and 2 more";
+        assert_eq!(describe_failing(&probe(decided.clone(), many)).as_deref(), Some(named));
         let single = probe(decided, vec![result("a", healthy()), second]);
         assert_eq!(describe_failing(&single).as_deref(), Some("1 of 2 addresses fails: http://h/b"));
         let well = probe(Verdict::Healthy { detail: "200 from all 2".into() }, vec![result("a", healthy())]);

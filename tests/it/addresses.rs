@@ -251,3 +251,16 @@ fn a_configuration_with_a_wrong_list_is_refused() {
         sandbox.assert(output.code == Some(2) && output.err.contains(expected), &format!("{http}: {output:?}"));
     }
 }
+
+#[test]
+fn the_slowest_address_is_the_latency_that_slow_is_about() {
+    let (quick, slow) = (Server::start(healthy()), Server::start(healthy()));
+    let rest = ", slow: 200ms, failure_threshold: 2";
+    let sandbox = Sandbox::new(&target(&[&url(&quick, ""), &url(&slow, "")], rest));
+    let _daemon = sandbox.start_daemon(&["run"]);
+    sandbox.eventually("it is healthy", || sandbox.target("app")["state"] == "healthy");
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+    slow.set_behaviour(Behaviour::Slow(vec![(Duration::from_millis(400), answer)]));
+    sandbox.eventually("it is reported", || sandbox.events("warn").iter().any(|event| event["about"] == "slow"));
+    sandbox.assert(sandbox.events("failing").is_empty(), "it is healthy all the time");
+}

@@ -210,8 +210,12 @@ fn a_hanging_resolver_is_detected_in_time_and_delays_no_other_target() {
     let _resolver =
         UdpSocket::bind("127.86.53.53:53").expect("root, and an address that no other process has: see `sh tests/run`");
     let server = Server::start(Behaviour::answer("200 OK", HEALTHY_BODY));
-    let other = format!("  - {{name: other, http: \"http://127.0.0.1:{}/\"}}\n", server.port());
-    let sandbox = Sandbox::new(&format!("{LIMITS}  - {{name: hanging, http: \"http://hangs.example/\"}}\n{other}"));
+    let healthy = format!("http://127.0.0.1:{}/", server.port());
+    let list = format!("[\"{healthy}list\", http://hangs.example/a, http://hangs.example/b]");
+    let sandbox = Sandbox::new(&format!(
+        "{LIMITS}  - {{name: hanging, http: http://hangs.example/}}\n  - {{name: list, http: {list}}}\n  \
+         - {{name: other, http: \"{healthy}\"}}\n"
+    ));
     sandbox.write("resolv.conf", "nameserver 127.86.53.53\noptions timeout:30 attempts:5\n");
     sandbox.write("hosts", "127.0.0.1 localhost\n");
     let inside = |script: &str| {
@@ -225,17 +229,21 @@ fn a_hanging_resolver_is_detected_in_time_and_delays_no_other_target() {
 
     let started_at = SystemTime::now();
     let daemon = sandbox.start_daemon_from(inside("exec \"$0\" \"$@\""));
-    sandbox.eventually("the hanging lookup is detected", || !sandbox.events("down").is_empty());
+    sandbox.eventually("the hanging lookups are detected", || sandbox.events("down").len() == 2);
     check_detected_in_time(&sandbox, "hanging", "dns", started_at);
-    // The first probe's name lookup still hangs; later probes fail at once and start no lookup of their own.
+    check_detected_in_time(&sandbox, "list", "dns", started_at);
+    // The first probe's name lookups still hang; later probes fail at once and start no lookup of their own.
+    let found = sandbox.target("list")["last_probe"]["addresses"].clone();
+    let hangs = "the resolver still hangs from an earlier probe";
+    assert_eq!((&found[0]["verdict"], &found[1]["detail"]), (&"healthy".into(), &hangs.into()), "{found}");
     let threads = || ResourceUsage::of(daemon.pid()).threads;
     let (probes, mut most) = (server.requests().len(), 0);
     sandbox.eventually("the other target is probed as usual", || {
         most = most.max(threads());
         server.requests().len() > probes + 3
     });
-    // The loop, the signals, the hanging lookup, and at most one probe for each target.
-    sandbox.assert((3..=5).contains(&most), &format!("no probe leaves a thread behind: there are {most}"));
+    // The loop, the signals, three hanging lookups, and at most one probe for each target and for each further address.
+    sandbox.assert((5..=10).contains(&most), &format!("no probe leaves a thread behind: there are {most}"));
     sandbox.assert(sandbox.events_of("other", "").is_empty(), "the other target is not delayed");
     assert!(daemon.stop().success());
 }

@@ -46,7 +46,7 @@ fn the_examples_of_the_shipped_file_are_valid() {
     assert!(10 < examples.len(), "{examples:?}");
     for example in examples {
         match example.split(':').next() {
-            Some("tcp" | "command" | "file") if example != "file: watchdog.log" => accepted(&one(example)),
+            Some("http" | "tcp" | "command" | "file") if example != "file: watchdog.log" => accepted(&one(example)),
             _ => {
                 let database = "  - {name: database, tcp: 'localhost:5432'}\n";
                 accepted(&(uncommented("# e.g. ", |key| key == example) + database))

@@ -120,3 +120,15 @@ fn every_point_in_time_moves_with_the_clock() {
     state.shift(-3_000);
     assert_eq!(state, state_at(-2_000));
 }
+
+#[test]
+fn a_probe_is_read_as_it_was_written_with_and_without_addresses() {
+    let old = r#"{"at":5,"verdict":{"verdict":"unhealthy","class":"status","detail":"status 503"},"latency_ms":3}"#;
+    let mut probe: LastProbe = serde_json::from_str(old).expect("the form of earlier versions");
+    assert_eq!((probe.addresses.len(), serde_json::to_string(&probe).expect("JSON").as_str()), (0, old));
+    for verdict in [probe.verdict.clone(), Verdict::Healthy { detail: "200".into() }] {
+        probe.addresses.push(AddressResult { address: "http://h/".into(), verdict, latency_ms: 2 });
+    }
+    let written = serde_json::to_string(&probe).expect("JSON");
+    assert_eq!(serde_json::from_str::<LastProbe>(&written).expect("its own form"), probe);
+}

@@ -64,7 +64,7 @@ fn addresses_that_hang_end_together_at_the_one_deadline() {
     let spread = arrived.iter().max().expect("four").duration_since(*arrived.iter().min().expect("four"));
     assert!(spread < timeout, "one waited for another: {spread:?}");
     let slowest = result.addresses.iter().map(|found| found.latency_ms).max().map(Duration::from_millis);
-    assert!(slowest >= Some(timeout) && Some(result.latency) >= slowest, "{result:?}");
+    assert!(slowest > Some(timeout / 2) && slowest <= Some(result.latency) && result.latency >= timeout, "{result:?}");
 }
 
 #[test]

@@ -18,5 +18,15 @@ fn the_port_that_the_process_does_listen_on_is_named() {
         };
         let is_reported = output.out.lines().any(|line| line.starts_with("PROBLEM") && line.contains(&expected));
         fixture.sandbox.assert(output.code == Some(1) && is_reported, &format!("{expected}\n{}", output.out));
+
+        // Of several addresses, only the port of the one that refuses is wrong.
+        let url = |port: u16| format!("http://localhost:{port}/api/health");
+        let written = text.lines().find(|line| line.contains("http: ")).expect("an address");
+        let list = format!("    http: [{}, {}]", url(fixture.port), url(probed));
+        fixture.sandbox.write("watchdog.yaml", &text.replace(written, &list));
+        let output = fixture.run_from_cron(&["check"]);
+        let problems: Vec<&str> = output.out.lines().filter(|line| line.starts_with("PROBLEM")).collect();
+        let is_only_one = matches!(problems[..], [problem] if problem.contains(&expected));
+        fixture.sandbox.assert(output.code == Some(1) && is_only_one, &format!("{expected}\n{}", output.out));
     }
 }

@@ -1,7 +1,7 @@
 //! Rule 9: times in which the watchdog itself did not run. Rule 10: what a reboot ends.
 
 use super::harness::Harness;
-use super::{check, check_probes, check_waiting};
+use super::{begin, check, check_probes, check_waiting};
 use crate::policy::Event;
 
 impl Harness {
@@ -114,4 +114,20 @@ fn a_reboot_ends_streak_cooldown_and_episode_but_not_the_window() {
     check("", "S pause/1h reboot/1m daemon F*3", "- paused..3600 -@60 - failing");
     // The new watchdog ends an attempt that the reboot interrupted, and its cooldown begins then.
     check("rungs=2", "S F*3 reboot/1m daemon F*30 F*3", "- failing+down+restart#1.1@90 - lost - restart#1.1@240");
+}
+
+#[test]
+fn what_was_found_at_each_address_is_kept_only_if_it_counts() {
+    let mut harness = begin("", "");
+    let mut found = |tokens: &[&str]| {
+        tokens.iter().for_each(|token| drop(harness.play(token)));
+        let probe = harness.target().last_probe.expect("it was probed");
+        (probe.verdict.as_str(), probe.addresses.len())
+    };
+    assert_eq!(found(&["S"]), ("healthy", 1));
+    assert_eq!(found(&["F"]), ("unhealthy", 1));
+    // The result is unknown, whatever was found: the watchdog was held up, or the probe took over 2 × 10 s.
+    assert_eq!(found(&["hang", "stall/2m", "F"]), ("unknown", 0));
+    assert_eq!(found(&["F/20"]), ("unhealthy", 1));
+    assert_eq!(found(&["F/20.001"]), ("unknown", 0));
 }

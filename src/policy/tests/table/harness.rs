@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::script::{self, Token, ms, seconds, set, show_notification};
-use crate::outcome::{Class, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason, Verdict};
+use crate::outcome::{AddressResult, Class, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason, Verdict};
 use crate::policy::{Action, Event, Limits, Mode, Policy, Precondition, Record, State, TargetState};
 use crate::time::BootTime;
 
@@ -226,7 +226,11 @@ impl Harness {
         let Some(number) = self.in_flight.remove(target) else { return };
         let healthy = || Verdict::Healthy { detail: "200".into() };
         let verdict = self.verdicts.get(target).cloned().unwrap_or_else(healthy);
-        let result = ProbeResult { pm2: self.pm2.clone(), ..ProbeResult::new(verdict, self.latency) };
+        let result = ProbeResult {
+            pm2: self.pm2.clone(),
+            addresses: vec![AddressResult { address: "http://h/".into(), verdict: verdict.clone(), latency_ms: 2 }],
+            ..ProbeResult::new(verdict, self.latency)
+        };
         self.deliver(Event::ProbeFinished { target: target.to_string(), number, result, stamp: "1122-0313".into() });
     }
 
