@@ -82,7 +82,7 @@ fn the_address_that_fails_is_named_wherever_a_failure_is_but_on_page_and_metrics
     let latencies: Vec<u64> = probe["addresses"].as_array().expect("a list").iter().filter_map(latency).collect();
     sandbox.assert(latencies.len() == 2 && latency(&probe) >= latencies.into_iter().max(), &probe.to_string());
     let shown_b = url(&other, "b?…");
-    sandbox.wait_for_log(&format!("app healthy: 200 from all 2 in "));
+    sandbox.wait_for_log("app healthy: 200 from all 2 in ");
     sandbox.wait_for_log(&format!(" ms; {a}: 200 in "));
 
     other.set_behaviour(Behaviour::answer("503 Service Unavailable", "no database"));

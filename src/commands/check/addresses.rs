@@ -47,3 +47,55 @@ pub(super) fn refused_ports(probe: &Probe, result: &ProbeResult) -> Vec<u16> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Method, Secret};
+    use crate::outcome::AddressResult;
+
+    fn http(url: &str) -> HttpConfig {
+        HttpConfig {
+            url: Secret(url.into()),
+            shown: url.into(),
+            unix_socket: None,
+            method: Method::Get,
+            headers: Vec::new(),
+            status: Vec::new(),
+            contains: None,
+            json: Vec::new(),
+            tls: Tls::Verify,
+        }
+    }
+
+    fn verdict(class: Option<Class>) -> Verdict {
+        match class {
+            Some(class) => Verdict::Unhealthy { class, detail: String::new() },
+            None => Verdict::Healthy { detail: String::new() },
+        }
+    }
+
+    #[test]
+    fn only_the_ports_that_refused_are_named() {
+        #[track_caller]
+        fn check(whole: Class, found: &[(&str, Option<Class>)], expected: &[u16]) {
+            let probe = Probe::Http(found.iter().map(|(url, _)| http(url)).collect());
+            let each = |(url, class): &(&str, Option<Class>)| AddressResult {
+                address: (*url).into(),
+                verdict: verdict(*class),
+                latency_ms: 0,
+            };
+            let addresses = if found.len() > 1 { found.iter().map(each).collect() } else { Vec::new() };
+            let result = ProbeResult { addresses, ..ProbeResult::new(verdict(Some(whole)), Duration::ZERO) };
+            assert_eq!(refused_ports(&probe, &result), expected);
+        }
+        let (local, other, far) = ("http://localhost:5000/", "http://127.0.0.1:5001/", "http://h.example:5002/");
+        check(Class::Refused, &[(local, Some(Class::Refused))], &[5_000]);
+        check(Class::Status, &[(local, Some(Class::Status))], &[]);
+        // Another failure decides the verdict.
+        check(Class::Status, &[(local, Some(Class::Status)), (other, Some(Class::Refused))], &[5_001]);
+        check(Class::Refused, &[(local, None), (far, Some(Class::Refused)), (other, Some(Class::Refused))], &[5_001]);
+    }
+}
