@@ -94,6 +94,14 @@ fn describe_quality(state: &TargetState, shown: &TargetView) -> Option<String> {
     (!all.is_empty()).then(|| all.join("; "))
 }
 
+/// With a capital letter, except for an address, and a full stop.
+fn sentence(text: &str) -> String {
+    let is_address = text.split(' ').next().is_some_and(|word| word.contains("://"));
+    let mut letters = text.chars();
+    let Some(first) = letters.next().filter(|_| !is_address) else { return format!("{text}.") };
+    format!("{}{}.", first.to_uppercase(), letters.as_str())
+}
+
 /// In percent. It never rounds up, since the history has already cut `part` to four decimals.
 fn percent(part: Option<f64>) -> String {
     let Some(part) = part else { return "–".into() };
@@ -122,6 +130,18 @@ mod tests {
         check("one two three", 2, Some(9), &["  one two", "  three"]);
         check("one two three", 0, Some(4), &["one", "two", "three"]);
         check("", 0, Some(4), &[""]);
+    }
+
+    #[test]
+    fn a_sentence_keeps_an_address_as_it_is() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            assert_eq!(sentence(text), expected);
+        }
+        check("status 503", "Status 503.");
+        check("http://localhost:5001/health: status 503", "http://localhost:5001/health: status 503.");
+        check("timeout; http://localhost:5001/: no byte", "Timeout; http://localhost:5001/: no byte.");
+        check("{status}", "{status}.");
     }
 
     #[test]

@@ -27,8 +27,7 @@ pub fn list(results: &[AddressResult]) -> Vec<String> {
     results.iter().map(|result| format!("{}: {}", escaped(&result.address), describe_result(result))).collect()
 }
 
-/// `2 of 3 addresses fail: http://localhost:5001/health, http://localhost:5002/health`; `None` if none does, or if there
-/// are not several.
+/// `2 of 3 addresses fail: http://localhost:5001/health, http://localhost:5002/health`; `None` if none does.
 pub fn describe_failing(probe: &LastProbe) -> Option<String> {
     let failing: Vec<&str> = failing(probe).map(|result| result.address.as_str()).collect();
     let verb = match failing.len() {

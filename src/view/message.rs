@@ -9,6 +9,7 @@ use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, HumanDuration, WallTime, Zone, round_age};
 use crate::view::log_line::{RestartLimit, UNSAVED, describe_hold};
 use crate::view::pattern::ordinal;
+use crate::view::sentence;
 
 #[derive(Clone, Copy, Debug)]
 pub struct MessageFacts<'a> {
@@ -197,9 +198,7 @@ fn is_by_operator(incident: &IncidentSummary) -> bool {
 
 fn cause(incident: &IncidentSummary) -> String {
     let Some((class, detail)) = &incident.failure else { return String::new() };
-    let text = escaped(&class.with_detail(detail)).into_owned();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+    sentence(&escaped(&class.with_detail(detail)))
 }
 
 fn warning(about: WarningKind) -> &'static str {

@@ -23,6 +23,10 @@ fn steadiness_at(at: BootTime) -> Steadiness {
     steadiness
 }
 
+fn probe_at(at: BootTime) -> LastProbe {
+    LastProbe { at, verdict: Verdict::Unknown { detail: String::new() }, latency_ms: 0, addresses: Vec::new() }
+}
+
 fn incident_at(at: BootTime) -> Incident {
     Incident {
         id: String::new(),
@@ -71,12 +75,7 @@ fn state_at(at: i64) -> State {
         status: Status::Down,
         since: Some(at),
         streak: Some(Streak { count: 1, first: at, last: at }),
-        last_probe: Some(LastProbe {
-            at,
-            verdict: Verdict::Unknown { detail: String::new() },
-            latency_ms: 0,
-            addresses: Vec::new(),
-        }),
+        last_probe: Some(probe_at(at)),
         last_class: None,
         last_healthy: Some(at),
         excused_until: Some(at),
