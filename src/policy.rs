@@ -228,8 +228,8 @@ impl Policy {
             Event::PreconditionChecked { target, precondition, holds } => {
                 self.update_target(&target, now, out, |target| target.precondition_checked(precondition, holds));
             }
-            Event::Pm2Inspected { target, inspection, pm2 } => {
-                self.update_target(&target, now, out, |target| target.pm2_inspected(inspection, pm2.as_ref()));
+            Event::Inspected { target, inspection, pm2 } => {
+                self.update_target(&target, now, out, |target| target.inspected(inspection, pm2.as_ref()));
             }
             Event::ResetChecked { target, is_warranted: warranted } => {
                 self.update_target(&target, now, out, |target| target.reset_checked(warranted))

@@ -128,7 +128,7 @@ impl Agent {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::CheckPrecondition { target, precondition } => self.check_precondition(target, precondition),
-            Action::InspectPm2 { target } => self.inspect_pm2(target),
+            Action::Inspect { target } => self.inspect_target(target),
             Action::CheckReset { target } => self.check_reset(target),
             Action::Diagnose { target, incident } => self.diagnose(target, incident),
             Action::Run { target, attempt, rung, folder, failures, by } => {

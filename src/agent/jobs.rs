@@ -94,7 +94,7 @@ impl Agent {
 
     pub(super) fn check_precondition(&mut self, target: String, precondition: Precondition) {
         match precondition {
-            Precondition::Stopped => self.inspect_pm2(target),
+            Precondition::Stopped => self.inspect_target(target),
             Precondition::OnlyIf => self.run_only_if(target),
         }
     }

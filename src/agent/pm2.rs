@@ -134,7 +134,7 @@ impl Agent {
         })
     }
 
-    pub(super) fn inspect_pm2(&mut self, target: String) {
+    pub(super) fn inspect_target(&mut self, target: String) {
         let nothing = Message::Pm2Inspected { target: target.clone(), findings: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             // The configuration has changed: there is nothing to inspect any more.
@@ -159,7 +159,7 @@ impl Agent {
             log::info!(target: &about(&target), "{}", result.summary);
             self.pm2.note_inspection(&target, result, &managed);
         }
-        self.step(Event::Pm2Inspected { target, inspection, pm2 });
+        self.step(Event::Inspected { target, inspection, pm2 });
     }
 
     pub(super) fn check_reset(&mut self, target: String) {

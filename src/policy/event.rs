@@ -19,8 +19,8 @@ pub enum Event {
     ProbeFinished { target: String, number: u64, result: ProbeResult, stamp: String },
     /// Answers [`Action::CheckPrecondition`].
     PreconditionChecked { target: String, precondition: Precondition, holds: bool },
-    /// Answers [`Action::InspectPm2`]. `pm2`: the evidence found, if any.
-    Pm2Inspected { target: String, inspection: Inspection, pm2: Option<Pm2Evidence> },
+    /// Answers [`Action::Inspect`]. `pm2`: the evidence found, if any.
+    Inspected { target: String, inspection: Inspection, pm2: Option<Pm2Evidence> },
     /// Answers [`Action::CheckReset`].
     ResetChecked { target: String, is_warranted: bool },
     /// Answers [`Action::Diagnose`]: the diagnosis is complete, or was given up.
@@ -52,7 +52,7 @@ pub enum Action {
     /// Find out whether this precondition of an attempt holds.
     CheckPrecondition { target: String, precondition: Precondition },
     /// Find out whether the target is deliberately at rest, before it is called down or restarted.
-    InspectPm2 { target: String },
+    Inspect { target: String },
     /// Find out whether a reset of PM2 is warranted.
     CheckReset { target: String },
     /// Run the operator's diagnosis of a target that went down.

@@ -17,7 +17,7 @@ pub struct Rest {
     pub why: RestReason,
     /// When it was found.
     pub since: BootTime,
-    /// From then on, a failed probe leads to another inspection of PM2.
+    /// From then on, a failed probe leads to another inspection.
     pub ask_at: BootTime,
     /// How many inspections in a row have found it.
     pub times: u32,

@@ -13,7 +13,7 @@ use crate::policy::terms::{HoldReason, WarningKind};
 use crate::policy::{Action, Precondition, Record};
 use crate::time::{BootTime, round_age};
 
-/// Without a cooldown, PM2 would be inspected on every failed probe of a target at rest.
+/// Without a cooldown, it would be inspected on every failed probe of a target at rest.
 const MIN_INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl TargetContext<'_> {
@@ -21,12 +21,12 @@ impl TargetContext<'_> {
         self.limits.preconditions.contains(&Precondition::Stopped)
     }
 
-    /// Starts an inspection of PM2, unless one is running: there is one at a time. Returns whether it was started.
+    /// Starts an inspection, unless one is running: there is one at a time. Returns whether it was started.
     pub(super) fn inspect(&mut self, purpose: InspectionPurpose) -> bool {
         let is_free = self.schedule.inspection.is_none();
         if is_free {
             self.schedule.inspection = Some((purpose, self.context.now));
-            self.actions.push(Action::InspectPm2 { target: self.name.to_string() });
+            self.actions.push(Action::Inspect { target: self.name.to_string() });
         }
         is_free
     }
@@ -34,12 +34,12 @@ impl TargetContext<'_> {
     /// An inspection that hangs, for example on a dead file server, must not hide that the target is down.
     pub(super) fn expire_inspection(&mut self) {
         if self.schedule.inspection_deadline().is_some_and(|until| until <= self.context.now) {
-            self.pm2_inspected(Inspection::Failed { is_deaf: false, is_listed: false }, None);
+            self.inspected(Inspection::Failed { is_deaf: false, is_listed: false }, None);
         }
     }
 
     /// An inspection has ended. Its result is ignored if its purpose no longer applies.
-    pub(super) fn pm2_inspected(&mut self, inspection: Inspection, evidence: Option<&Pm2Evidence>) {
+    pub(super) fn inspected(&mut self, inspection: Inspection, evidence: Option<&Pm2Evidence>) {
         let Some((purpose, _)) = self.schedule.inspection.take() else { return };
         self.update_pm2(evidence);
         match purpose {

@@ -218,7 +218,7 @@ impl Oracle {
         model.reset_warranted = warranted && model.reset_checked_under == present;
     }
 
-    pub(super) fn pm2_inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
+    pub(super) fn inspected(&mut self, target: &str, inspection: Inspection, at: i64) {
         self.note(at, format!("{target}: {inspection:?}"));
         let is_deaf = matches!(inspection, Inspection::Failed { is_deaf: true, .. });
         self.model(target).reset_comes_first |= is_deaf;

@@ -36,7 +36,7 @@ enum Upcoming {
     ProbeFinished { target: String, number: u64, duration_ms: i64 },
     CommandEnded { target: String, pid: u32, rung: usize, exit_roll: u8, duration_ms: i64 },
     PreconditionChecked { target: String, precondition: Precondition, yes: bool },
-    Pm2Inspected { target: String, roll: u8 },
+    Inspected { target: String, roll: u8 },
     ResetChecked { target: String, warranted: bool },
     DiagnosisFinished { target: String, incident: String },
     TargetReturns { target: String },
@@ -160,9 +160,7 @@ impl World {
         self.awaited.clear();
         self.oracle.killed();
         self.upcoming.retain(|Reverse((_, _, upcoming))| match upcoming {
-            Upcoming::ProbeFinished { .. } | Upcoming::PreconditionChecked { .. } | Upcoming::Pm2Inspected { .. } => {
-                false
-            }
+            Upcoming::ProbeFinished { .. } | Upcoming::PreconditionChecked { .. } | Upcoming::Inspected { .. } => false,
             Upcoming::ResetChecked { .. } | Upcoming::DiagnosisFinished { .. } => false,
             Upcoming::CommandEnded { .. } | Upcoming::Trouble => true,
             Upcoming::TargetReturns { .. } | Upcoming::PauseCommandEnded { .. } => true,
@@ -229,15 +227,15 @@ impl World {
                 self.oracle.precondition_checked(&target, precondition, yes);
                 self.deliver(Event::PreconditionChecked { target, precondition, holds: yes });
             }
-            Upcoming::Pm2Inspected { target, roll } => {
+            Upcoming::Inspected { target, roll } => {
                 let inspection = match roll {
                     0 => Inspection::AtRest(RestReason::Operator),
                     1 => Inspection::AtRest(RestReason::Schedule),
                     _ => Inspection::Failed { is_deaf: roll < 4, is_listed: roll.is_multiple_of(2) },
                 };
-                self.oracle.pm2_inspected(&target, inspection, self.now);
+                self.oracle.inspected(&target, inspection, self.now);
                 let pm2 = self.pm2(&target);
-                self.deliver(Event::Pm2Inspected { target, inspection, pm2 });
+                self.deliver(Event::Inspected { target, inspection, pm2 });
             }
             Upcoming::ResetChecked { target, warranted } => {
                 self.oracle.reset_checked(&target, warranted, self.now);
@@ -356,9 +354,9 @@ impl World {
                 let (at, yes) = (self.now + self.rng.i64(0..10_000), self.rng.u8(0..3) > 0);
                 self.schedule(at, Upcoming::PreconditionChecked { target, precondition, yes });
             }
-            Action::InspectPm2 { target } => {
+            Action::Inspect { target } => {
                 let (at, roll) = (self.now + self.rng.i64(0..20_000), self.rng.u8(0..12));
-                self.schedule(at, Upcoming::Pm2Inspected { target, roll });
+                self.schedule(at, Upcoming::Inspected { target, roll });
             }
             Action::CheckReset { target } => {
                 self.oracle.reset_check_begins(&target);

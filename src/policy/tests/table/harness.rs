@@ -331,7 +331,7 @@ impl Harness {
                 self.precondition = Some(precondition);
                 self.say(&target, "ask");
             }
-            Action::InspectPm2 { target } => {
+            Action::Inspect { target } => {
                 self.precondition = Some(Precondition::Stopped);
                 self.say(&target, "stopped?");
             }

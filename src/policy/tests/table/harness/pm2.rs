@@ -50,6 +50,6 @@ impl Harness {
     }
 
     pub(super) fn inspected(&mut self, target: String, inspection: Inspection) {
-        self.deliver(Event::Pm2Inspected { target, inspection, pm2: self.pm2.clone() });
+        self.deliver(Event::Inspected { target, inspection, pm2: self.pm2.clone() });
     }
 }
