@@ -21,6 +21,7 @@ mod publish;
 mod reload;
 mod requests;
 mod systemd;
+mod unit;
 mod uptime;
 
 use std::collections::{BTreeMap, HashMap};
@@ -50,6 +51,7 @@ pub use message::Message;
 pub use messenger::delivery_settings;
 pub use news::Print;
 pub use pm2::calls_pm2;
+pub use unit::unit_query;
 
 /// The longest sleep of the loop: the contract promises that the lock file is touched at least every 30 s.
 const MAX_SLEEP: Duration = Duration::from_secs(29);
@@ -87,6 +89,7 @@ pub struct Agent {
     probers: probers::Probers,
     jobs: pool::Jobs,
     pm2: pm2::Pm2Findings,
+    units: unit::UnitFindings,
     log_readers: pm2_log::LogReaders,
     requests: requests::RequestProgress,
     maintenance: maintenance::Maintenance,
@@ -144,6 +147,7 @@ impl Agent {
             probers,
             jobs: pool::Jobs::new(inbox.post.clone()),
             pm2: pm2::Pm2Findings::default(),
+            units: unit::UnitFindings::default(),
             log_readers: pm2_log::LogReaders::default(),
             requests: requests::RequestProgress::default(),
             maintenance: maintenance::Maintenance::default(),
@@ -245,9 +249,8 @@ impl Agent {
                 self.commit_now();
             }
             Message::ProbeFinished { target, number, result } => self.probe_finished(target, number, result),
-            Message::Pm2Inspected { target, findings } => {
-                self.pm2_inspected(target, findings.map(|findings| *findings))
-            }
+            Message::Pm2Inspected { target, findings } => self.pm2_inspected(target, findings),
+            Message::UnitInspected { target, found } => self.unit_inspected(target, found),
             Message::ResetChecked { target, reason } => {
                 let has_reason = self.pm2.note_reset_reason(&target, reason);
                 self.step(Event::ResetChecked { target, is_warranted: has_reason });

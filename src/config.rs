@@ -15,6 +15,7 @@ mod pm2;
 mod probes;
 mod reader;
 mod secrets;
+mod systemd_unit;
 mod target;
 mod targets;
 mod tree;
@@ -36,5 +37,6 @@ pub use owner::{account_name, other_owner};
 pub use pm2::{home_is_too_long, process_name_problem};
 pub use secrets::{CutEnds, SHORTEST_SECRET, Secrets};
 pub use target::{
-    CommandLine, HttpConfig, Method, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Secret, Target, Tls, address_names,
+    CommandLine, HttpConfig, Method, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Secret, Target, Tls, UnitConfig,
+    address_names,
 };

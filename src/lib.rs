@@ -20,6 +20,8 @@ mod command;
 
 mod pm2;
 
+mod systemd;
+
 mod notify;
 
 mod store;

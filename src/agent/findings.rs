@@ -43,6 +43,7 @@ impl Agent {
             self.jobs.spawn(job, move |_| Message::SnapshotTaken(Box::new(Machine::read(&folder, clock::now()))));
         }
         self.save_pm2_logs(target, incident);
+        self.save_unit_finding(target, incident);
     }
 
     /// Adds the snapshot to all incidents that wait for it.

@@ -8,6 +8,7 @@ use crate::pm2::{InspectionResult, LogRead, ManagedProcess, ResetReason};
 use crate::policy::Event;
 use crate::process::Machine;
 use crate::signals::Signal;
+use crate::systemd::UnitState;
 
 pub enum Message {
     Signal(Signal),
@@ -21,6 +22,12 @@ pub enum Message {
     Pm2Inspected {
         target: String,
         findings: Option<Box<(InspectionResult, ManagedProcess)>>,
+    },
+    /// systemd was asked about a target's unit. `found`: the conclusion, and the finding as a sentence; none if the
+    /// question failed.
+    UnitInspected {
+        target: String,
+        found: Option<(UnitState, String)>,
     },
     /// `reason`: why PM2 may be reset, if it may.
     ResetChecked {

@@ -19,12 +19,14 @@ use crate::pm2::{
 use crate::policy::Event;
 use crate::process::Process;
 use crate::store::incidents;
+use crate::systemd::UnitState;
 use crate::time::BootTime;
 
 use super::Agent;
 use super::jobs::{AttemptContext, command_started, describe_hang, open_output, output_path, redact_file, repair_job};
 use super::message::Message;
 use super::pool::{JobContext, JobFailure, JobSpec, OnFailure};
+use super::unit::UnitQuestion;
 
 /// Older findings are not acted on: the inspection is repeated first.
 const MAX_AGE: Duration = Duration::from_secs(20);
@@ -98,11 +100,14 @@ struct Pm2Job {
     caller: Caller,
     managed: ManagedProcess,
     known: PriorEvidence,
+    /// About the unit of its daemon, if one is configured.
+    unit: Option<UnitQuestion>,
 }
 
 impl Pm2Job {
     fn with_scope_of(mut self, context: &JobContext) -> Pm2Job {
         self.caller.scope = context.scope();
+        self.unit = self.unit.map(|unit| unit.with_scope_of(context));
         self
     }
 
@@ -110,8 +115,17 @@ impl Pm2Job {
         self.home.path().display().to_string()
     }
 
+    /// A daemon that answers knows best. Without one, its unit tells whether it was stopped on purpose.
     fn inspect(&self) -> InspectionResult {
-        pm2::inspect(&self.home, &self.caller, &self.managed, self.known)
+        let mut result = pm2::inspect(&self.home, &self.caller, &self.managed, self.known);
+        if let Some(unit) = self.unit.as_ref().filter(|_| result.facts.daemon.state() != DaemonState::Alive) {
+            let (state, text) = unit.ask();
+            result.summary += &format!("; {text}");
+            if let UnitState::AtRest(reason) = state {
+                result.inspection = Inspection::AtRest(reason);
+            }
+        }
+        result
     }
 }
 
@@ -131,10 +145,11 @@ impl Agent {
                 ports: configured.probe.local_ports(),
             },
             known: self.policy.target(target).map(|state| state.pm2.prior_evidence()).unwrap_or_default(),
+            unit: self.unit_question(target),
         })
     }
 
-    pub(super) fn inspect_target(&mut self, target: String) {
+    pub(super) fn inspect_pm2(&mut self, target: String) {
         let nothing = Message::Pm2Inspected { target: target.clone(), findings: None };
         let Some(job) = self.pm2_job(&target, RUNG_TIMEOUT) else {
             // The configuration has changed: there is nothing to inspect any more.
@@ -149,13 +164,13 @@ impl Agent {
         });
     }
 
-    pub(super) fn pm2_inspected(&mut self, target: String, findings: Option<(InspectionResult, ManagedProcess)>) {
-        let (inspection, pm2) = match &findings {
+    pub(super) fn pm2_inspected(&mut self, target: String, findings: Option<Box<(InspectionResult, ManagedProcess)>>) {
+        let (inspection, pm2) = match findings.as_deref() {
             Some((result, _)) => (result.inspection, Some(result.evidence.clone())),
             // A failed inspection does not mean that the target is deliberately at rest.
             None => (Inspection::Failed { is_deaf: false, is_listed: false }, None),
         };
-        if let Some((result, managed)) = findings {
+        if let Some((result, managed)) = findings.map(|findings| *findings) {
             log::info!(target: &about(&target), "{}", result.summary);
             self.pm2.note_inspection(&target, result, &managed);
         }

@@ -7,6 +7,7 @@ mod notify;
 mod pm2;
 mod ports;
 mod starters;
+mod unit;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
         let findings = pm2::inspect(target, &homes, result);
         findings.lines.iter().for_each(|line| print(line));
         problems.extend(findings.problems);
+        let unit = unit::inspect(&config, target, offline);
+        unit.lines.iter().for_each(|line| print(line));
+        problems.extend(unit.problems);
     }
     let schedule = Schedule::read(&config);
     problems.extend(cron::report(&config));

@@ -117,9 +117,16 @@ fn check_ladders_differ(reader: &mut Reader<'_>, parsed: &[ParsedTarget<'_>]) {
         }
         match known.get(&commands) {
             Some(first) => {
-                let message = format!("is the same as for `{first}`; each would double the other's restarts");
-                let advice = "remove one of them, or use $WATCHDOG_TARGET in it";
-                reader.reject(node.get("restart").unwrap_or(node), message, advice);
+                let (what, advice) = match node.get("restart") {
+                    Some(_) => ("the same as for", "remove one of them, or use $WATCHDOG_TARGET in it"),
+                    None => (
+                        "already the unit of",
+                        "one target per unit; for a second probe of it, add a target without `unit` and `restart`",
+                    ),
+                };
+                let message = format!("is {what} `{first}`; each would double the other's restarts");
+                let place = node.get("restart").or_else(|| node.get("unit"));
+                reader.reject(place.unwrap_or(node), message, advice);
             }
             None => {
                 known.insert(commands, &target.name);

@@ -24,6 +24,8 @@ pub struct Target {
     pub probe: Probe,
     /// Its process in PM2, in addition to the probe or as the probe.
     pub pm2: Option<Pm2Config>,
+    /// Its unit in systemd, in addition to the probe.
+    pub unit: Option<UnitConfig>,
     pub limits: Limits,
     /// Smallest first; empty for a watch-only target. Its length is `limits.rungs`.
     pub ladder: Vec<Rung>,
@@ -67,6 +69,14 @@ pub struct Pm2Config {
     /// The env block to use of the ecosystem file, if not the default: pm2's `--env`.
     pub env: Option<String>,
     pub reset: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnitConfig {
+    /// With its type: `api.service`.
+    pub name: String,
+    /// Of the account's own manager (`systemctl --user`), not of the system's.
+    pub is_user: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -13,7 +13,8 @@ use super::other_tools;
 use super::pm2;
 use super::probes::{PROBES, probe_id, read_probe};
 use super::reader::{Keys, Reader};
-use super::target::{CommandLine, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Target};
+use super::systemd_unit;
+use super::target::{CommandLine, Pm2Config, Probe, RUNG_TIMEOUT, Remedy, Rung, Target, UnitConfig};
 use super::tree::{Node, Value};
 use super::units;
 use crate::outcome::Class;
@@ -29,7 +30,7 @@ const PROBE_TIME: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// The range of cooldowns, periods and windows.
 const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// Not allowed in `defaults`.
-const OWN: [&str; 7] = ["name", PROBES[0], PROBES[1], PROBES[2], PROBES[3], "pm2", "restart"];
+const OWN: [&str; 8] = ["name", PROBES[0], PROBES[1], PROBES[2], PROBES[3], "pm2", "unit", "restart"];
 const SHARED: [&str; 16] = [
     "interval",
     "retry_interval",
@@ -108,6 +109,7 @@ pub(super) fn read_targets(reader: &mut Reader<'_>, root: &Node, dry_run: bool) 
 struct TargetParts<'a> {
     probe: Option<&'a Probe>,
     pm2: Option<&'a Pm2Config>,
+    unit: Option<&'a UnitConfig>,
     ladder: &'a [Rung],
     only_if: Option<&'a CommandLine>,
     diagnoses: bool,
@@ -136,13 +138,15 @@ fn read_target(
         None => name.and_then(|process| name_from_process(reader, process)),
     };
     let probe = read_probe(reader, node, pm2.as_ref());
-    let ladder = read_ladder(reader, node, pm2.as_ref());
+    let unit = systemd_unit::read_unit(reader, node);
+    let ladder = read_ladder(reader, node, pm2.as_ref(), unit.as_ref());
     let only_if = read_only_if(reader, fields);
     let diagnose = read_diagnose(reader, fields);
     let before = reader.problems.len();
     let parts = TargetParts {
         probe: probe.as_ref(),
         pm2: pm2.as_ref(),
+        unit: unit.as_ref(),
         ladder: &ladder,
         only_if: only_if.as_ref(),
         diagnoses: !diagnose.is_empty(),
@@ -157,14 +161,14 @@ fn read_target(
     if node.get("pm2").is_some() && pm2.is_none() {
         return None;
     }
-    Some(Target { name: name?, probe: probe?, pm2, limits, ladder, only_if, diagnose })
+    Some(Target { name: name?, probe: probe?, pm2, unit, limits, ladder, only_if, diagnose })
 }
 
 /// Identifies what repairs a target, without its time limits. It is valid only within this process.
-fn repair_id(TargetParts { ladder, only_if, pm2, .. }: &TargetParts<'_>) -> u64 {
+fn repair_id(TargetParts { ladder, only_if, pm2, unit, .. }: &TargetParts<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     ladder.iter().for_each(|rung| rung.remedy.hash(&mut hasher));
-    (only_if, pm2).hash(&mut hasher);
+    (only_if, pm2, unit).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -231,9 +235,8 @@ fn read_limits(reader: &mut Reader<'_>, fields: TargetFields<'_>, parts: &Target
         dry_run: fields.get("dry_run").and_then(|node| reader.boolean(node)).unwrap_or(false) || parts.dry_run,
         rungs: parts.ladder.len(),
         reset: parts.ladder.iter().position(|rung| matches!(rung.remedy, Remedy::Pm2Reset(_))),
-        preconditions: parts
-            .pm2
-            .map(|_| Precondition::Stopped)
+        preconditions: (parts.pm2.is_some() || parts.unit.is_some())
+            .then_some(Precondition::Stopped)
             .into_iter()
             .chain(parts.only_if.map(|_| Precondition::OnlyIf))
             .collect(),
@@ -281,11 +284,17 @@ fn read_dependencies(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
     }
 }
 
-/// `restart` as written, else the default ladder of `pm2`.
-fn read_ladder(reader: &mut Reader<'_>, target: &Node, pm2: Option<&Pm2Config>) -> Vec<Rung> {
+/// `restart` as written, else the default ladder of `pm2`, else that of `unit`.
+fn read_ladder(
+    reader: &mut Reader<'_>,
+    target: &Node,
+    pm2: Option<&Pm2Config>,
+    unit: Option<&UnitConfig>,
+) -> Vec<Rung> {
     let Some(node) = target.get("restart") else {
-        let remedies = pm2.map(pm2::default_ladder).unwrap_or_default();
-        return remedies.into_iter().map(|remedy| Rung { remedy, timeout: RUNG_TIMEOUT }).collect();
+        let Some(pm2) = pm2 else { return unit.map(systemd_unit::default_ladder).unwrap_or_default() };
+        let rung = |remedy| Rung { remedy, timeout: RUNG_TIMEOUT };
+        return pm2::default_ladder(pm2).into_iter().map(rung).collect();
     };
     let ladder = read_rungs(reader, node, pm2);
     let remedies: Vec<Remedy> = ladder.iter().map(|rung| rung.remedy.clone()).collect();

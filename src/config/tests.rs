@@ -18,6 +18,7 @@ mod pm2;
 mod rejected;
 
 mod shipped;
+mod unit;
 
 fn environment(name: &str) -> Option<String> {
     match name {

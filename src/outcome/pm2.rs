@@ -80,8 +80,8 @@ impl RestReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
     /// There is no reason to leave it alone. `is_deaf`: no pm2 command reaches the daemon, so a reset comes first where
-    /// it is allowed. `is_listed`: PM2's list was read, so a process that was at rest is so no longer; without the list
-    /// that is unknown.
+    /// it is allowed. `is_listed`: PM2's list was read, or systemd told the unit's state, so a process that was at rest
+    /// is so no longer; otherwise that is unknown.
     Failed { is_deaf: bool, is_listed: bool },
     /// It is deliberately at rest.
     AtRest(RestReason),

@@ -60,7 +60,7 @@ impl Limits {
 /// A check that must pass before an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precondition {
-    /// The target is not deliberately at rest in PM2.
+    /// The target is not deliberately at rest, as PM2 or systemd says.
     Stopped,
     /// The operator's `only_if` command exits with 0.
     OnlyIf,

@@ -75,7 +75,7 @@ impl TargetContext<'_> {
         let reason = match inspection {
             Inspection::AtRest(reason) => reason,
             Inspection::Failed { is_listed: true, .. } => return self.end_rest(),
-            // PM2 gave no list: that is no reason to start what the operator stopped.
+            // No answer: that is no reason to start what the operator stopped.
             Inspection::Failed { is_listed: false, .. } => rest.why,
         };
         let times = rest.times.saturating_add(1);
@@ -142,7 +142,7 @@ impl TargetContext<'_> {
         self.record(Record::Rested { why: reason, incident });
     }
 
-    /// The target runs again, or PM2 no longer says that it is meant to rest.
+    /// The target runs again, or nothing says any longer that it is meant to rest.
     pub(super) fn end_rest(&mut self) {
         if let Some(Rest { why: reason, .. }) = self.state.rest.take() {
             self.state.excused_until = Some(self.context.now);
@@ -159,7 +159,7 @@ impl TargetContext<'_> {
             return false;
         }
         if !self.can_inspect() {
-            // The configuration no longer names its process, so PM2 cannot be inspected.
+            // The configuration names neither its process nor its unit any more.
             self.end_rest();
             return false;
         }
@@ -187,7 +187,7 @@ impl TargetContext<'_> {
         }
         self.state.rest = Some(Rest { reminded: Some(now), ..rest });
         self.state.warned.remove(&WarningKind::Stopped);
-        let what = if rest.why == RestReason::Deleted { "deleted from PM2 (pm2 delete)" } else { "stopped (pm2 stop)" };
+        let what = if rest.why == RestReason::Deleted { "deleted from PM2 (pm2 delete)" } else { "stopped" };
         let age = round_age(now.since(rest.since));
         self.warn(
             WarningKind::Stopped,

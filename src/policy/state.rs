@@ -57,7 +57,8 @@ impl State {
             target.waiting = None;
             target.pm2 = Pm2State::default();
             // After a boot, PM2 starts the saved processes, so only a new inspection shows whether the target rests.
-            if target.rest.take().is_some() {
+            if let Some(rest) = target.rest.take() {
+                target.rested_before_boot = rest.why.is_by_operator();
                 target.excused_until = Some(BootTime::BOOT);
             }
             target.incident.iter_mut().for_each(|incident| incident.diagnosing = None);
@@ -119,6 +120,8 @@ pub struct TargetState {
     #[serde(alias = "beside")]
     pub pm2: Pm2State,
     pub rest: Option<Rest>,
+    /// It was at rest by the operator before the boot, and has not been healthy since.
+    pub rested_before_boot: bool,
     #[serde(rename = "told")]
     pub notifications: NotificationState,
     /// The state was last written by a dry run.

@@ -79,6 +79,7 @@ impl TargetContext<'_> {
         self.state.warned.remove(&WarningKind::Blind);
         self.state.last_class = None;
         self.state.last_healthy = Some(now);
+        self.state.rested_before_boot = false;
         self.state.proven = true;
         let repaired = self.state.attempt.is_some()
             || self.state.start_period.is_some_and(|period| period.after == StartReason::Attempt);

@@ -63,6 +63,8 @@ pub struct IncidentRecord {
     pub pid: Option<u32>,
     #[serde(default)]
     pub pm2: Option<String>,
+    #[serde(default)]
+    pub unit: Option<String>,
     /// The most informative line of the target's own log.
     #[serde(rename = "said", default)]
     pub log_line: Option<String>,
@@ -117,6 +119,7 @@ impl IncidentRecord {
             process: None,
             pid: None,
             pm2: None,
+            unit: None,
             log_line: None,
             machine: None,
             diagnosed: Vec::new(),

@@ -143,7 +143,7 @@ impl IncidentView<'_> {
     }
 
     fn why(&self) -> Vec<String> {
-        let IncidentRecord { process, pid, machine, pm2, log_line: said, .. } = self.record;
+        let IncidentRecord { process, pid, machine, pm2, unit, log_line: said, .. } = self.record;
         let program = |pid: u32| machine.as_ref()?.processes.iter().find(|one| one.pid == pid);
         let about = pid.and_then(program).map_or_else(String::new, |one| format!(" ({})", size_and_age(one)));
         let mut lines = Vec::new();
@@ -156,7 +156,7 @@ impl IncidentView<'_> {
             }
             (None, None) => {}
         }
-        lines.extend(pm2.as_ref().map(|pm2| escaped(pm2).into_owned()));
+        lines.extend([pm2, unit].into_iter().flatten().map(|found| escaped(found).into_owned()));
         lines.extend(machine.as_ref().and_then(machine_line));
         lines.extend(said.as_ref().map(|said| format!("its last log line: {}", escaped(said))));
         if lines.is_empty() {

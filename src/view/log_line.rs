@@ -209,7 +209,7 @@ pub fn describe_hold(why: HoldReason, depends_on: &[String], limit: Option<Resta
             all => format!("it depends on {}, and at least one of them is in trouble", all.join(", ")),
         },
         HoldReason::Busy => "another target is being restarted".into(),
-        HoldReason::Stopped => "it was stopped in PM2 on purpose".into(),
+        HoldReason::Stopped => "it was stopped on purpose".into(),
         HoldReason::OnlyIf => "its only_if command did not allow it".into(),
     }
 }
@@ -217,10 +217,10 @@ pub fn describe_hold(why: HoldReason, depends_on: &[String], limit: Option<Resta
 /// The state of a target that is deliberately at rest.
 pub fn describe_rest(why: RestReason) -> &'static str {
     match why {
-        RestReason::Operator => "stopped in PM2 by the operator (pm2 stop)",
+        RestReason::Operator => "stopped by the operator (pm2 stop, systemctl stop)",
         RestReason::Deleted => "deleted from PM2 by the operator (pm2 delete)",
-        RestReason::Schedule => "at rest after finishing its work; PM2 starts it when due (cron_restart, autorestart)",
-        RestReason::Exit => "stopped by PM2 for its exit code (stop_exit_codes)",
+        RestReason::Schedule => "at rest after finishing its work; it is started again when due",
+        RestReason::Exit => "stopped for its exit code (stop_exit_codes, RestartPreventExitStatus=)",
     }
 }
 
@@ -345,12 +345,12 @@ mod tests {
         check(&held(HoldReason::Cooldown, None), &format!("not restarted: {UNSAVED}. Probing goes on every 30 s"));
         check(
             &Record::Rested { why: RestReason::Operator, incident: Some("1122-0313".into()) },
-            "stopped in PM2 by the operator (pm2 stop); not restarted until it runs again. Incident 1122-0313 is \
-             closed",
+            "stopped by the operator (pm2 stop, systemctl stop); not restarted until it runs again. Incident \
+             1122-0313 is closed",
         );
         check(
             &Record::Woke { why: RestReason::Operator },
-            "no longer at rest; it was stopped in PM2 by the operator (pm2 stop)",
+            "no longer at rest; it was stopped by the operator (pm2 stop, systemctl stop)",
         );
     }
 }

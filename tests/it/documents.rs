@@ -40,8 +40,9 @@ pub(crate) fn keys() -> BTreeSet<String> {
     let top = "zzz: 1\ntargets: [{name: a, tcp: 'localhost:1'}]\n";
     let rest = "log: {zzz: 1}\nnotify: [{webhook: 'http://h', zzz: 1}, {email: a@b, zzz: 1}, {command: x, zzz: 1}]\n\
                 page: {zzz: 1}\ndefaults: {zzz: 1}\ntargets:\n  - {name: a, http: {zzz: 1}, restart: [{zzz: 1}]}\n  \
-                - {name: b, file: {zzz: 1}}\n  - {name: c, zzz: 1}\n  - {name: d, pm2: {zzz: 1}}\n";
-    for (text, errors) in [(top, 1), (rest, 11)] {
+                - {name: b, file: {zzz: 1}}\n  - {name: c, zzz: 1}\n  - {name: d, pm2: {zzz: 1}}\n  \
+                - {name: e, unit: {zzz: 1}}\n";
+    for (text, errors) in [(top, 1), (rest, 12)] {
         let sandbox = Sandbox::new("");
         sandbox.write("watchdog.yaml", text);
         let output = sandbox.run(&["check", "--offline"]);

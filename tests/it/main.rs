@@ -69,6 +69,8 @@ mod single_instance;
 mod soak;
 mod status;
 mod subcommands;
+#[cfg(feature = "full-tests")]
+mod systemd;
 mod tidy;
 mod units;
 mod wording;

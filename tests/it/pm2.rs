@@ -2,7 +2,7 @@
 //! with a stated reason. The first test that needs PM2 installs it below the target folder.
 
 mod actions;
-mod fixture;
+pub(crate) mod fixture;
 mod installation;
 
 mod assumptions;

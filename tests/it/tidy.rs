@@ -11,7 +11,7 @@ const FUNCTION: usize = 70;
 const LINE: usize = 120;
 
 /// Each top-level module (room), the rooms that it uses and the crates that are used in it. Each new use is named here.
-const ROOMS: [(&str, &str, &str); 18] = [
+const ROOMS: [(&str, &str, &str); 19] = [
     ("time", "", "chrono humantime serde"),
     ("outcome", "time", "serde"),
     ("policy", "outcome time", "serde"),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("process", "clock time", "rustix serde"),
     ("command", "clock outcome process", "rustix"),
     ("pm2", "clock command outcome process terminal time", "rustix serde serde_json"),
+    ("systemd", "command outcome", "rustix serde serde_json"),
     ("notify", "command config outcome policy terminal time", "lettre rustix serde serde_json ureq"),
     ("store", "notify outcome policy process time", "rustix serde serde_json"),
     ("clock", "time", "chrono rustix"),
@@ -27,11 +28,15 @@ const ROOMS: [(&str, &str, &str); 18] = [
     ("logging", "clock config outcome terminal time", "fern log rustix serde serde_json"),
     ("terminal", "", ""),
     ("view", "outcome policy process store terminal time", "log serde serde_json"),
-    ("agent", "clock command config logging notify outcome pm2 policy probe process signals store time view", "log"),
+    (
+        "agent",
+        "clock command config logging notify outcome pm2 policy probe process signals store systemd time view",
+        "log",
+    ),
     (
         "commands",
-        "agent cli clock command config logging notify outcome pm2 policy probe process signals store terminal time \
-         view",
+        "agent cli clock command config logging notify outcome pm2 policy probe process signals store systemd \
+         terminal time view",
         "clap clap_complete log rustix serde_json serde_yaml",
     ),
     ("cli", "", "clap clap_complete humantime"),

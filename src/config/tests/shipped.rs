@@ -1,7 +1,7 @@
 //! The shipped watchdog.yaml: a valid configuration whose comments show the true defaults.
 
 use super::*;
-use crate::config::{file, notify, pm2, probes, targets};
+use crate::config::{file, notify, pm2, probes, systemd_unit, targets};
 
 const SHIPPED: &str = include_str!("../../../watchdog.yaml");
 
@@ -57,8 +57,17 @@ fn the_examples_of_the_shipped_file_are_valid() {
 
 #[test]
 fn the_shipped_file_has_every_key() {
-    let whole =
-        [file::TOP, file::LOG, file::PAGE, targets::TARGET, targets::RUNG, probes::HTTP, probes::FILE, pm2::PM2];
+    let whole = [
+        file::TOP,
+        file::LOG,
+        file::PAGE,
+        targets::TARGET,
+        targets::RUNG,
+        probes::HTTP,
+        probes::FILE,
+        pm2::PM2,
+        systemd_unit::UNIT,
+    ];
     let lists = whole.into_iter().chain([notify::WEBHOOK, notify::EMAIL, notify::COMMAND]).collect::<Vec<_>>();
     for key in lists.iter().flat_map(|keys| keys.known.concat()) {
         let places = [format!("\n{key}:"), format!(" {key}:"), format!("{{{key}:")];

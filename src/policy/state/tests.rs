@@ -98,6 +98,7 @@ fn state_at(at: i64) -> State {
         downs: [at].into(),
         cures: [at].into(),
         pm2: Pm2State::default(),
+        rested_before_boot: true,
         rest: Some(Rest { why: RestReason::Operator, since: at, ask_at: at, times: 1, reminded: Some(at) }),
         notifications: NotificationState {
             down: Some(DownNotification { incident: String::new(), at, next: at }),
@@ -111,6 +112,21 @@ fn state_at(at: i64) -> State {
     let mut ticks = Ticks::default();
     ticks.note(at);
     State { targets: targets.collect(), incident_ids: IncidentIds::default(), pauses: paused(at), ticks }
+}
+
+#[test]
+fn a_boot_ends_a_rest_but_not_the_memory_that_the_operator_ordered_it() {
+    for (why, expected) in [(RestReason::Operator, true), (RestReason::Schedule, false)] {
+        let mut state = state_at(1_000);
+        let target = state.targets.get_mut("0").expect("a target");
+        target.rested_before_boot = false;
+        target.rest = target.rest.map(|rest| Rest { why, ..rest });
+        state.reboot();
+        assert_eq!((state.targets["0"].rest, state.targets["0"].rested_before_boot), (None, expected));
+        // Until it is healthy again.
+        state.reboot();
+        assert_eq!(state.targets["0"].rested_before_boot, expected);
+    }
 }
 
 #[test]

@@ -83,9 +83,7 @@ fn an_incident_ends_when_the_operator_stops_the_process() {
     let (down, rested) = (fixture.sandbox.events("down"), fixture.sandbox.events("rested"));
     assert_eq!(down[0]["incident"], rested[0]["incident"], "{}", fixture.sandbox.dump());
     let incident_text = || fixture.sandbox.run(&["incident", "last"]).out;
-    fixture.eventually("the incident is closed", || {
-        incident_text().contains("not needed: stopped in PM2 by the operator")
-    });
+    fixture.eventually("the incident is closed", || incident_text().contains("not needed: stopped by the operator"));
     assert_eq!(fixture.sandbox.target(APP_NAME)["incident"], serde_json::Value::Null, "{}", fixture.sandbox.dump());
 }
 

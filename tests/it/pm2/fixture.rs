@@ -52,10 +52,10 @@ pub(crate) struct Fixture {
     pub(crate) sandbox: Sandbox,
     /// PM2's home, with a short path: a socket's path is limited to 107 bytes.
     home: tempfile::TempDir,
-    pub(super) installed: &'static Installed,
+    pub(crate) installed: &'static Installed,
     pub(crate) port: u16,
     /// The PATH of the commands that the watchdog runs.
-    pub(super) path: String,
+    pub(crate) path: String,
     _permit: Permit,
 }
 

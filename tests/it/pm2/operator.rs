@@ -22,7 +22,7 @@ fn a_process_stopped_by_the_operator_stays_stopped_until_it_is_started() {
         target["state"] == "stopped" && target["waiting"]["why"] == "stopped" && target["uptime_24h"] == 1.0;
     fixture.sandbox.assert(is_stopped, &target.to_string());
     let output = fixture.sandbox.run(&["status"]);
-    let is_correct = output.code == Some(0) && output.out.contains("stopped in PM2 by the operator (pm2 stop)");
+    let is_correct = output.code == Some(0) && output.out.contains("stopped by the operator (pm2 stop");
     fixture.sandbox.assert(is_correct, &format!("{output:?}"));
     fixture.pm2(&["start", APP_NAME]);
     fixture.eventually("the start is noticed", || !fixture.sandbox.events("woke").is_empty());
