@@ -54,6 +54,7 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     }
     let schedule = Schedule::read(&config);
     problems.extend(cron::report(&config));
+    problems.extend(unit::find_missing_manager(&config));
     problems.extend(starters::report(&config, &schedule));
     problems.extend(notify::report(&config, send));
     problems.extend(check_paths(&config));

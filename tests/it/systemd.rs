@@ -2,6 +2,8 @@
 
 mod manager;
 
+use std::process::Command;
+
 use manager::Manager;
 use serde_json::json;
 
@@ -144,4 +146,29 @@ fn a_pm2_whose_unit_was_stopped_is_not_resurrected() {
     manager.systemctl(&["start", "pm2"]);
     fixture.eventually("the target is healthy", || sandbox.target(APP_NAME)["state"] == "healthy");
     assert_eq!(sandbox.events("woke").len(), 1, "{}", sandbox.dump());
+}
+
+/// cron and system services do not set XDG_RUNTIME_DIR.
+#[test]
+fn commands_reach_the_accounts_systemd_without_help_from_the_environment() {
+    let sandbox = Sandbox::new(
+        "targets:\n  - {name: app, command: 'test -e alive', restart: 'systemctl --user restart app', interval: 1h}\n  \
+         - {name: told, command: 'echo is $XDG_RUNTIME_DIR; false', interval: 1h}\n",
+    );
+    let check = |folder: &str| {
+        let script = format!("mount -t tmpfs tmpfs /run/user && {folder} exec \"$0\" check");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, env!("CARGO_BIN_EXE_watchdog")]);
+        command.current_dir(sandbox.home()).env("HOME", sandbox.home()).env_remove("XDG_RUNTIME_DIR");
+        String::from_utf8_lossy(&command.output().expect("unshare is there").stdout).into_owned()
+    };
+    let missing = "systemctl --user reaches no systemd: /run/user/0 does not exist";
+    let output = check("");
+    assert!(output.contains(missing) && output.contains("loginctl enable-linger"), "{output}");
+    assert!(output.contains("exit 1: is\n"), "{output}");
+    let output = check("mkdir /run/user/0;");
+    assert!(!output.contains(missing) && output.contains("exit 1: is /run/user/0\n"), "{output}");
+    // Another account's.
+    let output = check("mkdir /run/user/0; chown 1 /run/user/0;");
+    assert!(output.contains(missing) && output.contains("exit 1: is\n"), "{output}");
 }

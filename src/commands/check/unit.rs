@@ -5,7 +5,7 @@ use rustix::process::geteuid;
 
 use crate::agent::unit_query;
 use crate::command;
-use crate::config::{CommandLine, Config, Remedy, Target};
+use crate::config::{CommandLine, Config, Probe, Remedy, Target};
 use crate::systemd::{LoadState, UnitEvidence};
 use crate::terminal::escaped;
 
@@ -63,4 +63,32 @@ fn describe(name: &str, systemctl: &str, unit: &UnitEvidence, findings: &mut Uni
         let why = "it does not start after a reboot, and systemd forgets how it ended";
         findings.lines.push(format!("              not enabled: {why}. Fix: {systemctl} enable {name}"));
     }
+}
+
+/// The problem of commands that speak to the account's own manager where there is none to be found.
+pub(super) fn find_missing_manager(config: &Config) -> Option<String> {
+    let env: Vec<(String, String)> = config.env.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+    if !config.targets.iter().any(uses_user_manager) || command::has_runtime_dir(&env) {
+        return None;
+    }
+    let folder = command::default_runtime_dir();
+    Some(format!(
+        "systemctl --user reaches no systemd: {} does not exist, so none runs for this account. \
+         Fix: loginctl enable-linger (it may need root)",
+        folder.display()
+    ))
+}
+
+fn uses_user_manager(target: &Target) -> bool {
+    let is_call = |text: &str| text.contains("systemctl") && text.contains("--user");
+    let rungs = target.ladder.iter().filter_map(|rung| match &rung.remedy {
+        Remedy::Command(command) => Some(command),
+        Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => None,
+    });
+    let probe = match &target.probe {
+        Probe::Command(command) => Some(command),
+        Probe::Http(_) | Probe::Tcp { .. } | Probe::File { .. } | Probe::Pm2(_) => None,
+    };
+    let mut commands = rungs.chain(&target.only_if).chain(&target.diagnose).chain(probe);
+    target.unit.as_ref().is_some_and(|unit| unit.is_user) || commands.any(|command| is_call(&command.to_string()))
 }
