@@ -26,6 +26,7 @@ impl Agent {
     pub(super) fn reload(&mut self) -> ReloadAnswer {
         self.commit_now();
         self.systemd.reloading();
+        let mut refused = None;
         let answer = match self.load_and_apply() {
             Ok(detail) => {
                 log::info!("reloaded {}: {detail}", self.config.path.display());
@@ -36,11 +37,12 @@ impl Agent {
                 text.lines().for_each(|line| log::error!("{line}"));
                 let pid = std::process::id();
                 log::error!("nothing changed; the running watchdog (pid {pid}) keeps its old configuration");
-                self.journal.note_own_event(EventKind::ReloadFailed { detail: summary });
+                self.journal.note_own_event(EventKind::ReloadFailed { detail: summary.clone() });
+                refused = Some(summary);
                 ReloadAnswer::Refused { reason: text }
             }
         };
-        self.systemd.reloaded();
+        self.systemd.reloaded(refused);
         answer
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Systemd {
     /// When a sign of life was last sent, successfully or not: the next one is due an interval later in both cases.
     last_sign: Option<BootTime>,
     status: String,
+    /// Why the configuration was refused when it was last read again. Until a reload succeeds, the status says so.
+    refused: Option<String>,
 }
 
 impl Systemd {
@@ -53,6 +55,10 @@ impl Systemd {
     /// Called in each pass of the loop: sends the sign of life if it is due, and the status if it has changed. The
     /// first report also says that the watchdog is ready. What could not be sent is sent in the next pass.
     pub(super) fn report(&mut self, now: BootTime, status: &str, stopping: bool) {
+        let status = match &self.refused {
+            Some(why) => format!("configuration refused: {why}; keeps the old one. {status}"),
+            None => status.to_owned(),
+        };
         let is_new = status != self.status;
         let mut message = String::new();
         if self.until_sign_of_life(now) == Some(Duration::ZERO) {
@@ -69,7 +75,7 @@ impl Systemd {
             message += &format!("EXTEND_TIMEOUT_USEC={}\n", MORE_TIME.as_micros());
         }
         if self.send(&message) && is_new {
-            status.clone_into(&mut self.status);
+            self.status = status;
         }
     }
 
@@ -77,8 +83,9 @@ impl Systemd {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", clock::monotonic_usec()));
     }
 
-    /// The new configuration is in use, or the old one is kept.
-    pub(super) fn reloaded(&self) {
+    /// The new configuration is in use, or the old one is kept, for the reason `refused`.
+    pub(super) fn reloaded(&mut self, refused: Option<String>) {
+        self.refused = refused;
         self.send("READY=1\n");
     }
 

@@ -74,13 +74,25 @@ fn the_service_manager_is_notified_of_start_heartbeats_reload_and_stop() {
     assert!(duration >= TIMEOUT / 3 * (heartbeats - 1), "{heartbeats} heartbeats within {duration:?} are too many");
     assert!(duration < TIMEOUT * 60, "{heartbeats} heartbeats within {duration:?} are too few");
 
+    // A refused configuration is in the status until a reload succeeds.
+    let valid = sandbox.read("watchdog.yaml");
+    sandbox.write("watchdog.yaml", "targets: [{nmae: app}]");
+    daemon.signal(Signal::HUP);
+    let prefix = "STATUS=configuration refused: ";
+    last = manager.wait_for(&sandbox, prefix, last);
+    let refused = manager.received[last - 1].clone();
+    assert!(refused.contains("nmae") && refused.contains("; keeps the old one. 1 of 1 OK"), "{refused}");
+    sandbox.write("watchdog.yaml", &valid);
+    daemon.signal(Signal::HUP);
+    last = manager.wait_for(&sandbox, "STATUS=1 of 1 OK", last);
+
     daemon.signal(Signal::HUP);
     let reloading = manager.wait_for(&sandbox, "RELOADING=1", last);
     let stamped = manager.wait_for(&sandbox, "MONOTONIC_USEC=", reloading);
     let again = manager.wait_for(&sandbox, "READY=1", stamped);
     assert_eq!(daemon.stop().code(), Some(0));
     manager.wait_for(&sandbox, "STOPPING=1", again);
-    assert_eq!(manager.count("READY=1"), 2, "{:?}", manager.received);
+    assert_eq!(manager.count("READY=1"), 4, "{:?}", manager.received);
 }
 
 #[test]

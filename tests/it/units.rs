@@ -10,7 +10,7 @@ use crate::sandbox::MISSING_PROGRAM;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_watchdog");
 
 /// Keys allowed in a service, because a process left by a restart command does not inherit them.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 17] = [
     "Description",
     "After",
     "StartLimitIntervalSec",
@@ -23,6 +23,7 @@ const HARMLESS: [&str; 16] = [
     "WatchdogSec",
     "Restart",
     "RestartSec",
+    "RestartPreventExitStatus",
     "KillMode",
     "OOMPolicy",
     "TimeoutStopSec",
