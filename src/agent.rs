@@ -3,6 +3,7 @@
 //! another thread.
 
 mod commit;
+mod drill;
 mod findings;
 mod heartbeat;
 mod inbox;

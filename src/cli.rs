@@ -130,6 +130,14 @@ pub enum Verb {
         /// The target to restart
         target: String,
     },
+    /// Stop a target's process in PM2, and watch how it is found and repaired: a fire drill
+    Drill {
+        /// The target, which must be healthy
+        target: String,
+        /// Do not ask first
+        #[arg(long)]
+        yes: bool,
+    },
     /// Write a configuration for the PM2 setup found on this machine
     Init {
         /// PM2's home [default: $PM2_HOME, else ~/.pm2]

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod cron_mail;
 mod demo;
+mod drill;
 mod ecosystem;
 mod foreign;
 mod holder;
@@ -82,6 +83,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Pause { targets, length, command }) => return pause::pause(&options, targets, length, command),
         Some(Verb::Resume { targets }) => pause::resume(&options, targets),
         Some(Verb::Restart { target }) => restart::restart(&options, &target),
+        Some(Verb::Drill { target, yes }) => drill::drill(&options, &target, yes),
         Some(Verb::Init { pm2_home, stdout, force }) => Ok(init::init(&options, pm2_home, stdout, force)),
         Some(Verb::Demo { backend: None }) => Ok(demo::demo()),
         Some(Verb::Demo { backend: Some(folder) }) => Ok(demo::backend(&folder)),

@@ -4,7 +4,7 @@
 //!
 //! In reading order: `evidence` defines what can be observed and what follows from it; `observe` and `inspect` gather
 //! it without and with PM2's list; `plan` turns it into steps and `repair` executes them; `reset_reason` and `reset`
-//! are the last resort.
+//! are the last resort. `running` proves the processes that a drill stops.
 
 use std::path::PathBuf;
 
@@ -25,6 +25,7 @@ mod reset;
 mod reset_reason;
 mod rest;
 mod restarts;
+mod running;
 mod saved;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use repair::RepairContext;
 pub use reset::reset;
 pub use reset_reason::{ResetReason, describe_missing_program, find_reset_reason};
 pub use restarts::LogRead;
+pub use running::prove_running;
 pub use saved::SavedList;
 
 /// A process that PM2 runs for a target, as the configuration names it.

@@ -7,6 +7,8 @@ mod attempt;
 mod backoff;
 mod budget;
 mod change;
+mod drill;
+mod drills;
 mod event;
 mod hold_reason;
 mod ids;
@@ -24,6 +26,7 @@ mod quality;
 mod rest;
 mod restart_orders;
 mod resting;
+mod saving;
 mod schedule;
 mod state;
 mod steadiness;
@@ -40,6 +43,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use budget::count_in_window;
+pub use drill::{DrillEvent, DrillInterruption, DrillOutcome, DrillRefusal, DrillStep, FinishedDrill, RefusedDrill};
+pub use drills::longest_drill;
 pub use event::{Action, Event, Record};
 pub use ids::IncidentIds;
 pub use limits::{Limits, Precondition};
@@ -97,7 +102,7 @@ impl Mode {
 ///    unsaved and returns further ones for the next pass;
 /// 4. executes the actions in order.
 ///
-/// Probes ([`Action::Probe`]) need not wait for the save.
+/// Probes ([`Action::Probe`]) need not wait for the save, and [`Action::ContinueProcesses`] must not.
 #[derive(Clone, Debug)]
 pub struct Policy {
     mode: Mode,
@@ -157,7 +162,10 @@ impl Policy {
         let mut actions = Vec::new();
         policy.set_limits(limits, lost, now);
         policy.restore_unfinished(now);
-        policy.update_all(now, &mut actions, |target| target.recover_attempt());
+        policy.update_all(now, &mut actions, |target| {
+            target.recover_drill();
+            target.recover_attempt();
+        });
         policy.advance(now, &mut actions);
         (policy, actions)
     }
@@ -265,43 +273,20 @@ impl Policy {
             }
             Event::Reloaded { limits } => {
                 self.set_limits(limits, false, now);
-                self.update_all(now, out, |_| ());
+                self.update_all(now, out, |target| target.cut_drill_short(DrillInterruption::Reloaded));
             }
             Event::RestartOrdered { target, id, stamp } => self.order_restart(&target, id, &stamp, now, out),
+            Event::Drill { target, event } => self.drill_event(&target, event, now, out),
             Event::Stopping => {
                 self.stopping = true;
-                self.update_all(now, out, |target| target.cut_attempt_short());
+                self.update_all(now, out, |target| {
+                    target.cut_drill_short(DrillInterruption::Stopping);
+                    target.cut_attempt_short();
+                });
             }
         }
         self.advance(now, out);
         actions
-    }
-
-    /// The save before `actions` has succeeded (`ok`) or failed. Actions that may not be executed unsaved are removed
-    /// from `actions`, and the attempts behind them from the state. Returns the actions that follow from this.
-    pub fn save_finished(&mut self, ok: bool, actions: &mut Vec<Action>, now: BootTime) -> Vec<Action> {
-        let mut further = Vec::new();
-        let has_changed = std::mem::replace(&mut self.unsaved, !ok) == ok;
-        let mut withdrawn: BTreeSet<String> =
-            actions.iter().filter(|_| !ok).filter_map(target_of_run).map(str::to_owned).collect();
-        withdrawn.retain(|target| {
-            let mut is_withdrawn = false;
-            self.update_target(target, now, &mut further, |target| is_withdrawn = target.withdraw_unsaved());
-            is_withdrawn
-        });
-        actions.retain(|action| match action {
-            Action::Run { target, .. } | Action::Record { target: Some(target), record: Record::Restart { .. } } => {
-                !withdrawn.contains(target)
-            }
-            _ => true,
-        });
-        if has_changed {
-            self.targets.request_reconsideration();
-        }
-        if has_changed || !withdrawn.is_empty() {
-            self.advance(now, &mut further);
-        }
-        further
     }
 
     pub fn next_wake(&self) -> Option<BootTime> {
@@ -417,12 +402,5 @@ impl Policy {
         self.targets.update(index, now, |Entry { name, limits, schedule, state, .. }| {
             act(&mut TargetContext { name, context, limits, schedule, state, ids: &mut self.incident_ids, actions });
         });
-    }
-}
-
-fn target_of_run(action: &Action) -> Option<&str> {
-    match action {
-        Action::Run { target, .. } => Some(target),
-        _ => None,
     }
 }

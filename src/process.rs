@@ -205,6 +205,15 @@ pub fn send_signal(process: Process, signal: Signal) -> io::Result<bool> {
     }
 }
 
+/// Stops exactly this process (SIGSTOP), until [`resume`]. Returns and fails as [`send_signal`] does.
+pub fn suspend(process: Process) -> io::Result<bool> {
+    send_signal(process, Signal::STOP)
+}
+
+pub fn resume(process: Process) -> io::Result<bool> {
+    send_signal(process, Signal::CONT)
+}
+
 /// Whether orphaned processes become our children: if we are process 1 of a container, or a child subreaper because the
 /// program that executed us made this process one.
 pub fn inherits_orphans() -> bool {

@@ -2,6 +2,7 @@
 //! It must never do I/O or read a clock.
 
 pub mod addresses;
+pub mod drill;
 pub mod incident;
 pub mod log_line;
 pub mod message;

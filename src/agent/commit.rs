@@ -5,7 +5,7 @@ use log::Level;
 
 use crate::clock;
 use crate::logging::about;
-use crate::policy::{Action, Mode, Record};
+use crate::policy::{Action, Mode, OrderedBy, Record};
 use crate::store::events::{CommandOutcome, EventEntry, EventKind};
 use crate::store::history::{Gap, GapReason};
 use crate::time::{ClockReading, millis};
@@ -18,12 +18,14 @@ use super::journal::Durability;
 use super::news::NewsKind;
 
 impl Agent {
-    /// Starts probes at once, since they change nothing; queues all other actions until the state is saved, and
+    /// Starts probes at once, since they change nothing, and continues the processes of a drill, since no crash may
+    /// come between the save of its end and that; queues all other actions until the state is saved, and
     /// requests that save where the action needs it.
     pub(super) fn accept_actions(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Probe { target, number } => self.start_probe(target, number),
+                Action::ContinueProcesses { target, processes } => self.continue_processes(&target, &processes),
                 Action::Save => self.journal.request_save(Durability::ProcessCrash),
                 action => {
                     if action.needs_save() {
@@ -134,10 +136,14 @@ impl Agent {
             Action::Run { target, attempt, rung, folder, failures, by } => {
                 self.run_command(AttemptContext { target, number: attempt, rung, folder, failures, by });
             }
+            Action::ProveProcesses { target, id } => self.prove_processes(target, id),
+            Action::StopProcesses { target, id, processes } => self.stop_processes(target, id, &processes),
             Action::AdoptCommand { target, process, rung, since } => self.adopt_command(target, process, rung, since),
             // Handled by save_actions.
             Action::Record { .. } | Action::Notify { .. } => {}
-            Action::Probe { .. } | Action::Save => unreachable!("handled by accept_actions"),
+            Action::Probe { .. } | Action::ContinueProcesses { .. } | Action::Save => {
+                unreachable!("handled by accept_actions")
+            }
         }
     }
 
@@ -181,7 +187,7 @@ impl Agent {
     fn record_incident(&mut self, one: &DecidedRecord) {
         let target = &one.target;
         match &one.record {
-            Record::Rested { .. } => {
+            Record::Rested { .. } | Record::Down { by: Some(OrderedBy::Drill), .. } => {
                 self.journal.saved.undecided.remove(target);
             }
             Record::Stalled { gap } => {
@@ -216,26 +222,34 @@ fn event_entry(target: &str, record: &Record, run: &str, at: ClockReading) -> Ev
     let from_one = |rung: usize| u32::try_from(rung + 1).unwrap_or(u32::MAX);
     let ms = |span| u64::try_from(millis(span)).unwrap_or(0);
     let kind = match record.clone() {
-        Record::Failing { class, detail, .. } => EventKind::Failing { class, detail },
-        Record::Down { failures, class, detail, incident, .. } => EventKind::Down { failures, class, detail, incident },
+        Record::Failing { class, detail, by, .. } => EventKind::Failing { class, detail, by },
+        Record::Down { failures, class, detail, incident, by, .. } => {
+            EventKind::Down { failures, class, detail, incident, by }
+        }
         Record::Restart { attempt, rung, incident, by, .. } => {
             EventKind::Restart { attempt, rung: from_one(rung), run: run.to_owned(), incident, by }
         }
-        Record::RestartDone { attempt, rung, exit: ending, duration: took, incident, .. } => {
+        Record::RestartDone { attempt, rung, exit: ending, duration: took, incident, by, .. } => {
             let (rung, outcome) = (from_one(rung), CommandOutcome::from(&ending));
-            EventKind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident }
+            EventKind::RestartDone { attempt, rung, outcome, took_ms: ms(took), incident, by }
         }
         Record::WouldRestart { attempt, rung, incident } => {
             EventKind::WouldRestart { attempt, rung: from_one(rung), run: run.to_owned(), incident }
         }
-        Record::HeldBack { why, until, .. } => EventKind::HeldBack { why, until: until.map(|until| at.wall_at(until)) },
-        Record::Up { incident, down, attempts, .. } => EventKind::Up { incident, down_ms: down.as_ms(), attempts },
+        Record::HeldBack { why, until, by, .. } => {
+            EventKind::HeldBack { why, until: until.map(|until| at.wall_at(until)), by }
+        }
+        Record::Up { incident, down, attempts, by, .. } => {
+            EventKind::Up { incident, down_ms: down.as_ms(), attempts, by }
+        }
         Record::Rested { why, incident } => EventKind::Rested { why, incident },
         Record::Woke { why } => EventKind::Woke { why },
         Record::Warn { about, detail } => EventKind::Warn { about, detail },
         Record::Paused { until, command } => EventKind::Paused { until: at.wall_at(until), command },
         Record::Resumed { until } => EventKind::Resumed { until: Some(at.wall_at(until)) },
         Record::Stalled { gap } => EventKind::Stalled { gap_ms: ms(gap) },
+        Record::DrillBegan { pids, .. } => EventKind::DrillBegan { pids },
+        Record::DrillEnded { outcome, incident } => EventKind::DrillEnded { outcome, incident },
     };
     EventEntry { at: at.wall, target: (!target.is_empty()).then(|| target.to_string()), kind }
 }
@@ -256,6 +270,8 @@ fn is_news(record: &Record, level: Level) -> bool {
         // The operator who stopped it knows that; it is news only if it ends an outage.
         Record::Rested { incident, .. } => incident.is_some(),
         Record::Woke { .. } => false,
+        // The operator who ordered it sees it.
+        Record::DrillBegan { .. } | Record::DrillEnded { .. } => false,
         Record::Down { .. } | Record::Up { .. } | Record::HeldBack { .. } | Record::Warn { .. } => true,
         Record::Restart { .. } | Record::WouldRestart { .. } => true,
         Record::RestartDone { .. } => level < Level::Info,

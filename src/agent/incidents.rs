@@ -135,7 +135,7 @@ impl Incidents {
                 self.failing.insert(target.clone(), entry.clone());
                 return;
             }
-            Record::Down { failures, class, detail, incident: id, last_healthy } => {
+            Record::Down { failures, class, detail, incident: id, last_healthy, by } => {
                 // The target's previous incident would be lost if it was not written yet.
                 self.write_one(target, journal);
                 let at = clock::read();
@@ -145,6 +145,7 @@ impl Incidents {
                 let mut incident = IncidentRecord::new(id, target, began, at.wall, last);
                 incident.last_healthy = last_healthy.map(|healthy| at.wall_at(healthy));
                 incident.probe = probe();
+                incident.by = *by;
                 self.open_incident(incident, open, at, journal);
             }
             _ => {}
@@ -181,8 +182,10 @@ impl Incidents {
         let now = clock::now();
         let attempts_made = state.and_then(|state| state.incident.as_ref()).map(|open| open.attempts);
         let Some(incident) = self.open.get_mut(target) else { return };
-        // A restart that the operator ordered may have begun before the incident.
-        if let Record::Restart { incident: of, .. } | Record::RestartDone { incident: of, .. } = record
+        // A restart that the operator ordered may have begun before the incident, and that of a drill ends after it.
+        if let Record::Restart { incident: of, .. }
+        | Record::RestartDone { incident: of, .. }
+        | Record::DrillEnded { incident: of, .. } = record
             && of.as_ref() != Some(&incident.id)
         {
             return;
@@ -205,8 +208,10 @@ impl Incidents {
                     incident.heal_ms = u64::try_from(healing.as_millis()).ok();
                 }
             }
-            Record::Rested { why, .. } => {
-                incident.rested = Some(*why);
+            Record::Rested { .. } | Record::DrillEnded { .. } => {
+                if let Record::Rested { why, .. } = record {
+                    incident.rested = Some(*why);
+                }
                 let by_wall = incident.downtime(entry.at).duration();
                 incident.close(entry.at, boot_times.map_or(by_wall, |times| now.since(times.down_since)));
             }
@@ -341,8 +346,10 @@ fn replay(incident: &mut IncidentRecord, entry: EventEntry) {
             incident.attempts = *attempts;
             incident.close(entry.at, Duration::from_millis(*down_ms));
         }
-        EventKind::Rested { why, .. } => {
-            incident.rested = Some(*why);
+        EventKind::Rested { .. } | EventKind::DrillEnded { .. } => {
+            if let EventKind::Rested { why, .. } = &entry.kind {
+                incident.rested = Some(*why);
+            }
             incident.close(entry.at, incident.downtime(entry.at).duration());
         }
         _ => {}

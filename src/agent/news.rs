@@ -27,6 +27,7 @@ impl NewsKind {
             Record::Up { .. } | Record::Rested { .. } => NewsKind::Recovery,
             Record::Woke { .. } | Record::Warn { .. } | Record::Stalled { .. } => NewsKind::Other,
             Record::Paused { .. } | Record::Resumed { .. } => NewsKind::Other,
+            Record::DrillBegan { .. } | Record::DrillEnded { .. } => NewsKind::Other,
         }
     }
 }

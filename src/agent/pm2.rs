@@ -16,7 +16,7 @@ use crate::pm2::{
     self, App, Caller, Home, InspectionResult, LogFile, ManagedProcess, RepairContext, RepairStep, ResetReason,
     SavedList,
 };
-use crate::policy::Event;
+use crate::policy::{Event, OrderedBy};
 use crate::process::Process;
 use crate::store::incidents;
 use crate::systemd::UnitState;
@@ -31,7 +31,7 @@ use super::unit::UnitQuestion;
 /// Older findings are not acted on: the inspection is repeated first.
 const MAX_AGE: Duration = Duration::from_secs(20);
 /// An inspection takes up to 30 s.
-const INSPECTION_TIMEOUT: Duration = Duration::from_secs(40);
+pub(super) const INSPECTION_TIMEOUT: Duration = Duration::from_secs(40);
 /// The longest time that a repair needs between two pm2 calls or two lines of its log: an inspection, and 30 s for a
 /// killed process to end and start again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(75);
@@ -39,7 +39,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(75);
 const LOGS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The job name of inspections: while one hangs, no repair of the same target with PM2 starts.
-const INSPECTION_JOB: &str = "PM2 inspection";
+pub(super) const INSPECTION_JOB: &str = "PM2 inspection";
 
 /// By target: what the latest inspections found.
 #[derive(Default)]
@@ -94,18 +94,18 @@ pub fn calls_pm2(remedy: &Remedy) -> bool {
     program.is_some_and(|program| program.rsplit('/').next() == Some("pm2"))
 }
 
-struct Pm2Job {
+pub(super) struct Pm2Job {
     target: String,
     home: Home,
     caller: Caller,
-    managed: ManagedProcess,
+    pub(super) managed: ManagedProcess,
     known: PriorEvidence,
     /// About the unit of its daemon, if one is configured.
     unit: Option<UnitQuestion>,
 }
 
 impl Pm2Job {
-    fn with_scope_of(mut self, context: &JobContext) -> Pm2Job {
+    pub(super) fn with_scope_of(mut self, context: &JobContext) -> Pm2Job {
         self.caller.scope = context.scope();
         self.unit = self.unit.map(|unit| unit.with_scope_of(context));
         self
@@ -116,7 +116,7 @@ impl Pm2Job {
     }
 
     /// A daemon that answers knows best. Without one, its unit tells whether it was stopped on purpose.
-    fn inspect(&self) -> InspectionResult {
+    pub(super) fn inspect(&self) -> InspectionResult {
         let mut result = pm2::inspect(&self.home, &self.caller, &self.managed, self.known);
         if let Some(unit) = self.unit.as_ref().filter(|_| result.facts.daemon.state() != DaemonState::Alive) {
             let (state, text) = unit.ask();
@@ -131,7 +131,7 @@ impl Pm2Job {
 
 impl Agent {
     /// `None` if the target or its `pm2` is no longer in the configuration.
-    fn pm2_job(&self, target: &str, timeout: Duration) -> Option<Pm2Job> {
+    pub(super) fn pm2_job(&self, target: &str, timeout: Duration) -> Option<Pm2Job> {
         let configured = self.target(target)?;
         let pm2 = configured.pm2.as_ref()?;
         Some(Pm2Job {
@@ -208,7 +208,7 @@ impl Agent {
 
     pub(super) fn restart_with_pm2(&mut self, attempt: AttemptContext, timeout: Duration) {
         let recent = self.pm2.take_recent(&attempt.target);
-        let is_ordered = attempt.by.is_some();
+        let is_ordered = attempt.by == Some(OrderedBy::Operator);
         self.repair_with_pm2(attempt, timeout, move |job, context, mut calls| {
             let mut result = recent.unwrap_or_else(|| job.inspect());
             if let Inspection::AtRest(why) = result.inspection {
@@ -358,7 +358,7 @@ impl Agent {
     }
 }
 
-fn pm2_job_spec(name: &'static str, job: &Pm2Job, timeout: Duration, on_failure: OnFailure) -> JobSpec {
+pub(super) fn pm2_job_spec(name: &'static str, job: &Pm2Job, timeout: Duration, on_failure: OnFailure) -> JobSpec {
     let (subject, variant) = (job.target.clone(), job.home_path());
     JobSpec { name, subject, variant, timeout, outlives_watchdog: false, on_failure }
 }

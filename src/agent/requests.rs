@@ -1,10 +1,10 @@
 //! Applies the operator's requests that wait in the state folder: pause, resume, the end of a pause's command, reload,
-//! restart. A request must never be applied twice by one watchdog, nor be removed before the state with its effect is
-//! saved.
+//! restart, drill. A request must never be applied twice by one watchdog, nor be removed before the state with its
+//! effect is saved.
 
 use crate::clock;
 use crate::logging::about;
-use crate::policy::{Event, Mode};
+use crate::policy::{DrillEvent, Event, Mode};
 use crate::store::requests::{self, PendingRequest, Request};
 use crate::view::log_line::RestartLimit;
 use crate::view::ordered_restart::OrderedRestart;
@@ -84,6 +84,15 @@ impl Agent {
                 let stamp = self.zone.incident_id(reading.at.wall);
                 self.requests.ordered.push((target.clone(), id.clone()));
                 self.step(Event::RestartOrdered { target, id, stamp });
+            }
+            Request::Drill { target, .. } if pending.request.is_outdated(&reading) => {
+                log::warn!("{target}: a drill that was ordered over a minute ago is not made");
+            }
+            Request::Drill { target, id, .. } => {
+                self.step(Event::Drill { target, event: DrillEvent::Ordered { id } });
+            }
+            Request::CancelDrill { target, id } => {
+                self.step(Event::Drill { target, event: DrillEvent::Cancelled { id } });
             }
             Request::CommandEnded { command } => self.step(Event::PauseCommandEnded { command }),
             Request::Resume { targets, clear_waits } => {

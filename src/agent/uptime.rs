@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::logging::about;
 use crate::outcome::{ProbeResult, Verdict};
-use crate::policy::{Action, Event, LastProbe, Mode, Record, TargetState};
+use crate::policy::{Action, Event, LastProbe, Mode, OrderedBy, Record, TargetState};
 use crate::time::{BootTime, WallTime, millis};
 use crate::view;
 
@@ -41,6 +41,11 @@ fn log_probe(target: &str, result: &ProbeResult) {
     let (verdict, latency) = (&result.verdict, result.latency.as_millis());
     let each: String = view::addresses::list(&result.addresses).iter().map(|line| format!("; {line}")).collect();
     log::debug!(target: &about(target), "{}: {} in {latency} ms{each}", verdict.as_str(), verdict.detail());
+}
+
+/// Whether a drill runs, or ran after the verdict `before`.
+fn is_in_drill(state: &TargetState, before: &LastProbe) -> bool {
+    state.is_in_drill() || state.drills.last.as_ref().is_some_and(|drill| drill.ended > before.at)
 }
 
 impl Agent {
@@ -84,8 +89,8 @@ impl Agent {
             // The policy has ignored this result: it no longer expected it.
             return;
         }
-        if state.rest.is_some() {
-            // A target that is deliberately at rest is neither up nor down.
+        if state.rest.is_some() || is_in_drill(state, before) {
+            // A target that is deliberately at rest, or stopped for a drill, is neither up nor down.
             self.journal.saved.undecided.remove(name);
             return;
         }
@@ -168,6 +173,7 @@ impl Agent {
         };
         let attempt = self.policy.target(target).and_then(|state| state.attempt.as_ref());
         match record {
+            Record::Down { by: Some(OrderedBy::Drill), .. } => {}
             Record::Down { .. } => counts.or_default().incidents += 1,
             // Only the first command of an attempt counts.
             Record::Restart { rung, .. } if attempt.is_none_or(|attempt| attempt.first == *rung) => {

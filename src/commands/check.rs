@@ -22,11 +22,12 @@ use crate::policy::{Limits, Mode};
 use crate::probe::{Prober, Trust};
 use crate::store::Folder;
 use crate::store::lock::{HeldBy, Holder, check_lock_support, read_lock};
+use crate::store::state::peek;
 use crate::terminal::escaped;
 use crate::time::{HumanDuration, Latency};
 
 use super::schedule::Schedule;
-use super::{Code, holder, load, print, program, shorten_home, status};
+use super::{Code, drill, holder, load, print, program, read_boot_clock, shorten_home, status};
 
 pub(super) use cron::crontab_line;
 
@@ -42,9 +43,12 @@ pub(super) fn check(options: &Options, offline: bool, send: bool) -> Result<Code
     let results = if offline { Vec::new() } else { probe_all(&config) };
     let homes = pm2::observe(&config, offline);
     let mut problems = Vec::new();
+    let states = peek(&Folder::at(&config.state_dir), &read_boot_clock()).ok().flatten();
     for (index, target) in config.targets.iter().enumerate() {
         let result = results.get(index).map(|(_, result)| result);
         describe_target(target, result).iter().for_each(|line| print(line));
+        let state = states.as_ref().and_then(|saved| saved.policy.targets.get(&target.name));
+        drill::describe_last(target, state).iter().for_each(|line| print(line));
         let findings = pm2::inspect(target, &homes, result);
         findings.lines.iter().for_each(|line| print(line));
         problems.extend(findings.problems);
@@ -147,7 +151,7 @@ fn describe_schedule(limits: &Limits) -> String {
         threshold => format!("{threshold} failures in a row"),
     };
     let slow = limits.slow.map_or_else(String::new, |slow| format!(", slow over {}", HumanDuration(slow)));
-    let bound = HumanDuration((limits.interval + limits.timeout) * limits.failure_threshold);
+    let bound = HumanDuration(limits.detection_bound());
     format!("every {every}{retry}, timeout {timeout}{slow}; down after {failures} (within {bound})")
 }
 

@@ -35,6 +35,24 @@ pub struct Target {
     pub diagnose: Vec<CommandLine>,
 }
 
+/// For what precedes an attempt's first command: an inspection of PM2 (45 s), `diagnose` and `only_if` (10 s each).
+const CHECKS: Duration = Duration::from_secs(65);
+/// For what follows a command that has failed.
+const VERIFICATION: Duration = Duration::from_secs(5);
+/// The pm2 calls of one repair.
+const PM2_CALLS: u32 = 3;
+
+impl Target {
+    /// How long an attempt may take that needs every command.
+    pub fn longest_repair(&self) -> Duration {
+        let longest = |rung: &Rung| match rung.remedy {
+            Remedy::Command(_) => rung.timeout,
+            Remedy::Pm2Restart(_) | Remedy::Pm2Reset(_) => rung.timeout * PM2_CALLS,
+        };
+        CHECKS + self.ladder.iter().map(|rung| longest(rung) + VERIFICATION).sum::<Duration>()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rung {
     pub remedy: Remedy,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::outcome::Exit;
 use crate::policy::backoff::delay_after;
 use crate::policy::budget;
+use crate::policy::drill::DrillStep;
 use crate::policy::schedule::Precheck;
 use crate::policy::state::{Attempt, AttemptHistory, Episode, Phase, StartReason, TriedCommand, Waiting};
 use crate::policy::target_context::{Neighbours, TargetContext};
@@ -67,7 +68,7 @@ impl TargetContext<'_> {
             }
             Precheck::Passed { reset } => {
                 let folder = self.incident_id().unwrap_or_default();
-                self.begin_attempt(reset, None, folder);
+                self.begin_attempt(reset, self.drill_by(), folder);
                 false
             }
         }
@@ -204,6 +205,7 @@ impl TargetContext<'_> {
         let (max, window) = (self.limits.max_restarts, self.limits.restart_window);
         let count = budget::count_in_window(self.state.real.starts.iter().copied(), now, window);
         self.note_manual_command(rung);
+        self.note_drill_step(DrillStep::Restart { attempt, rung });
         self.record(Record::Restart { attempt, rung, incident, by, spent: count, max, window });
         self.actions.push(Action::Run { target: self.name.to_string(), attempt, rung, folder, failures, by });
     }
@@ -270,6 +272,7 @@ impl TargetContext<'_> {
             open.tried = Some(TriedCommand { rung, exit: exit.clone(), began, by });
         }
         self.note_manual_exit(rung, &exit);
+        self.note_drill_exit(rung, exit.clone(), duration);
         self.record(Record::RestartDone {
             attempt: number,
             rung,
@@ -278,6 +281,7 @@ impl TargetContext<'_> {
             incident,
             folder,
             start_period,
+            by,
         });
         let is_over = rung + 1 >= self.limits.rungs || over || !may_continue;
         match exit {
@@ -341,6 +345,7 @@ impl TargetContext<'_> {
         }
         self.begin_cooldown(attempt.number, false);
         self.note_manual_end(attempt.ran);
+        self.note_drill_attempt();
     }
 
     /// An attempt has ended: its cooldown and a start period begin.

@@ -20,10 +20,10 @@ const REMOVED_KEPT_FOR: Duration = Duration::from_secs(86_400);
 const SPREAD_ABOVE: usize = 10;
 
 impl Policy {
-    /// An earlier watchdog's attempt is brought to its end even if its target is no longer in the configuration.
+    /// An earlier watchdog's attempt or drill is brought to its end even if its target has left the configuration.
     pub(super) fn restore_unfinished(&mut self, now: BootTime) {
         let unfinished: Vec<(String, TargetState)> =
-            self.removed.extract_if(.., |_, state| state.attempt.is_some()).collect();
+            self.removed.extract_if(.., |_, state| state.attempt.is_some() || state.is_in_drill()).collect();
         if unfinished.is_empty() {
             return;
         }

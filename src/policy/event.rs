@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::outcome::{Class, Downtime, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason};
+use crate::policy::drill::{DrillEvent, DrillOutcome};
 use crate::policy::notification::Notification;
 use crate::policy::terms::{HoldReason, OrderedBy, WarningKind};
 use crate::policy::{Limits, Precondition};
@@ -41,6 +42,8 @@ pub enum Event {
     Reloaded { limits: BTreeMap<String, Limits> },
     /// The operator ordered a restart. `id`: identifies the order. `stamp`: as in [`Event::ProbeFinished`].
     RestartOrdered { target: String, id: String, stamp: String },
+    /// Concerns a drill of this target.
+    Drill { target: String, event: DrillEvent },
     /// The watchdog is about to end: no more commands are started.
     Stopping,
 }
@@ -64,6 +67,12 @@ pub enum Action {
     Run { target: String, attempt: u32, rung: usize, folder: String, failures: u32, by: Option<OrderedBy> },
     /// Wait for a restart command that an earlier watchdog left running. `process`: its pid and start time.
     AdoptCommand { target: String, process: (u32, u64), rung: usize, since: BootTime },
+    /// Find out which processes of the target a drill would stop, and prove each. `id`: of the drill's order.
+    ProveProcesses { target: String, id: String },
+    /// Stop these processes (SIGSTOP) for a drill, unless it has ended meanwhile. Each has its pid and start time.
+    StopProcesses { target: String, id: String, processes: Vec<(u32, u64)> },
+    /// Continue these processes (SIGCONT) at once, before the save: a drill has ended.
+    ContinueProcesses { target: String, processes: Vec<(u32, u64)> },
     /// Send a message through the operator's channels.
     Notify { target: String, notification: Notification },
     /// `target`: `None` for the watchdog itself.
@@ -80,9 +89,16 @@ impl Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// The first failure of a streak outside an incident.
-    Failing { class: Class, detail: String, threshold: u32 },
+    Failing { class: Class, detail: String, threshold: u32, by: Option<OrderedBy> },
     /// The threshold was reached. `last_healthy`: `None` if the target was never healthy.
-    Down { failures: u32, class: Class, detail: String, incident: String, last_healthy: Option<BootTime> },
+    Down {
+        failures: u32,
+        class: Class,
+        detail: String,
+        incident: String,
+        last_healthy: Option<BootTime>,
+        by: Option<OrderedBy>,
+    },
     /// An attempt's command is about to run. `rung`: counted from 0. `spent`: the attempts in the window, including
     /// this one. `incident`: `None` if the target was not down. `by`: who ordered it, if anyone did.
     Restart {
@@ -104,13 +120,22 @@ pub enum Record {
         incident: Option<String>,
         folder: String,
         start_period: Duration,
+        by: Option<OrderedBy>,
     },
     /// A dry run decided to make this attempt.
     WouldRestart { attempt: u32, rung: usize, incident: String },
     /// A due attempt waits.
-    HeldBack { why: HoldReason, until: Option<BootTime>, incident: String },
+    HeldBack { why: HoldReason, until: Option<BootTime>, incident: String, by: Option<OrderedBy> },
     /// `cured`: the target became healthy during an attempt or the start period after it.
-    Up { incident: String, down: Downtime, attempts: u32, cured: bool, detail: String, latency: Duration },
+    Up {
+        incident: String,
+        down: Downtime,
+        attempts: u32,
+        cured: bool,
+        detail: String,
+        latency: Duration,
+        by: Option<OrderedBy>,
+    },
     /// The target is deliberately at rest. `incident`: the one that this ends.
     Rested { why: RestReason, incident: Option<String> },
     /// The target is no longer at rest. `why`: the reason for the rest.
@@ -123,4 +148,21 @@ pub enum Record {
     Resumed { until: BootTime },
     /// The watchdog itself did not run for a while.
     Stalled { gap: Duration },
+    /// Processes of a healthy target are about to be stopped. `until`: the drill's end at the latest.
+    DrillBegan { pids: Vec<u32>, until: BootTime },
+    /// The processes continue. `incident`: the drill's, if it was still open.
+    DrillEnded { outcome: DrillOutcome, incident: Option<String> },
+}
+
+impl Record {
+    /// Who ordered what this is about, as far as such a record names it.
+    pub fn by(&self) -> Option<OrderedBy> {
+        match self {
+            Record::Failing { by, .. } | Record::Down { by, .. } | Record::HeldBack { by, .. } => *by,
+            Record::Restart { by, .. } | Record::RestartDone { by, .. } | Record::Up { by, .. } => *by,
+            Record::DrillBegan { .. } | Record::DrillEnded { .. } => Some(OrderedBy::Drill),
+            Record::WouldRestart { .. } | Record::Rested { .. } | Record::Woke { .. } | Record::Warn { .. } => None,
+            Record::Paused { .. } | Record::Resumed { .. } | Record::Stalled { .. } => None,
+        }
+    }
 }

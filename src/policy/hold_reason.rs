@@ -88,7 +88,9 @@ impl TargetContext<'_> {
         }
         incident.held = Some(reason);
         let incident = incident.id.clone();
-        self.record(Record::HeldBack { why: reason, until, incident });
+        let by = self.drill_by();
+        self.record(Record::HeldBack { why: reason, until, incident, by });
+        self.hold_drill(reason, until);
     }
 }
 

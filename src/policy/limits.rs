@@ -51,6 +51,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The contract's promise 4: a failure is found within this time.
+    pub fn detection_bound(&self) -> Duration {
+        (self.interval + self.timeout) * self.failure_threshold
+    }
+
     /// A wake-up that is later than this means that the watchdog did not run: a gap.
     pub fn gap(&self) -> Duration {
         GAP_AT_LEAST.max(self.interval * 2 + self.timeout)

@@ -62,6 +62,9 @@ impl TargetContext<'_> {
         if self.context.stopping || self.schedule.retired || self.is_paused() || self.limits.dry_run {
             return;
         }
+        if self.state.is_in_drill() {
+            return;
+        }
         let Some(incident) = &self.state.incident else { return };
         let (id, summary) = (incident.id.clone(), summarize(incident, false));
         let sent = self.state.notifications.down.as_ref().filter(|down| down.incident == id);

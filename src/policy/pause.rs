@@ -2,6 +2,7 @@
 //! During a pause the target is probed, but it must never be restarted or notified about, and no incident opens.
 
 use crate::policy::Record;
+use crate::policy::drill::DrillInterruption;
 use crate::policy::pauses::{Pauses, command_text};
 use crate::policy::state::StartReason;
 use crate::policy::target_context::TargetContext;
@@ -16,6 +17,7 @@ impl TargetContext<'_> {
         self.state.pauses.begin(until, command);
         let last = self.state.pauses.until().unwrap_or(until);
         self.record(Record::Paused { until: last, command: command.and_then(command_text).map(str::to_owned) });
+        self.cut_drill_short(DrillInterruption::Paused);
         self.cut_attempt_short();
     }
 

@@ -3,6 +3,7 @@
 //! It must never begin an attempt beyond the window, or the same order twice.
 
 use crate::outcome::{Exit, Verdict};
+use crate::policy::drill::DrillInterruption;
 use crate::policy::manual_restart::{FailedCommand, ManualProgress, ManualRestart, RefusedRestart, RestartRefusal};
 use crate::policy::state::TargetState;
 use crate::policy::target_context::{Neighbours, TargetContext};
@@ -41,6 +42,7 @@ impl TargetContext<'_> {
             self.state.refused = Some(RefusedRestart { id, why, until });
             return;
         }
+        self.cut_drill_short(DrillInterruption::Restart);
         let progress = ManualProgress::Running { rung: 0, failed: None };
         self.state.manual = Some(ManualRestart { id, first: 0, progress });
         let folder = match &self.state.incident {
@@ -82,7 +84,7 @@ impl TargetContext<'_> {
 
     /// The attempt's next command is about to run. Only the operator's own attempts are followed.
     pub(super) fn note_manual_command(&mut self, rung: usize) {
-        let is_ordered = self.state.attempt.as_ref().is_some_and(|attempt| attempt.by.is_some());
+        let is_ordered = self.state.attempt.as_ref().is_some_and(|attempt| attempt.by == Some(OrderedBy::Operator));
         if let Some(manual) = self.state.manual.as_mut().filter(|_| is_ordered)
             && let ManualProgress::Running { rung: present, failed } = &mut manual.progress
         {

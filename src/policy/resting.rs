@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::outcome::{Class, Inspection, Pm2Evidence, RestReason};
 use crate::policy::backoff::delay_after;
+use crate::policy::drill::DrillInterruption;
 use crate::policy::rest::Rest;
 use crate::policy::schedule::{InspectionPurpose, Precheck};
 use crate::policy::state::Waiting;
@@ -128,6 +129,7 @@ impl TargetContext<'_> {
     /// The target is left alone from now on. An open incident ends.
     fn begin_rest(&mut self, reason: RestReason) {
         let now = self.context.now;
+        self.cut_drill_short(DrillInterruption::Rested);
         let incident = self.state.incident.take().map(|incident| incident.id);
         self.end_streak();
         self.state.stand_down = None;

@@ -40,8 +40,8 @@ pub(super) struct Schedule {
 pub(super) struct InFlightProbe {
     pub(super) number: u64,
     pub(super) started: BootTime,
-    /// The watchdog itself was held up meanwhile, so the result is worthless.
-    pub(super) spans_gap: bool,
+    /// Why its result is worthless, if it is.
+    pub(super) void: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,15 +83,20 @@ impl Schedule {
     pub(super) fn begin_probe(&mut self, slot: BootTime, number: u64, now: BootTime) {
         self.slot = slot;
         self.next = None;
-        self.in_flight = Some(InFlightProbe { number, started: now, spans_gap: false });
+        self.in_flight = Some(InFlightProbe { number, started: now, void: None });
     }
 
     /// A gap ends now: the result of the probe in flight is worthless.
     pub(super) fn invalidate_probe(&mut self, now: BootTime) {
         if let Some(probe) = &mut self.in_flight {
             probe.started = now;
-            probe.spans_gap = true;
+            probe.void = Some("the watchdog itself was held up during the probe");
         }
+    }
+
+    /// The result of the probe in flight is worthless, for this reason.
+    pub(super) fn void_probe(&mut self, why: &'static str) {
+        self.in_flight.iter_mut().for_each(|probe| probe.void = Some(why));
     }
 
     pub(super) fn clear_due(&mut self) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{AddressResult, Class, Downtime, Exit, Verdict};
+use crate::policy::drill::Drills;
 use crate::policy::ids::IncidentIds;
 use crate::policy::manual_restart::{ManualRestart, RefusedRestart};
 use crate::policy::notification_state::NotificationState;
@@ -56,6 +57,7 @@ impl State {
             target.stand_down = None;
             target.waiting = None;
             target.pm2 = Pm2State::default();
+            target.drills.reboot();
             // After a boot, PM2 starts the saved processes, so only a new inspection shows whether the target rests.
             if let Some(rest) = target.rest.take() {
                 target.rested_before_boot = rest.why.is_by_operator();
@@ -98,6 +100,7 @@ pub struct TargetState {
     /// The latest restart that the operator ordered, and the latest such order that was refused.
     pub manual: Option<ManualRestart>,
     pub refused: Option<RefusedRestart>,
+    pub drills: Drills,
     /// Failures do not count until then, or until the first success.
     pub start_period: Option<StartPeriod>,
     pub pauses: Pauses,
@@ -138,6 +141,10 @@ impl TargetState {
         self.incident.as_ref().is_some_and(|incident| incident.diagnosing.is_some())
     }
 
+    pub fn is_in_drill(&self) -> bool {
+        self.drills.running.is_some()
+    }
+
     /// The last verdict was unhealthy, as it is in every open incident: targets that depend on this one must wait.
     pub(super) fn is_in_trouble(&self) -> bool {
         self.last_class.is_some()
@@ -174,6 +181,7 @@ impl TargetState {
         }));
         points.extend(self.start_period.iter_mut().map(|period| &mut period.until));
         points.extend(self.manual.iter_mut().filter_map(ManualRestart::since_mut));
+        points.extend(self.drills.points_mut());
         points.extend(self.refused.iter_mut().flat_map(|refused| &mut refused.until));
         points.extend(self.stand_down.iter_mut().map(|stand_down| &mut stand_down.until));
         points.extend(

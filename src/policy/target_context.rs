@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::policy::drill::DrillInterruption;
 use crate::policy::ids::IncidentIds;
 use crate::policy::schedule::{Schedule, fast_pace};
 use crate::policy::state::{Phase, StartPeriod, StartReason, TargetState};
@@ -57,6 +58,7 @@ impl TargetContext<'_> {
                 self.schedule.next = None;
             }
         }
+        self.expire_drill();
         self.expire_inspection();
         if let Some(incident) = &mut self.state.incident {
             incident.diagnosing = incident.diagnosing.filter(|until| *until > now);
@@ -132,6 +134,7 @@ impl TargetContext<'_> {
 
     /// The watchdog itself did not run for a while, so what it has counted says nothing about the present.
     pub(super) fn reset_after_gap(&mut self) {
+        self.cut_drill_short(DrillInterruption::Stalled);
         self.end_streak();
         for history in [&mut self.state.real, &mut self.state.dry] {
             if let Some(episode) = &mut history.episode {

@@ -106,7 +106,8 @@ impl Entry {
             notify::notification_times(&self.state).chain(self.state.rest.and_then(|rest| rest.reminder_at()));
         let notification = notification.filter(|at| *at > now).min();
         let pauses = self.state.pauses.until();
-        [next_probe, verifying, waiting, start_period, diagnosing, pauses, inspected, notification]
+        let drill = self.state.drills.running.as_ref().map(|drill| drill.until);
+        [next_probe, drill, verifying, waiting, start_period, diagnosing, pauses, inspected, notification]
             .into_iter()
             .flatten()
             .min()

@@ -79,12 +79,14 @@ impl HoldReason {
     }
 }
 
-/// Who ordered an attempt, if it was not the watchdog's own decision.
+/// Who ordered an attempt, or caused a failure, if that was not the watchdog's own decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderedBy {
     /// By `watchdog restart`.
     Operator,
+    /// By `watchdog drill`, whose own the failure is too.
+    Drill,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::outcome::{Class, ProbeResult, Verdict};
+use crate::policy::drill::DrillStep;
 use crate::policy::pm2_watch::is_dead_with_pm2;
 use crate::policy::schedule::InspectionPurpose;
 use crate::policy::state::{Incident, LastProbe, StartReason, Streak};
@@ -30,8 +31,8 @@ impl TargetContext<'_> {
         let Some(in_flight) = self.schedule.in_flight.filter(|in_flight| in_flight.number == number) else { return };
         let now = self.context.now;
         let duration = now.since(in_flight.started);
-        let own_trouble = if in_flight.spans_gap {
-            Some("the watchdog itself was held up during the probe".into())
+        let own_trouble = if let Some(why) = in_flight.void {
+            Some(why.to_owned())
         } else if duration > self.limits.timeout * 2 {
             let (duration, timeout) = (HumanDuration(duration), HumanDuration(self.limits.timeout));
             Some(format!("the probe took {duration} with a timeout of {timeout}: this machine is overloaded"))
@@ -59,6 +60,7 @@ impl TargetContext<'_> {
         self.state.start_period = self.state.start_period.or(start_period);
         self.judge_manual(in_flight.started);
         self.schedule_next_probe();
+        self.judge_drill(in_flight.started);
         if self.is_manual_verdict_awaited() && self.state.start_period.is_none() {
             self.schedule.next = Some(now);
         }
@@ -92,15 +94,18 @@ impl TargetContext<'_> {
         }
         if let Some(incident) = self.state.incident.take() {
             let cured = repaired && incident.attempts > 0;
-            self.notify_incident_end(&incident, cured);
+            let by = self.drill_by();
+            if by.is_none() {
+                self.notify_incident_end(&incident, cured);
+            }
             if incident.attempts > 0 {
                 // It may have been started by an attempt whose start period is over.
                 self.trust_process();
             }
             let down = incident.downtime(now);
             let Incident { id: incident, attempts, .. } = incident;
-            self.record(Record::Up { incident, down, attempts, cured, detail, latency });
-            if cured {
+            self.record(Record::Up { incident, down, attempts, cured, detail, latency, by });
+            if cured && by.is_none() {
                 self.check_recurrence();
             }
         }
@@ -147,9 +152,12 @@ impl TargetContext<'_> {
         }
         if streak.count == 1 {
             let threshold = self.limits.failure_threshold;
-            self.record(Record::Failing { class, detail: detail.clone(), threshold });
+            let by = self.drill_by();
+            self.record(Record::Failing { class, detail: detail.clone(), threshold, by });
         }
-        if !is_reached && !self.is_paused() {
+        let (failures, threshold) = (streak.count, self.limits.failure_threshold);
+        self.note_drill_step(DrillStep::Failing { failures, threshold, detail: detail.clone() });
+        if !is_reached && !self.is_paused() && !self.state.is_in_drill() {
             self.check_steadiness(true);
         }
         if is_reached && self.is_paused() {
@@ -188,11 +196,15 @@ impl TargetContext<'_> {
         }
         let last_healthy = self.state.last_healthy;
         let (target, incident) = (self.name.to_string(), id.clone());
-        self.record(Record::Down { failures: streak.count, class, detail, incident: id, last_healthy });
+        let (failures, by) = (streak.count, self.drill_by());
+        self.record(Record::Down { failures, class, detail, incident: id, last_healthy, by });
+        self.note_drill_step(DrillStep::Down { failures });
         if self.limits.diagnose {
             self.actions.push(Action::Diagnose { target, incident });
         }
-        self.check_flapping();
+        if by.is_none() {
+            self.check_flapping();
+        }
     }
 
     fn check_flapping(&mut self) {

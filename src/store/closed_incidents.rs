@@ -11,6 +11,7 @@ use super::incident_record::IncidentRecord;
 use super::lines::LineFile;
 use super::{Error, Folder, is_ahead};
 use crate::outcome::{Class, Downtime};
+use crate::policy::OrderedBy;
 use crate::time::{WallTime, millis, rfc3339};
 
 /// About 250 bytes a line: at least 4,000 incidents.
@@ -41,7 +42,11 @@ pub struct ClosedIncident {
 }
 
 impl ClosedIncident {
+    /// `None` if it is still open, or a drill, which counts in no statistics.
     pub fn of(record: &IncidentRecord) -> Option<ClosedIncident> {
+        if record.by == Some(OrderedBy::Drill) {
+            return None;
+        }
         let ms = |from: WallTime, to: WallTime| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX);
         Some(ClosedIncident {
             id: record.id.clone(),
@@ -101,6 +106,8 @@ mod tests {
         assert_eq!(ClosedIncident::of(&record), None);
         (record.ended, record.down_since) = (Some(at(2)), Some(at(-1)));
         record.runs.insert("x".into(), 2);
+        let drill = IncidentRecord { by: Some(OrderedBy::Drill), ..record.clone() };
+        assert_eq!(ClosedIncident::of(&drill), None);
         let closed = ClosedIncident::of(&record).unwrap();
         assert_eq!((closed.down_ms, closed.found_ms), (180_000, Some(120_000)));
         append(&folder, &closed).unwrap();

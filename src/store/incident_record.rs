@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::events::EventEntry;
 use super::{Error, files};
 use crate::outcome::{Class, Downtime, Evidence, RestReason};
+use crate::policy::OrderedBy;
 use crate::process::Machine;
 use crate::time::{WallTime, millis, rfc3339};
 
@@ -33,6 +34,9 @@ pub struct IncidentRecord {
     pub target: String,
     /// How the target is probed, for display.
     pub probe: String,
+    /// Who caused it, if it was no failure of the target's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<OrderedBy>,
     /// The first failure.
     #[serde(with = "rfc3339")]
     pub began: WallTime,
@@ -105,6 +109,7 @@ impl IncidentRecord {
             id: id.to_owned(),
             target: target.to_owned(),
             probe: String::new(),
+            by: None,
             began,
             down,
             ended: None,

@@ -1,4 +1,4 @@
-//! The requests of `pause`, `resume`, `reload` and `restart` to the holder of the lock, one small file each in
+//! The requests of `pause`, `resume`, `reload`, `restart` and `drill` to the holder of the lock, one small file each in
 //! `orders/`. The command writes the file; the holder of the lock applies the request, saves the state, and removes
 //! the file. Applying it again after a crash in between changes nothing. What came of a reload is answered in a file
 //! next to the request.
@@ -22,7 +22,7 @@ const ANSWER: &str = "answer";
 const MAX_WAITING: usize = 100;
 /// More than the names of a thousand targets take.
 const MAX_SIZE: u64 = 1 << 20;
-/// `watchdog restart` withdraws its order sooner, unless it is killed.
+/// `watchdog restart` and `watchdog drill` withdraw their order sooner, unless they are killed.
 const MAX_ORDER_AGE: Duration = Duration::from_secs(60);
 /// The longest pause that the command line accepts.
 const MAX_PAUSE: Duration = Duration::from_secs(86_400);
@@ -51,6 +51,16 @@ pub enum Request {
         #[serde(rename = "given")]
         requested_at: Stamp,
     },
+    /// `id`: as in a restart.
+    Drill {
+        target: String,
+        id: String,
+        #[serde(rename = "given")]
+        requested_at: Stamp,
+    },
+    /// Ends the drill of the order with this id.
+    #[serde(rename = "cancel")]
+    CancelDrill { target: String, id: String },
     /// `targets`: `None` for all. `clear_waits`: whether this also ends waits (cooldown, window, preconditions).
     Resume { targets: Option<Vec<String>>, clear_waits: bool },
     /// Read the configuration again, and answer.
@@ -68,9 +78,11 @@ pub enum ReloadAnswer {
 }
 
 impl Request {
-    /// Whether a restart was ordered so long ago that nobody waits for it any more.
+    /// Whether a restart or a drill was ordered so long ago that nobody waits for it any more.
     pub fn is_outdated(&self, reading: &BootClockReading) -> bool {
-        let Request::Restart { requested_at: given, .. } = self else { return false };
+        let (Request::Restart { requested_at: given, .. } | Request::Drill { requested_at: given, .. }) = self else {
+            return false;
+        };
         let Elapsed { ms, rebooted } = given.elapsed(reading);
         rebooted || Duration::from_millis(ms.unsigned_abs()) > MAX_ORDER_AGE
     }
@@ -332,6 +344,9 @@ mod tests {
         };
         assert!(!is_outdated_after("boot-1", 60_000) && is_outdated_after("boot-1", 60_001));
         assert!(is_outdated_after("boot-2", 5_000));
+        let drill = Request::Drill { target: "a".into(), id: "1".into(), requested_at: Stamp::of(&now()) };
+        let later = boot_clock_reading(now().at.now.offset_by(60_001), now().at.wall.offset_by(60_001), Some("boot-1"));
+        assert!(drill.is_outdated(&later) && !drill.is_outdated(&now()));
         assert!(!pause(1).is_outdated(&now()));
     }
 

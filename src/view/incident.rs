@@ -93,6 +93,7 @@ impl IncidentView<'_> {
         let start = self.record.down_since.unwrap_or(*began);
         let (day, from) = (self.zone.weekday(start), self.zone.time_of_day(start));
         let lasted = self.record.downtime(self.wall);
+        let target = if self.is_drill() { format!("{target} (a drill)") } else { target.clone() };
         match ended {
             Some(ended) => {
                 let to = self.clock_time(*ended, start);
@@ -180,13 +181,14 @@ impl IncidentView<'_> {
                     latest_restart = Some(steps.len());
                     let by = by.map_or("", |by| match by {
                         OrderedBy::Operator => " (ordered by the operator)",
+                        OrderedBy::Drill => "",
                     });
                     steps.push(format!("{at}  {}{by}", escaped(&short_command(run))));
                 }
                 EventKind::WouldRestart { run, .. } => {
                     steps.push(format!("{at}  would have run {} (dry run)", escaped(&short_command(run))));
                 }
-                EventKind::HeldBack { why, until } => {
+                EventKind::HeldBack { why, until, .. } => {
                     let until = until.map(|until| format!(" until {}", self.clock_time(until, entry.at)));
                     let (until, why) = (until.unwrap_or_default(), describe_hold(*why, self.depends_on, None));
                     steps.push(format!("{at}  not restarted{until}: {why}"));
@@ -231,6 +233,7 @@ impl IncidentView<'_> {
                 let after = HumanDuration(Duration::from_millis(heal_ms.unwrap_or(0)));
                 format!("yes: {back}, {after} after the command started{}", record(run))
             }
+            (Some(_), None) if back.is_empty() && self.is_drill() => "no, not before the drill ended".into(),
             (Some(_), None) if *attempts == 0 => format!("it recovered without a restart: {back}"),
             (Some(_), None) => format!("probably not: {back} only after the start period of the last restart"),
         }
@@ -245,7 +248,14 @@ impl IncidentView<'_> {
         outcomes.next() == Some(CommandOutcome::NotStarted)
     }
 
+    fn is_drill(&self) -> bool {
+        self.record.by == Some(OrderedBy::Drill)
+    }
+
     fn again(&self) -> String {
+        if self.is_drill() {
+            return "a drill, which counts in no statistics".into();
+        }
         let began = self.began_lately();
         let pattern = TimeOfDay::of(&began, self.zone);
         match recurrence(&began, self.zone) {
@@ -349,6 +359,8 @@ struct IncidentLine<'a> {
     class: Class,
     attempts: u32,
     cured: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<OrderedBy>,
 }
 
 /// In order, the latest last.
@@ -363,6 +375,7 @@ pub fn list_json(accounts: &[IncidentRecord], wall: WallTime) -> String {
             class: account.class,
             attempts: account.attempts,
             cured: account.cured.as_deref(),
+            by: account.by,
         };
         serde_json::to_string(&line).expect("text and numbers have a JSON form")
     };
@@ -383,10 +396,13 @@ pub fn list(accounts: &[IncidentRecord], wall: WallTime, zone: Zone) -> String {
             (None, _) => "STILL DOWN".into(),
             (Some(_), Some(run)) => format!("cured by {}", escaped(&short_command(run))),
             (Some(_), None) if account.rested.is_some() => "stopped on purpose".into(),
+            (Some(_), None) if account.by == Some(OrderedBy::Drill) => "ended with its drill".into(),
             (Some(_), None) if account.attempts == 0 => "recovered without a restart".into(),
             (Some(_), None) => "recovered, probably not because of a restart".into(),
         };
-        [account.id.clone(), account.target.clone(), began, down, account.class.to_string(), end]
+        let is_drill = account.by == Some(OrderedBy::Drill);
+        let target = if is_drill { format!("{} (drill)", account.target) } else { account.target.clone() };
+        [account.id.clone(), target, began, down, account.class.to_string(), end]
     };
     let mut rows = vec![["INCIDENT", "TARGET", "BEGAN", "DOWN", "CAUSE", "END"].map(String::from)];
     rows.extend(accounts.iter().map(row));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use log::Level;
 
 use crate::outcome::{Exit, RestReason};
-use crate::policy::{HoldReason, Limits, OrderedBy, Record, WarningKind};
+use crate::policy::{DrillInterruption, DrillOutcome, HoldReason, Limits, OrderedBy, Record, WarningKind};
+use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, HumanDuration, Latency, Zone};
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,7 @@ impl RestartLimit {
 impl LogLine<'_> {
     pub fn line(&self, record: &Record) -> (Level, String) {
         let (level, text) = self.text(record);
+        let text = if record.by() == Some(OrderedBy::Drill) { format!("drill: {text}") } else { text };
         match self.target {
             "" => (level, text),
             target => (level, format!("{target} {text}")),
@@ -55,11 +57,11 @@ impl LogLine<'_> {
 
     fn text(&self, record: &Record) -> (Level, String) {
         match record {
-            Record::Failing { class, detail, threshold } => {
+            Record::Failing { class, detail, threshold, .. } => {
                 let failures = if *threshold == 1 { "failure" } else { "failures" };
                 (Level::Warn, format!("failing, 1 of {threshold} {failures}: {}", class.with_detail(detail)))
             }
-            Record::Down { failures, class, detail, incident, last_healthy } => {
+            Record::Down { failures, class, detail, incident, last_healthy, .. } => {
                 let last = match last_healthy {
                     Some(at) => format!("Last healthy probe {}", self.time_of_day(*at)),
                     None => "Never seen healthy".into(),
@@ -74,6 +76,7 @@ impl LogLine<'_> {
                 let limit = format!("{number}of {max} {}", per(*window));
                 let ordered = by.map_or("", |by| match by {
                     OrderedBy::Operator => ", ordered by the operator",
+                    OrderedBy::Drill => "",
                 });
                 (Level::Warn, format!("restart {attempt}{step} ({limit}){ordered}: {}", self.command))
             }
@@ -107,6 +110,16 @@ impl LogLine<'_> {
             Record::Stalled { gap } => {
                 let text = format!("the watchdog did not run for {}", HumanDuration(*gap));
                 (Level::Warn, format!("{text} (machine asleep, or no CPU time); earlier failures no longer count"))
+            }
+            Record::DrillBegan { pids, until } => {
+                let (pids, until) = (list_pids(pids), self.time_of_day(*until));
+                let task = "the watchdog must find and repair that by itself";
+                (Level::Warn, format!("{pids} is stopped now (SIGSTOP); {task}, until {until} at most"))
+            }
+            Record::DrillEnded { outcome, .. } => {
+                let is_healed = matches!(outcome, DrillOutcome::Healed { .. });
+                let level = if is_healed { Level::Info } else { Level::Warn };
+                (level, format!("ended: {}", describe_drill(outcome)))
             }
         }
     }
@@ -224,6 +237,46 @@ pub fn describe_rest(why: RestReason) -> &'static str {
     }
 }
 
+/// What came of a drill: `found in 1 min 1 s, healed 3 s later`
+pub fn describe_drill(outcome: &DrillOutcome) -> String {
+    let span = |ms: &u64| HumanDuration(Duration::from_millis(*ms));
+    match outcome {
+        DrillOutcome::Healed { found_ms, healed_ms } => {
+            format!("found in {}, healed {} later", span(found_ms), span(healed_ms))
+        }
+        DrillOutcome::NotHealed { detail } => format!("the repair did not work: {}", escaped(detail)),
+        DrillOutcome::WithoutRestart { was_failing: false } => {
+            "it still answered: what answers is another process, as behind a wrapper such as npm".into()
+        }
+        DrillOutcome::WithoutRestart { was_failing: true } => {
+            "it became healthy without a restart: something else continued or replaced its process".into()
+        }
+        DrillOutcome::HeldBack { why } => format!("found, but not restarted: {}", describe_hold(*why, &[], None)),
+        DrillOutcome::TimedOut => "it was not found and repaired in time".into(),
+        DrillOutcome::NotStopped { why } => format!("not begun: {}", escaped(why)),
+        DrillOutcome::CutShort { why } => format!("cut short: {}", describe_interruption(*why)),
+    }
+}
+
+/// `pid 7`, `pids 7, 8`
+pub fn list_pids(pids: &[u32]) -> String {
+    let all: Vec<String> = pids.iter().map(u32::to_string).collect();
+    format!("{} {}", if pids.len() == 1 { "pid" } else { "pids" }, all.join(", "))
+}
+
+pub fn describe_interruption(by: DrillInterruption) -> &'static str {
+    match by {
+        DrillInterruption::Cancelled => "cancelled by the operator",
+        DrillInterruption::Restart => "the operator ordered a restart",
+        DrillInterruption::Paused => "the operator paused it",
+        DrillInterruption::Rested => "it was stopped in PM2 on purpose",
+        DrillInterruption::Reloaded => "the configuration was read again",
+        DrillInterruption::Stalled => "the watchdog itself did not run for a while",
+        DrillInterruption::Stopping => "the watchdog was stopped",
+        DrillInterruption::Lost => "the watchdog was killed",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +318,7 @@ mod tests {
             incident: Some("1122-0313".into()),
             folder: "1122-0313".into(),
             start_period,
+            by: None,
         }
     }
 
@@ -272,12 +326,12 @@ mod tests {
     fn an_incident_is_logged_line_by_line() {
         let detail = String::from("connected in 0.1 ms, then no byte for 10 s");
         check(
-            &Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3 },
+            &Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3, by: None },
             "failing, 1 of 3 failures: timeout; connected in 0.1 ms, then no byte for 10 s",
         );
         let (incident, last_healthy) = (String::from("1122-0313"), Some(at(-100)));
         check(
-            &Record::Down { failures: 3, class: Class::Timeout, detail, incident, last_healthy },
+            &Record::Down { failures: 3, class: Class::Timeout, detail, incident, last_healthy, by: None },
             "down: 3 of 3, the last: timeout; connected in 0.1 ms, then no byte for 10 s. Last healthy probe 03:11:30. \
              Incident 1122-0313",
         );
@@ -298,6 +352,7 @@ mod tests {
             cured,
             detail: "200".into(),
             latency: Duration::from_millis(4),
+            by: None,
         };
         check(&up(1, true), "healthy: 200 in 4 ms. Down at most 1 min 34 s. Restart 2 helped");
         check(&up(0, false), "healthy: 200 in 4 ms. Down at most 1 min 34 s. It recovered without a restart");
@@ -329,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_refusal_has_its_reason_and_its_end() {
-        let held = |why, until| Record::HeldBack { why, until, incident: "1122-0313".into() };
+        let held = |why, until| Record::HeldBack { why, until, incident: "1122-0313".into(), by: None };
         check(
             &held(HoldReason::Limit, Some(at(1_672))),
             "not restarted until 03:41:02: 10 restarts in the last hour is the limit. Probing goes on every 30 s",

@@ -7,13 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::{Downtime, short_command};
-use crate::policy::{OrderedBy, WarningKind};
+use crate::policy::{DrillOutcome, OrderedBy, WarningKind};
 use crate::store::closed_incidents::ClosedIncident;
 use crate::store::events::EventKind;
 use crate::store::history::{Gap, RestartCounts, Uptime};
 use crate::store::state::SavedState;
 use crate::terminal::escaped;
 use crate::time::{ClockReading, HumanDuration, WallTime, Zone, millis};
+use crate::view::log_line::describe_drill;
 use crate::view::pattern::{Efficacy, TimeOfDay, median};
 use crate::view::{percent, pm2_restarts};
 
@@ -41,6 +42,9 @@ pub struct Noted {
     pub slow: usize,
     /// Warnings that many of its probes failed.
     pub unsteady: usize,
+    pub drills: usize,
+    #[serde(skip)]
+    latest_drill: Option<DrillOutcome>,
     /// The number and rung of the latest restart by the operator.
     #[serde(skip)]
     latest: Option<(u32, u32)>,
@@ -55,6 +59,10 @@ impl Noted {
                 let continues = before.is_some_and(|(number, earlier)| number == *attempt && *rung > earlier);
                 self.by_operator += usize::from(!continues);
             }
+            EventKind::DrillEnded { outcome, .. } => {
+                self.drills += 1;
+                self.latest_drill = Some(outcome.clone());
+            }
             EventKind::Warn { about: WarningKind::Slow, .. } => self.slow += 1,
             EventKind::Warn { about: WarningKind::Unsteady, .. } => self.unsteady += 1,
             _ => {}
@@ -67,6 +75,10 @@ impl Noted {
         if self.by_operator > 0 {
             let restarts = if self.by_operator == 1 { "restart" } else { "restarts" };
             lines.push(format!("  by hand    {} {restarts}, ordered by the operator", self.by_operator));
+        }
+        if let Some(outcome) = &self.latest_drill {
+            let count = if self.drills == 1 { "1 drill".into() } else { format!("{} drills, the last", self.drills) };
+            lines.push(format!("  drills     {count}: {}", describe_drill(outcome)));
         }
         if self.slow > 0 {
             lines.push(format!("  slow       {}: healthy, but slower than its limit", times(self.slow)));

@@ -206,9 +206,14 @@ impl<'a> TargetRow<'a> {
         let quality = describe_quality(self.state, self.shown);
         let probe = self.state.last_probe.as_ref().filter(|_| self.state.status != Status::Stopped);
         let failing = probe.and_then(addresses::describe_failing);
-        let notes = [self.trouble(), failing, blind, pm2, restarts, quality];
+        let notes = [self.drill(), self.trouble(), failing, blind, pm2, restarts, quality];
         let notes: Vec<String> = notes.into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    fn drill(&self) -> Option<String> {
+        let began = self.state.drills.running.as_ref()?.began;
+        Some(format!("a drill: its process was stopped at {}", self.status.clock_time(began)))
     }
 
     fn trouble(&self) -> Option<String> {

@@ -10,6 +10,7 @@ mod at_rest;
 mod by_hand;
 mod crashed;
 mod daemon;
+mod drills;
 mod frozen;
 mod incidents;
 mod liveness;

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::outcome::RestReason;
+use crate::policy::drill::{
+    Drill, DrillInterruption, DrillOutcome, DrillRefusal, DrillStep, FinishedDrill, RefusedDrill,
+};
 use crate::policy::notification_state::{DownNotification, Flapping};
 use crate::policy::{ManualProgress, RestartRefusal};
 
@@ -15,6 +18,33 @@ fn paused(at: BootTime) -> Pauses {
 fn manual_at(at: BootTime) -> ManualRestart {
     let progress = ManualProgress::Starting { rung: 0, exit: Exit::Lost, since: at, failure: None };
     ManualRestart { id: String::new(), first: 0, progress }
+}
+
+fn drills_at(at: BootTime) -> Drills {
+    let step = DrillStep::HeldBack { why: HoldReason::OnlyIf, until: Some(at) };
+    let (id, steps, processes) = (String::new(), vec![(at, step)], vec![(7, 8)]);
+    let outcome = DrillOutcome::CutShort { why: DrillInterruption::Lost };
+    let last = FinishedDrill {
+        id: id.clone(),
+        processes: processes.clone(),
+        began: at,
+        ended: at,
+        steps: steps.clone(),
+        outcome,
+    };
+    let refused = RefusedDrill { id: id.clone(), why: DrillRefusal::Limit, until: Some(at) };
+    let running = Drill {
+        id,
+        processes,
+        began: at,
+        until: at,
+        is_stopped: true,
+        down_at: Some(at),
+        attempted_at: Some(at),
+        failure: None,
+        steps,
+    };
+    Drills { ordered: None, running: Some(running), last: Some(last), refused: Some(refused) }
 }
 
 fn steadiness_at(at: BootTime) -> Steadiness {
@@ -40,6 +70,13 @@ fn incident_at(at: BootTime) -> Incident {
         cause: None,
         last: None,
         tried: Some(TriedCommand { rung: 0, exit: Exit::Lost, began: at, by: None }),
+    }
+}
+
+fn notifications_at(at: BootTime) -> NotificationState {
+    NotificationState {
+        down: Some(DownNotification { incident: String::new(), at, next: at }),
+        flapping: Some(Flapping { since: at, folded: 1 }),
     }
 }
 
@@ -85,6 +122,7 @@ fn state_at(at: i64) -> State {
         attempt: Some(attempt(phase)),
         manual: Some(manual_at(at)),
         refused: Some(RefusedRestart { id: String::new(), why: RestartRefusal::Limit, until: Some(at) }),
+        drills: drills_at(at),
         start_period: Some(StartPeriod { until: at, after: StartReason::Boot }),
         pauses: paused(at),
         stand_down: Some(StandDown { why: HoldReason::OnlyIf, until: at, times: 1 }),
@@ -100,10 +138,7 @@ fn state_at(at: i64) -> State {
         pm2: Pm2State::default(),
         rested_before_boot: true,
         rest: Some(Rest { why: RestReason::Operator, since: at, ask_at: at, times: 1, reminded: Some(at) }),
-        notifications: NotificationState {
-            down: Some(DownNotification { incident: String::new(), at, next: at }),
-            flapping: Some(Flapping { since: at, folded: 1 }),
-        },
+        notifications: notifications_at(at),
         dry_run: false,
         removed_at: Some(at),
     };
@@ -146,4 +181,14 @@ fn a_probe_is_read_as_it_was_written_with_and_without_addresses() {
     }
     let written = serde_json::to_string(&probe).expect("JSON");
     assert_eq!(serde_json::from_str::<LastProbe>(&written).expect("its own form"), probe);
+}
+
+#[test]
+fn a_reboot_forgets_the_pids_of_a_drill() {
+    let mut state = state_at(1_000);
+    state.reboot();
+    for target in state.targets.values() {
+        let running = target.drills.running.as_ref().map(|drill| drill.processes.len());
+        assert_eq!((running, target.drills.last.as_ref().map(|drill| drill.processes.len())), (Some(0), Some(0)));
+    }
 }

@@ -2,6 +2,7 @@
 //! It must never use the policy's internals: each rule is implemented here a second time, from the contract.
 
 mod changes;
+mod drills;
 mod notifications;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -72,6 +73,9 @@ struct Model {
     slow_probes: u32,
     /// When counted probes failed outside incidents.
     lone_failures: VecDeque<i64>,
+    /// A drill was recorded as begun and not as ended; its process is stopped.
+    in_drill: bool,
+    is_stopped: bool,
     /// When the backend broke, if nothing but probes has happened since.
     broke_at: Option<i64>,
 }
@@ -136,6 +140,8 @@ pub(super) struct Oracle {
     state_lost: bool,
     /// The number and start of each running probe of the present watchdog; results of other probes do not count.
     in_flight: BTreeMap<String, (u64, i64)>,
+    /// The probe that ran at the end of a target's drill: its result does not count.
+    void: BTreeMap<String, u64>,
     /// Nothing disturbs the watchdog, so promise 4 can be checked.
     pub(super) undisturbed: bool,
     pub(super) attempts: u64,
@@ -161,6 +167,7 @@ impl Oracle {
             saved: true,
             state_lost: false,
             in_flight,
+            void: BTreeMap::new(),
             undisturbed: true,
             attempts: 0,
             cures: 0,
@@ -226,7 +233,10 @@ impl Oracle {
 
     pub(super) fn restart_ordered(&mut self, target: &str, id: &str, at: i64) {
         self.note(at, format!("{target}: the operator orders a restart, {id}"));
-        self.model(target).orders.push(id.to_owned());
+        let model = self.model(target);
+        model.orders.push(id.to_owned());
+        // Its attempt is the tick's only one, even if it ends without a command.
+        model.tick.disturbed = true;
     }
 
     pub(super) fn broken(&mut self, target: &str, at: i64) {
@@ -263,7 +273,8 @@ impl Oracle {
             return;
         };
         self.in_flight.remove(target);
-        let is_unknown = at - began > 2 * millis(self.limits[target].timeout);
+        let is_void = self.void.remove(target) == Some(number);
+        let is_unknown = is_void || at - began > 2 * millis(self.limits[target].timeout);
         let Limits { start_period, failure_threshold: threshold, slow, .. } = self.limits[target];
         let start_period = millis(start_period);
         let model = self.model(target);

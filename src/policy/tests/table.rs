@@ -25,18 +25,21 @@
 //! | `corrupt` `full` `room` | the state does not parse; the disk is full (`full:1`: after one save); it has room |
 //! | `gone` `there` | the hourly search for the rungs' executables |
 //! | `order` `order:2` | the operator orders a restart; orders with the same id are one |
+//! | `drill` `proven` `unproven` `cancel` | the operator orders a drill; its process is proven, or not; cancelled |
 //! | `reload:cooldown=5;rungs=1` `remove` `add` | the configuration is reloaded with changes |
 //!
 //! `b.F` concerns target `b`; `F*3` is three times `F`; `remove/1` happens 1 s later, before anything else.
 //! Expectations correspond to tokens: `-` nothing; `down+restart#1` both (`restart#2.1` with several rungs: attempt 2,
 //! rung 1), `ordered#1` if the operator ordered it; `cured#1` and `up#1`: healthy after one attempt, because of it or
 //! not; `ask`, `stopped?`, `reset?`: a check of `only_if`, of PM2, of a reset begins; `held:cooldown..90`: the attempt
-//! waits until 90 s after the beginning of the script; `end`: the watchdog has ended; `@60` after any of them: the
-//! token ends 60 s after the beginning.
+//! waits until 90 s after the beginning of the script; `prove?`, `stop`, `continue`: a drill's process; `~` before
+//! anything: it is a drill's; `end`: the watchdog has ended; `@60` after any of them: the token ends 60 s after the
+//! beginning.
 
 mod attempts;
 mod changes;
 mod counting;
+mod drills;
 mod gaps;
 mod harness;
 mod notify;

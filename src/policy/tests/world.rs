@@ -2,6 +2,7 @@
 //! is killed, suspended, rebooted and reloaded at any moment, and a disk that fails. It must report all to the oracle.
 
 mod clocks;
+mod drills;
 mod pm2;
 mod requests;
 mod troubles;
@@ -39,6 +40,7 @@ enum Upcoming {
     Inspected { target: String, roll: u8 },
     ResetChecked { target: String, warranted: bool },
     DiagnosisFinished { target: String, incident: String },
+    Proven { target: String, id: String, is_proven: bool },
     TargetReturns { target: String },
     PauseCommandEnded { command: String },
     Trouble,
@@ -94,6 +96,8 @@ pub(super) struct World {
     running: BTreeSet<u32>,
     /// The process of each target: its pid and start.
     processes: BTreeMap<String, (u32, i64)>,
+    /// The targets whose process is stopped for a drill.
+    frozen: BTreeSet<String>,
     /// The running commands that the present watchdog waits for.
     awaited: BTreeSet<u32>,
     pub(super) steps: u64,
@@ -131,6 +135,7 @@ impl World {
             serial: 0,
             running: BTreeSet::new(),
             processes: BTreeMap::new(),
+            frozen: BTreeSet::new(),
             awaited: BTreeSet::new(),
             steps: 0,
         };
@@ -161,7 +166,7 @@ impl World {
         self.oracle.killed();
         self.upcoming.retain(|Reverse((_, _, upcoming))| match upcoming {
             Upcoming::ProbeFinished { .. } | Upcoming::PreconditionChecked { .. } | Upcoming::Inspected { .. } => false,
-            Upcoming::ResetChecked { .. } | Upcoming::DiagnosisFinished { .. } => false,
+            Upcoming::ResetChecked { .. } | Upcoming::DiagnosisFinished { .. } | Upcoming::Proven { .. } => false,
             Upcoming::CommandEnded { .. } | Upcoming::Trouble => true,
             Upcoming::TargetReturns { .. } | Upcoming::PauseCommandEnded { .. } => true,
         });
@@ -245,6 +250,7 @@ impl World {
                 self.oracle.diagnosis_finished(&target, self.now);
                 self.deliver(Event::DiagnosisFinished { target, incident });
             }
+            Upcoming::Proven { target, id, is_proven } => self.processes_proven(target, id, is_proven),
             Upcoming::TargetReturns { target } => self.return_target(&target),
             Upcoming::PauseCommandEnded { command } => self.request(Request::EndCommand { command }),
             Upcoming::Trouble => self.trouble(),
@@ -252,6 +258,9 @@ impl World {
     }
 
     fn verdict(&mut self, target: &str) -> Verdict {
+        if self.frozen.contains(target) {
+            return Verdict::Unhealthy { class: Class::Timeout, detail: "no byte".into() };
+        }
         let flip = self.rng.u32(0..100);
         let backend = &self.backends[target];
         if backend.up_at.is_some_and(|at| at <= self.now) && flip >= backend.flaky {
@@ -274,6 +283,7 @@ impl World {
         };
         if ran {
             self.start_process(&target);
+            self.replace_frozen(&target);
         }
         if let Some(backend) = self.backends.get_mut(&target)
             && backend.cured_by == Some(rung)
@@ -299,6 +309,7 @@ impl World {
                 .filter(|name| policy.target(name).is_none())
                 .for_each(|name| self.oracle.released(name));
         }
+        self.check_frozen();
     }
 
     fn save(&mut self) -> bool {
@@ -313,6 +324,7 @@ impl World {
 
     /// The driver's duty: save first, then execute in order. The watchdog may be killed between any two actions.
     fn execute(&mut self, mut actions: Vec<Action>) {
+        self.continue_processes(&actions);
         let must_save = actions.iter().any(Action::needs_save);
         let (ok, now) = (if must_save { self.save() } else { self.oracle.saved }, self.clock());
         self.oracle.saved = ok;
@@ -337,7 +349,9 @@ impl World {
 
     fn execute_one(&mut self, action: Action) {
         match action {
-            Action::Save => {}
+            Action::Save | Action::ContinueProcesses { .. } => {}
+            Action::ProveProcesses { target, id } => self.prove_processes(target, id),
+            Action::StopProcesses { target, id, .. } => self.stop_processes(target, id),
             Action::Record { .. } | Action::Notify { .. } => {
                 self.oracle.observe(&action, self.now);
                 self.pending.drain(..self.pending.len().min(1));

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Class, Exit, RestReason};
-use crate::policy::{HoldReason, OrderedBy, WarningKind};
+use crate::policy::{DrillOutcome, HoldReason, OrderedBy, WarningKind};
 use crate::time::{WallTime, rfc3339};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ impl EventKind {
             EventKind::Down { incident, .. } | EventKind::WouldRestart { incident, .. } => Some(incident),
             EventKind::Up { incident, .. } => Some(incident),
             EventKind::Restart { incident, .. } | EventKind::RestartDone { incident, .. } => incident.as_deref(),
-            EventKind::Rested { incident, .. } => incident.as_deref(),
+            EventKind::Rested { incident, .. } | EventKind::DrillEnded { incident, .. } => incident.as_deref(),
             _ => None,
         }
     }
@@ -49,10 +49,22 @@ pub enum EventKind {
     Started { version: String, pid: u32 },
     /// Written by a daemon only.
     Stopped { reason: String },
-    /// The first failure of a streak outside an incident.
-    Failing { class: Class, detail: String },
+    /// The first failure of a streak outside an incident. `by`: a drill's own, if it is.
+    Failing {
+        class: Class,
+        detail: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<OrderedBy>,
+    },
     /// The threshold was reached.
-    Down { failures: u32, class: Class, detail: String, incident: String },
+    Down {
+        failures: u32,
+        class: Class,
+        detail: String,
+        incident: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<OrderedBy>,
+    },
     /// An attempt's command is about to run; rungs count from 1. `incident`: `None` if the target was not down.
     Restart {
         attempt: u32,
@@ -72,6 +84,8 @@ pub enum EventKind {
         took_ms: u64,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         incident: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<OrderedBy>,
     },
     /// In a dry run, instead of `restart` and `restart_done`.
     WouldRestart { attempt: u32, rung: u32, run: String, incident: String },
@@ -80,9 +94,17 @@ pub enum EventKind {
         why: HoldReason,
         #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none", default)]
         until: Option<WallTime>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<OrderedBy>,
     },
     /// Healthy again after an incident.
-    Up { incident: String, down_ms: u64, attempts: u32 },
+    Up {
+        incident: String,
+        down_ms: u64,
+        attempts: u32,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<OrderedBy>,
+    },
     /// Deliberately stopped; `incident` is the one that ended because of it.
     Rested {
         why: RestReason,
@@ -107,6 +129,15 @@ pub enum EventKind {
     },
     /// The loop woke up late.
     Stalled { gap_ms: u64 },
+    /// These processes of a healthy target are about to be stopped.
+    DrillBegan { pids: Vec<u32> },
+    /// The processes continue. `incident` is the drill's that ended because of it.
+    DrillEnded {
+        #[serde(flatten)]
+        outcome: DrillOutcome,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        incident: Option<String>,
+    },
     /// The new configuration is in use.
     Reloaded { detail: String },
     /// The new configuration is not valid; the old one stays in use.
@@ -160,11 +191,11 @@ mod tests {
             (Class::Timeout, text("no byte"), text("1122-0313"), text("pm2 restart x"));
         check(EventKind::Stopped { reason: text("SIGTERM") }, r#""event":"stopped","reason":"SIGTERM""#);
         check(
-            EventKind::Failing { class, detail: detail.clone() },
+            EventKind::Failing { class, detail: detail.clone(), by: None },
             r#""event":"failing","class":"timeout","detail":"no byte""#,
         );
         check(
-            EventKind::Down { failures: 3, class, detail: detail.clone(), incident: incident.clone() },
+            EventKind::Down { failures: 3, class, detail: detail.clone(), incident: incident.clone(), by: None },
             r#""event":"down","failures":3,"class":"timeout","detail":"no byte","incident":"1122-0313""#,
         );
         check(
@@ -183,12 +214,15 @@ mod tests {
         let until = Some(at());
         let known = r#""until":"2026-11-22T02:12:10.123Z""#;
         check(
-            EventKind::HeldBack { why: HoldReason::Limit, until },
+            EventKind::HeldBack { why: HoldReason::Limit, until, by: None },
             &format!(r#""event":"held_back","why":"limit",{known}"#),
         );
-        check(EventKind::HeldBack { why: HoldReason::Busy, until: None }, r#""event":"held_back","why":"busy""#);
         check(
-            EventKind::Up { incident, down_ms: 64_000, attempts: 1 },
+            EventKind::HeldBack { why: HoldReason::Busy, until: None, by: None },
+            r#""event":"held_back","why":"busy""#,
+        );
+        check(
+            EventKind::Up { incident, down_ms: 64_000, attempts: 1, by: None },
             r#""event":"up","incident":"1122-0313","down_ms":64000,"attempts":1"#,
         );
         let (why, incident) = (RestReason::Operator, Some(text("1122-0313")));
@@ -205,12 +239,36 @@ mod tests {
     }
 
     #[test]
+    fn a_drill_is_named_in_each_of_its_events() {
+        let by = Some(OrderedBy::Drill);
+        check(EventKind::DrillBegan { pids: vec![7, 8] }, r#""event":"drill_began","pids":[7,8]"#);
+        check(
+            EventKind::Failing { class: Class::Timeout, detail: "x".into(), by },
+            r#""event":"failing","class":"timeout","detail":"x","by":"drill""#,
+        );
+        check(
+            EventKind::Up { incident: "1122-0313".into(), down_ms: 64_000, attempts: 1, by },
+            r#""event":"up","incident":"1122-0313","down_ms":64000,"attempts":1,"by":"drill""#,
+        );
+        let outcome = DrillOutcome::Healed { found_ms: 61_000, healed_ms: 3_000 };
+        check(
+            EventKind::DrillEnded { outcome, incident: None },
+            r#""event":"drill_ended","outcome":"healed","found_ms":61000,"healed_ms":3000"#,
+        );
+        let outcome = DrillOutcome::HeldBack { why: HoldReason::OnlyIf };
+        check(
+            EventKind::DrillEnded { outcome, incident: Some("1122-0313".into()) },
+            r#""event":"drill_ended","outcome":"held_back","why":"only_if","incident":"1122-0313""#,
+        );
+    }
+
+    #[test]
     fn code_and_signal_appear_only_where_they_apply() {
         #[track_caller]
         fn check_done(exit: Exit, outcome: &str) {
             let incident = Some("1122-0313".to_string());
-            let done =
-                EventKind::RestartDone { attempt: 2, rung: 1, outcome: (&exit).into(), took_ms: 2_100, incident };
+            let (ended, by) = ((&exit).into(), None);
+            let done = EventKind::RestartDone { attempt: 2, rung: 1, outcome: ended, took_ms: 2_100, incident, by };
             let rest = format!(
                 r#""event":"restart_done","attempt":2,"rung":1,{outcome},"took_ms":2100,"incident":"1122-0313""#
             );

@@ -149,10 +149,11 @@ fn links_and_folders_instead_of_the_file_are_errors() {
 
 #[test]
 fn a_damaged_line_is_skipped_or_read_as_it_stands() {
-    let down =
-        EventKind::Down { failures: 3, class: Class::Timeout, detail: "no byte".into(), incident: "1122-0313".into() };
+    let (detail, incident) = ("no byte".to_owned(), "1122-0313".to_owned());
+    let down = EventKind::Down { failures: 3, class: Class::Timeout, detail, incident: incident.clone(), by: None };
     let outcome = CommandOutcome::Exited { code: 1 };
-    let done = EventKind::RestartDone { attempt: 1, rung: 2, outcome, took_ms: 8, incident: Some("1122-0313".into()) };
+    let incident = Some(incident);
+    let done = EventKind::RestartDone { attempt: 1, rung: 2, outcome, took_ms: 8, incident, by: None };
     let line = |kind| EventEntry { at: WallTime::from_ms(1_795_313_530_123), target: Some("a".into()), kind }.to_line();
     let samples = [line(down), line(done), line(EventKind::Stalled { gap_ms: 5 })];
     let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();

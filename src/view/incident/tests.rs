@@ -17,7 +17,11 @@ fn restart(account: &mut IncidentRecord, seconds: i64, run: &str, outcome: Comma
     let incident = Some(String::from("1122-0313"));
     let begins = EventKind::Restart { attempt: 1, rung: 1, run: run.into(), incident: incident.clone(), by: None };
     event(account, seconds, begins);
-    event(account, seconds + 2, EventKind::RestartDone { attempt: 1, rung: 1, outcome, took_ms: 2_100, incident });
+    event(
+        account,
+        seconds + 2,
+        EventKind::RestartDone { attempt: 1, rung: 1, outcome, took_ms: 2_100, incident, by: None },
+    );
     *account.runs.entry(run.into()).or_default() += 1;
 }
 
@@ -112,8 +116,8 @@ fn an_open_incident_says_what_was_tried() {
     account.machine = Some(machine());
     restart(&mut account, 61, "./soft.sh", CommandOutcome::Exited { code: 3 });
     restart(&mut account, 70, "./hard.sh", CommandOutcome::TimedOut);
-    event(&mut account, 200, EventKind::HeldBack { why: HoldReason::Cooldown, until: Some(at(260)) });
-    event(&mut account, 300, EventKind::HeldBack { why: HoldReason::DependsOn, until: None });
+    event(&mut account, 200, EventKind::HeldBack { why: HoldReason::Cooldown, until: Some(at(260)), by: None });
+    event(&mut account, 300, EventKind::HeldBack { why: HoldReason::DependsOn, until: None, by: None });
     account.attempts = 1;
     assert_eq!(
         text(&account, &[]),

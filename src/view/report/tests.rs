@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::outcome::Class;
-use crate::policy::{Incident, TargetState};
+use crate::policy::{DrillInterruption, DrillOutcome, Incident, TargetState};
 use crate::store::history::GapReason;
 use crate::store::state::TargetView;
 use crate::time::BootTime;
@@ -59,6 +59,10 @@ fn a_report_shows_uptime_incidents_and_gaps() {
     db.add(&EventKind::Warn { about: WarningKind::Slow, detail: String::new() });
     db.add(&EventKind::Warn { about: WarningKind::Unsteady, detail: String::new() });
     db.add(&EventKind::Warn { about: WarningKind::Unsteady, detail: String::new() });
+    let outcome = DrillOutcome::CutShort { why: DrillInterruption::Cancelled };
+    db.add(&EventKind::DrillEnded { outcome, incident: None });
+    let outcome = DrillOutcome::Healed { found_ms: 61_000, healed_ms: 3_000 };
+    db.add(&EventKind::DrillEnded { outcome, incident: None });
     db.add(&EventKind::Warn { about: WarningKind::Blind, detail: String::new() });
     let noted = [("db".to_owned(), db)].into();
     let report =
@@ -74,6 +78,7 @@ sav-backend  up 99.94 % of the watched time       3 incidents, at most 3 min 58 
   pattern    all between 03:00 and 03:05. Restarting hides a cause; it is still there
 db           not watched                          no incident
   by hand    2 restarts, ordered by the operator
+  drills     2 drills, the last: found in 1 min 1 s, healed 3 s later
   slow       once: healthy, but slower than its limit
   unsteady   2 times: a third of an hour's probes failed, but too few in a row"
     );

@@ -58,6 +58,7 @@ impl<'a> TargetRow<'a> {
                 until: state.waiting.and_then(|waiting| waiting.until).map(time),
             },
             paused_until: state.pauses.until().map(time),
+            drill: state.drills.running.as_ref().map(|drill| time(drill.began)),
             incident: state.incident.as_ref().map(|incident| incident.id.as_str()),
             uptime_24h: self.uptime(DAY),
             uptime_30d: self.uptime(DAY * 30),
@@ -95,6 +96,9 @@ struct TargetJson<'a> {
     attempts_in_window: usize,
     waiting: WaitingJson,
     paused_until: Option<String>,
+    /// Since when a drill runs; left out otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<String>,
     incident: Option<&'a str>,
     uptime_24h: Option<f64>,
     uptime_30d: Option<f64>,

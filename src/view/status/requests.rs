@@ -15,6 +15,7 @@ impl StatusReport {
                 Request::Resume { targets, .. } => (targets.as_deref(), None),
                 // Carried out or dropped soon.
                 Request::Reload | Request::Restart { .. } => continue,
+                Request::Drill { .. } | Request::CancelDrill { .. } => continue,
             };
             let until = request.pause_end(clock);
             let meant = |name: &String| targets.is_none_or(|targets| targets.contains(name));
@@ -22,6 +23,7 @@ impl StatusReport {
                 match (request, until) {
                     (Request::Pause { .. }, Some(until)) => state.pauses.begin(until, command),
                     (Request::Pause { .. }, None) | (Request::Reload | Request::Restart { .. }, _) => {}
+                    (Request::Drill { .. } | Request::CancelDrill { .. }, _) => {}
                     (Request::CommandEnded { command }, _) => state.pauses.end(command),
                     (Request::Resume { .. }, _) => state.pauses = Pauses::default(),
                 }

@@ -4,7 +4,7 @@
 use super::Oracle;
 use super::changes::cooldown_after;
 use crate::outcome::{Downtime, Exit};
-use crate::policy::{Action, Limits, Notification, Precondition, Record, WarningKind};
+use crate::policy::{Action, Limits, Notification, OrderedBy, Precondition, Record, WarningKind};
 use crate::time::millis;
 
 impl Oracle {
@@ -22,12 +22,15 @@ impl Oracle {
             self.models.values_mut().for_each(|model| (model.failures, model.broke_at) = (0, None));
             return;
         };
+        self.check_drill_mark(target, record);
         match record {
             Record::Failing { .. } => {
                 let down = self.models[target].down.is_some();
                 self.require(!down, "`failing` only outside an incident");
             }
             Record::Down { incident, .. } => self.goes_down(target, incident, at),
+            Record::DrillBegan { .. } => self.drill_begins(target, at),
+            Record::DrillEnded { incident, .. } => self.drill_ends(target, incident.as_ref(), at),
             Record::Up { incident, cured, down, .. } => {
                 let since = self.model(target).down_since.take();
                 // A watchdog killed before it could save the first success does not know of it, and reports "at least".
@@ -56,8 +59,9 @@ impl Oracle {
             Record::Restart { rung, by, incident, .. } => {
                 let resets = self.limits[target].reset == Some(*rung);
                 let model = self.model(target);
-                (model.restart_recorded, model.resets, model.is_ordered) = (true, resets, by.is_some());
-                let is_allowed = by.is_none() || !model.orders.is_empty() || model.attempt.is_some();
+                let is_ordered = *by == Some(OrderedBy::Operator);
+                (model.restart_recorded, model.resets, model.is_ordered) = (true, resets, is_ordered);
+                let is_allowed = !is_ordered || !model.orders.is_empty() || model.attempt.is_some();
                 self.require(is_allowed, "a restart is called the operator's only if it was ordered");
                 self.require(by.is_some() || incident.is_some(), "an attempt without an incident was ordered");
             }
@@ -118,6 +122,8 @@ impl Oracle {
             }
             Notification::Warn { .. } | Notification::Folded { .. } | Notification::Calm { .. } => true,
         };
+        let is_drill = model.in_drill && !matches!(notification, Notification::Warn { .. } | Notification::Calm { .. });
+        self.require(!is_drill, "rule 17: a drill sends no message");
         self.require(is_allowed && is_right, "a message matches the state of the target, and is sent once");
         if let Notification::Down { summary, .. } = notification {
             self.model(target).notified = Some((summary.incident.clone(), at));

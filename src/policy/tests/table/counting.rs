@@ -94,13 +94,14 @@ fn records_hold_everything_that_log_and_events_need() {
     let boot_clock = |s: i64| BootTime::from_ms((10 * 86_400 + s) * 1000);
     let (incident, detail, secs) = ("1122-0313".to_string(), "no byte".to_string(), Duration::from_secs);
     let expected = [
-        Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3 },
+        Record::Failing { class: Class::Timeout, detail: detail.clone(), threshold: 3, by: None },
         Record::Down {
             failures: 3,
             class: Class::Refused,
             detail,
             incident: incident.clone(),
             last_healthy: Some(boot_clock(0)),
+            by: None,
         },
         Record::Restart {
             attempt: 1,
@@ -119,6 +120,7 @@ fn records_hold_everything_that_log_and_events_need() {
             incident: Some(incident.clone()),
             folder: incident.clone(),
             start_period: secs(30),
+            by: None,
         },
         // Down from the last healthy probe at 0 s to the next healthy probe at 91 s.
         Record::Up {
@@ -128,6 +130,7 @@ fn records_hold_everything_that_log_and_events_need() {
             cured: true,
             detail: "200".into(),
             latency: Duration::from_millis(2),
+            by: None,
         },
         Record::Paused { until: boot_clock(91 + 3_600), command: None },
     ];

@@ -1,6 +1,8 @@
 //! Runs a script: the driver, the clock, the disk and the commands of one policy, one token at a time.
 //! It must never let the policy depend on anything that the script does not say.
 
+mod command;
+mod drill;
 mod pm2;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use super::script::{self, Token, ms, seconds, set, show_notification};
 use crate::outcome::{AddressResult, Class, Exit, Inspection, Pm2Evidence, ProbeResult, RestReason, Verdict};
-use crate::policy::{Action, Event, Limits, Mode, Policy, Precondition, Record, State, TargetState};
+use crate::policy::{Action, Event, Limits, Mode, OrderedBy, Policy, Precondition, Record, State, TargetState};
 use crate::time::BootTime;
 
 /// A script begins ten days after the machine's boot.
@@ -51,6 +53,8 @@ pub(super) struct Harness {
     /// The targets whose running probe ends only with its token, although time passes.
     hanging: BTreeSet<String>,
     command: Option<Command>,
+    /// The target and the id of the drill whose processes are stopped, until the policy is told.
+    stopping: Option<(String, String)>,
     precondition: Option<Precondition>,
     pm2: Option<Pm2Evidence>,
     /// The attempt and rung of a `restart` record whose command must follow.
@@ -144,6 +148,7 @@ impl Harness {
                 let id = token.detail.unwrap_or("1").to_owned();
                 self.deliver(Event::RestartOrdered { target, id, stamp: "1122-0313".into() });
             }
+            "drill" | "cancel" | "proven" | "unproven" => self.drill(token),
             "gone" | "there" => {
                 let missing = (token.verb == "gone").then(|| "no such file".into());
                 self.deliver(Event::ExecutablesSearched { target, missing });
@@ -287,6 +292,7 @@ impl Harness {
     }
 
     fn execute(&mut self, mut actions: Vec<Action>) {
+        self.continue_processes(&actions);
         let is_to_save = actions.iter().any(Action::needs_save);
         if is_to_save {
             self.save();
@@ -309,7 +315,8 @@ impl Harness {
 
     fn execute_one(&mut self, action: Action) {
         match action {
-            Action::Save => {}
+            Action::Save | Action::ContinueProcesses { .. } => {}
+            Action::ProveProcesses { .. } | Action::StopProcesses { .. } => self.show_drill(action),
             Action::Notify { target, notification } => {
                 self.notifications.push(show_notification(&target, &notification))
             }
@@ -341,7 +348,11 @@ impl Harness {
                 assert_eq!(self.recorded_restart.take(), Some((attempt, rung)), "`restart` comes before its command");
                 let ladder = self.limits.get(&target).map_or(1, |limits| limits.rungs);
                 let rung = if ladder > 1 { format!(".{}", rung + 1) } else { String::new() };
-                let verb = if by.is_some() { "ordered" } else { "restart" };
+                let verb = match by {
+                    Some(OrderedBy::Operator) => "ordered",
+                    Some(OrderedBy::Drill) => "~restart",
+                    None => "restart",
+                };
                 self.say(&target, &format!("{verb}#{attempt}{rung}"));
                 let before = self.command.replace(Command { target, is_reported: false });
                 assert!(before.is_none(), "one command at a time");
@@ -363,32 +374,6 @@ impl Harness {
 
     fn say(&mut self, target: &str, text: &str) {
         self.output.push(if target == "a" { text.to_string() } else { format!("{target}.{text}") });
-    }
-
-    fn report_command(&mut self) {
-        if let Some(Command { target, is_reported: is_reported @ false }) = &mut self.command
-            && self.policy.is_some()
-        {
-            *is_reported = true;
-            let target = target.clone();
-            self.deliver(Event::CommandStarted { target, process: (4821, 7) });
-        }
-    }
-
-    fn end_command(&mut self, token: &Token<'_>) {
-        let exit = match token.verb {
-            "ok" => Exit::Exited(0),
-            "fail" => Exit::Exited(3),
-            "killed" => Exit::Killed(9),
-            "late" => Exit::TimedOut,
-            "missing" | "127" => Exit::NotStarted("no such file".into()),
-            "lost" => Exit::Lost,
-            _ => panic!("no token is called `{}`", token.verb),
-        };
-        let target = self.command.take().expect("a command runs").target;
-        self.expected_exit = Some(exit.clone());
-        self.deliver(Event::CommandEnded { target, exit, duration: Duration::from_secs(2) });
-        assert_eq!(self.expected_exit, None, "the end of a command is recorded");
     }
 
     fn save(&mut self) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::outcome::{Class, Exit};
-use crate::policy::{Limits, Notification, Precondition, Record};
+use crate::policy::{DrillOutcome, Limits, Notification, OrderedBy, Precondition, Record};
 use crate::time::{BootTime, millis};
 
 /// One token of a script: `target.verb:detail/span`. All parts but the verb are optional.
@@ -113,7 +113,25 @@ pub(super) fn target_names(target: String) -> Option<Vec<String>> {
     (target != "all").then(|| vec![target])
 }
 
+fn show_outcome(outcome: &DrillOutcome) -> String {
+    match outcome {
+        DrillOutcome::Healed { found_ms, healed_ms } => format!("healed:{found_ms}:{healed_ms}"),
+        DrillOutcome::NotHealed { .. } => "not_healed".into(),
+        DrillOutcome::WithoutRestart { was_failing } => format!("without_restart:{was_failing}"),
+        DrillOutcome::HeldBack { why } => format!("held:{}", why.as_str()),
+        DrillOutcome::TimedOut => "timed_out".into(),
+        DrillOutcome::NotStopped { .. } => "not_stopped".into(),
+        DrillOutcome::CutShort { why } => format!("{why:?}").to_lowercase(),
+    }
+}
+
 pub(super) fn show_record(record: &Record, show_time: impl Fn(BootTime) -> String) -> String {
+    let drill = if record.by() == Some(OrderedBy::Drill) { "~" } else { "" };
+    let text = describe_record(record, show_time);
+    format!("{drill}{text}")
+}
+
+fn describe_record(record: &Record, show_time: impl Fn(BootTime) -> String) -> String {
     match record {
         Record::Failing { .. } => "failing".into(),
         Record::Down { .. } => "down".into(),
@@ -131,6 +149,9 @@ pub(super) fn show_record(record: &Record, show_time: impl Fn(BootTime) -> Strin
         Record::Warn { about, .. } => format!("warn:{}", about.as_str()),
         Record::Paused { until, .. } => format!("paused..{}", show_time(*until)),
         Record::Resumed { .. } => "resumed".into(),
+        Record::DrillBegan { .. } => "began".into(),
+        Record::DrillEnded { outcome, incident: None } => show_outcome(outcome),
+        Record::DrillEnded { outcome, incident: Some(_) } => format!("{}!", show_outcome(outcome)),
         Record::Stalled { gap } => format!("stalled..{}", gap.as_secs_f64()),
     }
 }

@@ -84,6 +84,7 @@ impl World {
             matches!(upcoming, Upcoming::Trouble | Upcoming::TargetReturns { .. } | Upcoming::PauseCommandEnded { .. })
         });
         self.running.clear();
+        self.lose_frozen();
         self.now += self.rng.i64(1_000..600_000);
         self.booted = self.now - self.rng.i64(500..60_000);
     }

@@ -2,7 +2,7 @@
 //! Each request must reach both the policy and the oracle.
 
 use super::{Upcoming, World};
-use crate::policy::{Event, Limits};
+use crate::policy::{DrillEvent, Event, Limits};
 use crate::time::BootTime;
 
 /// `target`: `None` for all targets.
@@ -12,6 +12,8 @@ pub(super) enum Request {
     EndCommand { command: String },
     Resume { target: Option<String>, clear_waits: bool },
     Restart { target: String, id: String },
+    Drill { target: String, id: String },
+    CancelDrill { target: String, id: String },
 }
 
 impl World {
@@ -50,6 +52,12 @@ impl World {
                     self.oracle.restart_ordered(&target, &id, self.now);
                 }
                 self.deliver(Event::RestartOrdered { target, id, stamp: self.stamp() });
+            }
+            Request::Drill { target, id } => {
+                self.deliver(Event::Drill { target, event: DrillEvent::Ordered { id } });
+            }
+            Request::CancelDrill { target, id } => {
+                self.deliver(Event::Drill { target, event: DrillEvent::Cancelled { id } });
             }
             Request::EndCommand { command } => {
                 let names = self.target_names(None);

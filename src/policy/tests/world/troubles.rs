@@ -11,7 +11,7 @@ impl World {
         self.plan_trouble();
         let names: Vec<String> = self.limits.keys().cloned().collect();
         let name = names[self.rng.usize(0..names.len())].clone();
-        match self.rng.u8(0..if self.scenario.disturbed { 28 } else { 8 }) {
+        match self.rng.u8(0..if self.scenario.disturbed { 34 } else { 8 }) {
             0..6 => self.break_backend(&name),
             6 => self.start_process(&name),
             7 => {
@@ -29,6 +29,8 @@ impl World {
             16 | 21 | 22 => self.reload(&name),
             23 | 24 => self.set_clock(),
             26 | 27 => self.order_restart(name),
+            28..33 => self.order_drill(name),
+            33 => self.cancel_drill(name),
             25 => names.iter().for_each(|name| self.break_backend(name)),
             17 => {
                 self.deliver(Event::Stopping);
