@@ -14,6 +14,8 @@ use super::rotating::numbered;
 /// As many rotated files as the configuration may keep.
 const MAX_ROTATED: u32 = 100;
 const BLOCK: u64 = 64 << 10;
+/// How often the files are opened again because the log was rotated meanwhile.
+const MAX_REPEATS: u32 = 100;
 /// A longer line, which is none of ours, is read as several.
 const MAX_LINE: usize = 1 << 20;
 
@@ -193,9 +195,21 @@ impl LogFile {
 
 /// The file at the path and the rotated ones, the newest first; only those that are newer than `known`.
 ///
-/// A rotation meanwhile makes no gap: it moves a file only to a number that is opened later, where it is skipped. If
-/// `known` is not among them, it was deleted; what was rotated before it was written last is older.
+/// A rotation meanwhile makes no gap: it moves a file only to a number that is opened later, where it is skipped. Two
+/// rotations may bring a newer file to such a number: then all are opened again.
 fn files_after(path: &Path, known: Option<&LogFile>) -> io::Result<Vec<LogFile>> {
+    let mut found = open_after(path, known)?;
+    for _ in 0..MAX_REPEATS {
+        if found.first().is_none_or(|newest| newest_inode(path) == Some(newest.inode)) {
+            break;
+        }
+        found = open_after(path, known)?;
+    }
+    Ok(found)
+}
+
+/// If `known` is not among them, it was deleted; what was rotated before it was written last is older.
+fn open_after(path: &Path, known: Option<&LogFile>) -> io::Result<Vec<LogFile>> {
     let known = known.map(|known| (known.inode, known.modified_now()));
     let mut found: Vec<LogFile> = Vec::new();
     for number in 0..=MAX_ROTATED {
@@ -210,6 +224,12 @@ fn files_after(path: &Path, known: Option<&LogFile>) -> io::Result<Vec<LogFile>>
         found.push(file);
     }
     Ok(found)
+}
+
+/// Between a rotation and the next line there is no file at the path.
+fn newest_inode(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path).or_else(|_| std::fs::symlink_metadata(numbered(path, 1)));
+    found.ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn is_at(path: &Path, inode: (u64, u64)) -> bool {
