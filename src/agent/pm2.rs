@@ -171,7 +171,11 @@ impl Agent {
             None => (Inspection::Failed { is_deaf: false, is_listed: false }, None),
         };
         if let Some((result, managed)) = findings.map(|findings| *findings) {
-            log::info!(target: &about(&target), "{}", result.summary);
+            // While it is at rest, the same is found again and again.
+            let was_at_rest = self.policy.target(&target).is_some_and(|state| state.rest.is_some());
+            let is_known = was_at_rest && matches!(inspection, Inspection::AtRest(_));
+            let level = if is_known { log::Level::Debug } else { log::Level::Info };
+            log::log!(target: &about(&target), level, "{}", result.summary);
             self.pm2.note_inspection(&target, result, &managed);
         }
         self.step(Event::Inspected { target, inspection, pm2 });

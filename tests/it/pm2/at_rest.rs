@@ -22,6 +22,8 @@ impl Fixture {
         self.wait_until_at_rest(why);
         self.wait_for_probes(9);
         self.assert_untouched();
+        let found = self.sandbox.log().matches("its list has").count();
+        self.sandbox.assert(found == 1, &format!("what PM2 says is logged once, not {found} times"));
         assert_eq!(self.sandbox.target(APP_NAME)["state"], "stopped", "{}", self.sandbox.dump());
         assert_eq!(self.sandbox.lines("app/works").len(), runs, "{}", self.sandbox.dump());
         assert_eq!(self.sandbox.run(&["status"]).code, Some(0), "{}", self.sandbox.dump());
