@@ -10,6 +10,7 @@ use crate::policy::{
 use crate::terminal::escaped;
 use crate::time::{BootTime, ClockReading, HumanDuration, Latency, Zone};
 use crate::view::log_line::{RestartLimit, describe_drill, describe_hold, describe_interruption, list_pids};
+use crate::view::ordered_restart::describe_exit;
 
 #[derive(Clone, Copy, Debug)]
 pub struct DrillView<'a> {
@@ -111,16 +112,6 @@ impl DrillView<'_> {
     fn time_of_day(&self, at: BootTime) -> String {
         let wall = self.at.wall_at(at);
         self.zone.with_day(self.zone.time_of_day(wall), wall, self.at.wall)
-    }
-}
-
-fn describe_exit(exit: &Exit) -> String {
-    match exit {
-        Exit::Exited(code) => format!("exited {code}"),
-        Exit::Killed(signal) => format!("was killed by signal {signal}"),
-        Exit::TimedOut => "did not end in time and was killed".into(),
-        Exit::NotStarted(why) => format!("could not be started: {}", escaped(why)),
-        Exit::Lost => "has an unknown result".into(),
     }
 }
 

@@ -102,7 +102,7 @@ impl OrderedRestart<'_> {
     }
 }
 
-fn describe_exit(exit: &Exit) -> String {
+pub(super) fn describe_exit(exit: &Exit) -> String {
     match exit {
         Exit::Exited(code) => format!("exited {code}"),
         Exit::Killed(signal) => format!("was killed by signal {signal}"),
