@@ -41,6 +41,7 @@ impl Findings {
         let (ended, observations) = (Duration::ZERO, Observations::default());
         Findings { verdict: Verdict::Unknown { detail }, ended, observations, address: None, addresses: Vec::new() }
     }
+
     /// Without the time that its thread took to start.
     pub(super) fn latency(&self) -> Duration {
         self.ended.saturating_sub(self.observations.started)
