@@ -29,7 +29,7 @@ use crate::process::{self, Process, is_alive};
 
 pub use find::{find_program, find_with_interpreter, first_program, shell_quote};
 pub use output::{MAX_OUTPUT, REDACTION, create_memory_output, create_output, redact_output, trim_output};
-pub use runtime_dir::{default_runtime_dir, has_runtime_dir};
+pub use runtime_dir::{RUNTIME_DIR, default_runtime_dir, has_runtime_dir};
 pub use scope::Scope;
 
 use scope::ScopeEntry;
@@ -57,7 +57,7 @@ pub struct CommandSpec {
     /// of `env`, or else in our own.
     pub argv: Vec<String>,
     pub folder: PathBuf,
-    /// Variables of our own environment that the command must not inherit.
+    /// Variables that the command must not inherit from us, or get by default.
     pub unset: Vec<OsString>,
     pub env: Vec<(String, String)>,
     /// The time after which the command's group is ended.
@@ -224,7 +224,7 @@ fn start(spec: CommandSpec) -> Result<(Child, File), String> {
     for name in SYSTEMD_VARIABLES.iter().map(OsStr::new).chain(spec.unset.iter().map(OsString::as_os_str)) {
         command.env_remove(name);
     }
-    command.envs(runtime_dir::missing_variable(&spec.env));
+    command.envs(runtime_dir::missing_variable(&spec.env, &spec.unset));
     command.envs(spec.env.iter().map(|(name, value)| (name, value)));
     match command.spawn() {
         Ok(child) => Ok((child, output)),

@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{self, CommandResult, CommandSpec, Leftovers, MAX_OUTPUT, Scope};
+use crate::command::{self, CommandResult, CommandSpec, Leftovers, MAX_OUTPUT, RUNTIME_DIR, Scope};
 use crate::outcome::{Exit, describe_io_error};
 use crate::process::Process;
 use crate::time::HumanDuration;
@@ -159,5 +159,18 @@ fn variables_to_unset() -> Vec<OsString> {
     };
     let is_unwanted = |name: &str| is_watchdog_variable(name) || is_under_pm2 && is_from_pm2(name);
     let names = std::env::vars_os().map(|(name, _)| name);
-    names.filter(|name| name.to_str().is_some_and(is_unwanted)).collect()
+    // Only the operator's own: PM2 would keep one that we add for all that it starts.
+    let runtime_dir = std::env::var_os(RUNTIME_DIR).is_none_or(|value| value.is_empty()).then(|| RUNTIME_DIR.into());
+    names.filter(|name| name.to_str().is_some_and(is_unwanted)).chain(runtime_dir).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pm2_gets_the_operators_runtime_dir_and_not_ours() {
+        let is_inherited = std::env::var_os(RUNTIME_DIR).is_some_and(|value| !value.is_empty());
+        assert_eq!(variables_to_unset().iter().any(|name| name == RUNTIME_DIR), !is_inherited);
+    }
 }
